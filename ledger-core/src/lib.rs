@@ -1,1 +1,4 @@
-//! Being built.
+//! The credit ledger's rules: pure and deterministic, no clock, chance or I/O.
+
+pub mod credits;
+mod scalar;
