@@ -2,3 +2,4 @@
 
 pub mod credits;
 mod scalar;
+pub mod time;
