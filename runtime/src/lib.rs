@@ -1,1 +1,3 @@
-//! Being built.
+//! Runtime: the plumbing under the services, without a rule of the business.
+
+pub mod position;
