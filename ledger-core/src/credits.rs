@@ -171,11 +171,7 @@ fn divide_half_even(dividend: U256, divisor: U256) -> U256 {
     // Divisors stay below 2^127, so the doubled remainder cannot overflow.
     let doubled = remainder + remainder;
     let odd = quotient & U256::ONE == U256::ONE;
-    if doubled > divisor || (doubled == divisor && odd) {
-        quotient + U256::ONE
-    } else {
-        quotient
-    }
+    if doubled > divisor || (doubled == divisor && odd) { quotient + U256::ONE } else { quotient }
 }
 
 /// The canonical decimal of an amount, without allocating.
@@ -187,10 +183,7 @@ struct Text {
 impl Text {
     /// Writes from the last digit backwards.
     fn of(amount: Credits) -> Text {
-        let mut text = Text {
-            bytes: [0; TEXT_BYTES_MAX],
-            start: TEXT_BYTES_MAX,
-        };
+        let mut text = Text { bytes: [0; TEXT_BYTES_MAX], start: TEXT_BYTES_MAX };
         let units = amount.0.unsigned_abs();
         let units_per_credit = Credits::UNITS_PER_CREDIT.unsigned_abs();
         text.put_places((units % units_per_credit) as u32);
@@ -314,9 +307,7 @@ fn integer_value(digits: &[u8]) -> i128 {
 
 /// The value of up to 18 digits, which always fits.
 fn digits_value(digits: &[u8]) -> u64 {
-    digits
-        .iter()
-        .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+    digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
 
 impl Scalar for Credits {
@@ -437,18 +428,9 @@ mod tests {
         check_read("10", Ok("10"));
         check_read("0.000000001", Ok("0.000000001"));
         check_read("100.000000010", Ok("100.00000001"));
-        check_read(
-            "999999999999999999.999999999",
-            Ok("999999999999999999.999999999"),
-        );
-        check_read(
-            "-999999999999999999.999999999",
-            Ok("-999999999999999999.999999999"),
-        );
-        assert_eq!(
-            format!("{:>6}|{:?}", credits("1.5"), credits("-1.5")),
-            "   1.5|-1.5"
-        );
+        check_read("999999999999999999.999999999", Ok("999999999999999999.999999999"));
+        check_read("-999999999999999999.999999999", Ok("-999999999999999999.999999999"));
+        assert_eq!(format!("{:>6}|{:?}", credits("1.5"), credits("-1.5")), "   1.5|-1.5");
     }
 
     #[test]
@@ -494,10 +476,7 @@ mod tests {
         check_read("0000000000000000001", Err(AmountError::TooManyDigits));
         check_read("1.1234567891", Err(AmountError::TooManyPlaces));
         check_read("1.0000000000", Err(AmountError::TooManyPlaces));
-        assert_eq!(
-            "999999999999999999.999999999".parse(),
-            Ok(Credits::MAX_AMOUNT)
-        );
+        assert_eq!("999999999999999999.999999999".parse(), Ok(Credits::MAX_AMOUNT));
     }
 
     #[test]
@@ -505,27 +484,15 @@ mod tests {
         let widest = "-99999999999999999999999999999.999999999";
         assert_eq!(credits(widest).to_string(), widest);
         assert_eq!(credits("1000000000000000000").units(), 10_i128.pow(27));
-        assert_eq!(
-            parse_wide("100000000000000000000000000000"),
-            Err(AmountError::TooManyDigits)
-        );
+        assert_eq!(parse_wide("100000000000000000000000000000"), Err(AmountError::TooManyDigits));
         assert_eq!(parse_wide("1e5"), Err(AmountError::NotAnAmount));
     }
 
     #[test]
     fn the_ends_of_the_range_are_shown_and_never_passed() {
-        let (lowest, highest) = (
-            Credits::from_units(i128::MIN),
-            Credits::from_units(i128::MAX),
-        );
-        assert_eq!(
-            lowest.to_string(),
-            "-170141183460469231731687303715.884105728"
-        );
-        assert_eq!(
-            highest.to_string(),
-            "170141183460469231731687303715.884105727"
-        );
+        let (lowest, highest) = (Credits::from_units(i128::MIN), Credits::from_units(i128::MAX));
+        assert_eq!(lowest.to_string(), "-170141183460469231731687303715.884105728");
+        assert_eq!(highest.to_string(), "170141183460469231731687303715.884105727");
         assert_eq!(highest.plus(Credits::from_units(1)), Err(OutOfRange));
         assert_eq!(lowest.minus(Credits::from_units(1)), Err(OutOfRange));
         assert_eq!(lowest.negated(), highest);
@@ -569,9 +536,7 @@ mod tests {
     #[test]
     fn a_percentage_needs_a_whole_above_zero() {
         let check = |part: &str, whole: &str, expected: Option<&str>| {
-            let percent = credits(part)
-                .percent_of(credits(whole))
-                .map(|percent| percent.to_string());
+            let percent = credits(part).percent_of(credits(whole)).map(|percent| percent.to_string());
             assert_eq!(percent.as_deref(), expected, "{part} of {whole}");
         };
         check("7500", "10000", Some("75"));
@@ -581,11 +546,7 @@ mod tests {
         check("15", "10", Some("150"));
         check("1", "0", None);
         check("1", "-5", None);
-        check(
-            "999999999999999999.999999999",
-            "0.000000001",
-            Some("99999999999999999999999999900"),
-        );
+        check("999999999999999999.999999999", "0.000000001", Some("99999999999999999999999999900"));
         check("99999999999999999999999999999", "0.000000001", None);
     }
 
@@ -596,39 +557,17 @@ mod tests {
 
     #[test]
     fn json_carries_amounts_as_strings_only() {
-        assert_eq!(
-            serde_json::from_str::<Credits>("\"12.50\"").unwrap(),
-            credits("12.5")
-        );
-        assert_eq!(
-            serde_json::from_str::<Credits>(r#""\u0031""#).unwrap(),
-            credits("1")
-        );
-        assert_eq!(
-            serde_json::to_string(&credits("-12.50")).unwrap(),
-            "\"-12.5\""
-        );
-        for json in [
-            "12",
-            "-12",
-            "12.5",
-            "true",
-            "null",
-            "[\"1\"]",
-            "{\"a\":[1]}",
-            "\"1e5\"",
-            "\"\"",
-        ] {
+        assert_eq!(serde_json::from_str::<Credits>("\"12.50\"").unwrap(), credits("12.5"));
+        assert_eq!(serde_json::from_str::<Credits>(r#""\u0031""#).unwrap(), credits("1"));
+        assert_eq!(serde_json::to_string(&credits("-12.50")).unwrap(), "\"-12.5\"");
+        for json in ["12", "-12", "12.5", "true", "null", "[\"1\"]", "{\"a\":[1]}", "\"1e5\"", "\"\""] {
             assert_eq!(
                 refusal::<Credits>(json),
                 "not_an_amount: an amount is a string such as \"12.5\"",
                 "{json}"
             );
         }
-        assert_eq!(
-            refusal::<Credits>("\"0.1234567891\""),
-            "too_many_places: at most 9 decimal places"
-        );
+        assert_eq!(refusal::<Credits>("\"0.1234567891\""), "too_many_places: at most 9 decimal places");
         assert_eq!(
             refusal::<Credits>("\"1234567890123456789\""),
             "too_many_digits: at most 18 integer digits"
@@ -642,24 +581,14 @@ mod tests {
         assert_eq!(read("\"1200.50\""), "1200.5");
         assert_eq!(read("999999999999999999"), "999999999999999999");
         assert_eq!(read("\"-0\""), "0");
-        assert_eq!(
-            refusal::<Quantity>("1000000000000000000"),
-            "too_many_digits: at most 18 integer digits"
-        );
+        assert_eq!(refusal::<Quantity>("1000000000000000000"), "too_many_digits: at most 18 integer digits");
         assert_eq!(refusal::<Quantity>("-1"), "negative: must not be negative");
-        assert_eq!(
-            refusal::<Quantity>("\"-0.1\""),
-            "negative: must not be negative"
-        );
+        assert_eq!(refusal::<Quantity>("\"-0.1\""), "negative: must not be negative");
         for json in ["1.0", "1e3", "true", "null", "[1]", "{}"] {
-            let expected =
-                "not_an_amount: a quantity is a whole number or a string such as \"12.5\"";
+            let expected = "not_an_amount: a quantity is a whole number or a string such as \"12.5\"";
             assert_eq!(refusal::<Quantity>(json), expected, "{json}");
         }
-        assert_eq!(
-            serde_json::to_string(&Quantity::new(credits("7")).unwrap()).unwrap(),
-            "\"7\""
-        );
+        assert_eq!(serde_json::to_string(&Quantity::new(credits("7")).unwrap()).unwrap(), "\"7\"");
     }
 
     proptest! {

@@ -1,5 +1,15 @@
-//! The credit ledger's rules: pure and deterministic, no clock, chance or I/O.
+//! The credit ledger's rules: pure, deterministic, without clock, chance or I/O.
+//!
+//! The same events in the same order give the same balances on any machine.
 
 pub mod credits;
+pub mod derive;
+pub mod door;
+pub mod event;
+pub mod id;
+pub mod key;
+pub mod period;
+pub mod rate_card;
 mod scalar;
 pub mod time;
+pub mod wire;

@@ -31,10 +31,7 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, NotAPosition> {
         let (partition, offset) = text.split_once(':').ok_or(NotAPosition)?;
-        Ok(Self {
-            partition: whole_number(partition)?,
-            offset: whole_number(offset)?,
-        })
+        Ok(Self { partition: whole_number(partition)?, offset: whole_number(offset)? })
     }
 }
 
@@ -52,10 +49,7 @@ mod tests {
 
     #[test]
     fn a_position_reads_back_as_written() {
-        let position = Position {
-            partition: 3,
-            offset: 1041,
-        };
+        let position = Position { partition: 3, offset: 1041 };
         assert_eq!(position.to_string(), "3:1041");
         assert_eq!("3:1041".parse(), Ok(position));
         assert_eq!(
@@ -66,19 +60,9 @@ mod tests {
 
     #[test]
     fn other_text_is_no_position() {
-        for text in [
-            "",
-            ":",
-            "3",
-            "3:",
-            ":1",
-            "-1:2",
-            "1:-2",
-            "+1:2",
-            "1:2:3",
-            " 1:2",
-            "1:99999999999999999999",
-        ] {
+        for text in
+            ["", ":", "3", "3:", ":1", "-1:2", "1:-2", "+1:2", "1:2:3", " 1:2", "1:99999999999999999999"]
+        {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
     }

@@ -1,0 +1,431 @@
+//! Events: the facts of the journal, each with the body that the contract gives it.
+//!
+//! The same structs read an API body, an ingress record and the journal, so a rule about a field stands once.
+//! What only the ledger writes (`lines`, `held`) is refused from callers in `door`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::credits::{Credits, Quantity};
+use crate::id::{EventId, Id, Label, Slug, Source, Text};
+use crate::period::Cycle;
+use crate::time::{Time, Zone};
+
+/// A fact about one account, as recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The caller's id; unique per account and source.
+    pub id: EventId,
+    /// Who produced it.
+    pub source: Source,
+    /// The account it is about; the Kafka key.
+    pub account: Id,
+    /// When the thing happened.
+    pub occurred_at: Time,
+    /// When the service that appended it heard of it: ledger time before the clamp of live accounts.
+    pub recorded_at: Time,
+    /// Who caused it: a key id, `scheduler`, `auto-top-up`, `provider:stripe`.
+    pub actor: Label,
+    /// What happened.
+    pub data: Data,
+}
+
+/// What happened, by type.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "each variant is documented at its body")]
+pub enum Data {
+    AccountOpened(OpenAccount),
+    AccountChanged(ChangeAccount),
+    PlanChanged(ChangePlan),
+    ClockAdvanced(AdvanceClock),
+    UsageRecorded(Usage),
+    UsageReversed(ReverseUsage),
+    CreditsGranted(Grant),
+    GrantVoided(VoidGrant),
+    CreditsAdjusted(Adjust),
+    CreditsPurchased(Purchase),
+    CreditsRefunded(Refund),
+    PeriodReset(ResetPeriod),
+}
+
+impl Data {
+    /// Every event type this version knows, as in the envelope's `type`.
+    pub const TYPES: [&'static str; 12] = [
+        "ledger.account.opened.v1",
+        "ledger.account.changed.v1",
+        "ledger.plan.changed.v1",
+        "ledger.clock.advanced.v1",
+        "ledger.usage.recorded.v1",
+        "ledger.usage.reversed.v1",
+        "ledger.credits.granted.v1",
+        "ledger.grant.voided.v1",
+        "ledger.credits.adjusted.v1",
+        "ledger.credits.purchased.v1",
+        "ledger.credits.refunded.v1",
+        "ledger.period.reset.v1",
+    ];
+
+    /// Returns the envelope's `type`.
+    pub fn type_name(&self) -> &'static str {
+        let at = match self {
+            Data::AccountOpened(_) => 0,
+            Data::AccountChanged(_) => 1,
+            Data::PlanChanged(_) => 2,
+            Data::ClockAdvanced(_) => 3,
+            Data::UsageRecorded(_) => 4,
+            Data::UsageReversed(_) => 5,
+            Data::CreditsGranted(_) => 6,
+            Data::GrantVoided(_) => 7,
+            Data::CreditsAdjusted(_) => 8,
+            Data::CreditsPurchased(_) => 9,
+            Data::CreditsRefunded(_) => 10,
+            Data::PeriodReset(_) => 11,
+        };
+        Self::TYPES[at]
+    }
+}
+
+/// What an account's amounts count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Credits, worth `usd_per_unit` where that is given.
+    #[default]
+    Credits,
+    /// US dollars.
+    Usd,
+}
+
+/// Where an account's ledger time comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// From the services' clocks, held to the broker's.
+    #[default]
+    Live,
+    /// From the writes themselves (`Ledger-Time`): it stands still between them.
+    Test,
+}
+
+/// What becomes of overdraft at a reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverdraftPolicy {
+    /// Kept; the new allowance repays it first.
+    #[default]
+    Carry,
+    /// Written off.
+    ForgiveAtReset,
+}
+
+/// Body of `account.opened`: an account with its plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct OpenAccount {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_unit: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdraft: Option<OverdraftPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_balance_threshold: Option<Credits>,
+    pub plan: PlanBody,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promo_code: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referred_by: Option<Id>,
+}
+
+/// Body of `account.changed`: what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct ChangeAccount {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdraft: Option<OverdraftPolicy>,
+    /// Absent: stays. Null: removed.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub low_balance_threshold: Option<Option<Credits>>,
+}
+
+/// Tells a null from an absent field.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Credits>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// How unused credits of a period go on into the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloverMode {
+    /// They don't.
+    #[default]
+    None,
+    /// Up to a cap.
+    Capped,
+    /// All of them.
+    Unlimited,
+}
+
+/// A plan's rollover rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollover {
+    /// Whether and how much.
+    pub mode: RolloverMode,
+    /// With `capped`: the most that rolls over; none means one allowance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<Credits>,
+}
+
+/// What becomes of bought credits at a reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackExpiry {
+    /// They end with the period they were bought in.
+    PeriodEnd,
+    /// They stay.
+    #[default]
+    Never,
+}
+
+/// What an account without credits may do (decided by checks and holds; usage itself always applies).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExhausted {
+    /// Nothing more.
+    #[default]
+    Block,
+    /// Go on, down to `overage_limit` below zero.
+    Allow,
+}
+
+/// A plan as the caller sends it; left-out fields take their defaults in the fold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct PlanBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text>,
+    pub cycle: Cycle,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Zone>,
+    pub allowance: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollover: Option<Rollover>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pack_expiry: Option<PackExpiry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_exhausted: Option<OnExhausted>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overage_limit: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_card: Option<Id>,
+}
+
+/// When a plan change applies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeAt {
+    /// At once (schedule changes still wait for the boundary).
+    #[default]
+    Now,
+    /// At the next boundary.
+    NextPeriod,
+}
+
+/// Body of `plan.changed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct ChangePlan {
+    pub plan: PlanBody,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<ChangeAt>,
+}
+
+/// Body of `clock.advanced`: ledger time has reached an instant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct AdvanceClock {
+    pub advance_to: Time,
+}
+
+/// Body of `usage.recorded`: work that was done, and what it cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Usage {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Slug>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantities: Option<BTreeMap<Slug, Quantity>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
+    /// Ours: the price lines it was charged by; present exactly where `credits` is derived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<Line>>,
+    /// Ours: what its hold reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Credits>,
+}
+
+/// One priced quantity of a usage: `credits = amount x unit_credits / per`, rounded half-even to 9 places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Line {
+    pub quantity: Slug,
+    pub amount: Quantity,
+    pub unit_credits: Credits,
+    pub per: Credits,
+    pub credits: Credits,
+    pub rate_card: Id,
+    pub version: u32,
+}
+
+/// Body of `usage.reversed`: a whole usage event is taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct ReverseUsage {
+    pub event_id: EventId,
+    pub source: Source,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text>,
+}
+
+/// Where a lot came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "named as in the contract")]
+pub enum LotSource {
+    Plan,
+    Rollover,
+    Purchase,
+    TopUp,
+    Welcome,
+    Promo,
+    Referral,
+    Adjustment,
+}
+
+/// The sources that a caller may grant from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "named as in the contract")]
+pub enum GrantSource {
+    Welcome,
+    Promo,
+    Referral,
+    Adjustment,
+}
+
+impl From<GrantSource> for LotSource {
+    fn from(source: GrantSource) -> Self {
+        match source {
+            GrantSource::Welcome => LotSource::Welcome,
+            GrantSource::Promo => LotSource::Promo,
+            GrantSource::Referral => LotSource::Referral,
+            GrantSource::Adjustment => LotSource::Adjustment,
+        }
+    }
+}
+
+/// Body of `credits.granted`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Grant {
+    pub grant_id: Id,
+    pub source: GrantSource,
+    pub amount: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text>,
+}
+
+/// Body of `grant.voided`: what remains of a lot is taken away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct VoidGrant {
+    pub grant_id: Id,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text>,
+}
+
+/// Body of `credits.adjusted`: a signed correction by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Adjust {
+    pub amount: Credits,
+    pub reason: Text,
+}
+
+/// Body of `credits.purchased`: a payment made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Purchase {
+    pub payment_id: Id,
+    pub amount: Credits,
+}
+
+/// Body of `credits.refunded`: a payment, or part of it, given back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Refund {
+    pub payment_id: Id,
+    pub amount: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text>,
+}
+
+/// Body of `period.reset`: the period that was entered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct ResetPeriod {
+    pub index: i64,
+}
