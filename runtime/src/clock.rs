@@ -1,0 +1,110 @@
+//! Clock: the only place that asks what time it is, and the check that it agrees with the others.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ledger_core::time::Time;
+use sqlx::PgPool;
+
+/// Further apart than this, an instance is not ready: ledger time would be clamped.
+pub const SKEW_MAX: Duration = Duration::from_secs(2);
+
+/// Returns the time by this machine's clock.
+pub fn now() -> Time {
+    let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => {
+            i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+        }
+    };
+    Time::from_micros(micros)
+}
+
+/// Another clock's time, and when it was asked for and had answered by this machine's.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// Time by this machine's clock as the question went out.
+    pub asked: Time,
+    /// The answer.
+    pub other: Time,
+    /// Time from question to answer, by a clock that never jumps.
+    pub took: Duration,
+}
+
+impl Reading {
+    /// Returns how far the other clock is certainly away: the time that the answer took is not held against it.
+    pub fn skew(&self) -> Duration {
+        let took = i64::try_from(self.took.as_micros()).unwrap_or(i64::MAX);
+        let early = self.asked.minus(self.other);
+        let late = self.other.minus(self.asked.plus_micros(took));
+        let micros = early.max(late).max(0);
+        Duration::from_micros(micros.unsigned_abs())
+    }
+
+    /// Answers whether the clocks agree well enough, or a sentence that says how they do not.
+    pub fn check(&self, whose: &str) -> Result<(), String> {
+        let skew = self.skew();
+        if skew <= SKEW_MAX {
+            return Ok(());
+        }
+        Err(format!(
+            "this clock and the {whose}'s are {:.1} s apart, {} s at most",
+            skew.as_secs_f64(),
+            SKEW_MAX.as_secs()
+        ))
+    }
+}
+
+/// Asks the database what time it is.
+pub async fn read_database(pool: &PgPool) -> Result<Reading, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let (asked, started) = (now(), Instant::now());
+    let other = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(Reading {
+        asked,
+        other: Time::from_chrono(other),
+        took: started.elapsed(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(other_seconds: i64, took: u64) -> Reading {
+        let asked = Time::from_micros(0);
+        Reading {
+            asked,
+            other: asked.plus_seconds(other_seconds),
+            took: Duration::from_secs(took),
+        }
+    }
+
+    #[test]
+    fn a_clock_two_seconds_off_either_way_still_agrees() {
+        for seconds in [-2, 0, 2] {
+            assert_eq!(reading(seconds, 0).check("database"), Ok(()), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_clock_further_off_is_named() {
+        for seconds in [-3, 3, 365 * 86_400] {
+            let sentence = reading(seconds, 0).check("database").expect_err("too far");
+            assert!(sentence.contains("database"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_is_not_taken_for_a_wrong_clock() {
+        assert_eq!(reading(9, 10).skew(), Duration::ZERO);
+        assert_eq!(reading(11, 10).skew(), Duration::from_secs(1));
+        assert_eq!(reading(-3, 10).skew(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn now_is_after_this_was_written() {
+        assert!(now() > "2025-01-01T00:00:00Z".parse().expect("a time"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Transactions: opened in a generation's schema, and never torn by a caller that goes away.
+//!
+//! A request's future is dropped when its client hangs up, and a transaction dropped between `begin` and its
+//! answer goes back to the pool open (sqlx 0.9: `begin` is not cancel-safe). So [`read`] and [`write`] run the
+//! whole transaction on a task of its own, which ends by itself whatever becomes of the caller.
+
+use std::panic;
+
+use futures::future::BoxFuture;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use tracing::Instrument;
+
+use super::Schema;
+
+/// Longest single statement of a read; a longer one is cancelled, so that abandoned reads end too.
+const READ_STATEMENT_SECONDS_MAX: u32 = 30;
+
+/// Opens a snapshot of one generation: repeatable read, read only, unqualified names in its schema.
+///
+/// Not for request handlers, whose futures may be dropped: use [`read`].
+pub async fn begin_read(
+    pool: &PgPool,
+    schema: Schema,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let begin = format!(
+        "begin isolation level repeatable read read only;
+         set local search_path = {schema};
+         set local statement_timeout = '{READ_STATEMENT_SECONDS_MAX}s'"
+    );
+    pool.begin_with(AssertSqlSafe(begin)).await
+}
+
+/// Opens a transaction that writes one generation: read committed, unqualified names in its schema.
+///
+/// Never inside `select!` or a timeout, and on a task that nobody drops.
+pub async fn begin_write(
+    pool: &PgPool,
+    schema: Schema,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let begin = format!("begin; set local search_path = {schema}");
+    pool.begin_with(AssertSqlSafe(begin)).await
+}
+
+/// Runs `work` in one snapshot of a generation and returns what it made of it.
+///
+/// ```ignore
+/// let rows = pg::read(&pool, schema, |connection| Box::pin(async move {
+///     sqlx::query("select …").fetch_all(connection).await
+/// })).await?;
+/// ```
+pub async fn read<T, E, F>(pool: &PgPool, schema: Schema, work: F) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+{
+    let pool = pool.clone();
+    on_own_task(async move {
+        let transaction = begin_read(&pool, schema).await?;
+        finish(transaction, work).await
+    })
+    .await
+}
+
+/// Runs `work` in one transaction on `control` (qualified names), committed where it answers `Ok`.
+pub async fn write<T, E, F>(pool: &PgPool, work: F) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+{
+    let pool = pool.clone();
+    on_own_task(async move {
+        let transaction = pool.begin().await?;
+        finish(transaction, work).await
+    })
+    .await
+}
+
+async fn finish<T, E, F>(mut transaction: Transaction<'static, Postgres>, work: F) -> Result<T, E>
+where
+    E: From<sqlx::Error>,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+{
+    match work(&mut transaction).await {
+        Ok(answer) => {
+            transaction.commit().await?;
+            Ok(answer)
+        }
+        Err(refusal) => {
+            // The refusal is the answer; a connection that can't roll back is closed by the pool.
+            let _ = transaction.rollback().await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Runs a future to its end even when the caller is dropped; its panics are the caller's.
+async fn on_own_task<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+{
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(answer) => answer,
+        Err(failure) if failure.is_panic() => panic::resume_unwind(failure.into_panic()),
+        // Only when the process is ending.
+        Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
+    }
+}
