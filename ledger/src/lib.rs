@@ -1,1 +1,4 @@
-//! Being built.
+//! The one program: everything the ledger does, behind subcommands.
+
+pub mod doctor;
+pub mod stack;

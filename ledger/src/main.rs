@@ -1,2 +1,138 @@
-//! Being built.
-fn main() {}
+//! Command line of the ledger.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use ledger::doctor;
+use ledger::stack::{self, Stack, StackOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often a running stack is looked after.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// The credit ledger.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts Kafka and PostgreSQL only, and waits for Ctrl-C.
+    Stack {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Runs the stack that tests share, until no test holds it.
+        #[arg(long, hide = true)]
+        for_tests: bool,
+    },
+    /// Says what of the local stack is found and what is missing.
+    Doctor {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+/// Where the services are.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// Where everything is kept that the local stack leaves behind.
+    #[arg(long, env = "LEDGER_DATA_DIR", default_value = ".data")]
+    data_dir: PathBuf,
+    /// A Kafka that runs already; without it one is started.
+    #[arg(long, env = "KAFKA_BROKERS")]
+    kafka_brokers: Option<String>,
+    /// A PostgreSQL that runs already; without it one is started.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+}
+
+impl PlaceArgs {
+    fn options(self) -> StackOptions {
+        // An empty variable is how compose files and shells say "unset".
+        let set = |value: Option<String>| value.filter(|text| !text.is_empty());
+        StackOptions {
+            data_dir: self.data_dir,
+            kafka_brokers: set(self.kafka_brokers),
+            database_url: set(self.database_url),
+            postgres_settings: Vec::new(),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "ledger: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Stack { place, for_tests: true } => {
+            stack::supervise(&place.data_dir, asked_to_stop()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Stack { place, .. } => run_stack(place.options()).await,
+        Command::Doctor { place } => {
+            let complete = doctor::run(&place.options(), &mut std::io::stdout()).await?;
+            Ok(ExitCode::from(u8::from(!complete)))
+        }
+    }
+}
+
+async fn run_stack(options: StackOptions) -> Result<ExitCode> {
+    let say = |text: &str| {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    };
+    let mut stack = tokio::select! {
+        stack = Stack::start(options, say) => stack?,
+        () = asked_to_stop() => return Ok(ExitCode::SUCCESS),
+    };
+    let mut out = std::io::stdout();
+    writeln!(out, "KAFKA_BROKERS={}", stack.kafka_brokers)?;
+    writeln!(out, "DATABASE_URL={}", stack.database_url)?;
+    out.flush()?;
+    let ended = tokio::select! {
+        () = asked_to_stop() => None,
+        name = watch(&mut stack) => Some(name),
+    };
+    say("stopping");
+    stack.stop().await?;
+    match ended {
+        Some(name) => anyhow::bail!("{name} ended by itself: its log is in the data directory"),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn watch(stack: &mut Stack) -> &'static str {
+    loop {
+        if let Some(name) = stack.ended() {
+            return name;
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+async fn asked_to_stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,39 @@
+//! `ledger doctor`: says what of the local stack is found and what is missing, a sentence each.
+
+use std::io::Write;
+
+use anyhow::Result;
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::stack::StackOptions;
+use crate::stack::survey::{Finding, State, survey};
+
+/// Writes the table and returns whether everything needed is there.
+pub async fn run(options: &StackOptions, out: &mut impl Write) -> Result<bool> {
+    let findings = survey(options).await;
+    writeln!(out, "{}", table(&findings))?;
+    let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
+    match missing {
+        0 => writeln!(out, "Everything needed is there: `ledger up` starts.")?,
+        1 => writeln!(out, "One thing is missing; its line says how to get it.")?,
+        n => writeln!(out, "{n} things are missing; their lines say how to get them.")?,
+    }
+    Ok(missing == 0)
+}
+
+fn table(findings: &[Finding]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["what", "state", "details"]);
+    for finding in findings {
+        let state = match finding.state {
+            State::Found => "found",
+            State::Note => "note",
+            State::Missing => "MISSING",
+        };
+        table.add_row([finding.what, state, finding.sentence.as_str()]);
+    }
+    table
+}
