@@ -8,6 +8,7 @@ pub mod door;
 pub mod event;
 pub mod id;
 pub mod key;
+pub mod partition;
 pub mod period;
 pub mod rate_card;
 mod scalar;

@@ -1,6 +1,9 @@
 //! Runtime: the plumbing under the services, without a rule of the business.
 
 pub mod clock;
+pub mod consume;
+pub mod failpoint;
+pub mod kafka;
 pub mod pg;
 pub mod position;
 pub mod shutdown;

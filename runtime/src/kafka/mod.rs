@@ -1,0 +1,85 @@
+//! Kafka: the journal and the other topics.
+
+mod error;
+mod journal;
+mod record;
+
+pub use error::Error;
+pub use journal::{AppendError, Appender, Journal, RECORD_BYTES_MAX};
+pub use record::{Record, leaf_hash};
+
+pub use crate::position::Position;
+
+use clap::Args;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use uuid::Uuid;
+
+/// Where Kafka is, and how the topics are made.
+#[derive(Debug, Clone, Args)]
+pub struct KafkaOptions {
+    /// Kafka's bootstrap servers, comma separated
+    #[arg(long = "kafka-brokers", env = "KAFKA_BROKERS", default_value = "", hide_default_value = true)]
+    pub brokers: String,
+    /// What every topic's name begins with
+    #[arg(long, env = "LEDGER_TOPIC_PREFIX", default_value = "ledger.")]
+    pub topic_prefix: String,
+    /// Partitions of the journal; counts at its creation only
+    #[arg(long, env = "LEDGER_PARTITIONS", default_value_t = 32, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub partitions: i32,
+    /// Copies of each partition, at creation only; 3 by default, or as many as there are brokers
+    #[arg(long, env = "LEDGER_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub replication: Option<i32>,
+}
+
+/// The full names of the topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// The journal.
+    pub events: String,
+    /// Ingress for producers who write to Kafka themselves.
+    pub usage: String,
+    /// Firings and notices.
+    pub alerts: String,
+    /// Signed tree heads.
+    pub checkpoints: String,
+    /// What could not be understood.
+    pub dead_letters: String,
+}
+
+/// Which log this is; written into every journal partition's first record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// Random, made once.
+    pub log_id: Uuid,
+    /// Pinned for good: the fold checks each record's partition by it.
+    pub partitions: i32,
+}
+
+impl KafkaOptions {
+    /// Returns the topics' names under the prefix.
+    pub fn topics(&self) -> Topics {
+        let name = |topic: &str| format!("{}{topic}", self.topic_prefix);
+        Topics {
+            events: name("events"),
+            usage: name("usage"),
+            alerts: name("alerts"),
+            checkpoints: name("checkpoints"),
+            dead_letters: name("dead-letters"),
+        }
+    }
+
+    /// The settings that every client shares.
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "ledger")
+            // Never make a topic by asking for it: its settings would be the broker's.
+            .set("allow.auto.create.topics", "false")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+}
