@@ -2,12 +2,18 @@
 //!
 //! The same events in the same order give the same balances on any machine.
 
+pub mod account;
+pub mod balance;
 pub mod credits;
 pub mod derive;
 pub mod door;
 pub mod event;
+pub mod fold;
 pub mod id;
 pub mod key;
+pub mod lot;
+pub mod overdraft;
+pub mod pages;
 pub mod partition;
 pub mod period;
 pub mod rate_card;

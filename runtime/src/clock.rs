@@ -12,9 +12,7 @@ pub const SKEW_MAX: Duration = Duration::from_secs(2);
 pub fn now() -> Time {
     let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => {
-            i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
-        }
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
     };
     Time::from_micros(micros)
 }
@@ -58,14 +56,8 @@ impl Reading {
 pub async fn read_database(pool: &PgPool) -> Result<Reading, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let (asked, started) = (now(), Instant::now());
-    let other = sqlx::query_scalar("select clock_timestamp()")
-        .fetch_one(&mut *connection)
-        .await?;
-    Ok(Reading {
-        asked,
-        other: Time::from_chrono(other),
-        took: started.elapsed(),
-    })
+    let other = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *connection).await?;
+    Ok(Reading { asked, other: Time::from_chrono(other), took: started.elapsed() })
 }
 
 #[cfg(test)]
@@ -74,11 +66,7 @@ mod tests {
 
     fn reading(other_seconds: i64, took: u64) -> Reading {
         let asked = Time::from_micros(0);
-        Reading {
-            asked,
-            other: asked.plus_seconds(other_seconds),
-            took: Duration::from_secs(took),
-        }
+        Reading { asked, other: asked.plus_seconds(other_seconds), took: Duration::from_secs(took) }
     }
 
     #[test]

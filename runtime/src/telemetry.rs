@@ -9,9 +9,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Upper bounds of histogram buckets, in seconds: from a local read to the longest wait.
-const LATENCY_BUCKETS_SECONDS: [f64; 14] = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0,
-];
+const LATENCY_BUCKETS_SECONDS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// Starts logging to standard error: lines for people, or JSON where `LEDGER_LOG_FORMAT=json`.
 ///
@@ -21,14 +20,11 @@ pub fn init() {
     let registry = tracing_subscriber::registry().with(filter);
     let json = std::env::var("LEDGER_LOG_FORMAT").is_ok_and(|format| format == "json");
     let started = if json {
-        let lines = tracing_subscriber::fmt::layer()
-            .json()
-            .with_writer(io::stderr);
+        let lines = tracing_subscriber::fmt::layer().json().with_writer(io::stderr);
         registry.with(lines).try_init()
     } else {
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal());
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         registry.with(lines).try_init()
     };
     // Fails only where a subscriber stands already: tests and embedders keep theirs.
@@ -39,11 +35,7 @@ pub fn init() {
 pub fn metrics() -> Result<&'static PrometheusHandle, &'static BuildError> {
     static RECORDER: OnceLock<Result<PrometheusHandle, BuildError>> = OnceLock::new();
     RECORDER
-        .get_or_init(|| {
-            PrometheusBuilder::new()
-                .set_buckets(&LATENCY_BUCKETS_SECONDS)?
-                .install_recorder()
-        })
+        .get_or_init(|| PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS_SECONDS)?.install_recorder())
         .as_ref()
 }
 

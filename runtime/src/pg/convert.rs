@@ -13,8 +13,7 @@ pub fn numeric_text(amount: Credits) -> String {
 
 /// Reads a column selected as `amount::text`.
 pub fn credits_of(text: &str) -> Result<Credits, sqlx::Error> {
-    parse_wide(text)
-        .map_err(|refusal| sqlx::Error::Decode(format!("amount {text}: {refusal}").into()))
+    parse_wide(text).map_err(|refusal| sqlx::Error::Decode(format!("amount {text}: {refusal}").into()))
 }
 
 /// Returns the value to bind to a `timestamptz`.
@@ -33,19 +32,11 @@ mod tests {
 
     #[test]
     fn amounts_as_wide_as_the_column_read_back() {
-        for text in [
-            "0",
-            "-12.5",
-            "99999999999999999999999999999.999999999",
-            "0.000000001",
-        ] {
+        for text in ["0", "-12.5", "99999999999999999999999999999.999999999", "0.000000001"] {
             let amount = credits_of(text).expect("fits numeric(38,9)");
             assert_eq!(numeric_text(amount), text);
         }
-        assert_eq!(
-            credits_of("10.500000000").map(numeric_text).ok().as_deref(),
-            Some("10.5")
-        );
+        assert_eq!(credits_of("10.500000000").map(numeric_text).ok().as_deref(), Some("10.5"));
         assert!(credits_of("NaN").is_err());
     }
 

@@ -64,10 +64,7 @@ impl FromStr for Schema {
 
     fn from_str(text: &str) -> Result<Self, NotASchema> {
         let (name, number) = text.rsplit_once('_').ok_or(NotASchema)?;
-        let model = Model::ALL
-            .into_iter()
-            .find(|model| model.name() == name)
-            .ok_or(NotASchema)?;
+        let model = Model::ALL.into_iter().find(|model| model.name() == name).ok_or(NotASchema)?;
         let generation = number.parse().map_err(|_| NotASchema)?;
         let schema = Schema { model, generation };
         // Only the one way of writing a number: 01 and +1 name no schema.
@@ -80,11 +77,10 @@ impl FromStr for Schema {
 
 /// Returns the live generation of a model, asked from the database; `None` before the first start.
 pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schema>, sqlx::Error> {
-    let live: Option<i32> =
-        sqlx::query_scalar("select live from control.generation where model = $1")
-            .bind(model.name())
-            .fetch_optional(pool)
-            .await?;
+    let live: Option<i32> = sqlx::query_scalar("select live from control.generation where model = $1")
+        .bind(model.name())
+        .fetch_optional(pool)
+        .await?;
     Ok(live.map(|generation| Schema { model, generation }))
 }
 
@@ -96,10 +92,7 @@ pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Er
             if let Some(generation) = live(connection, model).await? {
                 return Ok(Schema { model, generation });
             }
-            let first = Schema {
-                model,
-                generation: 1,
-            };
+            let first = Schema { model, generation: 1 };
             create(connection, first).await?;
             flip(connection, first).await?;
             Ok(first)
@@ -128,9 +121,7 @@ pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error>
                 return Err(Error::GenerationLive(schema));
             }
             let drop = format!("drop schema if exists {schema} cascade");
-            sqlx::query(AssertSqlSafe(drop))
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query(AssertSqlSafe(drop)).execute(&mut *connection).await?;
             migrate::forget(connection, schema).await
         })
     })
@@ -138,16 +129,12 @@ pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error>
 }
 
 /// Returns the generations of a model that stand, in order.
-pub async fn generations(
-    connection: &mut PgConnection,
-    model: Model,
-) -> Result<Vec<Schema>, sqlx::Error> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "select nspname::text from pg_namespace where nspname like $1 || '\\_%'",
-    )
-    .bind(model.name())
-    .fetch_all(connection)
-    .await?;
+pub async fn generations(connection: &mut PgConnection, model: Model) -> Result<Vec<Schema>, sqlx::Error> {
+    let names: Vec<String> =
+        sqlx::query_scalar("select nspname::text from pg_namespace where nspname like $1 || '\\_%'")
+            .bind(model.name())
+            .fetch_all(connection)
+            .await?;
     let mut schemas: Vec<Schema> = names.iter().filter_map(|name| name.parse().ok()).collect();
     schemas.retain(|schema| schema.model == model);
     schemas.sort_by_key(|schema| schema.generation);
@@ -183,9 +170,7 @@ async fn create(connection: &mut PgConnection, schema: Schema) -> Result<(), Err
         return Err(Error::GenerationExists(schema));
     }
     let create = format!("create schema {schema}");
-    sqlx::query(AssertSqlSafe(create))
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(AssertSqlSafe(create)).execute(&mut *connection).await?;
     apply(connection, schema).await
 }
 

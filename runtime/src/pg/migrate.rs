@@ -28,7 +28,7 @@ macro_rules! migrations {
 }
 
 const CONTROL: &[Migration] = migrations!("control": "0001_control");
-pub(super) const READ_MODEL: &[Migration] = migrations!("read_model":);
+pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting":);
 
 /// Any constant: held while tables are made or dropped, so that processes starting together take turns.
@@ -83,9 +83,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
             sqlx::raw_sql(BOOKKEEPING).execute(&mut *connection).await?;
             apply(connection, "control", CONTROL).await?;
             if reader_exists(connection).await? {
-                sqlx::raw_sql(LET_READER_SEE_CONTROL)
-                    .execute(&mut *connection)
-                    .await?;
+                sqlx::raw_sql(LET_READER_SEE_CONTROL).execute(&mut *connection).await?;
             }
             generation::apply_all(connection).await
         })
@@ -95,11 +93,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
 
 /// Waits for the turn to make or drop tables; held until the transaction ends.
 pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("select pg_advisory_xact_lock($1)")
-        .bind(MIGRATION_LOCK)
-        .execute(connection)
-        .await
-        .map(drop)
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(connection).await.map(drop)
 }
 
 /// Applies what is still missing in one schema, unqualified names meaning that schema.
@@ -108,30 +102,21 @@ pub(super) async fn apply(
     schema: &str,
     migrations: &[Migration],
 ) -> Result<(), Error> {
-    let applied: Vec<(String, Vec<u8>)> = sqlx::query_as(
-        "select name, sha256 from control.migration where schema = $1 order by name",
-    )
-    .bind(schema)
-    .fetch_all(&mut *connection)
-    .await?;
+    let applied: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("select name, sha256 from control.migration where schema = $1 order by name")
+            .bind(schema)
+            .fetch_all(&mut *connection)
+            .await?;
     for migration in pending(schema, migrations, &applied)? {
         apply_one(connection, schema, migration).await?;
     }
     Ok(())
 }
 
-async fn apply_one(
-    connection: &mut PgConnection,
-    schema: &str,
-    migration: &Migration,
-) -> Result<(), Error> {
+async fn apply_one(connection: &mut PgConnection, schema: &str, migration: &Migration) -> Result<(), Error> {
     let enter = format!("set local search_path = {schema}");
-    sqlx::query(AssertSqlSafe(enter))
-        .execute(&mut *connection)
-        .await?;
-    sqlx::raw_sql(migration.sql)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(AssertSqlSafe(enter)).execute(&mut *connection).await?;
+    sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
     sqlx::query(
         "insert into control.migration (schema, name, sha256, applied_at)
          values ($1, $2, $3, clock_timestamp())",
@@ -178,10 +163,7 @@ pub(super) async fn forget(connection: &mut PgConnection, schema: Schema) -> Res
 }
 
 /// Lets the reader's role see all tables of a generation, where there is such a role.
-pub(super) async fn let_reader_see_all(
-    connection: &mut PgConnection,
-    schema: Schema,
-) -> Result<(), Error> {
+pub(super) async fn let_reader_see_all(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
     if !reader_exists(connection).await? {
         return Ok(());
     }
@@ -189,9 +171,7 @@ pub(super) async fn let_reader_see_all(
         "grant usage on schema {schema} to {READER};
          grant select on all tables in schema {schema} to {READER}"
     );
-    sqlx::raw_sql(AssertSqlSafe(grant))
-        .execute(connection)
-        .await?;
+    sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await?;
     Ok(())
 }
 
@@ -215,16 +195,8 @@ mod tests {
 
     use super::*;
 
-    const TWO: &[Migration] = &[
-        Migration {
-            name: "0001_a",
-            sql: "select 1",
-        },
-        Migration {
-            name: "0002_b",
-            sql: "select 2",
-        },
-    ];
+    const TWO: &[Migration] =
+        &[Migration { name: "0001_a", sql: "select 1" }, Migration { name: "0002_b", sql: "select 2" }];
 
     fn applied(name: &str, sql: &str) -> (String, Vec<u8>) {
         (name.to_owned(), Sha256::digest(sql).to_vec())
@@ -248,38 +220,20 @@ mod tests {
             &[applied("0001_a", "select 7")],
             Err("migration s/0001_a was changed after it had been applied"),
         );
-        let newer = [
-            applied("0001_a", "select 1"),
-            applied("0002_b", "select 2"),
-            applied("0003_c", "select 3"),
-        ];
-        check(
-            &newer,
-            Err("migration s/0003_c is unknown: this program is older than the database"),
-        );
+        let newer =
+            [applied("0001_a", "select 1"), applied("0002_b", "select 2"), applied("0003_c", "select 3")];
+        check(&newer, Err("migration s/0003_c is unknown: this program is older than the database"));
     }
 
     #[test]
     fn every_file_in_the_folders_is_embedded_in_order() {
-        let folders = [
-            ("control", CONTROL),
-            ("read_model", READ_MODEL),
-            ("alerting", ALERTING),
-        ];
+        let folders = [("control", CONTROL), ("read_model", READ_MODEL), ("alerting", ALERTING)];
         for (folder, embedded) in folders {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../migrations")
-                .join(folder);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(folder);
             let mut files: Vec<String> = fs::read_dir(path)
                 .map(|entries| {
                     entries
-                        .map(|entry| {
-                            entry
-                                .expect("readable")
-                                .file_name()
-                                .into_string()
-                                .expect("plain")
-                        })
+                        .map(|entry| entry.expect("readable").file_name().into_string().expect("plain"))
                         .collect()
                 })
                 .unwrap_or_default();

@@ -12,8 +12,8 @@ pub use sqlx::{PgConnection, PgPool};
 
 pub use convert::{credits_of, numeric_text, time_of, timestamp};
 pub use generation::{
-    GENERATION_CHANNEL, Model, NotASchema, Schema, create_generation, drop_generation,
-    ensure_generation, flip, generations, live_generation,
+    GENERATION_CHANNEL, Model, NotASchema, Schema, create_generation, drop_generation, ensure_generation,
+    flip, generations, live_generation,
 };
 pub use migrate::migrate;
 pub use transaction::{begin_read, begin_write, read, write};
@@ -70,11 +70,7 @@ pub enum Error {
 }
 
 /// Opens a pool that may write; `application` is the name shown in `pg_stat_activity`.
-pub async fn connect(
-    url: &str,
-    application: &str,
-    connections_max: u32,
-) -> Result<PgPool, sqlx::Error> {
+pub async fn connect(url: &str, application: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     let options = connect_options(url, application)?;
     pool_options(connections_max).connect_with(options).await
 }
@@ -86,16 +82,10 @@ pub async fn connect_read_only(
     application: &str,
     connections_max: u32,
 ) -> Result<PgPool, sqlx::Error> {
-    let options =
-        connect_options(url, application)?.options([("default_transaction_read_only", "on")]);
+    let options = connect_options(url, application)?.options([("default_transaction_read_only", "on")]);
     pool_options(connections_max)
         .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::query(migrate::BECOME_READER)
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+            Box::pin(async move { sqlx::query(migrate::BECOME_READER).execute(connection).await.map(drop) })
         })
         .connect_with(options)
         .await
@@ -104,9 +94,7 @@ pub async fn connect_read_only(
 fn connect_options(url: &str, application: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     // UTC: times in answers and logs of the server then read the same everywhere.
-    Ok(options
-        .application_name(application)
-        .options([("TimeZone", "UTC")]))
+    Ok(options.application_name(application).options([("TimeZone", "UTC")]))
 }
 
 fn pool_options(connections_max: u32) -> PgPoolOptions {
@@ -126,9 +114,7 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        sqlx::Error::Database(refusal) => refusal
-            .code()
-            .is_some_and(|code| is_unavailable_state(&code)),
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| is_unavailable_state(&code)),
         _ => false,
     }
 }
@@ -138,9 +124,7 @@ fn is_unavailable_state(code: &str) -> bool {
     // 08 connection, 53 out of disk, memory or connections, 57 operator intervention and timeouts, 58 I/O;
     // 25006 read only, 40001 and 40P01 conflicts with other transactions, 55P03 lock not available;
     // 3F000 and 42P01: the generation was dropped after a flip.
-    ["08", "53", "57", "58"]
-        .iter()
-        .any(|class| code.starts_with(class))
+    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
         || ["25006", "40001", "40P01", "55P03", "3F000", "42P01"].contains(&code)
 }
 

@@ -96,9 +96,7 @@ where
 }
 
 /// Runs a future to its end even when the caller is dropped; its panics are the caller's.
-async fn on_own_task<T, E>(
-    work: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, E>
+async fn on_own_task<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<sqlx::Error> + Send + 'static,

@@ -1,0 +1,247 @@
+//! An account's core: what the fold keeps of it between events.
+//!
+//! Small by design: users, history and used-up lots are pages that the fold asks for (`pages`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::credits::Credits;
+use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
+use crate::id::{Id, Text};
+use crate::lot::{Lot, Lots, less, more};
+use crate::overdraft::Overdraft;
+use crate::period::{Period, Periods, Schedule};
+use crate::time::{Time, Zone};
+
+/// A plan with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// For people.
+    pub name: Option<Text>,
+    /// The schedule as wished; the one in force stands in `Core::periods` until the boundary.
+    pub schedule: Schedule,
+    /// Credits of one period.
+    pub allowance: Credits,
+    /// What goes on of them.
+    pub rollover: Rollover,
+    /// What becomes of bought credits at a reset.
+    pub pack_expiry: PackExpiry,
+    /// What happens at zero.
+    pub on_exhausted: OnExhausted,
+    /// With `allow`: how far below zero; none = no bound.
+    pub overage_limit: Option<Credits>,
+    /// Prices usage.
+    pub rate_card: Option<Id>,
+}
+
+impl Plan {
+    /// Fills in the defaults of a plan that was sent; `anchor` is what it gets where it names none.
+    pub fn of(body: &PlanBody, anchor: Time) -> Self {
+        Self {
+            name: body.name.clone(),
+            schedule: Schedule {
+                cycle: body.cycle,
+                anchor: body.anchor.unwrap_or(anchor),
+                timezone: body.timezone.unwrap_or(Zone::UTC),
+            },
+            allowance: body.allowance,
+            rollover: body.rollover.unwrap_or_default(),
+            pack_expiry: body.pack_expiry.unwrap_or_default(),
+            on_exhausted: body.on_exhausted.unwrap_or_default(),
+            overage_limit: body.overage_limit,
+            rate_card: body.rate_card.clone(),
+        }
+    }
+}
+
+/// Figures of the open period.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Settled balance as carried in, after rollover, expiry and forgiveness.
+    pub carried_in: Credits,
+    /// What was added since: signed adjustments; voids and refunds taken off.
+    pub added: Credits,
+    /// Usage recorded in the period less its reversals.
+    pub used: Credits,
+    /// Amounts of every lot that started in it.
+    pub granted: Credits,
+    /// What expired in it so far.
+    pub expired: Credits,
+}
+
+impl Figures {
+    /// Returns the period's maximum.
+    pub fn maximum(&self) -> Credits {
+        more(self.carried_in, self.added)
+    }
+}
+
+/// Lifetime sums by entry type; they always add up to the settled balance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the entry types")]
+pub struct Totals {
+    pub granted: Credits,
+    pub purchased: Credits,
+    pub topped_up: Credits,
+    pub rolled_in: Credits,
+    /// Less what reversals gave back.
+    pub consumed: Credits,
+    pub expired: Credits,
+    pub rolled_out: Credits,
+    pub voided: Credits,
+    pub refunded: Credits,
+    /// Signed.
+    pub adjusted: Credits,
+    /// Usage drawn from paid lots.
+    pub spent: Credits,
+    /// Sum of every amount ever booked, whatever its sign; bounds all other sums.
+    pub turnover: Credits,
+}
+
+/// What the events so far say about one account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Core {
+    /// The account.
+    pub account: Id,
+    /// For people.
+    pub name: Option<Text>,
+    /// What its amounts count.
+    pub unit: Unit,
+    /// What one unit is worth.
+    pub usd_per_unit: Option<Credits>,
+    /// Where its ledger time comes from.
+    pub clock: Clock,
+    /// What becomes of overdraft at a reset.
+    pub overdraft_policy: OverdraftPolicy,
+    /// Line of the low-balance notice and of status `low`.
+    pub low_balance_threshold: Option<Credits>,
+    /// Who invited it.
+    pub referred_by: Option<Id>,
+    /// Ledger time of its opening.
+    pub opened_at: Time,
+    /// The greatest ledger time seen.
+    pub ledger_time: Time,
+    /// The plan in force.
+    pub plan: Plan,
+    /// The plan that waits for the next boundary.
+    pub next_plan: Option<Plan>,
+    /// The schedule in force with its numbering.
+    pub periods: Periods,
+    /// The open period.
+    pub period: Period,
+    /// Figures of the open period.
+    pub figures: Figures,
+    /// Lifetime sums.
+    pub totals: Totals,
+    /// What it owes.
+    pub overdraft: Overdraft,
+    /// Events folded so far.
+    pub events: u64,
+    /// Open lots with something left; kept in a table of their own.
+    #[serde(skip)]
+    pub lots: Lots,
+}
+
+impl Core {
+    /// Opens an account at ledger time `now`, still without its allowance.
+    pub fn open(account: Id, opening: &OpenAccount, now: Time) -> Self {
+        let plan = Plan::of(&opening.plan, now);
+        let periods = Periods::new(plan.schedule);
+        let unit = opening.unit.unwrap_or_default();
+        let usd_default = (unit == Unit::Usd).then(|| Credits::whole(1));
+        Self {
+            account,
+            name: opening.name.clone(),
+            unit,
+            usd_per_unit: opening.usd_per_unit.or(usd_default),
+            clock: opening.clock.unwrap_or_default(),
+            overdraft_policy: opening.overdraft.unwrap_or_default(),
+            low_balance_threshold: opening.low_balance_threshold,
+            referred_by: opening.referred_by.clone(),
+            opened_at: now,
+            ledger_time: now,
+            period: periods.at(now),
+            plan,
+            next_plan: None,
+            periods,
+            figures: Figures::default(),
+            totals: Totals::default(),
+            overdraft: Overdraft::default(),
+            events: 0,
+            lots: Lots::default(),
+        }
+    }
+
+    /// Puts the open lots back after the core was read without them.
+    pub fn with_lots(mut self, lots: impl IntoIterator<Item = Lot>) -> Self {
+        for lot in lots {
+            self.lots.insert(lot, self.ledger_time);
+        }
+        self
+    }
+
+    /// Returns the settled balance: what remains less what is owed.
+    pub fn settled(&self) -> Credits {
+        less(self.lots.drawable(), self.overdraft.total())
+    }
+
+    /// Returns the next instant at which something changes by itself; none past the representable times.
+    pub fn next_crossing(&self) -> Option<Time> {
+        let boundary = (self.period.ends_at < Time::MAX).then_some(self.period.ends_at);
+        match (boundary, self.lots.next_crossing()) {
+            (Some(boundary), Some(lot)) => Some(boundary.min(lot)),
+            (boundary, lot) => boundary.or(lot),
+        }
+    }
+
+    /// Returns how many boundaries, lot starts and lot ends a move to `until` crosses, counted up to the limit of one
+    /// move without walking through them.
+    pub fn crossings_until(&self, until: Time) -> i64 {
+        let lots = i64::try_from(self.lots.crossings_until(until)).unwrap_or(i64::MAX);
+        lots.saturating_add(self.boundaries_until(until))
+    }
+
+    fn boundaries_until(&self, until: Time) -> i64 {
+        let next = self.next_plan.as_ref().unwrap_or(&self.plan);
+        if next.schedule == self.periods.schedule {
+            return self.periods.crossings_until(&self.period, until);
+        }
+        if until < self.period.ends_at {
+            return 0;
+        }
+        let (periods, period) = self.periods.changed_at(&self.period, next.schedule);
+        periods.crossings_until(&period, until).saturating_add(1)
+    }
+
+    /// Returns what the conservation law says the settled balance must be.
+    pub fn conserved(&self) -> Credits {
+        let totals = &self.totals;
+        let added = [totals.granted, totals.purchased, totals.topped_up, totals.rolled_in, totals.adjusted];
+        let taken = [totals.consumed, totals.expired, totals.rolled_out, totals.voided, totals.refunded];
+        let added = added.into_iter().fold(Credits::ZERO, more);
+        taken.into_iter().fold(added, less)
+    }
+}
+
+/// The core with its lots: what a snapshot stores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The core without its lots.
+    pub core: Core,
+    /// Its lots.
+    pub lots: Vec<Lot>,
+}
+
+impl From<&Core> for Snapshot {
+    fn from(core: &Core) -> Self {
+        Self {
+            lots: core.lots.iter().cloned().collect(),
+            core: Core { lots: Lots::default(), ..core.clone() },
+        }
+    }
+}
+
+impl From<Snapshot> for Core {
+    fn from(snapshot: Snapshot) -> Self {
+        snapshot.core.with_lots(snapshot.lots)
+    }
+}
