@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::credits::Credits;
 use crate::event::{
-    Adjust, AdvanceClock, ChangeAccount, ChangePlan, Grant, OpenAccount, PlanBody, Purchase, Refund,
+    Adjust, AdvanceClock, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase, Refund,
     RolloverMode, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id, Source, is_reserved_grant};
 use crate::rate_card::{METERS_MAX, RateCard};
+use crate::shape::Object;
 use crate::time::Time;
 
 /// Most errors that one answer lists.
@@ -52,8 +53,11 @@ pub trait Body: DeserializeOwned {
     /// A body without fault: where a field is bad, the value found here takes its place, so that reading goes on.
     const GOOD: &'static str;
 
-    /// Adds what the types alone can't refuse.
+    /// Adds what the types alone can't refuse; it holds in the journal too.
     fn check(&self, errors: &mut Vec<FieldError>);
+
+    /// Adds what only callers may not say.
+    fn check_caller(&self, _: &mut Vec<FieldError>) {}
 }
 
 /// Reads a body, or names every bad field.
@@ -94,6 +98,7 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
     if let Some(body) = &body {
         let mut ruled = Vec::new();
         body.check(&mut ruled);
+        body.check_caller(&mut ruled);
         ruled.retain(|rule| !found.iter().any(|bad| bad.field == rule.field));
         found.append(&mut ruled);
     }
@@ -299,6 +304,9 @@ impl Body for Usage {
         refuse(errors, keys > METADATA_KEYS_MAX, "metadata", "too_many", "has at most 16 keys");
         let quantities = self.quantities.as_ref().map_or(0, |map| map.len());
         refuse(errors, quantities > QUANTITIES_MAX, "quantities", "too_many", "has at most 32 names");
+    }
+
+    fn check_caller(&self, errors: &mut Vec<FieldError>) {
         let ours = "is not a field of this body";
         refuse(errors, self.lines.is_some(), "lines", "unknown_field", ours);
         refuse(errors, self.held.is_some(), "held", "unknown_field", ours);
@@ -309,13 +317,16 @@ impl Body for Grant {
     const GOOD: &'static str = r#"{"grant_id":"g","source":"promo","amount":"1"}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        free_id(errors, "grant_id", &self.grant_id);
         positive(errors, "amount", self.amount);
         let out = self.priority.is_some_and(|priority| !PRIORITIES.contains(&priority));
         refuse(errors, out, "priority", "out_of_range", "must be 0 to 1000");
         if let (Some(effective), Some(expires)) = (self.effective_at, self.expires_at) {
             refuse(errors, expires <= effective, "expires_at", "not_after", "must be after effective_at");
         }
+    }
+
+    fn check_caller(&self, errors: &mut Vec<FieldError>) {
+        free_id(errors, "grant_id", &self.grant_id);
     }
 }
 
@@ -338,8 +349,11 @@ impl Body for Purchase {
     const GOOD: &'static str = r#"{"payment_id":"p","amount":"1"}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        free_id(errors, "payment_id", &self.payment_id);
         positive(errors, "amount", self.amount);
+    }
+
+    fn check_caller(&self, errors: &mut Vec<FieldError>) {
+        free_id(errors, "payment_id", &self.payment_id);
     }
 }
 
@@ -375,6 +389,40 @@ impl Body for RateCard {
     }
 }
 
+/// Checks what the journal says of an event beyond the types; answers the first broken rule.
+///
+/// As strict as the public schemas, which an auditor reads the journal by.
+pub fn check_recorded(data: &Data) -> Result<(), FieldError> {
+    let mut errors = Vec::new();
+    match data {
+        Data::AccountOpened(body) => body.check(&mut errors),
+        Data::AccountChanged(body) => body.check(&mut errors),
+        Data::PlanChanged(body) => body.check(&mut errors),
+        Data::ClockAdvanced(body) => body.check(&mut errors),
+        Data::UsageRecorded(body) => {
+            body.check(&mut errors);
+            check_charge(body, &mut errors);
+        }
+        Data::CreditsGranted(body) => body.check(&mut errors),
+        Data::GrantVoided(body) => body.check(&mut errors),
+        Data::CreditsAdjusted(body) => body.check(&mut errors),
+        Data::CreditsPurchased(body) => body.check(&mut errors),
+        Data::CreditsRefunded(body) => body.check(&mut errors),
+        Data::UsageReversed(_) | Data::PeriodReset(_) => {}
+    }
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn check_charge(usage: &Usage, errors: &mut Vec<FieldError>) {
+    refuse(errors, usage.credits.is_none(), "credits", "required", "is required");
+    not_negative(errors, "held", usage.held);
+    for line in usage.lines.iter().flatten() {
+        not_negative(errors, "lines.unit_credits", Some(line.unit_credits));
+        positive(errors, "lines.per", line.per);
+        not_negative(errors, "lines.credits", Some(line.credits));
+    }
+}
+
 /// Usage as a caller offers it, before it is priced and recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
@@ -404,6 +452,7 @@ struct OfferedEvent<'a> {
     event_type: std::borrow::Cow<'a, str>,
     subject: Id,
     time: Time,
+    #[serde(deserialize_with = "crate::shape::object")]
     data: Usage,
 }
 
@@ -412,9 +461,10 @@ pub fn read_offer(bytes: &[u8]) -> Result<Offer, Vec<FieldError>> {
     if crate::wire::depth(bytes) > crate::wire::JSON_DEPTH_MAX {
         return Err(vec![FieldError::new("body", "too_deep", "nests at most 8 deep")]);
     }
-    if let Ok(event) = serde_json::from_slice::<OfferedEvent<'_>>(bytes) {
+    if let Ok(Object(event)) = serde_json::from_slice::<Object<OfferedEvent<'_>>>(bytes) {
         let mut errors = Vec::new();
         event.data.check(&mut errors);
+        event.data.check_caller(&mut errors);
         let fine = errors.is_empty()
             && event.specversion == "1.0"
             && event.event_type == OFFERED_TYPE

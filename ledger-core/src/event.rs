@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::credits::{Credits, Quantity};
 use crate::id::{EventId, Id, Label, Slug, Source, Text};
 use crate::period::Cycle;
+use crate::shape::{object, object_or_null, objects_or_null, word, word_or_null};
 use crate::time::{Time, Zone};
 
 /// A fact about one account, as recorded.
@@ -126,16 +127,17 @@ pub enum OverdraftPolicy {
 pub struct OpenAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub unit: Option<Unit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd_per_unit: Option<Credits>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub clock: Option<Clock>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub overdraft: Option<OverdraftPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_balance_threshold: Option<Credits>,
+    #[serde(deserialize_with = "object")]
     pub plan: PlanBody,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promo_code: Option<Id>,
@@ -150,7 +152,7 @@ pub struct OpenAccount {
 pub struct ChangeAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub overdraft: Option<OverdraftPolicy>,
     /// Absent: stays. Null: removed.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -180,6 +182,7 @@ pub enum RolloverMode {
 #[serde(deny_unknown_fields)]
 pub struct Rollover {
     /// Whether and how much.
+    #[serde(deserialize_with = "word")]
     pub mode: RolloverMode,
     /// With `capped`: the most that rolls over; none means one allowance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,17 +218,18 @@ pub enum OnExhausted {
 pub struct PlanBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
+    #[serde(deserialize_with = "word")]
     pub cycle: Cycle,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<Zone>,
     pub allowance: Credits,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object_or_null")]
     pub rollover: Option<Rollover>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub pack_expiry: Option<PackExpiry>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub on_exhausted: Option<OnExhausted>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overage_limit: Option<Credits>,
@@ -249,8 +253,9 @@ pub enum ChangeAt {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct ChangePlan {
+    #[serde(deserialize_with = "object")]
     pub plan: PlanBody,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub at: Option<ChangeAt>,
 }
 
@@ -296,7 +301,7 @@ pub struct Usage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
     /// Ours: the price lines it was charged by; present exactly where `credits` is derived.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects_or_null")]
     pub lines: Option<Vec<Line>>,
     /// Ours: what its hold reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -371,6 +376,7 @@ impl From<GrantSource> for LotSource {
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Grant {
     pub grant_id: Id,
+    #[serde(deserialize_with = "word")]
     pub source: GrantSource,
     pub amount: Credits,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,7 +22,7 @@ pub enum NameError {
     #[error("bad_id: an event id is 1 to 128 characters without control characters")]
     EventId,
     /// Not the shape of a source.
-    #[error("bad_source: a source is a URI reference of 1 to 256 characters without spaces")]
+    #[error("bad_source: a source is a URI reference of 1 to 256 ASCII characters without spaces")]
     Source,
     /// Not the shape of a label.
     #[error("bad_label: a label is 1 to 128 characters without control characters")]
@@ -166,7 +166,7 @@ fn is_event_id(text: &str) -> bool {
 }
 
 fn is_source(text: &str) -> bool {
-    (1..=256).contains(&text.len()) && text.chars().all(|c| !c.is_whitespace() && !c.is_control())
+    (1..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn is_label(text: &str) -> bool {
@@ -206,6 +206,16 @@ mod tests {
         assert!(EventId::new(&"ü".repeat(128)).is_ok());
         for bad in ["", "a\nb", &"ü".repeat(129)] {
             assert!(EventId::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sources_are_uri_references() {
+        for good in ["/app", "https://a.example/b?c#d", "urn:ledger:api", &"x".repeat(256)] {
+            assert!(Source::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "/ä", "a\n", &"x".repeat(257)] {
+            assert!(Source::new(bad).is_err(), "{bad}");
         }
     }
 

@@ -62,18 +62,18 @@ fn usage_as_sent(usage: &Usage) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::decode;
+    use crate::id::Label;
 
     fn content(data: &str, time: &str) -> ContentHash {
-        let event = decode(
-            format!(
-                r#"{{"specversion":"1.0","id":"e","source":"/app","type":"ledger.usage.recorded.v1","subject":"acme",
-                "time":"{time}","recordedat":"2026-01-01T00:00:00Z","actor":"k","data":{data}}}"#
-            )
-            .as_bytes(),
-        )
-        .expect("an event");
-        content_hash(&event)
+        content_hash(&Event {
+            id: EventId::new("e").expect("an id"),
+            source: Source::new("/app").expect("a source"),
+            account: Id::new("acme").expect("an id"),
+            occurred_at: time.parse().expect("a time"),
+            recorded_at: time.parse().expect("a time"),
+            actor: Label::new("k").expect("a label"),
+            data: Data::UsageRecorded(serde_json::from_str(data).expect("usage")),
+        })
     }
 
     #[test]

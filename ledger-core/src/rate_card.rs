@@ -18,6 +18,7 @@ pub const METERS_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub struct RateCard {
     /// What is priced; the most specific meter that matches counts.
+    #[serde(deserialize_with = "crate::shape::objects")]
     pub meters: Vec<Meter>,
 }
 
@@ -28,9 +29,15 @@ pub struct Meter {
     /// The usage category it prices.
     pub category: Slug,
     /// What else the usage must say for the meter to match.
-    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "match",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::shape::object_or_null"
+    )]
     pub matches: Option<Match>,
     /// Price of each quantity.
+    #[serde(deserialize_with = "crate::shape::objects_by_name")]
     pub prices: BTreeMap<Slug, Price>,
 }
 

@@ -4,14 +4,17 @@
 
 use std::borrow::Cow;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::door::check_recorded;
 use crate::event::{
     AdvanceClock, ChangeAccount, ChangePlan, Data, Event, Grant, OpenAccount, Purchase, Refund, ResetPeriod,
     ReverseUsage, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id, Label, Source};
+use crate::shape::Object;
 use crate::time::Time;
 
 /// Runs an expression on the body of whichever variant it is.
@@ -99,7 +102,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     if depth(bytes) > JSON_DEPTH_MAX {
         return Err(not_an_event(format!("nested deeper than {JSON_DEPTH_MAX}")));
     }
-    let envelope: Envelope<'_> =
+    let Object(envelope): Object<Envelope<'_>> =
         serde_json::from_slice(bytes).map_err(|error| not_an_event(error.to_string()))?;
     if envelope.specversion != "1.0" {
         return Err(not_an_event(format!("specversion {}", envelope.specversion)));
@@ -128,7 +131,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 /// Reads the `data` of a type; none for a type that is not known.
 pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Error>> {
     fn read<'a, T: Deserialize<'a>>(json: &'a str, wrap: fn(T) -> Data) -> Result<Data, serde_json::Error> {
-        serde_json::from_str(json).map(wrap)
+        let Object(body) = serde_json::from_str(json)?;
+        let data = wrap(body);
+        let sound = check_recorded(&data);
+        sound.map_err(|rule| serde_json::Error::custom(format_args!("{} {}", rule.field, rule.detail)))?;
+        Ok(data)
     }
     Some(match event_type {
         "ledger.account.opened.v1" => read::<OpenAccount>(json, Data::AccountOpened),
@@ -220,6 +227,8 @@ mod tests {
         "subject":"acme","time":"2026-02-03T10:00:00Z","recordedat":"2026-02-03T10:00:01Z","actor":"key_1",
         "traceparent":"dropped","data":{"user_id":"ana","credits":"0.38","quantities":{"input_tokens":1200}}}"#;
 
+    const T: &str = "\"2026-02-03T10:00:00Z\"";
+
     #[test]
     fn what_is_written_reads_back_equal() {
         let event = decode(SAMPLE.as_bytes()).expect("an event");
@@ -250,6 +259,15 @@ mod tests {
             &SAMPLE.replace("\"0.38\"", "0.38"),
             &SAMPLE.replace("\"user_id\"", "\"user\""),
             &SAMPLE.replace("ledger.usage", "other.usage"),
+            &SAMPLE.replace("\"0.38\"", "\"-0.38\""),
+            &SAMPLE.replace("\"credits\":\"0.38\",", ""),
+            &format!(
+                "[\"1.0\",\"e1\",\"/app\",\"ledger.usage.recorded.v1\",\"acme\",{T},{T},\"k\",{{\"credits\":\"1\"}}]"
+            ),
+            &SAMPLE.replace(
+                "\"quantities\":{",
+                "\"lines\":[[\"a\",1,\"1\",\"1\",\"1\",\"c\",1]],\"quantities\":{",
+            ),
             &SAMPLE.replace("\"ana\"", &format!("{}\"a\"{}", "[".repeat(9), "]".repeat(9))),
         ];
         for bytes in cases {
