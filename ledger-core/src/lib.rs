@@ -12,6 +12,7 @@ pub mod fold;
 pub mod id;
 pub mod key;
 pub mod lot;
+pub mod memory;
 pub mod overdraft;
 pub mod pages;
 pub mod partition;

@@ -1,0 +1,538 @@
+//! Properties of any history: conservation, the same result however the log is cut, and a naive model's figures.
+
+mod story;
+
+use std::collections::BTreeMap;
+
+use ledger_core::fold::Fact;
+use ledger_core::id::Id;
+use ledger_core::memory::Memory;
+use proptest::prelude::*;
+use story::{ACCOUNT, Story, time};
+
+/// One line of a random history. Small numbers, so that names meet.
+#[derive(Debug, Clone)]
+enum Line {
+    Use { credits: u32, id: u8 },
+    Reverse { id: u8 },
+    Grant { id: u8, amount: u32, priority: u8, starts: Option<u32>, lasts: Option<u32> },
+    Void { id: u8 },
+    Adjust { amount: i32 },
+    Buy { id: u8, amount: u32 },
+    Refund { id: u8, amount: u32 },
+    Replan { allowance: u32, next: bool, rollover: u8, packs_end: bool },
+    Wait { hours: u32 },
+    Forgive { on: bool },
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    prop_oneof![
+        8 => (0..60_u32, 0..40_u8).prop_map(|(credits, id)| Line::Use { credits, id }),
+        3 => (0..40_u8).prop_map(|id| Line::Reverse { id }),
+        3 => (0..12_u8, 1..50_u32, 0..50_u8, proptest::option::of(1..900_u32), proptest::option::of(1..900_u32))
+            .prop_map(|(id, amount, priority, starts, lasts)| Line::Grant { id, amount, priority, starts, lasts }),
+        2 => (0..12_u8).prop_map(|id| Line::Void { id }),
+        2 => (-40..40_i32).prop_map(|amount| Line::Adjust { amount }),
+        2 => (0..6_u8, 1..60_u32).prop_map(|(id, amount)| Line::Buy { id, amount }),
+        2 => (0..6_u8, 1..40_u32).prop_map(|(id, amount)| Line::Refund { id, amount }),
+        1 => (0..40_u32, any::<bool>(), 0..3_u8, any::<bool>())
+            .prop_map(|(allowance, next, rollover, packs_end)| Line::Replan { allowance, next, rollover, packs_end }),
+        5 => (1..600_u32).prop_map(|hours| Line::Wait { hours }),
+        1 => any::<bool>().prop_map(|on| Line::Forgive { on }),
+    ]
+}
+
+const ROLLOVERS: [&str; 3] =
+    [r#"{"mode":"none"}"#, r#"{"mode":"capped","cap":"15"}"#, r#"{"mode":"unlimited"}"#];
+
+fn tell(story: &mut Story, line: &Line) {
+    match line {
+        Line::Use { credits, id } => drop(story.tell(&format!("use {credits} u{id}"))),
+        Line::Reverse { id } => drop(story.tell(&format!("reverse u{id}"))),
+        Line::Grant { id, amount, priority, starts, lasts } => {
+            let starts_at = story.now.plus_seconds(starts.map_or(0, |hours| i64::from(hours) * 3600));
+            let ends_at = lasts.map(|hours| starts_at.plus_seconds(i64::from(hours) * 3600));
+            let mut fields = format!(r#""priority":{priority},"effective_at":"{starts_at}""#);
+            if let Some(ends_at) = ends_at {
+                fields.push_str(&format!(r#","expires_at":"{ends_at}""#));
+            }
+            story.tell(&format!("grant g{id} {amount} {fields}"));
+        }
+        Line::Void { id } => drop(story.tell(&format!("void g{id}"))),
+        Line::Adjust { amount } => drop(story.tell(&format!("adjust {amount}"))),
+        Line::Buy { id, amount } => drop(story.tell(&format!("buy p{id} {amount}"))),
+        Line::Refund { id, amount } => drop(story.tell(&format!("refund p{id} {amount}"))),
+        Line::Replan { allowance, next, rollover, packs_end } => {
+            let word = if *next { "replan-next" } else { "replan" };
+            let packs = if *packs_end { "period_end" } else { "never" };
+            let rollover = ROLLOVERS[usize::from(*rollover)];
+            story.tell(&format!(r#"{word} {allowance} "rollover":{rollover},"pack_expiry":"{packs}""#));
+        }
+        Line::Wait { hours } => {
+            story.now = story.now.plus_seconds(i64::from(*hours) * 3600);
+        }
+        Line::Forgive { on } => {
+            let policy = if *on { "forgive_at_reset" } else { "carry" };
+            story.tell(&format!(r#"change {{"overdraft":"{policy}"}}"#));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_conserves_credits_and_agrees_with_a_naive_model(lines in prop::collection::vec(line(), 1..80)) {
+        let mut story = Story::new();
+        let mut naive = Naive::default();
+        story.tell(r#"plan 20 "rollover":{"mode":"capped","cap":"15"}"#);
+        naive.tell(&story.facts[0]);
+        for line in &lines {
+            let told = story.facts.len();
+            tell(&mut story, line);
+            story.facts[told..].iter().for_each(|fact| naive.tell(fact));
+            let core = story.account().core.as_ref().expect("an open account");
+            prop_assert_eq!(core.conserved(), core.settled());
+            prop_assert!(core.overdraft.total().is_zero() || core.lots.drawable().is_zero());
+            prop_assert_eq!(story.shown(), naive.shown(), "after {:?}", line);
+        }
+        chains(&story)?;
+    }
+
+    #[test]
+    fn however_the_log_is_cut_or_resent_the_rows_are_the_same(
+        lines in prop::collection::vec(line(), 1..60),
+        cuts in prop::collection::vec(1..9_usize, 1..60),
+    ) {
+        let mut story = Story::new();
+        story.tell("plan 20");
+        for line in &lines {
+            tell(&mut story, line);
+        }
+        let mut cut = Memory::default();
+        let mut applied = Vec::new();
+        let mut rest: &[Fact] = &story.facts;
+        for size in cuts.iter().chain(std::iter::repeat(&5)) {
+            if rest.is_empty() {
+                break;
+            }
+            let (batch, later) = rest.split_at((*size).min(rest.len()));
+            applied.extend(cut.fold(batch));
+            rest = later;
+        }
+        let account = &cut.accounts[&Id::new(ACCOUNT).expect("an id")];
+        prop_assert_eq!(&account.core, &story.account().core);
+        prop_assert_eq!(&account.lots, &story.account().lots);
+        for (one, other) in applied.iter().zip(&story.applied) {
+            prop_assert_eq!(one.outcome, other.outcome);
+            prop_assert_eq!(&one.entries, &other.entries);
+        }
+        // A snapshot is the whole state.
+        let core = story.account().core.clone().expect("an open account");
+        let json = serde_json::to_string(&ledger_core::account::Snapshot::from(&core)).expect("JSON");
+        let read: ledger_core::account::Snapshot = serde_json::from_str(&json).expect("a snapshot");
+        prop_assert_eq!(ledger_core::account::Core::from(read), core);
+    }
+}
+
+/// Every entry's balance is the one before it and its amount; amounts are what lots and overdraft moved.
+fn chains(story: &Story) -> Result<(), TestCaseError> {
+    let mut balance = ledger_core::credits::Credits::ZERO;
+    for applied in &story.applied {
+        for entry in &applied.entries {
+            balance = balance.plus(entry.amount).expect("small");
+            prop_assert_eq!(entry.balance_after, balance, "{:?}", entry);
+        }
+        if let Some(usage) = applied.usage.as_ref().filter(|usage| usage.sign > 0) {
+            balance = balance.minus(usage.taking.credits).expect("small");
+        }
+        prop_assert_eq!(applied.balance_after, balance);
+    }
+    Ok(())
+}
+
+impl Story {
+    /// Lots with something left by id, overdraft, used, maximum, spent.
+    fn shown(&self) -> String {
+        let balance = self.balance();
+        let lots: BTreeMap<_, _> = balance
+            .lots
+            .iter()
+            .map(|lot| (lot.grant_id.to_string(), lot.remaining.units() / WHOLE))
+            .collect();
+        format!(
+            "{lots:?} owes {} used {} maximum {} spent {}",
+            balance.overdraft, balance.used, balance.period_maximum, balance.lifetime_spent
+        )
+    }
+}
+
+const WHOLE: i128 = 1_000_000_000;
+
+/// The same rules, written as plainly as can be: lists, whole numbers, months in UTC from January 2026.
+#[derive(Default)]
+struct Naive {
+    now: i64,
+    month: i64,
+    lots: Vec<NaiveLot>,
+    debts: Vec<Debt>,
+    takings: BTreeMap<String, NaiveTaking>,
+    ids: BTreeMap<String, String>,
+    refunded: BTreeMap<String, i64>,
+    plan: NaivePlan,
+    next_plan: Option<NaivePlan>,
+    forgive: bool,
+    used: i64,
+    maximum: i64,
+    spent: i64,
+}
+
+#[derive(Clone, Default)]
+struct NaivePlan {
+    allowance: i64,
+    rollover: Option<Option<i64>>,
+    packs_end: bool,
+}
+
+#[derive(Clone, Debug)]
+struct NaiveLot {
+    id: String,
+    rank: i64,
+    paid: bool,
+    of_plan: bool,
+    amount: i64,
+    left: i64,
+    lapsed: i64,
+    starts: i64,
+    ends: Option<i64>,
+    started: bool,
+    closed: bool,
+}
+
+struct Debt {
+    taking: Option<String>,
+    owed: i64,
+}
+
+#[derive(Default)]
+struct NaiveTaking {
+    credits: i64,
+    month: i64,
+    from: Vec<(String, i64)>,
+    reversed: bool,
+}
+
+impl Naive {
+    fn shown(&self) -> String {
+        let lots: BTreeMap<_, _> = self
+            .lots
+            .iter()
+            .filter(|lot| lot.left > 0)
+            .map(|lot| (lot.id.clone(), i128::from(lot.left)))
+            .collect();
+        let owed: i64 = self.debts.iter().map(|debt| debt.owed).sum();
+        format!("{lots:?} owes {owed} used {} maximum {} spent {}", self.used, self.maximum, self.spent)
+    }
+
+    fn month_start(month: i64) -> i64 {
+        time(&format!("{:04}-{:02}-01T00:00:00Z", 2026 + month.div_euclid(12), month.rem_euclid(12) + 1))
+            .micros()
+    }
+
+    fn settled(&self) -> i64 {
+        let left: i64 = self.lots.iter().filter(|lot| lot.started).map(|lot| lot.left).sum();
+        left - self.debts.iter().map(|debt| debt.owed).sum::<i64>()
+    }
+
+    fn advance(&mut self, to: i64) {
+        loop {
+            let boundary = Self::month_start(self.month + 1);
+            let open = self.lots.iter().filter(|lot| !lot.closed && lot.left > 0);
+            let next = open
+                .flat_map(|lot| lot.ends.into_iter().chain((!lot.started).then_some(lot.starts)))
+                .chain([boundary])
+                .min()
+                .expect("a boundary");
+            if next > to {
+                break;
+            }
+            self.now = next;
+            if next == boundary {
+                self.reset(boundary);
+            } else {
+                self.end_lots(next);
+            }
+            for at in 0..self.lots.len() {
+                let lot = &mut self.lots[at];
+                if !lot.started && !lot.closed && lot.starts <= next {
+                    lot.started = true;
+                    self.maximum += lot.amount;
+                    self.repay();
+                }
+            }
+        }
+        self.now = self.now.max(to);
+    }
+
+    fn end_lots(&mut self, at: i64) {
+        for lot in &mut self.lots {
+            if !lot.closed && lot.ends.is_some_and(|ends| ends <= at) {
+                lot.closed = true;
+                lot.lapsed += lot.left;
+                lot.left = 0;
+            }
+        }
+    }
+
+    fn reset(&mut self, boundary: i64) {
+        let unused: i64 = self.lots.iter().filter(|lot| lot.of_plan).map(|lot| lot.left).sum();
+        let rolled = match self.plan.rollover {
+            None => 0,
+            Some(None) => unused,
+            Some(Some(cap)) => unused.min(cap),
+        };
+        self.end_lots(boundary);
+        self.month += 1;
+        if let Some(plan) = self.next_plan.take() {
+            self.plan = plan;
+        }
+        let ends = Some(Self::month_start(self.month + 1));
+        if rolled > 0 {
+            self.add(NaiveLot {
+                of_plan: true,
+                ends,
+                ..lot(&format!("rollover:{}", self.month), 10, rolled, boundary)
+            });
+        }
+        if self.forgive {
+            self.debts.clear();
+        }
+        self.used = 0;
+        self.maximum = self.settled() + self.plan.allowance;
+        self.add(NaiveLot {
+            of_plan: true,
+            ends,
+            ..lot(&format!("plan:{}", self.month), 20, self.plan.allowance, boundary)
+        });
+    }
+
+    fn add(&mut self, lot: NaiveLot) {
+        self.lots.push(lot);
+        self.repay();
+    }
+
+    /// Takes from lots in burn order; returns what each gave and what was short.
+    fn draw(&mut self, mut wanted: i64) -> (Vec<(String, i64)>, i64) {
+        let mut order: Vec<usize> =
+            (0..self.lots.len()).filter(|at| self.lots[*at].started && self.lots[*at].left > 0).collect();
+        order.sort_by_key(|at| {
+            let lot = &self.lots[*at];
+            (lot.rank, lot.ends.unwrap_or(i64::MAX), lot.paid, lot.starts, lot.id.clone())
+        });
+        let mut from = Vec::new();
+        for at in order {
+            let taken = wanted.min(self.lots[at].left);
+            if taken > 0 {
+                self.lots[at].left -= taken;
+                wanted -= taken;
+                from.push((self.lots[at].id.clone(), taken));
+            }
+        }
+        (from, wanted)
+    }
+
+    fn is_paid(id: &str) -> bool {
+        id.starts_with('p') && !id.starts_with("plan")
+    }
+
+    /// Oldest debt first; what repays a usage's debt is noted as drawn by that usage.
+    fn repay(&mut self) {
+        while let Some(debt) = self.debts.first_mut() {
+            if debt.owed == 0 {
+                self.debts.remove(0);
+                continue;
+            }
+            let (owed, taking) = (debt.owed, debt.taking.clone());
+            let (from, short) = self.draw(owed);
+            self.debts[0].owed = short;
+            if from.is_empty() {
+                break;
+            }
+            if let Some(taking) = taking {
+                self.spent +=
+                    from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
+                self.takings.get_mut(&taking).expect("a taking").from.extend(from);
+            }
+        }
+    }
+
+    fn tell(&mut self, fact: &Fact) {
+        use ledger_core::event::{ChangeAt, Data, OverdraftPolicy, PackExpiry, PlanBody, RolloverMode};
+        let whole =
+            |credits: ledger_core::credits::Credits| i64::try_from(credits.units() / WHOLE).expect("small");
+        let plan_of = |plan: &PlanBody| NaivePlan {
+            allowance: whole(plan.allowance),
+            rollover: match plan.rollover.unwrap_or_default().mode {
+                RolloverMode::None => None,
+                RolloverMode::Unlimited => Some(None),
+                RolloverMode::Capped => Some(plan.rollover.and_then(|r| r.cap).map(whole)),
+            },
+            packs_end: plan.pack_expiry == Some(PackExpiry::PeriodEnd),
+        };
+        let id = fact.event.id.to_string();
+        if let Data::AccountOpened(opening) = &fact.event.data {
+            self.plan = plan_of(&opening.plan);
+            self.now = fact.event.recorded_at.micros();
+            self.maximum = self.plan.allowance;
+            let ends = Some(Self::month_start(1));
+            self.add(NaiveLot { of_plan: true, ends, ..lot("plan:0", 20, self.plan.allowance, self.now) });
+            return;
+        }
+        self.advance(fact.event.recorded_at.micros());
+        let content = format!("{:?}", fact.content);
+        if self.ids.contains_key(&id) {
+            return;
+        }
+        self.ids.insert(id.clone(), content);
+        match &fact.event.data {
+            Data::UsageRecorded(usage) => {
+                let credits = whole(usage.credits.expect("credits"));
+                let (from, short) = self.draw(credits);
+                self.used += credits;
+                self.spent +=
+                    from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
+                self.debts.push(Debt { taking: Some(id.clone()), owed: short });
+                self.takings.insert(id, NaiveTaking { credits, month: self.month, from, reversed: false });
+            }
+            Data::UsageReversed(reversal) => self.reverse(reversal.event_id.as_str()),
+            Data::CreditsGranted(grant) => {
+                let name = grant.grant_id.to_string();
+                let starts = grant.effective_at.map_or(self.now, |at| at.micros());
+                let ends = grant.expires_at.map(|at| at.micros());
+                let late = ends.is_some_and(|ends| ends <= self.now.max(starts));
+                if late || self.lots.iter().any(|lot| lot.id == name) {
+                    return;
+                }
+                let rank = i64::from(grant.priority.expect("a priority"));
+                let started = starts <= self.now;
+                let amount = whole(grant.amount);
+                if started {
+                    self.maximum += amount;
+                }
+                self.add(NaiveLot { starts, ends, started, ..lot(&name, rank, amount, starts) });
+            }
+            Data::GrantVoided(void) => {
+                let now = self.now;
+                let found = self.lots.iter_mut().find(|lot| lot.id == void.grant_id.as_str());
+                if let Some(lot) = found.filter(|lot| !lot.closed && lot.ends.is_none_or(|ends| ends > now)) {
+                    if lot.started {
+                        self.maximum -= lot.left;
+                    }
+                    lot.lapsed += lot.left;
+                    lot.left = 0;
+                    lot.closed = true;
+                }
+            }
+            Data::CreditsAdjusted(adjustment) => {
+                let amount = whole(adjustment.amount);
+                self.maximum += amount;
+                if amount > 0 {
+                    self.add(lot(&id, 30, amount, self.now));
+                } else {
+                    let (_, short) = self.draw(-amount);
+                    self.debts.push(Debt { taking: None, owed: short });
+                }
+            }
+            Data::CreditsPurchased(purchase) => {
+                let name = purchase.payment_id.to_string();
+                if self.lots.iter().any(|lot| lot.id == name) {
+                    return;
+                }
+                let amount = whole(purchase.amount);
+                let ends = self.plan.packs_end.then(|| Self::month_start(self.month + 1));
+                self.maximum += amount;
+                self.add(NaiveLot { paid: true, ends, ..lot(&name, 40, amount, self.now) });
+            }
+            Data::CreditsRefunded(refund) => {
+                let name = refund.payment_id.to_string();
+                let Some(at) = self.lots.iter().position(|lot| lot.id == name) else { return };
+                let amount = whole(refund.amount);
+                let refunded = self.refunded.entry(name).or_default();
+                if *refunded + amount > self.lots[at].amount {
+                    return;
+                }
+                *refunded += amount;
+                let lot = &mut self.lots[at];
+                let own = amount.min(lot.left);
+                let lapsed = (amount - own).min(lot.lapsed);
+                lot.left -= own;
+                lot.lapsed -= lapsed;
+                let (_, short) = self.draw(amount - own - lapsed);
+                self.debts.push(Debt { taking: None, owed: short });
+                self.maximum -= amount - lapsed;
+            }
+            Data::PlanChanged(change) => {
+                let plan = plan_of(&change.plan);
+                if change.at == Some(ChangeAt::NextPeriod) {
+                    self.next_plan = Some(plan);
+                    return;
+                }
+                let name = format!("plan:{}", self.month);
+                let lot = self.lots.iter_mut().find(|lot| lot.id == name).expect("the plan's lot");
+                let moved = (plan.allowance - self.plan.allowance).max(-lot.left);
+                lot.left += moved;
+                self.maximum += moved;
+                self.plan = plan;
+                self.next_plan = None;
+                self.repay();
+            }
+            Data::AccountChanged(change) => {
+                self.forgive = change.overdraft == Some(OverdraftPolicy::ForgiveAtReset);
+            }
+            other => panic!("no such line: {other:?}"),
+        }
+    }
+
+    fn reverse(&mut self, id: &str) {
+        let Some(taking) = self.takings.get_mut(id).filter(|taking| !taking.reversed) else { return };
+        taking.reversed = true;
+        let (credits, same_period, from) = (taking.credits, taking.month == self.month, taking.from.clone());
+        let before = self.settled();
+        for (lot_id, amount) in from {
+            let now = self.now;
+            let lot = self.lots.iter_mut().find(|lot| lot.id == lot_id).expect("a lot that gave");
+            if lot.paid {
+                self.spent -= amount;
+            }
+            if lot.closed || lot.ends.is_some_and(|ends| ends <= now) {
+                lot.lapsed += amount;
+            } else {
+                lot.left += amount;
+            }
+        }
+        self.debts.retain(|debt| debt.taking.as_deref() != Some(id));
+        let back = self.settled() - before;
+        self.repay();
+        if same_period {
+            self.used -= credits;
+        } else {
+            self.maximum += back;
+        }
+    }
+}
+
+fn lot(id: &str, rank: i64, amount: i64, starts: i64) -> NaiveLot {
+    NaiveLot {
+        id: id.into(),
+        rank,
+        paid: Naive::is_paid(id),
+        of_plan: false,
+        amount,
+        left: amount,
+        lapsed: 0,
+        starts,
+        ends: None,
+        started: true,
+        closed: false,
+    }
+}

@@ -1,0 +1,412 @@
+//! The rules of balances, lots and periods, each as a story with its end.
+
+mod story;
+
+use story::{Story, story};
+
+fn check(script: &str, lots: &str) {
+    let story = story(script);
+    assert_eq!(story.lots(), lots, "{script}");
+    conserves(&story);
+}
+
+fn check_outcome(script: &str, outcome: &str) {
+    assert_eq!(story(script).outcome(), outcome, "{script}");
+}
+
+fn check_entries(script: &str, entries: &str) {
+    assert_eq!(story(script).entries(), entries, "{script}");
+}
+
+/// settled, maximum, used, percent used, lifetime spent
+fn check_figures(script: &str, figures: &str) {
+    let story = story(script);
+    let balance = story.balance();
+    let percent = balance.percent_used.map_or_else(|| "-".into(), |percent| percent.to_string());
+    let actual = format!(
+        "settled {} maximum {} used {} = {percent}% spent {}",
+        balance.settled, balance.period_maximum, balance.used, balance.lifetime_spent
+    );
+    assert_eq!(actual, figures, "{script}");
+    conserves(&story);
+}
+
+fn conserves(story: &Story) {
+    let core = story.account().core.as_ref().expect("an open account");
+    assert_eq!(core.conserved(), core.settled());
+    assert!(
+        core.overdraft.total().is_zero() || core.lots.drawable().is_zero(),
+        "overdraft beside drawable credits"
+    );
+}
+
+const CAPPED: &str = r#"plan 5 "rollover":{"mode":"capped"}"#;
+
+#[test]
+fn usage_burns_plan_then_promo_then_purchase() {
+    check("plan 10; grant promo 5; buy pay 100; use 12", "promo 3, pay 100");
+}
+
+#[test]
+fn burn_order_breaks_ties_by_expiry_kind_start_and_id() {
+    check(
+        r#"plan 0; buy a 1; grant c 1 "priority":40; grant b 1 "priority":40; grant d 1 "priority":40,"expires_at":"2026-05-01T00:00:00Z"; use 0.5"#,
+        "d 0.5, b 1, c 1, a 1",
+    );
+    check(r#"plan 0; grant b 1; grant a 1; at 2026-01-02T00:00:00Z; grant 0 1; use 0.5"#, "a 0.5, b 1, 0 1");
+    check(r#"plan 10; grant first 5 "priority":5; use 6"#, "plan:0 9");
+}
+
+#[test]
+fn what_lots_cannot_cover_is_overdraft_and_giving_repays_it_first() {
+    check("plan 10; use 12", "| owes 2");
+    check("plan 10; use 12; buy pay 5", "pay 3");
+    check("plan 10; use 12; grant g 1; adjust 0.5", "| owes 0.5");
+    check("plan 10; use 12; at 2026-02-01T00:00:00Z; tick", "plan:1 8");
+}
+
+#[test]
+fn overdraft_is_forgiven_where_the_account_says_so() {
+    let script = r#"open {"clock":"test","overdraft":"forgive_at_reset","plan":{"cycle":"monthly","allowance":"10"}};
+        use 12; at 2026-02-01T00:00:00Z; tick"#;
+    check(script, "plan:1 10");
+    check_entries(script, "adjusted 2, granted 10");
+}
+
+#[test]
+fn unused_allowance_ends_without_rollover() {
+    check_entries("plan 5; use 2; at 2026-02-01T00:00:00Z; tick", "expired -3, granted 5");
+}
+
+#[test]
+fn capped_rollover_carries_at_most_one_allowance() {
+    check(&format!("{CAPPED}; use 2; at 2026-02-01T00:00:00Z; tick"), "rollover:1 3, plan:1 5");
+    let march = format!("{CAPPED}; use 2; at 2026-02-01T00:00:00Z; tick; at 2026-03-01T00:00:00Z; tick");
+    check(&march, "rollover:2 5, plan:2 5");
+    check_entries(&march, "expired -3, rolled_out -5, rolled_in 5, granted 5");
+    let february = story(&march).applied.last().expect("an event").closed[0].clone();
+    let figures = &february.figures;
+    assert_eq!((figures.granted.to_string(), figures.expired.to_string()), ("8".into(), "3".into()));
+    assert_eq!(february.rolled_over.to_string(), "5");
+}
+
+#[test]
+fn a_split_lot_shows_its_running_balance_line_by_line() {
+    let story = story(r#"plan 5 "rollover":{"mode":"capped","cap":"2"}; at 2026-02-01T00:00:00Z; tick"#);
+    let after: Vec<_> = story.applied[1]
+        .entries
+        .iter()
+        .map(|entry| format!("{} {}", entry.amount, entry.balance_after))
+        .collect();
+    assert_eq!(after, ["-3 2", "-2 0", "2 2", "5 7"]);
+}
+
+#[test]
+fn unlimited_rollover_carries_everything() {
+    check(
+        r#"plan 5 "rollover":{"mode":"unlimited"}; at 2026-03-01T00:00:00Z; tick"#,
+        "rollover:2 10, plan:2 5",
+    );
+}
+
+#[test]
+fn packs_end_with_the_period_only_where_the_plan_said_so_at_purchase() {
+    check(r#"plan 5 "pack_expiry":"period_end"; buy pay 9; at 2026-02-01T00:00:00Z; tick"#, "plan:1 5");
+    check(
+        r#"plan 5; buy pay 9; replan 5 "pack_expiry":"period_end"; at 2026-02-01T00:00:00Z; tick"#,
+        "plan:1 5, pay 9",
+    );
+    check(r#"plan 5; grant g 9; at 2026-02-01T00:00:00Z; tick"#, "plan:1 5, g 9");
+}
+
+#[test]
+fn a_late_event_crosses_every_boundary_at_its_exact_instant() {
+    let story = story("plan 5; at 2026-03-15T00:00:00Z; use 1");
+    let entries = &story.applied[1].entries;
+    let times: Vec<_> = entries.iter().map(|entry| entry.recorded_at.to_string()).collect();
+    assert_eq!(
+        times,
+        ["2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z", "2026-03-01T00:00:00Z"]
+    );
+    assert_eq!(story.lots(), "plan:2 4");
+}
+
+#[test]
+fn at_one_instant_lots_end_then_the_boundary_comes_then_lots_start() {
+    let script = r#"plan 5; grant ends 1 "expires_at":"2026-02-01T00:00:00Z";
+        grant starts 2 "effective_at":"2026-02-01T00:00:00Z"; at 2026-02-01T00:00:00Z; tick"#;
+    check_entries(script, "expired -5, expired -1, granted 5, granted 2");
+    check_figures(script, "settled 7 maximum 7 used 0 = 0% spent 0");
+}
+
+#[test]
+fn a_lot_yet_to_start_counts_in_no_figure() {
+    let waiting = r#"plan 5; grant g 2 "effective_at":"2026-01-10T00:00:00Z""#;
+    check_figures(waiting, "settled 5 maximum 5 used 0 = 0% spent 0");
+    check_entries(waiting, "");
+    check_figures(
+        &format!("{waiting}; at 2026-01-10T00:00:00Z; tick"),
+        "settled 7 maximum 7 used 0 = 0% spent 0",
+    );
+    check_entries(&format!("{waiting}; void g"), "");
+    check(&format!("{waiting}; void g; at 2026-01-10T00:00:00Z; tick"), "plan:0 5");
+}
+
+#[test]
+fn a_lot_that_starts_repays_overdraft() {
+    check(
+        r#"plan 5; grant g 2 "effective_at":"2026-01-10T00:00:00Z"; use 6; at 2026-01-10T00:00:00Z; tick"#,
+        "g 1",
+    );
+}
+
+#[test]
+fn expiry_is_exclusive_and_does_not_lower_the_maximum() {
+    let script =
+        r#"plan 5; grant g 2 "expires_at":"2026-01-10T00:00:00Z"; at 2026-01-09T23:59:59.999999Z; tick"#;
+    check(script, "plan:0 5, g 2");
+    let after = format!("{script}; at 2026-01-10T00:00:00Z; tick");
+    check_figures(&after, "settled 5 maximum 7 used 0 = 0% spent 0");
+    check_entries(&after, "expired -2");
+}
+
+#[test]
+fn a_reversal_returns_credits_to_the_lots_they_came_from() {
+    check("plan 10; grant g 5; use 12 u; reverse u", "plan:0 10, g 5");
+    check_figures("plan 10; grant g 5; use 12 u; reverse u", "settled 15 maximum 15 used 0 = 0% spent 0");
+    check_outcome("plan 10; use 12 u; reverse u; reverse u", "already_reversed");
+    check_outcome("plan 10; reverse u", "event_unknown");
+}
+
+#[test]
+fn a_reversal_cancels_what_is_left_of_its_overdraft() {
+    check("plan 10; use 12 u; reverse u", "plan:0 10");
+    check("plan 10; use 12 u; use 3; reverse u", "plan:0 7");
+    check_entries("plan 10; use 12 u; use 3; reverse u", "reversed 12");
+}
+
+#[test]
+fn a_reversal_gives_back_to_the_lots_that_repaid_its_overdraft() {
+    check("plan 1; use 5 a; use 5 b; buy pay 6; reverse a", "pay 2");
+    check("plan 1; use 5 a; use 5 b; buy pay 6; reverse b", "pay 2");
+    check_figures("plan 0; use 5 a; buy pay 6; reverse a", "settled 6 maximum 6 used 0 = 0% spent 0");
+}
+
+#[test]
+fn what_came_from_a_closed_lot_is_not_returned() {
+    let script = r#"plan 5; grant g 2 "expires_at":"2026-01-10T00:00:00Z"; use 7 u; at 2026-01-10T00:00:00Z; reverse u"#;
+    check(script, "plan:0 5");
+    check_figures(script, "settled 5 maximum 7 used 0 = 0% spent 0");
+}
+
+#[test]
+fn a_reversal_after_the_period_counts_as_added_to_the_open_one() {
+    let script = "plan 10; grant g 5; use 12 u; at 2026-02-01T00:00:00Z; use 1; reverse u";
+    check(script, "plan:1 9, g 5");
+    check_figures(script, "settled 14 maximum 15 used 1 = 6.666666667% spent 0");
+}
+
+#[test]
+fn a_late_usage_counts_in_the_period_that_records_it() {
+    let mut story = story("plan 10; at 2026-02-02T00:00:00Z; tick; use 4");
+    assert_eq!(story.balance().used.to_string(), "4");
+    story.tell("at 2026-01-15T00:00:00Z; use 1");
+    assert_eq!((story.balance().used.to_string(), story.balance().period.index), ("5".into(), 1));
+}
+
+#[test]
+fn the_same_id_again_has_no_effect_whatever_came_of_the_first() {
+    check_outcome("plan 10; use 1 u; use 1 u", "duplicate");
+    check_outcome("plan 10; use 1 u; use 1.0 u", "duplicate");
+    check_outcome("plan 10; use 1 u; use 2 u", "conflict");
+    check("plan 10; use 1 u; use 1 u; use 2 u", "plan:0 9");
+    check_outcome("plan 10; void nope; void nope", "grant_unknown");
+}
+
+#[test]
+fn what_came_before_the_opening_is_not_remembered() {
+    check_outcome("use 1 u", "account_not_open");
+    check("use 1 u; plan 10; use 1 u", "plan:0 9");
+}
+
+#[test]
+fn usage_of_nothing_applies() {
+    check_outcome("plan 10; use 0", "applied");
+    assert_eq!(
+        story("plan 10; use 0").applied[1].usage.as_ref().expect("usage").taking.credits.to_string(),
+        "0"
+    );
+}
+
+#[test]
+fn adjustments_are_signed() {
+    check("plan 10; adjust 5", "plan:0 10, adj1 5");
+    check("plan 10; adjust -12", "| owes 2");
+    check_figures("plan 10; adjust -4", "settled 6 maximum 6 used 0 = 0% spent 0");
+}
+
+#[test]
+fn voiding_takes_what_remains_but_never_of_plan_or_rollover() {
+    check("plan 10; grant g 5; use 12; void g", "");
+    check_figures("plan 10; grant g 5; use 12; void g", "settled 0 maximum 12 used 12 = 100% spent 0");
+    check_outcome("plan 10; void plan:0", "grant_not_voidable");
+    check_outcome("plan 10; void nope", "grant_unknown");
+    check_outcome("plan 10; grant g 1; void g; void g", "grant_not_voidable");
+    check_outcome(&format!("{CAPPED}; at 2026-02-01T00:00:00Z; void rollover:1"), "grant_not_voidable");
+}
+
+#[test]
+fn a_lot_used_up_can_still_be_voided_and_then_takes_nothing_back() {
+    check("plan 0; grant g 5; use 5 u; reverse u", "g 5");
+    check("plan 0; grant g 5; use 5 u; void g; reverse u", "");
+    check_outcome("plan 0; grant g 5; use 5 u; void g", "applied");
+}
+
+#[test]
+fn a_refund_takes_its_own_lot_then_what_lapsed_then_what_was_spent() {
+    check("plan 10; buy p 100; refund p 40", "plan:0 10, p 60");
+    check_figures("plan 10; buy p 100; refund p 40", "settled 70 maximum 70 used 0 = 0% spent 0");
+    // 100 bought, 90 spent: 10 from its own lot, 30 from the plan of today, and 60 as overdraft.
+    check("plan 0; buy p 100; use 90; grant g 30; refund p 100", "| owes 60");
+    // 100 bought, 40 spent, 60 voided: the first 60 are there no more, the rest is taken.
+    check("plan 0; buy p 100; use 40; void p; refund p 60", "");
+    check("plan 0; buy p 100; use 40; void p; refund p 100", "| owes 40");
+    check("plan 0; buy p 100; use 40 u; void p; reverse u; refund p 100", "");
+}
+
+#[test]
+fn refunds_never_pass_what_was_paid() {
+    check_outcome("plan 0; buy p 100; refund p 60; refund p 41", "refund_exceeds_payment");
+    check_outcome("plan 0; buy p 100; refund p 60; refund p 40", "applied");
+    check_outcome("plan 0; refund p 1", "payment_unknown");
+}
+
+#[test]
+fn grants_and_payments_share_one_id_space() {
+    check_outcome("plan 0; buy x 1; grant x 1", "grant_exists");
+    check_outcome("plan 0; grant x 1; buy x 1", "grant_exists");
+    check_outcome("plan 0; buy x 1; buy x 1", "payment_exists");
+    check_outcome("plan 0; grant plan:7 1", "grant_reserved");
+}
+
+#[test]
+fn spent_counts_usage_from_paid_lots_also_through_overdraft() {
+    check_figures("plan 1; buy p 10; use 4", "settled 7 maximum 11 used 4 = 36.363636364% spent 3");
+    check_figures("plan 1; use 4; buy p 10", "settled 7 maximum 11 used 4 = 36.363636364% spent 3");
+    check_figures("plan 0; adjust -3; buy p 10", "settled 7 maximum 7 used 0 = 0% spent 0");
+    check_figures("plan 1; use 4 u; buy p 10; reverse u", "settled 11 maximum 11 used 0 = 0% spent 0");
+}
+
+#[test]
+fn a_plan_change_now_moves_the_plan_lot_by_the_difference() {
+    check("plan 10; use 7; replan 5", "");
+    check_entries("plan 10; use 7; replan 5", "adjusted -3");
+    check("plan 10; use 7; replan 20", "plan:0 13");
+    check("plan 10; use 10; replan 12", "plan:0 2");
+    check("plan 10; use 13; replan 12", "| owes 1");
+    check_figures("plan 10; use 7; replan 5", "settled 0 maximum 7 used 7 = 100% spent 0");
+}
+
+#[test]
+fn a_plan_change_for_the_next_period_waits_and_a_later_one_replaces_it() {
+    check("plan 10; replan-next 20", "plan:0 10");
+    check("plan 10; replan-next 20; at 2026-02-01T00:00:00Z; tick", "plan:1 20");
+    check("plan 10; replan-next 20; replan-next 30; at 2026-02-01T00:00:00Z; tick", "plan:1 30");
+    check("plan 10; replan-next 20; replan 11; at 2026-02-01T00:00:00Z; tick", "plan:1 11");
+}
+
+#[test]
+fn the_closing_plans_rollover_rule_governs_its_own_end() {
+    check(&format!("{CAPPED}; replan-next 7; at 2026-02-01T00:00:00Z; tick"), "rollover:1 5, plan:1 7");
+}
+
+#[test]
+fn a_schedule_change_waits_for_the_boundary_and_indexes_go_on() {
+    let mut story = story(
+        r#"plan 10; at 2026-01-10T00:00:00Z; replan 10 "cycle":"weekly","anchor":"2026-01-05T00:00:00Z""#,
+    );
+    assert_eq!(story.balance().period.ends_at.to_string(), "2026-02-01T00:00:00Z");
+    story.tell("at 2026-02-01T00:00:00Z; tick");
+    let period = story.balance().period;
+    let shown = (period.index, period.starts_at.to_string(), period.ends_at.to_string());
+    assert_eq!(shown, (1, "2026-02-01T00:00:00Z".into(), "2026-02-02T00:00:00Z".into()));
+    assert_eq!(story.lots(), "plan:1 10");
+    story.tell("at 2026-02-02T00:00:00Z; tick");
+    let period = story.balance().period;
+    assert_eq!((period.index, period.ends_at.to_string()), (2, "2026-02-09T00:00:00Z".into()));
+}
+
+#[test]
+fn the_anchor_stays_where_a_change_names_none() {
+    let story = story(r#"plan 10 "anchor":"2025-12-15T00:00:00Z"; replan 10; at 2026-01-15T00:00:00Z; tick"#);
+    assert_eq!(story.balance().period.starts_at.to_string(), "2026-01-15T00:00:00Z");
+    assert_eq!(story.balance().period.index, 1);
+}
+
+#[test]
+fn an_account_opens_with_the_full_allowance_of_the_period_it_opens_in() {
+    let story = story(r#"plan 10 "anchor":"2026-06-15T00:00:00Z""#);
+    assert_eq!(story.lots(), "plan:-6 10");
+    assert_eq!(story.balance().period.ends_at.to_string(), "2026-01-15T00:00:00Z");
+}
+
+#[test]
+fn a_reset_event_changes_nothing_that_time_has_not() {
+    check("plan 5; use 2; at 2026-02-01T00:00:00Z; reset 1", "plan:1 5");
+    check_outcome("plan 5; use 2; at 2026-02-01T00:00:00Z; reset 1", "applied");
+    check_outcome("plan 5; at 2026-02-02T00:00:00Z; use 2; reset 1; reset 1", "duplicate");
+    check("plan 5; at 2026-02-02T00:00:00Z; use 2; reset 1; reset 1", "plan:1 3");
+    check_outcome("plan 5; reset 1", "period_not_begun");
+}
+
+#[test]
+fn a_test_clock_crosses_at_most_5000_instants_in_one_move() {
+    check_outcome(r#"plan 1 "cycle":"daily"; at 2040-01-01T00:00:00Z; tick"#, "clock_jump");
+    let story =
+        story(r#"plan 1 "cycle":"daily"; at 2040-01-01T00:00:00Z; tick; at 2026-01-02T00:00:00Z; tick"#);
+    assert_eq!(story.balance().period.index, 1, "a refused move moves nothing");
+    check_outcome(r#"plan 1; replan-next 1 "cycle":"daily"; at 2040-01-01T00:00:00Z; tick"#, "clock_jump");
+    check_outcome(r#"plan 1 "cycle":"yearly"; at 2900-01-01T00:00:00Z; tick"#, "applied");
+}
+
+#[test]
+fn a_live_accounts_time_stays_within_2_seconds_of_the_broker() {
+    let mut story = story("live 5; appended -31536000; at 2027-01-01T00:00:00Z; use 1");
+    assert_eq!(story.balance().period.index, 0, "a clock a year ahead resets nothing");
+    story.tell("appended 0; at 2026-02-01T00:00:00Z; use 1");
+    assert_eq!(story.balance().period.index, 1);
+}
+
+#[test]
+fn settings_change_in_log_order() {
+    let story = story(r#"plan 5; change {"low_balance_threshold":"0"}"#);
+    assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"low\"");
+    let mut story = story;
+    story.tell(r#"buy p 1"#);
+    assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"active\"");
+    story.tell("use 6");
+    assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"depleted\"");
+}
+
+#[test]
+fn percents_are_null_without_a_positive_maximum() {
+    check_figures("plan 0; use 1", "settled -1 maximum 0 used 1 = -% spent 0");
+}
+
+#[test]
+fn an_account_opens_once() {
+    check_outcome("plan 5; plan 5", "duplicate");
+    check_outcome("plan 5; plan 6", "conflict");
+    let mut story = story("plan 5");
+    story.event(
+        "other",
+        "ledger.account.opened.v1",
+        r#"{"clock":"test","plan":{"cycle":"monthly","allowance":"5"}}"#,
+    );
+    assert_eq!(story.outcome(), "account_exists");
+}
+
+#[test]
+fn a_grant_that_would_end_before_it_counts_is_rejected() {
+    check_outcome(r#"plan 5; grant g 1 "expires_at":"2026-01-01T00:00:00Z""#, "grant_expired");
+}

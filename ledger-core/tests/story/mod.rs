@@ -1,0 +1,203 @@
+//! A story: the events of one account in words, folded in memory.
+//!
+//! `at 2026-02-01T00:00:00Z` moves the clock; other lines are events. The only place of these tests that knows the
+//! fold's API.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use ledger_core::balance::Balance;
+use ledger_core::event::{Data, Event};
+use ledger_core::fold::{Applied, Fact};
+use ledger_core::id::{EventId, Id, Label, Source};
+use ledger_core::memory::{Account, Memory};
+use ledger_core::time::Time;
+
+pub const ACCOUNT: &str = "acme";
+
+/// An account's history being told.
+pub struct Story {
+    pub memory: Memory,
+    pub facts: Vec<Fact>,
+    pub applied: Vec<Applied>,
+    pub now: Time,
+    appended_after: i64,
+}
+
+impl Story {
+    pub fn new() -> Self {
+        let now = time("2026-01-01T00:00:00Z");
+        Self { memory: Memory::default(), facts: Vec::new(), applied: Vec::new(), now, appended_after: 0 }
+    }
+
+    /// Tells every line; lines are split at `;`.
+    pub fn tell(&mut self, script: &str) -> &mut Self {
+        for line in script.split(';').map(str::trim).filter(|line| !line.is_empty()) {
+            self.line(line);
+        }
+        self
+    }
+
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let rest = |from: usize| words[from..].join(" ");
+        let number = self.facts.len();
+        match words[0] {
+            "at" => {
+                self.now = time(words[1]);
+            }
+            "appended" => {
+                self.appended_after = words[1].parse().expect("seconds");
+            }
+            "open" => self.event("open", "ledger.account.opened.v1", &rest(1)),
+            "live" => {
+                let body =
+                    format!(r#"{{"clock":"live","plan":{{"cycle":"monthly","allowance":"{}"}}}}"#, words[1]);
+                self.event("open", "ledger.account.opened.v1", &body);
+            }
+            // plan <allowance> [more fields of the plan as JSON]
+            "plan" => {
+                let plan = plan(words[1], &rest(2));
+                self.event(
+                    "open",
+                    "ledger.account.opened.v1",
+                    &format!(r#"{{"clock":"test","plan":{plan}}}"#),
+                );
+            }
+            "replan" | "replan-next" => {
+                let at = if words[0] == "replan" { "now" } else { "next_period" };
+                let plan = plan(words[1], &rest(2));
+                let body = format!(r#"{{"plan":{plan},"at":"{at}"}}"#);
+                self.event(&format!("e{number}"), "ledger.plan.changed.v1", &body);
+            }
+            // use <credits> [id]
+            "use" => {
+                let id = words.get(2).map_or_else(|| format!("u{number}"), ToString::to_string);
+                self.event(
+                    &id,
+                    "ledger.usage.recorded.v1",
+                    &format!(r#"{{"user_id":"ana","credits":"{}"}}"#, words[1]),
+                );
+            }
+            "reverse" => {
+                let body = format!(r#"{{"event_id":"{}","source":"/story"}}"#, words[1]);
+                self.event(&format!("e{number}"), "ledger.usage.reversed.v1", &body);
+            }
+            // grant <id> <amount> [more fields as JSON]
+            "grant" => {
+                let body = format!(
+                    r#"{{"grant_id":"{}","source":"promo","amount":"{}"{}}}"#,
+                    words[1],
+                    words[2],
+                    more(&rest(3))
+                );
+                self.event(&format!("e{number}"), "ledger.credits.granted.v1", &body);
+            }
+            "void" => {
+                let body = format!(r#"{{"grant_id":"{}"}}"#, words[1]);
+                self.event(&format!("e{number}"), "ledger.grant.voided.v1", &body);
+            }
+            "adjust" => {
+                let body = format!(r#"{{"amount":"{}","reason":"r"}}"#, words[1]);
+                self.event(&format!("adj{number}"), "ledger.credits.adjusted.v1", &body);
+            }
+            "buy" => {
+                let body = format!(r#"{{"payment_id":"{}","amount":"{}"}}"#, words[1], words[2]);
+                self.event(&format!("e{number}"), "ledger.credits.purchased.v1", &body);
+            }
+            "refund" => {
+                let body = format!(r#"{{"payment_id":"{}","amount":"{}"}}"#, words[1], words[2]);
+                self.event(&format!("e{number}"), "ledger.credits.refunded.v1", &body);
+            }
+            "change" => self.event(&format!("e{number}"), "ledger.account.changed.v1", &rest(1)),
+            "reset" => {
+                let body = format!(r#"{{"index":{}}}"#, words[1]);
+                self.event(&format!("reset{}", words[1]), "ledger.period.reset.v1", &body);
+            }
+            "tick" => {
+                let body = format!(r#"{{"advance_to":"{}"}}"#, self.now);
+                self.event(&format!("e{number}"), "ledger.clock.advanced.v1", &body);
+            }
+            other => panic!("no such line: {other}"),
+        }
+    }
+
+    /// Adds an event of the account and folds it in a batch of its own.
+    pub fn event(&mut self, id: &str, event_type: &str, data: &str) {
+        let data =
+            ledger_core::wire::data(event_type, data).expect("a known type").expect("well-formed data");
+        self.push(id, data);
+    }
+
+    pub fn push(&mut self, id: &str, data: Data) {
+        let event = Event {
+            id: EventId::new(id).expect("an event id"),
+            source: Source::new("/story").expect("a source"),
+            account: Id::new(ACCOUNT).expect("an id"),
+            occurred_at: self.now,
+            recorded_at: self.now,
+            actor: Label::new("test").expect("a label"),
+            data,
+        };
+        let offset = i64::try_from(self.facts.len()).expect("few events") + 1;
+        let fact = Fact::new(event, self.now.plus_seconds(self.appended_after), offset);
+        self.facts.push(fact.clone());
+        self.applied.extend(self.memory.fold(&[fact]));
+    }
+
+    pub fn account(&self) -> &Account {
+        &self.memory.accounts[&Id::new(ACCOUNT).expect("an id")]
+    }
+
+    pub fn balance(&self) -> Balance {
+        Balance::of(self.account().core.as_ref().expect("an open account"), Default::default())
+    }
+
+    /// Outcome of the last event: `applied`, `duplicate`, `conflict` or the reason.
+    pub fn outcome(&self) -> &'static str {
+        let outcome = self.applied.last().expect("an event").outcome;
+        outcome.reason().map_or(outcome.as_str(), |reason| reason.code())
+    }
+
+    /// What is left: `plan:0 5, promo 2 | owes 3`.
+    pub fn lots(&self) -> String {
+        let balance = self.balance();
+        let lots: Vec<_> =
+            balance.lots.iter().map(|lot| format!("{} {}", lot.grant_id, lot.remaining)).collect();
+        let mut text = lots.join(", ");
+        if !balance.overdraft.is_zero() {
+            text = format!("{text} | owes {}", balance.overdraft).trim_start().into();
+        }
+        text
+    }
+
+    /// Entries of the last event: `expired -3, rolled_out -5, …`.
+    pub fn entries(&self) -> String {
+        let applied = self.applied.last().expect("an event");
+        let lines: Vec<_> = applied
+            .entries
+            .iter()
+            .map(|entry| format!("{} {}", entry.entry_type.as_str(), entry.amount))
+            .collect();
+        lines.join(", ")
+    }
+}
+
+/// Tells a story.
+pub fn story(script: &str) -> Story {
+    let mut story = Story::new();
+    story.tell(script);
+    story
+}
+
+pub fn time(text: &str) -> Time {
+    text.parse().expect("a time")
+}
+
+fn more(fields: &str) -> String {
+    if fields.is_empty() { String::new() } else { format!(",{fields}") }
+}
+
+fn plan(allowance: &str, fields: &str) -> String {
+    let cycle = if fields.contains("\"cycle\"") { "" } else { r#""cycle":"monthly","# };
+    format!(r#"{{{cycle}"allowance":"{allowance}"{}}}"#, more(fields))
+}
