@@ -42,8 +42,8 @@ impl Account {
 
     /// Says whether the account can enter the folder; asked of the system itself, so that access lists count too.
     pub(crate) fn can_enter(&self, folder: &Path) -> bool {
-        Command::new("test")
-            .arg("-x")
+        Command::new("/bin/sh")
+            .args(["-c", "test -x \"$0\""])
             .arg(folder)
             .uid(self.uid)
             .gid(self.gid)
@@ -109,20 +109,21 @@ mod tests {
     fn a_folder_closed_to_the_account_is_replaced_by_a_public_one() {
         let home = tempfile::tempdir().expect("a temporary folder");
         let public = tempfile::tempdir().expect("a temporary folder");
-        open_to_all(public.path());
+        set_mode(home.path(), 0o700);
+        set_mode(public.path(), 0o755);
         let wanted = home.path().join("postgres");
         let account = Account::for_postgres().expect("an account");
 
         let chosen = reachable_folder(account.as_ref(), &wanted, public.path()).expect("a folder");
         assert_eq!(chosen.starts_with(public.path()), account.is_some());
 
-        open_to_all(home.path());
+        set_mode(home.path(), 0o755);
         let chosen = reachable_folder(account.as_ref(), &wanted, public.path()).expect("a folder");
         assert_eq!(chosen, wanted);
     }
 
-    fn open_to_all(folder: &Path) {
-        let mode = std::fs::Permissions::from_mode(0o755);
+    fn set_mode(folder: &Path, mode: u32) {
+        let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(folder, mode).expect("permissions");
     }
 }

@@ -37,9 +37,9 @@ pub(crate) async fn kafka_jars(progress: &(dyn Fn(&str) + Send + Sync)) -> Resul
     let _lock = FetchLock::take(cache_folder()?).await?;
     if !folder.exists() {
         progress("fetching Kafka with Maven, once (about 45 MB)");
-        let part = part_folder(&folder)?;
-        fetch(&maven, "kafka", &part).await?;
-        keep(&part, &folder)?;
+        let part = Part::beside(&folder)?;
+        part.fetch(&maven, "kafka", "copy-dependencies").await?;
+        part.keep(&folder)?;
     }
     Ok(folder)
 }
@@ -62,10 +62,10 @@ pub(crate) async fn fetched_postgres(
         let _lock = FetchLock::take(cache_folder()?).await?;
         if !folder.exists() {
             progress("fetching PostgreSQL with Maven, once (about 15 MB)");
-            let part = part_folder(&folder)?;
-            fetch(&maven, "postgres", &part).await?;
-            unpack_postgres(&tar, &part).await?;
-            keep(&part, &folder)?;
+            let part = Part::beside(&folder)?;
+            part.fetch(&maven, "postgres", "unpack-dependencies").await?;
+            part.unpack_archive(&tar).await?;
+            part.keep(&folder)?;
         }
     }
     programs::postgres_in(&folder.join("bin")).with_context(|| {
@@ -76,42 +76,68 @@ pub(crate) async fn fetched_postgres(
     })
 }
 
-async fn fetch(maven: &Path, profile: &str, part: &Path) -> Result<()> {
-    let pom = part.with_extension("pom.xml");
-    let log = part.with_extension("log");
-    fs::write(&pom, POM)?;
-    let mut command = Command::new(maven);
-    command
-        // Strict checksums: a damaged download is an error, not a warning.
-        .args(["-B", "-q", "-C", "-P", profile, "-f"])
-        .arg(&pom);
-    // An archive of programs is unpacked by Maven; jars are kept as they are.
-    command.arg(match profile {
-        "postgres" => "dependency:unpack-dependencies",
-        _ => "dependency:copy-dependencies",
-    });
-    if let Some(platform) = postgres_platform() {
-        command.arg(format!("-Dpostgres.platform={platform}"));
-    }
-    command.arg(format!("-DoutputDirectory={}", part.display()));
-    programs::run("mvn", command, &log, FETCH_MAX).await?;
-    let _ = fs::remove_file(&pom);
-    let _ = fs::remove_file(&log);
-    Ok(())
+/// A folder that Maven works in, beside the final one, so that the rename that ends a fetch stays on one file system.
+struct Part {
+    folder: PathBuf,
+    /// What becomes the final folder.
+    content: PathBuf,
 }
 
-async fn unpack_postgres(tar: &Path, part: &Path) -> Result<()> {
-    let archive = fs::read_dir(part)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|end| end == "txz"))
-        .with_context(|| format!("the fetched PostgreSQL has no archive in {}", part.display()))?;
-    let mut command = Command::new(tar);
-    command.arg("-xJf").arg(&archive).arg("-C").arg(part).arg("--no-same-owner");
-    let log = part.with_extension("log");
-    programs::run("tar", command, &log, UNPACK_MAX).await?;
-    let _ = fs::remove_file(&log);
-    Ok(fs::remove_file(&archive)?)
+impl Part {
+    /// Makes it with a name of its own: a Maven that a killed parent left behind may still write into an older one.
+    fn beside(folder: &Path) -> Result<Part> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!("{name}.part-");
+        let parent = folder.parent().context("a cache folder has a parent")?;
+        remove_interrupted(parent, &prefix);
+        let part = parent.join(format!("{prefix}{}", std::process::id()));
+        let content = part.join("content");
+        create_passable(&content)?;
+        fs::set_permissions(&content, fs::Permissions::from_mode(0o755))?;
+        Ok(Part { folder: part, content })
+    }
+
+    async fn fetch(&self, maven: &Path, profile: &str, goal: &str) -> Result<()> {
+        let pom = self.folder.join("pom.xml");
+        fs::write(&pom, POM)?;
+        let mut command = Command::new(maven);
+        // Strict checksums: a damaged download is an error, not a warning.
+        command.args(["-B", "-q", "-C", "-P", profile, "-f"]).arg(&pom);
+        command.arg(format!("dependency:{goal}"));
+        command.arg(format!("-DoutputDirectory={}", self.content.display()));
+        if let Some(platform) = postgres_platform() {
+            command.arg(format!("-Dpostgres.platform={platform}"));
+        }
+        programs::run("mvn", command, &self.folder.join("mvn.log"), FETCH_MAX).await
+    }
+
+    async fn unpack_archive(&self, tar: &Path) -> Result<()> {
+        let archive = fs::read_dir(&self.content)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|end| end == "txz"))
+            .with_context(|| {
+                format!("the fetched PostgreSQL has no archive in {}", self.content.display())
+            })?;
+        let mut command = Command::new(tar);
+        command.args(["--no-same-owner", "-xJf"]).arg(&archive).arg("-C").arg(&self.content);
+        programs::run("tar", command, &self.folder.join("tar.log"), UNPACK_MAX).await?;
+        Ok(fs::remove_file(&archive)?)
+    }
+
+    fn keep(self, folder: &Path) -> Result<()> {
+        fs::rename(&self.content, folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(fs::remove_dir_all(&self.folder)?)
+    }
+}
+
+/// Best effort: what stays is only disk.
+fn remove_interrupted(parent: &Path, prefix: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn postgres_platform() -> Option<&'static str> {
@@ -121,21 +147,6 @@ fn postgres_platform() -> Option<&'static str> {
         ("macos", "aarch64") => Some("darwin-arm64v8"),
         _ => None,
     }
-}
-
-/// A fresh folder beside the final one, so that the rename that ends a fetch stays on one file system.
-fn part_folder(folder: &Path) -> Result<PathBuf> {
-    let part = folder.with_extension("part");
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
-    }
-    create_passable(&part)?;
-    fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
-    Ok(part)
-}
-
-fn keep(part: &Path, folder: &Path) -> Result<()> {
-    fs::rename(part, folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 fn pom_key() -> String {

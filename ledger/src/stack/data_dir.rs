@@ -24,7 +24,7 @@ const PORTS_FILE: &str = "ports.json";
 pub(crate) struct DataDir {
     path: PathBuf,
     /// The kernel lets go of the lock when the process ends, however it ends.
-    _lock: File,
+    lock: File,
 }
 
 /// The loopback ports of one stack, chosen once and kept, so that clients find it again after a restart.
@@ -61,7 +61,7 @@ impl DataDir {
         }
         lock.set_len(0)?;
         write!(lock, "{}", std::process::id())?;
-        Ok(DataDir { path, _lock: lock })
+        Ok(DataDir { path, lock })
     }
 
     /// Returns the directory, absolute and without links.
@@ -78,6 +78,13 @@ impl DataDir {
     pub(crate) fn remember_ports(&self, ports: Ports) -> Result<()> {
         let text = serde_json::to_vec_pretty(&ports)?;
         write_whole(&self.path.join(PORTS_FILE), &text, 0o644)
+    }
+}
+
+impl Drop for DataDir {
+    /// Unlocks by name: a child that another thread is just starting may hold a copy of the file for a moment.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 

@@ -13,7 +13,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::data_dir::{Ports, write_whole};
-use super::process::{Identity, Plan, Process};
+use super::process::{Identity, Plan, Process, stop_left_behind};
 use super::programs;
 
 /// A first start on a busy small machine took 20 s; twice that and some.
@@ -23,6 +23,7 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 /// How long a broker that was named in the settings may take to answer.
 const REACH_MAX: Duration = Duration::from_secs(5);
 const MAIN_CLASS: &str = "kafka.Kafka";
+const FORMAT_CLASS: &str = "kafka.tools.StorageTool";
 
 /// Where one stack's Kafka lives and how it is run.
 #[derive(Debug, Clone)]
@@ -52,27 +53,36 @@ impl Kafka {
 
     /// Takes over a broker left behind if it runs as we would run it, else starts one; returns when it answers.
     pub(crate) async fn start(&self) -> Result<Process> {
-        let plan = self.plan();
-        let settings = self.settings();
-        let same_settings =
-            fs::read_to_string(settings_file(&self.folder)).is_ok_and(|text| text == settings);
-        if let Some(found) = plan.identity.find() {
-            let mut left_behind = Process::adopt(plan.clone(), &found);
-            let as_planned = same_settings && found.arguments.ends_with(&plan.arguments);
-            if as_planned && self.wait(&mut left_behind).await.is_ok() {
-                return Ok(left_behind);
-            }
-            left_behind.stop().await?;
+        match self.take_over().await? {
+            Some(process) => Ok(process),
+            None => self.start_anew().await,
         }
+    }
+
+    async fn take_over(&self) -> Result<Option<Process>> {
+        let plan = self.plan();
+        let Some(found) = plan.identity.find() else { return Ok(None) };
+        let settings = fs::read_to_string(settings_file(&self.folder));
+        let as_planned =
+            found.arguments.ends_with(&plan.arguments) && settings.is_ok_and(|text| text == self.settings());
+        let mut left_behind = Process::adopt(plan, &found);
+        if as_planned && self.wait(&mut left_behind).await.is_ok() {
+            return Ok(Some(left_behind));
+        }
+        left_behind.stop().await?;
+        Ok(None)
+    }
+
+    async fn start_anew(&self) -> Result<Process> {
         // The journal is nobody else's to read.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
-        write_whole(Path::new(&settings_file(&self.folder)), settings.as_bytes(), 0o644)?;
+        write_whole(Path::new(&settings_file(&self.folder)), self.settings().as_bytes(), 0o644)?;
         self.format_once().await?;
-        let mut process = Process::start(plan)?;
+        let mut process = Process::start(self.plan())?;
         self.wait(&mut process).await?;
         Ok(process)
     }
@@ -88,17 +98,32 @@ impl Kafka {
         if marker.exists() {
             return Ok(());
         }
+        self.clear_interrupted_format().await?;
         let cluster = new_cluster_id();
         let mut command = tokio::process::Command::new(&self.java);
         command
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(["-cp", &self.class_path(), "kafka.tools.StorageTool", "format"])
-            .args(["--ignore-formatted", "-t", &cluster, "-c"])
+            .args(["-cp", &self.class_path(), FORMAT_CLASS, "format", "-t", &cluster, "-c"])
             .arg(settings_file(&self.folder))
             .current_dir(&self.folder);
         let log = self.folder.join("format.log");
         programs::run("Kafka's storage tool", command, &log, FORMAT_MAX).await?;
         write_whole(&marker, cluster.as_bytes(), 0o644)
+    }
+
+    /// Without the marker no broker has ever written here, so whatever a killed start left is of no use.
+    async fn clear_interrupted_format(&self) -> Result<()> {
+        let identity = Identity { program: FORMAT_CLASS, path: settings_file(&self.folder) };
+        stop_left_behind(&identity).await?;
+        let log_dir = self.log_dir();
+        if log_dir.exists() {
+            fs::remove_dir_all(&log_dir).with_context(|| format!("cannot remove {}", log_dir.display()))?;
+        }
+        Ok(())
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.folder.join("log")
     }
 
     fn class_path(&self) -> String {
@@ -138,7 +163,7 @@ impl Kafka {
 
     fn settings(&self) -> String {
         let Ports { kafka, kafka_controller, .. } = self.ports;
-        let log_dir = self.folder.join("log");
+        let log_dir = self.log_dir();
         format!(
             "# Written by `ledger` at every start; changes here are lost.
 process.roles=broker,controller

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::account::{Account, create_passable, reachable_folder};
 use super::data_dir::write_whole;
-use super::process::{Identity, Plan, Process, exists, log_tail, running_process};
+use super::process::{Identity, Plan, Process, exists, log_tail, running_process, stop_left_behind};
 use super::programs::{self, PostgresBinaries};
 
 /// Recovery after a crash replays up to `max_wal_size` of log.
@@ -68,20 +68,30 @@ impl Postgres {
 
     /// Takes over a server left behind if it runs as we would run it, else starts one; returns when it answers.
     pub(crate) async fn start(&self) -> Result<Process> {
-        let plan = self.plan();
-        if let Some(found) = plan.identity.find() {
-            let mut left_behind = Process::adopt(plan.clone(), &found);
-            let as_planned = found.arguments.ends_with(&plan.arguments);
-            if as_planned && self.wait(&mut left_behind).await.is_ok() {
-                return Ok(left_behind);
-            }
-            left_behind.stop().await?;
-        }
-        self.create_cluster_once().await?;
-        self.remove_foreign_pid_file()?;
-        let process = self.start_past_old_sessions(plan).await?;
+        let process = match self.take_over().await? {
+            Some(process) => process,
+            None => self.start_anew().await?,
+        };
         self.create_database_once().await?;
         Ok(process)
+    }
+
+    async fn take_over(&self) -> Result<Option<Process>> {
+        let plan = self.plan();
+        let Some(found) = plan.identity.find() else { return Ok(None) };
+        let as_planned = found.arguments.ends_with(&plan.arguments);
+        let mut left_behind = Process::adopt(plan, &found);
+        if as_planned && self.wait(&mut left_behind).await.is_ok() {
+            return Ok(Some(left_behind));
+        }
+        left_behind.stop().await?;
+        Ok(None)
+    }
+
+    async fn start_anew(&self) -> Result<Process> {
+        self.create_cluster_once().await?;
+        self.remove_foreign_pid_file()?;
+        self.start_past_old_sessions(self.plan()).await
     }
 
     async fn wait(&self, process: &mut Process) -> Result<()> {
@@ -111,6 +121,8 @@ impl Postgres {
         }
         // A folder that is renamed when it is whole: an interrupted initdb is started over.
         let part = self.folder.with_extension("part");
+        let interrupted = Identity { program: "/initdb", path: part.display().to_string() };
+        stop_left_behind(&interrupted).await?;
         if part.exists() {
             fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
         }

@@ -305,7 +305,7 @@ mod tests {
             wait_until_idle(&supervisor, Duration::ZERO),
         );
         assert!(held.await.is_err(), "stays while the lease is held");
-        drop(test);
+        test.unlock().expect("let go");
         let free = tokio::time::timeout(LEASE_POLL * 2, wait_until_idle(&supervisor, Duration::ZERO));
         free.await.expect("leaves in time").expect("no error");
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use nix::unistd::{AccessFlags, access};
 
 use super::account::{Account, existing_ancestor};
 use super::data_dir::{holder, remembered_ports_of};
@@ -235,11 +236,7 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Asks the system, because root, access lists and read-only disks make the mode bits a guess.
 fn is_writable(path: &Path) -> bool {
-    std::process::Command::new("test")
-        .arg("-w")
-        .arg(existing_ancestor(path))
-        .status()
-        .is_ok_and(|status| status.success())
+    access(existing_ancestor(path), AccessFlags::W_OK).is_ok()
 }
 
 fn sentence(error: &anyhow::Error) -> String {
