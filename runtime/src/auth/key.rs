@@ -1,0 +1,385 @@
+//! Keys: `ldg_<key id>_<secret>`, of which only a hash is kept.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use ledger_core::door::{self, FieldError};
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, PgExecutor, Row};
+use subtle::ConstantTimeEq;
+
+use super::{Accounts, Principal, Role};
+use crate::pg;
+
+/// Bytes of a public key id; 16 hex digits in text.
+const KEY_ID_BYTES: usize = 8;
+/// Bytes of a secret: 256 bits can't be guessed, so a plain hash keeps it safe.
+const SECRET_BYTES: usize = 32;
+/// Most accounts that one key names.
+const ACCOUNTS_MAX: usize = 1_000;
+/// Longest name of a key, in characters.
+const NAME_CHARS_MAX: usize = 128;
+/// What stands for every account.
+const ALL_ACCOUNTS: &str = "*";
+
+/// SHA-256 of a whole key.
+pub(super) type Hash = [u8; 32];
+
+pub(super) fn hash_of(token: &str) -> Hash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Returns the public part of a key's text, where it looks like a key.
+pub(super) fn key_id_in(token: &str) -> Option<&str> {
+    let (key_id, secret) = token.strip_prefix("ldg_")?.split_once('_')?;
+    let is_key_id = key_id.len() == 2 * KEY_ID_BYTES && key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_secret = secret.len() == (SECRET_BYTES * 4).div_ceil(3);
+    (is_key_id && is_secret).then_some(key_id)
+}
+
+/// The body that asks for a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// What it is for.
+    pub role: Role,
+    /// Account ids, or `["*"]`; none for operator and auditor, exactly one for a member.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+    /// The user of a member's key.
+    #[serde(default)]
+    pub user_id: Option<Id>,
+    /// When it stops working; absent: never.
+    #[serde(default)]
+    pub expires_at: Option<Time>,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+}
+
+impl door::Body for NewKey {
+    const GOOD: &'static str = r#"{"role":"operator"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        self.check_accounts(errors);
+        let is_member = self.role == Role::Member;
+        if is_member && self.user_id.is_none() {
+            errors.push(FieldError::new("user_id", "required", "a member's key names its user"));
+        }
+        if !is_member && self.user_id.is_some() {
+            errors.push(FieldError::new("user_id", "not_allowed", "only a member's key names a user"));
+        }
+        if self.name.chars().count() > NAME_CHARS_MAX || self.name.chars().any(char::is_control) {
+            let detail = "is at most 128 characters without control characters";
+            errors.push(FieldError::new("name", "too_long", detail));
+        }
+    }
+}
+
+impl NewKey {
+    fn check_accounts(&self, errors: &mut Vec<FieldError>) {
+        let everywhere = self.accounts == [ALL_ACCOUNTS];
+        let mut refuse = |code: &str, detail: &str| errors.push(FieldError::new("accounts", code, detail));
+        if self.role.is_everywhere() {
+            if !everywhere && !self.accounts.is_empty() {
+                refuse("not_allowed", "a key of this role holds in every account");
+            }
+            return;
+        }
+        if self.accounts.is_empty() {
+            refuse("required", "a key of this role names its accounts, or [\"*\"]");
+        }
+        if self.role == Role::Member && (self.accounts.len() > 1 || everywhere) {
+            refuse("too_many", "a member's key names one account");
+        }
+        if self.accounts.len() > ACCOUNTS_MAX {
+            refuse("too_many", "at most 1000 accounts");
+        }
+        if !everywhere && self.accounts.iter().any(|account| Id::new(account).is_err()) {
+            refuse("bad_id", "each is an account id; [\"*\"] alone stands for all");
+        }
+    }
+
+    /// 422 where the key would be born dead; apart from [`door::Body::check`] because it needs the time.
+    pub fn check_expiry(&self, now: Time) -> Result<(), FieldError> {
+        match self.expires_at {
+            Some(expires_at) if expires_at <= now => {
+                Err(FieldError::new("expires_at", "not_in_future", "must be in the future"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A key as operators see it: everything but the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// Public id.
+    pub key_id: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it holds.
+    pub accounts: Vec<String>,
+    /// The member.
+    pub user_id: Option<String>,
+    /// What people call it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Time,
+    /// Who made it: a key id, or `cli`.
+    pub created_by: String,
+    /// When it stops working.
+    pub expires_at: Option<Time>,
+    /// When it was revoked.
+    pub revoked_at: Option<Time>,
+}
+
+/// A key just made; the only time that its secret is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CreatedKey {
+    /// The key.
+    #[serde(flatten)]
+    pub key: Key,
+    /// `ldg_<key id>_<secret>`: what callers send as bearer.
+    pub secret: String,
+}
+
+/// Makes a key and keeps its hash, in the caller's transaction.
+pub async fn create_key(
+    connection: &mut PgConnection,
+    asked: &NewKey,
+    created_by: &str,
+    now: Time,
+) -> Result<CreatedKey, sqlx::Error> {
+    let (key_id, secret) = draw()?;
+    sqlx::query(
+        "insert into control.api_key
+                (key_id, hash, role, accounts, user_id, name, created_at, created_by, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(&key_id)
+    .bind(&hash_of(&secret)[..])
+    .bind(asked.role.name())
+    .bind(&asked.accounts)
+    .bind(asked.user_id.as_ref().map(Id::as_str))
+    .bind(&asked.name)
+    .bind(pg::timestamp(now))
+    .bind(created_by)
+    .bind(asked.expires_at.map(pg::timestamp))
+    .execute(connection)
+    .await?;
+    let key = Key {
+        key_id,
+        role: asked.role,
+        accounts: asked.accounts.clone(),
+        user_id: asked.user_id.as_ref().map(|user| user.as_str().to_owned()),
+        name: asked.name.clone(),
+        created_at: now,
+        created_by: created_by.to_owned(),
+        expires_at: asked.expires_at,
+        revoked_at: None,
+    };
+    Ok(CreatedKey { key, secret })
+}
+
+/// Draws a public id and the whole key from the system's randomness.
+fn draw() -> Result<(String, String), sqlx::Error> {
+    let mut bytes = [0; KEY_ID_BYTES + SECRET_BYTES];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+    let key_id = hex::encode(&bytes[..KEY_ID_BYTES]);
+    let secret = URL_SAFE_NO_PAD.encode(&bytes[KEY_ID_BYTES..]);
+    let key = format!("ldg_{key_id}_{secret}");
+    Ok((key_id, key))
+}
+
+/// Returns keys in order of their ids, those after `after`.
+pub async fn list_keys(
+    executor: impl PgExecutor<'_>,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Key>, sqlx::Error> {
+    sqlx::query_as(
+        "select key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at
+           from control.api_key
+          where key_id > $1
+          order by key_id
+          limit $2",
+    )
+    .bind(after.unwrap_or_default())
+    .bind(limit)
+    .fetch_all(executor)
+    .await
+}
+
+/// Returns one key.
+pub async fn load_key(executor: impl PgExecutor<'_>, key_id: &str) -> Result<Option<Key>, sqlx::Error> {
+    sqlx::query_as(
+        "select key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at
+           from control.api_key
+          where key_id = $1",
+    )
+    .bind(key_id)
+    .fetch_optional(executor)
+    .await
+}
+
+/// Revokes a key, within a second everywhere; again changes nothing. `None`: no such key.
+pub async fn revoke_key(
+    connection: &mut PgConnection,
+    key_id: &str,
+    now: Time,
+) -> Result<Option<Key>, sqlx::Error> {
+    sqlx::query_as(
+        "update control.api_key
+            set revoked_at = coalesce(revoked_at, $2)
+          where key_id = $1
+         returning key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at",
+    )
+    .bind(key_id)
+    .bind(pg::timestamp(now))
+    .fetch_optional(connection)
+    .await
+}
+
+impl FromRow<'_, PgRow> for Key {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let created_at: DateTime<Utc> = row.try_get("created_at")?;
+        let expires_at: Option<DateTime<Utc>> = row.try_get("expires_at")?;
+        let revoked_at: Option<DateTime<Utc>> = row.try_get("revoked_at")?;
+        Ok(Self {
+            key_id: row.try_get("key_id")?,
+            role: role_of(row.try_get("role")?)?,
+            accounts: row.try_get("accounts")?,
+            user_id: row.try_get("user_id")?,
+            name: row.try_get("name")?,
+            created_at: pg::time_of(created_at),
+            created_by: row.try_get("created_by")?,
+            expires_at: expires_at.map(pg::time_of),
+            revoked_at: revoked_at.map(pg::time_of),
+        })
+    }
+}
+
+fn role_of(name: &str) -> Result<Role, sqlx::Error> {
+    Role::by_name(name).ok_or_else(|| sqlx::Error::Decode(format!("no role {name}").into()))
+}
+
+/// A key as its bearer is judged by.
+pub(super) struct StoredKey {
+    hash: Vec<u8>,
+    principal: Principal,
+    expires_at: Option<Time>,
+}
+
+impl StoredKey {
+    /// Returns the caller where the secret is right and the key alive.
+    pub(super) fn admit(&self, hash: &Hash, now: Time) -> Option<Principal> {
+        let right = bool::from(self.hash.ct_eq(&hash[..]));
+        let alive = self.expires_at.is_none_or(|expires_at| now < expires_at);
+        (right && alive).then(|| self.principal.clone())
+    }
+}
+
+/// Reads a key that is not revoked.
+pub(super) async fn load_stored(
+    executor: impl PgExecutor<'_>,
+    key_id: &str,
+) -> Result<Option<StoredKey>, sqlx::Error> {
+    type Row = (Vec<u8>, String, Vec<String>, Option<String>, Option<DateTime<Utc>>);
+    let row: Option<Row> = sqlx::query_as(
+        "select hash, role, accounts, user_id, expires_at
+           from control.api_key
+          where key_id = $1
+            and revoked_at is null",
+    )
+    .bind(key_id)
+    .fetch_optional(executor)
+    .await?;
+    let Some((hash, role, accounts, user_id, expires_at)) = row else {
+        return Ok(None);
+    };
+    let role = role_of(&role)?;
+    let accounts = accounts_of(role, accounts);
+    let principal = Principal { key_id: key_id.into(), role, accounts, user_id: user_id.map(Arc::from) };
+    Ok(Some(StoredKey { hash, principal, expires_at: expires_at.map(pg::time_of) }))
+}
+
+fn accounts_of(role: Role, named: Vec<String>) -> Accounts {
+    if role.is_everywhere() || named == [ALL_ACCOUNTS] {
+        Accounts::All
+    } else {
+        Accounts::Named(named.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(body: serde_json::Value, expected: &[(&str, &str)]) {
+        let errors = door::read::<NewKey>(body.clone()).map(|_| ()).err().unwrap_or_default();
+        let found: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.code.as_str())).collect();
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn a_key_names_the_accounts_that_its_role_needs() {
+        check(
+            json!({"role": "producer", "accounts": ["acme"], "user_id": null, "expires_at": null, "name": "chat"}),
+            &[],
+        );
+        check(json!({"role": "admin", "accounts": ["*"]}), &[]);
+        check(json!({"role": "auditor"}), &[]);
+        check(json!({"role": "member", "accounts": ["acme"], "user_id": "ana"}), &[]);
+        check(json!({"role": "producer"}), &[("accounts", "required")]);
+        check(json!({"role": "auditor", "accounts": ["acme"]}), &[("accounts", "not_allowed")]);
+        check(json!({"role": "admin", "accounts": ["acme", "*"]}), &[("accounts", "bad_id")]);
+        check(json!({"role": "member", "accounts": ["*"], "user_id": "ana"}), &[("accounts", "too_many")]);
+        check(json!({"role": "member", "accounts": ["acme"]}), &[("user_id", "required")]);
+        check(
+            json!({"role": "admin", "accounts": ["acme"], "user_id": "ana"}),
+            &[("user_id", "not_allowed")],
+        );
+        check(json!({"role": "root"}), &[("role", "not_one_of")]);
+        check(json!({"role": "auditor", "colour": "red"}), &[("colour", "unknown_field")]);
+    }
+
+    #[test]
+    fn a_drawn_key_names_itself_and_no_two_are_alike() {
+        let (key_id, key) = draw().expect("randomness");
+        assert_eq!(key_id_in(&key), Some(key_id.as_str()));
+        assert_ne!(draw().expect("randomness").1, key);
+    }
+
+    #[test]
+    fn other_text_is_no_key() {
+        let long = format!("ldg_0123456789abcdef_{}", "a".repeat(44));
+        for text in ["", "ldg_", "ldg_0123456789abcdef_", "ldg_xyz_aaa", &long] {
+            assert_eq!(key_id_in(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_admitted_by_its_secret_until_it_expires() {
+        let expires_at: Time = "2026-02-03T10:00:00Z".parse().expect("a time");
+        let stored = StoredKey {
+            hash: hash_of("right").to_vec(),
+            principal: Principal::operator("k"),
+            expires_at: Some(expires_at),
+        };
+        let before = expires_at.plus_micros(-1);
+        assert!(stored.admit(&hash_of("right"), before).is_some());
+        assert!(stored.admit(&hash_of("wrong"), before).is_none());
+        assert!(stored.admit(&hash_of("right"), expires_at).is_none());
+    }
+}

@@ -1,0 +1,229 @@
+//! Roles: one table of who may do what, and the accounts in which.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use crate::http::Problem;
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Runs the ledger: everything, everywhere.
+    Operator,
+    /// Manages its accounts: reads and settings.
+    Admin,
+    /// A service that uses credits: usage, checks and holds, reads nothing.
+    Producer,
+    /// One user: own usage and status in one account.
+    Member,
+    /// Reads all and proves it.
+    Auditor,
+}
+
+/// What can be done with a key, grouped as the roles differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Open an account.
+    OpenAccount,
+    /// Change an account's settings, plan, contacts, limits, alerts; its test clock; checkout, redemptions, invitations.
+    Settings,
+    /// Record usage.
+    UsageWrite,
+    /// Ask before work: check, reserve, extend, settle, release.
+    CheckAndHold,
+    /// Move money by hand: grants, adjustments, recorded purchases, refunds.
+    Money,
+    /// Undo: reversals of usage, voids of grants.
+    Undo,
+    /// Publish rate cards.
+    RateCards,
+    /// Make promo codes.
+    PromoCodes,
+    /// Make, list and revoke keys.
+    Keys,
+    /// Read everything of an account.
+    AccountRead,
+    /// Read what a member may see: own rows of users, usage and events, and the account's status.
+    OwnRead,
+    /// Read the journal, checkpoints and proofs.
+    AuditRead,
+}
+
+impl Role {
+    /// Returns whether the role may do this at all; where is for [`Principal::may`].
+    pub const fn allows(self, action: Action) -> bool {
+        match self {
+            Role::Operator => true,
+            Role::Admin => matches!(action, Action::Settings | Action::AccountRead | Action::OwnRead),
+            Role::Producer => matches!(action, Action::UsageWrite | Action::CheckAndHold),
+            Role::Member => matches!(action, Action::OwnRead),
+            Role::Auditor => {
+                matches!(action, Action::AccountRead | Action::OwnRead | Action::AuditRead)
+            }
+        }
+    }
+
+    /// Returns whether keys of this role see every account without naming any.
+    pub const fn is_everywhere(self) -> bool {
+        matches!(self, Role::Operator | Role::Auditor)
+    }
+
+    /// Returns the role's name in keys and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+            Role::Producer => "producer",
+            Role::Member => "member",
+            Role::Auditor => "auditor",
+        }
+    }
+
+    /// Finds a role by its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Role::Operator, Role::Admin, Role::Producer, Role::Member, Role::Auditor]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+}
+
+/// The accounts that a key is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accounts {
+    /// Every account.
+    All,
+    /// These and no others.
+    Named(Arc<[String]>),
+}
+
+impl Accounts {
+    /// Returns whether an account is among them.
+    pub fn contain(&self, account: &str) -> bool {
+        match self {
+            Accounts::All => true,
+            Accounts::Named(names) => names.iter().any(|name| name == account),
+        }
+    }
+}
+
+/// Who calls, as the key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Public id of the key; the `actor` of what it writes.
+    pub key_id: Arc<str>,
+    /// What the key is for.
+    pub role: Role,
+    /// Where it holds.
+    pub accounts: Accounts,
+    /// The member behind a member's key.
+    pub user_id: Option<Arc<str>>,
+}
+
+impl Principal {
+    /// The operator under a key of this id.
+    pub fn operator(key_id: &str) -> Self {
+        Self { key_id: key_id.into(), role: Role::Operator, accounts: Accounts::All, user_id: None }
+    }
+
+    /// Returns whether the caller may do this in this account.
+    pub fn may(&self, action: Action, account: &str) -> bool {
+        self.role.allows(action) && self.accounts.contain(account)
+    }
+
+    /// 403 unless the caller may do this in this account; ask before looking whether the account exists.
+    pub fn require(&self, action: Action, account: &str) -> Result<(), Problem> {
+        if self.may(action, account) { Ok(()) } else { Err(Problem::forbidden()) }
+    }
+
+    /// 403 unless the caller's role may do this: for what concerns no account, or several (judge each by [`Self::may`]).
+    pub fn require_role(&self, action: Action) -> Result<(), Problem> {
+        if self.role.allows(action) { Ok(()) } else { Err(Problem::forbidden()) }
+    }
+
+    /// Returns the only user whose rows the caller may see; `None` where all.
+    pub fn only_user(&self) -> Option<&str> {
+        match self.role {
+            Role::Member => Some(self.user_id.as_deref().unwrap_or_default()),
+            _ => None,
+        }
+    }
+
+    /// 403 where a member looks at another user.
+    pub fn require_user(&self, user_id: &str) -> Result<(), Problem> {
+        match self.only_user() {
+            Some(own) if own != user_id => Err(Problem::forbidden()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: [Role; 5] = [Role::Operator, Role::Admin, Role::Producer, Role::Member, Role::Auditor];
+
+    #[test]
+    fn each_role_may_do_what_the_contract_says_and_no_more() {
+        let yes = true;
+        let no = false;
+        //                       operator admin producer member auditor
+        let table = [
+            (Action::OpenAccount, [yes, no, no, no, no]),
+            (Action::Settings, [yes, yes, no, no, no]),
+            (Action::UsageWrite, [yes, no, yes, no, no]),
+            (Action::CheckAndHold, [yes, no, yes, no, no]),
+            (Action::Money, [yes, no, no, no, no]),
+            (Action::Undo, [yes, no, no, no, no]),
+            (Action::RateCards, [yes, no, no, no, no]),
+            (Action::PromoCodes, [yes, no, no, no, no]),
+            (Action::Keys, [yes, no, no, no, no]),
+            (Action::AccountRead, [yes, yes, no, no, yes]),
+            (Action::OwnRead, [yes, yes, no, yes, yes]),
+            (Action::AuditRead, [yes, no, no, no, yes]),
+        ];
+        for (action, expected) in table {
+            assert_eq!(ROLES.map(|role| role.allows(action)), expected, "{action:?}");
+        }
+    }
+
+    fn principal(role: Role, accounts: &[&str]) -> Principal {
+        let named: Vec<String> = accounts.iter().map(|&name| name.to_owned()).collect();
+        Principal {
+            key_id: "k".into(),
+            role,
+            accounts: Accounts::Named(named.into()),
+            user_id: Some("ana".into()),
+        }
+    }
+
+    #[test]
+    fn a_key_holds_in_its_accounts_only() {
+        let producer = principal(Role::Producer, &["acme", "beta"]);
+        assert!(producer.may(Action::UsageWrite, "beta"));
+        let elsewhere = producer.require(Action::UsageWrite, "gamma").expect_err("another account");
+        let beyond = producer.require(Action::Money, "acme").expect_err("another role");
+        assert_eq!(elsewhere.body(), beyond.body(), "a refusal tells nothing");
+        assert_eq!(elsewhere.status, 403);
+    }
+
+    #[test]
+    fn a_member_sees_own_rows_only() {
+        let member = principal(Role::Member, &["acme"]);
+        assert_eq!(member.only_user(), Some("ana"));
+        assert!(member.require_user("ana").is_ok());
+        assert!(member.require_user("bo").is_err());
+        assert_eq!(principal(Role::Admin, &["acme"]).only_user(), None);
+    }
+
+    #[test]
+    fn a_role_is_found_by_the_name_it_has_in_json() {
+        for role in ROLES {
+            let json = serde_json::to_value(role).expect("a name");
+            assert_eq!(json.as_str(), Some(role.name()));
+            assert_eq!(Role::by_name(role.name()), Some(role));
+        }
+        assert_eq!(Role::by_name("root"), None);
+    }
+}

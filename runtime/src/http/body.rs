@@ -1,0 +1,233 @@
+//! Bodies: read to a limit, in bounded time and memory, and only under the content type that they claim.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use ledger_core::{door, wire};
+pub use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use super::Problem;
+
+/// Largest single record, in bytes.
+pub const RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Largest batch, in bytes.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// All bodies that are in memory at once, in bytes; a body beyond waits at its client (503).
+const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Longest silence in the middle of a body.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that one whole body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+static BODY_MEMORY: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX);
+
+/// A content type that a route takes, and how large such a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepts {
+    /// Media type in lower case, without parameters.
+    pub media_type: &'static str,
+    /// Largest body, in bytes.
+    pub bytes_max: usize,
+}
+
+/// A body in memory; it counts against the process's memory for bodies until it is dropped.
+#[derive(Debug)]
+pub struct Payload {
+    /// The content type that it came under, one of those accepted.
+    pub media_type: &'static str,
+    /// The body.
+    pub bytes: Bytes,
+    _memory: Option<SemaphorePermit<'static>>,
+}
+
+impl Payload {
+    /// Reads a body: 415 for another content type or none, 413 over its size, 408 where the client stalls.
+    pub async fn read(request: Request, accepted: &[Accepts]) -> Result<Self, Problem> {
+        let accepts = content_type(request.headers(), accepted)?;
+        refuse_declared_length(request.headers(), accepts.bytes_max)?;
+        read_to_limit(request.into_body(), accepts, CHUNK_TIMEOUT).await
+    }
+}
+
+fn content_type(headers: &HeaderMap, accepted: &[Accepts]) -> Result<Accepts, Problem> {
+    let named = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(|media_type| media_type.trim().to_ascii_lowercase());
+    let plain = headers
+        .get(header::CONTENT_ENCODING)
+        .is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let found = accepted.iter().find(|accepts| Some(accepts.media_type) == named.as_deref());
+    match found {
+        Some(accepts) if plain => Ok(*accepts),
+        Some(_) => Err(Problem::unsupported_media_type("without Content-Encoding")),
+        None => {
+            let types: Vec<_> = accepted.iter().map(|accepts| accepts.media_type).collect();
+            Err(Problem::unsupported_media_type(&types.join(" or ")))
+        }
+    }
+}
+
+/// Refuses before a byte is read where the client says itself that it is too much.
+fn refuse_declared_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    match declared {
+        Some(bytes) if bytes > bytes_max as u64 => Err(Problem::too_large(bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+async fn read_to_limit(mut body: Body, accepts: Accepts, silence_max: Duration) -> Result<Payload, Problem> {
+    let end = Instant::now() + BODY_TIMEOUT;
+    let mut bytes = BytesMut::new();
+    let mut memory: Option<SemaphorePermit<'static>> = None;
+    loop {
+        let patience = end.min(Instant::now() + silence_max);
+        let Some(frame) = timeout_at(patience, body.frame()).await.map_err(|_| stalled())? else {
+            break;
+        };
+        let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        if bytes.len() + chunk.len() > accepts.bytes_max {
+            return Err(Problem::too_large(accepts.bytes_max));
+        }
+        claim(&mut memory, chunk.len())?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Payload { media_type: accepts.media_type, bytes: bytes.freeze(), _memory: memory })
+}
+
+/// Claims memory as it is filled, so that a client claims nothing by announcing.
+fn claim(memory: &mut Option<SemaphorePermit<'static>>, bytes: usize) -> Result<(), Problem> {
+    let bytes = u32::try_from(bytes).map_err(|_| Problem::too_large(BATCH_BYTES_MAX))?;
+    let more = BODY_MEMORY
+        .try_acquire_many(bytes)
+        .map_err(|_| Problem::unavailable("too many large bodies at once"))?;
+    match memory {
+        Some(held) => held.merge(more),
+        None => *memory = Some(more),
+    }
+    Ok(())
+}
+
+fn stalled() -> Problem {
+    let detail = "the body did not come in time";
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
+}
+
+/// Reads JSON: 400 where it is none, 422 where it nests too deep.
+pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
+    // Before the parser: depth costs it stack.
+    if wire::depth(bytes) > wire::JSON_DEPTH_MAX {
+        let detail = format!("nests at most {} deep", wire::JSON_DEPTH_MAX);
+        return Err(Problem::bad_field("body", "too_deep", detail));
+    }
+    serde_json::from_slice(bytes).map_err(|error| Problem::not_json(format!("the body is not JSON: {error}")))
+}
+
+/// A body of one record, read strictly: every bad field is named.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: door::Body, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let record = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
+        let payload = Payload::read(request, &[record]).await?;
+        let value = json_value(&payload.bytes)?;
+        door::read(value).map(Json).map_err(Problem::invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use ledger_core::event::Grant;
+
+    use super::*;
+
+    fn request(content_type: Option<&str>, body: impl Into<Body>) -> Request<Body> {
+        let mut request = Request::new(body.into());
+        if let Some(content_type) = content_type {
+            let value = content_type.parse().expect("a header");
+            request.headers_mut().insert(header::CONTENT_TYPE, value);
+        }
+        request
+    }
+
+    async fn check(content_type: Option<&str>, body: impl Into<Body>, expected: (u16, &str)) {
+        let refused = Json::<Grant>::from_request(request(content_type, body), &())
+            .await
+            .map(|_| ())
+            .expect_err("refused");
+        assert_eq!((refused.status.as_u16(), refused.code), expected);
+    }
+
+    const JSON: Option<&str> = Some("application/json");
+
+    #[tokio::test]
+    async fn a_body_of_another_type_or_of_none_is_refused() {
+        let grant = r#"{"grant_id":"g1","source":"promo","amount":"5"}"#;
+        check(None, grant, (415, "unsupported_media_type")).await;
+        check(Some("text/plain"), grant, (415, "unsupported_media_type")).await;
+        let mut packed = request(JSON, grant);
+        packed.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse().expect("a header"));
+        let refused = Json::<Grant>::from_request(packed, &()).await.map(|_| ()).expect_err("refused");
+        assert_eq!(refused.status, 415);
+    }
+
+    #[tokio::test]
+    async fn a_content_type_may_have_parameters_and_capitals() {
+        let grant = r#"{"grant_id":"g1","source":"promo","amount":"5"}"#;
+        let request = request(Some("Application/JSON; charset=utf-8"), grant);
+        let Json(read) = Json::<Grant>::from_request(request, &()).await.expect("read");
+        assert_eq!(read.grant_id.as_str(), "g1");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_json_is_400_and_one_with_bad_fields_422() {
+        check(JSON, "", (400, "not_json")).await;
+        check(JSON, "{", (400, "not_json")).await;
+        check(JSON, &b"\xff\xfe"[..], (400, "not_json")).await;
+        check(JSON, "[]", (422, "invalid")).await;
+        check(JSON, r#"{"grant_id":"g1"}"#, (422, "invalid")).await;
+        check(JSON, "[[[[[[[[[[1]]]]]]]]]]", (422, "invalid")).await;
+    }
+
+    #[tokio::test]
+    async fn a_body_over_its_size_is_refused_announced_or_not() {
+        check(JSON, vec![b' '; RECORD_BYTES_MAX + 1], (413, "too_large")).await;
+        let chunks = (0..70).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1024])));
+        let unannounced = Body::from_stream(futures::stream::iter(chunks));
+        check(JSON, unannounced, (413, "too_large")).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stalls_is_let_go() {
+        let silent = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let record = Accepts { media_type: "application/json", bytes_max: 1 };
+        let refused = read_to_limit(silent, record, Duration::from_millis(50)).await.expect_err("refused");
+        assert_eq!((refused.status.as_u16(), refused.code), (408, "request_timeout"));
+    }
+
+    #[tokio::test]
+    async fn memory_of_bodies_is_given_back() {
+        let before = BODY_MEMORY.available_permits();
+        let record = Accepts { media_type: "application/json", bytes_max: BATCH_BYTES_MAX };
+        let body = vec![b' '; 1024 * 1024];
+        let payload = Payload::read(request(JSON, body), &[record]).await.expect("read");
+        assert_eq!(payload.bytes.len(), 1024 * 1024);
+        assert!(BODY_MEMORY.available_permits() <= before - 1024 * 1024 + 200 * 1024);
+    }
+}

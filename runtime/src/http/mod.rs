@@ -1,0 +1,15 @@
+//! HTTP: problems, strict extractors, the server with its limits, and the pages of an operator.
+
+mod body;
+mod observe;
+pub mod ops;
+mod params;
+mod problem;
+mod serve;
+mod stall;
+
+pub use body::{Accepts, BATCH_BYTES_MAX, Json, Payload, RECORD_BYTES_MAX, Value, json_value};
+pub use observe::finish;
+pub use params::{Path, Query, header};
+pub use problem::{FieldError, Problem};
+pub use serve::{HttpConfig, serve};

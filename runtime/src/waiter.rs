@@ -1,0 +1,355 @@
+//! Waiter: wakes whoever waits for a position to be projected, and knows which generation is live.
+//!
+//! One connection listens for `ledger_projected`; a slow poll of the checkpoints stands behind it, so that a lost
+//! notification or connection delays an answer and never loses it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgListener, PgNotification};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use crate::consume::PROJECTED_CHANNEL;
+use crate::pg::{self, GENERATION_CHANNEL, Model, Schema};
+use crate::position::Position;
+
+/// How often the checkpoints are read, whatever was notified.
+const POLL: Duration = Duration::from_millis(250);
+/// Pause before listening again after a failure.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// Longest payload that Postgres takes is 8,000 bytes; a batch of more partitions is left to the poll.
+const PAYLOAD_BYTES_MAX: usize = 7_900;
+
+/// Knows how far the live generation of a model has come, and wakes waiters as it moves.
+///
+/// Made once per process and shared; dropping the last one ends its tasks.
+pub struct Waiter {
+    progress: Arc<Progress>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl Waiter {
+    /// Reads where the live generation stands, then follows it until `shutdown`.
+    ///
+    /// Makes no generation: call [`pg::ensure_generation`] before, as every service does at its start.
+    pub async fn listen(
+        pool: PgPool,
+        model: Model,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>, sqlx::Error> {
+        let schema = pg::live_generation(&pool, model).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let progress = Arc::new(Progress::new(schema));
+        refresh(&pool, &progress).await?;
+        let listening = follow(pool.clone(), Arc::clone(&progress));
+        let polling = poll(pool, Arc::clone(&progress));
+        let tasks =
+            [tokio::spawn(until(shutdown.clone(), listening)), tokio::spawn(until(shutdown, polling))];
+        Ok(Arc::new(Self { progress, _tasks: tasks.map(AbortOnDropHandle::new) }))
+    }
+
+    /// Returns the live generation, at most a second old.
+    pub fn schema(&self) -> Schema {
+        self.progress.lock().schema
+    }
+
+    /// Returns the offset up to which a partition is projected: the first not yet, 0 where nothing is.
+    pub fn next_offset(&self, partition: i32) -> i64 {
+        self.progress.lock().partitions.get(&partition).map_or(0, |partition| partition.next_offset)
+    }
+
+    /// Waits until the record at `position` is projected; false where the deadline comes first.
+    pub async fn wait_for(&self, position: Position, deadline: Instant) -> bool {
+        self.progress.wait_for(position, deadline).await
+    }
+}
+
+/// What one batch tells: the schema it wrote and each partition's next offset; `None` where that is too long.
+///
+/// Text: `read_model_1 3:1042,4:17`.
+pub fn payload(schema: Schema, next_offsets: &[Position]) -> Option<String> {
+    let offsets: Vec<String> = next_offsets.iter().map(Position::to_string).collect();
+    let text = format!("{schema} {}", offsets.join(","));
+    (text.len() <= PAYLOAD_BYTES_MAX).then_some(text)
+}
+
+/// Reads a payload; what is not one is left to the poll.
+fn read_payload(text: &str) -> Option<(Schema, Vec<Position>)> {
+    let (schema, offsets) = text.split_once(' ')?;
+    let next_offsets: Result<_, _> = offsets.split(',').map(str::parse).collect();
+    Some((schema.parse().ok()?, next_offsets.ok()?))
+}
+
+async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Listens for ever; a lost connection is made anew, and what it missed is read from the tables.
+async fn follow(pool: PgPool, progress: Arc<Progress>) {
+    loop {
+        if let Err(error) = listen_once(&pool, &progress).await {
+            warn!(%error, "listening for projected batches failed, trying again");
+        }
+        sleep(LISTEN_AGAIN).await;
+    }
+}
+
+async fn listen_once(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen_all([PROJECTED_CHANNEL, GENERATION_CHANNEL]).await?;
+    refresh(pool, progress).await?;
+    loop {
+        match listener.try_recv().await? {
+            Some(notification) => hear(pool, progress, &notification).await?,
+            None => refresh(pool, progress).await?,
+        }
+    }
+}
+
+async fn hear(pool: &PgPool, progress: &Progress, notification: &PgNotification) -> Result<(), sqlx::Error> {
+    if notification.channel() == GENERATION_CHANNEL {
+        return refresh(pool, progress).await;
+    }
+    if let Some((schema, next_offsets)) = read_payload(notification.payload()) {
+        progress.advance(schema, &next_offsets);
+    }
+    Ok(())
+}
+
+async fn poll(pool: PgPool, progress: Arc<Progress>) {
+    let mut ticks = interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reachable = true;
+    loop {
+        ticks.tick().await;
+        let read = refresh(&pool, &progress).await;
+        // Said once per outage, not four times a second.
+        match &read {
+            Err(error) if reachable => warn!(%error, "checkpoints can't be read"),
+            Ok(()) if !reachable => info!("checkpoints can be read again"),
+            _ => {}
+        }
+        reachable = read.is_ok();
+    }
+}
+
+/// Reads which generation is live and how far it is, in one statement each.
+async fn refresh(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> {
+    let known = progress.lock().schema;
+    let live = pg::live_generation(pool, known.model).await?.unwrap_or(known);
+    let sql = format!("select partition, next_offset from {live}.checkpoint");
+    let rows: Vec<(i32, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
+    let next_offsets: Vec<Position> =
+        rows.into_iter().map(|(partition, offset)| Position { partition, offset }).collect();
+    if live != known {
+        info!(generation = %live, "another generation is live");
+        progress.enter(live);
+    }
+    progress.advance(live, &next_offsets);
+    Ok(())
+}
+
+/// How far the live generation is, and who waits.
+struct Progress(Mutex<State>);
+
+struct State {
+    schema: Schema,
+    partitions: BTreeMap<i32, Partition>,
+    /// Tells waiters for one offset apart.
+    next_ticket: u64,
+}
+
+/// One partition: waiters in order of their offsets, so that a batch touches only those it wakes.
+#[derive(Default)]
+struct Partition {
+    next_offset: i64,
+    waiting: BTreeMap<(i64, u64), oneshot::Sender<()>>,
+}
+
+impl Partition {
+    fn wake(&mut self) {
+        let still_waiting = self.waiting.split_off(&(self.next_offset, 0));
+        for (_, waiter) in std::mem::replace(&mut self.waiting, still_waiting) {
+            // A waiter whose deadline has just come has gone.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+impl Progress {
+    fn new(schema: Schema) -> Self {
+        Self(Mutex::new(State { schema, partitions: BTreeMap::new(), next_ticket: 0 }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes over to another generation, whose offsets are its own.
+    fn enter(&self, schema: Schema) {
+        let mut state = self.lock();
+        state.schema = schema;
+        for partition in state.partitions.values_mut() {
+            partition.next_offset = 0;
+        }
+    }
+
+    /// Takes note of what was projected, in any order and repeated; other generations don't count.
+    fn advance(&self, schema: Schema, next_offsets: &[Position]) {
+        let mut state = self.lock();
+        if state.schema != schema {
+            return;
+        }
+        for next in next_offsets {
+            let partition = state.partitions.entry(next.partition).or_default();
+            if next.offset > partition.next_offset {
+                partition.next_offset = next.offset;
+                partition.wake();
+            }
+        }
+    }
+
+    async fn wait_for(&self, position: Position, deadline: Instant) -> bool {
+        let Some((woken, _place)) = self.queue(position) else {
+            return true;
+        };
+        timeout_at(deadline, woken).await.is_ok_and(|woken| woken.is_ok())
+    }
+
+    /// Takes a place in the queue; `None` where the position is projected already.
+    fn queue(&self, position: Position) -> Option<(oneshot::Receiver<()>, Place<'_>)> {
+        let mut state = self.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        let partition = state.partitions.entry(position.partition).or_default();
+        if partition.next_offset > position.offset {
+            return None;
+        }
+        let (wake, woken) = oneshot::channel();
+        partition.waiting.insert((position.offset, ticket), wake);
+        Some((woken, Place { progress: self, position, ticket }))
+    }
+}
+
+/// A place in the queue, given up when the waiter goes: woken, too late, or hung up.
+struct Place<'a> {
+    progress: &'a Progress,
+    position: Position,
+    ticket: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.progress.lock();
+        if let Some(partition) = state.partitions.get_mut(&self.position.partition) {
+            partition.waiting.remove(&(self.position.offset, self.ticket));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: Schema = Schema { model: Model::ReadModel, generation: 1 };
+    const NEXT: Schema = Schema { model: Model::ReadModel, generation: 2 };
+
+    fn at(text: &str) -> Position {
+        text.parse().expect("a position")
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(30)
+    }
+
+    fn waiting(progress: &Progress) -> usize {
+        progress.lock().partitions.values().map(|partition| partition.waiting.len()).sum()
+    }
+
+    #[tokio::test]
+    async fn a_record_is_projected_once_the_next_offset_is_past_it() {
+        let progress = Progress::new(LIVE);
+        progress.advance(LIVE, &[at("3:10")]);
+        assert!(progress.wait_for(at("3:9"), soon()).await);
+        assert!(!progress.wait_for(at("3:10"), soon()).await);
+        assert!(!progress.wait_for(at("4:0"), soon()).await);
+        assert_eq!(waiting(&progress), 0, "those who gave up left the queue");
+    }
+
+    #[tokio::test]
+    async fn thousands_wait_and_each_wakes_with_its_own_record() {
+        let progress = Arc::new(Progress::new(LIVE));
+        let far = Instant::now() + Duration::from_secs(30);
+        let waiters: Vec<_> = (0..5_000)
+            .map(|offset| {
+                let progress = Arc::clone(&progress);
+                tokio::spawn(async move { progress.wait_for(Position { partition: 1, offset }, far).await })
+            })
+            .collect();
+        while waiting(&progress) < 5_000 {
+            tokio::task::yield_now().await;
+        }
+        progress.advance(LIVE, &[at("1:4000")]);
+        assert_eq!(waiting(&progress), 1_000);
+        progress.advance(LIVE, &[at("1:5000")]);
+        for waiter in waiters {
+            assert!(waiter.await.expect("ended"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiter_who_hangs_up_leaves_the_queue() {
+        let progress = Arc::new(Progress::new(LIVE));
+        let theirs = Arc::clone(&progress);
+        let waiter = tokio::spawn(async move { theirs.wait_for(at("1:0"), soon() + POLL).await });
+        while waiting(&progress) == 0 {
+            tokio::task::yield_now().await;
+        }
+        waiter.abort();
+        assert!(waiter.await.is_err());
+        assert_eq!(waiting(&progress), 0);
+    }
+
+    #[tokio::test]
+    async fn a_rebuild_beside_the_live_generation_wakes_nobody_until_it_is_live() {
+        let progress = Progress::new(LIVE);
+        progress.advance(NEXT, &[at("1:10")]);
+        assert!(!progress.wait_for(at("1:5"), soon()).await);
+        progress.enter(NEXT);
+        progress.advance(NEXT, &[at("1:10")]);
+        assert!(progress.wait_for(at("1:5"), soon()).await);
+    }
+
+    #[test]
+    fn progress_never_goes_back() {
+        let progress = Progress::new(LIVE);
+        progress.advance(LIVE, &[at("1:10")]);
+        progress.advance(LIVE, &[at("1:7")]);
+        assert_eq!(progress.lock().partitions[&1].next_offset, 10);
+    }
+
+    #[test]
+    fn a_payload_reads_back_as_written() {
+        let offsets = [at("3:1042"), at("4:17")];
+        let text = payload(LIVE, &offsets).expect("short");
+        assert_eq!(text, "read_model_1 3:1042,4:17");
+        assert_eq!(read_payload(&text), Some((LIVE, offsets.to_vec())));
+    }
+
+    #[test]
+    fn a_payload_that_postgres_would_refuse_is_not_made_and_nonsense_is_not_read() {
+        let many: Vec<_> = (0..1_000).map(|partition| Position { partition, offset: i64::MAX }).collect();
+        assert_eq!(payload(LIVE, &many), None);
+        for text in ["", "read_model_1", "read_model_1 ", "nobody_1 1:2", "read_model_1 1:2,"] {
+            assert_eq!(read_payload(text), None, "{text}");
+        }
+    }
+}
