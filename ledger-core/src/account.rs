@@ -193,6 +193,16 @@ impl Core {
         }
     }
 
+    /// Returns the period after the open one, by the plan that will then be in force.
+    pub fn next_period(&self) -> (Periods, Period) {
+        let schedule = self.next_plan.as_ref().unwrap_or(&self.plan).schedule;
+        if schedule == self.periods.schedule {
+            (self.periods, self.periods.next(&self.period))
+        } else {
+            self.periods.changed_at(&self.period, schedule)
+        }
+    }
+
     /// Returns how many boundaries, lot starts and lot ends a move to `until` crosses, counted up to the limit of one
     /// move without walking through them.
     pub fn crossings_until(&self, until: Time) -> i64 {

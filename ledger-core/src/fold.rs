@@ -621,7 +621,7 @@ impl Booking for Crossing<'_> {
 impl Crossing<'_> {
     /// Ends a period and begins the next.
     fn boundary(&mut self) {
-        let index = self.next_period().1.index;
+        let index = self.core.next_period().1.index;
         let event_id = derive::reset_id(&self.core.account, index);
         let rolled_over = self.close_period_lots(&event_id);
         for id in self.core.lots.ending(self.at) {
@@ -630,7 +630,7 @@ impl Crossing<'_> {
         let figures = std::mem::take(&mut self.core.figures);
         self.applied.closed.push(ClosedPeriod { period: self.core.period, figures, rolled_over });
 
-        let (periods, period) = self.next_period();
+        let (periods, period) = self.core.next_period();
         if let Some(plan) = self.core.next_plan.take() {
             self.core.plan = plan;
         }
@@ -644,17 +644,6 @@ impl Crossing<'_> {
         }
         self.core.figures.carried_in = self.core.settled();
         self.give_allowance(self.at, &event_id);
-    }
-
-    /// The period after this one, by the plan that will then be in force.
-    fn next_period(&self) -> (crate::period::Periods, crate::period::Period) {
-        let core = &*self.core;
-        let schedule = core.next_plan.as_ref().unwrap_or(&core.plan).schedule;
-        if schedule == core.periods.schedule {
-            (core.periods, core.periods.next(&core.period))
-        } else {
-            core.periods.changed_at(&core.period, schedule)
-        }
     }
 
     /// Closes plan and rollover lots and returns what rolls over. What expires is what would have burned first.

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod credits;
 pub mod derive;
 pub mod door;
+pub mod due;
 pub mod event;
 pub mod fold;
 pub mod id;
