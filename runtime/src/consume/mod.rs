@@ -2,14 +2,21 @@
 //!
 //! A worker folds; this loop claims partitions, fences, commits and finds out what became of a commit.
 
+mod checkpoint;
+mod decide;
+mod driver;
+mod owned;
 mod status;
+mod transaction;
 
+pub use driver::{run, run_until};
 pub use status::Status;
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 
-use crate::kafka::{KafkaOptions, LogIdentity, Record};
+use crate::kafka::{self, KafkaOptions, LogIdentity, Record};
+use crate::pg::Schema;
 
 /// Folds records into one generation's schema.
 #[async_trait]
@@ -53,6 +60,23 @@ pub enum WorkerError {
     Internal(String),
 }
 
+/// Why a loop ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The generation or the log does not fit this binary; no retry helps.
+    #[error("{0}")]
+    Refused(String),
+    /// Kafka can't be used at all.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// Postgres did not answer, or not well.
+    #[error("postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// The worker panicked, so what it had cached is gone.
+    #[error("{0} panicked")]
+    Panicked(&'static str),
+}
+
 /// The log that is read and the database that is written.
 #[derive(Clone)]
 pub struct Source {
@@ -70,7 +94,7 @@ pub struct ConsumeOptions {
     /// Kafka's consumer group; must differ per worker and generation, such as `projector-1`.
     pub group: String,
     /// The generation's schema, such as `read_model_1`.
-    pub schema: String,
+    pub schema: Schema,
     /// What the worker's fold is; a generation is folded by one version only.
     pub fold_version: i32,
     /// Postgres channel that hears of each batch: schema, then `partition:next_offset` joined by commas.
@@ -86,10 +110,10 @@ pub const PROJECTED_CHANNEL: &str = "ledger_projected";
 
 impl ConsumeOptions {
     /// The projector's options for a generation; other workers change the channel and the group.
-    pub fn new(group: &str, schema: &str, fold_version: i32) -> ConsumeOptions {
+    pub fn new(group: &str, schema: Schema, fold_version: i32) -> ConsumeOptions {
         ConsumeOptions {
             group: group.to_owned(),
-            schema: schema.to_owned(),
+            schema,
             fold_version,
             notify_channel: PROJECTED_CHANNEL.to_owned(),
             batch_records_max: BATCH_RECORDS_MAX,

@@ -33,7 +33,7 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record waits for company; single appends pay it, batches fill before it ends.
 const LINGER_MS: u32 = 2;
 /// One broker request of a partition.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+const BATCH_BYTES_MAX: usize = 1_000_000;
 /// For questions about offsets.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records handed to the queue before other tasks get a turn.
@@ -243,7 +243,8 @@ impl Journal {
     async fn ends_of(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
         let client = Arc::clone(&self.ends);
         let topic = self.appender.shared.topic.clone();
-        let ends = tokio::task::spawn_blocking(move || ends(&client, &topic, &partitions)).await;
+        let ends =
+            tokio::task::spawn_blocking(move || ends(&client, &topic, &partitions, QUERY_TIMEOUT)).await;
         ends.map_err(|error| Error::Internal(error.to_string()))?
     }
 }
@@ -253,13 +254,14 @@ pub(super) fn ends<C: rdkafka::consumer::ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     partitions: &[i32],
+    timeout: Duration,
 ) -> Result<Vec<Position>, Error> {
     let mut wanted = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         // As a time, "end" asks for the end itself.
         wanted.add_partition_offset(topic, *partition, Offset::End)?;
     }
-    let found = client.offsets_for_times(wanted, QUERY_TIMEOUT)?;
+    let found = client.offsets_for_times(wanted, timeout)?;
     found
         .elements()
         .iter()
@@ -288,7 +290,7 @@ fn new_producer(options: &KafkaOptions) -> Result<RawProducer, Error> {
     Ok(ThreadedProducer::from_config_and_context(&config, Deliveries)?)
 }
 
-fn content_type() -> OwnedHeaders {
+pub(super) fn content_type() -> OwnedHeaders {
     OwnedHeaders::new_with_capacity(1)
         .insert(Header { key: "content-type", value: Some("application/cloudevents+json") })
 }

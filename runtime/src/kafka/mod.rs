@@ -1,12 +1,22 @@
 //! Kafka: the journal and the other topics.
 
 mod error;
+mod ingress;
 mod journal;
+pub(crate) mod poller;
+mod prepare;
+mod read;
 mod record;
+mod safety;
 
 pub use error::Error;
+pub use ingress::IngressConsumer;
 pub use journal::{AppendError, Appender, Journal, RECORD_BYTES_MAX};
+pub(crate) use prepare::genesis_of;
+pub use prepare::prepare;
+pub use read::read_partition;
 pub use record::{Record, leaf_hash};
+pub use safety::{Unsafe, safety};
 
 pub use crate::position::Position;
 
@@ -14,6 +24,9 @@ use clap::Args;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use uuid::Uuid;
+
+/// Records fetched ahead of their use.
+const PREFETCH_KBYTES_MAX: usize = 32 * 1024;
 
 /// Where Kafka is, and how the topics are made.
 #[derive(Debug, Clone, Args)]
@@ -80,6 +93,23 @@ impl KafkaOptions {
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "2000")
             .set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    /// The settings that every consumer shares.
+    pub(crate) fn reader(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            // Needed even where partitions are taken by hand; nobody joins a group by it.
+            .set("group.id", "ledger-reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A place that is not there must be noticed, not papered over.
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .set("queued.max.messages.kbytes", PREFETCH_KBYTES_MAX.to_string())
+            // Else a full prefetch queue stops fetching for a second.
+            .set("fetch.queue.backoff.ms", "10");
         config
     }
 }

@@ -1,0 +1,132 @@
+//! The checkpoint rows: claim, move, read.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::decide::{Standing, Step};
+use super::{Error, Source};
+use crate::pg::Schema;
+
+/// A partition as its new owner found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub partition: i32,
+    pub epoch: Uuid,
+    pub next_offset: i64,
+    pub last_leaf: Option<[u8; 32]>,
+}
+
+/// Writes a random epoch into each partition's row, so that whoever held it can't write any more.
+///
+/// Refuses where another fold version or another log stands.
+pub(super) async fn claim(
+    source: &Source,
+    schema: Schema,
+    fold_version: i32,
+    partitions: &[i32],
+) -> Result<Vec<Claim>, Error> {
+    let epochs: Vec<Uuid> = partitions.iter().map(|_| Uuid::new_v4()).collect();
+    let claim = format!(
+        "insert into {schema}.checkpoint as c (partition, next_offset, epoch, last_leaf, fold_version, log_id)
+         select partition, 0, epoch, null, $3, $4 from unnest($1::int[], $2::uuid[]) as claim (partition, epoch)
+         order by partition
+         on conflict (partition) do update set epoch = excluded.epoch
+         where c.fold_version = excluded.fold_version and c.log_id = excluded.log_id
+         returning partition, epoch, next_offset, last_leaf"
+    );
+    let rows: Vec<(i32, Uuid, i64, Option<[u8; 32]>)> = sqlx::query_as(AssertSqlSafe(claim))
+        .bind(partitions)
+        .bind(&epochs)
+        .bind(fold_version)
+        .bind(source.identity.log_id)
+        .fetch_all(&source.pool)
+        .await?;
+    if rows.len() < partitions.len() {
+        return Err(misfit(source, schema, fold_version).await?);
+    }
+    let claim_of =
+        |(partition, epoch, next_offset, last_leaf)| Claim { partition, epoch, next_offset, last_leaf };
+    Ok(rows.into_iter().map(claim_of).collect())
+}
+
+/// Says why a generation is not for this binary and this log.
+async fn misfit(source: &Source, schema: Schema, fold_version: i32) -> Result<Error, Error> {
+    let odd = format!(
+        "select fold_version, log_id from {schema}.checkpoint where fold_version <> $1 or log_id <> $2 limit 1"
+    );
+    let row: Option<(i32, Uuid)> = sqlx::query_as(AssertSqlSafe(odd))
+        .bind(fold_version)
+        .bind(source.identity.log_id)
+        .fetch_optional(&source.pool)
+        .await?;
+    Ok(Error::Refused(match row {
+        Some((theirs, _)) if theirs > fold_version => {
+            format!(
+                "{schema} was folded by version {theirs}, this binary is older and folds by {fold_version}"
+            )
+        }
+        Some((theirs, _)) if theirs < fold_version => {
+            format!(
+                "{schema} was folded by version {theirs}, this binary folds by {fold_version}: rebuild into a new generation"
+            )
+        }
+        Some((_, theirs)) => {
+            format!("{schema} was folded from log {theirs}, the journal is log {}", source.identity.log_id)
+        }
+        None => format!("{schema} changed while it was claimed"),
+    }))
+}
+
+/// Moves the checkpoint of every partition of a batch and tells who waits; returns how many rows moved.
+///
+/// First statement of a batch's transaction: fewer rows than steps means that a claim is gone.
+pub(super) async fn advance(
+    tx: &mut PgConnection,
+    schema: Schema,
+    channel: &str,
+    steps: &[Step],
+) -> Result<usize, sqlx::Error> {
+    let heard: Vec<String> =
+        steps.iter().map(|step| format!("{}:{}", step.partition, step.new_offset)).collect();
+    let partitions: Vec<i32> = steps.iter().map(|step| step.partition).collect();
+    let epochs: Vec<Uuid> = steps.iter().map(|step| step.epoch).collect();
+    let old: Vec<i64> = steps.iter().map(|step| step.old_offset).collect();
+    let new: Vec<i64> = steps.iter().map(|step| step.new_offset).collect();
+    let leaves: Vec<&[u8]> = steps.iter().map(|step| step.last_leaf.as_slice()).collect();
+    let (moved, ()): (i64, ()) = sqlx::query_as(
+        "with moved as (
+             update checkpoint as c set next_offset = step.new, last_leaf = step.leaf
+             from unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bytea[])
+               as step (partition, epoch, old, new, leaf)
+             where c.partition = step.partition and c.epoch = step.epoch and c.next_offset = step.old
+             returning 1
+         )
+         select (select count(*) from moved), pg_notify($6, $7)",
+    )
+    .bind(&partitions)
+    .bind(&epochs)
+    .bind(&old)
+    .bind(&new)
+    .bind(&leaves)
+    .bind(channel)
+    .bind(format!("{schema} {}", heard.join(",")))
+    .fetch_one(tx)
+    .await?;
+    Ok(usize::try_from(moved).unwrap_or_default())
+}
+
+/// Reads what stands there now.
+pub(super) async fn standing(
+    pool: &PgPool,
+    schema: Schema,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
+    let read =
+        format!("select partition, epoch, next_offset from {schema}.checkpoint where partition = any($1)");
+    let rows: Vec<(i32, Option<Uuid>, i64)> =
+        sqlx::query_as(AssertSqlSafe(read)).bind(partitions).fetch_all(pool).await?;
+    let standing = |(partition, epoch, next_offset)| (partition, Standing { epoch, next_offset });
+    Ok(rows.into_iter().map(standing).collect())
+}

@@ -1,0 +1,126 @@
+//! What to do after a batch, from what the checkpoint says. Pure.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+/// One partition's step in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    pub partition: i32,
+    /// Our claim.
+    pub epoch: Uuid,
+    pub old_offset: i64,
+    pub new_offset: i64,
+    /// Hash of the record before `new_offset`.
+    pub last_leaf: [u8; 32],
+}
+
+/// One checkpoint row as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub epoch: Option<Uuid>,
+    pub next_offset: i64,
+}
+
+/// Whether we know that the transaction did not commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It was rolled back.
+    RolledBack,
+    /// The answer to its COMMIT was lost.
+    Unanswered,
+}
+
+/// What a partition does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Goes on after the batch, which stands.
+    GoOn,
+    /// Reads the batch again; what is cached still holds.
+    Again,
+    /// Goes on from here, and nothing that is cached holds.
+    From(i64),
+    /// Somebody else claimed it.
+    Lost,
+}
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub committed: bool,
+    pub partitions: Vec<(i32, Next)>,
+}
+
+/// Decides what became of a batch, and how each of its partitions goes on.
+pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, Standing>) -> Verdict {
+    let ours = |step: &Step| rows.get(&step.partition).filter(|row| row.epoch == Some(step.epoch));
+    // One transaction moved all or none, so any row under our claim tells.
+    let moved = |step: &Step| ours(step).is_some_and(|row| row.next_offset == step.new_offset);
+    let committed = attempt == Attempt::Unanswered && steps.iter().any(moved);
+    let next = |step: &Step| match ours(step) {
+        None => Next::Lost,
+        Some(row) if committed && row.next_offset == step.new_offset => Next::GoOn,
+        Some(row) if !committed && row.next_offset == step.old_offset => Next::Again,
+        Some(row) => Next::From(row.next_offset),
+    };
+    Verdict { committed, partitions: steps.iter().map(|step| (step.partition, next(step))).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: Uuid = Uuid::from_u128(1);
+    const THEIRS: Uuid = Uuid::from_u128(2);
+
+    /// A batch that moves partition 0 from 10 to 15 and partition 1 from 20 to 22.
+    fn steps() -> Vec<Step> {
+        let step = |partition, old_offset, new_offset| Step {
+            partition,
+            epoch: MINE,
+            old_offset,
+            new_offset,
+            last_leaf: [0; 32],
+        };
+        vec![step(0, 10, 15), step(1, 20, 22)]
+    }
+
+    fn check(attempt: Attempt, rows: [(Uuid, i64); 2], committed: bool, next: [Next; 2]) {
+        let rows = rows.map(|(epoch, next_offset)| Standing { epoch: Some(epoch), next_offset });
+        let rows = BTreeMap::from([(0, rows[0]), (1, rows[1])]);
+        let verdict = judge(attempt, &steps(), &rows);
+        let expected = Verdict { committed, partitions: vec![(0, next[0]), (1, next[1])] };
+        assert_eq!(verdict, expected, "{attempt:?} {rows:?}");
+    }
+
+    #[test]
+    fn a_lost_commit_answer_is_told_by_the_checkpoint() {
+        use Next::{Again, From, GoOn, Lost};
+        let lost = Attempt::Unanswered;
+        check(lost, [(MINE, 15), (MINE, 22)], true, [GoOn, GoOn]);
+        check(lost, [(MINE, 10), (MINE, 20)], false, [Again, Again]);
+        // Claimed by another in between: the rest still tells.
+        check(lost, [(THEIRS, 15), (MINE, 22)], true, [Lost, GoOn]);
+        check(lost, [(THEIRS, 10), (MINE, 20)], false, [Lost, Again]);
+        check(lost, [(THEIRS, 15), (THEIRS, 22)], false, [Lost, Lost]);
+        check(lost, [(MINE, 15), (MINE, 30)], true, [GoOn, From(30)]);
+    }
+
+    #[test]
+    fn a_short_update_goes_on_from_what_stands_there() {
+        use Next::{Again, From, Lost};
+        let back = Attempt::RolledBack;
+        check(back, [(THEIRS, 12), (MINE, 20)], false, [Lost, Again]);
+        check(back, [(THEIRS, 10), (THEIRS, 20)], false, [Lost, Lost]);
+        // An earlier transaction of ours, thought dead, came through after all.
+        check(back, [(MINE, 15), (MINE, 22)], false, [From(15), From(22)]);
+        check(back, [(MINE, 12), (MINE, 20)], false, [From(12), Again]);
+    }
+
+    #[test]
+    fn a_partition_without_a_row_is_lost() {
+        let verdict = judge(Attempt::RolledBack, &steps()[..1], &BTreeMap::new());
+        assert_eq!(verdict.partitions, vec![(0, Next::Lost)]);
+    }
+}

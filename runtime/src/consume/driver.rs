@@ -1,0 +1,464 @@
+//! The loop itself: claim, fetch, fold, and go on from what the checkpoint says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use rand::RngExt;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::decide::{Attempt, Next, judge};
+use super::owned::{Admitted, Folding, Hold, admit};
+use super::transaction::{self, Batch, Ended};
+use super::{ConsumeOptions, Error, Source, Status, Worker, checkpoint};
+use crate::kafka::Position;
+use crate::kafka::poller::{Change, FetchLimits, Fetched, OnAssign, Poller};
+
+/// Bytes of one transaction's records at most.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a fetch waits for the first record; also how late a shutdown is noticed.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// A partition that another process claimed while the group still gives it to us is claimed again after this.
+const RECLAIM_AFTER: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_secs(1);
+/// First and longest pause after a failure; each is halved at random.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often the group hears how far we are, and the brokers are asked for the ends.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// For the ends of partitions; short, because it holds the loop up.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A new leader may show an end that lags for a moment; longer, and the log lost its tail.
+const TAIL_CHECKS_MAX: u32 = 5;
+const TAIL_CHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Folds the journal with others of the same group until `shutdown`, and finishes the batch under way.
+///
+/// Postgres and Kafka may go away and come back. Ends early only where no retry helps: `Refused` and a panic.
+pub async fn run<W: Worker>(
+    worker: W,
+    source: Source,
+    options: ConsumeOptions,
+    status: Status,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let poller = Poller::new(&group_config(&source, &options), &topic(&source), OnAssign::AwaitSeek)?;
+    poller.subscribe().await?;
+    let mut driver = Driver::new(worker, source, options, status, poller, shutdown);
+    let ended = driver.until(|_| false).await;
+    driver.poller.close().await;
+    ended
+}
+
+/// Folds all partitions by itself, without a group, until each has reached its end; for rebuilds.
+///
+/// Returns early, and without an error, when `shutdown` comes.
+pub async fn run_until<W: Worker>(
+    worker: W,
+    source: Source,
+    options: ConsumeOptions,
+    status: Status,
+    ends: &[Position],
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let poller = Poller::new(&source.kafka.reader(), &topic(&source), OnAssign::AwaitSeek)?;
+    let partitions: Vec<i32> = ends.iter().map(|end| end.partition).collect();
+    poller.assign(partitions.iter().map(|partition| (*partition, Offset::End)).collect()).await?;
+    let mut driver = Driver::new(worker, source, options, status, poller, shutdown);
+    driver.take(&partitions);
+    let ended = driver.until(|driver| driver.has_halted() || driver.has_reached(ends)).await;
+    let halted = driver.has_halted();
+    driver.poller.close().await;
+    ended?;
+    if halted {
+        return Err(Error::Refused(driver.status.problems().join("; ")));
+    }
+    Ok(())
+}
+
+fn topic(source: &Source) -> String {
+    source.kafka.topics().events
+}
+
+fn group_config(source: &Source, options: &ConsumeOptions) -> rdkafka::ClientConfig {
+    let mut config = source.kafka.reader();
+    config
+        .set("group.id", format!("{}{}", source.kafka.topic_prefix, options.group))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "10000")
+        .set("heartbeat.interval.ms", "2000");
+    config
+}
+
+fn partitions_of(batch: &Batch) -> Vec<i32> {
+    batch.steps.iter().map(|step| step.partition).collect()
+}
+
+struct Driver<W> {
+    /// None only while a batch's task has it.
+    worker: Option<W>,
+    name: &'static str,
+    source: Source,
+    options: ConsumeOptions,
+    status: Status,
+    poller: Poller,
+    shutdown: CancellationToken,
+    holds: BTreeMap<i32, Hold>,
+    failures: u32,
+    reported_at: Instant,
+}
+
+impl<W: Worker> Driver<W> {
+    fn new(
+        worker: W,
+        source: Source,
+        options: ConsumeOptions,
+        status: Status,
+        poller: Poller,
+        shutdown: CancellationToken,
+    ) -> Driver<W> {
+        Driver {
+            name: worker.name(),
+            worker: Some(worker),
+            source,
+            options,
+            status,
+            poller,
+            shutdown,
+            holds: BTreeMap::new(),
+            failures: 0,
+            reported_at: Instant::now(),
+        }
+    }
+
+    async fn until(&mut self, reached: impl Fn(&Driver<W>) -> bool) -> Result<(), Error> {
+        while !self.shutdown.is_cancelled() && !reached(self) {
+            match self.turn().await {
+                Ok(()) => {}
+                Err(Error::Postgres(error)) => self.back_off(&format!("postgres: {error}")).await,
+                Err(Error::Kafka(error)) => self.back_off(&error.to_string()).await,
+                Err(fatal) => {
+                    error!(worker = self.name, error = %fatal, "consuming ends");
+                    self.status.set_trouble(Some(fatal.to_string()));
+                    return Err(fatal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn(&mut self) -> Result<(), Error> {
+        self.claim_due().await?;
+        let limits =
+            FetchLimits { records: self.options.batch_records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
+        let Fetched { records, changes, error } = self.poller.fetch(limits).await?;
+        for change in changes {
+            self.follow(change);
+        }
+        let admitted = admit(&mut self.holds, records, self.source.identity);
+        self.fold(admitted).await?;
+        if let Some(error) = error {
+            self.look_into(error).await?;
+        }
+        self.report().await
+    }
+
+    /// Takes partitions that are to be claimed at once.
+    fn take(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.holds.insert(*partition, Hold::Unclaimed(Instant::now()));
+        }
+    }
+
+    fn follow(&mut self, change: Change) {
+        info!(worker = self.name, ?change, "the group decided");
+        match change {
+            Change::Assigned(partitions) => self.take(&partitions),
+            Change::Lost(partitions) => {
+                for partition in &partitions {
+                    self.holds.remove(partition);
+                    self.status.lose(*partition);
+                }
+                self.forget(&partitions);
+            }
+        }
+    }
+
+    async fn claim_due(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_due = |hold: &Hold| matches!(hold, Hold::Unclaimed(at) if *at <= now);
+        let due: Vec<i32> =
+            self.holds.iter().filter(|(_, hold)| is_due(hold)).map(|(partition, _)| *partition).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let claims =
+            checkpoint::claim(&self.source, self.options.schema, self.options.fold_version, &due).await?;
+        self.forget(&due);
+        let stands: Vec<Position> = claims
+            .iter()
+            .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
+            .collect();
+        let short = self.lost_tails(&stands).await?;
+        for claim in &claims {
+            if let Some(end) = short.get(&claim.partition) {
+                self.halt(
+                    claim.partition,
+                    format!("the log ends at {end}, offset {} was to be next", claim.next_offset),
+                );
+                continue;
+            }
+            self.holds.insert(claim.partition, Hold::Folding(Folding::new(*claim)));
+            self.status.set_folding(claim.partition, claim.next_offset);
+        }
+        info!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
+        self.seek_to_next(&due).await
+    }
+
+    /// Returns the ends of the partitions that end before the place where we stand.
+    async fn lost_tails(&self, stands: &[Position]) -> Result<BTreeMap<i32, i64>, Error> {
+        let partitions: Vec<i32> = stands.iter().map(|stand| stand.partition).collect();
+        let mut short = BTreeMap::new();
+        for _ in 0..TAIL_CHECKS_MAX {
+            let ends = self.poller.ends(partitions.clone(), ENDS_TIMEOUT).await?;
+            let ends: BTreeMap<i32, i64> = ends.iter().map(|end| (end.partition, end.offset)).collect();
+            let is_short =
+                |stand: &&Position| ends.get(&stand.partition).is_none_or(|end| *end < stand.offset);
+            let end_of = |stand: &Position| ends.get(&stand.partition).copied().unwrap_or_default();
+            short = stands.iter().filter(is_short).map(|stand| (stand.partition, end_of(stand))).collect();
+            if short.is_empty() || self.shutdown.is_cancelled() {
+                break;
+            }
+            sleep(TAIL_CHECK_PAUSE).await;
+        }
+        Ok(short)
+    }
+
+    async fn fold(&mut self, admitted: Admitted) -> Result<(), Error> {
+        let Admitted { batch, halts, rereads } = admitted;
+        // After a failed batch the rest is found again, when it is read again.
+        let stands = batch.steps.is_empty() || self.transact(batch).await?;
+        if !stands {
+            return Ok(());
+        }
+        for (partition, why) in halts {
+            self.halt(partition, why);
+        }
+        if !rereads.is_empty() {
+            warn!(worker = self.name, partitions = ?rereads, "records are missing, reading again");
+        }
+        self.seek_to_next(&rereads).await
+    }
+
+    /// Runs one batch; answers whether it stands.
+    async fn transact(&mut self, batch: Batch) -> Result<bool, Error> {
+        let started = Instant::now();
+        let records = batch.records.len();
+        let Some(worker) = self.worker.take() else { return Err(Error::Panicked(self.name)) };
+        let Some((worker, batch, ended)) =
+            transaction::run(&self.source.pool, &self.options, worker, batch).await
+        else {
+            return Err(Error::Panicked(self.name));
+        };
+        self.worker = Some(worker);
+        match ended {
+            Ended::Committed(summary) => {
+                self.failures = 0;
+                self.status.set_trouble(None);
+                self.keep(&batch);
+                counter!("ledger_consumed_records_total", "worker" => self.name).increment(records as u64);
+                counter!("ledger_dead_letters_total", "worker" => self.name).increment(summary.dead_letters);
+                histogram!("ledger_batch_records", "worker" => self.name).record(records as f64);
+                histogram!("ledger_batch_seconds", "worker" => self.name).record(started.elapsed());
+                debug!(worker = self.name, records, events = summary.events, took = ?started.elapsed(), "batch folded");
+                Ok(true)
+            }
+            Ended::Fenced => {
+                warn!(worker = self.name, records, "a claim is gone, the batch was rolled back");
+                self.settle(Attempt::RolledBack, batch).await
+            }
+            Ended::Failed(why) => {
+                self.roll_back();
+                self.seek_to_next(&partitions_of(&batch)).await?;
+                self.back_off(&why).await;
+                Ok(false)
+            }
+            Ended::Unanswered(why) => {
+                warn!(worker = self.name, records, why, "the answer to a commit was lost");
+                self.settle(Attempt::Unanswered, batch).await
+            }
+        }
+    }
+
+    /// Finds out from the checkpoint what became of a batch, however long Postgres takes to answer.
+    async fn settle(&mut self, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
+        let partitions = partitions_of(&batch);
+        let rows = loop {
+            match checkpoint::standing(&self.source.pool, self.options.schema, &partitions).await {
+                Ok(rows) => break rows,
+                Err(error) => self.back_off(&format!("postgres: {error}")).await,
+            }
+            if self.shutdown.is_cancelled() {
+                self.roll_back();
+                return Ok(false);
+            }
+        };
+        let verdict = judge(attempt, &batch.steps, &rows);
+        info!(worker = self.name, ?attempt, ?verdict, "the checkpoint told what became of a batch");
+        if verdict.committed {
+            self.keep(&batch);
+        } else {
+            self.roll_back();
+        }
+        let mut stale = Vec::new();
+        let mut places = Vec::new();
+        for (partition, next) in &verdict.partitions {
+            match next {
+                Next::GoOn => {}
+                Next::Again => places.push(*partition),
+                Next::From(offset) => {
+                    stale.push(*partition);
+                    places.push(*partition);
+                    self.move_to(*partition, *offset);
+                }
+                Next::Lost => {
+                    stale.push(*partition);
+                    self.claim_later(*partition);
+                }
+            }
+        }
+        self.forget(&stale);
+        self.seek_to_next(&places).await?;
+        Ok(verdict.committed)
+    }
+
+    fn keep(&mut self, batch: &Batch) {
+        if let Some(worker) = &mut self.worker {
+            worker.committed();
+        }
+        for step in &batch.steps {
+            self.move_to(step.partition, step.new_offset);
+        }
+    }
+
+    fn roll_back(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.rolled_back();
+        }
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        match &mut self.worker {
+            Some(worker) if !partitions.is_empty() => worker.forget(partitions),
+            _ => {}
+        }
+    }
+
+    fn move_to(&mut self, partition: i32, next_offset: i64) {
+        if let Some(Hold::Folding(folding)) = self.holds.get_mut(&partition) {
+            folding.set_next_offset(next_offset);
+            self.status.set_folding(partition, next_offset);
+        }
+    }
+
+    fn claim_later(&mut self, partition: i32) {
+        let at = Instant::now() + rand::rng().random_range(RECLAIM_AFTER);
+        self.holds.insert(partition, Hold::Unclaimed(at));
+        self.status.lose(partition);
+    }
+
+    fn halt(&mut self, partition: i32, why: String) {
+        error!(worker = self.name, partition, why, "partition halted, somebody must look");
+        counter!("ledger_partitions_halted_total", "worker" => self.name).increment(1);
+        self.holds.insert(partition, Hold::Halted);
+        self.status.halt(partition, why);
+    }
+
+    /// Goes on reading where each claimed partition stands.
+    async fn seek_to_next(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        let place = |partition: &i32| match self.holds.get(partition) {
+            Some(Hold::Folding(folding)) => Some(folding.read_from(*partition)),
+            _ => None,
+        };
+        let places: Vec<Position> = partitions.iter().filter_map(place).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let sought = self.poller.seek(places).await;
+        if sought.is_err() {
+            // Where it reads now is unknown: begin again with a claim.
+            self.take(partitions);
+        }
+        Ok(sought?)
+    }
+
+    /// A place that the log does not have is a broken log; anything else passes.
+    async fn look_into(&mut self, error: KafkaError) -> Result<(), Error> {
+        let lost_place = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange];
+        if !error.rdkafka_error_code().is_some_and(|code| lost_place.contains(&code)) {
+            warn!(worker = self.name, %error, "kafka");
+            return Ok(());
+        }
+        let stand = |(partition, hold): (&i32, &Hold)| match hold {
+            Hold::Folding(folding) => Some(Position { partition: *partition, offset: folding.next_offset() }),
+            _ => None,
+        };
+        let stands: Vec<Position> = self.holds.iter().filter_map(stand).collect();
+        let short = self.lost_tails(&stands).await?;
+        for (partition, end) in &short {
+            self.halt(*partition, format!("the log ends at {end}, before the place where we stand"));
+        }
+        let partitions: Vec<i32> = stands.iter().map(|stand| stand.partition).collect();
+        self.seek_to_next(&partitions).await
+    }
+
+    /// Says how far we are: to the group for display, to the metrics as lag.
+    async fn report(&mut self) -> Result<(), Error> {
+        if self.reported_at.elapsed() < REPORT_EVERY {
+            return Ok(());
+        }
+        self.reported_at = Instant::now();
+        let folding = self.status.folding();
+        if folding.is_empty() {
+            return Ok(());
+        }
+        let place = |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
+        if let Err(error) = self.poller.commit(folding.iter().map(place).collect()).await {
+            debug!(worker = self.name, %error, "offsets not shown to the group");
+        }
+        for end in self.poller.ends(folding.keys().copied().collect(), ENDS_TIMEOUT).await? {
+            let next = folding.get(&end.partition).copied().unwrap_or_default();
+            gauge!("ledger_lag_records", "worker" => self.name, "partition" => end.partition.to_string())
+                .set((end.offset - next).max(0) as f64);
+        }
+        self.status.set_trouble(None);
+        Ok(())
+    }
+
+    /// Waits after a failure, longer each time, with chance so that not all come back at once.
+    async fn back_off(&mut self, why: &str) {
+        self.failures = self.failures.saturating_add(1);
+        self.status.set_trouble(Some(why.to_owned()));
+        let full = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
+        let pause = full.mul_f64(rand::rng().random_range(0.5..1.0));
+        warn!(worker = self.name, why, failures = self.failures, ?pause, "trying again after a pause");
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+
+    fn has_halted(&self) -> bool {
+        self.holds.values().any(|hold| *hold == Hold::Halted)
+    }
+
+    fn has_reached(&self, ends: &[Position]) -> bool {
+        ends.iter().all(|end| match self.holds.get(&end.partition) {
+            Some(Hold::Folding(folding)) => folding.next_offset() >= end.offset,
+            _ => false,
+        })
+    }
+}

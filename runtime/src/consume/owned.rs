@@ -1,0 +1,301 @@
+//! The partitions that this process holds, and which fetched records may be folded. Pure.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::checkpoint::Claim;
+use super::decide::Step;
+use super::transaction::Batch;
+use crate::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
+
+/// How one partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Assigned, to be claimed once this time has come.
+    Unclaimed(Instant),
+    /// Claimed and read.
+    Folding(Folding),
+    /// Something is wrong with its log; somebody must look.
+    Halted,
+}
+
+/// Where a claimed partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Folding {
+    epoch: Uuid,
+    next_offset: i64,
+    /// Hash that the record before `next_offset` must have; none once it was seen.
+    unproven: Option<[u8; 32]>,
+    /// A record was missing here once already.
+    gap_at: Option<i64>,
+}
+
+impl Folding {
+    pub fn new(claim: Claim) -> Folding {
+        Folding {
+            epoch: claim.epoch,
+            next_offset: claim.next_offset,
+            unproven: claim.last_leaf,
+            gap_at: None,
+        }
+    }
+
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// Moves after a batch, or back to what the checkpoint says.
+    pub fn set_next_offset(&mut self, next_offset: i64) {
+        self.next_offset = next_offset;
+    }
+
+    /// Where to read from: a claim first sees the record that it stands on.
+    pub fn read_from(&self, partition: i32) -> Position {
+        let offset = if self.unproven.is_some() { self.next_offset - 1 } else { self.next_offset };
+        Position { partition, offset }
+    }
+}
+
+/// What fetched records come to.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    pub batch: Batch,
+    /// Partitions whose log is not what it was, each with a sentence.
+    pub halts: Vec<(i32, String)>,
+    /// Partitions that missed a record and read again.
+    pub rereads: Vec<i32>,
+}
+
+/// Takes what is next in each claimed partition and leaves the rest.
+pub(super) fn admit(
+    holds: &mut BTreeMap<i32, Hold>,
+    records: Vec<Record>,
+    identity: LogIdentity,
+) -> Admitted {
+    let mut admitted = Admitted::default();
+    let mut cursors: BTreeMap<i32, Cursor> = BTreeMap::new();
+    for record in records {
+        let partition = record.position.partition;
+        let Some(Hold::Folding(folding)) = holds.get_mut(&partition) else { continue };
+        let cursor = cursors.entry(partition).or_insert_with(|| Cursor::new(folding));
+        if cursor.stopped {
+            continue;
+        }
+        match cursor.take(folding, &record, identity, admitted.batch.records.len()) {
+            Take::Fold => admitted.batch.records.push(record),
+            Take::Leave => {}
+            Take::ReadAgain => admitted.rereads.push(partition),
+            Take::Halt(why) => admitted.halts.push((partition, why)),
+        }
+    }
+    for (partition, cursor) in cursors {
+        let (Some(Hold::Folding(folding)), Some(last)) = (holds.get(&partition), cursor.last) else {
+            continue;
+        };
+        admitted.batch.steps.push(Step {
+            partition,
+            epoch: folding.epoch,
+            old_offset: folding.next_offset,
+            new_offset: cursor.expected,
+            last_leaf: last.leaf(&admitted.batch.records),
+        });
+    }
+    admitted
+}
+
+/// What becomes of one record.
+enum Take {
+    Fold,
+    Leave,
+    ReadAgain,
+    Halt(String),
+}
+
+/// The last record taken: its hash is made once, not for every record.
+#[derive(Clone, Copy)]
+enum Last {
+    InBatch(usize),
+    Genesis([u8; 32]),
+}
+
+impl Last {
+    fn leaf(self, records: &[Record]) -> [u8; 32] {
+        match self {
+            Last::InBatch(index) => leaf_hash(&records[index]),
+            Last::Genesis(leaf) => leaf,
+        }
+    }
+}
+
+/// How far one partition got within a fetch.
+struct Cursor {
+    expected: i64,
+    last: Option<Last>,
+    stopped: bool,
+}
+
+impl Cursor {
+    fn new(folding: &Folding) -> Cursor {
+        Cursor { expected: folding.next_offset, last: None, stopped: false }
+    }
+
+    fn take(&mut self, folding: &mut Folding, record: &Record, identity: LogIdentity, index: usize) -> Take {
+        let offset = record.position.offset;
+        if let Some(leaf) = folding.unproven {
+            return self.prove(folding, record, leaf);
+        }
+        if offset < self.expected {
+            return Take::Leave;
+        }
+        if offset > self.expected {
+            return self.miss(folding, self.expected);
+        }
+        let genesis = genesis_of(record.key.as_deref(), &record.value);
+        if offset == 0 && genesis != Some(identity) {
+            return self.halt("it does not begin with the genesis record of our log".to_owned());
+        }
+        folding.gap_at = None;
+        self.expected += 1;
+        if genesis == Some(identity) {
+            self.last = Some(Last::Genesis(leaf_hash(record)));
+            return Take::Leave;
+        }
+        self.last = Some(Last::InBatch(index));
+        Take::Fold
+    }
+
+    /// Compares the record that the checkpoint stands on with the hash kept there.
+    fn prove(&mut self, folding: &mut Folding, record: &Record, leaf: [u8; 32]) -> Take {
+        let stood_on = folding.next_offset - 1;
+        if record.position.offset < stood_on {
+            return Take::Leave;
+        }
+        if record.position.offset > stood_on {
+            return self.miss(folding, stood_on);
+        }
+        if leaf_hash(record) != leaf {
+            return self.halt(format!("the record at offset {stood_on} is not the one that was folded"));
+        }
+        folding.unproven = None;
+        folding.gap_at = None;
+        Take::Leave
+    }
+
+    /// Once is a late record of an earlier place; twice is a hole.
+    fn miss(&mut self, folding: &mut Folding, offset: i64) -> Take {
+        self.stopped = true;
+        if folding.gap_at == Some(offset) {
+            return Take::Halt(format!("there is no record at offset {offset}"));
+        }
+        folding.gap_at = Some(offset);
+        Take::ReadAgain
+    }
+
+    fn halt(&mut self, why: String) -> Take {
+        self.stopped = true;
+        Take::Halt(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::time::Time;
+
+    use super::*;
+
+    const IDENTITY: LogIdentity = LogIdentity { log_id: Uuid::from_u128(1), partitions: 1 };
+
+    fn record(offset: i64) -> Record {
+        Record {
+            position: Position { partition: 0, offset },
+            key: Some(b"acme".to_vec()),
+            value: offset.to_string().into_bytes(),
+            appended_at: Time::from_millis(offset),
+        }
+    }
+
+    fn genesis(log: u128) -> Record {
+        let log_id = Uuid::from_u128(log);
+        let value = format!(
+            r#"{{"type":"ledger.genesis.v1","log_id":"{log_id}","partitions":1,"created_at":"2026-02-03T10:00:00Z"}}"#
+        );
+        Record { key: None, value: value.into_bytes(), ..record(0) }
+    }
+
+    fn claimed(next_offset: i64, last_leaf: Option<[u8; 32]>) -> BTreeMap<i32, Hold> {
+        let claim = Claim { partition: 0, epoch: Uuid::from_u128(9), next_offset, last_leaf };
+        BTreeMap::from([(0, Hold::Folding(Folding::new(claim)))])
+    }
+
+    fn offsets(admitted: &Admitted) -> Vec<i64> {
+        admitted.batch.records.iter().map(|record| record.position.offset).collect()
+    }
+
+    #[test]
+    fn a_claim_goes_on_only_after_the_record_it_stands_on() {
+        let mut holds = claimed(5, Some(leaf_hash(&record(4))));
+        let admitted = admit(&mut holds, (3..8).map(record).collect(), IDENTITY);
+        assert_eq!(offsets(&admitted), [5, 6, 7]);
+        let step = admitted.batch.steps[0];
+        assert_eq!((step.old_offset, step.new_offset), (5, 8));
+        assert_eq!(step.last_leaf, leaf_hash(&record(7)));
+    }
+
+    #[test]
+    fn an_overwritten_tail_halts_the_partition() {
+        let mut holds = claimed(5, Some(leaf_hash(&Record { value: b"other".to_vec(), ..record(4) })));
+        let admitted = admit(&mut holds, (4..8).map(record).collect(), IDENTITY);
+        assert_eq!(offsets(&admitted), [0; 0]);
+        assert_eq!(admitted.batch.steps, []);
+        assert!(admitted.halts[0].1.contains("offset 4"), "{:?}", admitted.halts);
+    }
+
+    #[test]
+    fn the_genesis_record_moves_the_checkpoint_and_is_not_folded() {
+        let mut holds = claimed(0, None);
+        let admitted = admit(&mut holds, vec![genesis(1), record(1)], IDENTITY);
+        assert_eq!(offsets(&admitted), [1]);
+        assert_eq!(admitted.batch.steps[0].new_offset, 2);
+        let admitted = admit(&mut claimed(0, None), vec![genesis(1)], IDENTITY);
+        assert_eq!(offsets(&admitted), [0; 0]);
+        assert_eq!(admitted.batch.steps[0].last_leaf, leaf_hash(&genesis(1)));
+    }
+
+    #[test]
+    fn another_logs_beginning_halts_the_partition() {
+        for first in [genesis(2), record(0)] {
+            let admitted = admit(&mut claimed(0, None), vec![first, record(1)], IDENTITY);
+            assert_eq!((offsets(&admitted), admitted.halts.len()), (vec![], 1));
+        }
+    }
+
+    #[test]
+    fn records_seen_before_are_left() {
+        let admitted = admit(&mut claimed(5, None), (3..7).map(record).collect(), IDENTITY);
+        assert_eq!(offsets(&admitted), [5, 6]);
+    }
+
+    #[test]
+    fn a_missing_record_is_read_again_once_and_then_halts() {
+        let mut holds = claimed(5, None);
+        let fetched = || vec![record(5), record(7), record(8)];
+        let admitted = admit(&mut holds, fetched(), IDENTITY);
+        assert_eq!((offsets(&admitted), &admitted.rereads), (vec![5], &vec![0]));
+        if let Some(Hold::Folding(folding)) = holds.get_mut(&0) {
+            folding.set_next_offset(6);
+        }
+        let admitted = admit(&mut holds, fetched(), IDENTITY);
+        assert_eq!((offsets(&admitted), admitted.rereads.len()), (vec![], 0));
+        assert!(admitted.halts[0].1.contains("offset 6"), "{:?}", admitted.halts);
+    }
+
+    #[test]
+    fn partitions_that_are_not_claimed_are_left() {
+        let mut holds = BTreeMap::from([(0, Hold::Halted)]);
+        assert_eq!(offsets(&admit(&mut holds, vec![record(0)], IDENTITY)), [0; 0]);
+        let other = Record { position: Position { partition: 1, offset: 0 }, ..record(0) };
+        assert_eq!(offsets(&admit(&mut claimed(0, None), vec![other], IDENTITY)), [0; 0]);
+    }
+}

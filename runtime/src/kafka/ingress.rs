@@ -1,0 +1,68 @@
+//! Ingress: reading a topic that others write, each record handled at least once.
+
+use std::time::Duration;
+
+use super::poller::{FetchLimits, Fetched, OnAssign, Poller};
+use super::{Error, KafkaOptions, Position, Record};
+
+/// Bytes of one batch at most.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a batch waits for its first record; also how late a shutdown is noticed.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
+
+/// One member of a consumer group on one topic.
+///
+/// Handle a batch wholly, then `commit` it, then take the next: what was not committed comes again after a
+/// crash or a rebalance, so handling must bear repetition.
+pub struct IngressConsumer {
+    poller: Poller,
+}
+
+impl IngressConsumer {
+    /// Joins the group; a new group begins with the oldest record.
+    pub async fn new(options: &KafkaOptions, group: &str, topic: &str) -> Result<IngressConsumer, Error> {
+        let mut config = options.reader();
+        config
+            .set("group.id", format!("{}{group}", options.topic_prefix))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("auto.offset.reset", "earliest")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "2000");
+        let poller = Poller::new(&config, topic, OnAssign::Committed)?;
+        poller.subscribe().await?;
+        Ok(IngressConsumer { poller })
+    }
+
+    /// Returns what is there, in order within each partition; empty after a short wait without records.
+    ///
+    /// Must be called at least every five minutes, or the group gives the partitions to others.
+    pub async fn next_batch(&self, records_max: usize) -> Result<Vec<Record>, Error> {
+        let limits = FetchLimits { records: records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
+        let Fetched { records, changes, error } = self.poller.fetch(limits).await?;
+        if !changes.is_empty() {
+            tracing::info!(?changes, "the group decided");
+        }
+        if let Some(error) = error {
+            tracing::warn!(%error, "ingress");
+        }
+        Ok(records)
+    }
+
+    /// Tells the group that each partition was handled up to and with this record.
+    ///
+    /// A failure only means that some records come again.
+    pub async fn commit(&self, handled: &[Position]) -> Result<(), Error> {
+        let after = |position: &Position| Position { offset: position.offset + 1, ..*position };
+        self.poller.commit(handled.iter().map(after).collect()).await
+    }
+
+    /// Reads again from these records on.
+    pub async fn rewind(&self, places: &[Position]) -> Result<(), Error> {
+        self.poller.seek(places.to_vec()).await
+    }
+
+    /// Leaves the group.
+    pub async fn close(self) {
+        self.poller.close().await;
+    }
+}

@@ -1,0 +1,266 @@
+//! The thread that owns a consumer: librdkafka blocks, the rest of the program does not.
+//!
+//! Rebalances are taken only while someone fetches, so never in the middle of a batch.
+
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ledger_core::time::Time;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::oneshot;
+
+use super::{Error, Position, Record};
+
+/// How long seeking may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A partition assigned a moment ago can't be sought in yet.
+const SEEK_RETRY: Duration = Duration::from_millis(20);
+/// How long leaving the group may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where to begin when the group gives a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnAssign {
+    /// At the end, until its owner has looked up the right place and seeks there.
+    AwaitSeek,
+    /// Where the group's committed offset says.
+    Committed,
+}
+
+/// What the group decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// These partitions are this consumer's now.
+    Assigned(Vec<i32>),
+    /// These are not any more.
+    Lost(Vec<i32>),
+}
+
+/// What one fetch brought.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    pub records: Vec<Record>,
+    pub changes: Vec<Change>,
+    pub error: Option<KafkaError>,
+}
+
+/// How much one fetch brings at most, and how long it waits for the first record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchLimits {
+    pub records: usize,
+    pub bytes: usize,
+    pub wait: Duration,
+}
+
+type RawConsumer = BaseConsumer<Rebalances>;
+type Command = Box<dyn FnOnce(&RawConsumer) + Send>;
+
+/// A consumer on a thread of its own; dropping it leaves the group.
+pub(crate) struct Poller {
+    commands: mpsc::Sender<Command>,
+    thread: JoinHandle<()>,
+    topic: String,
+}
+
+impl Poller {
+    pub fn new(config: &ClientConfig, topic: &str, on_assign: OnAssign) -> Result<Poller, Error> {
+        let context = Rebalances { on_assign, changes: Mutex::default() };
+        let consumer: RawConsumer = config.create_with_context(context)?;
+        let (commands, inbox) = mpsc::channel::<Command>();
+        let thread = std::thread::Builder::new()
+            .name("kafka-poller".to_owned())
+            .spawn(move || {
+                for command in inbox {
+                    command(&consumer);
+                }
+            })
+            .map_err(|error| Error::Internal(format!("poller thread: {error}")))?;
+        Ok(Poller { commands, thread, topic: topic.to_owned() })
+    }
+
+    /// Runs `work` on the consumer's thread.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&RawConsumer, &str) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let topic = self.topic.clone();
+        let command: Command = Box::new(move |consumer| {
+            // Nobody waits any more: the work is done all the same.
+            let _ = answer.send(work(consumer, &topic));
+        });
+        let gone = || Error::Internal("the poller thread is gone".to_owned());
+        self.commands.send(command).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+
+    /// Joins the group.
+    pub async fn subscribe(&self) -> Result<(), Error> {
+        Ok(self.call(|consumer, topic| consumer.subscribe(&[topic])).await??)
+    }
+
+    /// Takes partitions by hand, without the group.
+    pub async fn assign(&self, starts: Vec<(i32, Offset)>) -> Result<(), Error> {
+        let assign = move |consumer: &RawConsumer, topic: &str| {
+            let mut list = TopicPartitionList::with_capacity(starts.len());
+            for (partition, offset) in starts {
+                list.add_partition_offset(topic, partition, offset)?;
+            }
+            consumer.assign(&list)
+        };
+        Ok(self.call(assign).await??)
+    }
+
+    /// Fetches what is there, waiting only for the first record.
+    pub async fn fetch(&self, limits: FetchLimits) -> Result<Fetched, Error> {
+        self.call(move |consumer, _| fetch(consumer, limits)).await
+    }
+
+    /// Goes on at these positions.
+    pub async fn seek(&self, places: Vec<Position>) -> Result<(), Error> {
+        self.call(move |consumer, topic| seek(consumer, topic, &places)).await?
+    }
+
+    /// Tells the group how far this consumer is; failures are of no consequence.
+    pub async fn commit(&self, places: Vec<Position>) -> Result<(), Error> {
+        let commit = move |consumer: &RawConsumer, topic: &str| {
+            consumer.commit(&list_of(topic, &places)?, CommitMode::Async)
+        };
+        Ok(self.call(commit).await??)
+    }
+
+    /// Asks the brokers for the ends of partitions.
+    pub async fn ends(&self, partitions: Vec<i32>, timeout: Duration) -> Result<Vec<Position>, Error> {
+        self.call(move |consumer, topic| super::journal::ends(consumer, topic, &partitions, timeout)).await?
+    }
+
+    /// Leaves the group and waits for it.
+    pub async fn close(self) {
+        drop(self.commands);
+        let thread = self.thread;
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(CLOSE_TIMEOUT, joined).await.is_err() {
+            tracing::warn!(topic = self.topic, "the consumer did not close in time");
+        }
+    }
+}
+
+fn fetch(consumer: &RawConsumer, limits: FetchLimits) -> Fetched {
+    let mut fetched = Fetched::default();
+    let mut bytes = 0;
+    let mut wait = limits.wait;
+    while fetched.records.len() < limits.records && bytes < limits.bytes {
+        match consumer.poll(wait) {
+            None => break,
+            Some(Err(error)) => {
+                fetched.error = Some(error);
+                break;
+            }
+            Some(Ok(message)) => {
+                bytes += message.payload_len() + message.key_len();
+                fetched.records.push(record_of(&message));
+            }
+        }
+        wait = Duration::ZERO;
+    }
+    fetched.changes = consumer.context().take_changes();
+    fetched
+}
+
+fn record_of(message: &BorrowedMessage<'_>) -> Record {
+    Record {
+        position: Position { partition: message.partition(), offset: message.offset() },
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().unwrap_or_default().to_vec(),
+        appended_at: Time::from_millis(message.timestamp().to_millis().unwrap_or_default()),
+    }
+}
+
+fn seek(consumer: &RawConsumer, topic: &str, places: &[Position]) -> Result<(), Error> {
+    let deadline = Instant::now() + SEEK_TIMEOUT;
+    let mut waiting = places.to_vec();
+    while !waiting.is_empty() {
+        let sought = consumer.seek_partitions(list_of(topic, &waiting)?, SEEK_TIMEOUT)?;
+        let refused = |position: &Position| {
+            let element = sought.find_partition(topic, position.partition);
+            element.is_some_and(|element| element.error().is_err())
+        };
+        waiting.retain(refused);
+        if waiting.is_empty() {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(KafkaError::Seek(format!("{topic} {}", waiting[0])).into());
+        }
+        std::thread::sleep(SEEK_RETRY);
+    }
+    Ok(())
+}
+
+fn list_of(topic: &str, places: &[Position]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for place in places {
+        list.add_partition_offset(topic, place.partition, Offset::Offset(place.offset))?;
+    }
+    Ok(list)
+}
+
+/// Follows the group's decisions and keeps them for the next fetch to hand over.
+pub(crate) struct Rebalances {
+    on_assign: OnAssign,
+    changes: Mutex<Vec<Change>>,
+}
+
+impl Rebalances {
+    fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+
+    fn assign(&self, consumer: &RawConsumer, given: &mut TopicPartitionList) -> KafkaResult<()> {
+        if self.on_assign == OnAssign::AwaitSeek {
+            given.set_all_offsets(Offset::End)?;
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(given),
+            _ => consumer.assign(given),
+        }
+    }
+
+    fn revoke(consumer: &RawConsumer, taken: &TopicPartitionList) -> KafkaResult<()> {
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(taken),
+            _ => consumer.unassign(),
+        }
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "consumer");
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &RawConsumer, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = list.elements().iter().map(|element| element.partition()).collect();
+        let (done, change) = match RDKafkaErrorCode::from(code) {
+            RDKafkaErrorCode::AssignPartitions => (self.assign(consumer, list), Change::Assigned(partitions)),
+            _ => (Rebalances::revoke(consumer, list), Change::Lost(partitions)),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, ?change, "the group's decision could not be followed");
+        }
+        self.keep(change);
+    }
+}

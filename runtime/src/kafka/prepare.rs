@@ -1,0 +1,435 @@
+//! Making the topics, and refusing a log that is not the one we know.
+//!
+//! Every journal partition begins with a genesis record; who finds another one, none, or a hole stops here.
+
+use std::time::Duration;
+
+use ledger_core::time::Time;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgPool};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::journal::content_type;
+use super::{Error, KafkaOptions, LogIdentity, Topics};
+use crate::{clock, pg};
+
+/// Type of a partition's first record.
+const GENESIS_TYPE: &str = "ledger.genesis.v1";
+/// Only one process at a time makes topics; "ledger" in ASCII.
+const PREPARE_LOCK: i64 = 0x6c65_6467_6572;
+/// One question to Kafka.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// From creation until every partition has a leader.
+const TOPIC_READY_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(100);
+/// Copies where there are brokers for them.
+const REPLICATION: i32 = 3;
+/// Any batch that librdkafka sends fits.
+const MESSAGE_BYTES_MAX: &str = "1048588";
+const WEEK_MS: &str = "604800000";
+const MONTH_MS: &str = "2592000000";
+const FOREVER: &str = "-1";
+
+/// First record of every journal partition; it has no key and is no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Genesis {
+    #[serde(rename = "type")]
+    kind: GenesisType,
+    log_id: Uuid,
+    partitions: i32,
+    created_at: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum GenesisType {
+    #[serde(rename = "ledger.genesis.v1")]
+    V1,
+}
+
+/// Returns which log a genesis record begins; none where the record is no genesis.
+pub(crate) fn genesis_of(key: Option<&[u8]>, value: &[u8]) -> Option<LogIdentity> {
+    if key.is_some() {
+        return None;
+    }
+    let genesis: Genesis = serde_json::from_slice(value).ok()?;
+    Some(LogIdentity { log_id: genesis.log_id, partitions: genesis.partitions })
+}
+
+/// Makes the topics and the genesis records where they are missing, and refuses a log that does not fit.
+///
+/// Run on every start, before anyone produces; a crash half-way is made good by the next run.
+/// The control schema must exist.
+pub async fn prepare(options: &KafkaOptions, pool: &PgPool) -> Result<LogIdentity, Error> {
+    if options.brokers.is_empty() {
+        return Err(Error::Refused("no Kafka brokers are set: set KAFKA_BROKERS".to_owned()));
+    }
+    let options = options.clone();
+    pg::write(pool, move |connection| Box::pin(async move { prepare_locked(&options, connection).await }))
+        .await
+}
+
+async fn prepare_locked(options: &KafkaOptions, connection: &mut PgConnection) -> Result<LogIdentity, Error> {
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(PREPARE_LOCK).execute(&mut *connection).await?;
+    let known = known_identity(connection).await?;
+    let topics = options.topics();
+    let mut found = find(options, &topics.events).await?;
+    if known.is_none() && found.is_empty() {
+        create_topics(options, &[journal_topic(&topics)], options.partitions).await?;
+        found = find(options, &topics.events).await?;
+    }
+    let plan = decide(known, &found).map_err(|why| Error::Refused(format!("{}: {why}", topics.events)))?;
+    write_genesis(options, &topics.events, &plan).await?;
+    create_topics(options, &other_topics(&topics), plan.identity.partitions).await?;
+    if known.is_none() {
+        keep_identity(connection, plan.identity).await?;
+    }
+    Ok(plan.identity)
+}
+
+async fn known_identity(connection: &mut PgConnection) -> Result<Option<LogIdentity>, Error> {
+    let row: Option<(Uuid, i32)> = sqlx::query_as("select log_id, partitions from control.log_identity")
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|(log_id, partitions)| LogIdentity { log_id, partitions }))
+}
+
+async fn keep_identity(connection: &mut PgConnection, identity: LogIdentity) -> Result<(), Error> {
+    let keep =
+        "insert into control.log_identity (single, log_id, partitions, created_at) values (true, $1, $2, $3)";
+    sqlx::query(keep)
+        .bind(identity.log_id)
+        .bind(identity.partitions)
+        .bind(clock::now().to_chrono())
+        .execute(connection)
+        .await?;
+    tracing::info!(log_id = %identity.log_id, partitions = identity.partitions, "this database belongs to the log");
+    Ok(())
+}
+
+/// One journal partition as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    start: i64,
+    end: i64,
+    /// Of the record at offset 0, if that is one.
+    genesis: Option<LogIdentity>,
+}
+
+/// What the journal must be, and which partitions still lack their first record.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    identity: LogIdentity,
+    without_genesis: Vec<i32>,
+}
+
+/// Decides whether the journal is ours; a sentence says why not.
+fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
+    if let (Some(known), true) = (known, found.is_empty()) {
+        return Err(format!("the topic is gone, but this database belongs to log {}", known.log_id));
+    }
+    for (partition, it) in found.iter().enumerate() {
+        if it.start != 0 {
+            return Err(format!("partition {partition} begins at offset {}, its head was deleted", it.start));
+        }
+        if it.end > 0 && it.genesis.is_none() {
+            return Err(format!(
+                "partition {partition} does not begin with a genesis record, this is no journal"
+            ));
+        }
+    }
+    let count = found.len() as i32;
+    let first = found.iter().find_map(|it| it.genesis);
+    let identity =
+        known.or(first).unwrap_or_else(|| LogIdentity { log_id: Uuid::new_v4(), partitions: count });
+    if identity.partitions != count {
+        return Err(format!("it has {count} partitions but was made with {}", identity.partitions));
+    }
+    let mut without_genesis = Vec::new();
+    for (partition, it) in found.iter().enumerate() {
+        match it.genesis {
+            Some(genesis) if genesis == identity => {}
+            Some(genesis) => {
+                let (theirs, ours) = (genesis.log_id, identity.log_id);
+                return Err(format!("partition {partition} is of log {theirs}, this is log {ours}"));
+            }
+            None if known.is_some() => {
+                return Err(format!(
+                    "partition {partition} is empty, but this database belongs to log {}: the topic was recreated",
+                    identity.log_id
+                ));
+            }
+            None => without_genesis.push(partition as i32),
+        }
+    }
+    Ok(Plan { identity, without_genesis })
+}
+
+async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Result<(), Error> {
+    if plan.without_genesis.is_empty() {
+        return Ok(());
+    }
+    let genesis = Genesis {
+        kind: GenesisType::V1,
+        log_id: plan.identity.log_id,
+        partitions: plan.identity.partitions,
+        created_at: clock::now(),
+    };
+    let bytes = serde_json::to_vec(&genesis).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut config = options.client();
+    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
+    let producer: FutureProducer = config.create()?;
+    let sends = plan.without_genesis.iter().map(|partition| {
+        let record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(topic).partition(*partition).payload(bytes.as_slice()).headers(content_type());
+        producer.send(record, QUESTION_TIMEOUT)
+    });
+    for (partition, sent) in plan.without_genesis.iter().zip(futures::future::join_all(sends).await) {
+        let delivery = sent.map_err(|(error, _)| error)?;
+        if delivery.offset != 0 {
+            return Err(Error::Refused(format!(
+                "{topic}: somebody wrote into partition {partition} before its genesis record"
+            )));
+        }
+    }
+    tracing::info!(topic, log_id = %genesis.log_id, partitions = genesis.partitions, kind = GENESIS_TYPE, "journal begun");
+    Ok(())
+}
+
+/// A topic's own settings, beyond those all share.
+struct TopicPlan<'a> {
+    name: &'a str,
+    retention_ms: &'static str,
+}
+
+fn journal_topic(topics: &Topics) -> TopicPlan<'_> {
+    TopicPlan { name: &topics.events, retention_ms: FOREVER }
+}
+
+fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 4] {
+    [
+        TopicPlan { name: &topics.usage, retention_ms: WEEK_MS },
+        TopicPlan { name: &topics.alerts, retention_ms: MONTH_MS },
+        TopicPlan { name: &topics.checkpoints, retention_ms: FOREVER },
+        TopicPlan { name: &topics.dead_letters, retention_ms: FOREVER },
+    ]
+}
+
+async fn create_topics(
+    options: &KafkaOptions,
+    plans: &[TopicPlan<'_>],
+    partitions: i32,
+) -> Result<(), Error> {
+    let missing = missing_topics(options, plans).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let replication = match options.replication {
+        Some(replication) => replication,
+        None => REPLICATION.min(broker_count(options).await?),
+    };
+    let min_insync = if replication >= REPLICATION { "2" } else { "1" };
+    let admin: AdminClient<DefaultClientContext> = options.client().create()?;
+    let new: Vec<NewTopic<'_>> = missing
+        .iter()
+        .map(|plan| {
+            NewTopic::new(plan.name, partitions, TopicReplication::Fixed(replication))
+                .set("message.timestamp.type", "LogAppendTime")
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", plan.retention_ms)
+                .set("retention.bytes", FOREVER)
+                .set("min.insync.replicas", min_insync)
+                .set("unclean.leader.election.enable", "false")
+                .set("max.message.bytes", MESSAGE_BYTES_MAX)
+        })
+        .collect();
+    let timeouts =
+        AdminOptions::new().request_timeout(Some(QUESTION_TIMEOUT)).operation_timeout(Some(QUESTION_TIMEOUT));
+    for made in admin.create_topics(&new, &timeouts).await? {
+        match made {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => {
+                return Err(Error::Internal(format!("topic {name} could not be made: {code}")));
+            }
+        }
+    }
+    for plan in &missing {
+        await_leaders(options, plan.name, partitions).await?;
+        tracing::info!(topic = plan.name, partitions, replication, "topic made");
+    }
+    Ok(())
+}
+
+async fn missing_topics<'a, 'b>(
+    options: &KafkaOptions,
+    plans: &'b [TopicPlan<'a>],
+) -> Result<Vec<&'b TopicPlan<'a>>, Error> {
+    let mut missing = Vec::new();
+    for plan in plans {
+        if partition_count(options, plan.name).await? == 0 {
+            missing.push(plan);
+        }
+    }
+    Ok(missing)
+}
+
+async fn await_leaders(options: &KafkaOptions, topic: &str, partitions: i32) -> Result<(), Error> {
+    let deadline = Instant::now() + TOPIC_READY_TIMEOUT;
+    while partition_count(options, topic).await? != partitions as usize {
+        if Instant::now() > deadline {
+            return Err(Error::Internal(format!("topic {topic} has no leaders yet")));
+        }
+        sleep(RETRY).await;
+    }
+    Ok(())
+}
+
+async fn broker_count(options: &KafkaOptions) -> Result<i32, Error> {
+    ask(options, |client| Ok(client.fetch_metadata(None, QUESTION_TIMEOUT)?.brokers().len() as i32)).await
+}
+
+/// Returns how many partitions a topic has; none where it does not exist or a leader is missing.
+async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<usize, Error> {
+    let topic = topic.to_owned();
+    ask(options, move |client| {
+        let metadata = client.fetch_metadata(Some(&topic), QUESTION_TIMEOUT)?;
+        let Some(found) = metadata.topics().first() else {
+            return Ok(0);
+        };
+        let led = found.partitions().iter().all(|partition| partition.error().is_none());
+        Ok(if found.error().is_none() && led { found.partitions().len() } else { 0 })
+    })
+    .await
+}
+
+/// Looks at every journal partition; empty where there is no journal.
+async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> {
+    let count = partition_count(options, topic).await?;
+    let topic = topic.to_owned();
+    ask(options, move |client| {
+        let mut found = Vec::with_capacity(count);
+        for partition in 0..count as i32 {
+            let (start, end) = client.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT)?;
+            found.push(Found { start, end, genesis: None });
+        }
+        read_first_records(client, &topic, &mut found)?;
+        Ok(found)
+    })
+    .await
+}
+
+fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -> Result<(), Error> {
+    let mut wanted = TopicPartitionList::new();
+    for (partition, it) in found.iter().enumerate() {
+        if it.start == 0 && it.end > 0 {
+            wanted.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+        }
+    }
+    let mut missing = wanted.count();
+    client.assign(&wanted)?;
+    let deadline = std::time::Instant::now() + QUESTION_TIMEOUT;
+    while missing > 0 {
+        if std::time::Instant::now() > deadline {
+            return Err(Error::Kafka(KafkaError::NoMessageReceived));
+        }
+        let Some(message) = client.poll(RETRY) else { continue };
+        let message = message?;
+        if message.offset() == 0 {
+            let genesis = genesis_of(message.key(), message.payload().unwrap_or_default());
+            found[message.partition() as usize].genesis = genesis;
+            missing -= 1;
+        }
+    }
+    Ok(())
+}
+
+/// Asks Kafka something on a thread that may block.
+async fn ask<T: Send + 'static>(
+    options: &KafkaOptions,
+    question: impl FnOnce(&BaseConsumer) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let config = options.reader();
+    let asked = tokio::task::spawn_blocking(move || question(&config.create()?)).await;
+    asked.map_err(|error| Error::Internal(error.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: LogIdentity = LogIdentity { log_id: Uuid::from_u128(1), partitions: 2 };
+    const OTHER: LogIdentity = LogIdentity { log_id: Uuid::from_u128(2), partitions: 2 };
+
+    fn begun(identity: LogIdentity) -> Found {
+        Found { start: 0, end: 7, genesis: Some(identity) }
+    }
+
+    fn empty() -> Found {
+        Found { start: 0, end: 0, genesis: None }
+    }
+
+    fn refused(known: Option<LogIdentity>, found: &[Found], word: &str) {
+        let why = decide(known, found).expect_err(word);
+        assert!(why.contains(word), "{why}");
+    }
+
+    #[test]
+    fn a_known_log_is_taken_as_it_stands() {
+        let plan = Plan { identity: OURS, without_genesis: vec![] };
+        assert_eq!(decide(Some(OURS), &[begun(OURS), begun(OURS)]), Ok(plan));
+    }
+
+    #[test]
+    fn a_journal_begun_half_way_is_finished_under_its_own_id() {
+        let plan = Plan { identity: OURS, without_genesis: vec![0] };
+        assert_eq!(decide(None, &[empty(), begun(OURS)]), Ok(plan));
+    }
+
+    #[test]
+    fn a_fresh_database_adopts_a_whole_journal() {
+        let plan = Plan { identity: OURS, without_genesis: vec![] };
+        assert_eq!(decide(None, &[begun(OURS), begun(OURS)]), Ok(plan));
+    }
+
+    #[test]
+    fn a_new_journal_gets_a_random_id() {
+        let id = || decide(None, &[empty(), empty()]).expect("new").identity.log_id;
+        assert_ne!(id(), id());
+    }
+
+    #[test]
+    fn a_log_that_is_not_the_known_one_is_refused() {
+        refused(Some(OURS), &[], "gone");
+        refused(Some(OURS), &[empty(), empty()], "recreated");
+        refused(Some(OURS), &[begun(OURS), empty()], "recreated");
+        refused(Some(OURS), &[begun(OTHER), begun(OTHER)], "is of log");
+        refused(None, &[begun(OURS), begun(OTHER)], "is of log");
+        refused(None, &[begun(OURS), Found { genesis: None, ..begun(OURS) }], "no journal");
+    }
+
+    #[test]
+    fn a_raised_partition_count_is_refused() {
+        refused(Some(OURS), &[begun(OURS), begun(OURS), empty()], "3 partitions");
+        refused(None, &[begun(OURS), begun(OURS), empty()], "3 partitions");
+    }
+
+    #[test]
+    fn a_deleted_head_is_refused() {
+        refused(Some(OURS), &[begun(OURS), Found { start: 5, genesis: None, ..begun(OURS) }], "head");
+    }
+
+    #[test]
+    fn only_a_record_without_a_key_is_a_genesis() {
+        let text = r#"{"type":"ledger.genesis.v1","log_id":"00000000-0000-0000-0000-000000000001","partitions":2,"created_at":"2026-02-03T10:00:00Z"}"#;
+        assert_eq!(genesis_of(None, text.as_bytes()), Some(OURS));
+        assert_eq!(genesis_of(Some(b"acme"), text.as_bytes()), None);
+        assert_eq!(genesis_of(None, b"{}"), None);
+    }
+}
