@@ -117,6 +117,23 @@ pub(super) async fn advance(
     Ok(usize::try_from(moved).unwrap_or_default())
 }
 
+/// Locks the rows of claims that still hold and returns how many they are.
+pub(super) async fn hold(tx: &mut PgConnection, claims: &[Claim]) -> Result<usize, sqlx::Error> {
+    let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();
+    let epochs: Vec<Uuid> = claims.iter().map(|claim| claim.epoch).collect();
+    let held: Vec<i32> = sqlx::query_scalar(
+        "select partition from checkpoint
+         where (partition, epoch) in (select * from unnest($1::int[], $2::uuid[]))
+         order by partition
+         for update",
+    )
+    .bind(&partitions)
+    .bind(&epochs)
+    .fetch_all(tx)
+    .await?;
+    Ok(held.len())
+}
+
 /// Reads what stands there now.
 pub(super) async fn standing(
     pool: &PgPool,

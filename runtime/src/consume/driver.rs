@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::checkpoint::Claim;
 use super::decide::{Attempt, Next, judge};
 use super::owned::{Admitted, Folding, Hold, admit};
 use super::transaction::{self, Batch, Ended};
@@ -69,7 +70,8 @@ pub async fn run_until<W: Worker>(
     poller.assign(partitions.iter().map(|partition| (*partition, Offset::End)).collect()).await?;
     let mut driver = Driver::new(worker, source, options, status, poller, shutdown);
     driver.take(&partitions);
-    let ended = driver.until(|driver| driver.has_halted() || driver.has_reached(ends)).await;
+    driver.ends = Some(ends.iter().map(|end| (end.partition, end.offset)).collect());
+    let ended = driver.until(|driver| driver.has_halted() || driver.has_reached_ends()).await;
     let halted = driver.has_halted();
     driver.poller.close().await;
     ended?;
@@ -107,6 +109,8 @@ struct Driver<W> {
     poller: Poller,
     shutdown: CancellationToken,
     holds: BTreeMap<i32, Hold>,
+    /// Where to stop, in a rebuild; nothing at or after it is folded.
+    ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
     reported_at: Instant,
 }
@@ -129,6 +133,7 @@ impl<W: Worker> Driver<W> {
             poller,
             shutdown,
             holds: BTreeMap::new(),
+            ends: None,
             failures: 0,
             reported_at: Instant::now(),
         }
@@ -154,7 +159,11 @@ impl<W: Worker> Driver<W> {
         self.claim_due().await?;
         let limits =
             FetchLimits { records: self.options.batch_records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
-        let Fetched { records, changes, error } = self.poller.fetch(limits).await?;
+        let Fetched { mut records, changes, error } = self.poller.fetch(limits).await?;
+        if let Some(ends) = &self.ends {
+            let is_before = |at: Position| ends.get(&at.partition).is_some_and(|end| at.offset < *end);
+            records.retain(|record| is_before(record.position));
+        }
         for change in changes {
             self.follow(change);
         }
@@ -203,6 +212,9 @@ impl<W: Worker> Driver<W> {
             .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
             .collect();
         let short = self.lost_tails(&stands).await?;
+        if !self.tell_claimed(&claims).await? {
+            return Ok(());
+        }
         for claim in &claims {
             if let Some(end) = short.get(&claim.partition) {
                 self.halt(
@@ -216,6 +228,21 @@ impl<W: Worker> Driver<W> {
         }
         info!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
         self.seek_to_next(&due).await
+    }
+
+    /// Runs the worker's own part of a claim; answers whether it stands, else the claim is made again.
+    async fn tell_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
+        let Some(worker) = self.worker.take() else { return Err(Error::Panicked(self.name)) };
+        let told = transaction::run_claimed(&self.source.pool, &self.options, worker, claims.to_vec()).await;
+        let Some((worker, ended)) = told else { return Err(Error::Panicked(self.name)) };
+        let worker = self.worker.insert(worker);
+        if matches!(ended, Ended::Committed(_)) {
+            worker.committed();
+            return Ok(true);
+        }
+        worker.rolled_back();
+        self.back_off(&format!("a claim did not hold: {ended:?}")).await;
+        Ok(false)
     }
 
     /// Returns the ends of the partitions that end before the place where we stand.
@@ -455,10 +482,11 @@ impl<W: Worker> Driver<W> {
         self.holds.values().any(|hold| *hold == Hold::Halted)
     }
 
-    fn has_reached(&self, ends: &[Position]) -> bool {
-        ends.iter().all(|end| match self.holds.get(&end.partition) {
-            Some(Hold::Folding(folding)) => folding.next_offset() >= end.offset,
+    fn has_reached_ends(&self) -> bool {
+        let reached = |(partition, end): (&i32, &i64)| match self.holds.get(partition) {
+            Some(Hold::Folding(folding)) => folding.next_offset() >= *end,
             _ => false,
-        })
+        };
+        self.ends.as_ref().is_some_and(|ends| ends.iter().all(reached))
     }
 }

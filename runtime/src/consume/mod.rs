@@ -30,6 +30,14 @@ pub trait Worker: Send + 'static {
     /// Never gets a partition's genesis record. May be called again with the same records, cut differently.
     async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError>;
 
+    /// Called once after partitions were claimed, before their first batch, in a transaction that holds the claims.
+    ///
+    /// Here a newer binary folds what an older one had to set aside. `committed` or `rolled_back` follows, as for a batch.
+    async fn claimed(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
+        let _ = (tx, partitions);
+        Ok(Summary::default())
+    }
+
     /// The batch stands: its copies become the cache.
     fn committed(&mut self);
 

@@ -1,12 +1,13 @@
 //! One batch, one transaction, on a task of its own that nobody drops.
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
+use super::checkpoint::Claim;
 use super::decide::Step;
-use super::{ConsumeOptions, Summary, Worker, checkpoint};
+use super::{ConsumeOptions, Summary, Worker, WorkerError, checkpoint};
 use crate::failpoint;
 use crate::kafka::Record;
-use crate::pg;
+use crate::pg::{self, Schema};
 
 /// A transaction that hears nothing from us for so long is ended by the server: a lost process must not keep its rows.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
@@ -45,22 +46,45 @@ pub(super) async fn run<W: Worker>(
     task.await.ok()
 }
 
-async fn fold<W: Worker>(pool: &PgPool, options: &ConsumeOptions, worker: &mut W, batch: &Batch) -> Ended {
-    let summary = match write(pool, options, worker, batch).await {
-        Ok(Some(written)) => written,
-        Ok(None) => return Ended::Fenced,
-        Err(why) => return Ended::Failed(why),
-    };
-    let (transaction, summary) = summary;
-    failpoint::hit(&format!("{}.before_commit", worker.name()));
-    if let Err(error) = transaction.commit().await {
-        return Ended::Unanswered(error.to_string());
-    }
-    failpoint::hit(&format!("{}.after_commit", worker.name()));
-    Ended::Committed(summary)
+/// Lets the worker do what it has to do with new claims, on a task of its own as well.
+pub(super) async fn run_claimed<W: Worker>(
+    pool: &PgPool,
+    options: &ConsumeOptions,
+    mut worker: W,
+    claims: Vec<Claim>,
+) -> Option<(W, Ended)> {
+    let (pool, options) = (pool.clone(), options.clone());
+    let task = tokio::spawn(async move {
+        let ended = commit(write_claimed(&pool, &options, &mut worker, &claims).await).await;
+        (worker, ended)
+    });
+    task.await.ok()
 }
 
-type Written = (sqlx::Transaction<'static, sqlx::Postgres>, Summary);
+async fn fold<W: Worker>(pool: &PgPool, options: &ConsumeOptions, worker: &mut W, batch: &Batch) -> Ended {
+    let written = write(pool, options, worker, batch).await;
+    if matches!(written, Ok(Some(_))) {
+        failpoint::hit(&format!("{}.before_commit", worker.name()));
+    }
+    let ended = commit(written).await;
+    if matches!(ended, Ended::Committed(_)) {
+        failpoint::hit(&format!("{}.after_commit", worker.name()));
+    }
+    ended
+}
+
+async fn commit(written: Result<Option<Written>, WorkerError>) -> Ended {
+    match written {
+        Err(why) => Ended::Failed(why.to_string()),
+        Ok(None) => Ended::Fenced,
+        Ok(Some((transaction, summary))) => match transaction.commit().await {
+            Ok(()) => Ended::Committed(summary),
+            Err(error) => Ended::Unanswered(error.to_string()),
+        },
+    }
+}
+
+type Written = (Transaction<'static, Postgres>, Summary);
 
 /// Writes everything but the COMMIT; none where a claim is gone.
 async fn write<W: Worker>(
@@ -68,26 +92,45 @@ async fn write<W: Worker>(
     options: &ConsumeOptions,
     worker: &mut W,
     batch: &Batch,
-) -> Result<Option<Written>, String> {
-    let postgres = |error: sqlx::Error| format!("postgres: {error}");
-    let mut tx = pg::begin_write(pool, options.schema).await.map_err(postgres)?;
+) -> Result<Option<Written>, WorkerError> {
+    let mut tx = begin(pool, options.schema).await?;
+    let moved = checkpoint::advance(&mut tx, options.schema, &options.notify_channel, &batch.steps).await?;
+    if moved < batch.steps.len() {
+        return fenced(tx).await;
+    }
+    let summary = match batch.records.as_slice() {
+        [] => Summary::default(),
+        records => worker.apply(&mut tx, records).await?,
+    };
+    Ok(Some((tx, summary)))
+}
+
+async fn write_claimed<W: Worker>(
+    pool: &PgPool,
+    options: &ConsumeOptions,
+    worker: &mut W,
+    claims: &[Claim],
+) -> Result<Option<Written>, WorkerError> {
+    let mut tx = begin(pool, options.schema).await?;
+    if checkpoint::hold(&mut tx, claims).await? < claims.len() {
+        return fenced(tx).await;
+    }
+    let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();
+    let summary = worker.claimed(&mut tx, &partitions).await?;
+    Ok(Some((tx, summary)))
+}
+
+async fn begin(pool: &PgPool, schema: Schema) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = pg::begin_write(pool, schema).await?;
     sqlx::query("select set_config('idle_in_transaction_session_timeout', $1, true)")
         .bind(IDLE_IN_TRANSACTION_MAX)
         .execute(&mut *tx)
-        .await
-        .map_err(postgres)?;
-    let moved = checkpoint::advance(&mut tx, options.schema, &options.notify_channel, &batch.steps)
-        .await
-        .map_err(postgres)?;
-    if moved < batch.steps.len() {
-        // Dropped, a transaction rolls back; waiting for it says that nothing of it is left.
-        let _ = tx.rollback().await;
-        return Ok(None);
-    }
-    let summary = if batch.records.is_empty() {
-        Summary::default()
-    } else {
-        worker.apply(&mut tx, &batch.records).await.map_err(|error| error.to_string())?
-    };
-    Ok(Some((tx, summary)))
+        .await?;
+    Ok(tx)
+}
+
+async fn fenced(tx: Transaction<'static, Postgres>) -> Result<Option<Written>, WorkerError> {
+    // Dropped, it would roll back as well; waiting for it says that nothing of it is left.
+    let _ = tx.rollback().await;
+    Ok(None)
 }

@@ -185,7 +185,7 @@ impl Appender {
 #[derive(Clone)]
 pub struct Journal {
     appender: Appender,
-    ends: Arc<BaseConsumer>,
+    ends: Ends,
 }
 
 impl Journal {
@@ -194,7 +194,7 @@ impl Journal {
         let topic = options.topics().events;
         Ok(Journal {
             appender: Appender::new(options, &topic, identity.partitions)?,
-            ends: Arc::new(options.client().create()?),
+            ends: Ends::new(options, identity)?,
         })
     }
 
@@ -220,14 +220,12 @@ impl Journal {
 
     /// Returns the offset after the last record of every partition, as the brokers have it now.
     pub async fn ends(&self) -> Result<Vec<Position>, Error> {
-        self.ends_of((0..self.partitions()).collect()).await
+        self.ends.all().await
     }
 
     /// Returns the offset after the last record of one partition, as its broker has it now.
     pub async fn end(&self, partition: i32) -> Result<Position, Error> {
-        let ends = self.ends_of(vec![partition]).await?;
-        let end = ends.first().copied();
-        end.ok_or_else(|| Error::Internal(format!("no end of partition {partition}")))
+        self.ends.of(partition).await
     }
 
     /// Returns how many partitions the journal has.
@@ -239,13 +237,44 @@ impl Journal {
     pub async fn flush(&self, timeout: Duration) {
         self.appender.flush(timeout).await;
     }
+}
 
-    async fn ends_of(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
-        let client = Arc::clone(&self.ends);
-        let topic = self.appender.shared.topic.clone();
-        let ends =
-            tokio::task::spawn_blocking(move || ends(&client, &topic, &partitions, QUERY_TIMEOUT)).await;
-        ends.map_err(|error| Error::Internal(error.to_string()))?
+/// Knows where the journal ends, for those who only read; clones share one connection.
+#[derive(Clone)]
+pub struct Ends {
+    client: Arc<BaseConsumer>,
+    topic: String,
+    partitions: i32,
+}
+
+impl Ends {
+    /// Connects in the background.
+    pub fn new(options: &KafkaOptions, identity: LogIdentity) -> Result<Ends, Error> {
+        Ok(Ends {
+            client: Arc::new(options.client().create()?),
+            topic: options.topics().events,
+            partitions: identity.partitions,
+        })
+    }
+
+    /// Returns the offset after the last record of every partition, as the brokers have it now.
+    pub async fn all(&self) -> Result<Vec<Position>, Error> {
+        self.ask((0..self.partitions).collect()).await
+    }
+
+    /// Returns the offset after the last record of one partition, as its broker has it now.
+    pub async fn of(&self, partition: i32) -> Result<Position, Error> {
+        let ends = self.ask(vec![partition]).await?;
+        let end = ends.first().copied();
+        end.ok_or_else(|| Error::Internal(format!("no end of partition {partition}")))
+    }
+
+    async fn ask(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
+        let it = self.clone();
+        let asked =
+            tokio::task::spawn_blocking(move || ends(&it.client, &it.topic, &partitions, QUERY_TIMEOUT))
+                .await;
+        asked.map_err(|error| Error::Internal(error.to_string()))?
     }
 }
 
