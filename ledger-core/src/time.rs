@@ -190,8 +190,8 @@ fn read_fraction(text: &[u8]) -> Option<i64> {
 }
 
 fn read_any_offset(text: &str) -> Result<Time, NotATime> {
-    // chrono takes a space here; we write and take RFC 3339 only.
-    if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
+    // chrono takes a space here and a typographic minus later; we write and take RFC 3339 only.
+    if !text.is_ascii() || !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
         return Err(NotATime);
     }
     let time = DateTime::parse_from_rfc3339(text).map_err(|_| NotATime)?;
@@ -529,6 +529,7 @@ mod tests {
             "1770112800",
             "+2026-02-03T10:00:00Z",
             "-026-02-03T10:00:00Z",
+            "2026-02-03T10:00:00\u{2212}01:00",
             "2026-02-03T10:00:00,5Z",
             "2026-02-03T1\u{0660}:00:00Z",
             "2026-02-03T10:00:00.1x2Z",
