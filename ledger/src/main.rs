@@ -3,16 +3,12 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use ledger::doctor;
 use ledger::stack::{self, Stack, StackOptions};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// How often a running stack is looked after.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// The credit ledger.
 #[derive(Debug, Parser)]
@@ -105,22 +101,13 @@ async fn run_stack(options: StackOptions) -> Result<ExitCode> {
     out.flush()?;
     let ended = tokio::select! {
         () = asked_to_stop() => None,
-        name = watch(&mut stack) => Some(name),
+        name = stack.watch() => Some(name),
     };
     say("stopping");
     stack.stop().await?;
     match ended {
         Some(name) => anyhow::bail!("{name} ended by itself: its log is in the data directory"),
         None => Ok(ExitCode::SUCCESS),
-    }
-}
-
-async fn watch(stack: &mut Stack) -> &'static str {
-    loop {
-        if let Some(name) = stack.ended() {
-            return name;
-        }
-        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 

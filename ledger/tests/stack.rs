@@ -98,12 +98,7 @@ fn wait_until(what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
 async fn keep(database_url: &str, brokers: &str) -> Result<()> {
     let mut connection = PgConnection::connect(database_url).await?;
     connection.execute("create table kept (words text); insert into kept values ('still here')").await?;
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create()?;
-    let topic = NewTopic::new("kept", 1, TopicReplication::Fixed(1));
-    for created in admin.create_topics(&[topic], &AdminOptions::new()).await? {
-        created.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
-    }
+    create_topic(brokers, "kept").await?;
     let producer: FutureProducer =
         ClientConfig::new().set("bootstrap.servers", brokers).set("acks", "all").create()?;
     let record = FutureRecord::to("kept").key("k").payload("still here");
@@ -207,8 +202,8 @@ fn check_sentence(output: &Output, expected: &str) {
     assert_eq!(text.trim().lines().count(), 1, "one sentence, no backtrace: {text}");
 }
 
-#[tokio::test]
-async fn each_test_has_a_database_of_its_own_that_goes_with_it() -> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn each_test_has_a_database_and_topics_of_its_own_that_go_with_it() -> Result<()> {
     let one = TestSpace::new().await?;
     let other = TestSpace::new().await?;
     assert_ne!(one.database_url, other.database_url);
@@ -219,7 +214,27 @@ async fn each_test_has_a_database_of_its_own_that_goes_with_it() -> Result<()> {
     let seen: bool =
         sqlx::query_scalar("select to_regclass('mine') is not null").fetch_one(&mut elsewhere).await?;
     assert!(!seen, "tests do not see each other's tables");
+    let (brokers, topic) = (one.kafka_brokers.clone(), format!("{}events", one.topic_prefix));
+    create_topic(&brokers, &topic).await?;
+    assert!(topics(&brokers)?.contains(&topic));
+
     drop(one);
     assert!(PgConnection::connect(&url).await.is_err(), "dropped with its space");
+    wait_until("topics are deleted", || Ok(!topics(&brokers)?.contains(&topic)))
+}
+
+async fn create_topic(brokers: &str, name: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    for created in admin.create_topics(&[topic], &AdminOptions::new()).await? {
+        created.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
+    }
     Ok(())
+}
+
+fn topics(brokers: &str) -> Result<Vec<String>> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let metadata = consumer.fetch_metadata(None, WAIT_MAX)?;
+    Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
 }

@@ -15,6 +15,7 @@ mod shared;
 pub(crate) mod survey;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -26,6 +27,9 @@ use postgres::Postgres;
 use process::{Identity, Process};
 
 pub use shared::{TestSpace, shared_for_tests, supervise};
+
+/// How often a running stack is looked after.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// What a stack is made of.
 #[derive(Debug, Clone, Default)]
@@ -114,6 +118,16 @@ impl Stack {
             return Some("PostgreSQL");
         }
         None
+    }
+
+    /// Completes with its name when one of our services has ended by itself.
+    pub async fn watch(&mut self) -> &'static str {
+        loop {
+            if let Some(name) = self.ended() {
+                return name;
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
     }
 
     /// Returns the process id of our Kafka, if it is ours.

@@ -10,6 +10,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde::{Deserialize, Serialize};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -30,6 +33,8 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 const LEASE_POLL: Duration = Duration::from_secs(2);
 /// A first start may have to fetch Kafka.
 const READY_MAX: Duration = Duration::from_secs(1000);
+/// How long a listing of topics and the order to delete some may take.
+const TOPICS_MAX: Duration = Duration::from_secs(10);
 const READY_POLL: Duration = Duration::from_millis(100);
 
 /// Where the shared stack listens.
@@ -165,20 +170,25 @@ pub async fn supervise(folder: &Path, stop: impl Future<Output = ()>) -> Result<
         data_dir: place.data_dir(),
         kafka_brokers: std::env::var("KAFKA_BROKERS").ok(),
         database_url: std::env::var("DATABASE_URL").ok(),
-        postgres_settings: Vec::new(),
+        // Many tests at a time, each with pools of its own.
+        postgres_settings: vec![("max_connections".to_owned(), "400".to_owned())],
     };
-    let stack = Stack::start(options, |_| {}).await?;
+    let mut stack = Stack::start(options, |_| {}).await?;
     let addresses =
         Addresses { kafka_brokers: stack.kafka_brokers.clone(), database_url: stack.database_url.clone() };
     let text = serde_json::to_vec(&addresses)?;
     write_whole(&place.addresses_file(), &text, 0o600)?;
     let lease = place.open("lease")?;
-    tokio::select! {
-        idle = wait_until_idle(&lease, IDLE_MAX) => idle?,
-        () = stop => {}
-    }
+    let ended = tokio::select! {
+        idle = wait_until_idle(&lease, IDLE_MAX) => idle.map(|()| None)?,
+        () = stop => None,
+        name = stack.watch() => Some(name),
+    };
     let _ = fs::remove_file(place.addresses_file());
     stack.stop().await?;
+    if let Some(name) = ended {
+        bail!("{name} of the shared stack ended by itself: its log is in {}", place.data_dir().display());
+    }
     discard(&place.data_dir()).await
 }
 
@@ -215,7 +225,7 @@ async fn discard(path: &Path) -> Result<()> {
 
 /// A database of its own and a topic prefix of its own for one test, in the shared stack.
 ///
-/// The database is dropped with it; topics go with the stack.
+/// Both go with it.
 #[derive(Debug)]
 pub struct TestSpace {
     /// What Kafka clients connect to.
@@ -250,22 +260,37 @@ impl TestSpace {
 }
 
 impl Drop for TestSpace {
-    /// On a thread of its own, because a test's runtime may be closing. A database that stays goes with the stack.
+    /// On a thread of its own, because a test's runtime may be closing. What stays goes with the stack.
     fn drop(&mut self) {
-        let (url, database) = (self.admin_url.clone(), self.database.clone());
-        let dropping = std::thread::spawn(move || drop_database(&url, &database));
+        let topics = (self.kafka_brokers.clone(), self.topic_prefix.clone());
+        let database = (self.admin_url.clone(), self.database.clone());
+        let dropping = std::thread::spawn(move || -> Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(drop_database(&database.0, &database.1))?;
+            runtime.block_on(delete_topics(&topics.0, &topics.1))
+        });
         let _ = dropping.join();
     }
 }
 
-fn drop_database(url: &str, database: &str) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut admin = PgConnection::connect(url).await?;
-        let drop = sqlx::AssertSqlSafe(format!("drop database if exists {database} with (force)"));
-        sqlx::query(drop).execute(&mut admin).await?;
-        Ok(admin.close().await?)
-    })
+async fn drop_database(url: &str, database: &str) -> Result<()> {
+    let mut admin = PgConnection::connect(url).await?;
+    let drop = sqlx::AssertSqlSafe(format!("drop database if exists {database} with (force)"));
+    sqlx::query(drop).execute(&mut admin).await?;
+    Ok(admin.close().await?)
+}
+
+/// Keeps the broker small through hundreds of tests.
+async fn delete_topics(brokers: &str, prefix: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("log_level", "0").create()?;
+    let metadata = admin.inner().fetch_metadata(None, TOPICS_MAX)?;
+    let ours: Vec<&str> =
+        metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(prefix)).collect();
+    if !ours.is_empty() {
+        admin.delete_topics(&ours, &AdminOptions::new().operation_timeout(Some(TOPICS_MAX))).await?;
+    }
+    Ok(())
 }
 
 /// Returns the URL with another database, its parameters kept.
