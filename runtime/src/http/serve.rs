@@ -27,6 +27,8 @@ use crate::telemetry;
 
 /// Longest head of a request, in bytes: the longest path and key of ours fit many times.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Read buffer of a connection, in bytes: times the connections, what a flood of them can fill.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Time for a whole head, and so also for a connection to stay idle.
@@ -144,6 +146,7 @@ async fn converse(stream: TcpStream, router: Router, watcher: Watcher) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX);
     let service = TowerToHyperService::new(router);
