@@ -193,6 +193,11 @@ impl Core {
         }
     }
 
+    /// Says whether something changes by itself on the way to `until`.
+    pub fn crosses(&self, until: Time) -> bool {
+        self.next_crossing().is_some_and(|at| at <= until)
+    }
+
     /// Returns the period after the open one, by the plan that will then be in force.
     pub fn next_period(&self) -> (Periods, Period) {
         let schedule = self.next_plan.as_ref().unwrap_or(&self.plan).schedule;

@@ -294,7 +294,7 @@ pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<
         .map(|first| if first.content == fact.content { Outcome::Duplicate } else { Outcome::Conflict });
 
     let now = ledger_time(core, fact);
-    if core.clock == Clock::Test && core.crossings_until(now) > CROSSINGS_MAX {
+    if core.clock == Clock::Test && core.crosses(now) && core.crossings_until(now) > CROSSINGS_MAX {
         core.events += 1;
         if repeated.is_none() {
             remember(pages, fact, None);

@@ -1,4 +1,5 @@
 //! The one program: everything the ledger does, behind subcommands.
 
+pub mod bench;
 pub mod doctor;
 pub mod stack;
