@@ -43,9 +43,15 @@ fn crates_depend_on_each_other_along_the_arrows_only() {
 fn the_core_knows_no_clock_chance_io_or_async() {
     let packages = packages();
     let core = packages.iter().find(|package| *package.name == "ledger-core").expect("the core");
-    let forbidden = ["tokio", "async-trait", "futures", "rand", "sqlx", "rdkafka", "axum", "reqwest", "tracing"];
-    for dependency in core.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
-        assert!(!forbidden.contains(&dependency.name.as_str()), "ledger-core must not depend on {}", dependency.name);
+    let forbidden =
+        ["tokio", "async-trait", "futures", "rand", "sqlx", "rdkafka", "axum", "reqwest", "tracing"];
+    for dependency in core.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal)
+    {
+        assert!(
+            !forbidden.contains(&dependency.name.as_str()),
+            "ledger-core must not depend on {}",
+            dependency.name
+        );
         if dependency.name == "chrono" {
             assert!(!dependency.uses_default_features, "chrono's default features bring a clock");
             assert!(!dependency.features.iter().any(|feature| feature == "clock" || feature == "now"));

@@ -86,7 +86,8 @@ fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
     for number in 0..ACCOUNTS {
         let opening = br#"{"clock":"test","plan":{"cycle":"monthly","allowance":"1000000000"}}"#;
         let opening = std::str::from_utf8(opening).expect("UTF-8");
-        let data = wire::data("ledger.account.opened.v1", opening).expect("a known type").expect("a good body");
+        let data =
+            wire::data("ledger.account.opened.v1", opening).expect("a known type").expect("a good body");
         memory.fold(&[Fact::new(event(account(number), "open", data), start(), 1)]);
     }
     memory.accounts.into_iter().map(|(id, account)| (id, account.core)).collect()

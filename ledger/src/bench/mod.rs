@@ -30,7 +30,13 @@ pub struct Measured {
 
 impl Measured {
     /// Puts a figure beside its ceiling.
-    pub fn new(bench: &'static str, unit: &'static str, value: f64, ceiling: (&'static str, f64), aim: &'static str) -> Self {
+    pub fn new(
+        bench: &'static str,
+        unit: &'static str,
+        value: f64,
+        ceiling: (&'static str, f64),
+        aim: &'static str,
+    ) -> Self {
         Self {
             bench,
             unit,
