@@ -158,6 +158,7 @@ impl Kafka {
             folder: self.folder.clone(),
             log: self.log.clone(),
             stop_signal: Signal::SIGTERM,
+            crash_signal: Signal::SIGKILL,
         }
     }
 

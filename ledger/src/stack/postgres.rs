@@ -204,6 +204,8 @@ impl Postgres {
             log: self.log.clone(),
             // "Fast": sessions are ended, the data are flushed. SIGTERM would wait for every client to leave.
             stop_signal: Signal::SIGINT,
+            // "Immediate": ends the sessions too, which SIGKILL would leave.
+            crash_signal: Signal::SIGQUIT,
         }
     }
 

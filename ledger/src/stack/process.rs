@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub log: PathBuf,
     /// The signal that asks for an orderly stop.
     pub stop_signal: Signal,
+    /// The signal that ends it within moments, as a crash would, and leaves nothing running that it started.
+    pub crash_signal: Signal,
 }
 
 /// Two words of a command line that together belong to one process of one data directory and to no other.
@@ -226,10 +228,11 @@ pub(crate) async fn stop_left_behind(identity: &Identity) -> Result<()> {
 }
 
 impl Drop for Process {
-    /// A stack that is dropped (a failed start, a panic) must not stay behind; who wants to wait calls `stop`.
+    /// A stack that is dropped (a failed or interrupted start, a panic) must not stay behind, and nobody waits for it
+    /// here: an orderly stop takes seconds, in which the next start would take over a process that is leaving.
     fn drop(&mut self) {
         if self.is_running() {
-            self.send(self.plan.stop_signal);
+            self.send(self.plan.crash_signal);
         }
     }
 }
