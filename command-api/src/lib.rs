@@ -1,1 +1,158 @@
-//! Being built.
+//! The write side: HTTP writes and the Kafka ingress, judged at the door, priced, and appended to the journal.
+//!
+//! A handler has four steps: parse, decide, append, answer. What the door knows of accounts may lag; the fold judges.
+
+mod accounts;
+mod adjustments;
+mod answer;
+mod asked;
+mod book;
+mod cards;
+mod clock;
+mod grants;
+mod idempotency;
+mod intake;
+mod keys;
+mod outcome;
+mod payments;
+mod plan;
+mod rate_cards;
+mod reversals;
+mod submit;
+mod usage;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::{delete, patch, post, put};
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::auth::Auth;
+use runtime::http::Problem;
+use runtime::kafka::Journal;
+use runtime::pg::PgPool;
+use runtime::position::Position;
+use runtime::waiter::Waiter;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::book::{Account, Book};
+use crate::cards::Cards;
+
+/// Longest wait for the projection, before an answer that depends on it and again for an outcome.
+pub const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// What every handler works with; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+pub struct Parts {
+    /// The database, with the right to write `control`.
+    pub pool: PgPool,
+    /// Where events go.
+    pub journal: Journal,
+    /// How far they are projected.
+    pub waiter: Arc<Waiter>,
+    /// Who calls.
+    pub auth: Auth,
+    cards: Cards,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Auth {
+        app.auth.clone()
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(pool: PgPool, journal: Journal, waiter: Arc<Waiter>, auth: Auth) -> App {
+        App(Arc::new(Parts { pool, journal, waiter, auth, cards: Cards::default() }))
+    }
+
+    /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
+    /// false where it has not by the deadline, or where the end can't be read.
+    async fn catch_up(&self, accounts: &BTreeSet<Id>, deadline: Instant) -> bool {
+        let partitions: BTreeSet<i32> =
+            accounts.iter().map(|account| self.journal.partition_of(account.as_str())).collect();
+        for partition in partitions {
+            let end = match self.journal.end(partition).await {
+                Ok(end) => end,
+                Err(error) => {
+                    warn!(%error, partition, "the journal's end could not be read");
+                    return false;
+                }
+            };
+            let last = Position { partition, offset: end.offset - 1 };
+            if last.offset >= 0 && !self.waiter.wait_for(last, deadline).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// 503 unless the projection catches up with the account's partition in time.
+    async fn require_caught_up(&self, account: &Id, deadline: Instant) -> Result<(), Problem> {
+        if self.catch_up(&BTreeSet::from([account.clone()]), deadline).await {
+            return Ok(());
+        }
+        Err(Problem::behind("the projection is behind the journal"))
+    }
+
+    /// Returns an account as the door knows it, from a projection that has caught up where it seems absent.
+    ///
+    /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
+    async fn account(
+        &self,
+        account: &Id,
+        moving_to: Option<Time>,
+        deadline: Instant,
+    ) -> Result<Account, Problem> {
+        let only = BTreeSet::from([account.clone()]);
+        let first = Book::read(self, &only, moving_to).await?;
+        if let Some(known) = first.get(account).filter(|known| !known.jumps) {
+            return Ok(known.clone());
+        }
+        self.require_caught_up(account, deadline).await?;
+        match Book::read(self, &only, moving_to).await?.get(account) {
+            None => Err(Problem::account_not_found(account.as_str())),
+            Some(known) if known.jumps => {
+                Err(Problem::unprocessable(intake::CLOCK_JUMP, intake::clock_jump_detail()))
+            }
+            Some(known) => Ok(known.clone()),
+        }
+    }
+}
+
+/// Returns the routes of the write side, without `/openapi.json` and the operator's pages.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/accounts", post(accounts::open))
+        .route("/v1/accounts/{account}", patch(accounts::change))
+        .route("/v1/accounts/{account}/plan", put(plan::put))
+        .route("/v1/accounts/{account}/clock", post(clock::advance))
+        .route("/v1/accounts/{account}/usage", post(usage::plain))
+        .route("/v1/accounts/{account}/usage/{event_id}/reversal", post(reversals::reverse))
+        .route("/v1/accounts/{account}/grants", post(grants::grant))
+        .route("/v1/accounts/{account}/grants/{grant_id}", delete(grants::void))
+        .route("/v1/accounts/{account}/adjustments", post(adjustments::adjust))
+        .route("/v1/accounts/{account}/purchases", post(payments::purchase))
+        .route("/v1/accounts/{account}/refunds", post(payments::refund))
+        .route("/v1/events", post(usage::events))
+        .route("/v1/rate-cards/{card}", put(rate_cards::put))
+        .route("/v1/keys", post(keys::create).get(keys::list))
+        .route("/v1/keys/{key}", delete(keys::revoke))
+        .with_state(app)
+}

@@ -1,0 +1,509 @@
+//! Intake: usage on its way into the journal, judged, priced and stamped; one rule for HTTP and Kafka.
+//!
+//! Two passes: what the first refuses because the projection may lag is judged again from one that has caught up.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ledger_core::credits::Credits;
+use ledger_core::door::{self, FieldError, Offer};
+use ledger_core::event::{Clock, Data, Event, Line};
+use ledger_core::fold::CROSSINGS_MAX;
+use ledger_core::id::{EventId, Id, Label};
+use ledger_core::time::Time;
+use ledger_core::wire;
+use runtime::http::Problem;
+use runtime::pg;
+use tokio::time::Instant;
+
+use crate::App;
+use crate::book::{Account, Book};
+
+/// Events judged on the request's own task; more go to a thread for long work.
+const INLINE_EVENTS_MAX: usize = 32;
+
+/// Usage ready to be appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// The journal's key.
+    pub account: Id,
+    /// The caller's id.
+    pub id: EventId,
+    /// The record.
+    pub bytes: Vec<u8>,
+}
+
+/// Whether a refusal would stand before a projection that has caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It stands.
+    Final,
+    /// It may come from a projection that lags.
+    Doubtful,
+}
+
+/// Why usage is not taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// Stable code.
+    pub code: &'static str,
+    /// The reason in words.
+    pub detail: String,
+    /// Each bad field, where fields are the reason.
+    pub errors: Vec<FieldError>,
+    /// Whether it stands.
+    pub certainty: Certainty,
+}
+
+/// The projection has not caught up in time to say whether something is absent.
+pub const BEHIND: &str = "behind";
+/// The record would be longer than the journal takes.
+pub const TOO_LARGE: &str = "too_large";
+/// No such account.
+pub const ACCOUNT_NOT_FOUND: &str = "account_not_found";
+/// A recording time was given for an account that keeps its own.
+pub const CLOCK_IS_LIVE: &str = "clock_is_live";
+/// The recording time would move a test clock over more than one move may cross.
+pub const CLOCK_JUMP: &str = "clock_jump";
+/// The hold that the usage names never was.
+pub const RESERVATION_NOT_FOUND: &str = "reservation_not_found";
+/// The key does not reach the account.
+pub const FORBIDDEN: &str = "forbidden";
+
+/// Codes that refuse an item by their own name; every other field error makes it `invalid`.
+const OWN_CODES: [&str; 3] = ["too_new", "too_old", "unpriced_usage"];
+
+impl Refusal {
+    /// Refuses for one reason that is not a field's.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Refusal {
+        let (detail, errors) = (detail.into(), Vec::new());
+        Refusal { code, detail, errors, certainty: Certainty::Final }
+    }
+
+    /// Refuses for bad fields.
+    pub fn invalid(errors: Vec<FieldError>) -> Refusal {
+        let own = OWN_CODES.into_iter().find(|own| errors.iter().any(|error| error.code == *own));
+        let code = own.unwrap_or("invalid");
+        let parts: Vec<String> =
+            errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
+        Refusal { code, detail: parts.join("; "), errors, certainty: Certainty::Final }
+    }
+
+    fn field(field: String, code: &str, detail: impl Into<String>) -> Refusal {
+        Refusal::invalid(vec![FieldError::new(field, code, detail)])
+    }
+
+    fn doubtful(self) -> Refusal {
+        Refusal { certainty: Certainty::Doubtful, ..self }
+    }
+
+    fn account_not_found(account: &Id) -> Refusal {
+        Refusal::new(ACCOUNT_NOT_FOUND, format!("account {account} does not exist")).doubtful()
+    }
+
+    /// Answers a request whose only event is refused.
+    pub fn problem(self) -> Problem {
+        let Refusal { code, detail, errors, .. } = self;
+        match code {
+            ACCOUNT_NOT_FOUND | RESERVATION_NOT_FOUND => Problem::not_found(code, detail),
+            CLOCK_IS_LIVE => Problem::conflicting(code, detail),
+            FORBIDDEN => Problem::forbidden(),
+            TOO_LARGE => Problem::too_large(wire::RECORD_BYTES_MAX),
+            BEHIND => Problem::behind(detail),
+            _ => Problem { errors, ..Problem::unprocessable(code, detail) },
+        }
+    }
+
+    fn behind() -> Refusal {
+        Refusal::new(BEHIND, "the projection is behind the journal: send it again").doubtful()
+    }
+}
+
+/// How the usage was written, which decides what its fields are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A CloudEvent, with the usage under `data`.
+    CloudEvent,
+    /// Plain JSON for one account.
+    Plain,
+}
+
+impl Form {
+    fn time(self) -> String {
+        match self {
+            Form::CloudEvent => "time".into(),
+            Form::Plain => "occurred_at".into(),
+        }
+    }
+
+    fn data(self, field: &str) -> String {
+        match self {
+            Form::CloudEvent => format!("data.{field}"),
+            Form::Plain => field.to_owned(),
+        }
+    }
+}
+
+/// What the ledger adds to usage as it takes it in.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Who sent it.
+    pub actor: Label,
+    /// Time by this service's clock.
+    pub now: Time,
+    /// The recording time that the caller gave, for test accounts.
+    pub ledger_time: Option<Time>,
+    /// How it was written.
+    pub form: Form,
+}
+
+impl Stamp {
+    /// Returns the time that a write to this account is recorded at; none where the caller may not give one.
+    pub fn recorded_at(&self, account: &Account) -> Option<Time> {
+        recorded_at(account, self.ledger_time, self.now)
+    }
+}
+
+/// Says what a test clock's move is held to.
+pub fn clock_jump_detail() -> String {
+    format!("one move of a test clock crosses at most {CROSSINGS_MAX} boundaries, lot starts and lot ends")
+}
+
+/// Returns the time that a write is recorded at: the service's clock for live accounts, for test accounts the
+/// caller's or else the account's own, which stands still. None: a time was given for a live account.
+pub fn recorded_at(account: &Account, given: Option<Time>, now: Time) -> Option<Time> {
+    match (account.clock, given) {
+        (Clock::Live, None) => Some(now),
+        (Clock::Live, Some(_)) => None,
+        (Clock::Test, given) => Some(given.unwrap_or(account.ledger_time)),
+    }
+}
+
+/// What usage offered will be recorded with.
+#[derive(Debug, Clone, PartialEq)]
+struct Terms {
+    recorded_at: Time,
+    /// Lines and their sum; none where the caller gave the credits.
+    priced: Option<(Vec<Line>, Credits)>,
+}
+
+/// Judges usage by what is known of its account. `known`: its id stands in the journal already, so that whatever
+/// it is now, it folds to a duplicate or a conflict and costs nothing.
+fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, known: bool) -> Result<Terms, Refusal> {
+    let account = account.ok_or_else(|| Refusal::account_not_found(&offer.account))?;
+    let recorded_at = stamp
+        .recorded_at(account)
+        .ok_or_else(|| Refusal::new(CLOCK_IS_LIVE, "Ledger-Time is for accounts on a test clock"))?;
+    if account.jumps {
+        return Err(Refusal::new(CLOCK_JUMP, clock_jump_detail()).doubtful());
+    }
+    if known {
+        let priced =
+            offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
+        return Ok(Terms { recorded_at, priced });
+    }
+    if let Some(reservation) = &offer.usage.reservation_id {
+        let detail = format!("account {} has no reservation {reservation}", offer.account);
+        return Err(Refusal::new(RESERVATION_NOT_FOUND, detail));
+    }
+    if let Some(error) = door::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
+        let refusal = Refusal::invalid(vec![error]);
+        // A live account's clock does not lag; whether an old id is known may.
+        let settled = account.clock == Clock::Live && refusal.code == "too_new";
+        return Err(if settled { refusal } else { refusal.doubtful() });
+    }
+    if offer.usage.credits.is_some() {
+        return Ok(Terms { recorded_at, priced: None });
+    }
+    let priced = price(offer, account, stamp.form)?;
+    Ok(Terms { recorded_at, priced: Some(priced) })
+}
+
+fn price(offer: &Offer, account: &Account, form: Form) -> Result<(Vec<Line>, Credits), Refusal> {
+    let unpriced =
+        |detail: String| Refusal::field(form.data("quantities"), "unpriced_usage", detail).doubtful();
+    let Some(card) = &account.card else {
+        return Err(unpriced(match &account.rate_card {
+            Some(card) => format!("rate card {card} is not published"),
+            None => format!("neither credits are given nor has account {} a rate card", offer.account),
+        }));
+    };
+    card.prices.price(&offer.usage, &card.name, card.version).map_err(|error| unpriced(error.to_string()))
+}
+
+/// Makes the record of usage that was judged good.
+fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Refusal> {
+    let Offer { id, source, account, occurred_at, mut usage } = offer;
+    if let Some((lines, credits)) = terms.priced {
+        usage.lines = Some(lines);
+        usage.credits = Some(credits);
+    }
+    let (recorded_at, actor) = (terms.recorded_at, actor.clone());
+    let event =
+        Event { id, source, account, occurred_at, recorded_at, actor, data: Data::UsageRecorded(usage) };
+    let bytes = wire::encode(&event);
+    if bytes.len() > wire::RECORD_BYTES_MAX {
+        return Err(too_large(bytes.len()));
+    }
+    Ok(Admitted { account: event.account, id: event.id, bytes })
+}
+
+/// Refuses a record for its length.
+pub fn too_large(bytes: usize) -> Refusal {
+    Refusal::new(
+        TOO_LARGE,
+        format!("a record has at most {} bytes, this one {bytes}", wire::RECORD_BYTES_MAX),
+    )
+}
+
+/// Usage, or why it was refused already.
+pub type Offered = Result<Offer, Refusal>;
+/// A record, or why there is none.
+pub type Verdict = Result<Admitted, Refusal>;
+
+/// Judges usage and makes its records, in order.
+///
+/// By `deadline` the projection must have caught up where something seems to be absent; else that is refused as
+/// `behind`.
+pub async fn admit(
+    app: &App,
+    offers: Vec<Offered>,
+    stamp: Stamp,
+    deadline: Instant,
+) -> Result<Vec<Verdict>, sqlx::Error> {
+    let accounts: BTreeSet<Id> =
+        offers.iter().filter_map(|offer| Some(offer.as_ref().ok()?.account.clone())).collect();
+    let book = Book::read(app, &accounts, stamp.ledger_time).await?;
+    let stamp = Arc::new(stamp);
+    let (mut verdicts, doubtful) = first_pass_off_task(offers, book, Arc::clone(&stamp)).await?;
+    if !doubtful.is_empty() {
+        second_pass(app, doubtful, &stamp, deadline, &mut verdicts).await?;
+    }
+    Ok(verdicts)
+}
+
+/// Usage that was refused, perhaps because the projection lags, by its place.
+type Doubtful = Vec<(usize, Offer)>;
+
+async fn first_pass_off_task(
+    offers: Vec<Offered>,
+    book: Book,
+    stamp: Arc<Stamp>,
+) -> Result<(Vec<Verdict>, Doubtful), sqlx::Error> {
+    if offers.len() <= INLINE_EVENTS_MAX {
+        return Ok(first_pass(offers, &book, &stamp));
+    }
+    let pass = tokio::task::spawn_blocking(move || first_pass(offers, &book, &stamp));
+    // Fails only when the process is ending.
+    pass.await.map_err(|_| sqlx::Error::WorkerCrashed)
+}
+
+fn first_pass(offers: Vec<Offered>, book: &Book, stamp: &Stamp) -> (Vec<Verdict>, Doubtful) {
+    let mut doubtful = Vec::new();
+    let mut verdicts = Vec::with_capacity(offers.len());
+    for (place, offer) in offers.into_iter().enumerate() {
+        let verdict = match offer {
+            Err(refusal) => Err(refusal),
+            Ok(offer) => match judge(&offer, book.get(&offer.account), stamp, false) {
+                Ok(terms) => record(offer, terms, &stamp.actor),
+                Err(refusal) => {
+                    if refusal.certainty == Certainty::Doubtful {
+                        doubtful.push((place, offer));
+                    }
+                    Err(refusal)
+                }
+            },
+        };
+        verdicts.push(verdict);
+    }
+    (verdicts, doubtful)
+}
+
+async fn second_pass(
+    app: &App,
+    doubtful: Doubtful,
+    stamp: &Stamp,
+    deadline: Instant,
+    verdicts: &mut [Verdict],
+) -> Result<(), sqlx::Error> {
+    let accounts: BTreeSet<Id> = doubtful.iter().map(|(_, offer)| offer.account.clone()).collect();
+    let caught_up = app.catch_up(&accounts, deadline).await;
+    let book = Book::read(app, &accounts, stamp.ledger_time).await?;
+    let known = known(app, &doubtful).await?;
+    for ((place, offer), known) in doubtful.into_iter().zip(known) {
+        verdicts[place] = match judge(&offer, book.get(&offer.account), stamp, known) {
+            Ok(terms) => record(offer, terms, &stamp.actor),
+            Err(refusal) if refusal.certainty == Certainty::Final || caught_up => {
+                Err(Refusal { certainty: Certainty::Final, ..refusal })
+            }
+            Err(_) => Err(Refusal::behind()),
+        };
+    }
+    Ok(())
+}
+
+const KNOWN: &str = "
+    select exists (
+        select from event
+        where event.account_id = asked.account_id and event.event_id = asked.event_id
+          and event.source = asked.source)
+    from unnest($1::text[], $2::text[], $3::text[]) with ordinality
+         as asked (account_id, event_id, source, place)
+    order by asked.place
+";
+
+/// Says of each usage whether its id stands in the journal already.
+async fn known(app: &App, offers: &Doubtful) -> Result<Vec<bool>, sqlx::Error> {
+    let text =
+        |of: fn(&Offer) -> &str| offers.iter().map(|(_, offer)| of(offer).to_owned()).collect::<Vec<_>>();
+    let accounts = text(|offer| offer.account.as_str());
+    let ids = text(|offer| offer.id.as_str());
+    let sources = text(|offer| offer.source.as_str());
+    pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            sqlx::query_scalar(KNOWN).bind(accounts).bind(ids).bind(sources).fetch_all(connection).await
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cards::Card;
+    use ledger_core::door::read_offer;
+
+    const NOW: &str = "2026-02-03T10:00:00Z";
+
+    fn offer(time: &str, data: &str) -> Offer {
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1","subject":"acme",
+            "time":"{time}","data":{data}}}"#
+        );
+        read_offer(event.as_bytes()).expect("an offer")
+    }
+
+    fn account(clock: Clock, carded: bool) -> Account {
+        let name = Id::new("std").expect("an id");
+        let prices = r#"{"meters":[{"category":"c","prices":{"x":{"credits":"2","per":"1"}}}]}"#;
+        let card =
+            Card { name: name.clone(), version: 3, prices: serde_json::from_str(prices).expect("a card") };
+        Account {
+            clock,
+            ledger_time: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            rate_card: carded.then_some(name),
+            card: carded.then(|| Arc::new(card)),
+            jumps: false,
+        }
+    }
+
+    fn stamp(ledger_time: Option<&str>) -> Stamp {
+        Stamp {
+            actor: Label::new("key_1").expect("a label"),
+            now: NOW.parse().expect("a time"),
+            ledger_time: ledger_time.map(|time| time.parse().expect("a time")),
+            form: Form::CloudEvent,
+        }
+    }
+
+    fn said(outcome: Result<Terms, Refusal>) -> String {
+        match outcome {
+            Ok(Terms { priced: None, .. }) => "credits as given".into(),
+            Ok(Terms { priced: Some((lines, credits)), .. }) => format!("{credits} in {} lines", lines.len()),
+            Err(refusal) => format!("{} {:?}", refusal.code, refusal.certainty),
+        }
+    }
+
+    #[test]
+    fn usage_is_priced_by_credits_given_or_by_the_card() {
+        let check = |data: &str, carded: bool, expected: &str| {
+            let outcome = judge(&offer(NOW, data), Some(&account(Clock::Live, carded)), &stamp(None), false);
+            assert_eq!(said(outcome), expected, "{data}");
+        };
+        check(r#"{"credits":"1"}"#, false, "credits as given");
+        check(r#"{"credits":"0"}"#, false, "credits as given");
+        check(r#"{"category":"c","quantities":{"x":2}}"#, true, "4 in 1 lines");
+        check(r#"{"category":"c","quantities":{"x":2},"credits":"1"}"#, true, "credits as given");
+        check(r#"{"category":"c","quantities":{"x":2}}"#, false, "unpriced_usage Doubtful");
+        check(r#"{"category":"c","quantities":{"y":2}}"#, true, "unpriced_usage Doubtful");
+        check("{}", true, "unpriced_usage Doubtful");
+    }
+
+    #[test]
+    fn age_is_measured_from_the_recording_time() {
+        let check = |clock: Clock, time: &str, given: Option<&str>, expected: &str| {
+            let outcome =
+                judge(&offer(time, r#"{"credits":"1"}"#), Some(&account(clock, false)), &stamp(given), false);
+            assert_eq!(said(outcome), expected, "{time}");
+        };
+        check(Clock::Live, "2026-02-03T10:05:00Z", None, "credits as given");
+        check(Clock::Live, "2026-02-03T10:05:01Z", None, "too_new Final");
+        check(Clock::Live, "2025-12-01T00:00:00Z", None, "too_old Doubtful");
+        check(Clock::Test, NOW, None, "too_new Doubtful");
+        check(Clock::Test, NOW, Some(NOW), "credits as given");
+        check(Clock::Live, NOW, Some(NOW), "clock_is_live Final");
+    }
+
+    #[test]
+    fn a_known_id_is_taken_again_however_old_and_whatever_the_prices_are_now() {
+        let known = |time: &str, data: &str| {
+            said(judge(&offer(time, data), Some(&account(Clock::Live, true)), &stamp(None), true))
+        };
+        assert_eq!(known("2020-01-01T00:00:00Z", r#"{"credits":"1"}"#), "credits as given");
+        assert_eq!(known(NOW, r#"{"category":"gone","quantities":{"x":1}}"#), "0 in 0 lines");
+    }
+
+    #[test]
+    fn usage_may_not_move_a_test_clock_too_far() {
+        let far = Account { jumps: true, ..account(Clock::Test, false) };
+        let outcome = judge(&offer(NOW, r#"{"credits":"1"}"#), Some(&far), &stamp(Some(NOW)), false);
+        assert_eq!(said(outcome), "clock_jump Doubtful");
+    }
+
+    #[test]
+    fn a_hold_that_never_was_refuses_its_usage() {
+        let named = offer(NOW, r#"{"credits":"1","reservation_id":"r1"}"#);
+        let outcome = judge(&named, Some(&account(Clock::Live, false)), &stamp(None), false);
+        assert_eq!(said(outcome), "reservation_not_found Final");
+    }
+
+    #[test]
+    fn a_record_carries_its_stamp_and_its_lines() {
+        let priced = offer(NOW, r#"{"category":"c","quantities":{"x":2}}"#);
+        let terms = judge(&priced, Some(&account(Clock::Live, true)), &stamp(None), false).expect("good");
+        let bytes = record(priced, terms, &stamp(None).actor).expect("a record").bytes;
+        let event = wire::decode(&bytes).expect("an event");
+        let Data::UsageRecorded(usage) = &event.data else { panic!("usage") };
+        assert_eq!(event.recorded_at.to_string(), NOW);
+        assert_eq!(event.actor.as_str(), "key_1");
+        assert_eq!(usage.credits.map(|credits| credits.to_string()).as_deref(), Some("4"));
+        assert_eq!(usage.lines.as_ref().map(|lines| lines[0].version), Some(3));
+    }
+
+    #[test]
+    fn a_record_past_64_kib_is_refused() {
+        let long = "x".repeat(wire::RECORD_BYTES_MAX);
+        let large = offer(NOW, &format!(r#"{{"credits":"1","metadata":{{"k":"{long}"}}}}"#));
+        let terms = judge(&large, Some(&account(Clock::Live, false)), &stamp(None), false).expect("good");
+        let refused = record(large, terms, &stamp(None).actor).expect_err("too large");
+        assert_eq!(refused.code, "too_large");
+    }
+
+    #[test]
+    fn one_pass_keeps_the_order_and_remembers_what_is_doubtful() {
+        let book = Book { accounts: [(Id::new("acme").expect("an id"), account(Clock::Live, false))].into() };
+        let unknown =
+            Offer { account: Id::new("nobody").expect("an id"), ..offer(NOW, r#"{"credits":"1"}"#) };
+        let offers = vec![
+            Ok(offer(NOW, r#"{"credits":"1"}"#)),
+            Ok(unknown),
+            Err(Refusal::new("forbidden", "no")),
+            Ok(offer(NOW, r#"{"credits":"2"}"#)),
+        ];
+        let (verdicts, doubtful) = first_pass(offers, &book, &stamp(None));
+        let codes: Vec<&str> =
+            verdicts.iter().map(|v| v.as_ref().map_or_else(|r| r.code, |_| "good")).collect();
+        assert_eq!(codes, ["good", "account_not_found", "forbidden", "good"]);
+        assert_eq!(doubtful.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1]);
+    }
+}
