@@ -11,8 +11,10 @@ mod cards;
 mod clock;
 mod grants;
 mod idempotency;
+pub mod ingress;
 mod intake;
 mod keys;
+mod openapi;
 mod outcome;
 mod payments;
 mod plan;
@@ -25,25 +27,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{delete, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
+use axum::{Json, Router};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::Auth;
-use runtime::http::Problem;
-use runtime::kafka::Journal;
-use runtime::pg::PgPool;
+use runtime::auth::{Auth, AuthConfig};
+use runtime::http::ops::{self, Readiness};
+use runtime::http::{self, HttpConfig, Problem};
+use runtime::kafka::{self, Journal, KafkaOptions};
+use runtime::pg::{self, Model, PgConfig, PgPool};
 use runtime::position::Position;
 use runtime::waiter::Waiter;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::book::{Account, Book};
 use crate::cards::Cards;
+pub use crate::openapi::openapi;
 
 /// Longest wait for the projection, before an answer that depends on it and again for an outcome.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);
+/// At the end, for what the journal has not acknowledged yet.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every handler works with; cheap to clone.
 #[derive(Clone)]
@@ -155,4 +162,42 @@ pub fn router(app: App) -> Router {
         .route("/v1/keys", post(keys::create).get(keys::list))
         .route("/v1/keys/{key}", delete(keys::revoke))
         .with_state(app)
+}
+
+/// Settings of the write side as a process of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Where to listen.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// Which database.
+    #[command(flatten)]
+    pub pg: PgConfig,
+    /// Which log.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    /// Whose key opens.
+    #[command(flatten)]
+    pub auth: AuthConfig,
+}
+
+/// Runs the write side until `shutdown`: HTTP, the ingress, and the operator's pages.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let pool = pg::connect(&config.pg.database_url, "command-api", config.pg.database_connections).await?;
+    pg::migrate(&pool).await?;
+    pg::ensure_generation(&pool, Model::ReadModel).await?;
+    let identity = kafka::prepare(&config.kafka, &pool).await?;
+    let journal = Journal::new(&config.kafka, identity)?;
+    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+    let auth = Auth::new(pool.clone(), &config.auth)?;
+    let app = App::new(pool.clone(), journal.clone(), waiter, auth);
+
+    let documented = Router::new().route("/openapi.json", get(|| async { Json(openapi()) }));
+    let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);
+    let routes = http::finish(router(app.clone()).merge(documented).merge(ops::router(readiness)));
+    let token = shutdown.clone();
+    let taking = async { ingress::run(app, config.kafka.clone(), token).await.map_err(anyhow::Error::from) };
+    let ended = http::serve_beside(taking, routes, &config.http, shutdown).await;
+    journal.flush(FLUSH_TIMEOUT).await;
+    ended
 }

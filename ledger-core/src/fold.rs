@@ -337,10 +337,14 @@ pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<
 
 /// Moves an account to `until`, crossing every boundary, lot start and lot end on the way.
 ///
-/// For reads that want a state between two events; `pages` is scratch.
+/// For reads that want a state between two events.
 pub fn roll_to(core: &mut Core, until: Time) {
-    let mut pages = Pages::default();
-    roll(core, &mut pages, 0, until, &mut Applied::default());
+    roll_with(core, &mut Pages::default(), until);
+}
+
+/// The same for a state that goes on being folded: what leaves the core on the way is kept in `pages`.
+pub fn roll_with(core: &mut Core, pages: &mut Pages, until: Time) {
+    roll(core, pages, 0, until, &mut Applied::default());
     core.ledger_time = core.ledger_time.max(until);
 }
 

@@ -1,1 +1,19 @@
-//! Being built.
+//! Projector: folds the journal into the read model that every answer about credits is read from.
+//!
+//! Writes `read_model_<n>` only, and sends nothing.
+
+mod cache;
+mod changes;
+mod compare;
+mod copy;
+mod counters;
+mod intake;
+mod load;
+mod projection;
+mod service;
+mod store;
+
+pub use compare::{Difference, SAMPLES_MAX, TABLES_COMPARED, compare};
+pub use intake::Decode;
+pub use projection::{Projection, RESUMED_RECORDS_MAX};
+pub use service::{Config, run};

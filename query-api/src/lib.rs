@@ -1,1 +1,29 @@
-//! Being built.
+//! The read side: balances, usage, history, and the journal for auditors.
+//!
+//! Writes nothing: its connections are read only. Every read of an account is one Postgres snapshot that names the
+//! position it reflects.
+
+mod access;
+mod accounts;
+mod answer;
+mod as_of;
+mod audit;
+mod balance;
+mod columns;
+mod entries;
+mod events;
+mod grants;
+mod list;
+mod messages;
+mod openapi;
+mod periods;
+mod reading;
+mod service;
+mod usage;
+mod users;
+
+pub use audit::line as journal_line;
+pub use list::{LIMIT_DEFAULT, LIMIT_MAX};
+pub use openapi::openapi;
+pub use reading::WAIT_MAX;
+pub use service::{Config, State, router, run};

@@ -53,6 +53,25 @@ pub enum AppendError {
     Refused(String),
 }
 
+/// A record that is no event of ours, such as a dead letter: whole, with what is said about it in headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The key, as it was found.
+    pub key: Option<Vec<u8>>,
+    /// The value, as it was found.
+    pub value: Vec<u8>,
+    /// What is said about it.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Letter {
+    fn headers(&self) -> OwnedHeaders {
+        self.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value.as_str()) })
+        })
+    }
+}
+
 /// Appends to one topic and knows each record's place once the broker has it.
 ///
 /// Clones share one producer.
@@ -107,11 +126,37 @@ impl Appender {
         K: AsRef<[u8]>,
         V: AsRef<[u8]>,
     {
+        self.deliver(records.len(), |producer, slot| {
+            let (key, value) = &records[slot.index];
+            let (key, value) = (key.as_ref(), value.as_ref());
+            if value.len() > RECORD_BYTES_MAX {
+                let reason = format!("{} bytes, at most {RECORD_BYTES_MAX} fit", value.len());
+                return slot.fill(Err(AppendError::Refused(reason)));
+            }
+            self.enqueue(producer, slot, Some(key), value, content_type());
+        })
+        .await
+    }
+
+    /// Appends records that are no events of ours, as long as the topic takes them; order as in [`Self::append_all`].
+    pub async fn append_letters(&self, letters: &[Letter]) -> Vec<Result<Position, AppendError>> {
+        self.deliver(letters.len(), |producer, slot| {
+            let letter = &letters[slot.index];
+            self.enqueue(producer, slot, letter.key.as_deref(), &letter.value, letter.headers());
+        })
+        .await
+    }
+
+    async fn deliver(
+        &self,
+        records: usize,
+        enqueue: impl Fn(&RawProducer, Slot),
+    ) -> Vec<Result<Position, AppendError>> {
         let started = Instant::now();
         let producer = self.producer();
-        let (batch, done) = Batch::new(records.len());
-        for (index, (key, value)) in records.iter().enumerate() {
-            self.enqueue(&producer, key.as_ref(), value.as_ref(), &batch, index);
+        let (batch, done) = Batch::new(records);
+        for index in 0..records {
+            enqueue(&producer, Slot { batch: Arc::clone(&batch), index });
             if index % RECORDS_PER_TURN == RECORDS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -123,17 +168,20 @@ impl Appender {
         outcomes
     }
 
-    fn enqueue(&self, producer: &RawProducer, key: &[u8], value: &[u8], batch: &Arc<Batch>, index: usize) {
-        let slot = Slot { batch: Arc::clone(batch), index };
-        if value.len() > RECORD_BYTES_MAX {
-            let reason = format!("{} bytes, at most {RECORD_BYTES_MAX} fit", value.len());
-            return slot.fill(Err(AppendError::Refused(reason)));
-        }
-        let record = BaseRecord::with_opaque_to(&self.shared.topic, Box::new(slot))
-            .partition(self.partition_of(key))
-            .key(key)
-            .payload(value)
-            .headers(content_type());
+    fn enqueue(
+        &self,
+        producer: &RawProducer,
+        slot: Slot,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: OwnedHeaders,
+    ) {
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Slot>> =
+            BaseRecord::with_opaque_to(&self.shared.topic, Box::new(slot))
+                .partition(self.partition_of(key.unwrap_or_default()))
+                .payload(value)
+                .headers(headers);
+        record.key = key;
         if let Err((error, record)) = producer.send(record) {
             record.delivery_opaque.fill(Err(append_error(&error)));
         }

@@ -11,7 +11,7 @@ mod safety;
 
 pub use error::Error;
 pub use ingress::IngressConsumer;
-pub use journal::{AppendError, Appender, Ends, Journal, RECORD_BYTES_MAX};
+pub use journal::{AppendError, Appender, Ends, Journal, Letter, RECORD_BYTES_MAX};
 pub(crate) use prepare::genesis_of;
 pub use prepare::prepare;
 pub use read::read_partition;

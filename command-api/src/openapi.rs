@@ -1,0 +1,11 @@
+//! OpenAPI: the document that describes these writes, `openapi.json` beside the manifest.
+
+use serde_json::Value;
+
+/// Returns the OpenAPI 3.1 document of the writes.
+pub fn openapi() -> Value {
+    let mut document: Value = serde_json::from_str(include_str!("../openapi.json"))
+        .expect("the document is JSON, as its test says");
+    document["info"]["version"] = Value::from(env!("CARGO_PKG_VERSION"));
+    document
+}

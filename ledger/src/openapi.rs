@@ -1,0 +1,35 @@
+//! OpenAPI: the write side's and the read side's documents as one.
+
+use serde_json::Value;
+
+/// Returns the whole HTTP contract: what the services say of themselves, merged.
+pub fn merged() -> Value {
+    let mut document = command_api::openapi();
+    merge(&mut document, query_api::openapi());
+    document
+}
+
+/// Adds what `from` has and `into` lacks, object by object; what both have stays as it is in `into`.
+fn merge(into: &mut Value, from: Value) {
+    let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
+    for (name, value) in from {
+        match into.get_mut(&name) {
+            Some(existing) => merge(existing, value),
+            None => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_both_sides_keeps_both_methods() {
+        let document = merged();
+        let accounts = &document["paths"]["/v1/accounts"];
+        assert!(accounts["get"].is_object() && accounts["post"].is_object());
+    }
+}

@@ -1,0 +1,247 @@
+//! Up: the local stack and every service in one process, on one address.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use alert_worker::SchedulerConfig;
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::routing::get;
+use clap::Args;
+use runtime::auth::{Auth, AuthConfig};
+use runtime::consume::{Source, Status};
+use runtime::http::{self, HttpConfig, ops};
+use runtime::kafka::{self, Journal, KafkaOptions};
+use runtime::pg::{self, Model, PgPool};
+use runtime::shutdown::CancellationToken;
+use runtime::waiter::Waiter;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::openapi;
+use crate::stack::{Stack, StackOptions};
+
+/// How long the services may take to drain once told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// File in the data directory that keeps the operator key that was made up.
+const OPERATOR_KEY_FILE: &str = "operator.key";
+
+/// Everything that `ledger up` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct UpConfig {
+    /// Where the local stack keeps its data
+    #[arg(long, env = "LEDGER_DATA_DIR", default_value = ".data")]
+    pub data_dir: PathBuf,
+    /// A Postgres that runs already, as postgres://user:password@host:port/database; without it one is started
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Most connections of each service to Postgres
+    #[arg(long, env = "LEDGER_DATABASE_CONNECTIONS", default_value_t = 16)]
+    pub database_connections: u32,
+    /// Kafka; without brokers one is started.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    /// Where to serve.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// The operator's key; without one it is made up and kept in the data directory.
+    #[command(flatten)]
+    pub auth: AuthConfig,
+    /// The projector.
+    #[command(flatten)]
+    pub projector: projector::Config,
+    /// The scheduler of resets.
+    #[command(flatten)]
+    pub scheduler: SchedulerConfig,
+}
+
+/// The running whole.
+pub struct Up {
+    /// Where it serves, such as `http://127.0.0.1:8080`.
+    pub url: String,
+    /// The key that may do everything.
+    pub operator_key: String,
+    /// Kafka as the services use it.
+    pub kafka: KafkaOptions,
+    /// The local stack; services that were there already are not in it.
+    pub stack: Stack,
+    shutdown: CancellationToken,
+    services: JoinSet<(&'static str, Result<()>)>,
+}
+
+/// Starts the stack and the services; `say` hears of each step.
+pub async fn start(config: UpConfig, say: impl Fn(&str)) -> Result<Up> {
+    let set = |value: Option<String>| value.filter(|text| !text.is_empty());
+    let stack = Stack::start(
+        StackOptions {
+            data_dir: config.data_dir.clone(),
+            kafka_brokers: set(Some(config.kafka.brokers.clone())),
+            database_url: set(config.database_url.clone()),
+            postgres_settings: Vec::new(),
+        },
+        &say,
+    )
+    .await?;
+    match start_services(&config, &stack).await {
+        Ok((url, operator_key, kafka, shutdown, services)) => {
+            Ok(Up { url, operator_key, kafka, stack, shutdown, services })
+        }
+        Err(error) => {
+            // What was started for us must not outlive our failure.
+            if let Err(stopping) = stack.stop().await {
+                say(&format!("the stack did not stop cleanly: {stopping:#}"));
+            }
+            Err(error)
+        }
+    }
+}
+
+type Started = (String, String, KafkaOptions, CancellationToken, JoinSet<(&'static str, Result<()>)>);
+
+async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
+    let kafka = KafkaOptions { brokers: stack.kafka_brokers.clone(), ..config.kafka.clone() };
+    let url = &stack.database_url;
+    let pool = |name: &'static str| pg::connect(url, name, config.database_connections);
+    let command_pool = pool("command-api").await.context("Postgres can't be reached")?;
+    pg::migrate(&command_pool).await?;
+    let identity = kafka::prepare(&kafka, &command_pool).await?;
+    pg::ensure_generation(&command_pool, Model::ReadModel).await?;
+
+    let shutdown = CancellationToken::new();
+    let mut services = JoinSet::new();
+    let source = Source { kafka: kafka.clone(), identity, pool: pool("projector").await? };
+    let status = Status::default();
+    let (projector, token, projecting) = (config.projector.clone(), shutdown.clone(), status.clone());
+    services.spawn(async move { ("projector", projector::run(projector, source, projecting, token).await) });
+
+    let journal = Journal::new(&kafka, identity)?;
+    let (scheduler, token) = (config.scheduler.clone(), shutdown.clone());
+    let (scheduler_journal, scheduler_pool) = (journal.clone(), pool("alert-worker").await?);
+    services.spawn(async move {
+        alert_worker::scheduler::run(scheduler, scheduler_journal, scheduler_pool, token).await;
+        ("alert-worker", Ok(()))
+    });
+
+    let operator_key = operator_key(&config.auth, &config.data_dir)?;
+    let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };
+    let waiter = Waiter::listen(command_pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+    let auth = Auth::new(command_pool.clone(), &auth_config)?;
+    let app = command_api::App::new(command_pool.clone(), journal.clone(), waiter.clone(), auth.clone());
+    let (ingress_app, ingress_kafka, token) = (app.clone(), kafka.clone(), shutdown.clone());
+    services.spawn(async move { ("ingress", command_api::ingress::run(ingress_app, ingress_kafka, token).await) });
+
+    let query_pool = pg::connect_read_only(url, "query-api", config.database_connections).await?;
+    let reads = query_api::State::new(query_pool, waiter, auth, kafka.clone(), identity)?;
+    let routes = command_api::router(app)
+        .merge(query_api::router(reads))
+        .route("/openapi.json", get(|| async { axum::Json(openapi::merged()) }))
+        .merge(ops::router(Checks::of(&command_pool, &kafka, Some(&status))));
+    let address = serve(routes, &config.http, &shutdown, &mut services).await?;
+    Ok((format!("http://{address}"), operator_key, kafka, shutdown, services))
+}
+
+async fn serve(
+    routes: Router,
+    config: &HttpConfig,
+    shutdown: &CancellationToken,
+    services: &mut JoinSet<(&'static str, Result<()>)>,
+) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("{} is taken: choose another address with --listen or LEDGER_LISTEN", config.listen)
+    })?;
+    let address = listener.local_addr()?;
+    let (token, connections) = (shutdown.clone(), config.connections);
+    services.spawn(async move {
+        let served = http::serve(http::finish(routes), listener, connections, token).await;
+        ("http", served.map_err(Into::into))
+    });
+    Ok(address)
+}
+
+/// What readiness asks of a service.
+pub struct Checks;
+
+impl Checks {
+    /// Returns the checks of the database, the log's settings and, where there is one, the projector.
+    pub fn of(pool: &PgPool, kafka: &KafkaOptions, status: Option<&Status>) -> ops::Readiness {
+        let (log_pool, kafka) = (pool.clone(), kafka.clone());
+        let checks = ops::Readiness::new().with_database(pool).with("log", move || {
+            let (pool, kafka) = (log_pool.clone(), kafka.clone());
+            async move {
+                let unsafe_settings = kafka::safety(&kafka, &pool).await.map_err(|error| error.to_string())?;
+                sentences(unsafe_settings.iter().map(ToString::to_string).collect())
+            }
+        });
+        let Some(status) = status.cloned() else { return checks };
+        checks.with("projector", move || {
+            let problems = status.problems();
+            async move { sentences(problems) }
+        })
+    }
+}
+
+fn sentences(problems: Vec<String>) -> Result<(), String> {
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Returns the key that was given, or the one kept in the data directory, made up at the first start.
+fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
+    if let Some(key) = config.operator_key.as_ref().filter(|key| !key.is_empty()) {
+        return Ok(key.clone());
+    }
+    let path = data_dir.join(OPERATOR_KEY_FILE);
+    if let Ok(key) = std::fs::read_to_string(&path) {
+        return Ok(key.trim().to_owned());
+    }
+    let key = hex::encode(rand::random::<[u8; 32]>());
+    std::fs::create_dir_all(data_dir)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("{} can't be written", path.display()))?;
+    writeln!(file, "{key}")?;
+    Ok(key)
+}
+
+impl Up {
+    /// Completes when a service or the stack has ended by itself, with its name and why.
+    pub async fn ended(&mut self) -> String {
+        let watch = Duration::from_millis(500);
+        loop {
+            tokio::select! {
+                Some(service) = self.services.join_next() => return match service {
+                    Ok((name, Ok(()))) => format!("{name} ended"),
+                    Ok((name, Err(error))) => format!("{name} failed: {error:#}"),
+                    Err(error) => format!("a service panicked: {error}"),
+                },
+                () = tokio::time::sleep(watch) => {}
+            }
+            if let Some(name) = self.stack.ended() {
+                return format!("{name} ended by itself: its log is in the data directory");
+            }
+        }
+    }
+
+    /// Drains the services, then stops what was started.
+    pub async fn stop(mut self) -> Result<()> {
+        self.shutdown.cancel();
+        let drained = tokio::time::timeout(DRAIN_MAX, async {
+            while let Some(service) = self.services.join_next().await {
+                if let Ok((name, Err(error))) = service {
+                    tracing::warn!(service = name, error = format!("{error:#}"), "ended badly");
+                }
+            }
+        })
+        .await;
+        if drained.is_err() {
+            tracing::warn!("services did not drain in time");
+            self.services.abort_all();
+        }
+        self.stack.stop().await
+    }
+}
