@@ -15,6 +15,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Problem;
+use crate::consume::Status;
+use crate::kafka::{self, KafkaOptions};
 use crate::{clock, telemetry};
 
 /// A check that takes longer has failed.
@@ -64,6 +66,27 @@ impl Readiness {
             .with("database_clock", move || agreeing_clock(time.clone()))
     }
 
+    /// Adds what every service asks of the log: that it answers, and loses nothing it has acknowledged.
+    pub fn with_log(self, options: &KafkaOptions, pool: &PgPool) -> Self {
+        let (options, pool) = (options.clone(), pool.clone());
+        self.with("log", move || {
+            let (options, pool) = (options.clone(), pool.clone());
+            async move {
+                let found = kafka::safety(&options, &pool).await.map_err(|error| error.to_string())?;
+                sentences(found.iter().map(ToString::to_string).collect())
+            }
+        })
+    }
+
+    /// Adds how a loop over the journal is doing.
+    pub fn with_status(self, name: &'static str, status: &Status) -> Self {
+        let status = status.clone();
+        self.with(name, move || {
+            let problems = status.problems();
+            async move { sentences(problems) }
+        })
+    }
+
     /// Runs the checks, or repeats what they found a moment ago; all at once, one round at a time.
     pub async fn findings(&self) -> Vec<(&'static str, Result<(), String>)> {
         let mut last = self.last.lock().await;
@@ -81,6 +104,10 @@ impl Readiness {
         *last = Some((Instant::now(), found.clone()));
         found
     }
+}
+
+fn sentences(problems: Vec<String>) -> Result<(), String> {
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 async fn reachable(pool: PgPool) -> Result<(), String> {

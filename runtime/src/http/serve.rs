@@ -80,6 +80,38 @@ pub async fn serve(
     Ok(())
 }
 
+/// Binds, then serves beside a service's work, which watches the same `shutdown`; the first to end stops the other.
+///
+/// Returns the work's error before the server's.
+pub async fn serve_beside<E: From<io::Error>>(
+    work: impl Future<Output = Result<(), E>>,
+    router: Router,
+    config: &HttpConfig,
+    shutdown: CancellationToken,
+) -> Result<(), E> {
+    let listener = bind(config.listen).await?;
+    let serving = async {
+        let served = serve(router, listener, config.connections, shutdown.clone()).await;
+        shutdown.cancel();
+        served
+    };
+    let working = async {
+        let worked = work.await;
+        shutdown.cancel();
+        worked
+    };
+    let (worked, served) = tokio::join!(working, serving);
+    worked.and(served.map_err(E::from))
+}
+
+/// Listens on an address, or says which one is taken and how to choose another.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = "choose another address with --listen or LEDGER_LISTEN";
+        io::Error::new(error.kind(), format!("can't listen on {address} ({error}): {advice}"))
+    })
+}
+
 struct Server {
     router: Router,
     slots: Arc<Semaphore>,

@@ -1,0 +1,125 @@
+//! Cache: cores of the accounts used last, so that most batches load nothing.
+//!
+//! A batch takes its cores out and puts them back once its commit is known; whatever goes wrong in between, the
+//! cache knows nothing of it and the next batch loads from the database.
+
+use std::collections::BTreeMap;
+
+use ledger_core::account::Core;
+use ledger_core::id::Id;
+use rustc_hash::FxHashMap;
+
+/// Most accounts kept; a core takes about 2 KiB.
+pub const CACHED_ACCOUNTS_MAX: usize = 50_000;
+/// Most open lots kept over all accounts; a lot takes about 1 KiB with its places in the orders.
+pub const CACHED_LOTS_MAX: usize = 200_000;
+
+/// Cores by account, bounded; the longest unused go first.
+#[derive(Debug)]
+pub struct Cache {
+    cores: FxHashMap<Id, Cached>,
+    /// When each was used last, oldest first.
+    uses: BTreeMap<u64, Id>,
+    clock: u64,
+    lots: usize,
+    accounts_max: usize,
+    lots_max: usize,
+}
+
+#[derive(Debug)]
+struct Cached {
+    core: Core,
+    partition: i32,
+    used: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new(CACHED_ACCOUNTS_MAX, CACHED_LOTS_MAX)
+    }
+}
+
+impl Cache {
+    /// Makes an empty cache of so many accounts and lots at most.
+    pub fn new(accounts_max: usize, lots_max: usize) -> Self {
+        let (cores, uses) = (FxHashMap::default(), BTreeMap::new());
+        Self { cores, uses, clock: 0, lots: 0, accounts_max, lots_max }
+    }
+
+    /// Takes an account's core out.
+    pub fn take(&mut self, account: &Id) -> Option<Core> {
+        let cached = self.cores.remove(account)?;
+        self.uses.remove(&cached.used);
+        self.lots -= cached.core.lots.len();
+        Some(cached.core)
+    }
+
+    /// Puts an account's core in, and the longest unused out where there are too many.
+    pub fn put(&mut self, core: Core, partition: i32) {
+        let account = core.account.clone();
+        self.take(&account);
+        self.clock += 1;
+        self.lots += core.lots.len();
+        self.uses.insert(self.clock, account.clone());
+        self.cores.insert(account, Cached { core, partition, used: self.clock });
+        while self.cores.len() > self.accounts_max || self.lots > self.lots_max {
+            let Some((_, oldest)) = self.uses.pop_first() else { break };
+            if let Some(cached) = self.cores.remove(&oldest) {
+                self.lots -= cached.core.lots.len();
+            }
+        }
+    }
+
+    /// Drops the accounts of partitions.
+    pub fn forget(&mut self, partitions: &[i32]) {
+        let gone: Vec<Id> = self
+            .cores
+            .iter()
+            .filter(|(_, cached)| partitions.contains(&cached.partition))
+            .map(|(account, _)| account.clone())
+            .collect();
+        for account in gone {
+            self.take(&account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger_core::event::OpenAccount;
+    use ledger_core::time::Time;
+
+    fn core(account: &str) -> Core {
+        let opening: OpenAccount =
+            serde_json::from_str(r#"{"plan":{"cycle":"monthly","allowance":"1"}}"#).expect("a body");
+        Core::open(Id::new(account).expect("an id"), &opening, Time::from_millis(0))
+    }
+
+    fn id(account: &str) -> Id {
+        Id::new(account).expect("an id")
+    }
+
+    #[test]
+    fn the_longest_unused_account_goes_first() {
+        let mut cache = Cache::new(2, 10);
+        for account in ["a", "b"] {
+            cache.put(core(account), 0);
+        }
+        let a = cache.take(&id("a")).expect("kept");
+        cache.put(a, 0);
+        cache.put(core("c"), 0);
+        assert!(cache.take(&id("b")).is_none());
+        assert!(cache.take(&id("a")).is_some() && cache.take(&id("c")).is_some());
+    }
+
+    #[test]
+    fn a_lost_partition_takes_its_accounts_along() {
+        let mut cache = Cache::new(9, 9);
+        cache.put(core("a"), 1);
+        cache.put(core("b"), 2);
+        cache.forget(&[1]);
+        assert!(cache.take(&id("a")).is_none());
+        assert!(cache.take(&id("b")).is_some());
+    }
+}

@@ -1,0 +1,252 @@
+//! Changes: the rows that a batch leaves behind, collected event by event.
+
+use ledger_core::account::Core;
+use ledger_core::event::{Clock, Data, Event};
+use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, LotChange, Outcome, Reason};
+use ledger_core::id::{EventId, Id, Source};
+use ledger_core::lot::{Draws, Lot};
+use ledger_core::pages::Repayment;
+use ledger_core::time::Time;
+use runtime::kafka::Record;
+use serde::Serialize;
+use smallvec::SmallVec;
+
+use crate::copy::CopyRows;
+use crate::counters::Counters;
+
+/// An account leaves a snapshot at each event whose number is a multiple of this, so that `as_of` folds fewer.
+pub const SNAPSHOT_EVERY: u64 = 1_000;
+
+/// Everything that a batch writes, besides accounts and lots, whose last state is known only at its end.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Rows of `event`.
+    pub events: CopyRows,
+    /// Rows of `refused`.
+    pub refused: CopyRows,
+    /// Rows of `entry`.
+    pub entries: CopyRows,
+    /// Rows of `period`.
+    pub periods: CopyRows,
+    /// Rows of `repayment`.
+    pub repayments: CopyRows,
+    /// Rows of `snapshot`.
+    pub snapshots: CopyRows,
+    /// Rows of `dead_letter`.
+    pub dead_letters: CopyRows,
+    /// Rows of `parked`.
+    pub parked: CopyRows,
+    /// Usage events that were reversed, and when.
+    pub reversed: Vec<Reversed>,
+    /// Sums of usage.
+    pub counters: Counters,
+}
+
+/// A usage event that was reversed.
+#[derive(Debug)]
+pub struct Reversed {
+    /// Its account.
+    pub account: Id,
+    /// Its source.
+    pub source: Source,
+    /// Its id.
+    pub event_id: EventId,
+    /// Ledger time of the reversal.
+    pub at: Time,
+}
+
+/// The whole state of an account, read back as `account::Snapshot`.
+#[derive(Serialize)]
+struct SnapshotBody<'a> {
+    core: &'a Core,
+    lots: Vec<&'a Lot>,
+}
+
+impl Changes {
+    /// Collects the rows of one event that was folded.
+    pub fn folded(&mut self, fact: &Fact, applied: &Applied, core: Option<&Core>) {
+        let event = &*fact.event;
+        let ledger_time = applied.ledger_time.unwrap_or(event.recorded_at);
+        match applied.outcome {
+            Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {
+                self.push_refused(fact, applied, ledger_time);
+            }
+            Outcome::Applied | Outcome::Rejected(_) => self.push_event(fact, applied, ledger_time),
+        }
+        for entry in &applied.entries {
+            self.push_entry(&event.account, fact.offset, entry);
+        }
+        for closed in &applied.closed {
+            self.push_period(&event.account, closed);
+        }
+        if let (Data::UsageReversed(reversal), Some(_)) = (&event.data, &applied.reversed) {
+            self.reversed.push(Reversed {
+                account: event.account.clone(),
+                source: reversal.source.clone(),
+                event_id: reversal.event_id.clone(),
+                at: ledger_time,
+            });
+        }
+        let Some(core) = core else { return };
+        if let Some(usage) = &applied.usage {
+            self.counters.count(core, usage);
+        }
+        if leaves_snapshot(event, applied, core) {
+            self.push_snapshot(fact.offset, core);
+        }
+    }
+
+    /// Collects a record that is no event of its account.
+    pub fn dead_letter(&mut self, record: &Record, reason: &str) {
+        let row = self.dead_letters.row(6);
+        row.int(record.position.partition)
+            .bigint(record.position.offset)
+            .time(record.appended_at)
+            .text(reason);
+        match &record.key {
+            Some(key) => row.bytes(key),
+            None => row.null(),
+        };
+        row.bytes(&record.value);
+    }
+
+    /// Collects a record of a halted account.
+    pub fn park(&mut self, account: &Id, record: &Record, reason: &str) {
+        self.parked
+            .row(7)
+            .text(account.as_str())
+            .int(record.position.partition)
+            .bigint(record.position.offset)
+            .time(record.appended_at)
+            .text(reason)
+            .bytes(record.key.as_deref().unwrap_or_default())
+            .bytes(&record.value);
+    }
+
+    /// Collects which lot repaid which stretch.
+    pub fn repayment(&mut self, account: &Id, repayment: &Repayment) {
+        self.repayments
+            .row(4)
+            .text(account.as_str())
+            .amount(repayment.stretch.start)
+            .amount(repayment.stretch.end)
+            .text(repayment.grant_id.as_str());
+    }
+
+    fn push_event(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {
+        let event = &*fact.event;
+        let usage = match &event.data {
+            Data::UsageRecorded(usage) => Some(usage),
+            _ => None,
+        };
+        // Its own taking: a reversal also carries one, that of the usage it reverses.
+        let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
+        let draws = taking.map(|taking| &taking.draws).or_else(|| taken(applied).then_some(&applied.draws));
+        let line = taking.map_or(applied.line, |taking| taking.line);
+        let row = self.events.row(24);
+        row.text(event.account.as_str())
+            .bigint(fact.offset)
+            .text(event.id.as_str())
+            .text(event.source.as_str())
+            .text(event.data.type_name())
+            .text(applied.outcome.as_str())
+            .maybe_text(applied.outcome.reason().map(|reason| reason.code()))
+            .bytes(&fact.content.0)
+            .time(event.occurred_at)
+            .time(event.recorded_at)
+            .time(fact.appended_at)
+            .time(ledger_time)
+            .text(event.actor.as_str())
+            .bytes(&ledger_core::wire::data_json(&event.data))
+            .bigint(applied.period_index)
+            .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(Id::as_str))
+            .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(Id::as_str))
+            .maybe_amount(taking.map(|taking| taking.credits));
+        match draws {
+            Some(draws) => row.json(&as_changes(draws)),
+            None => row.null(),
+        };
+        row.maybe_amount(line.map(|line| line.start))
+            .maybe_amount(line.map(|line| line.end))
+            .maybe_amount(taking.map(|_| applied.balance_after))
+            .maybe_amount(taking.map(|_| applied.credit_balance_after))
+            .maybe_int(taking.map(|_| applied.next_seq()));
+    }
+
+    fn push_refused(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {
+        let event = &*fact.event;
+        self.refused
+            .row(9)
+            .text(event.account.as_str())
+            .bigint(fact.offset)
+            .text(event.id.as_str())
+            .text(event.source.as_str())
+            .text(event.data.type_name())
+            .text(applied.outcome.as_str())
+            .maybe_text(applied.outcome.reason().map(|reason| reason.code()))
+            .time(ledger_time)
+            .bytes(&ledger_core::wire::data_json(&event.data));
+    }
+
+    fn push_entry(&mut self, account: &Id, offset: i64, entry: &Entry) {
+        self.entries
+            .row(12)
+            .text(account.as_str())
+            .bigint(offset)
+            .int(entry.seq)
+            .text(entry.entry_type.as_str())
+            .amount(entry.amount)
+            .amount(entry.balance_after)
+            .amount(entry.credit_balance_after)
+            .text(entry.event_id.as_str())
+            .time(entry.recorded_at)
+            .time(entry.occurred_at)
+            .json(&entry.lots)
+            .amount(entry.overdraft);
+    }
+
+    fn push_period(&mut self, account: &Id, closed: &ClosedPeriod) {
+        self.periods
+            .row(9)
+            .text(account.as_str())
+            .bigint(closed.period.index)
+            .time(closed.period.starts_at)
+            .time(closed.period.ends_at)
+            .amount(closed.figures.used)
+            .amount(closed.figures.granted)
+            .amount(closed.figures.expired)
+            .amount(closed.rolled_over)
+            .amount(closed.figures.maximum());
+    }
+
+    fn push_snapshot(&mut self, offset: i64, core: &Core) {
+        let body = SnapshotBody { core, lots: core.lots.iter().collect() };
+        self.snapshots.row(4).text(core.account.as_str()).bigint(offset).time(core.ledger_time).jsonb(&body);
+    }
+}
+
+/// Returns the clock's name in the contract.
+pub fn clock_name(clock: Clock) -> &'static str {
+    match clock {
+        Clock::Live => "live",
+        Clock::Test => "test",
+    }
+}
+
+fn taken(applied: &Applied) -> bool {
+    !applied.draws.is_empty() || applied.line.is_some()
+}
+
+fn leaves_snapshot(event: &Event, applied: &Applied, core: &Core) -> bool {
+    let opened = matches!(event.data, Data::AccountOpened(_)) && applied.outcome == Outcome::Applied;
+    opened || !applied.closed.is_empty() || core.events.is_multiple_of(SNAPSHOT_EVERY)
+}
+
+fn as_changes(draws: &Draws) -> SmallVec<[LotChange; 2]> {
+    let change = |draw: &ledger_core::lot::Draw| LotChange {
+        grant_id: draw.grant_id.clone(),
+        source: draw.source,
+        amount: draw.amount.negated(),
+    };
+    draws.iter().map(change).collect()
+}

@@ -1,0 +1,140 @@
+//! Counters: what a batch adds to users' usage and to the sums by every dimension.
+//!
+//! Merged in memory and added to the rows, so that any split of the log into batches leaves the same rows. A row
+//! that reversals bring to nothing stays, with zeros: whether it was ever there must not depend on the split.
+
+use std::collections::BTreeMap;
+
+use ledger_core::account::Core;
+use ledger_core::credits::Credits;
+use ledger_core::event::{Data, Usage};
+use ledger_core::fold::UsageChange;
+use ledger_core::id::{Id, Label, Slug};
+use ledger_core::time::Day;
+
+/// Names a user's counter: usage in a period by feature.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserKey {
+    /// The account.
+    pub account: Id,
+    /// The period.
+    pub period_index: i64,
+    /// The user.
+    pub user: Id,
+    /// What it was used for.
+    pub feature: Option<Label>,
+}
+
+/// What a batch adds to a counter; less than nothing where it reverses more than it uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Usage less reversals.
+    pub credits: Credits,
+    /// Usage events less reversals.
+    pub events: i64,
+}
+
+/// Names a sum by every dimension.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RollupKey {
+    /// The account.
+    pub account: Id,
+    /// The period it counts in.
+    pub period_index: i64,
+    /// Of `occurred_at`, in the time zone of that period's schedule.
+    pub day: Day,
+    /// Dimensions as in the usage.
+    pub user: Option<Id>,
+    /// See `Usage`.
+    pub category: Option<Slug>,
+    /// See `Usage`.
+    pub tier: Option<Label>,
+    /// See `Usage`.
+    pub model: Option<Label>,
+    /// See `Usage`.
+    pub feature: Option<Label>,
+    /// See `Usage`.
+    pub org: Option<Id>,
+}
+
+/// What a batch adds to a sum by every dimension.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rollup {
+    /// Credits and events.
+    pub sum: Sum,
+    /// Signed change of each quantity.
+    pub quantities: BTreeMap<Slug, Credits>,
+}
+
+/// Everything that a batch adds, in the order of the tables' keys.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// By user and feature.
+    pub users: BTreeMap<UserKey, Sum>,
+    /// By every dimension.
+    pub rollups: BTreeMap<RollupKey, Rollup>,
+}
+
+impl Counters {
+    /// Adds usage, or takes off what is reversed, with the core as it stands after it.
+    ///
+    /// A reversal counts here only within the period of its usage, whose schedule is then still in force: it finds
+    /// the day of the usage again.
+    pub fn count(&mut self, core: &Core, change: &UsageChange) {
+        let taking = &change.taking;
+        let Data::UsageRecorded(usage) = &taking.event.data else { return };
+        let by = Sum {
+            credits: if change.sign < 0 { taking.credits.negated() } else { taking.credits },
+            events: change.sign,
+        };
+        if let Some(user) = &usage.user_id {
+            let key = UserKey {
+                account: taking.event.account.clone(),
+                period_index: taking.period_index,
+                user: user.clone(),
+                feature: usage.feature.clone(),
+            };
+            self.users.entry(key).or_default().add(by);
+        }
+        let key = RollupKey {
+            account: taking.event.account.clone(),
+            period_index: taking.period_index,
+            day: core.periods.schedule.timezone.local_day(taking.event.occurred_at),
+            user: usage.user_id.clone(),
+            category: usage.category.clone(),
+            tier: usage.tier.clone(),
+            model: usage.model.clone(),
+            feature: usage.feature.clone(),
+            org: usage.org_id.clone(),
+        };
+        self.rollups.entry(key).or_default().add(by, usage);
+    }
+}
+
+impl Sum {
+    fn add(&mut self, by: Sum) {
+        self.credits = plus(self.credits, by.credits);
+        self.events += by.events;
+    }
+}
+
+impl Rollup {
+    fn add(&mut self, by: Sum, usage: &Usage) {
+        self.sum.add(by);
+        for (name, quantity) in usage.quantities.iter().flatten() {
+            let amount = if by.events < 0 { quantity.amount().negated() } else { quantity.amount() };
+            if amount.is_zero() {
+                continue;
+            }
+            let sum = self.quantities.entry(name.clone()).or_default();
+            *sum = plus(*sum, amount);
+            if sum.is_zero() {
+                self.quantities.remove(name);
+            }
+        }
+    }
+}
+
+fn plus(a: Credits, b: Credits) -> Credits {
+    a.plus(b).expect("a batch's events are too few to leave the range")
+}

@@ -1,0 +1,142 @@
+//! Service: keeps the live generation of the read model up with the journal.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger_core::fold::FOLD_VERSION;
+use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
+use runtime::http::ops::{self, Readiness};
+use runtime::http::{self, HttpConfig};
+use runtime::kafka::{self, KafkaOptions, LogIdentity};
+use runtime::pg::{self, Model, PgConfig, PgPool, Schema};
+use runtime::shutdown::CancellationToken;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::projection::Projection;
+
+/// How often the live generation is looked up: how late a flip is followed.
+const GENERATION_POLL: Duration = Duration::from_millis(250);
+
+/// Settings of the process.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// The journal.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    /// The read model.
+    #[command(flatten)]
+    pub postgres: PgConfig,
+    /// Where the operator's pages are served.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// How it folds.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// How the projector folds.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Most records that the projector folds in one transaction
+    #[arg(
+        long,
+        env = "LEDGER_PROJECTOR_BATCH_RECORDS",
+        default_value_t = BATCH_RECORDS_MAX,
+        value_parser = batch_records
+    )]
+    pub projector_batch_records: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { projector_batch_records: BATCH_RECORDS_MAX }
+    }
+}
+
+fn batch_records(text: &str) -> Result<usize, String> {
+    let records: usize = text.parse().map_err(|_| "a number of records".to_owned())?;
+    if (1..=BATCH_RECORDS_MAX).contains(&records) {
+        Ok(records)
+    } else {
+        Err(format!("1 to {BATCH_RECORDS_MAX} records"))
+    }
+}
+
+/// Projects until `shutdown`, and serves the operator's pages.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let database = &config.postgres;
+    let pool = pg::connect(&database.database_url, "projector", database.database_connections)
+        .await
+        .context("the database can't be reached")?;
+    pg::migrate(&pool).await?;
+    let identity = kafka::prepare(&config.kafka, &pool).await?;
+    let status = Status::default();
+    let readiness = Readiness::new()
+        .with_database(&pool)
+        .with_log(&config.kafka, &pool)
+        .with_status("projector", &status);
+    let pages = http::finish(ops::router(readiness));
+    let source = Source { kafka: config.kafka, identity, pool };
+    let projecting = project(config.options, source, status, shutdown.clone());
+    http::serve_beside(projecting, pages, &config.http, shutdown).await
+}
+
+/// Projects until `shutdown`, and finishes the batch under way. Follows a flip to another generation.
+///
+/// Run `pg::migrate` and `kafka::prepare` before.
+pub async fn project(
+    options: Options,
+    source: Source,
+    status: Status,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut schema = pg::ensure_generation(&source.pool, Model::ReadModel).await?;
+    while !shutdown.is_cancelled() {
+        info!(%schema, "projecting");
+        // Two flips never run into each other here: the old generation's loop has ended before the next begins.
+        let turn = shutdown.child_token();
+        let watching = tokio::spawn(until_flipped(source.pool.clone(), schema, turn.clone()));
+        let worker = Projection::new(partitions(source.identity)?);
+        let consuming = consume_options(schema, options.projector_batch_records);
+        let ended = consume::run(worker, source.clone(), consuming, status.clone(), turn.clone()).await;
+        turn.cancel();
+        schema = watching.await?;
+        ended?;
+    }
+    Ok(())
+}
+
+/// Returns how one generation is consumed.
+pub(crate) fn consume_options(schema: Schema, batch_records_max: usize) -> ConsumeOptions {
+    let group = format!("projector-{}", schema.generation);
+    ConsumeOptions { batch_records_max, ..ConsumeOptions::new(&group, schema, FOLD_VERSION) }
+}
+
+/// Returns the journal's partition count as the fold checks it.
+pub(crate) fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
+    let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
+    count.with_context(|| format!("a journal of {} partitions", identity.partitions))
+}
+
+/// Waits for another generation to be live, then ends the loop of this one; returns the one to go on with.
+async fn until_flipped(pool: PgPool, schema: Schema, turn: CancellationToken) -> Schema {
+    while !turn.is_cancelled() {
+        tokio::select! {
+            () = turn.cancelled() => break,
+            () = sleep(GENERATION_POLL) => {}
+        }
+        // Not inside the select: a query dropped half-way would spoil its connection.
+        match pg::live_generation(&pool, Model::ReadModel).await {
+            Ok(Some(live)) if live != schema => {
+                info!(%schema, %live, "another generation is live");
+                turn.cancel();
+                return live;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the live generation can't be looked up"),
+        }
+    }
+    schema
+}

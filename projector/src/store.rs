@@ -1,0 +1,304 @@
+//! Store: writes a batch's rows, a statement a table.
+//!
+//! Rows that are only inserted go by `copy`; rows that change go by one upsert over arrays, in the order of their keys.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use ledger_core::account::Core;
+use ledger_core::event::LotSource;
+use ledger_core::id::Id;
+use ledger_core::lot::Lot;
+use runtime::consume::WorkerError;
+use runtime::pg::timestamp;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use crate::changes::{Changes, Reversed, clock_name};
+use crate::copy::{Amount, CopyRows};
+use crate::counters::{Rollup, RollupKey, Sum, UserKey};
+
+/// An account's core as it stands after the batch.
+#[derive(Debug)]
+pub struct AccountRow<'a> {
+    /// The core.
+    pub core: &'a Core,
+    /// The account's partition.
+    pub partition: i32,
+    /// The last event folded.
+    pub offset: i64,
+}
+
+/// A lot as it stands after the batch.
+#[derive(Debug)]
+pub struct LotRow<'a> {
+    /// Its account.
+    pub account: &'a Id,
+    /// The lot.
+    pub lot: &'a Lot,
+}
+
+/// Tables whose rows are only inserted, each with the statement that takes them.
+fn inserted(changes: &mut Changes) -> [(CopyRows, &'static str); 8] {
+    let take = std::mem::take::<CopyRows>;
+    [
+        (
+            take(&mut changes.events),
+            r#"copy event (account_id, "offset", event_id, source, type, outcome, reason, content, occurred_at,
+                           recordedat, appended_at, ledger_time, actor, data, period_index, user_id, message_id,
+                           credits, lots, line_start, line_end, balance_after, credit_balance_after, entry_seq)
+               from stdin with (format binary)"#,
+        ),
+        (
+            take(&mut changes.refused),
+            r#"copy refused (account_id, "offset", event_id, source, type, outcome, reason, recorded_at, data)
+               from stdin with (format binary)"#,
+        ),
+        (
+            take(&mut changes.entries),
+            r#"copy entry (account_id, "offset", seq, type, amount, balance_after, credit_balance_after, event_id,
+                           recorded_at, occurred_at, lots, overdraft)
+               from stdin with (format binary)"#,
+        ),
+        (
+            take(&mut changes.periods),
+            "copy period (account_id, index, starts_at, ends_at, used, granted, expired, rolled_over, maximum)
+             from stdin with (format binary)",
+        ),
+        (
+            take(&mut changes.repayments),
+            "copy repayment (account_id, line_start, line_end, grant_id) from stdin with (format binary)",
+        ),
+        (
+            take(&mut changes.snapshots),
+            r#"copy snapshot (account_id, "offset", ledger_time, core) from stdin with (format binary)"#,
+        ),
+        (
+            take(&mut changes.dead_letters),
+            r#"copy dead_letter (partition, "offset", appended_at, reason, key, value)
+               from stdin with (format binary)"#,
+        ),
+        (
+            take(&mut changes.parked),
+            r#"copy parked (account_id, partition, "offset", appended_at, reason, key, value)
+               from stdin with (format binary)"#,
+        ),
+    ]
+}
+
+/// Writes everything that a batch changed.
+pub async fn write(
+    tx: &mut PgConnection,
+    mut changes: Changes,
+    accounts: &[AccountRow<'_>],
+    lots: &[LotRow<'_>],
+) -> Result<(), WorkerError> {
+    for (rows, statement) in inserted(&mut changes) {
+        rows.send(&mut *tx, statement).await?;
+    }
+    write_accounts(&mut *tx, accounts).await?;
+    write_lots(&mut *tx, lots).await?;
+    // After the events themselves: a usage may be recorded and reversed in one batch.
+    write_reversals(&mut *tx, &changes.reversed).await?;
+    let counters = std::mem::take(&mut changes.counters);
+    write_users(&mut *tx, counters.users.into_iter().collect()).await?;
+    write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
+}
+
+async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let cores: Vec<String> = rows.iter().map(|row| json(row.core)).collect();
+    let next_crossings: Vec<Option<DateTime<Utc>>> =
+        rows.iter().map(|row| row.core.next_crossing().map(timestamp)).collect();
+    let cards: Vec<Option<&str>> =
+        rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
+    sqlx::query(
+        r#"insert into account (account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card,
+                                opened_at, core)
+           select account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card, opened_at,
+                  core::jsonb
+           from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
+                       $7::text[], $8::text[], $9::timestamptz[], $10::text[])
+                as new (account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card,
+                        opened_at, core)
+           on conflict (account_id) do update
+           set "offset"      = excluded."offset",
+               events        = excluded.events,
+               ledger_time   = excluded.ledger_time,
+               next_crossing = excluded.next_crossing,
+               rate_card     = excluded.rate_card,
+               core          = excluded.core"#,
+    )
+    .bind(column(rows, |row| row.core.account.as_str()))
+    .bind(column(rows, |row| row.partition))
+    .bind(column(rows, |row| row.offset))
+    .bind(column(rows, |row| row.core.events.cast_signed()))
+    .bind(column(rows, |row| timestamp(row.core.ledger_time)))
+    .bind(next_crossings)
+    .bind(column(rows, |row| clock_name(row.core.clock)))
+    .bind(cards)
+    .bind(column(rows, |row| timestamp(row.core.opened_at)))
+    .bind(cores)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_lots(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let expires: Vec<Option<DateTime<Utc>>> =
+        rows.iter().map(|row| row.lot.expires_at.map(timestamp)).collect();
+    let voided: Vec<Option<DateTime<Utc>>> =
+        rows.iter().map(|row| row.lot.voided_at.map(timestamp)).collect();
+    let payments: Vec<Option<&str>> =
+        rows.iter().map(|row| row.lot.payment_id.as_ref().map(Id::as_str)).collect();
+    let reasons: Vec<Option<&str>> =
+        rows.iter().map(|row| row.lot.reason.as_ref().map(|reason| reason.as_str())).collect();
+    sqlx::query(
+        r#"insert into lot (account_id, grant_id, source, amount, remaining, lapsed, refunded, priority, effective_at,
+                            expires_at, granted_at, voided_at, event_id, payment_id, reason, "offset", seq)
+           select *
+           from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[],
+                       $7::numeric[], $8::int[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[],
+                       $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::int[])
+           on conflict (account_id, grant_id) do update
+           set amount    = excluded.amount,
+               remaining = excluded.remaining,
+               lapsed    = excluded.lapsed,
+               refunded  = excluded.refunded,
+               voided_at = excluded.voided_at"#,
+    )
+    .bind(column(rows, |row| row.account.as_str()))
+    .bind(column(rows, |row| row.lot.grant_id.as_str()))
+    .bind(column(rows, |row| source_name(row.lot.source)))
+    .bind(column(rows, |row| Amount(row.lot.amount)))
+    .bind(column(rows, |row| Amount(row.lot.remaining)))
+    .bind(column(rows, |row| Amount(row.lot.lapsed)))
+    .bind(column(rows, |row| Amount(row.lot.refunded)))
+    .bind(column(rows, |row| row.lot.priority))
+    .bind(column(rows, |row| timestamp(row.lot.effective_at)))
+    .bind(expires)
+    .bind(column(rows, |row| timestamp(row.lot.granted_at)))
+    .bind(voided)
+    .bind(column(rows, |row| row.lot.event_id.as_str()))
+    .bind(payments)
+    .bind(reasons)
+    .bind(column(rows, |row| row.lot.offset))
+    .bind(column(rows, |row| row.lot.seq))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update event
+         set reversed_at = reversal.reversed_at
+         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+              as reversal (account_id, event_id, source, reversed_at)
+         where event.account_id = reversal.account_id
+           and event.event_id   = reversal.event_id
+           and event.source     = reversal.source",
+    )
+    .bind(column(rows, |row| row.account.as_str()))
+    .bind(column(rows, |row| row.event_id.as_str()))
+    .bind(column(rows, |row| row.source.as_str()))
+    .bind(column(rows, |row| timestamp(row.at)))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_users(tx: &mut PgConnection, rows: Vec<(UserKey, Sum)>) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
+    sqlx::query(
+        "insert into user_usage (account_id, period_index, user_id, feature, used, events)
+         select *
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::numeric[], $6::bigint[])
+         on conflict (account_id, period_index, user_id, feature) do update
+         set used   = user_usage.used   + excluded.used,
+             events = user_usage.events + excluded.events",
+    )
+    .bind(column(&rows, |(key, _)| key.account.as_str()))
+    .bind(column(&rows, |(key, _)| key.period_index))
+    .bind(column(&rows, |(key, _)| key.user.as_str()))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
+    .bind(column(&rows, |(_, sum)| Amount(sum.credits)))
+    .bind(column(&rows, |(_, sum)| sum.events))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_rollups(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let days: Vec<Option<NaiveDate>> = rows.iter().map(|(key, _)| key.day.to_chrono()).collect();
+    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
+    sqlx::query(
+        "insert into usage_rollup (account_id, period_index, day, user_id, category, tier, model, feature, org_id,
+                                   credits, events, quantities)
+         select account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits, events,
+                quantities::jsonb
+         from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[],
+                     $8::text[], $9::text[], $10::numeric[], $11::bigint[], $12::text[])
+              as new (account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits,
+                      events, quantities)
+         on conflict (account_id, period_index, user_id, day, category, tier, model, feature, org_id) do update
+         set credits    = usage_rollup.credits + excluded.credits,
+             events     = usage_rollup.events  + excluded.events,
+             quantities = add_quantities(usage_rollup.quantities, excluded.quantities)",
+    )
+    .bind(column(&rows, |(key, _)| key.account.as_str()))
+    .bind(column(&rows, |(key, _)| key.period_index))
+    .bind(days)
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.user)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.tier)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.model)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.org)))
+    .bind(column(&rows, |(_, rollup)| Amount(rollup.sum.credits)))
+    .bind(column(&rows, |(_, rollup)| rollup.sum.events))
+    .bind(column(&rows, |(_, rollup)| json(&rollup.quantities)))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// One column of rows, to be bound as an array.
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// A key's absent dimension: null would never meet itself in a primary key.
+fn absent_as_empty(name: &Option<impl AsRef<str>>) -> &str {
+    name.as_ref().map_or("", AsRef::as_ref)
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("the ledger's own types are plain JSON with string keys")
+}
+
+/// Returns a source's name in the contract.
+fn source_name(source: LotSource) -> &'static str {
+    match source {
+        LotSource::Plan => "plan",
+        LotSource::Rollover => "rollover",
+        LotSource::Purchase => "purchase",
+        LotSource::TopUp => "top_up",
+        LotSource::Welcome => "welcome",
+        LotSource::Promo => "promo",
+        LotSource::Referral => "referral",
+        LotSource::Adjustment => "adjustment",
+    }
+}
