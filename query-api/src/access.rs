@@ -1,0 +1,62 @@
+//! Access: whose rows a caller may see, decided before anything is looked up.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use ledger_core::id::Id;
+use runtime::auth::{Action, Principal};
+use runtime::http::{Path, Problem};
+use serde::Deserialize;
+
+use crate::State;
+
+/// The path variable that every read of an account has; others are left alone.
+#[derive(Deserialize)]
+struct Named {
+    account: Id,
+}
+
+/// An account that the caller may read whole.
+pub(crate) struct Whole(pub Id);
+
+/// An account of which the caller may read at least the own rows.
+pub(crate) struct Seen {
+    /// The account.
+    pub account: Id,
+    caller: Principal,
+}
+
+impl Seen {
+    /// Returns the only user whose rows are shown: a member's own, else the one asked for; 403 for a member who asks
+    /// for another.
+    pub fn user(&self, asked: Option<String>) -> Result<Option<String>, Problem> {
+        if let Some(user) = &asked {
+            self.caller.require_user(user)?;
+        }
+        Ok(asked.or_else(|| self.caller.only_user().map(str::to_owned)))
+    }
+}
+
+impl FromRequestParts<State> for Whole {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let (account, _) = admit(parts, state, Action::AccountRead).await?;
+        Ok(Self(account))
+    }
+}
+
+impl FromRequestParts<State> for Seen {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let (account, caller) = admit(parts, state, Action::OwnRead).await?;
+        Ok(Self { account, caller })
+    }
+}
+
+async fn admit(parts: &mut Parts, state: &State, action: Action) -> Result<(Id, Principal), Problem> {
+    let caller = Principal::from_request_parts(parts, state).await?;
+    let Path(Named { account }) = Path::from_request_parts(parts, state).await?;
+    caller.require(action, account.as_str())?;
+    Ok((account, caller))
+}

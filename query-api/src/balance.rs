@@ -1,0 +1,59 @@
+//! Balance: the figures of an account, now or as they stood at an instant.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use ledger_core::balance::Balance;
+use ledger_core::credits::Credits;
+use ledger_core::time::Time;
+use runtime::http::{Problem, Query};
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+use crate::State;
+use crate::access::Whole;
+use crate::list::AtLeast;
+use crate::reading::{self, Account};
+use crate::{answer, as_of};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BalanceQuery {
+    as_of: Option<Time>,
+    at_least: Option<AtLeast>,
+}
+
+/// `GET /v1/accounts/{account}/balance`
+pub(crate) async fn balance(
+    Shared(state): Shared<State>,
+    Whole(account): Whole,
+    Query(query): Query<BalanceQuery>,
+) -> Result<Response, Problem> {
+    let (reflects, balance) = reading::of(&state, account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, query.as_of))
+    })
+    .await?;
+    answer::object(&reflects, balance)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    instant: Option<Time>,
+) -> Result<Balance, Problem> {
+    // No account has holds yet: nothing is held.
+    let held = Credits::ZERO;
+    match instant {
+        Some(instant) if instant < account.core.opened_at => {
+            let detail = format!("account {} opened at {}", account.id(), account.core.opened_at);
+            Err(Problem::not_found("account_not_found", detail))
+        }
+        Some(instant) if instant <= account.core.ledger_time => {
+            let core = as_of::core_at(connection, account, instant).await?;
+            Ok(Balance::of(&core, Credits::ZERO))
+        }
+        _ => {
+            let lots = reading::open_lots(connection, account.id()).await?;
+            Ok(Balance::of(&account.core.clone().with_lots(lots), held))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Lists: bounded pages, and opaque cursors that say after which row the next one begins.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use runtime::http::Problem;
+use runtime::position::Position;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Rows of a page where the caller names no number.
+pub const LIMIT_DEFAULT: u16 = 50;
+/// Most rows of a page.
+pub const LIMIT_MAX: u16 = 500;
+/// Longest cursor that is looked at, in characters; the longest of ours holds seven labels.
+const CURSOR_LENGTH_MAX: usize = 8 * 1024;
+
+/// How many rows a page may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(u16);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(LIMIT_DEFAULT)
+    }
+}
+
+impl Limit {
+    /// Returns how many rows to ask for: one more than the page holds tells whether another page follows.
+    pub fn rows_to_ask(self) -> i64 {
+        i64::from(self.0) + 1
+    }
+
+    fn rows(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number: i64 =
+            text.parse().map_err(|_| D::Error::custom("not_a_number: limit is a whole number"))?;
+        match u16::try_from(number) {
+            Ok(rows) if (1..=LIMIT_MAX).contains(&rows) => Ok(Self(rows)),
+            _ => Err(D::Error::custom(format!("out_of_range: limit is 1 to {LIMIT_MAX}"))),
+        }
+    }
+}
+
+/// A position that a read must have reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtLeast(pub Position);
+
+impl<'de> Deserialize<'de> for AtLeast {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let position = text.parse().map_err(|error| D::Error::custom(format!("not_a_position: {error}")))?;
+        Ok(Self(position))
+    }
+}
+
+/// Some rows of a list.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where to go on; none at the list's end.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Cuts the rows that were asked for by [`Limit::rows_to_ask`] to a page; `key` is a row's place in the list.
+    pub fn cut<K: Serialize>(mut rows: Vec<T>, limit: Limit, key: impl Fn(&T) -> K) -> Self {
+        let more = rows.len() > limit.rows();
+        rows.truncate(limit.rows());
+        let next_cursor = rows.last().filter(|_| more).map(|last| encode(&key(last)));
+        Self { items: rows, next_cursor }
+    }
+}
+
+/// Writes a row's place as a cursor.
+fn encode<K: Serialize>(key: &K) -> String {
+    let json = serde_json::to_vec(key).expect("a place is numbers and texts");
+    URL_SAFE_NO_PAD.encode(json)
+}
+
+/// Reads a cursor back; 422 for text that no page of this list gave out.
+pub(crate) fn decode<K: DeserializeOwned>(cursor: Option<&str>) -> Result<Option<K>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let refusal = || Problem::bad_field("cursor", "bad_cursor", "is not a cursor of this list");
+    if cursor.len() > CURSOR_LENGTH_MAX {
+        return Err(refusal());
+    }
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refusal())?;
+    serde_json::from_slice(&json).map(Some).map_err(|_| refusal())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(text: &str) -> Result<Limit, String> {
+        let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+        Limit::deserialize(value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_page_has_1_to_500_rows() {
+        for (text, rows) in [("1", 1), ("500", 500)] {
+            assert_eq!(limit(text).map(Limit::rows), Ok(rows));
+        }
+        for text in ["0", "-1", "501", "70000", "99999999999"] {
+            assert!(limit(text).is_err_and(|error| error.starts_with("out_of_range")), "{text}");
+        }
+        for text in ["", "ten", "1.5", "99999999999999999999"] {
+            assert!(limit(text).is_err_and(|error| error.starts_with("not_a_number")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_page_names_the_row_to_go_on_after_and_the_last_page_none() {
+        let rows: Vec<i64> = vec![9, 8, 7];
+        let page = Page::cut(rows.clone(), Limit(2), |row| (*row, 0));
+        assert_eq!(page.items, [9, 8]);
+        let next: Option<(i64, i32)> = decode(page.next_cursor.as_deref()).expect("ours");
+        assert_eq!(next, Some((8, 0)));
+        assert_eq!(Page::cut(rows, Limit(3), |row| *row).next_cursor, None);
+    }
+
+    #[test]
+    fn text_that_is_no_cursor_is_refused_by_name() {
+        let other_list = encode(&"acme");
+        for text in ["", "%", "bm90IGpzb24", other_list.as_str(), &"A".repeat(CURSOR_LENGTH_MAX + 1)] {
+            let refused = decode::<(i64, i32)>(Some(text)).expect_err("no cursor");
+            assert_eq!(refused.status, 422, "{text}");
+            assert_eq!(refused.errors[0].field, "cursor");
+        }
+    }
+}

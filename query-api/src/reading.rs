@@ -1,0 +1,172 @@
+//! Reading: one snapshot of an account, with the position that it reflects.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ledger_core::account::Core;
+use ledger_core::id::Id;
+use ledger_core::lot::Lot;
+use runtime::http::Problem;
+use runtime::pg;
+use runtime::position::Position;
+use sqlx::{PgConnection, Row};
+use tokio::time::Instant;
+
+use crate::State;
+use crate::answer::Reflects;
+use crate::columns;
+use crate::list::AtLeast;
+
+/// How long a read waits to be as new as its caller asks.
+pub const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// An account as one snapshot shows it.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Its state, without its lots.
+    pub core: Core,
+    /// The last record of its partition that has been folded.
+    pub position: Position,
+}
+
+impl Account {
+    /// Returns its id.
+    pub fn id(&self) -> &str {
+        self.core.account.as_str()
+    }
+
+    /// Returns what a read of it reflects.
+    pub fn reflects(&self) -> Reflects {
+        Reflects {
+            account_id: self.core.account.clone(),
+            position: self.position,
+            recorded_at: self.core.ledger_time,
+        }
+    }
+}
+
+/// Runs `work` on one snapshot of an account that is at least as new as asked for.
+///
+/// Problems: 404 where nobody opened it, 503 where it is halted or the projection is behind.
+pub(crate) async fn of<T, F>(
+    state: &State,
+    account: Id,
+    at_least: Option<AtLeast>,
+    work: F,
+) -> Result<(Reflects, T), Problem>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
+        + Send
+        + 'static,
+{
+    wait_for(state, at_least).await?;
+    pg::read(&state.pool, state.waiter.schema(), move |connection| {
+        Box::pin(async move {
+            check_reached(connection, at_least).await?;
+            let account = load(connection, &account).await?;
+            let found = work(connection, &account).await?;
+            Ok((account.reflects(), found))
+        })
+    })
+    .await
+}
+
+/// Waits until the projection has come to a position, for [`WAIT_MAX`] at most.
+pub(crate) async fn wait_for(state: &State, at_least: Option<AtLeast>) -> Result<(), Problem> {
+    let Some(AtLeast(position)) = at_least else { return Ok(()) };
+    if position.partition >= state.identity.partitions {
+        let detail = format!("the journal has {} partitions", state.identity.partitions);
+        return Err(Problem::bad_field("at_least", "no_such_partition", detail));
+    }
+    if state.waiter.wait_for(position, Instant::now() + WAIT_MAX).await {
+        Ok(())
+    } else {
+        Err(behind(position))
+    }
+}
+
+/// The snapshot itself must have the position: another generation may have become live since the wait.
+pub(crate) async fn check_reached(
+    connection: &mut PgConnection,
+    at_least: Option<AtLeast>,
+) -> Result<(), Problem> {
+    let Some(AtLeast(position)) = at_least else { return Ok(()) };
+    let next_offset: Option<i64> =
+        sqlx::query_scalar("select next_offset from checkpoint where partition = $1")
+            .bind(position.partition)
+            .fetch_optional(connection)
+            .await?;
+    if next_offset.is_some_and(|next| next > position.offset) { Ok(()) } else { Err(behind(position)) }
+}
+
+fn behind(position: Position) -> Problem {
+    Problem::behind(format!("position {position} is not projected yet"))
+}
+
+async fn load(connection: &mut PgConnection, account: &Id) -> Result<Account, Problem> {
+    // One row says where the account stands and how far its partition has been folded.
+    let row = sqlx::query(
+        "select a.partition, a.core::text, c.next_offset,
+                exists (select from parked as p where p.account_id = a.account_id) as halted
+           from account as a
+           join checkpoint as c on c.partition = a.partition
+          where a.account_id = $1",
+    )
+    .bind(account.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Err(absent(connection, account).await?) };
+    if row.try_get("halted")? {
+        return Err(Problem::account_halted(account.as_str()));
+    }
+    let next_offset: i64 = row.try_get("next_offset")?;
+    let position = Position { partition: row.try_get("partition")?, offset: next_offset - 1 };
+    Ok(Account { core: columns::json_of(&row, "core")?, position })
+}
+
+/// An account may be halted before it is open: by an opening that only a newer program can read.
+async fn absent(connection: &mut PgConnection, account: &Id) -> Result<Problem, sqlx::Error> {
+    let halted: bool = sqlx::query_scalar("select exists (select from parked where account_id = $1)")
+        .bind(account.as_str())
+        .fetch_one(connection)
+        .await?;
+    let account = account.as_str();
+    Ok(if halted { Problem::account_halted(account) } else { Problem::account_not_found(account) })
+}
+
+/// Columns of a lot that [`lot_of`] reads.
+pub(crate) const LOT_COLUMNS: &str = r#"grant_id, source, amount::text, remaining::text, lapsed::text,
+    refunded::text, priority, effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason,
+    "offset", seq"#;
+
+/// Loads the lots of an account that have something left.
+pub(crate) async fn open_lots(connection: &mut PgConnection, account: &str) -> Result<Vec<Lot>, sqlx::Error> {
+    let sql = format!("select {LOT_COLUMNS} from lot where account_id = $1 and remaining > 0");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(account).fetch_all(connection).await?;
+    rows.iter().map(lot_of).collect()
+}
+
+/// Reads a lot's row.
+pub(crate) fn lot_of(row: &sqlx::postgres::PgRow) -> Result<Lot, sqlx::Error> {
+    let payment: Option<&str> = row.try_get("payment_id")?;
+    let reason: Option<&str> = row.try_get("reason")?;
+    Ok(Lot {
+        grant_id: columns::name(row, "grant_id")?,
+        source: columns::variant(row, "source")?,
+        amount: columns::amount(row, "amount")?,
+        remaining: columns::amount(row, "remaining")?,
+        lapsed: columns::amount(row, "lapsed")?,
+        refunded: columns::amount(row, "refunded")?,
+        priority: row.try_get("priority")?,
+        effective_at: columns::time(row, "effective_at")?,
+        expires_at: columns::optional_time(row, "expires_at")?,
+        granted_at: columns::time(row, "granted_at")?,
+        voided_at: columns::optional_time(row, "voided_at")?,
+        event_id: columns::name(row, "event_id")?,
+        payment_id: payment.map(columns::parsed).transpose()?,
+        reason: reason.map(columns::parsed).transpose()?,
+        offset: row.try_get("offset")?,
+        seq: row.try_get("seq")?,
+    })
+}

@@ -1,0 +1,163 @@
+//! Service: what the reads need, their routes, and the process around them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::{MethodRouter, get};
+use runtime::auth::{Auth, AuthConfig};
+use runtime::http::{self, HttpConfig, ops};
+use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity};
+use runtime::pg::{self, Model, PgConfig};
+use runtime::waiter::Waiter;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{accounts, audit, balance, entries, events, grants, messages, openapi, periods, usage, users};
+
+/// Settings of the process.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// The read models.
+    #[command(flatten)]
+    pub postgres: PgConfig,
+    /// The journal, for auditors.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    /// Where to serve.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// Who may come in.
+    #[command(flatten)]
+    pub auth: AuthConfig,
+}
+
+/// What the handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    /// Read-only connections.
+    pub pool: PgPool,
+    /// Knows the live generation and how far it is.
+    pub waiter: Arc<Waiter>,
+    /// Knows the keys.
+    pub auth: Auth,
+    /// Where the journal is.
+    pub kafka: KafkaOptions,
+    /// Which journal it is.
+    pub identity: LogIdentity,
+    /// Asks the brokers where the journal ends.
+    pub ends: Ends,
+    /// Slots for readers of the journal.
+    audits: Arc<Semaphore>,
+}
+
+impl State {
+    /// Puts together what the handlers need.
+    pub fn new(
+        pool: PgPool,
+        waiter: Arc<Waiter>,
+        auth: Auth,
+        kafka: KafkaOptions,
+        identity: LogIdentity,
+    ) -> Result<Self, kafka::Error> {
+        let ends = Ends::new(&kafka, identity)?;
+        let audits = Arc::new(Semaphore::new(audit::STREAMS_MAX));
+        Ok(Self { pool, waiter, auth, kafka, identity, ends, audits })
+    }
+
+    /// Returns the slots for readers of the journal.
+    pub(crate) fn audits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.audits)
+    }
+}
+
+impl FromRef<State> for Auth {
+    fn from_ref(state: &State) -> Self {
+        state.auth.clone()
+    }
+}
+
+/// Returns the reads under `/v1`; what every service has besides (`/healthz`, `/openapi.json`) is the process's.
+pub fn router(state: State) -> Router {
+    let mut router = Router::new();
+    for (path, handler) in routes() {
+        router = router.route(path, handler);
+    }
+    router.with_state(state)
+}
+
+/// The document in `openapi.json` describes these and no others.
+fn routes() -> [(&'static str, MethodRouter<State>); 11] {
+    [
+        ("/v1/accounts", get(accounts::list)),
+        ("/v1/accounts/{account}", get(accounts::one)),
+        ("/v1/accounts/{account}/balance", get(balance::balance)),
+        ("/v1/accounts/{account}/usage", get(usage::usage)),
+        ("/v1/accounts/{account}/users", get(users::list)),
+        ("/v1/accounts/{account}/grants", get(grants::list)),
+        ("/v1/accounts/{account}/periods", get(periods::list)),
+        ("/v1/accounts/{account}/entries", get(entries::list)),
+        ("/v1/accounts/{account}/events/{event_id}", get(events::one)),
+        ("/v1/accounts/{account}/messages/{message_id}", get(messages::one)),
+        ("/v1/audit/events", get(audit::events)),
+    ]
+}
+
+/// Serves the reads until `shutdown`. The database must have been migrated and the journal made before.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let database = &config.postgres;
+    let pool = pg::connect_read_only(&database.database_url, "query-api", database.database_connections)
+        .await
+        .context("the database can't be reached")?;
+    let identity = log_identity(&pool).await?;
+    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone())
+        .await
+        .context("no read model is live: start the projector first")?;
+    let auth = Auth::new(pool.clone(), &config.auth)?;
+    let state = State::new(pool, waiter, auth, config.kafka, identity)?;
+    let routes = router(state.clone())
+        .route("/openapi.json", get(|| async { axum::Json(openapi::openapi()) }))
+        .merge(ops::router(readiness(&state)));
+    let listener = http::bind(config.http.listen).await?;
+    http::serve(http::finish(routes), listener, config.http.connections, shutdown).await?;
+    Ok(())
+}
+
+async fn log_identity(pool: &PgPool) -> anyhow::Result<LogIdentity> {
+    let row: Option<(uuid::Uuid, i32)> =
+        sqlx::query_as("select log_id, partitions from control.log_identity")
+            .fetch_optional(pool)
+            .await
+            .context("the database has not been migrated")?;
+    let (log_id, partitions) = row.context("no journal has been made: start the projector first")?;
+    Ok(LogIdentity { log_id, partitions })
+}
+
+fn readiness(state: &State) -> ops::Readiness {
+    let ends = state.ends.clone();
+    ops::Readiness::new().with_database(&state.pool).with("journal", move || {
+        let ends = ends.clone();
+        async move { ends.of(0).await.map(drop).map_err(|error| format!("the journal does not answer: {error}")) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Served by the process around the routes.
+    const OPERATIONS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
+
+    #[test]
+    fn the_openapi_document_describes_what_is_served_and_nothing_else() {
+        let document = openapi::openapi();
+        let paths = document["paths"].as_object().expect("paths");
+        let described: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
+        let served: BTreeSet<&str> = routes().iter().map(|(path, _)| *path).chain(OPERATIONS).collect();
+        assert_eq!(described, served);
+    }
+}
