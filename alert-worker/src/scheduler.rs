@@ -30,7 +30,7 @@ const ROUND_LOCK: i64 = 0x6c65_6467_6572_0001;
 
 /// How the scheduler runs.
 #[derive(Debug, Clone, Args)]
-pub struct Config {
+pub struct SchedulerConfig {
     /// Milliseconds between two looks for accounts whose boundary has passed
     #[arg(long, env = "LEDGER_SCHEDULER_INTERVAL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub scheduler_interval_ms: u64,
@@ -39,7 +39,7 @@ pub struct Config {
 /// Appends what is due, round after round, until `shutdown`.
 ///
 /// Errors of a round are logged and the next round tries again: nothing is lost by lateness.
-pub async fn run(config: Config, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
+pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
     let mut appended = Appended::default();
     loop {

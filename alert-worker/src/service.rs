@@ -1,6 +1,8 @@
 //! Service: the alert worker as a process of its own.
 
 use anyhow::Context;
+use runtime::http::ops::{self, Readiness};
+use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Journal, KafkaOptions};
 use runtime::pg::{self, PgConfig};
 use runtime::shutdown::CancellationToken;
@@ -16,12 +18,15 @@ pub struct Config {
     /// The journal that resets are appended to.
     #[command(flatten)]
     pub kafka: KafkaOptions,
+    /// Where the operator's pages are served.
+    #[command(flatten)]
+    pub http: HttpConfig,
     /// How the scheduler runs.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
 }
 
-/// Schedules until `shutdown`.
+/// Schedules until `shutdown`, and serves the operator's pages.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let database = &config.postgres;
     let pool = pg::connect(&database.database_url, "alert-worker", database.database_connections)
@@ -30,6 +35,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     pg::migrate(&pool).await?;
     let identity = kafka::prepare(&config.kafka, &pool).await?;
     let journal = Journal::new(&config.kafka, identity)?;
-    scheduler::run(config.scheduler, journal, pool, shutdown).await;
-    Ok(())
+    let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);
+    let pages = http::finish(ops::router(readiness));
+    let token = shutdown.clone();
+    let scheduling = async move {
+        scheduler::run(config.scheduler, journal, pool, token).await;
+        Ok(())
+    };
+    http::serve_beside(scheduling, pages, &config.http, shutdown).await
 }

@@ -2,4 +2,7 @@
 
 pub mod bench;
 pub mod doctor;
+pub mod openapi;
+pub mod serve;
 pub mod stack;
+pub mod up;

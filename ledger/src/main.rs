@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use ledger::doctor;
+use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
+use ledger::up::{self, UpConfig};
+use runtime::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The credit ledger.
@@ -20,6 +23,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts everything on this machine: Kafka and PostgreSQL where none are named, and every service on one address.
+    Up(Box<UpConfig>),
+    /// Runs one service, as in production.
+    #[command(subcommand)]
+    Serve(Box<Service>),
     /// Starts Kafka and PostgreSQL only, and waits for Ctrl-C.
     Stack {
         #[command(flatten)]
@@ -75,6 +83,12 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Up(config) => run_up(*config).await,
+        Command::Serve(service) => {
+            telemetry::init();
+            serve::run(*service, shutdown::on_signal()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Stack { place, for_tests: true } => {
             stack::supervise(&place.data_dir, asked_to_stop()).await?;
             Ok(ExitCode::SUCCESS)
@@ -87,10 +101,35 @@ async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-async fn run_stack(options: StackOptions) -> Result<ExitCode> {
-    let say = |text: &str| {
-        let _ = writeln!(std::io::stderr(), "{text}");
+async fn run_up(config: UpConfig) -> Result<ExitCode> {
+    telemetry::init();
+    let stopping = shutdown::on_signal()?;
+    let mut up = tokio::select! {
+        up = up::start(config, say) => up?,
+        () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
     };
+    let mut out = std::io::stdout();
+    writeln!(out, "the ledger serves at {}", up.url)?;
+    writeln!(out, "operator key: {}", up.operator_key)?;
+    writeln!(out, "Ctrl-C stops it; the data stays")?;
+    out.flush()?;
+    let ended = tokio::select! {
+        () = stopping.cancelled() => None,
+        why = up.ended() => Some(why),
+    };
+    say("stopping");
+    up.stop().await?;
+    match ended {
+        Some(why) => anyhow::bail!(why),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+async fn run_stack(options: StackOptions) -> Result<ExitCode> {
     let mut stack = tokio::select! {
         stack = Stack::start(options, say) => stack?,
         () = asked_to_stop() => return Ok(ExitCode::SUCCESS),

@@ -13,12 +13,12 @@ use axum::routing::get;
 use clap::Args;
 use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
-use runtime::http::{self, HttpConfig, ops};
+use runtime::http::ops::{self, Readiness};
+use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Journal, KafkaOptions};
-use runtime::pg::{self, Model, PgPool};
+use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
 use runtime::waiter::Waiter;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::openapi;
@@ -52,7 +52,7 @@ pub struct UpConfig {
     pub auth: AuthConfig,
     /// The projector.
     #[command(flatten)]
-    pub projector: projector::Config,
+    pub projector: projector::Options,
     /// The scheduler of resets.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
@@ -73,7 +73,7 @@ pub struct Up {
 }
 
 /// Starts the stack and the services; `say` hears of each step.
-pub async fn start(config: UpConfig, say: impl Fn(&str)) -> Result<Up> {
+pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result<Up> {
     let set = |value: Option<String>| value.filter(|text| !text.is_empty());
     let stack = Stack::start(
         StackOptions {
@@ -115,7 +115,8 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let source = Source { kafka: kafka.clone(), identity, pool: pool("projector").await? };
     let status = Status::default();
     let (projector, token, projecting) = (config.projector.clone(), shutdown.clone(), status.clone());
-    services.spawn(async move { ("projector", projector::run(projector, source, projecting, token).await) });
+    services
+        .spawn(async move { ("projector", projector::project(projector, source, projecting, token).await) });
 
     let journal = Journal::new(&kafka, identity)?;
     let (scheduler, token) = (config.scheduler.clone(), shutdown.clone());
@@ -131,14 +132,21 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
     let app = command_api::App::new(command_pool.clone(), journal.clone(), waiter.clone(), auth.clone());
     let (ingress_app, ingress_kafka, token) = (app.clone(), kafka.clone(), shutdown.clone());
-    services.spawn(async move { ("ingress", command_api::ingress::run(ingress_app, ingress_kafka, token).await) });
+    services.spawn(async move {
+        let ended = command_api::ingress::run(ingress_app, ingress_kafka, token).await;
+        ("ingress", ended.map_err(Into::into))
+    });
 
     let query_pool = pg::connect_read_only(url, "query-api", config.database_connections).await?;
     let reads = query_api::State::new(query_pool, waiter, auth, kafka.clone(), identity)?;
+    let readiness = Readiness::new()
+        .with_database(&command_pool)
+        .with_log(&kafka, &command_pool)
+        .with_status("projector", &status);
     let routes = command_api::router(app)
         .merge(query_api::router(reads))
         .route("/openapi.json", get(|| async { axum::Json(openapi::merged()) }))
-        .merge(ops::router(Checks::of(&command_pool, &kafka, Some(&status))));
+        .merge(ops::router(readiness));
     let address = serve(routes, &config.http, &shutdown, &mut services).await?;
     Ok((format!("http://{address}"), operator_key, kafka, shutdown, services))
 }
@@ -149,9 +157,7 @@ async fn serve(
     shutdown: &CancellationToken,
     services: &mut JoinSet<(&'static str, Result<()>)>,
 ) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!("{} is taken: choose another address with --listen or LEDGER_LISTEN", config.listen)
-    })?;
+    let listener = http::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let (token, connections) = (shutdown.clone(), config.connections);
     services.spawn(async move {
@@ -159,32 +165,6 @@ async fn serve(
         ("http", served.map_err(Into::into))
     });
     Ok(address)
-}
-
-/// What readiness asks of a service.
-pub struct Checks;
-
-impl Checks {
-    /// Returns the checks of the database, the log's settings and, where there is one, the projector.
-    pub fn of(pool: &PgPool, kafka: &KafkaOptions, status: Option<&Status>) -> ops::Readiness {
-        let (log_pool, kafka) = (pool.clone(), kafka.clone());
-        let checks = ops::Readiness::new().with_database(pool).with("log", move || {
-            let (pool, kafka) = (log_pool.clone(), kafka.clone());
-            async move {
-                let unsafe_settings = kafka::safety(&kafka, &pool).await.map_err(|error| error.to_string())?;
-                sentences(unsafe_settings.iter().map(ToString::to_string).collect())
-            }
-        });
-        let Some(status) = status.cloned() else { return checks };
-        checks.with("projector", move || {
-            let problems = status.problems();
-            async move { sentences(problems) }
-        })
-    }
-}
-
-fn sentences(problems: Vec<String>) -> Result<(), String> {
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 /// Returns the key that was given, or the one kept in the data directory, made up at the first start.
