@@ -1,0 +1,332 @@
+//! The whole ledger as `ledger up` runs it, in this process, on a database and topics of its own.
+//!
+//! Used by several test programs: `#[path = "../whole/mod.rs"] mod whole;`.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use ledger::stack::TestSpace;
+use ledger::up::{self, Up, UpConfig};
+use ledger_core::fold::FOLD_VERSION;
+use reqwest::{Client, Method, RequestBuilder};
+use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
+use runtime::pg::{self, Model, PgPool, Schema};
+use runtime::shutdown::CancellationToken;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Enough to have accounts side by side and apart.
+const PARTITIONS: i32 = 3;
+const OPERATOR_KEY: &str = "the operator's key of these tests";
+/// Longest wait for the projection.
+const PROJECTED_MAX: Duration = Duration::from_secs(20);
+/// A first answer may wait for a group to be joined.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// The running whole.
+pub struct Whole {
+    /// Where it serves.
+    pub url: String,
+    /// Kafka as the services use it.
+    pub kafka: KafkaOptions,
+    /// The database, with every right.
+    pub pool: PgPool,
+    identity: LogIdentity,
+    client: Client,
+    // In the order in which they go: the space's topics and database last.
+    up: Up,
+    data_dir: TempDir,
+    space: TestSpace,
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    up: UpConfig,
+}
+
+/// Returns the settings of `ledger up` for a space, by its own flags and defaults.
+fn settings(space: &TestSpace, data_dir: &TempDir) -> Result<UpConfig> {
+    let data_dir = data_dir.path().to_str().context("a path in UTF-8")?;
+    let partitions = PARTITIONS.to_string();
+    let arguments = [
+        "ledger",
+        "--data-dir",
+        data_dir,
+        "--kafka-brokers",
+        &space.kafka_brokers,
+        "--topic-prefix",
+        &space.topic_prefix,
+        "--partitions",
+        &partitions,
+        "--database-url",
+        &space.database_url,
+        "--listen",
+        "127.0.0.1:0",
+        "--operator-key",
+        OPERATOR_KEY,
+    ];
+    Ok(Settings::try_parse_from(arguments)?.up)
+}
+
+async fn run(space: &TestSpace, data_dir: &TempDir) -> Result<Up> {
+    up::start(settings(space, data_dir)?, |_| {}).await
+}
+
+impl Whole {
+    /// Starts everything on a new space.
+    pub async fn start() -> Result<Whole> {
+        let space = TestSpace::new().await?;
+        let data_dir = tempfile::tempdir()?;
+        let up = run(&space, &data_dir).await?;
+        let pool = pg::connect(&space.database_url, "test", 4).await?;
+        let identity = kafka::prepare(&up.kafka, &pool).await?;
+        let client = Client::builder().timeout(ANSWER_MAX).build()?;
+        let (url, kafka) = (up.url.clone(), up.kafka.clone());
+        Ok(Whole { url, kafka, pool, identity, client, up, data_dir, space })
+    }
+
+    /// Stops everything and starts it again on the same space; it serves at another address then.
+    pub async fn restart(self) -> Result<Whole> {
+        let Whole { kafka, pool, identity, client, up, data_dir, space, .. } = self;
+        up.stop().await?;
+        let up = run(&space, &data_dir).await?;
+        let url = up.url.clone();
+        Ok(Whole { url, kafka, pool, identity, client, up, data_dir, space })
+    }
+
+    /// Folds the journal anew into another generation, which must equal the live one, and stops everything.
+    ///
+    /// Ends every live test.
+    pub async fn replay_and_stop(self) -> Result<()> {
+        self.ensure_replay_equals().await?;
+        self.pool.close().await;
+        self.up.stop().await
+    }
+
+    async fn ensure_replay_equals(&self) -> Result<()> {
+        let fresh = Schema { model: Model::ReadModel, generation: 2 };
+        let live = Schema { model: Model::ReadModel, generation: 1 };
+        // The scheduler may append between the two looks.
+        for _ in 0..5 {
+            let ends = self.ends().await?;
+            self.projected(&ends).await?;
+            pg::create_generation(&self.pool, fresh).await?;
+            self.fold(fresh, &ends).await?;
+            let mut tx = pg::begin_read(&self.pool, fresh).await?;
+            let differences = projector::compare(&mut tx, live, fresh).await?;
+            drop(tx);
+            if self.ends().await? == ends {
+                ensure!(differences.is_empty(), "a replay differs from the read model: {differences:#?}");
+                return Ok(());
+            }
+            pg::drop_generation(&self.pool, fresh).await?;
+        }
+        anyhow::bail!("the journal does not come to rest")
+    }
+
+    async fn fold(&self, schema: Schema, ends: &[Position]) -> Result<()> {
+        let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+        let worker = projector::Projection::new(partitions);
+        let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
+        let options = ConsumeOptions::new("replay", schema, FOLD_VERSION);
+        let shutdown = CancellationToken::new();
+        Ok(consume::run_until(worker, source, options, Status::default(), ends, shutdown).await?)
+    }
+
+    /// Returns the ends of the journal's partitions.
+    pub async fn ends(&self) -> Result<Vec<Position>> {
+        Ok(Ends::new(&self.kafka, self.identity)?.all().await?)
+    }
+
+    /// Waits until everything that the journal has now is projected.
+    pub async fn all_projected(&self) -> Result<()> {
+        let ends = self.ends().await?;
+        self.projected(&ends).await
+    }
+
+    async fn projected(&self, ends: &[Position]) -> Result<()> {
+        let live = Schema { model: Model::ReadModel, generation: 1 };
+        let waiting = async {
+            loop {
+                let mut tx = pg::begin_read(&self.pool, live).await?;
+                let reached: Vec<(i32, i64)> =
+                    sqlx::query_as(r#"select "partition", next_offset from checkpoint"#)
+                        .fetch_all(&mut *tx)
+                        .await?;
+                drop(tx);
+                // A genesis record stands at each partition's begin, and no event.
+                let done = |end: &Position| end.offset <= 1 || reached.contains(&(end.partition, end.offset));
+                if ends.iter().all(done) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
+    }
+
+    /// Returns a caller with the operator's key.
+    pub fn operator(&self) -> Caller {
+        self.caller(Some(OPERATOR_KEY))
+    }
+
+    /// Returns a caller with this key, or none.
+    pub fn caller(&self, key: Option<&str>) -> Caller {
+        let key = key.map(str::to_owned);
+        Caller { client: self.client.clone(), url: self.url.clone(), key, headers: Vec::new() }
+    }
+
+    /// Makes a key of a role for these accounts, and returns a caller with it.
+    pub async fn keyed(&self, role: &str, accounts: &[&str], user: Option<&str>) -> Result<Caller> {
+        let named = format!("{role} {accounts:?} {user:?}");
+        let body = json!({"role": role, "accounts": accounts, "user_id": user, "name": named});
+        let created = self.operator().with("Idempotency-Key", &named).post("/v1/keys", body).await?;
+        created.expect(201)?;
+        Ok(self.caller(Some(created.body["secret"].as_str().context("a secret")?)))
+    }
+}
+
+/// Somebody who calls the API.
+#[derive(Clone)]
+pub struct Caller {
+    client: Client,
+    url: String,
+    key: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Caller {
+    /// Adds a header to each of this caller's requests.
+    pub fn with(&self, name: &str, value: &str) -> Caller {
+        let mut caller = self.clone();
+        caller.headers.push((name.to_owned(), value.to_owned()));
+        caller
+    }
+
+    /// Adds the recording time to each write.
+    pub fn at(&self, ledger_time: &str) -> Caller {
+        self.with("Ledger-Time", ledger_time)
+    }
+
+    /// Returns a request to be completed and given to [`Caller::send`].
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+        let request = request.build()?;
+        let asked = format!("{} {}", request.method(), request.url());
+        let response = self.client.execute(request).await.with_context(|| asked.clone())?;
+        let status = response.status().as_u16();
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let (content_type, retry_after) = (header("content-type"), header("retry-after"));
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { asked, status, content_type, retry_after, body, text })
+    }
+
+    /// Sends a body under a content type.
+    pub async fn send_as(&self, method: Method, path: &str, media_type: &str, body: &str) -> Result<Answer> {
+        let request = self.request(method, path).header("content-type", media_type);
+        self.send(request.body(body.to_owned())).await
+    }
+
+    /// `GET`
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// `POST` with JSON
+    pub async fn post(&self, path: &str, body: Value) -> Result<Answer> {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// `PUT` with JSON
+    pub async fn put(&self, path: &str, body: Value) -> Result<Answer> {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    /// `PATCH` with JSON
+    pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
+        self.send(self.request(Method::PATCH, path).json(&body)).await
+    }
+
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The request, for messages.
+    pub asked: String,
+    /// The status.
+    pub status: u16,
+    /// The content type.
+    pub content_type: String,
+    /// `Retry-After`, empty where there is none.
+    pub retry_after: String,
+    /// The body as JSON; null where it is none.
+    pub body: Value,
+    /// The body as it came.
+    pub text: String,
+}
+
+impl Answer {
+    /// Fails unless the status is this one.
+    pub fn expect(&self, status: u16) -> Result<&Answer> {
+        ensure!(
+            self.status == status,
+            "{} answered {}, not {status}: {}",
+            self.asked,
+            self.status,
+            self.text
+        );
+        Ok(self)
+    }
+
+    /// Fails unless it is a problem of this status and code.
+    pub fn expect_problem(&self, status: u16, code: &str) -> Result<&Answer> {
+        self.expect(status)?;
+        let said = (self.content_type.as_str(), self.body["code"].as_str(), self.body["status"].as_u64());
+        let expected = ("application/problem+json", Some(code), Some(u64::from(status)));
+        ensure!(said == expected, "{} answered {said:?}, not {expected:?}: {}", self.asked, self.text);
+        Ok(self)
+    }
+
+    /// Fails unless it is 422 and names exactly these fields, as `field code` in alphabetic order.
+    pub fn expect_fields(&self, expected: &[&str]) -> Result<&Answer> {
+        self.expect(422)?;
+        let errors = self.body["errors"].as_array().with_context(|| self.text.clone())?;
+        let text = |error: &Value, name: &str| error[name].as_str().unwrap_or("?").to_owned();
+        let mut named: Vec<String> =
+            errors.iter().map(|error| format!("{} {}", text(error, "field"), text(error, "code"))).collect();
+        named.sort();
+        ensure!(named == expected, "{} named {named:?}, not {expected:?}: {}", self.asked, self.text);
+        Ok(self)
+    }
+
+    /// Returns the position that the answer names.
+    pub fn position(&self) -> Result<Position> {
+        serde_json::from_value(self.body["position"].clone()).with_context(|| self.text.clone())
+    }
+}
