@@ -28,12 +28,21 @@ const APPEND_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Held while a round reads and appends; any number will do, as long as it is this one everywhere.
 const ROUND_LOCK: i64 = 0x6c65_6467_6572_0001;
 
+/// Milliseconds between two looks, unless told otherwise.
+const INTERVAL_MS: u64 = 500;
+
 /// How the scheduler runs.
 #[derive(Debug, Clone, Args)]
 pub struct SchedulerConfig {
     /// Milliseconds between two looks for accounts whose boundary has passed
-    #[arg(long, env = "LEDGER_SCHEDULER_INTERVAL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, env = "LEDGER_SCHEDULER_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub scheduler_interval_ms: u64,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self { scheduler_interval_ms: INTERVAL_MS }
+    }
 }
 
 /// Appends what is due, round after round, until `shutdown`.

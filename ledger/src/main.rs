@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use ledger::bench::{self, Bench};
 use ledger::doctor;
 use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
@@ -35,6 +36,11 @@ enum Command {
         /// Runs the stack that tests share, until no test holds it.
         #[arg(long, hide = true)]
         for_tests: bool,
+    },
+    /// Measures, each figure beside a ceiling of the same run: lines of JSON.
+    Bench {
+        /// Which; all of them where none is named.
+        benches: Vec<Bench>,
     },
     /// Says what of the local stack is found and what is missing.
     Doctor {
@@ -94,6 +100,12 @@ async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Stack { place, .. } => run_stack(place.options()).await,
+        Command::Bench { benches } => {
+            telemetry::init();
+            let benches = if benches.is_empty() { &Bench::ALL[..] } else { &benches[..] };
+            bench::run(benches, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Doctor { place } => {
             let complete = doctor::run(&place.options(), &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))

@@ -3,8 +3,73 @@
 //! Absolute figures say more about the machine than about the ledger; ratios travel.
 
 pub mod fold;
+mod ingest;
+mod load;
+mod memory;
+mod place;
+mod project;
+mod raw;
+mod visible;
 
+use std::io::Write;
+
+use anyhow::Result;
+use clap::ValueEnum;
 use serde::Serialize;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// Folding decoded usage in memory, on one core
+    Fold,
+    /// Batches over HTTP, acknowledged by Kafka
+    Ingest,
+    /// The journal into Postgres
+    Project,
+    /// From acknowledged to read, at 5,000 events/s
+    Visible,
+    /// Each service's peak with a million users
+    Memory,
+}
+
+impl Bench {
+    /// All of them.
+    pub const ALL: [Bench; 5] = [Bench::Fold, Bench::Ingest, Bench::Project, Bench::Visible, Bench::Memory];
+
+    async fn run(self) -> Result<Vec<Measured>> {
+        Ok(match self {
+            Bench::Fold => vec![tokio::task::block_in_place(fold::run)],
+            Bench::Ingest => vec![ingest::run().await?],
+            Bench::Project => vec![project::run().await?],
+            Bench::Visible => vec![visible::run().await?],
+            Bench::Memory => memory::run().await?,
+        })
+    }
+}
+
+/// Runs benchmarks one after the other and writes a line of JSON for each figure.
+pub async fn run(benches: &[Bench], out: &mut impl Write) -> Result<()> {
+    for bench in benches {
+        for measured in bench.run().await? {
+            writeln!(out, "{}", serde_json::to_string(&measured)?)?;
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// Progress goes to standard error, away from the figures.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Returns the value below which this share of the samples lies; 0 without samples.
+fn quantile(samples: &mut [f64], share: f64) -> f64 {
+    samples.sort_unstable_by(f64::total_cmp);
+    let last = samples.len().saturating_sub(1);
+    // Rounded up, so that a share near 1 never flatters.
+    samples.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
+}
 
 /// One measured figure beside what bounds it.
 #[derive(Debug, Clone, Serialize)]
@@ -47,5 +112,18 @@ impl Measured {
             aim,
             more: serde_json::Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_a_sample_and_never_flatters() {
+        let mut samples: Vec<f64> = (1..=10).rev().map(f64::from).collect();
+        assert_eq!(quantile(&mut samples, 0.5), 6.0);
+        assert_eq!(quantile(&mut samples, 0.99), 10.0);
+        assert_eq!(quantile(&mut [], 0.99), 0.0);
     }
 }

@@ -245,6 +245,11 @@ impl TestSpace {
     /// Makes a space in the shared stack, which is started if it does not run.
     pub async fn new() -> Result<TestSpace> {
         let (kafka_brokers, admin_url) = shared_for_tests().await?;
+        TestSpace::within(kafka_brokers, admin_url).await
+    }
+
+    /// Makes a space in a stack that runs already.
+    pub async fn within(kafka_brokers: String, admin_url: String) -> Result<TestSpace> {
         let id = Uuid::new_v4().simple().to_string();
         let database = format!("t_{id}");
         let mut admin = PgConnection::connect(&admin_url).await?;

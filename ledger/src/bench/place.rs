@@ -1,0 +1,63 @@
+//! Place: a stack of its own for a benchmark, or the one that is named, with a database and topics of its own in it.
+
+use anyhow::Result;
+use runtime::kafka::{self, KafkaOptions, LogIdentity};
+use runtime::pg::{self, PgPool};
+use tempfile::TempDir;
+
+use super::say;
+use crate::stack::{Stack, StackOptions, TestSpace};
+
+/// Connections of each pool.
+pub const CONNECTIONS: u32 = 16;
+/// Partitions of a benchmark's journal.
+pub const PARTITIONS: i32 = 32;
+
+/// Kafka and Postgres for one benchmark; nothing of it stays.
+pub struct Place {
+    /// Where the database is.
+    pub database_url: String,
+    /// Where the log is.
+    pub kafka: KafkaOptions,
+    space: TestSpace,
+    stack: Stack,
+    folder: TempDir,
+}
+
+impl Place {
+    /// Uses `KAFKA_BROKERS` and `DATABASE_URL` where they are set, and starts the others.
+    pub async fn new() -> Result<Place> {
+        let folder = tempfile::tempdir()?;
+        let named = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+        let options = StackOptions {
+            data_dir: folder.path().join("data"),
+            kafka_brokers: named("KAFKA_BROKERS"),
+            database_url: named("DATABASE_URL"),
+            postgres_settings: Vec::new(),
+        };
+        let stack = Stack::start(options, say).await?;
+        let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
+        let kafka = KafkaOptions {
+            brokers: space.kafka_brokers.clone(),
+            topic_prefix: space.topic_prefix.clone(),
+            partitions: PARTITIONS,
+            replication: None,
+        };
+        Ok(Place { database_url: space.database_url.clone(), kafka, space, stack, folder })
+    }
+
+    /// Makes tables and topics, and returns a pool and the log's identity.
+    pub async fn prepare(&self) -> Result<(PgPool, LogIdentity)> {
+        let pool = pg::connect(&self.database_url, "bench", CONNECTIONS).await?;
+        pg::migrate(&pool).await?;
+        let identity = kafka::prepare(&self.kafka, &pool).await?;
+        Ok((pool, identity))
+    }
+
+    /// Removes the database and the topics, then stops what was started.
+    pub async fn leave(self) -> Result<()> {
+        drop(self.space);
+        self.stack.stop().await?;
+        Ok(self.folder.close()?)
+    }
+}

@@ -1,0 +1,147 @@
+//! Project: the journal into Postgres, beside a plain batched insert by the same server.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use ledger_core::fold::FOLD_VERSION;
+use projector::Projection;
+use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
+use runtime::kafka::Journal;
+use runtime::pg::{self, Model, PgPool};
+use runtime::shutdown::CancellationToken;
+use serde_json::json;
+use sqlx::Connection;
+
+use super::place::Place;
+use super::{Measured, load};
+
+/// Accounts that the events go round.
+const ACCOUNTS: usize = 1_000;
+/// Users of an account.
+const USERS: usize = 97;
+/// Usage events in the journal.
+const EVENTS: usize = 200_000;
+/// Half of the plain insert comes before ours and half after.
+const HALF: usize = EVENTS / 2;
+
+/// Measures both on one server.
+pub async fn run() -> Result<Measured> {
+    let place = Place::new().await?;
+    let measured = measure(&place).await;
+    place.leave().await?;
+    measured
+}
+
+async fn measure(place: &Place) -> Result<Measured> {
+    let (pool, identity) = place.prepare().await?;
+    let schema = pg::ensure_generation(&pool, Model::ReadModel).await?;
+    let journal = Journal::new(&place.kafka, identity)?;
+    let opened = (0..ACCOUNTS).map(|number| (load::account(number), load::opened(number)));
+    append(&journal, opened.collect()).await?;
+    append(&journal, (0..EVENTS).map(record).collect()).await?;
+
+    plain_tables(&pool).await?;
+    let mut plain = plain_inserts(&pool, 0..HALF).await?;
+    let source = Source { kafka: place.kafka.clone(), identity, pool: pool.clone() };
+    let partitions = u32::try_from(identity.partitions).ok().and_then(std::num::NonZeroU32::new);
+    let worker = Projection::new(partitions.context("a journal without partitions")?);
+    let options = ConsumeOptions::new("bench", schema, FOLD_VERSION);
+    let ends = journal.ends().await?;
+    let start = Instant::now();
+    consume::run_until(worker, source, options, Status::default(), &ends, CancellationToken::new()).await?;
+    let ours = start.elapsed().as_secs_f64();
+    plain += plain_inserts(&pool, HALF..EVENTS).await?;
+    Ok(Measured {
+        more: json!({"events": EVENTS, "accounts": ACCOUNTS, "users": ACCOUNTS * USERS,
+                     "events_per_transaction": BATCH_RECORDS_MAX}),
+        ..Measured::new(
+            "project",
+            "events/s",
+            EVENTS as f64 / ours,
+            (
+                "UNNEST inserts of one journal row, one balance and one user-usage upsert per event",
+                EVENTS as f64 / plain,
+            ),
+            "ratio 0.5",
+        )
+    })
+}
+
+fn record(number: usize) -> (ledger_core::id::Id, Vec<u8>) {
+    let account = number % ACCOUNTS;
+    (load::account(account), load::recorded(account, number / ACCOUNTS % USERS, number))
+}
+
+async fn append(journal: &Journal, records: Vec<(ledger_core::id::Id, Vec<u8>)>) -> Result<()> {
+    for part in records.chunks(BATCH_RECORDS_MAX) {
+        for appended in journal.append_all(part).await {
+            appended?;
+        }
+    }
+    Ok(())
+}
+
+async fn plain_tables(pool: &PgPool) -> Result<()> {
+    sqlx::raw_sql(
+        r#"create schema plain;
+           create table plain.event (account_id text collate "C", event_id text collate "C", data json not null,
+                                     primary key (account_id, event_id));
+           create table plain.balance (account_id text collate "C" primary key, used numeric(38,9) not null);
+           create table plain.user_usage (account_id text collate "C", user_id text collate "C",
+                                          used numeric(38,9) not null, primary key (account_id, user_id));"#,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Inserts the same events the plain way and returns the seconds it took; making the arrays is not counted.
+async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>) -> Result<f64> {
+    let mut connection = pool.acquire().await?;
+    let numbers: Vec<usize> = events.collect();
+    let mut seconds = 0.0;
+    for part in numbers.chunks(BATCH_RECORDS_MAX) {
+        let accounts: Vec<String> = part.iter().map(|n| format!("account-{}", n % ACCOUNTS)).collect();
+        let users: Vec<String> = part.iter().map(|n| format!("user-{}", n / ACCOUNTS % USERS)).collect();
+        let ids: Vec<String> = part.iter().map(|n| format!("msg-{n}")).collect();
+        let data: Vec<String> =
+            part.iter().map(|n| String::from_utf8(record(*n).1)).collect::<Result<_, _>>()?;
+        let amounts = vec!["0.38"; part.len()];
+        let start = Instant::now();
+        let mut tx = connection.begin().await?;
+        sqlx::query(
+            "insert into plain.event
+             select * from unnest($1::text[], $2::text[], $3::json[]) on conflict do nothing",
+        )
+        .bind(&accounts)
+        .bind(&ids)
+        .bind(&data)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "insert into plain.balance
+             select account_id, sum(amount::numeric) from unnest($1::text[], $2::text[]) as e(account_id, amount)
+             group by account_id
+             on conflict (account_id) do update set used = balance.used + excluded.used",
+        )
+        .bind(&accounts)
+        .bind(&amounts)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "insert into plain.user_usage
+             select account_id, user_id, sum(amount::numeric)
+             from unnest($1::text[], $2::text[], $3::text[]) as e(account_id, user_id, amount)
+             group by account_id, user_id
+             on conflict (account_id, user_id) do update set used = user_usage.used + excluded.used",
+        )
+        .bind(&accounts)
+        .bind(&users)
+        .bind(&amounts)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        seconds += start.elapsed().as_secs_f64();
+    }
+    Ok(seconds)
+}
