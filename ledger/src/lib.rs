@@ -2,7 +2,10 @@
 
 pub mod bench;
 pub mod doctor;
+pub mod key;
 pub mod openapi;
+pub mod place;
+pub mod replay;
 pub mod serve;
 pub mod stack;
 pub mod up;

@@ -1,6 +1,6 @@
 //! Command line of the ledger.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use ledger::bench::{self, Bench};
 use ledger::doctor;
+use ledger::key::{self, KeyCommand};
+use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
 use ledger::up::{self, UpConfig};
@@ -42,6 +44,11 @@ enum Command {
         /// Which; all of them where none is named.
         benches: Vec<Bench>,
     },
+    /// Writes the journal as it is stored, one line of JSON a record
+    Replay(Replay),
+    /// Makes API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Says what of the local stack is found and what is missing.
     Doctor {
         #[command(flatten)]
@@ -104,6 +111,14 @@ async fn run(command: Command) -> Result<ExitCode> {
             telemetry::init();
             let benches = if benches.is_empty() { &Bench::ALL[..] } else { &benches[..] };
             bench::run(benches, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Replay(replay) => {
+            replay::run(&replay, &mut BufWriter::new(std::io::stdout())).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key(command) => {
+            key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { place } => {

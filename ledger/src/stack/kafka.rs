@@ -48,7 +48,7 @@ impl Kafka {
 
     /// Returns what clients connect to.
     pub(crate) fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.kafka)
+        brokers_at(self.ports.kafka)
     }
 
     /// Takes over a broker left behind if it runs as we would run it, else starts one; returns when it answers.
@@ -199,6 +199,11 @@ log.cleaner.dedupe.buffer.size=16777216
             log_dir = log_dir.display()
         )
     }
+}
+
+/// Returns what clients of a broker on this machine connect to.
+pub(crate) fn brokers_at(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 fn settings_file(folder: &Path) -> String {

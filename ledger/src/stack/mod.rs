@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use account::Account;
 use data_dir::{DataDir, Ports, free_port};
@@ -163,6 +164,25 @@ impl Stack {
         own.process = own.service.start().await?;
         Ok(())
     }
+}
+
+/// Where a stack that another process runs is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// What Kafka clients connect to.
+    pub kafka_brokers: String,
+    /// What PostgreSQL clients connect to, with the password.
+    pub database_url: String,
+}
+
+/// Returns where the stack of a data directory is, if one runs there.
+pub fn running(data_dir: &Path) -> Option<Addresses> {
+    data_dir::holder(data_dir)?;
+    let ports = data_dir::remembered_ports_of(data_dir)?;
+    Some(Addresses {
+        kafka_brokers: kafka::brokers_at(ports.kafka),
+        database_url: postgres::url_at(&postgres::kept_password(data_dir)?, ports.postgres),
+    })
 }
 
 fn own_kafka(kafka: &mut Option<Own<Kafka>>) -> Result<&mut Own<Kafka>> {

@@ -29,6 +29,7 @@ const SESSIONS_GONE_POLL: Duration = Duration::from_millis(200);
 const PASSWORD_BYTES: usize = 16;
 const USER: &str = "postgres";
 const DATABASE: &str = "ledger";
+const PASSWORD_FILE: &str = "postgres.password";
 /// Where root keeps the data of an account that cannot enter the data directory.
 const PUBLIC_DATA: &str = "/var/lib/ledger";
 
@@ -63,7 +64,7 @@ impl Postgres {
     }
 
     fn url_of(&self, database: &str) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        url_of(database, &self.password, self.port)
     }
 
     /// Takes over a server left behind if it runs as we would run it, else starts one; returns when it answers.
@@ -256,14 +257,28 @@ fn cluster_major(folder: &Path) -> Option<u32> {
 
 /// Returns the password of a data directory's server, made at first use and readable by its owner only.
 pub(crate) fn password_in(data_dir: &Path) -> Result<String> {
-    let file = data_dir.join("postgres.password");
-    if let Ok(text) = fs::read_to_string(&file) {
-        return Ok(text.trim().to_owned());
+    if let Some(password) = kept_password(data_dir) {
+        return Ok(password);
     }
     let bytes: [u8; PASSWORD_BYTES] = rand::rng().random();
     let password = hex::encode(bytes);
-    write_whole(&file, password.as_bytes(), 0o600)?;
+    write_whole(&data_dir.join(PASSWORD_FILE), password.as_bytes(), 0o600)?;
     Ok(password)
+}
+
+/// Returns the password of a data directory's server, if it has been made.
+pub(crate) fn kept_password(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join(PASSWORD_FILE)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Returns what clients of a server on this machine connect to.
+pub(crate) fn url_at(password: &str, port: u16) -> String {
+    url_of(DATABASE, password, port)
+}
+
+fn url_of(database: &str, password: &str, port: u16) -> String {
+    format!("postgres://{USER}:{password}@127.0.0.1:{port}/{database}")
 }
 
 /// Succeeds when the server answers a query.

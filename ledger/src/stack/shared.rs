@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use serde::{Deserialize, Serialize};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::process::Command;
@@ -26,7 +25,7 @@ use super::data_dir::{DataDir, holder, write_whole};
 use super::kafka::Kafka;
 use super::postgres::Postgres;
 use super::process::{Identity, log_tail, stop_left_behind};
-use super::{Stack, StackOptions};
+use super::{Addresses, Stack, StackOptions};
 
 /// Longer than the gap between two test programs of one run.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -36,13 +35,6 @@ const READY_MAX: Duration = Duration::from_secs(1000);
 /// How long a listing of topics and the order to delete some may take.
 const TOPICS_MAX: Duration = Duration::from_secs(10);
 const READY_POLL: Duration = Duration::from_millis(100);
-
-/// Where the shared stack listens.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Addresses {
-    kafka_brokers: String,
-    database_url: String,
-}
 
 /// Returns brokers and database URL of the stack that the tests of this run share.
 ///

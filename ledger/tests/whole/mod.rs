@@ -12,6 +12,7 @@ use clap::Parser;
 use ledger::stack::TestSpace;
 use ledger::up::{self, Up, UpConfig};
 use ledger_core::fold::FOLD_VERSION;
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use runtime::consume::{self, ConsumeOptions, Source, Status};
 use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
@@ -36,6 +37,8 @@ pub struct Whole {
     pub kafka: KafkaOptions,
     /// The database, with every right.
     pub pool: PgPool,
+    /// Where the database is.
+    pub database_url: String,
     identity: LogIdentity,
     client: Client,
     // In the order in which they go: the space's topics and database last.
@@ -88,16 +91,17 @@ impl Whole {
         let identity = kafka::prepare(&up.kafka, &pool).await?;
         let client = Client::builder().timeout(ANSWER_MAX).build()?;
         let (url, kafka) = (up.url.clone(), up.kafka.clone());
-        Ok(Whole { url, kafka, pool, identity, client, up, data_dir, space })
+        let database_url = space.database_url.clone();
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, space })
     }
 
     /// Stops everything and starts it again on the same space; it serves at another address then.
     pub async fn restart(self) -> Result<Whole> {
-        let Whole { kafka, pool, identity, client, up, data_dir, space, .. } = self;
+        let Whole { kafka, pool, database_url, identity, client, up, data_dir, space, .. } = self;
         up.stop().await?;
         let up = run(&space, &data_dir).await?;
         let url = up.url.clone();
-        Ok(Whole { url, kafka, pool, identity, client, up, data_dir, space })
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, space })
     }
 
     /// Folds the journal anew into another generation, which must equal the live one, and stops everything.
@@ -232,14 +236,15 @@ impl Caller {
         let asked = format!("{} {}", request.method(), request.url());
         let response = self.client.execute(request).await.with_context(|| asked.clone())?;
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let header = |name: &str| {
-            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Answer { asked, status, content_type, retry_after, body, text })
+        Ok(Answer { asked, status, content_type, retry_after, headers, body, text })
     }
 
     /// Sends a body under a content type.
@@ -285,6 +290,8 @@ pub struct Answer {
     pub content_type: String,
     /// `Retry-After`, empty where there is none.
     pub retry_after: String,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The body as JSON; null where it is none.
     pub body: Value,
     /// The body as it came.

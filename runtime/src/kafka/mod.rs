@@ -13,7 +13,7 @@ pub use error::Error;
 pub use ingress::IngressConsumer;
 pub use journal::{AppendError, Appender, Ends, Journal, Letter, RECORD_BYTES_MAX};
 pub(crate) use prepare::genesis_of;
-pub use prepare::prepare;
+pub use prepare::{existing, prepare};
 pub use read::read_partition;
 pub use record::{Record, leaf_hash};
 pub use safety::{Unsafe, safety};

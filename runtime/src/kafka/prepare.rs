@@ -94,6 +94,17 @@ async fn prepare_locked(options: &KafkaOptions, connection: &mut PgConnection) -
     Ok(plan.identity)
 }
 
+/// Returns which journal stands there, without making or changing anything; refuses what [`prepare`] would refuse.
+pub async fn existing(options: &KafkaOptions) -> Result<LogIdentity, Error> {
+    let topic = options.topics().events;
+    let refused = |why: String| Error::Refused(format!("{topic}: {why}"));
+    let plan = decide(None, &find(options, &topic).await?).map_err(refused)?;
+    if plan.identity.partitions == 0 || !plan.without_genesis.is_empty() {
+        return Err(refused("there is no journal yet: the services make it at their first start".to_owned()));
+    }
+    Ok(plan.identity)
+}
+
 async fn known_identity(connection: &mut PgConnection) -> Result<Option<LogIdentity>, Error> {
     let row: Option<(Uuid, i32)> = sqlx::query_as("select log_id, partitions from control.log_identity")
         .fetch_optional(connection)

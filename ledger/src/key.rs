@@ -1,0 +1,132 @@
+//! Key: makes API keys from the command line, the first one too.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use ledger_core::door;
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::auth::{self, CreatedKey, NewKey, Role};
+use runtime::{clock, pg};
+
+use crate::place::Place;
+
+/// Who made a key that no key asked for.
+const MADE_BY: &str = "cli";
+
+/// What to do with keys.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyCommand {
+    /// Makes a key and prints it: the only time that its secret is seen
+    Create(CreateKey),
+}
+
+/// The key to make.
+#[derive(Debug, Clone, Args)]
+pub struct CreateKey {
+    /// operator, admin, producer, member or auditor
+    #[arg(long, value_parser = role)]
+    pub role: Role,
+    /// An account it holds in; again for several, '*' for all
+    #[arg(long = "account")]
+    pub accounts: Vec<String>,
+    /// The user of a member's key
+    #[arg(long = "user")]
+    pub user_id: Option<Id>,
+    /// When it stops working, as 2027-01-31T00:00:00Z; without it, never
+    #[arg(long)]
+    pub expires_at: Option<Time>,
+    /// What people call it
+    #[arg(long, default_value = "")]
+    pub name: String,
+    /// The ledger's Postgres, as postgres://user:password@host:port/database
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The local stack, where no Postgres is named.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+fn role(name: &str) -> Result<Role, String> {
+    Role::by_name(name).ok_or_else(|| "must be operator, admin, producer, member or auditor".to_owned())
+}
+
+/// Does it, and writes to `out` what a program wants, to `err` what a person does.
+pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Write) -> Result<()> {
+    let KeyCommand::Create(asked) = command;
+    let made = create(asked).await?;
+    writeln!(err, "key {} for the {}; it is shown only now:", made.key.key_id, made.key.role.name())?;
+    writeln!(out, "{}", made.secret)?;
+    Ok(())
+}
+
+/// Makes the key by the rules of `POST /v1/keys`.
+async fn create(asked: &CreateKey) -> Result<CreatedKey> {
+    let now = clock::now();
+    let new = checked(asked, now)?;
+    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let pool = pg::connect(&url, "ledger key", 1).await.context("the database can't be reached")?;
+    pg::migrate(&pool).await?;
+    let made = pg::write(&pool, move |connection| {
+        Box::pin(async move { auth::create_key(connection, &new, MADE_BY, now).await })
+    })
+    .await?;
+    pool.close().await;
+    Ok(made)
+}
+
+fn checked(asked: &CreateKey, now: Time) -> Result<NewKey> {
+    let new = NewKey {
+        role: asked.role,
+        accounts: asked.accounts.clone(),
+        user_id: asked.user_id.clone(),
+        expires_at: asked.expires_at,
+        name: asked.name.clone(),
+    };
+    let mut errors = Vec::new();
+    door::Body::check(&new, &mut errors);
+    errors.extend(new.check_expiry(now).err());
+    if !errors.is_empty() {
+        let told: Vec<String> =
+            errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
+        bail!(told.join("; "));
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        asked: CreateKey,
+    }
+
+    fn check(arguments: &str, expected: Result<(), &str>) {
+        let words = std::iter::once("create").chain(arguments.split_whitespace());
+        let asked = Arguments::try_parse_from(words).expect("arguments").asked;
+        let now = "2026-02-03T10:00:00Z".parse().expect("a time");
+        let found = checked(&asked, now).map(|_| ()).map_err(|error| error.to_string());
+        match expected {
+            Ok(()) => assert_eq!(found, Ok(()), "{arguments}"),
+            Err(why) => assert!(found.expect_err(arguments).contains(why), "{arguments}"),
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_command_line_obeys_the_rules_of_the_api() {
+        check("--role operator", Ok(()));
+        check("--role auditor --name audits", Ok(()));
+        check("--role admin --account acme --account beta", Ok(()));
+        check("--role producer --account *", Ok(()));
+        check("--role member --account acme --user ana", Ok(()));
+        check("--role producer", Err("accounts"));
+        check("--role member --account acme", Err("user_id"));
+        check("--role operator --expires-at 2026-02-03T10:00:00Z", Err("expires_at"));
+    }
+}
