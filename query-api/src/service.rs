@@ -1,6 +1,7 @@
 //! Service: what the reads need, their routes, and the process around them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -13,9 +14,14 @@ use runtime::pg::{self, Model, PgConfig};
 use runtime::waiter::Waiter;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::{accounts, audit, balance, entries, events, grants, messages, openapi, periods, usage, users};
+
+/// Between two looks for a read model at the start.
+const BEGUN_POLL: Duration = Duration::from_millis(500);
 
 /// Settings of the process.
 #[derive(Debug, Clone, clap::Args)]
@@ -105,16 +111,14 @@ fn routes() -> [(&'static str, MethodRouter<State>); 11] {
     ]
 }
 
-/// Serves the reads until `shutdown`. The database must have been migrated and the journal made before.
+/// Serves the reads until `shutdown`, once there is a read model.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let database = &config.postgres;
     let pool = pg::connect_read_only(&database.database_url, "query-api", database.database_connections)
         .await
         .context("the database can't be reached")?;
-    let identity = log_identity(&pool).await?;
-    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone())
-        .await
-        .context("no read model is live: start the projector first")?;
+    let Some(identity) = begun(&pool, &shutdown).await? else { return Ok(()) };
+    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
     let state = State::new(pool, waiter, auth, config.kafka, identity)?;
     let routes = router(state.clone())
@@ -125,14 +129,32 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-async fn log_identity(pool: &PgPool) -> anyhow::Result<LogIdentity> {
+/// Waits for a journal and a live read model, which the services that write make; none on shutdown.
+async fn begun(pool: &PgPool, shutdown: &CancellationToken) -> anyhow::Result<Option<LogIdentity>> {
+    while !shutdown.is_cancelled() {
+        if let Some(identity) = log_identity(pool).await? {
+            return Ok(Some(identity));
+        }
+        info!("no read model is live yet: the projector makes it");
+        tokio::select! {
+            () = sleep(BEGUN_POLL) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
+async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
+    let migrated: bool = sqlx::query_scalar("select to_regclass('control.log_identity') is not null")
+        .fetch_one(pool)
+        .await
+        .context("the database can't be read")?;
+    if !migrated || pg::live_generation(pool, Model::ReadModel).await?.is_none() {
+        return Ok(None);
+    }
     let row: Option<(uuid::Uuid, i32)> =
-        sqlx::query_as("select log_id, partitions from control.log_identity")
-            .fetch_optional(pool)
-            .await
-            .context("the database has not been migrated")?;
-    let (log_id, partitions) = row.context("no journal has been made: start the projector first")?;
-    Ok(LogIdentity { log_id, partitions })
+        sqlx::query_as("select log_id, partitions from control.log_identity").fetch_optional(pool).await?;
+    Ok(row.map(|(log_id, partitions)| LogIdentity { log_id, partitions }))
 }
 
 fn readiness(state: &State) -> ops::Readiness {

@@ -1,0 +1,171 @@
+//! Client: a producer that sends each event until it is acknowledged, and knows what it sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::{Fleet, OPERATOR_KEY};
+
+/// Every event's price.
+pub const CREDITS: &str = "0.25";
+pub const ACCOUNTS: usize = 12;
+const USERS: usize = 5;
+/// Events of one request: one in three requests is a single event.
+const BATCH: usize = 7;
+const WORKERS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(30);
+/// Nothing is unavailable for longer in these tests.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Kills cut answers short; a lost one must not hold a worker up.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What came back of a request that was not taken.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// No answer at all.
+    pub lost: AtomicUsize,
+    /// 503 with `Retry-After`.
+    pub unavailable: AtomicUsize,
+}
+
+/// Workers that send until told to stop.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    pub refusals: Arc<Refusals>,
+    workers: JoinSet<Result<usize>>,
+}
+
+/// Opens the accounts that the load uses.
+pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+    for number in 0..ACCOUNTS {
+        let body = json!({"account_id": format!("account-{number}"), "clock": "live",
+                          "plan": {"cycle": "monthly", "allowance": "100", "on_exhausted": "allow"}});
+        let request = client.post(format!("{}/v1/accounts", fleet.command_url)).bearer_auth(OPERATOR_KEY);
+        let answer = request.json(&body).send().await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+    }
+    Ok(())
+}
+
+impl Load {
+    /// Starts sending over HTTP, and through the ingress topic besides.
+    pub fn start(fleet: &Fleet) -> Result<Load> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let refusals = Arc::<Refusals>::default();
+        let mut workers = JoinSet::new();
+        let client = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+        for worker in 0..WORKERS {
+            let producer = Producer {
+                client: client.clone(),
+                url: format!("{}/v1/events", fleet.command_url),
+                refusals: Arc::clone(&refusals),
+            };
+            workers.spawn(producer.run(worker, Arc::clone(&stop)));
+        }
+        let kafka: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", &fleet.kafka.brokers)
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2")
+            .set("message.timeout.ms", "90000")
+            .create()?;
+        workers.spawn(through_kafka(kafka, fleet.kafka.topics().usage, Arc::clone(&stop)));
+        Ok(Load { stop, refusals, workers })
+    }
+
+    /// Stops sending, waits until all is acknowledged, and returns how many events that were.
+    pub async fn finish(mut self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sent = 0;
+        while let Some(worker) = self.workers.join_next().await {
+            sent += worker??;
+        }
+        Ok(sent)
+    }
+}
+
+struct Producer {
+    client: reqwest::Client,
+    url: String,
+    refusals: Arc<Refusals>,
+}
+
+impl Producer {
+    async fn run(self, worker: usize, stop: Arc<AtomicBool>) -> Result<usize> {
+        let mut sent = 0;
+        let mut request = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let count = if request % 3 == 0 { 1 } else { BATCH };
+            let events: Vec<Value> =
+                (sent..sent + count).map(|number| event(&format!("http-{worker}"), number)).collect();
+            self.send_until_taken(&events).await?;
+            sent += count;
+            request += 1;
+            sleep(PAUSE / 10).await;
+        }
+        Ok(sent)
+    }
+
+    async fn send_until_taken(&self, events: &[Value]) -> Result<()> {
+        let (media_type, body) = match events {
+            [one] => ("application/cloudevents+json", one.to_string()),
+            many => ("application/cloudevents-batch+json", serde_json::to_string(many)?),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let request = self.client.post(&self.url).bearer_auth(OPERATOR_KEY);
+            let request = request.header("content-type", media_type).body(body.clone());
+            let Ok(answer) = request.send().await else {
+                self.refusals.lost.fetch_add(1, Ordering::Relaxed);
+                sleep(PAUSE).await;
+                continue;
+            };
+            let status = answer.status();
+            if status == 503 {
+                ensure!(answer.headers().contains_key("retry-after"), "503 without Retry-After");
+                self.refusals.unavailable.fetch_add(1, Ordering::Relaxed);
+                sleep(PAUSE).await;
+                continue;
+            }
+            // The answer may be cut short by a kill: then it is not known to be taken.
+            let Ok(body) = answer.text().await else { continue };
+            ensure!(status == 202 || status == 200, "{status}: {body}");
+            let answer: Value = serde_json::from_str(&body).with_context(|| body.clone())?;
+            ensure!(answer.get("refused").is_none_or(|refused| *refused == 0), "{body}");
+            return Ok(());
+        }
+        anyhow::bail!("not taken in {PATIENCE:?}")
+    }
+}
+
+async fn through_kafka(producer: FutureProducer, topic: String, stop: Arc<AtomicBool>) -> Result<usize> {
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let event = event("kafka", sent);
+        let key = event["subject"].as_str().unwrap_or_default().to_owned();
+        let value = event.to_string();
+        let record = FutureRecord::to(&topic).key(&key).payload(&value);
+        let delivered = producer.send(record, PATIENCE).await;
+        delivered.map_err(|(error, _)| error).context("the ingress topic")?;
+        sent += 1;
+        sleep(PAUSE / 10).await;
+    }
+    Ok(sent)
+}
+
+fn event(who: &str, number: usize) -> Value {
+    json!({
+        "specversion": "1.0", "id": format!("{who}-{number}"), "source": "/faults",
+        "type": "ledger.usage.recorded.v1", "subject": format!("account-{}", number % ACCOUNTS),
+        "time": runtime::clock::now().to_string(),
+        "data": {"user_id": format!("user-{}", number % USERS), "credits": CREDITS},
+    })
+}

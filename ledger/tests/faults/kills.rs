@@ -1,0 +1,85 @@
+//! Kills: at each step where it matters, and at random under load.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Load, open_accounts};
+use crate::fleet::Fleet;
+
+const ALL: [&str; 3] = ["projector", "command-api", "alert-worker"];
+/// A service aborts as soon as the load passes its failpoint.
+const ABORT_MAX: Duration = Duration::from_secs(30);
+/// How long the random kills go on.
+const RANDOM_KILLS: Duration = Duration::from_secs(15);
+/// Longer than a consumer's session with the broker: its partitions are given to another.
+const FROZEN: Duration = Duration::from_secs(13);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_loses_nothing_and_counts_nothing_twice() -> Result<()> {
+    let mut fleet = Fleet::start(&ALL).await?;
+    open_accounts(&fleet).await?;
+    let load = Load::start(&fleet)?;
+    for (service, failpoint) in [
+        ("command-api", "api.before_append:20"),
+        ("command-api", "api.after_append:20"),
+        ("command-api", "ingress.before_append:3"),
+        ("command-api", "ingress.after_append:3"),
+        ("projector", "projector.before_commit:5"),
+        ("projector", "projector.after_commit:5"),
+    ] {
+        fleet.kill(service)?;
+        fleet.launch(service, Some(failpoint))?;
+        fleet.aborted(service, ABORT_MAX).await?;
+        fleet.launch(service, None)?;
+        fleet.ready(service).await?;
+    }
+    let lost = load.refusals.lost.load(std::sync::atomic::Ordering::Relaxed);
+    ensure!(lost > 0, "no client felt a kill");
+    let sent = load.finish().await?;
+    fleet.verify(sent).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_under_load_lose_nothing_and_count_nothing_twice() -> Result<()> {
+    let seed: u64 = rand::random();
+    let seed = std::env::var("LEDGER_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2"]].concat()).await?;
+    open_accounts(&fleet).await?;
+    let load = Load::start(&fleet)?;
+    let end = Instant::now() + RANDOM_KILLS;
+    let mut kills = 0;
+    while Instant::now() < end {
+        sleep(Duration::from_millis(random.random_range(50..900))).await;
+        let victim = ["projector", "projector.2", "command-api", "alert-worker"][random.random_range(0..4)];
+        fleet.kill(victim)?;
+        kills += 1;
+        sleep(Duration::from_millis(random.random_range(0..300))).await;
+        fleet.launch(victim, None)?;
+    }
+    fleet.ready("command-api").await?;
+    let sent = load.finish().await?;
+    let verified = fleet.verify(sent).await;
+    verified.map_err(|error| error.context(format!("LEDGER_TEST_SEED={seed}, {kills} kills, {sent} events")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projector_that_wakes_up_after_its_partitions_were_given_away_writes_nothing() -> Result<()> {
+    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2"]].concat()).await?;
+    open_accounts(&fleet).await?;
+    let load = Load::start(&fleet)?;
+    sleep(Duration::from_secs(2)).await;
+    fleet.signal("projector", Signal::SIGSTOP)?;
+    sleep(FROZEN).await;
+    fleet.signal("projector", Signal::SIGCONT)?;
+    sleep(Duration::from_secs(2)).await;
+    // And back: whoever has been asleep takes over.
+    fleet.kill("projector.2")?;
+    let sent = load.finish().await?;
+    fleet.verify(sent).await
+}

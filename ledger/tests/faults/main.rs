@@ -1,0 +1,12 @@
+//! The services as real processes, killed for real: nothing lost, nothing twice.
+//!
+//! Every test ends with the journal folded anew, in memory and into another generation: both must equal what stands.
+
+mod drain;
+mod kills;
+mod outages;
+mod resets;
+
+mod client;
+mod fleet;
+mod verify;

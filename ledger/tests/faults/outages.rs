@@ -1,0 +1,67 @@
+//! Outages: the broker and the database die under load and come back.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ledger::stack::{Stack, StackOptions, TestSpace};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Load, open_accounts};
+use crate::fleet::Fleet;
+
+const RESUMED_MAX: Duration = Duration::from_secs(15);
+
+async fn own_stack() -> Result<(Stack, TempDir, Fleet)> {
+    let folder = tempfile::tempdir()?;
+    let options = StackOptions {
+        data_dir: folder.path().join("data"),
+        kafka_brokers: None,
+        database_url: None,
+        postgres_settings: Vec::new(),
+    };
+    let stack = Stack::start(options, |_| {}).await?;
+    let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
+    let fleet = Fleet::start_on(space, &["projector", "command-api", "alert-worker"]).await?;
+    open_accounts(&fleet).await?;
+    Ok((stack, folder, fleet))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_and_the_database_killed_under_load_are_waited_for() -> Result<()> {
+    let (mut stack, folder, mut fleet) = own_stack().await?;
+    let load = Load::start(&fleet)?;
+    sleep(Duration::from_secs(2)).await;
+
+    stack.kill_kafka().await?;
+    sleep(Duration::from_secs(2)).await;
+    stack.start_kafka().await?;
+    resumed(&mut fleet).await?;
+
+    sleep(Duration::from_secs(1)).await;
+    let before = load.refusals.unavailable.load(Ordering::Relaxed);
+    stack.stop_postgres_immediate().await?;
+    sleep(Duration::from_secs(2)).await;
+    stack.start_postgres().await?;
+    resumed(&mut fleet).await?;
+    sleep(Duration::from_secs(1)).await;
+    let unavailable = load.refusals.unavailable.load(Ordering::Relaxed) - before;
+    ensure!(unavailable > 0, "no client was told to come back later");
+
+    let sent = load.finish().await?;
+    fleet.verify(sent).await?;
+    drop(fleet);
+    stack.stop().await?;
+    Ok(folder.close()?)
+}
+
+/// Waits until every service says that it is ready again, without a restart.
+async fn resumed(fleet: &mut Fleet) -> Result<()> {
+    let since = Instant::now();
+    for service in ["projector", "command-api", "alert-worker"] {
+        fleet.ready(service).await?;
+    }
+    ensure!(since.elapsed() < RESUMED_MAX, "resumed only after {:?}", since.elapsed());
+    Ok(())
+}

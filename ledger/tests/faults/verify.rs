@@ -1,0 +1,138 @@
+//! Verify: what stands equals the journal folded anew, and holds every event that was acknowledged once.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::TryStreamExt;
+use ledger_core::credits::Credits;
+use ledger_core::fold::{FOLD_VERSION, Fact};
+use ledger_core::memory::Memory;
+use ledger_core::wire;
+use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::kafka::{self, Ends, Position};
+use runtime::pg::{self, Model, Schema, credits_of};
+use runtime::shutdown::CancellationToken;
+
+use crate::client;
+use crate::fleet::{Fleet, PARTITIONS};
+
+const PROJECTED_MAX: Duration = Duration::from_secs(90);
+/// The generation that stands.
+pub const LIVE: Schema = Schema { model: Model::ReadModel, generation: 1 };
+const ANEW: Schema = Schema { model: Model::ReadModel, generation: 2 };
+
+impl Fleet {
+    /// Waits for the projection, then checks that `sent` events count once each and that a replay changes nothing.
+    pub async fn verify(&self, sent: usize) -> Result<()> {
+        self.replays_equal().await?;
+        let mut tx = pg::begin_read(&self.pool, LIVE).await?;
+        let (used, events): (String, i64) = sqlx::query_as(
+            "select coalesce(sum(used), 0)::text, coalesce(sum(events), 0)::bigint from user_usage",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let credits: Credits = client::CREDITS.parse()?;
+        let expected = Credits::from_units(credits.units() * i128::try_from(sent)?);
+        ensure!(usize::try_from(events)? == sent, "{events} events count, {sent} were acknowledged");
+        ensure!(credits_of(&used)? == expected, "{used} credits were used, {expected} were sent");
+        Ok(())
+    }
+
+    /// Checks that the read model equals the journal folded in memory and into a generation of its own.
+    pub async fn replays_equal(&self) -> Result<()> {
+        let ends = self.at_rest().await?;
+        self.equals_memory(&ends).await?;
+        pg::create_generation(&self.pool, ANEW).await?;
+        let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+        let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
+        let worker = projector::Projection::new(partitions);
+        let options = ConsumeOptions::new("replay", ANEW, FOLD_VERSION);
+        let token = CancellationToken::new();
+        consume::run_until(worker, source, options, Status::default(), &ends, token).await?;
+        let mut tx = pg::begin_read(&self.pool, ANEW).await?;
+        let differences = projector::compare(&mut tx, LIVE, ANEW).await?;
+        ensure!(differences.is_empty(), "a replay differs: {differences:#?}");
+        Ok(())
+    }
+
+    /// Returns the journal's ends when all up to there is projected and nothing more comes.
+    async fn at_rest(&self) -> Result<Vec<Position>> {
+        let journal = Ends::new(&self.kafka, self.identity)?;
+        let waiting = async {
+            loop {
+                let ends = journal.all().await?;
+                let projected = self.projected().await?;
+                let reached =
+                    |end: &Position| end.offset <= 1 || projected.get(&end.partition) == Some(&end.offset);
+                if ends.iter().all(reached) && journal.all().await? == ends && self.ingress_is_empty().await?
+                {
+                    return anyhow::Ok(ends);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
+    }
+
+    async fn projected(&self) -> Result<BTreeMap<i32, i64>> {
+        let mut tx = pg::begin_read(&self.pool, LIVE).await?;
+        let rows: Vec<(i32, i64)> =
+            sqlx::query_as("select partition, next_offset from checkpoint").fetch_all(&mut *tx).await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    async fn ingress_is_empty(&self) -> Result<bool> {
+        let (kafka, group) = (self.kafka.clone(), format!("{}ingress", self.kafka.topic_prefix));
+        tokio::task::spawn_blocking(move || committed_to_the_end(&kafka, &group)).await?
+    }
+
+    async fn equals_memory(&self, ends: &[Position]) -> Result<()> {
+        let mut memory = Memory::default();
+        for end in ends {
+            let stream = kafka::read_partition(&self.kafka, end.partition, 1, end.offset);
+            let records: Vec<_> = stream.try_collect().await?;
+            let facts = records.iter().map(|record| {
+                let event = wire::decode(&record.value).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+                Ok(Fact::new(event, record.appended_at, record.position.offset))
+            });
+            memory.fold(&facts.collect::<Result<Vec<_>>>()?);
+        }
+        let mut tx = pg::begin_read(&self.pool, LIVE).await?;
+        let stored: Vec<(String, serde_json::Value)> =
+            sqlx::query_as("select account_id, core from account").fetch_all(&mut *tx).await?;
+        let opened = memory.accounts.values().filter(|account| account.core.is_some()).count();
+        ensure!(stored.len() == opened, "{} accounts stand, {opened} were opened", stored.len());
+        for (account, stored) in stored {
+            let folded = memory.accounts.iter().find(|(id, _)| id.as_str() == account);
+            let core = folded.and_then(|(_, account)| account.core.as_ref()).context("an account")?;
+            let mut folded = serde_json::to_value(core)?;
+            folded.as_object_mut().context("an object")?.remove("lots");
+            ensure!(stored == folded, "{account} stands as {stored}, the journal says {folded}");
+        }
+        Ok(())
+    }
+}
+
+/// Says whether a group has committed everything that its topic has.
+fn committed_to_the_end(kafka: &kafka::KafkaOptions, group: &str) -> Result<bool> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let topic = kafka.topics().usage;
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("group.id", group)
+        .create()?;
+    let patience = Duration::from_secs(10);
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_range(&topic, 0, PARTITIONS - 1);
+    let committed = consumer.committed_offsets(list, patience)?;
+    for partition in committed.elements() {
+        let (_, end) = consumer.fetch_watermarks(&topic, partition.partition(), patience)?;
+        let next = partition.offset().to_raw().unwrap_or(0).max(0);
+        if next < end {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
