@@ -11,8 +11,8 @@ use runtime::kafka::Record;
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::copy::CopyRows;
 use crate::counters::Counters;
+use crate::rows::Rows;
 
 /// An account leaves a snapshot at each event whose number is a multiple of this, so that `as_of` folds fewer.
 pub const SNAPSHOT_EVERY: u64 = 1_000;
@@ -21,21 +21,21 @@ pub const SNAPSHOT_EVERY: u64 = 1_000;
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Rows of `event`.
-    pub events: CopyRows,
+    pub events: Rows,
     /// Rows of `refused`.
-    pub refused: CopyRows,
+    pub refused: Rows,
     /// Rows of `entry`.
-    pub entries: CopyRows,
+    pub entries: Rows,
     /// Rows of `period`.
-    pub periods: CopyRows,
+    pub periods: Rows,
     /// Rows of `repayment`.
-    pub repayments: CopyRows,
+    pub repayments: Rows,
     /// Rows of `snapshot`.
-    pub snapshots: CopyRows,
+    pub snapshots: Rows,
     /// Rows of `dead_letter`.
-    pub dead_letters: CopyRows,
+    pub dead_letters: Rows,
     /// Rows of `parked`.
-    pub parked: CopyRows,
+    pub parked: Rows,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
     /// Sums of usage.
@@ -98,22 +98,18 @@ impl Changes {
 
     /// Collects a record that is no event of its account.
     pub fn dead_letter(&mut self, record: &Record, reason: &str) {
-        let row = self.dead_letters.row(6);
+        let row = self.dead_letters.row();
         row.int(record.position.partition)
             .bigint(record.position.offset)
             .time(record.appended_at)
             .text(reason);
-        match &record.key {
-            Some(key) => row.bytes(key),
-            None => row.null(),
-        };
-        row.bytes(&record.value);
+        row.maybe_bytes(record.key.as_deref()).bytes(&record.value);
     }
 
     /// Collects a record of a halted account.
     pub fn park(&mut self, account: &Id, record: &Record, reason: &str) {
         self.parked
-            .row(7)
+            .row()
             .text(account.as_str())
             .int(record.position.partition)
             .bigint(record.position.offset)
@@ -126,7 +122,7 @@ impl Changes {
     /// Collects which lot repaid which stretch.
     pub fn repayment(&mut self, account: &Id, repayment: &Repayment) {
         self.repayments
-            .row(4)
+            .row()
             .text(account.as_str())
             .amount(repayment.stretch.start)
             .amount(repayment.stretch.end)
@@ -143,7 +139,7 @@ impl Changes {
         let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
         let draws = taking.map(|taking| &taking.draws).or_else(|| taken(applied).then_some(&applied.draws));
         let line = taking.map_or(applied.line, |taking| taking.line);
-        let row = self.events.row(24);
+        let row = self.events.row();
         row.text(event.account.as_str())
             .bigint(fact.offset)
             .text(event.id.as_str())
@@ -157,16 +153,13 @@ impl Changes {
             .time(fact.appended_at)
             .time(ledger_time)
             .text(event.actor.as_str())
-            .bytes(&ledger_core::wire::data_json(&event.data))
+            .json_text(&ledger_core::wire::data_json(&event.data))
             .bigint(applied.period_index)
             .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(Id::as_str))
             .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(Id::as_str))
             .maybe_amount(taking.map(|taking| taking.credits));
-        match draws {
-            Some(draws) => row.json(&as_changes(draws)),
-            None => row.null(),
-        };
-        row.maybe_amount(line.map(|line| line.start))
+        row.maybe_json(draws.map(as_changes).as_ref())
+            .maybe_amount(line.map(|line| line.start))
             .maybe_amount(line.map(|line| line.end))
             .maybe_amount(taking.map(|_| applied.balance_after))
             .maybe_amount(taking.map(|_| applied.credit_balance_after))
@@ -176,7 +169,7 @@ impl Changes {
     fn push_refused(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {
         let event = &*fact.event;
         self.refused
-            .row(9)
+            .row()
             .text(event.account.as_str())
             .bigint(fact.offset)
             .text(event.id.as_str())
@@ -185,12 +178,12 @@ impl Changes {
             .text(applied.outcome.as_str())
             .maybe_text(applied.outcome.reason().map(|reason| reason.code()))
             .time(ledger_time)
-            .bytes(&ledger_core::wire::data_json(&event.data));
+            .json_text(&ledger_core::wire::data_json(&event.data));
     }
 
     fn push_entry(&mut self, account: &Id, offset: i64, entry: &Entry) {
         self.entries
-            .row(12)
+            .row()
             .text(account.as_str())
             .bigint(offset)
             .int(entry.seq)
@@ -207,7 +200,7 @@ impl Changes {
 
     fn push_period(&mut self, account: &Id, closed: &ClosedPeriod) {
         self.periods
-            .row(9)
+            .row()
             .text(account.as_str())
             .bigint(closed.period.index)
             .time(closed.period.starts_at)
@@ -221,7 +214,7 @@ impl Changes {
 
     fn push_snapshot(&mut self, offset: i64, core: &Core) {
         let body = SnapshotBody { core, lots: core.lots.iter().collect() };
-        self.snapshots.row(4).text(core.account.as_str()).bigint(offset).time(core.ledger_time).jsonb(&body);
+        self.snapshots.row().text(core.account.as_str()).bigint(offset).time(core.ledger_time).jsonb(&body);
     }
 }
 

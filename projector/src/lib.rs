@@ -5,11 +5,11 @@
 mod cache;
 mod changes;
 mod compare;
-mod copy;
 mod counters;
 mod intake;
 mod load;
 mod projection;
+mod rows;
 mod service;
 mod store;
 

@@ -19,7 +19,7 @@ use serde::de::IntoDeserializer;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::copy::Amount;
+use crate::rows::Amount;
 
 /// An account as the database has it.
 #[derive(Debug, Default)]

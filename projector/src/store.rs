@@ -1,6 +1,4 @@
-//! Store: writes a batch's rows, a statement a table.
-//!
-//! Rows that are only inserted go by `copy`; rows that change go by one upsert over arrays, in the order of their keys.
+//! Store: writes a batch's rows, one statement a table over arrays, in the order of their keys.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use ledger_core::account::Core;
@@ -13,8 +11,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::changes::{Changes, Reversed, clock_name};
-use crate::copy::{Amount, CopyRows};
 use crate::counters::{Rollup, RollupKey, Sum, UserKey};
+use crate::rows::Amount;
 
 /// An account's core as it stands after the batch.
 #[derive(Debug)]
@@ -36,69 +34,79 @@ pub struct LotRow<'a> {
     pub lot: &'a Lot,
 }
 
-/// Tables whose rows are only inserted, each with the statement that takes them.
-fn inserted(changes: &mut Changes) -> [(CopyRows, &'static str); 8] {
-    let take = std::mem::take::<CopyRows>;
-    [
-        (
-            take(&mut changes.events),
-            r#"copy event (account_id, "offset", event_id, source, type, outcome, reason, content, occurred_at,
-                           recordedat, appended_at, ledger_time, actor, data, period_index, user_id, message_id,
-                           credits, lots, line_start, line_end, balance_after, credit_balance_after, entry_seq)
-               from stdin with (format binary)"#,
-        ),
-        (
-            take(&mut changes.refused),
-            r#"copy refused (account_id, "offset", event_id, source, type, outcome, reason, recorded_at, data)
-               from stdin with (format binary)"#,
-        ),
-        (
-            take(&mut changes.entries),
-            r#"copy entry (account_id, "offset", seq, type, amount, balance_after, credit_balance_after, event_id,
-                           recorded_at, occurred_at, lots, overdraft)
-               from stdin with (format binary)"#,
-        ),
-        (
-            take(&mut changes.periods),
-            "copy period (account_id, index, starts_at, ends_at, used, granted, expired, rolled_over, maximum)
-             from stdin with (format binary)",
-        ),
-        (
-            take(&mut changes.repayments),
-            "copy repayment (account_id, line_start, line_end, grant_id) from stdin with (format binary)",
-        ),
-        (
-            take(&mut changes.snapshots),
-            r#"copy snapshot (account_id, "offset", ledger_time, core) from stdin with (format binary)"#,
-        ),
-        (
-            take(&mut changes.dead_letters),
-            r#"copy dead_letter (partition, "offset", appended_at, reason, key, value)
-               from stdin with (format binary)"#,
-        ),
-        (
-            take(&mut changes.parked),
-            r#"copy parked (account_id, partition, "offset", appended_at, reason, key, value)
-               from stdin with (format binary)"#,
-        ),
-    ]
-}
+const INSERT_EVENTS: &str = r#"
+    insert into event (account_id, "offset", event_id, source, type, outcome, reason, content, occurred_at, recordedat,
+                       appended_at, ledger_time, actor, data, period_index, user_id, message_id, credits, lots,
+                       line_start, line_end, balance_after, credit_balance_after, entry_seq)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+                $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[],
+                $14::json[], $15::bigint[], $16::text[], $17::text[], $18::numeric[], $19::json[], $20::numeric[],
+                $21::numeric[], $22::numeric[], $23::numeric[], $24::int[])"#;
+
+const INSERT_REFUSED: &str = r#"
+    insert into refused (account_id, "offset", event_id, source, type, outcome, reason, recorded_at, data)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                $8::timestamptz[], $9::json[])"#;
+
+const INSERT_ENTRIES: &str = r#"
+    insert into entry (account_id, "offset", seq, type, amount, balance_after, credit_balance_after, event_id,
+                       recorded_at, occurred_at, lots, overdraft)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::numeric[], $6::numeric[], $7::numeric[],
+                $8::text[], $9::timestamptz[], $10::timestamptz[], $11::json[], $12::numeric[])"#;
+
+const INSERT_PERIODS: &str = "
+    insert into period (account_id, index, starts_at, ends_at, used, granted, expired, rolled_over, maximum)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::numeric[], $6::numeric[],
+                $7::numeric[], $8::numeric[], $9::numeric[])";
+
+const INSERT_REPAYMENTS: &str = "
+    insert into repayment (account_id, line_start, line_end, grant_id)
+    select *
+    from unnest($1::text[], $2::numeric[], $3::numeric[], $4::text[])";
+
+const INSERT_SNAPSHOTS: &str = r#"
+    insert into snapshot (account_id, "offset", ledger_time, core)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::jsonb[])"#;
+
+const INSERT_DEAD_LETTERS: &str = r#"
+    insert into dead_letter (partition, "offset", appended_at, reason, key, value)
+    select *
+    from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bytea[])"#;
+
+const INSERT_PARKED: &str = r#"
+    insert into parked (account_id, partition, "offset", appended_at, reason, key, value)
+    select *
+    from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
 
 /// Writes everything that a batch changed.
 pub async fn write(
     tx: &mut PgConnection,
-    mut changes: Changes,
+    changes: Changes,
     accounts: &[AccountRow<'_>],
     lots: &[LotRow<'_>],
 ) -> Result<(), WorkerError> {
-    for (rows, statement) in inserted(&mut changes) {
+    for (rows, statement) in [
+        (&changes.events, INSERT_EVENTS),
+        (&changes.refused, INSERT_REFUSED),
+        (&changes.entries, INSERT_ENTRIES),
+        (&changes.periods, INSERT_PERIODS),
+        (&changes.repayments, INSERT_REPAYMENTS),
+        (&changes.snapshots, INSERT_SNAPSHOTS),
+        (&changes.dead_letters, INSERT_DEAD_LETTERS),
+        (&changes.parked, INSERT_PARKED),
+    ] {
         rows.send(&mut *tx, statement).await?;
     }
     write_accounts(&mut *tx, accounts).await?;
     write_lots(&mut *tx, lots).await?;
     // After the events themselves: a usage may be recorded and reversed in one batch.
     write_reversals(&mut *tx, &changes.reversed).await?;
-    let counters = std::mem::take(&mut changes.counters);
+    let counters = changes.counters;
     write_users(&mut *tx, counters.users.into_iter().collect()).await?;
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
 }

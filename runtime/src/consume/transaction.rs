@@ -1,13 +1,13 @@
 //! One batch, one transaction, on a task of its own that nobody drops.
 
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
 use super::checkpoint::Claim;
 use super::decide::Step;
 use super::{ConsumeOptions, Summary, Worker, WorkerError, checkpoint};
 use crate::failpoint;
 use crate::kafka::Record;
-use crate::pg::{self, Schema};
+use crate::pg::Schema;
 
 /// A transaction that hears nothing from us for so long is ended by the server: a lost process must not keep its rows.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
@@ -121,12 +121,12 @@ async fn write_claimed<W: Worker>(
 }
 
 async fn begin(pool: &PgPool, schema: Schema) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut tx = pg::begin_write(pool, schema).await?;
-    sqlx::query("select set_config('idle_in_transaction_session_timeout', $1, true)")
-        .bind(IDLE_IN_TRANSACTION_MAX)
-        .execute(&mut *tx)
-        .await?;
-    Ok(tx)
+    let begin = format!(
+        "begin;
+         set local search_path = {schema};
+         set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_MAX}'"
+    );
+    pool.begin_with(AssertSqlSafe(begin)).await
 }
 
 async fn fenced(tx: Transaction<'static, Postgres>) -> Result<Option<Written>, WorkerError> {

@@ -30,17 +30,6 @@ pub async fn begin_read(
     pool.begin_with(AssertSqlSafe(begin)).await
 }
 
-/// Opens a transaction that writes one generation: read committed, unqualified names in its schema.
-///
-/// Never inside `select!` or a timeout, and on a task that nobody drops.
-pub async fn begin_write(
-    pool: &PgPool,
-    schema: Schema,
-) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let begin = format!("begin; set local search_path = {schema}");
-    pool.begin_with(AssertSqlSafe(begin)).await
-}
-
 /// Runs `work` in one snapshot of a generation and returns what it made of it.
 ///
 /// ```ignore
