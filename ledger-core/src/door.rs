@@ -99,6 +99,9 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
         let mut ruled = Vec::new();
         body.check(&mut ruled);
         body.check_caller(&mut ruled);
+        // What is said of the whole holds of what was sent, not of what is left of it without the bad fields.
+        let whole_is_changed = !found.is_empty();
+        ruled.retain(|rule| !(whole_is_changed && rule.field == "body"));
         ruled.retain(|rule| !found.iter().any(|bad| bad.field == rule.field));
         found.append(&mut ruled);
     }
@@ -650,6 +653,7 @@ mod tests {
         assert_eq!(read(r#"{"low_balance_threshold":null}"#).low_balance_threshold, Some(None));
         assert_eq!(read(r#"{"name":"x"}"#).low_balance_threshold, None);
         check::<ChangeAccount>("{}", "body empty");
+        check::<ChangeAccount>(r#"{"name":5}"#, "name wrong_type");
     }
 
     const OFFER: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
