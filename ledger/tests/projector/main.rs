@@ -1,6 +1,7 @@
 //! The projector on real Kafka and Postgres: same log, same rows, whatever the batches and restarts.
 
 mod history;
+mod once;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
