@@ -1,9 +1,10 @@
 //! The scheduler: appends a reset or tick for every live account whose next crossing has passed.
 //!
 //! The fold is exact without it; this is what makes idle accounts roll soon and the log show it. Ids are derived,
-//! so schedulers may overlap; an advisory lock keeps them from doing the same work at once.
+//! so schedulers may overlap; an advisory lock, and waiting for what is appended and not projected yet, keep them
+//! from doing the same work twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,14 +15,14 @@ use ledger_core::id::Id;
 use ledger_core::time::Time;
 use ledger_core::wire;
 use runtime::kafka::Journal;
-use runtime::pg::{self, Model, PgConnection, PgPool, Schema};
+use runtime::pg::{self, Model, PgConnection, PgPool};
 use runtime::{clock, shutdown::CancellationToken};
 use sqlx::Row;
 use tracing::{info, warn};
 
 /// Accounts that one round looks at: their cores stay within some tens of megabytes.
 pub const ACCOUNTS_PER_ROUND_MAX: i64 = 20_000;
-/// A full page is followed by the next look this much sooner.
+/// When more is waiting, the next look comes this much sooner.
 const HURRY: u32 = 10;
 /// How long an appended event may stay unprojected before it is appended again.
 const APPEND_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -50,18 +51,16 @@ impl Default for SchedulerConfig {
 /// Errors of a round are logged and the next round tries again: nothing is lost by lateness.
 pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
-    let mut appended = Appended::default();
+    let mut known = Known::default();
     loop {
-        let found = match round(&journal, &pool, &mut appended).await {
-            Ok(found) => found,
+        let hurry = match round(&journal, &pool, &mut known).await {
+            Ok(hurry) => hurry,
             Err(error) => {
-                warn!(%error, "scheduler round failed");
-                0
+                warn!(error = format!("{error:#}"), "scheduler round failed");
+                false
             }
         };
-        let full = usize::try_from(ACCOUNTS_PER_ROUND_MAX).is_ok_and(|most| found >= most);
-        // A full page means more are waiting: look again soon, past those just appended.
-        let wait = if full { pause / HURRY } else { pause };
+        let wait = if hurry { pause / HURRY } else { pause };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = shutdown.cancelled() => return,
@@ -75,62 +74,106 @@ struct Due {
     next_crossing: Time,
 }
 
-/// Which crossings were appended lately, so that a projector that lags doesn't make us repeat ourselves.
+/// What is due in one snapshot, and how far each partition was projected in it.
 #[derive(Default)]
-struct Appended(HashMap<Id, (Time, Instant)>);
+struct Owed {
+    accounts: Vec<Due>,
+    next_offsets: HashMap<i32, i64>,
+}
 
-impl Appended {
-    fn is_recent(&self, account: &Id, crossing: Time) -> bool {
-        self.0.get(account).is_some_and(|(at, when)| *at == crossing && when.elapsed() < APPEND_AGAIN_AFTER)
+/// What this scheduler knows of accounts that the projection still shows as due.
+#[derive(Default)]
+struct Known(HashMap<Id, (Time, Step)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Found due while the projection was behind: another scheduler's event may lie before this offset.
+    Seen(i64),
+    /// We have appended it.
+    Appended(Instant),
+}
+
+impl Known {
+    /// Decides whether a crossing is to be appended now.
+    fn is_owed(&mut self, account: &Id, crossing: Time, next_offset: i64, end: i64) -> bool {
+        match self.0.get(account) {
+            Some((at, Step::Appended(when))) if *at == crossing => when.elapsed() >= APPEND_AGAIN_AFTER,
+            Some((at, Step::Seen(before))) if *at == crossing => next_offset >= *before,
+            _ if next_offset >= end => true,
+            _ => {
+                self.0.insert(account.clone(), (crossing, Step::Seen(end)));
+                false
+            }
+        }
     }
 
-    fn prune(&mut self) {
-        self.0.retain(|_, (_, when)| when.elapsed() < APPEND_AGAIN_AFTER);
+    /// Forgets every account but these.
+    fn retain(&mut self, due: &[Due]) {
+        let due: HashSet<&Id> = due.iter().map(|due| &due.core.account).collect();
+        self.0.retain(|account, _| due.contains(account));
     }
 }
 
-/// One round; returns how many accounts were due.
-async fn round(journal: &Journal, pool: &PgPool, appended: &mut Appended) -> Result<usize, sqlx::Error> {
-    let Some(schema) = pg::live_generation(pool, Model::ReadModel).await? else { return Ok(0) };
-    let now = clock::now();
-    appended.prune();
-    let due_accounts = due_accounts(pool, schema, now).await?;
-    let found = due_accounts.len();
-    let mut events: Vec<Event> = Vec::new();
-    for account in due_accounts {
-        if appended.is_recent(&account.core.account, account.next_crossing) {
-            continue;
-        }
-        events.extend(due(&account.core, account.next_crossing, now));
-        appended.0.insert(account.core.account, (account.next_crossing, Instant::now()));
+/// One round, alone among all schedulers; returns whether the next should come soon.
+async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::Result<bool> {
+    let Some(schema) = pg::live_generation(pool, Model::ReadModel).await? else { return Ok(false) };
+    let (journal, mut mine) = (journal.clone(), std::mem::take(known));
+    // The lock goes with the transaction, so the append is inside it: nobody looks between our look and our append.
+    let alone = pg::read(pool, schema, move |connection| {
+        Box::pin(async move {
+            let now = clock::now();
+            let Some(owed) = read_due(connection, now).await? else { return Ok((mine, false)) };
+            let hurry = append(&journal, &owed, &mut mine, now).await?;
+            anyhow::Ok((mine, hurry))
+        })
+    });
+    let (mine, hurry) = alone.await?;
+    *known = mine;
+    Ok(hurry)
+}
+
+/// Appends what is owed and not in the journal yet; returns whether more is waiting.
+async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) -> anyhow::Result<bool> {
+    known.retain(&owed.accounts);
+    if owed.accounts.is_empty() {
+        return Ok(false);
     }
-    if events.is_empty() {
-        return Ok(found);
+    let ends: HashMap<i32, i64> =
+        journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
+    let mut events: Vec<Event> = Vec::new();
+    for Due { core, next_crossing } in &owed.accounts {
+        let partition = journal.partition_of(core.account.as_str());
+        let next_offset = owed.next_offsets.get(&partition).copied().unwrap_or_default();
+        let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
+        if known.is_owed(&core.account, *next_crossing, next_offset, end) {
+            events.extend(due(core, *next_crossing, now));
+            known.0.insert(core.account.clone(), (*next_crossing, Step::Appended(Instant::now())));
+        }
     }
     let records: Vec<_> = events.iter().map(|event| (event.account.clone(), wire::encode(event))).collect();
     let results = journal.append_all(&records).await;
     for ((account, _), result) in records.iter().zip(&results) {
         if let Err(error) = result {
             warn!(account_id = %account, %error, "reset not appended; the next round tries again");
-            appended.0.remove(account);
+            known.0.remove(account);
         }
     }
-    metrics::counter!("ledger_scheduler_events_total").increment(records.len() as u64);
-    info!(events = records.len(), accounts = found, "resets appended");
-    Ok(found)
+    if !records.is_empty() {
+        metrics::counter!("ledger_scheduler_events_total").increment(records.len() as u64);
+        info!(events = records.len(), accounts = owed.accounts.len(), "resets appended");
+    }
+    let full = usize::try_from(ACCOUNTS_PER_ROUND_MAX).is_ok_and(|most| owed.accounts.len() >= most);
+    Ok(full || known.0.values().any(|(_, step)| matches!(step, Step::Seen(_))))
 }
 
-async fn due_accounts(pool: &PgPool, schema: Schema, now: Time) -> Result<Vec<Due>, sqlx::Error> {
-    pg::read(pool, schema, move |connection| Box::pin(read_due(connection, now))).await
-}
-
-async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Vec<Due>, sqlx::Error> {
+/// Reads what is due; none where another scheduler is at it.
+async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owed>, sqlx::Error> {
     let first: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
         .bind(ROUND_LOCK)
         .fetch_one(&mut *connection)
         .await?;
     if !first {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     // A halted account can't roll before a newer binary runs, so it is owed nothing until then.
     let rows = sqlx::query(
@@ -143,13 +186,50 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Vec<Due>, 
     )
     .bind(pg::timestamp(now))
     .bind(ACCOUNTS_PER_ROUND_MAX)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    rows.iter()
+    let accounts = rows
+        .iter()
         .map(|row| {
             let core: String = row.try_get(0)?;
             let core = serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into()))?;
             Ok(Due { core, next_crossing: pg::time_of(row.try_get(1)?) })
         })
-        .collect()
+        .collect::<Result<Vec<Due>, sqlx::Error>>()?;
+    let next_offsets: Vec<(i32, i64)> =
+        sqlx::query_as("select partition, next_offset from checkpoint").fetch_all(connection).await?;
+    Ok(Some(Owed { accounts, next_offsets: next_offsets.into_iter().collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDARY: Time = Time::from_micros(1_767_225_600_000_000);
+    const NEXT: Time = Time::from_micros(1_769_904_000_000_000);
+
+    fn acme() -> Id {
+        Id::new("acme").expect("an id")
+    }
+
+    #[test]
+    fn a_crossing_is_owed_at_once_when_all_of_the_journal_is_projected() {
+        assert!(Known::default().is_owed(&acme(), BOUNDARY, 41, 41));
+    }
+
+    #[test]
+    fn a_crossing_found_while_the_projection_lags_is_owed_once_what_lay_there_is_projected() {
+        let mut known = Known::default();
+        assert!(!known.is_owed(&acme(), BOUNDARY, 30, 41), "another's event may be among the eleven");
+        assert!(!known.is_owed(&acme(), BOUNDARY, 40, 60));
+        assert!(known.is_owed(&acme(), BOUNDARY, 41, 60), "it was not, whatever has come since");
+    }
+
+    #[test]
+    fn an_appended_crossing_is_not_owed_again_and_the_next_one_is() {
+        let mut known = Known::default();
+        known.0.insert(acme(), (BOUNDARY, Step::Appended(Instant::now())));
+        assert!(!known.is_owed(&acme(), BOUNDARY, 41, 41));
+        assert!(known.is_owed(&acme(), NEXT, 42, 42));
+    }
 }

@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::error::once_led;
 use super::{Error, KafkaOptions, LogIdentity, Position};
 
 /// The longest record value.
@@ -328,6 +329,15 @@ impl Ends {
 
 /// Asks for the ends of many partitions in one request a broker.
 pub(super) fn ends<C: rdkafka::consumer::ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<Position>, Error> {
+    once_led(timeout, || ends_now(client, topic, partitions, timeout))
+}
+
+fn ends_now<C: rdkafka::consumer::ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     partitions: &[i32],

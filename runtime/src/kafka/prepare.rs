@@ -17,6 +17,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::error::once_led;
 use super::journal::content_type;
 use super::{Error, KafkaOptions, LogIdentity, Topics};
 use crate::{clock, pg};
@@ -327,7 +328,9 @@ async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> 
     ask(options, move |client| {
         let mut found = Vec::with_capacity(count);
         for partition in 0..count as i32 {
-            let (start, end) = client.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT)?;
+            let (start, end) = once_led(TOPIC_READY_TIMEOUT, || {
+                Ok(client.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT)?)
+            })?;
             found.push(Found { start, end, genesis: None });
         }
         read_first_records(client, &topic, &mut found)?;
