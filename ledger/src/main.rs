@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use ledger::bench::{self, Bench};
+use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
 use ledger::replay::{self, Replay};
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Starts everything on this machine: Kafka and PostgreSQL where none are named, and every service on one address.
     Up(Box<UpConfig>),
+    /// Shows what it can do: feeds a real trace of LLM calls to a ledger of its own, and proves the figures right.
+    Demo(Box<DemoConfig>),
     /// Runs one service, as in production.
     #[command(subcommand)]
     Serve(Box<Service>),
@@ -97,6 +100,12 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(config) => run_up(*config).await,
+        Command::Demo(config) => {
+            // What librdkafka warns of while a fresh Kafka settles mends itself.
+            telemetry::init_with("warn,librdkafka=error");
+            demo::run(*config, shutdown::on_signal()?, &mut std::io::stdout(), say).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Serve(service) => {
             telemetry::init();
             serve::run(*service, shutdown::on_signal()?).await?;

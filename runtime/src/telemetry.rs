@@ -16,7 +16,12 @@ const LATENCY_BUCKETS_SECONDS: [f64; 14] =
 ///
 /// `RUST_LOG` says what is logged, `info` by default. A second call in one process does nothing.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    init_with("info");
+}
+
+/// Starts logging as `init` does, with another default.
+pub fn init_with(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
     let json = std::env::var("LEDGER_LOG_FORMAT").is_ok_and(|format| format == "json");
     let started = if json {
