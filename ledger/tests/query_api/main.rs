@@ -1,6 +1,15 @@
 //! The read side over real HTTP, on real Kafka and Postgres, fed through the write side and the projector.
 
+#[path = "../projector/history.rs"]
+mod history;
 #[path = "../whole/mod.rs"]
 mod whole;
 
+mod as_of;
+mod balance;
 mod commands;
+mod described;
+mod entries;
+mod lists;
+mod story;
+mod usage;
