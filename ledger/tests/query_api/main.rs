@@ -6,10 +6,13 @@ mod history;
 mod whole;
 
 mod as_of;
+mod audit;
 mod balance;
 mod commands;
 mod described;
+mod door;
 mod entries;
+mod events;
 mod lists;
 mod story;
 mod usage;

@@ -74,6 +74,10 @@ fn explain(message: &str) -> FieldError {
     let (field, rest) = message.split_once(": ").unwrap_or(("query", message));
     match rest.split_once(": ") {
         Some((code, detail)) if is_code(code) => FieldError::new(field, code, detail),
+        _ if rest.starts_with("unknown variant ") => {
+            let known = rest.split_once(", expected ").map_or(rest, |(_, known)| known);
+            FieldError::new(field, "not_one_of", format!("must be {known}"))
+        }
         _ => FieldError::new(field, "wrong_type", rest),
     }
 }
@@ -164,6 +168,14 @@ mod tests {
         as_of: Option<Time>,
         #[serde(default)]
         wait: bool,
+        kind: Option<Kind>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Kind {
+        Granted,
+        Consumed,
     }
 
     fn check(query: &str, expected: &[(&str, &str)]) {
@@ -172,6 +184,13 @@ mod tests {
             errors.iter().map(|error| (error.field.as_str(), error.code.as_str())).collect();
         found.sort_unstable();
         assert_eq!(found, expected, "{query}: {errors:?}");
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_those_known_is_answered_with_them() {
+        check("kind=spent", &[("kind", "not_one_of")]);
+        let errors = read_query::<Page>("kind=spent").expect_err("refused");
+        assert_eq!(errors[0].detail, "must be `granted` or `consumed`");
     }
 
     #[test]
