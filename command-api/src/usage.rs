@@ -33,6 +33,9 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// Bodies read on the request's own task; larger ones go to a thread for long work.
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 
+/// Code of the door's error for what is no JSON at all.
+const NOT_JSON: &str = "not_json";
+
 const ONE: Accepts = Accepts { media_type: "application/cloudevents+json", bytes_max: RECORD_BYTES_MAX };
 const BATCH: Accepts =
     Accepts { media_type: "application/cloudevents-batch+json", bytes_max: BATCH_BYTES_MAX };
@@ -44,7 +47,7 @@ pub async fn events(State(app): State<App>, asked: Asked, request: Request) -> R
     if payload.media_type == BATCH.media_type {
         return batch(&app, &asked, payload).await;
     }
-    let offer = door::read_offer(&payload.bytes).map_err(|errors| unreadable(&payload.bytes, errors))?;
+    let offer = door::read_offer(&payload.bytes).map_err(unreadable)?;
     asked.require(Action::UsageWrite, &offer.account)?;
     one(&app, &asked, offer, Form::CloudEvent).await
 }
@@ -63,10 +66,10 @@ pub async fn plain(
 }
 
 /// Tells a body that is no JSON from one that is no such event.
-fn unreadable(bytes: &[u8], errors: Vec<FieldError>) -> Problem {
-    match serde_json::from_slice::<IgnoredAny>(bytes) {
-        Ok(_) => Problem::invalid(errors),
-        Err(error) => Problem::not_json(format!("the body is not JSON: {error}")),
+fn unreadable(errors: Vec<FieldError>) -> Problem {
+    match errors.iter().find(|error| error.code == NOT_JSON) {
+        Some(error) => Problem::not_json(format!("the body is not JSON: {}", error.detail)),
+        None => Problem::invalid(errors),
     }
 }
 

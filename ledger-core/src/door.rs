@@ -13,9 +13,11 @@ use crate::event::{
     RolloverMode, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id, Source, is_reserved_grant};
+use crate::json::{self, Refused};
 use crate::rate_card::{METERS_MAX, RateCard};
 use crate::shape::Object;
 use crate::time::Time;
+use crate::wire;
 
 /// Most errors that one answer lists.
 pub const ERRORS_MAX: usize = 32;
@@ -461,10 +463,9 @@ struct OfferedEvent<'a> {
 
 /// Reads usage offered as a CloudEvent, or names every bad field.
 pub fn read_offer(bytes: &[u8]) -> Result<Offer, Vec<FieldError>> {
-    if crate::wire::depth(bytes) > crate::wire::JSON_DEPTH_MAX {
-        return Err(vec![FieldError::new("body", "too_deep", "nests at most 8 deep")]);
-    }
-    if let Ok(Object(event)) = serde_json::from_slice::<Object<OfferedEvent<'_>>>(bytes) {
+    // Before the parser: depth costs it stack.
+    let is_flat = wire::depth(bytes) <= wire::JSON_DEPTH_MAX;
+    if is_flat && let Ok(Object(event)) = serde_json::from_slice::<Object<OfferedEvent<'_>>>(bytes) {
         let mut errors = Vec::new();
         event.data.check(&mut errors);
         event.data.check_caller(&mut errors);
@@ -477,10 +478,11 @@ pub fn read_offer(bytes: &[u8]) -> Result<Offer, Vec<FieldError>> {
             return Ok(Offer { id, source, account: subject, occurred_at: time, usage: data });
         }
     }
-    match serde_json::from_slice::<Value>(bytes) {
+    match json::read(bytes) {
         Ok(Value::Object(event)) => Err(explain_offer(event)),
         Ok(_) => Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]),
-        Err(error) => Err(vec![FieldError::new("body", "not_json", error.to_string())]),
+        Err(Refused::Fields(errors)) => Err(errors),
+        Err(Refused::NotJson(reason)) => Err(vec![FieldError::new("body", "not_json", reason)]),
     }
 }
 
@@ -500,10 +502,6 @@ fn explain_offer(mut event: Map<String, Value>) -> Vec<FieldError> {
         Some(data) => {
             let _: Option<Usage> = read_into(data, "data", &mut errors);
         }
-    }
-    if errors.is_empty() {
-        // Only a repeated attribute gets past the readers above.
-        errors.push(FieldError::new("body", "not_json", "an attribute stands twice"));
     }
     errors
 }
@@ -674,6 +672,8 @@ mod tests {
             (OFFER.replace("\"subject\":\"acme\",", ""), "subject required"),
             ("[]".into(), "body wrong_type"),
             ("{".into(), "body not_json"),
+            (OFFER.replace("\"id\":\"e1\"", "\"id\":\"e1\",\"id\":\"e1\""), "id duplicate"),
+            (OFFER.replace("\"1\"", "\"1\",\"quantities\":{\"x\":1,\"x\":2}"), "data.quantities.x duplicate"),
             (OFFER.replace("\"1\"", &format!("{}{}", "[".repeat(8), "]".repeat(8))), "body too_deep"),
         ];
         for (bytes, expected) in cases {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::credits::{Credits, Quantity};
 use crate::id::{EventId, Id, Label, Slug, Source, Text};
 use crate::period::Cycle;
-use crate::shape::{object, object_or_null, objects_or_null, word, word_or_null};
+use crate::shape::{names_once_or_null, object, object_or_null, objects_or_null, word, word_or_null};
 use crate::time::{Time, Zone};
 
 /// A fact about one account, as recorded.
@@ -288,7 +288,7 @@ pub struct Usage {
     pub tier: Option<Label>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Label>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
     pub quantities: Option<BTreeMap<Slug, Quantity>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<Credits>,
@@ -298,7 +298,7 @@ pub struct Usage {
     pub session_id: Option<Id>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<Id>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
     pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
     /// Ours: the price lines it was charged by; present exactly where `credits` is derived.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects_or_null")]

@@ -11,6 +11,7 @@ pub mod due;
 pub mod event;
 pub mod fold;
 pub mod id;
+pub mod json;
 pub mod key;
 pub mod lot;
 pub mod memory;

@@ -91,6 +91,46 @@ where
     Ok(objects.into_iter().map(|(name, object)| (name, object.0)).collect())
 }
 
+/// Reads an object that says each name once, or null.
+pub(crate) fn names_once_or_null<'de, K, T, D>(from: D) -> Result<Option<BTreeMap<K, T>>, D::Error>
+where
+    K: Deserialize<'de> + Ord,
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let names = Option::<NamesOnce<K, T>>::deserialize(from)?;
+    Ok(names.map(|names| names.0))
+}
+
+/// An object that says each name once.
+struct NamesOnce<K, T>(BTreeMap<K, T>);
+
+impl<'de, K: Deserialize<'de> + Ord, T: Deserialize<'de>> Deserialize<'de> for NamesOnce<K, T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(NamesOnceVisitor(PhantomData)).map(NamesOnce)
+    }
+}
+
+struct NamesOnceVisitor<K, T>(PhantomData<(K, T)>);
+
+impl<'de, K: Deserialize<'de> + Ord, T: Deserialize<'de>> Visitor<'de> for NamesOnceVisitor<K, T> {
+    type Value = BTreeMap<K, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut names = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry()? {
+            if names.insert(name, value).is_some() {
+                return Err(A::Error::custom("duplicate: a name is given twice"));
+            }
+        }
+        Ok(names)
+    }
+}
+
 fn unwrapped<T>(objects: Vec<Object<T>>) -> Vec<T> {
     objects.into_iter().map(|object| object.0).collect()
 }

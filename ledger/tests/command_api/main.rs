@@ -4,8 +4,11 @@
 mod whole;
 
 mod accounts;
+mod bodies;
+mod keys;
 mod money;
 mod settings;
+mod usage;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

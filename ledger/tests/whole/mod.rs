@@ -190,7 +190,8 @@ impl Whole {
     pub async fn keyed(&self, role: &str, accounts: &[&str], user: Option<&str>) -> Result<Caller> {
         let named = format!("{role} {accounts:?} {user:?}");
         let body = json!({"role": role, "accounts": accounts, "user_id": user, "name": named});
-        let created = self.operator().with("Idempotency-Key", &named).post("/v1/keys", body).await?;
+        let once = uuid::Uuid::new_v4().to_string();
+        let created = self.operator().with("Idempotency-Key", &once).post("/v1/keys", body).await?;
         created.expect(201)?;
         Ok(self.caller(Some(created.body["secret"].as_str().context("a secret")?)))
     }

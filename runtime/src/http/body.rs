@@ -7,7 +7,8 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use ledger_core::{door, wire};
+use ledger_core::door;
+use ledger_core::json::{self, Refused};
 pub use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -125,14 +126,12 @@ fn stalled() -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
 }
 
-/// Reads JSON: 400 where it is none, 422 where it nests too deep.
+/// Reads JSON: 400 where it is none, 422 where it nests too deep or says a name twice.
 pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
-    // Before the parser: depth costs it stack.
-    if wire::depth(bytes) > wire::JSON_DEPTH_MAX {
-        let detail = format!("nests at most {} deep", wire::JSON_DEPTH_MAX);
-        return Err(Problem::bad_field("body", "too_deep", detail));
-    }
-    serde_json::from_slice(bytes).map_err(|error| Problem::not_json(format!("the body is not JSON: {error}")))
+    json::read(bytes).map_err(|refused| match refused {
+        Refused::NotJson(reason) => Problem::not_json(format!("the body is not JSON: {reason}")),
+        Refused::Fields(errors) => Problem::invalid(errors),
+    })
 }
 
 /// A body of one record, read strictly: every bad field is named.
@@ -203,6 +202,8 @@ mod tests {
         check(JSON, "[]", (422, "invalid")).await;
         check(JSON, r#"{"grant_id":"g1"}"#, (422, "invalid")).await;
         check(JSON, "[[[[[[[[[[1]]]]]]]]]]", (422, "invalid")).await;
+        check(JSON, r#"{"grant_id":"g1","source":"promo","amount":"5","amount":"500"}"#, (422, "invalid"))
+            .await;
     }
 
     #[tokio::test]
