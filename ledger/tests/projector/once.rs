@@ -580,7 +580,8 @@ async fn relay(mut client: TcpStream, server: String, armed: Arc<AtomicBool>, cu
                     if matches!(cut, Cut::AfterServer) {
                         server.write_all(bytes).await?;
                         // Its answer says that it is done; it goes no further.
-                        server.read(&mut down).await?;
+                        let answered = server.read(&mut down).await?;
+                        ensure!(answered > 0, "the server left");
                     }
                     return Ok(());
                 }
