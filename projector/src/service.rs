@@ -1,7 +1,6 @@
 //! Service: keeps the live generation of the read model up with the journal.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use anyhow::Context;
 use ledger_core::fold::FOLD_VERSION;
@@ -9,15 +8,14 @@ use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, Model, PgConfig, PgPool, Schema};
+use runtime::pg::{self, Model, PgConfig};
 use runtime::shutdown::CancellationToken;
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::projection::Projection;
 
-/// How often the live generation is looked up: how late a flip is followed.
-const GENERATION_POLL: Duration = Duration::from_millis(250);
+/// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
+const GROUP: &str = "projector";
 
 /// Settings of the process.
 #[derive(Debug, Clone, clap::Args)]
@@ -92,51 +90,20 @@ pub async fn project(
     status: Status,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut schema = pg::ensure_generation(&source.pool, Model::ReadModel).await?;
-    while !shutdown.is_cancelled() {
-        info!(%schema, "projecting");
-        // Two flips never run into each other here: the old generation's loop has ended before the next begins.
-        let turn = shutdown.child_token();
-        let watching = tokio::spawn(until_flipped(source.pool.clone(), schema, turn.clone()));
-        let worker = Projection::new(partitions(source.identity)?);
-        let consuming = consume_options(schema, options.projector_batch_records);
-        let ended = consume::run(worker, source.clone(), consuming, status.clone(), turn.clone()).await;
-        turn.cancel();
-        schema = watching.await?;
-        ended?;
-    }
+    let schema = pg::ensure_generation(&source.pool, Model::ReadModel).await?;
+    info!(%schema, "projecting");
+    let worker = Projection::new(partitions(source.identity)?);
+    let options = ConsumeOptions {
+        batch_records_max: options.projector_batch_records,
+        follows_live: true,
+        ..ConsumeOptions::new(GROUP, schema, FOLD_VERSION)
+    };
+    consume::run(worker, source, options, status, shutdown).await?;
     Ok(())
 }
 
-/// Returns how one generation is consumed.
-pub(crate) fn consume_options(schema: Schema, batch_records_max: usize) -> ConsumeOptions {
-    let group = format!("projector-{}", schema.generation);
-    ConsumeOptions { batch_records_max, ..ConsumeOptions::new(&group, schema, FOLD_VERSION) }
-}
-
 /// Returns the journal's partition count as the fold checks it.
-pub(crate) fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
+fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
     let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
     count.with_context(|| format!("a journal of {} partitions", identity.partitions))
-}
-
-/// Waits for another generation to be live, then ends the loop of this one; returns the one to go on with.
-async fn until_flipped(pool: PgPool, schema: Schema, turn: CancellationToken) -> Schema {
-    while !turn.is_cancelled() {
-        tokio::select! {
-            () = turn.cancelled() => break,
-            () = sleep(GENERATION_POLL) => {}
-        }
-        // Not inside the select: a query dropped half-way would spoil its connection.
-        match pg::live_generation(&pool, Model::ReadModel).await {
-            Ok(Some(live)) if live != schema => {
-                info!(%schema, %live, "another generation is live");
-                turn.cancel();
-                return live;
-            }
-            Ok(_) => {}
-            Err(error) => warn!(%error, "the live generation can't be looked up"),
-        }
-    }
-    schema
 }

@@ -18,6 +18,7 @@ use super::transaction::{self, Batch, Ended};
 use super::{ConsumeOptions, Error, Source, Status, Worker, checkpoint};
 use crate::kafka::Position;
 use crate::kafka::poller::{Change, FetchLimits, Fetched, OnAssign, Poller};
+use crate::pg;
 
 /// Bytes of one transaction's records at most.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -204,6 +205,9 @@ impl<W: Worker> Driver<W> {
         if due.is_empty() {
             return Ok(());
         }
+        if self.is_retired().await? {
+            return self.follow_live().await;
+        }
         let claims =
             checkpoint::claim(&self.source, self.options.schema, self.options.fold_version, &due).await?;
         self.forget(&due);
@@ -241,7 +245,11 @@ impl<W: Worker> Driver<W> {
             return Ok(true);
         }
         worker.rolled_back();
-        self.back_off(&format!("a claim did not hold: {ended:?}")).await;
+        if matches!(ended, Ended::Retired) {
+            self.follow_live().await?;
+        } else {
+            self.back_off(&format!("a claim did not hold: {ended:?}")).await;
+        }
         Ok(false)
     }
 
@@ -307,6 +315,11 @@ impl<W: Worker> Driver<W> {
                 warn!(worker = self.name, records, "a claim is gone, the batch was rolled back");
                 self.settle(Attempt::RolledBack, batch).await
             }
+            Ended::Retired => {
+                self.roll_back();
+                self.follow_live().await?;
+                Ok(false)
+            }
             Ended::Failed(why) => {
                 self.roll_back();
                 self.seek_to_next(&partitions_of(&batch)).await?;
@@ -320,6 +333,31 @@ impl<W: Worker> Driver<W> {
         }
     }
 
+    /// Tells whether the generation was to be live and is not any more.
+    async fn is_retired(&self) -> Result<bool, Error> {
+        if !self.options.follows_live {
+            return Ok(false);
+        }
+        let live = pg::live_generation(&self.source.pool, self.options.schema.model).await?;
+        Ok(live.is_some_and(|live| live != self.options.schema))
+    }
+
+    /// Goes over to the generation that is live now: every partition is claimed anew there.
+    async fn follow_live(&mut self) -> Result<(), Error> {
+        let model = self.options.schema.model;
+        let live = pg::live_generation(&self.source.pool, model).await?;
+        let Some(live) = live else { return Err(Error::Refused(format!("no {} is live", model.name()))) };
+        info!(worker = self.name, from = %self.options.schema, to = %live, "another generation is live");
+        self.options.schema = live;
+        let partitions: Vec<i32> = self.holds.keys().copied().collect();
+        for partition in &partitions {
+            self.status.lose(*partition);
+        }
+        self.forget(&partitions);
+        self.take(&partitions);
+        Ok(())
+    }
+
     /// Finds out from the checkpoint what became of a batch, however long Postgres takes to answer.
     async fn settle(&mut self, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
         let partitions = partitions_of(&batch);
@@ -330,6 +368,12 @@ impl<W: Worker> Driver<W> {
             }
             if self.shutdown.is_cancelled() {
                 self.roll_back();
+                return Ok(false);
+            }
+            // Dropped after a flip, its checkpoint never answers again.
+            if self.is_retired().await.unwrap_or(false) {
+                self.roll_back();
+                self.follow_live().await?;
                 return Ok(false);
             }
         };

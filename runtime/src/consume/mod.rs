@@ -99,10 +99,12 @@ pub struct Source {
 /// How one worker consumes.
 #[derive(Debug, Clone)]
 pub struct ConsumeOptions {
-    /// Kafka's consumer group; must differ per worker and generation, such as `projector-1`.
+    /// Kafka's consumer group; must differ per worker.
     pub group: String,
     /// The generation's schema, such as `read_model_1`.
     pub schema: Schema,
+    /// Writes only while the generation is live, and goes over to the next one at a flip.
+    pub follows_live: bool,
     /// What the worker's fold is; a generation is folded by one version only.
     pub fold_version: i32,
     /// Postgres channel that hears of each batch: schema, then `partition:next_offset` joined by commas.
@@ -122,6 +124,7 @@ impl ConsumeOptions {
         ConsumeOptions {
             group: group.to_owned(),
             schema,
+            follows_live: false,
             fold_version,
             notify_channel: PROJECTED_CHANNEL.to_owned(),
             batch_records_max: BATCH_RECORDS_MAX,

@@ -7,7 +7,7 @@ use super::decide::Step;
 use super::{ConsumeOptions, Summary, Worker, WorkerError, checkpoint};
 use crate::failpoint;
 use crate::kafka::Record;
-use crate::pg::Schema;
+use crate::pg;
 
 /// A transaction that hears nothing from us for so long is ended by the server: a lost process must not keep its rows.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
@@ -25,6 +25,8 @@ pub(super) enum Ended {
     Committed(Summary),
     /// A checkpoint row was not as we left it; rolled back.
     Fenced,
+    /// The generation is not the live one any more; rolled back.
+    Retired,
     /// Something went wrong before the COMMIT; rolled back.
     Failed(String),
     /// The answer to the COMMIT was lost.
@@ -63,7 +65,7 @@ pub(super) async fn run_claimed<W: Worker>(
 
 async fn fold<W: Worker>(pool: &PgPool, options: &ConsumeOptions, worker: &mut W, batch: &Batch) -> Ended {
     let written = write(pool, options, worker, batch).await;
-    if matches!(written, Ok(Some(_))) {
+    if matches!(written, Ok(Written::Whole(..))) {
         failpoint::hit(&format!("{}.before_commit", worker.name()));
     }
     let ended = commit(written).await;
@@ -73,36 +75,45 @@ async fn fold<W: Worker>(pool: &PgPool, options: &ConsumeOptions, worker: &mut W
     ended
 }
 
-async fn commit(written: Result<Option<Written>, WorkerError>) -> Ended {
+async fn commit(written: Result<Written, WorkerError>) -> Ended {
     match written {
         Err(why) => Ended::Failed(why.to_string()),
-        Ok(None) => Ended::Fenced,
-        Ok(Some((transaction, summary))) => match transaction.commit().await {
+        Ok(Written::Fenced) => Ended::Fenced,
+        Ok(Written::Retired) => Ended::Retired,
+        Ok(Written::Whole(transaction, summary)) => match transaction.commit().await {
             Ok(()) => Ended::Committed(summary),
             Err(error) => Ended::Unanswered(error.to_string()),
         },
     }
 }
 
-type Written = (Transaction<'static, Postgres>, Summary);
+/// What a transaction came to before its COMMIT.
+enum Written {
+    Whole(Transaction<'static, Postgres>, Summary),
+    Fenced,
+    Retired,
+}
 
-/// Writes everything but the COMMIT; none where a claim is gone.
+/// Writes everything but the COMMIT.
 async fn write<W: Worker>(
     pool: &PgPool,
     options: &ConsumeOptions,
     worker: &mut W,
     batch: &Batch,
-) -> Result<Option<Written>, WorkerError> {
-    let mut tx = begin(pool, options.schema).await?;
+) -> Result<Written, WorkerError> {
+    let mut tx = begin(pool, options).await?;
+    if options.follows_live && !pg::keep_live(&mut tx, options.schema).await? {
+        return leave(tx, Written::Retired).await;
+    }
     let moved = checkpoint::advance(&mut tx, options.schema, &options.notify_channel, &batch.steps).await?;
     if moved < batch.steps.len() {
-        return fenced(tx).await;
+        return leave(tx, Written::Fenced).await;
     }
     let summary = match batch.records.as_slice() {
         [] => Summary::default(),
         records => worker.apply(&mut tx, records).await?,
     };
-    Ok(Some((tx, summary)))
+    Ok(Written::Whole(tx, summary))
 }
 
 async fn write_claimed<W: Worker>(
@@ -110,27 +121,34 @@ async fn write_claimed<W: Worker>(
     options: &ConsumeOptions,
     worker: &mut W,
     claims: &[Claim],
-) -> Result<Option<Written>, WorkerError> {
-    let mut tx = begin(pool, options.schema).await?;
+) -> Result<Written, WorkerError> {
+    let mut tx = begin(pool, options).await?;
+    if options.follows_live && !pg::keep_live(&mut tx, options.schema).await? {
+        return leave(tx, Written::Retired).await;
+    }
     if checkpoint::hold(&mut tx, claims).await? < claims.len() {
-        return fenced(tx).await;
+        return leave(tx, Written::Fenced).await;
     }
     let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();
     let summary = worker.claimed(&mut tx, &partitions).await?;
-    Ok(Some((tx, summary)))
+    Ok(Written::Whole(tx, summary))
 }
 
-async fn begin(pool: &PgPool, schema: Schema) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+async fn begin(
+    pool: &PgPool,
+    options: &ConsumeOptions,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let begin = format!(
         "begin;
-         set local search_path = {schema};
-         set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_MAX}'"
+         set local search_path = {};
+         set local idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_MAX}'",
+        options.schema
     );
     pool.begin_with(AssertSqlSafe(begin)).await
 }
 
-async fn fenced(tx: Transaction<'static, Postgres>) -> Result<Option<Written>, WorkerError> {
+async fn leave(tx: Transaction<'static, Postgres>, written: Written) -> Result<Written, WorkerError> {
     // Dropped, it would roll back as well; waiting for it says that nothing of it is left.
     let _ = tx.rollback().await;
-    Ok(None)
+    Ok(written)
 }

@@ -11,6 +11,10 @@ use super::{Error, write};
 /// Channel that a flip notifies; the payload is the schema that is live now.
 pub const GENERATION_CHANNEL: &str = "ledger_generation";
 
+/// Advisory lock of who writes the live generation (shared) and of who flips it or holds it still (exclusive);
+/// with the model's number.
+const LIVE_LOCK: i32 = 0x6c67_656e;
+
 /// What is rebuilt from the journal as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Model {
@@ -28,6 +32,14 @@ impl Model {
         match self {
             Model::ReadModel => "read_model",
             Model::Alerting => "alerting",
+        }
+    }
+
+    /// Returns the model's place among the locks.
+    const fn number(self) -> i32 {
+        match self {
+            Model::ReadModel => 1,
+            Model::Alerting => 2,
         }
     }
 
@@ -141,8 +153,32 @@ pub async fn generations(connection: &mut PgConnection, model: Model) -> Result<
     Ok(schemas)
 }
 
+/// Tells whether a generation is live, and keeps it so until the transaction ends.
+///
+/// Who writes the live generation asks first in each transaction: what a flip leaves behind never moves again, so
+/// whoever saw a position in it finds it in the next generation too.
+pub async fn keep_live(connection: &mut PgConnection, schema: Schema) -> Result<bool, sqlx::Error> {
+    // Two statements in one message: the second one's snapshot is taken when the lock is held.
+    let ask = format!(
+        "select pg_advisory_xact_lock_shared({LIVE_LOCK}, {});
+         select 1 from control.generation where model = '{}' and live = {}",
+        schema.model.number(),
+        schema.model.name(),
+        schema.generation
+    );
+    let answers = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(connection).await?;
+    Ok(answers.len() == 2)
+}
+
+/// Keeps everybody from writing a model's live generation until the transaction ends.
+pub async fn hold_still(connection: &mut PgConnection, model: Model) -> Result<(), sqlx::Error> {
+    let lock = sqlx::query("select pg_advisory_xact_lock($1, $2)").bind(LIVE_LOCK).bind(model.number());
+    lock.execute(connection).await.map(drop)
+}
+
 /// Makes a generation the live one, in the caller's transaction: readers see the old or the new, never a mix.
 pub async fn flip(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
+    hold_still(&mut *connection, schema.model).await?;
     if !exists(connection, schema).await? {
         return Err(Error::GenerationMissing(schema));
     }

@@ -13,7 +13,7 @@ pub use sqlx::{PgConnection, PgPool};
 pub use convert::{credits_of, numeric_text, time_of, timestamp};
 pub use generation::{
     GENERATION_CHANNEL, Model, NotASchema, Schema, create_generation, drop_generation, ensure_generation,
-    flip, generations, live_generation,
+    flip, generations, hold_still, keep_live, live_generation,
 };
 pub use migrate::migrate;
 pub use transaction::{begin_read, read, write};
