@@ -13,7 +13,7 @@ mod rows;
 mod service;
 mod store;
 
-pub use compare::{Difference, SAMPLES_MAX, TABLES_COMPARED, compare};
+pub use compare::{Columns, Difference, SAMPLES_MAX, Sample, TABLES_COMPARED, compare};
 pub use intake::Decode;
 pub use projection::{Projection, RESUMED_RECORDS_MAX};
 pub use service::{Config, Options, project, run};
