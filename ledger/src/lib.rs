@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod key;
 pub mod openapi;
 pub mod place;
+pub mod rebuild;
 pub mod replay;
 pub mod serve;
 pub mod stack;

@@ -10,6 +10,7 @@ use ledger::bench::{self, Bench};
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
+use ledger::rebuild::{self, Rebuild};
 use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Writes the journal as it is stored, one line of JSON a record
     Replay(Replay),
+    /// Folds the read model anew from the journal, compares it with the live one and makes it live
+    Rebuild(Box<Rebuild>),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -125,6 +128,11 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Replay(replay) => {
             replay::run(&replay, &mut BufWriter::new(std::io::stdout())).await?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Rebuild(asked) => {
+            telemetry::init();
+            let equal = rebuild::run(&asked, &mut std::io::stdout()).await?;
+            Ok(ExitCode::from(u8::from(!equal)))
         }
         Command::Key(command) => {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;

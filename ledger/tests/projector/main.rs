@@ -2,6 +2,7 @@
 
 mod history;
 mod once;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -29,7 +30,7 @@ const PARTITIONS: i32 = 3;
 struct World {
     source: Source,
     journal: Journal,
-    _space: TestSpace,
+    space: TestSpace,
 }
 
 impl World {
@@ -45,7 +46,11 @@ impl World {
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&kafka, &pool).await?;
         let journal = Journal::new(&kafka, identity)?;
-        Ok(World { source: Source { kafka, identity, pool }, journal, _space: space })
+        Ok(World { source: Source { kafka, identity, pool }, journal, space })
+    }
+
+    fn database_url(&self) -> &str {
+        &self.space.database_url
     }
 
     async fn write(&self, events: &[history::Written]) -> Result<()> {

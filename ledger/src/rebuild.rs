@@ -1,0 +1,353 @@
+//! Rebuild: the read model folded anew from the journal beside the live one, compared with it, and made live.
+//!
+//! The live generation is projected on all the while. It is held still twice, each time only for what the new one is
+//! behind: once to compare both in one snapshot at the same positions, once to flip.
+
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use ledger_core::fold::FOLD_VERSION;
+use projector::{Difference, Projection, Sample};
+use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::failpoint;
+use runtime::kafka::{self, KafkaOptions, Position};
+use runtime::pg::{self, Model, PgPool, Schema};
+use runtime::shutdown::CancellationToken;
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+use tokio::time::sleep;
+
+use crate::place::Place;
+
+/// Connections: the fold's, who holds the live generation still, the comparison's, and one to spare.
+const CONNECTIONS: u32 = 4;
+/// A pass that took no longer has left so little behind that the live generation can be held still for the rest.
+const LAST_PASS_MAX: Duration = Duration::from_secs(1);
+/// Passes before the rest is folded while the live generation waits, however much it is.
+const PASSES_MAX: usize = 50;
+/// Longest that the live generation is held still without a sign of life from here.
+const STILL_MAX: &str = "60s";
+/// From a flip until every service reads the new generation and has finished what it read in the old one.
+const LEFT_AFTER: Duration = Duration::from_secs(5);
+/// Who rebuilds holds this advisory lock.
+const REBUILD_LOCK: i64 = 0x6c65_6467_7265_6275;
+
+/// How to rebuild.
+#[derive(Debug, Clone, Args)]
+pub struct Rebuild {
+    /// The journal's Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    /// The ledger's Postgres, as postgres://user:password@host:port/database
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The local stack, where a service is not named.
+    #[command(flatten)]
+    pub place: Place,
+    /// Compares only: the live generation stays live, the new one stays beside it until the next rebuild
+    #[arg(long)]
+    pub no_flip: bool,
+    /// Flips although the generations differ, as they do when the fold's rules have changed
+    #[arg(long, conflicts_with = "no_flip")]
+    pub accept_differences: bool,
+    /// Drops the generation that was live, once nobody reads it any more
+    #[arg(long, conflicts_with = "no_flip")]
+    pub drop_old: bool,
+    /// Rebuilds nothing and drops this generation, which must not be live
+    #[arg(long, value_name = "N", conflicts_with_all = ["no_flip", "accept_differences", "drop_old"])]
+    pub drop: Option<i32>,
+    /// Prints the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a rebuild found and did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rebuilt {
+    /// The generation that was live, such as `read_model_1`.
+    pub live: String,
+    /// The one folded anew.
+    pub rebuilt: String,
+    /// Positions at which both were compared: the next offset of each partition.
+    pub compared_at: Vec<Position>,
+    /// Tables in which they differ; `first` is what was live.
+    pub differences: Vec<Difference>,
+    /// Whether the new one is live now.
+    pub flipped: bool,
+    /// Generations that were dropped.
+    pub dropped: Vec<String>,
+    /// Seconds that the fold took.
+    pub fold_seconds: f64,
+    /// Seconds that the live generation was held still, for the comparison and for the flip.
+    pub still_seconds: f64,
+}
+
+/// Does it and tells it; false where the generations differ and that was not accepted.
+pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
+    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let pool =
+        pg::connect(&url, "ledger rebuild", CONNECTIONS).await.context("the database can't be reached")?;
+    if let Some(generation) = asked.drop {
+        let schema = Schema { model: Model::ReadModel, generation };
+        drop_generation(&pool, schema).await?;
+        writeln!(out, "{schema} is dropped")?;
+        return Ok(true);
+    }
+    let kafka = KafkaOptions { brokers: asked.place.brokers(&asked.kafka.brokers)?, ..asked.kafka.clone() };
+    pg::migrate(&pool).await?;
+    let identity = kafka::existing(&kafka).await?;
+    let rebuilt = rebuild(Source { kafka, identity, pool }, asked).await?;
+    if asked.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&rebuilt)?)?;
+    } else {
+        tell(&rebuilt, out)?;
+    }
+    Ok(rebuilt.differences.is_empty() || rebuilt.flipped)
+}
+
+/// Folds, compares and flips, as asked.
+pub async fn rebuild(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
+    let _alone = alone(&source.pool).await?;
+    let pool = source.pool.clone();
+    let live = pg::live_generation(&pool, Model::ReadModel).await?;
+    let live = live.context("there is no read model yet: it is folded when the projector starts")?;
+    let mut dropped = drop_unfinished(&pool, live).await?;
+    let rebuilt = Schema { generation: live.generation + 1, ..live };
+    pg::create_generation(&pool, rebuilt).await?;
+
+    let fold = Fold { source, live, rebuilt };
+    let started = Instant::now();
+    fold.catch_up().await?;
+    analyze(&pool, rebuilt).await?;
+    let fold_seconds = started.elapsed().as_secs_f64();
+
+    let (compared_at, mut snapshot, mut still) = fold.snapshot_of_both().await?;
+    let differences = projector::compare(&mut snapshot, live, rebuilt).await?;
+    snapshot.rollback().await?;
+
+    let flipped = !asked.no_flip && (differences.is_empty() || asked.accept_differences);
+    if flipped {
+        fold.catch_up().await?;
+        still += fold.flip().await?;
+    }
+    if flipped && asked.drop_old {
+        sleep(LEFT_AFTER).await;
+        drop_generation(&pool, live).await?;
+        dropped.push(live.to_string());
+    }
+    Ok(Rebuilt {
+        live: live.to_string(),
+        rebuilt: rebuilt.to_string(),
+        compared_at,
+        differences,
+        flipped,
+        dropped,
+        fold_seconds,
+        still_seconds: still.as_secs_f64(),
+    })
+}
+
+/// Makes sure that nobody else rebuilds, for as long as the connection lives.
+async fn alone(pool: &PgPool) -> Result<PgConnection> {
+    let mut connection = pool.acquire().await?.detach();
+    let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+        .bind(REBUILD_LOCK)
+        .fetch_one(&mut connection)
+        .await?;
+    ensure!(locked, "another rebuild is under way");
+    Ok(connection)
+}
+
+/// Drops what earlier rebuilds left beside the live generation without a flip.
+async fn drop_unfinished(pool: &PgPool, live: Schema) -> Result<Vec<String>> {
+    let mut connection = pool.acquire().await?;
+    let standing = pg::generations(&mut connection, live.model).await?;
+    drop(connection);
+    let mut dropped = Vec::new();
+    for schema in standing.into_iter().filter(|schema| schema.generation > live.generation) {
+        drop_generation(pool, schema).await?;
+        dropped.push(schema.to_string());
+    }
+    Ok(dropped)
+}
+
+async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
+    let mut connection = pool.acquire().await?;
+    let standing = pg::generations(&mut connection, schema.model).await?;
+    drop(connection);
+    if !standing.contains(&schema) {
+        bail!("there is no generation {schema}");
+    }
+    Ok(pg::drop_generation(pool, schema).await?)
+}
+
+/// Tells the planner what is in the new tables before anybody reads them.
+async fn analyze(pool: &PgPool, schema: Schema) -> Result<()> {
+    for (table, _) in projector::TABLES_COMPARED {
+        sqlx::query(AssertSqlSafe(format!("analyze {schema}.{table}"))).execute(pool).await?;
+    }
+    Ok(())
+}
+
+/// A new generation that follows the live one.
+struct Fold {
+    source: Source,
+    live: Schema,
+    rebuilt: Schema,
+}
+
+impl Fold {
+    /// Folds until the live generation is hardly ahead any more.
+    async fn catch_up(&self) -> Result<()> {
+        for _ in 0..PASSES_MAX {
+            let pass = Instant::now();
+            let ends = positions(&mut *self.source.pool.acquire().await?, self.live).await?;
+            self.fold_to(&ends).await?;
+            if pass.elapsed() <= LAST_PASS_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds exactly up to these positions.
+    async fn fold_to(&self, ends: &[Position]) -> Result<()> {
+        if positions(&mut *self.source.pool.acquire().await?, self.rebuilt).await? == ends {
+            return Ok(());
+        }
+        let partitions = u32::try_from(self.source.identity.partitions).ok().and_then(NonZeroU32::new);
+        let worker = Projection::new(partitions.context("a journal without partitions")?);
+        let options = ConsumeOptions::new("rebuild", self.rebuilt, FOLD_VERSION);
+        let (status, shutdown) = (Status::default(), CancellationToken::new());
+        consume::run_until(worker, self.source.clone(), options, status, ends, shutdown).await?;
+        Ok(())
+    }
+
+    /// Holds the live generation still and folds up to where it stands; it goes on when the transaction ends.
+    async fn stand_level(&self) -> Result<(Vec<Position>, Transaction<'static, Postgres>)> {
+        let begin = format!("begin; set local idle_in_transaction_session_timeout = '{STILL_MAX}'");
+        let mut still = self.source.pool.begin_with(AssertSqlSafe(begin)).await?;
+        pg::hold_still(&mut still, self.live.model).await?;
+        let now = pg::live_generation(&self.source.pool, self.live.model).await?;
+        ensure!(now == Some(self.live), "{} is not live any more", self.live);
+        let ends = positions(&mut still, self.live).await?;
+        self.fold_to(&ends).await?;
+        Ok((ends, still))
+    }
+
+    /// Returns a snapshot that sees both generations at the same positions, and how long the live one was held still.
+    async fn snapshot_of_both(&self) -> Result<(Vec<Position>, Transaction<'static, Postgres>, Duration)> {
+        let started = Instant::now();
+        let (ends, still) = self.stand_level().await?;
+        let mut snapshot = pg::begin_read(&self.source.pool, self.rebuilt).await?;
+        // Comparing takes as long as it takes. The first query takes the snapshot; a setting alone does not.
+        sqlx::raw_sql("set local statement_timeout = 0; select 1 from control.generation")
+            .execute(&mut *snapshot)
+            .await?;
+        still.commit().await?;
+        Ok((ends, snapshot, started.elapsed()))
+    }
+
+    /// Makes the new generation live; returns how long the old one was held still.
+    async fn flip(&self) -> Result<Duration> {
+        let started = Instant::now();
+        let (_, mut still) = self.stand_level().await?;
+        pg::flip(&mut still, self.rebuilt).await?;
+        failpoint::hit("rebuild.before_flip");
+        still.commit().await?;
+        Ok(started.elapsed())
+    }
+}
+
+/// Returns the next offset of each partition of which something was folded.
+async fn positions(connection: &mut PgConnection, schema: Schema) -> Result<Vec<Position>> {
+    let read =
+        format!("select partition, next_offset from {schema}.checkpoint where next_offset > 0 order by 1");
+    let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(read)).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(partition, offset)| Position { partition, offset }).collect())
+}
+
+fn tell(rebuilt: &Rebuilt, out: &mut impl Write) -> std::io::Result<()> {
+    let Rebuilt { live, rebuilt: new, fold_seconds, still_seconds, .. } = rebuilt;
+    let records: i64 = rebuilt.compared_at.iter().map(|position| position.offset).sum();
+    writeln!(out, "{new} was folded from the journal in {fold_seconds:.1} s: {records} records")?;
+    if rebuilt.differences.is_empty() {
+        writeln!(out, "it equals {live} row for row")?;
+    }
+    for difference in &rebuilt.differences {
+        tell_difference(difference, live, out)?;
+    }
+    match rebuilt.flipped {
+        true => writeln!(out, "{new} is live; writes waited {still_seconds:.2} s to be seen")?,
+        false => writeln!(out, "{live} stays live")?,
+    }
+    for schema in &rebuilt.dropped {
+        writeln!(out, "{schema} is dropped")?;
+    }
+    Ok(())
+}
+
+fn tell_difference(difference: &Difference, live: &str, out: &mut impl Write) -> std::io::Result<()> {
+    let Difference { table, rows, only_first, only_second, samples } = difference;
+    writeln!(
+        out,
+        "{table}: {rows} rows differ, {only_first} of them only in {live}, {only_second} missing there"
+    )?;
+    let key = projector::TABLES_COMPARED.iter().find(|(name, _)| name == table).map_or("", |(_, key)| key);
+    for sample in samples {
+        writeln!(out, "  {}", key_of(sample, key))?;
+        if sample.first.is_none() || sample.second.is_none() {
+            continue;
+        }
+        for (column, first, second) in sample.columns() {
+            let (first, second) = (first.unwrap_or("null"), second.unwrap_or("null"));
+            writeln!(out, "    {column}: live {first}, by the journal {second}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns a row's key as `account_id=acme seq=1`.
+fn key_of(sample: &Sample, key: &str) -> String {
+    let Some(row) = sample.first.as_ref().or(sample.second.as_ref()) else { return String::new() };
+    let side = match (&sample.first, &sample.second) {
+        (Some(_), None) => " (only live)",
+        (None, Some(_)) => " (missing live)",
+        _ => "",
+    };
+    let columns = key.split(", ").map(|column| column.trim_matches('"'));
+    let values: Vec<String> = columns
+        .map(|column| format!("{column}={}", row.get(column).and_then(Option::as_deref).unwrap_or("null")))
+        .collect();
+    format!("{}{side}", values.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_the_row_and_both_values() {
+        let row = |used: &str| {
+            let column = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+            [column("account_id", "acme"), column("period_index", "0"), column("used", used)]
+                .into_iter()
+                .collect()
+        };
+        let samples = vec![
+            Sample { first: Some(row("7")), second: Some(row("5")) },
+            Sample { first: None, second: Some(row("1")) },
+        ];
+        let difference = Difference { table: "period", rows: 2, only_first: 0, only_second: 1, samples };
+        let mut told = Vec::new();
+        tell_difference(&difference, "read_model_1", &mut told).expect("written");
+        let told = String::from_utf8(told).expect("text");
+        assert!(told.contains("account_id=acme"), "{told}");
+        assert!(told.contains("used: live 7, by the journal 5"), "{told}");
+        assert!(told.contains("(missing live)"), "{told}");
+        assert!(!told.contains("account_id: "), "what is equal is not shown: {told}");
+    }
+}
