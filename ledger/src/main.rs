@@ -155,6 +155,7 @@ async fn run_up(config: UpConfig) -> Result<ExitCode> {
     let mut out = std::io::stdout();
     writeln!(out, "the ledger serves at {}", up.url)?;
     writeln!(out, "operator key: {}", up.operator_key)?;
+    writeln!(out, "Kafka for producers: {}", up.kafka.brokers)?;
     writeln!(out, "Ctrl-C stops it; the data stays")?;
     out.flush()?;
     let ended = tokio::select! {

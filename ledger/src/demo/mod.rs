@@ -225,7 +225,7 @@ fn prove(told: &[Told<'_>], fed: Fed, resent: usize, out: &mut impl Write) -> Re
 }
 
 fn print_ways_on(place: &Place, name: &str, stays: bool, out: &mut impl Write) -> Result<()> {
-    let Place { url, key, .. } = place;
+    let Place { url, key, brokers, .. } = place;
     let start = if stays {
         ""
     } else {
@@ -240,6 +240,7 @@ fn print_ways_on(place: &Place, name: &str, stays: bool, out: &mut impl Write) -
          curl -H \"Authorization: Bearer $KEY\" -H 'Accept: text/csv' '{url}/v1/accounts/{name}-team/entries?limit=20'\n\n  \
          Every request and answer: {url}/openapi.json\n  \
          Figures for Prometheus:   {url}/metrics\n  \
+         Kafka for producers:      {brokers}\n  \
          One curl per capability:  README.md"
     )?;
     Ok(out.flush()?)

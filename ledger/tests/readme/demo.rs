@@ -1,0 +1,48 @@
+//! The demo, as a newcomer runs it, on a part of the trace.
+
+use anyhow::{Context, Result, ensure};
+use ledger::stack::TestSpace;
+
+use super::ledger_in;
+
+/// Calls of the trace: few enough to be quick, enough to have every account in every period.
+const EVENTS: &str = "900";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_proves_itself_and_a_second_run_goes_on_cleanly() -> Result<()> {
+    let space = TestSpace::new().await?;
+    let folder = tempfile::tempdir()?;
+    for run in [1, 2] {
+        let mut command = ledger_in(&space, folder.path());
+        command.env_remove("RUST_LOG").args([
+            "demo",
+            "--exit",
+            "--events",
+            EVENTS,
+            "--listen",
+            "127.0.0.1:0",
+        ]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let (said, complaint) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        ensure!(output.status.success(), "run {run}: {complaint}\n{said}");
+        check(&said, &format!("demo-{run}")).with_context(|| format!("run {run}:\n{said}"))?;
+        ensure!(!complaint.contains("WARN"), "nothing to warn of: {complaint}");
+    }
+    Ok(())
+}
+
+fn check(said: &str, name: &str) -> Result<()> {
+    for title in
+        ["Balances", "Where it all went", "Top users", "What ", "Month by month", "Proof", "Go on with"]
+    {
+        ensure!(said.lines().any(|line| line.starts_with(title)), "{title} is missing");
+    }
+    for account in ["team", "crew", "solo-monthly", "solo-yearly", "wallet"] {
+        let rows = said.lines().filter(|line| line.starts_with(&format!("  {name}-{account} "))).count();
+        ensure!(rows == 4, "{account} has a row in {rows} tables of 4");
+    }
+    for words in ["all equal", "no credit appeared or disappeared", "none counted twice"] {
+        ensure!(said.contains(words), "not proved: {words}");
+    }
+    Ok(())
+}
