@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// Nothing is unavailable for longer in these tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Kills cut answers short; a lost one must not hold a worker up.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(25);
 
 /// What came back of a request that was not taken.
 #[derive(Debug, Default)]

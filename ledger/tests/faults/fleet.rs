@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::kafka::{self, KafkaOptions, LogIdentity};
 use runtime::pg::{self, PgPool};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 /// What every service knows as the operator's key.
@@ -19,6 +20,9 @@ pub const OPERATOR_KEY: &str = "the operator's key of these tests";
 pub const PARTITIONS: i32 = 8;
 const READY_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
+
+/// These tests load the machine and some are timed: one at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A space, and the processes in it by a name that tells copies of one service apart, such as `projector.2`.
 pub struct Fleet {
@@ -29,6 +33,7 @@ pub struct Fleet {
     pub command_url: String,
     processes: BTreeMap<String, Process>,
     client: reqwest::Client,
+    _alone: MutexGuard<'static, ()>,
     // Last: its database and topics go when nobody uses them any more.
     _space: TestSpace,
 }
@@ -53,6 +58,7 @@ impl Fleet {
 
     /// Starts them on a given space.
     pub async fn start_on(space: TestSpace, names: &[&str]) -> Result<Fleet> {
+        let alone = ALONE.lock().await;
         let kafka = KafkaOptions {
             brokers: space.kafka_brokers.clone(),
             topic_prefix: space.topic_prefix.clone(),
@@ -70,6 +76,7 @@ impl Fleet {
             command_url: String::new(),
             processes: BTreeMap::new(),
             client: reqwest::Client::new(),
+            _alone: alone,
             _space: space,
         };
         for name in names {

@@ -3,14 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ledger::stack::{Stack, StackOptions, TestSpace};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Load, open_accounts};
 use crate::fleet::Fleet;
 
+/// Longer than an append is waited for.
+const FROZEN: Duration = Duration::from_secs(14);
 const RESUMED_MAX: Duration = Duration::from_secs(15);
 
 async fn own_stack() -> Result<(Stack, TempDir, Fleet)> {
@@ -38,6 +42,14 @@ async fn the_broker_and_the_database_killed_under_load_are_waited_for() -> Resul
     sleep(Duration::from_secs(2)).await;
     stack.start_kafka().await?;
     resumed(&mut fleet).await?;
+
+    // Long enough for appends to be given up that the broker stores when it wakes up.
+    let broker = Pid::from_raw(i32::try_from(stack.kafka_pid().context("a broker of our own")?)?);
+    kill(broker, Signal::SIGSTOP)?;
+    sleep(FROZEN).await;
+    kill(broker, Signal::SIGCONT)?;
+    resumed(&mut fleet).await?;
+    ensure!(load.refusals.unavailable.load(Ordering::Relaxed) > 0, "no append was given up");
 
     sleep(Duration::from_secs(1)).await;
     let before = load.refusals.unavailable.load(Ordering::Relaxed);
