@@ -14,5 +14,6 @@ mod door;
 mod entries;
 mod events;
 mod lists;
+mod refold;
 mod story;
 mod usage;
