@@ -59,12 +59,14 @@ pub async fn run(
     out: &mut impl Write,
     say: impl Fn(&str) + Send + Sync,
 ) -> Result<()> {
+    // A key of the reader's own does not belong on the screen.
+    let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;
     let mut up = tokio::select! {
         up = up::start(config.up, &say) => up?,
         () = stopping.cancelled() => return Ok(()),
     };
-    let place = Place::of(&up);
+    let place = Place::of(&up, own_key);
     let shown = tokio::select! {
         shown = show(&place, config.events, stays, out) => shown,
         () = stopping.cancelled() => Err(anyhow::anyhow!("the demo was stopped before its end")),
@@ -83,15 +85,18 @@ pub async fn run(
 struct Place {
     url: String,
     key: String,
+    /// Whether the key was set, not made up.
+    own_key: bool,
     brokers: String,
     usage_topic: String,
 }
 
 impl Place {
-    fn of(up: &Up) -> Place {
+    fn of(up: &Up, own_key: bool) -> Place {
         Place {
             url: up.url.clone(),
             key: up.operator_key.clone(),
+            own_key,
             brokers: up.kafka.brokers.clone(),
             usage_topic: up.kafka.topics().usage,
         }
@@ -188,13 +193,19 @@ async fn resend(client: &Client, scenarios: &[Scenario]) -> Result<usize> {
 
 fn print_tables(told: &[Told<'_>], out: &mut impl Write) -> Result<()> {
     let mut section = |title: &str, table: String| writeln!(out, "\n{title}\n\n{table}");
-    section("Balances (1 credit is $0.01; the wallet counts in dollars)", tables::balances(told)?)?;
+    section(
+        "Balances, and of them bought and rolled over; used in this period (1 credit is $0.01)",
+        tables::balances(told)?,
+    )?;
     section("Where it all went", tables::flows(told)?)?;
     section("Top users", tables::top_users(told))?;
     let crew = told.iter().find(|(scenario, _)| scenario.account == Account::Crew);
     let crew = *crew.context("the crew is one of the accounts")?;
     section(&format!("What {} used", crew.0.id), tables::breakdown(crew)?)?;
-    section("Month by month (days in the account's own time zone)", tables::months(told)?)?;
+    section(
+        "Month by month (the account's own days; what a period left expired or rolled on into the next)",
+        tables::months(told)?,
+    )?;
     Ok(())
 }
 
@@ -225,7 +236,8 @@ fn prove(told: &[Told<'_>], fed: Fed, resent: usize, out: &mut impl Write) -> Re
 }
 
 fn print_ways_on(place: &Place, name: &str, stays: bool, out: &mut impl Write) -> Result<()> {
-    let Place { url, key, brokers, .. } = place;
+    let Place { url, brokers, .. } = place;
+    let key = if place.own_key { "$LEDGER_OPERATOR_KEY" } else { &place.key };
     let start = if stays {
         ""
     } else {

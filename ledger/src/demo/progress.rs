@@ -32,7 +32,7 @@ impl Progress {
             return Progress::Lines(Lines { done: AtomicUsize::new(0), total });
         }
         let bar = ProgressBar::new(total as u64);
-        let look = "  {bar:40} {human_pos:>7} of {human_len} events, {per_sec:.0}";
+        let look = "  {bar:40} {human_pos:>6} of {human_len} events";
         if let Ok(style) = ProgressStyle::with_template(look) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }

@@ -162,7 +162,7 @@ struct Story {
 fn team() -> Result<Story> {
     Ok(Story {
         suffix: "team",
-        title: "1,500 a month, the rest expires",
+        title: "1,500 a month",
         plan: plan(
             json!({ "name": "team", "cycle": "monthly", "anchor": "2023-10-31T00:00:00+01:00",
                     "timezone": "Europe/Berlin", "allowance": "1500" }),
@@ -182,7 +182,7 @@ fn crew() -> Result<Story> {
     let pack = |payment, amount| Action::Purchase { payment, amount: Credits::whole(amount) };
     Ok(Story {
         suffix: "crew",
-        title: "1,200 a month, packs expire with it",
+        title: "1,200 a month, packs",
         plan: plan(
             json!({ "name": "ai-employees", "cycle": "monthly", "anchor": "2023-11-16T00:00:00Z",
                     "allowance": "1200", "pack_expiry": "period_end", "on_exhausted": "allow" }),
@@ -199,8 +199,8 @@ fn crew() -> Result<Story> {
 
 fn monthly() -> Result<Story> {
     Ok(Story {
-        suffix: "solo-monthly",
-        title: "100 a month, 50 of it roll over",
+        suffix: "monthly",
+        title: "100 a month, rollover",
         plan: plan(
             json!({ "name": "solo", "cycle": "monthly", "anchor": "2023-11-01T00:00:00-04:00",
                     "timezone": "America/New_York", "allowance": "100" }),
@@ -218,8 +218,8 @@ fn monthly() -> Result<Story> {
 
 fn yearly() -> Result<Story> {
     Ok(Story {
-        suffix: "solo-yearly",
-        title: "1,200 a year, 600 of it roll over",
+        suffix: "yearly",
+        title: "1,200 a year, rollover",
         plan: plan(
             json!({ "name": "solo-yearly", "cycle": "yearly", "anchor": "2023-01-01T00:00:00Z", "allowance": "1200" }),
             Rollover::Capped(Credits::whole(600)),
@@ -237,7 +237,7 @@ fn wallet() -> Result<Story> {
     let pay = |payment, amount| Action::Purchase { payment, amount: Credits::whole(amount) };
     Ok(Story {
         suffix: "wallet",
-        title: "US dollars, never expire",
+        title: "wallet in US dollars",
         plan: plan(
             json!({ "name": "wallet", "cycle": "monthly", "anchor": "2023-11-16T18:00:00Z", "allowance": "0",
                     "pack_expiry": "never" }),

@@ -27,7 +27,7 @@ pub type Told<'a> = (&'a Scenario, &'a Said);
 
 /// Returns the balance of every account.
 pub fn balances(told: &[Told<'_>]) -> Result<String> {
-    let header = ["Account", "Plan", "Balance", "of it bought", "rolled over", "Used this period", "Status"];
+    let header = ["Account", "Plan", "Balance", "bought", "rolled", "Used", "Status"];
     let mut table = Table::new();
     for (scenario, said) in told {
         let unit = scenario.account.unit();
@@ -154,17 +154,7 @@ fn dearest<K: Ord, V>(groups: &BTreeMap<K, V>, cost: impl Fn(&V) -> Credits) -> 
 
 /// Returns every period of every account.
 pub fn months(told: &[Told<'_>]) -> Result<String> {
-    let header = [
-        "Account",
-        "Period",
-        "from",
-        "until",
-        "Began with",
-        "Added",
-        "Used",
-        "Expired at its end",
-        "Rolled over",
-    ];
+    let header = ["Account", "#", "from", "until", "Began with", "Added", "Used", "Expired", "Rolled on"];
     let mut table = Table::new();
     for (scenario, said) in told {
         let plan: PlanBody = serde_json::from_value(scenario.plan.body.clone())?;

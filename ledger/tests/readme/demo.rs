@@ -37,7 +37,7 @@ fn check(said: &str, name: &str) -> Result<()> {
     {
         ensure!(said.lines().any(|line| line.starts_with(title)), "{title} is missing");
     }
-    for account in ["team", "crew", "solo-monthly", "solo-yearly", "wallet"] {
+    for account in ["team", "crew", "monthly", "yearly", "wallet"] {
         let rows = said.lines().filter(|line| line.starts_with(&format!("  {name}-{account} "))).count();
         ensure!(rows == 4, "{account} has a row in {rows} tables of 4");
     }
