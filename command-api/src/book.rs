@@ -54,7 +54,7 @@ const LOT_CROSSINGS: &str = "
         select count(*) filter (where lot.effective_at > account.ledger_time and lot.effective_at <= $2)
              + count(*) filter (where lot.expires_at <= $2)
         from lot
-        where lot.account_id = account.account_id and lot.remaining > 0)
+        where lot.account_id = account.account_id and lot.open)
     from account
     where account.account_id = any($1)
 ";

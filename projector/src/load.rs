@@ -76,20 +76,31 @@ pub trait Shelf {
     fn at(&mut self, account: usize) -> (&Id, &mut Pages);
 }
 
-// Every id once; an account without a row may have parked records all the same.
+// Every id once; an account without a row may have parked records all the same. By order and limit, because by its
+// statistics the planner may take a table with much of few accounts for one where each account soon turns up.
 const CORES: &str = "
     select wanted.account_id,
            account.core::text,
-           exists (select from parked where parked.account_id = wanted.account_id) as halted
+           (select true
+            from parked
+            where parked.account_id = wanted.account_id
+            order by parked.account_id, parked.\"offset\"
+            limit 1) is not null as halted
     from unnest($1::text[]) as wanted(account_id)
     left join account on account.account_id = wanted.account_id";
 
+// Offset 0 keeps the look-ups apart, so that they stay look-ups however many accounts are wanted.
 const OPEN_LOTS: &str = "
-    select account_id, grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority,
-           effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq
-    from lot
-    where account_id = any($1)
-      and remaining > 0";
+    select found.*
+    from unnest($1::text[]) as wanted(account_id)
+    cross join lateral (
+        select account_id, grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority,
+               effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq
+        from lot
+        where lot.account_id = wanted.account_id
+          and lot.open
+        offset 0
+    ) as found";
 
 /// Loads accounts; the answer has their order.
 pub async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, WorkerError> {
@@ -159,12 +170,19 @@ const PAYMENTS: &str = "
         limit 1
     ) as found";
 
+// Repaid stretches never overlap, so the last one that begins at or before the stretch is the first that can meet it.
 const REPAYMENTS: &str = "
     select line_start::text, line_end::text, grant_id
     from repayment
     where account_id = $1
       and line_start < $3
-      and line_end   > $2";
+      and line_end   > $2
+      and line_start >= coalesce((select before.line_start
+                                  from repayment as before
+                                  where before.account_id = $1
+                                    and before.line_start <= $2
+                                  order by before.line_start desc
+                                  limit 1), $2)";
 
 /// Loads what a batch wants into the pages of its accounts: one query a kind.
 pub async fn pages(tx: &mut PgConnection, wanted: Wanted, shelf: &mut impl Shelf) -> Result<(), WorkerError> {

@@ -338,11 +338,27 @@ async fn resumable(
     partitions: &[i32],
     decode: Decode,
 ) -> Result<FxHashSet<Id>, WorkerError> {
+    // One look-up an account, however many records of it wait.
     let heads = sqlx::query(
-        r#"select distinct on (account_id) account_id, value
-           from parked
-           where partition = any($1)
-           order by account_id, "offset""#,
+        r#"with recursive head as (
+               (select account_id, partition, value
+                from parked
+                order by account_id, "offset"
+                limit 1)
+               union all
+               select next.*
+               from head
+               cross join lateral (
+                   select account_id, partition, value
+                   from parked
+                   where parked.account_id > head.account_id
+                   order by account_id, "offset"
+                   limit 1
+               ) as next
+           )
+           select account_id, value
+           from head
+           where partition = any($1)"#,
     )
     .bind(partitions)
     .fetch_all(tx)
@@ -367,17 +383,13 @@ async fn resumable(
 async fn unpark(tx: &mut PgConnection, accounts: &FxHashSet<Id>) -> Result<Vec<Record>, WorkerError> {
     let accounts: Vec<&str> = accounts.iter().map(Id::as_str).collect();
     let rows = sqlx::query(
-        r#"with next as (
-               select account_id, "offset"
-               from parked
-               where account_id = any($1)
-               order by account_id, "offset"
-               limit $2
-           ), taken as (
+        r#"with taken as (
                delete from parked
-               using next
-               where parked.account_id = next.account_id
-                 and parked."offset"   = next."offset"
+               where ctid = any(array(select ctid
+                                      from parked
+                                      where account_id = any($1)
+                                      order by account_id, "offset"
+                                      limit $2))
                returning parked.*
            )
            select partition, "offset", appended_at, key, value

@@ -142,7 +142,7 @@ pub(crate) const LOT_COLUMNS: &str = r#"grant_id, source, amount::text, remainin
 
 /// Loads the lots of an account that have something left.
 pub(crate) async fn open_lots(connection: &mut PgConnection, account: &str) -> Result<Vec<Lot>, sqlx::Error> {
-    let sql = format!("select {LOT_COLUMNS} from lot where account_id = $1 and remaining > 0");
+    let sql = format!("select {LOT_COLUMNS} from lot where account_id = $1 and open");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(account).fetch_all(connection).await?;
     rows.iter().map(lot_of).collect()
 }
