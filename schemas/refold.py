@@ -21,6 +21,7 @@ SECOND = 10**6
 AHEAD_OF_BROKER_MAX = 2 * SECOND
 CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
+TURNOVER_MAX = 10**28 * UNIT
 RECORD_BYTES_MAX = 65_536
 DEPTH_MAX = 8
 FOREVER = float("inf")  # compared with, never calculated with
@@ -380,7 +381,7 @@ class Account:
         self.plan, self.waiting = Plan(data["plan"], time), None
         self.period = Period.containing(self.plan.schedule, time)
         self.lots, self.opened, self.owing, self.usage = {}, {}, [], {}
-        self.used, self.maximum, self.booked, self.users = 0, 0, 0, {}
+        self.used, self.maximum, self.booked, self.turnover, self.users = 0, 0, 0, 0, {}
         self.arrives(self.plan_lot(time))
 
     # Figures
@@ -428,6 +429,7 @@ class Account:
 
     def book(self, units):
         self.booked += units
+        self.turnover += abs(units)
 
     def repay(self):
         """Whatever is drawable repays what is owed, oldest first."""
@@ -759,6 +761,8 @@ class Journal:
             return "applied", None
         if event["type"] == "ledger.usage.recorded.v1" and mispriced(data):
             self.problems.append(f"{record['partition']}:{record['offset']} is not charged by its price lines")
+        if account.turnover > TURNOVER_MAX and event["type"] != "ledger.period.reset.v1":
+            return "rejected", "out_of_range"
         try:
             getattr(account, event["type"][len("ledger."):-len(".v1")].replace(".", "_"))(event, data)
         except Rejected as rejected:

@@ -1,6 +1,7 @@
 //! A second implementation agrees: `schemas/refold.py`, written from the public contract alone, folds random
 //! histories to the same outcomes, figures and lots as `ledger-core`, and what the service lets auditors read to the
 //! balances that it shows.
+#![allow(clippy::unwrap_used, reason = "as in the tests of a crate")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -127,10 +128,17 @@ impl History {
         };
         let occurred = recorded.plus_seconds(-self.pick(&[0, 0, 60, HOUR]));
         let recorded = if kind == "period.reset" { self.appended } else { recorded };
-        self.record(kind, source, id, occurred, recorded, data);
+        self.record(kind, (source, id), occurred, recorded, data);
     }
 
-    fn record(&mut self, kind: &str, source: &str, id: &str, occurred: Time, recorded: Time, data: Value) {
+    fn record(
+        &mut self,
+        kind: &str,
+        (source, id): (&str, &str),
+        occurred: Time,
+        recorded: Time,
+        data: Value,
+    ) {
         let event = json!({
             "specversion": "1.0", "id": id, "source": source, "type": format!("ledger.{kind}.v1"),
             "subject": self.account, "time": occurred, "recordedat": recorded, "actor": "test", "data": data,
@@ -242,7 +250,7 @@ impl History {
             Some(event) if self.one_in(6) && event["type"] == "ledger.usage.recorded.v1" => {
                 let (source, id) = (event["source"].as_str().unwrap(), event["id"].as_str().unwrap());
                 let occurred = event["time"].as_str().unwrap().parse().unwrap();
-                self.record("usage.recorded", source, id, occurred, self.appended, event["data"].clone());
+                self.record("usage.recorded", (source, id), occurred, self.appended, event["data"].clone());
             }
             _ => self.append("usage.recorded", source, &id, data),
         }
@@ -271,7 +279,7 @@ impl History {
         let ahead = if self.one_in(10) { 20_000 * DAY } else { self.random.random_range(0..20 * DAY) };
         let id = self.name("tick", 1_000_000);
         let to = self.appended.plus_seconds(ahead);
-        self.record("clock.advanced", "urn:ledger:scheduler", &id, to, to, json!({"advance_to": to}));
+        self.record("clock.advanced", ("urn:ledger:scheduler", &id), to, to, json!({"advance_to": to}));
         if ahead < 100 * DAY {
             self.appended = self.appended.plus_seconds(ahead);
         }
