@@ -132,6 +132,8 @@ create table entry (
     primary key (account_id, "offset", seq)
 );
 
+create index entry_type on entry (account_id, type, "offset", seq);
+
 -- Closed periods; the open one is in the core.
 create table period (
     account_id   text           collate "C" not null,

@@ -10,7 +10,7 @@ use runtime::position::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::State;
 use crate::access::Whole;
@@ -133,42 +133,49 @@ async fn load(
     limit: Limit,
 ) -> Result<Page<Entry>, Problem> {
     let (offset, seq) = before.unwrap_or((i64::MAX, i32::MAX));
-    let wanted = entry_type.map(|wanted| name_of(&wanted));
-    // Both tables give a page each, in order; the newest of the two pages are the page.
-    let rows = sqlx::query(
-        r#"select * from (
-               (select "offset", seq, type, amount::text, balance_after::text, credit_balance_after::text,
-                       event_id, recorded_at, occurred_at, lots::text
-                  from entry
-                 where account_id = $1
-                   and ("offset", seq) < ($2, $3)
-                   and ($4::text is null or type = $4)
-                 order by "offset" desc, seq desc
-                 limit $5)
-               union all
-               (select "offset", entry_seq, 'consumed', (-credits)::text, balance_after::text,
-                       credit_balance_after::text, event_id, ledger_time, occurred_at, coalesce(lots::text, '[]')
-                  from event
-                 where account_id = $1
-                   and ("offset", entry_seq) < ($2, $3)
-                   and entry_seq is not null
-                   and ($4::text is null or $4 = 'consumed')
-                 order by "offset" desc, entry_seq desc
-                 limit $5)
-           ) as both_tables
-           order by "offset" desc, seq desc
-           limit $5"#,
-    )
-    .bind(account.id())
-    .bind(offset)
-    .bind(seq)
-    .bind(wanted)
-    .bind(limit.rows_to_ask())
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(AssertSqlSafe(statement(entry_type)))
+        .bind(account.id())
+        .bind(offset)
+        .bind(seq)
+        .bind(limit.rows_to_ask())
+        .bind(entry_type.map(|wanted| name_of(&wanted)))
+        .fetch_all(connection)
+        .await?;
     let partition = account.position.partition;
     let entries: Result<Vec<Entry>, sqlx::Error> = rows.iter().map(|row| entry_of(row, partition)).collect();
     Ok(Page::cut(entries?, limit, |entry| entry.place))
+}
+
+/// Both tables give a page each, in the order of their keys; the newest of the two pages are the page. A type is
+/// a condition only where one is asked for, so that every plan can use the index that serves it.
+fn statement(entry_type: Option<EntryType>) -> String {
+    let of_type = if entry_type.is_some() { "and type = $5" } else { "and $5::text is null" };
+    let of_entries = format!(
+        r#"(select "offset", seq, type, amount::text, balance_after::text, credit_balance_after::text,
+                   event_id, recorded_at, occurred_at, lots::text
+              from entry
+             where account_id = $1
+               and ("offset", seq) < ($2, $3)
+               {of_type}
+             order by "offset" desc, seq desc
+             limit $4)"#
+    );
+    let of_usage = r#"(select "offset", entry_seq, 'consumed', (-credits)::text, balance_after::text,
+                   credit_balance_after::text, event_id, ledger_time, occurred_at, coalesce(lots::text, '[]')
+              from event
+             where account_id = $1
+               and ("offset", entry_seq) < ($2, $3)
+               and entry_seq is not null
+             order by "offset" desc, entry_seq desc
+             limit $4)"#;
+    match entry_type {
+        Some(EntryType::Consumed) | None => format!(
+            r#"select * from ({of_entries} union all {of_usage}) as both_tables
+                order by "offset" desc, seq desc
+                limit $4"#
+        ),
+        Some(_) => of_entries,
+    }
 }
 
 fn name_of(entry_type: &EntryType) -> String {

@@ -14,6 +14,9 @@ pub const LIMIT_MAX: u16 = 500;
 /// Longest cursor that is looked at, in characters; the longest of ours holds seven labels.
 const CURSOR_LENGTH_MAX: usize = 8 * 1024;
 
+/// The zero character as JSON escapes it.
+const NUL: &[u8] = b"\\u0000";
+
 /// How many rows a page may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit(u16);
@@ -92,6 +95,10 @@ pub(crate) fn decode<K: DeserializeOwned>(cursor: Option<&str>) -> Result<Option
         return Err(refusal());
     }
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refusal())?;
+    // No text that the database could hold.
+    if json.windows(NUL.len()).any(|escape| escape == NUL) {
+        return Err(refusal());
+    }
     serde_json::from_slice(&json).map(Some).map_err(|_| refusal())
 }
 
@@ -130,6 +137,8 @@ mod tests {
     #[test]
     fn text_that_is_no_cursor_is_refused_by_name() {
         let other_list = encode(&"acme");
+        let zero = encode(&("a\0", 0));
+        assert!(decode::<(String, i32)>(Some(&zero)).is_err(), "the database has no such text");
         for text in ["", "%", "bm90IGpzb24", other_list.as_str(), &"A".repeat(CURSOR_LENGTH_MAX + 1)] {
             let refused = decode::<(i64, i32)>(Some(text)).expect_err("no cursor");
             assert_eq!(refused.status, 422, "{text}");

@@ -1,6 +1,6 @@
 //! Usage: sums of credits, events and quantities, grouped and filtered by any dimension.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use axum::extract::State as Shared;
@@ -58,7 +58,7 @@ impl Dimension {
         }
     }
 
-    /// Returns its column, as text.
+    /// Returns its column.
     const fn column(self) -> &'static str {
         match self {
             Dimension::Category => "category",
@@ -67,8 +67,23 @@ impl Dimension {
             Dimension::User => "user_id",
             Dimension::Feature => "feature",
             Dimension::Org => "org_id",
-            // In the form of the contract, whatever the session's date style.
-            Dimension::Day => "to_char(day, 'YYYY-MM-DD')",
+            Dimension::Day => "day",
+        }
+    }
+
+    /// Returns its column as the contract writes it, whatever the session's date style.
+    fn as_text(self) -> String {
+        match self {
+            Dimension::Day => "to_char(day, 'YYYY-MM-DD') as day".to_owned(),
+            other => other.column().to_owned(),
+        }
+    }
+
+    /// Returns what a parameter must be cast to, to be compared with the column.
+    const fn cast(self) -> &'static str {
+        match self {
+            Dimension::Day => "::text::date",
+            _ => "::text",
         }
     }
 }
@@ -76,6 +91,16 @@ impl Dimension {
 /// The dimensions of `group_by`, in the caller's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct GroupBy(Vec<Dimension>);
+
+impl GroupBy {
+    /// Returns whether these can be the values of a group.
+    fn is_place(&self, values: &[String]) -> bool {
+        let fits = |(dimension, value): (&Dimension, &String)| {
+            *dimension != Dimension::Day || value.parse::<Day>().is_ok()
+        };
+        self.0.len() == values.len() && self.0.iter().zip(values).all(fits)
+    }
+}
 
 impl<'de> Deserialize<'de> for GroupBy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -121,6 +146,20 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// What a dimension must be; empty asks for usage without it.
+#[derive(Debug, Clone)]
+struct Value(String);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.chars().any(char::is_control) {
+            return Err(D::Error::custom("control_character: no name has control characters"));
+        }
+        Ok(Self(text))
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsageQuery {
@@ -128,12 +167,12 @@ pub(crate) struct UsageQuery {
     period: Span,
     #[serde(default)]
     group_by: GroupBy,
-    category: Option<String>,
-    tier: Option<String>,
-    model: Option<String>,
-    user: Option<String>,
-    feature: Option<String>,
-    org: Option<String>,
+    category: Option<Value>,
+    tier: Option<Value>,
+    model: Option<Value>,
+    user: Option<Value>,
+    feature: Option<Value>,
+    org: Option<Value>,
     day: Option<Day>,
     #[serde(default)]
     limit: Limit,
@@ -144,7 +183,7 @@ pub(crate) struct UsageQuery {
 impl UsageQuery {
     /// Returns what must hold of each dimension; an empty value asks for usage without one.
     fn filters(&self) -> Vec<(Dimension, String)> {
-        let day = self.day.map(|day| day.to_string());
+        let day = self.day.map(|day| Value(day.to_string()));
         let given = [
             (Dimension::Category, &self.category),
             (Dimension::Tier, &self.tier),
@@ -154,7 +193,7 @@ impl UsageQuery {
             (Dimension::Org, &self.org),
             (Dimension::Day, &day),
         ];
-        given.into_iter().filter_map(|(dimension, value)| Some((dimension, value.clone()?))).collect()
+        given.into_iter().filter_map(|(dimension, value)| Some((dimension, value.clone()?.0))).collect()
     }
 }
 
@@ -203,9 +242,9 @@ pub(crate) async fn usage(
     Query(mut query): Query<UsageQuery>,
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers);
-    query.user = seen.user(query.user)?;
+    query.user = seen.user(query.user.map(|user| user.0))?.map(Value);
     let after: Option<Vec<String>> = list::decode(query.cursor.as_deref())?;
-    if after.as_ref().is_some_and(|after| after.len() != query.group_by.0.len()) {
+    if after.as_ref().is_some_and(|after| !query.group_by.is_place(after)) {
         return Err(Problem::bad_field("cursor", "bad_cursor", "is a cursor of another grouping"));
     }
     let header = header(&query.group_by);
@@ -222,98 +261,180 @@ async fn load(
     query: UsageQuery,
     after: Option<Vec<String>>,
 ) -> Result<Page<Group>, Problem> {
-    let filters = query.filters();
-    let period = match query.period {
-        Span::Current => Some(account.core.period.index),
-        Span::Index(index) => Some(index),
-        Span::All => None,
-    };
-    let sql = statement(&query.group_by, &filters);
-    let mut bound = sqlx::query(AssertSqlSafe(sql))
-        .bind(account.id())
-        .bind(period)
-        .bind(after)
-        .bind(query.limit.rows_to_ask());
-    for (_, value) in filters {
-        bound = bound.bind(value);
-    }
-    let rows = bound.fetch_all(connection).await?;
-    let groups: Result<Vec<Group>, sqlx::Error> =
-        rows.iter().map(|row| group_of(row, &query.group_by)).collect();
-    let mut groups = groups?;
-    if groups.is_empty() && query.group_by.0.is_empty() {
-        groups.push(Group {
+    let (limit, only_sum) = (query.limit, query.group_by.0.is_empty());
+    let picked = Picked::by(query, account.core.period.index);
+    let groups = picked.sums(connection, account, after, limit.rows_to_ask()).await?;
+    let mut page = Page::cut(groups, limit, |group| {
+        let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
+        serde_json::json!(values)
+    });
+    picked.add_quantities(connection, account, &mut page.items).await?;
+    if page.items.is_empty() && only_sum {
+        page.items.push(Group {
             key: Vec::new(),
             credits: Credits::ZERO,
             events: 0,
             quantities: BTreeMap::new(),
         });
     }
-    Ok(Page::cut(groups, query.limit, |group| {
-        let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
-        serde_json::json!(values)
-    }))
+    Ok(page)
 }
 
-/// Sums one page of groups, then the quantities of these groups alone. A group is known by its values as an array,
-/// so that one statement serves every grouping, none too. What was all reversed is no group.
-fn statement(group_by: &GroupBy, filters: &[(Dimension, String)]) -> String {
-    let columns: Vec<&str> = group_by.0.iter().map(|dimension| dimension.column()).collect();
-    let mut conditions = String::new();
-    for (position, (dimension, _)) in filters.iter().enumerate() {
-        let parameter = 5 + position;
-        // Compared as its own type, so that an index can serve.
-        let condition = match dimension {
-            Dimension::Day => format!("\n               and day = ${parameter}::text::date"),
-            other => format!("\n               and {} = ${parameter}", other.column()),
+/// Which rollups are summed, and by what.
+struct Picked {
+    period: Option<i64>,
+    filters: Vec<(Dimension, String)>,
+    group_by: Vec<Dimension>,
+}
+
+impl Picked {
+    fn by(query: UsageQuery, open_period: i64) -> Self {
+        let period = match query.period {
+            Span::Current => Some(open_period),
+            Span::Index(index) => Some(index),
+            Span::All => None,
         };
-        let _ = write!(conditions, "{condition}");
+        Self { period, filters: query.filters(), group_by: query.group_by.0 }
     }
-    format!(
-        r#"with picked as not materialized (
-            select array[{columns}]::text[] collate "C" as key, credits, events, quantities
-              from usage_rollup
-             where account_id = $1
-               and ($2::bigint is null or period_index = $2){conditions}
-        ), page as materialized (
-            select key, sum(credits) as credits, sum(events)::bigint as events
-              from picked
-             where $3::text[] is null or key > $3
-             group by key
-            having sum(events) > 0
-             order by key
-             limit $4
-        ), amounts as (
-            select key, name, sum(amount::numeric) as amount
-              from picked
-              join page using (key)
-             cross join lateral jsonb_each_text(picked.quantities) as quantity (name, amount)
-             group by key, name
-        ), maps as (
-            select key, jsonb_object_agg(name, trim_scale(amount)::text) as quantities
-              from amounts
-             where amount <> 0
-             group by key
-        )
-        select key, credits::text, events, coalesce(quantities, '{{}}')::text as quantities
-          from page
-          left join maps using (key)
-         order by key"#,
-        columns = columns.join(", "),
-    )
+
+    /// Starts the parameters with the account, and writes the conditions of what is picked. Conditions stand there
+    /// only where they apply, and columns are compared as their own types, so that every plan can use an index.
+    fn conditions(&self, account: &Account, parameters: &mut Parameters) -> String {
+        let mut conditions = format!("account_id = {}", parameters.add(account.id().to_owned(), "::text"));
+        if let Some(period) = self.period {
+            let period = parameters.add(period.to_string(), "::text::bigint");
+            let _ = write!(conditions, "\n and period_index = {period}");
+        }
+        for (dimension, value) in &self.filters {
+            let value = parameters.add(value.clone(), dimension.cast());
+            let _ = write!(conditions, "\n and {} = {value}", dimension.column());
+        }
+        conditions
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        self.group_by.iter().map(|dimension| dimension.column()).collect()
+    }
+
+    /// Sums a page of groups, in the order of their values. By user first, within a period, that is the order of the
+    /// table's key, and no more is read than the page has.
+    async fn sums(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        after: Option<Vec<String>>,
+        rows: i64,
+    ) -> Result<Vec<Group>, sqlx::Error> {
+        let mut parameters = Parameters::default();
+        let mut conditions = self.conditions(account, &mut parameters);
+        let columns = self.columns().join(", ");
+        if let (Some(after), false) = (after, self.group_by.is_empty()) {
+            let named = self.group_by.iter().zip(after);
+            let values: Vec<String> =
+                named.map(|(dimension, value)| parameters.add(value, dimension.cast())).collect();
+            let _ = write!(conditions, "\n and ({columns}) > ({})", values.join(", "));
+        }
+        let texts: String = self.group_by.iter().map(|dimension| dimension.as_text() + ", ").collect();
+        let (group_by, order_by) = match columns.as_str() {
+            "" => (String::new(), String::new()),
+            columns => (format!("group by {columns}"), format!("order by {columns}")),
+        };
+        let sql = format!(
+            "select {texts}sum(credits)::text as credits, sum(events)::bigint as events
+               from usage_rollup
+              where {conditions}
+              {group_by}
+             having sum(events) > 0
+              {}
+              limit {rows}",
+            order_by.replace("day", "usage_rollup.day"),
+        );
+        let rows = parameters.fetch_all(connection, sql).await?;
+        rows.iter().map(|row| self.group_of(row)).collect()
+    }
+
+    fn group_of(&self, row: &PgRow) -> Result<Group, sqlx::Error> {
+        Ok(Group {
+            key: self.key_of(row)?,
+            credits: columns::amount(row, "credits")?,
+            events: row.try_get("events")?,
+            quantities: BTreeMap::new(),
+        })
+    }
+
+    fn key_of(&self, row: &PgRow) -> Result<Vec<(Dimension, String)>, sqlx::Error> {
+        let named = self.group_by.iter().enumerate();
+        named.map(|(place, dimension)| Ok((*dimension, row.try_get(place)?))).collect()
+    }
+
+    /// Sums the quantities of these groups alone.
+    async fn add_quantities(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        groups: &mut [Group],
+    ) -> Result<(), sqlx::Error> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let mut parameters = Parameters::default();
+        let mut conditions = self.conditions(account, &mut parameters);
+        for (place, dimension) in self.group_by.iter().enumerate() {
+            let mut values: Vec<&String> = groups.iter().map(|group| &group.key[place].1).collect();
+            values.sort_unstable();
+            values.dedup();
+            let values = serde_json::json!(values).to_string();
+            let values = parameters.add(values, "::text::jsonb");
+            let of = format!("(select value{} from jsonb_array_elements_text({values}))", dimension.cast());
+            let _ = write!(conditions, "\n and {} = any(array{of})", dimension.column());
+        }
+        let texts: String = self.group_by.iter().map(|dimension| dimension.as_text() + ", ").collect();
+        let keys: String = self.columns().iter().map(|column| format!("usage_rollup.{column}, ")).collect();
+        let sql = format!(
+            "select {texts}name, sum(amount::numeric)::text as amount
+               from usage_rollup
+              cross join lateral jsonb_each_text(quantities) as quantity (name, amount)
+              where {conditions}
+              group by {keys}name
+             having sum(amount::numeric) <> 0",
+        );
+        let rows = parameters.fetch_all(connection, sql).await?;
+        let mut places: HashMap<Vec<String>, usize> = HashMap::with_capacity(groups.len());
+        for (place, group) in groups.iter().enumerate() {
+            places.insert(values_of(&group.key), place);
+        }
+        for row in &rows {
+            if let Some(place) = places.get(&values_of(&self.key_of(row)?)) {
+                let amount = columns::amount(row, "amount")?;
+                groups[*place].quantities.insert(row.try_get("name")?, amount);
+            }
+        }
+        Ok(())
+    }
 }
 
-fn group_of(row: &PgRow, group_by: &GroupBy) -> Result<Group, sqlx::Error> {
-    let values: Vec<String> = row.try_get("key")?;
-    let quantities: BTreeMap<String, String> = columns::json_of(row, "quantities")?;
-    let quantities: Result<_, sqlx::Error> =
-        quantities.into_iter().map(|(name, amount)| Ok((name, runtime::pg::credits_of(&amount)?))).collect();
-    Ok(Group {
-        key: group_by.0.iter().copied().zip(values).collect(),
-        credits: columns::amount(row, "credits")?,
-        events: row.try_get("events")?,
-        quantities: quantities?,
-    })
+fn values_of(key: &[(Dimension, String)]) -> Vec<String> {
+    key.iter().map(|(_, value)| value.clone()).collect()
+}
+
+/// Parameters of a statement, all bound as text.
+#[derive(Default)]
+struct Parameters(Vec<String>);
+
+impl Parameters {
+    /// Adds a value and returns what stands for it.
+    fn add(&mut self, value: String, cast: &str) -> String {
+        self.0.push(value);
+        format!("${}{cast}", self.0.len())
+    }
+
+    async fn fetch_all(self, connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for value in self.0 {
+            query = query.bind(value);
+        }
+        query.fetch_all(connection).await
+    }
 }
 
 #[cfg(test)]

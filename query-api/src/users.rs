@@ -6,7 +6,7 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use runtime::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::State;
 use crate::access::Seen;
@@ -88,26 +88,29 @@ async fn load(
     after: Option<String>,
     limit: Limit,
 ) -> Result<Page<User>, Problem> {
+    // A condition only where it is needed: then every plan can use the key's order, or find the one user by it.
+    let of_user = if only.is_some() { "and user_id = $5" } else { "and $5::text is null" };
     // A user whose usage was all reversed has no usage in the period.
-    let rows = sqlx::query(
+    let sql = format!(
         "select user_id, sum(used)::text as used
            from user_usage
           where account_id = $1
             and period_index = $2
             and user_id > $3
-            and ($4::text is null or user_id = $4)
+            {of_user}
           group by user_id
          having sum(events) > 0
           order by user_id
-          limit $5",
-    )
-    .bind(account.id())
-    .bind(account.core.period.index)
-    .bind(after.unwrap_or_default())
-    .bind(only)
-    .bind(limit.rows_to_ask())
-    .fetch_all(connection)
-    .await?;
+          limit $4"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(account.core.period.index)
+        .bind(after.unwrap_or_default())
+        .bind(limit.rows_to_ask())
+        .bind(only)
+        .fetch_all(connection)
+        .await?;
     let users: Result<Vec<User>, sqlx::Error> = rows.iter().map(user_of).collect();
     Ok(Page::cut(users?, limit, |user| user.user_id.clone()))
 }

@@ -211,6 +211,9 @@ async fn usage_is_summed_by_any_dimensions_over_any_periods_under_any_filters() 
         ("limit=few", "limit not_a_number"),
         ("cursor=x", "cursor bad_cursor"),
         (&format!("cursor={cursor}"), "cursor bad_cursor"),
+        ("group_by=day&cursor=WyJzb29uIl0", "cursor bad_cursor"),
+        ("group_by=user&cursor=WyJcdTAwMDAiXQ", "cursor bad_cursor"),
+        ("model=a%00b", "model control_character"),
         ("at_least=3", "at_least not_a_position"),
     ] {
         let answer = read(&whole.operator(), &format!("/v1/accounts/acme/usage?{query}")).await?;
