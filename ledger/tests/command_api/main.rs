@@ -5,8 +5,10 @@ mod whole;
 
 mod accounts;
 mod bodies;
+mod ingress;
 mod keys;
 mod money;
+mod outages;
 mod settings;
 mod usage;
 

@@ -84,7 +84,11 @@ async fn run(space: &TestSpace, data_dir: &TempDir) -> Result<Up> {
 impl Whole {
     /// Starts everything on a new space.
     pub async fn start() -> Result<Whole> {
-        let space = TestSpace::new().await?;
+        Whole::start_on(TestSpace::new().await?).await
+    }
+
+    /// Starts everything on this space.
+    pub async fn start_on(space: TestSpace) -> Result<Whole> {
         let data_dir = tempfile::tempdir()?;
         let up = run(&space, &data_dir).await?;
         let pool = pg::connect(&space.database_url, "test", 4).await?;
