@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use axum::routing::{delete, get, patch, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use axum::{Json, Router};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
@@ -145,23 +145,32 @@ impl App {
 
 /// Returns the routes of the write side, without `/openapi.json` and the operator's pages.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/v1/accounts", post(accounts::open))
-        .route("/v1/accounts/{account}", patch(accounts::change))
-        .route("/v1/accounts/{account}/plan", put(plan::put))
-        .route("/v1/accounts/{account}/clock", post(clock::advance))
-        .route("/v1/accounts/{account}/usage", post(usage::plain))
-        .route("/v1/accounts/{account}/usage/{event_id}/reversal", post(reversals::reverse))
-        .route("/v1/accounts/{account}/grants", post(grants::grant))
-        .route("/v1/accounts/{account}/grants/{grant_id}", delete(grants::void))
-        .route("/v1/accounts/{account}/adjustments", post(adjustments::adjust))
-        .route("/v1/accounts/{account}/purchases", post(payments::purchase))
-        .route("/v1/accounts/{account}/refunds", post(payments::refund))
-        .route("/v1/events", post(usage::events))
-        .route("/v1/rate-cards/{card}", put(rate_cards::put))
-        .route("/v1/keys", post(keys::create).get(keys::list))
-        .route("/v1/keys/{key}", delete(keys::revoke))
-        .with_state(app)
+    let mut router = Router::new();
+    for (path, handler) in routes() {
+        router = router.route(path, handler);
+    }
+    router.with_state(app)
+}
+
+/// The document in `openapi.json` describes these and no others.
+fn routes() -> [(&'static str, MethodRouter<App>); 15] {
+    [
+        ("/v1/accounts", post(accounts::open)),
+        ("/v1/accounts/{account}", patch(accounts::change)),
+        ("/v1/accounts/{account}/plan", put(plan::put)),
+        ("/v1/accounts/{account}/clock", post(clock::advance)),
+        ("/v1/accounts/{account}/usage", post(usage::plain)),
+        ("/v1/accounts/{account}/usage/{event_id}/reversal", post(reversals::reverse)),
+        ("/v1/accounts/{account}/grants", post(grants::grant)),
+        ("/v1/accounts/{account}/grants/{grant_id}", delete(grants::void)),
+        ("/v1/accounts/{account}/adjustments", post(adjustments::adjust)),
+        ("/v1/accounts/{account}/purchases", post(payments::purchase)),
+        ("/v1/accounts/{account}/refunds", post(payments::refund)),
+        ("/v1/events", post(usage::events)),
+        ("/v1/rate-cards/{card}", put(rate_cards::put)),
+        ("/v1/keys", post(keys::create).get(keys::list)),
+        ("/v1/keys/{key}", delete(keys::revoke)),
+    ]
 }
 
 /// Settings of the write side as a process of its own.
@@ -200,4 +209,23 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let ended = http::serve_beside(taking, routes, &config.http, shutdown).await;
     journal.flush(FLUSH_TIMEOUT).await;
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Served by the process around the routes.
+    const OPERATIONS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
+
+    #[test]
+    fn the_openapi_document_describes_what_is_served_and_nothing_else() {
+        let document = openapi();
+        let paths = document["paths"].as_object().expect("paths");
+        let described: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
+        let served: BTreeSet<&str> = routes().iter().map(|(path, _)| *path).chain(OPERATIONS).collect();
+        assert_eq!(described, served);
+    }
 }

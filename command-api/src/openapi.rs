@@ -9,3 +9,117 @@ pub fn openapi() -> Value {
     document["info"]["version"] = Value::from(env!("CARGO_PKG_VERSION"));
     document
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use ledger_core::fold::Reason;
+
+    use super::*;
+
+    fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                    found.insert(reference);
+                }
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = openapi();
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn every_reason_of_the_fold_is_named() {
+        let document = openapi();
+        let refused = document["components"]["responses"]["Refused"]["description"].as_str().expect("a text");
+        for reason in Reason::ALL {
+            assert!(refused.contains(reason.code()), "{}", reason.code());
+        }
+    }
+
+    /// A schema of the events' contract, by its file's name.
+    fn contract(file: &str) -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas").join(file);
+        serde_json::from_slice(&std::fs::read(path).expect("a schema")).expect("JSON")
+    }
+
+    /// Returns a part of the events' contract as this document says it: common types are its components, and what
+    /// another file says is said here again.
+    fn as_said_here(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                match map.get("$ref").and_then(Value::as_str).and_then(|to| to.split_once('#')) {
+                    Some((file, pointer)) if !file.is_empty() && !file.starts_with("common.") => {
+                        as_said_here(contract(file).pointer(pointer).expect("a part of the contract"))
+                    }
+                    _ => map.iter().map(|(name, value)| (name.clone(), said_of(name, value))).collect(),
+                }
+            }
+            Value::Array(list) => list.iter().map(as_said_here).collect(),
+            _ => value.clone(),
+        }
+    }
+
+    fn said_of(name: &str, value: &Value) -> Value {
+        let common = value.as_str().and_then(|to| to.split_once("#/$defs/"));
+        match common {
+            Some((_, of)) if name == "$ref" => Value::from(format!("#/components/schemas/{of}")),
+            _ => as_said_here(value),
+        }
+    }
+
+    #[test]
+    fn a_body_says_what_its_event_says() {
+        let document = openapi();
+        let components = &document["components"]["schemas"];
+        for (name, schema) in contract("common.v1.json")["$defs"].as_object().expect("definitions") {
+            // Lines are the ledger's own to write.
+            if name != "price_line" {
+                assert_eq!(components[name], as_said_here(schema), "{name}");
+            }
+        }
+        let bodies = [
+            ("OpenAccount", "account.opened"),
+            ("ChangeAccount", "account.changed"),
+            ("ChangePlan", "plan.changed"),
+            ("AdvanceClock", "clock.advanced"),
+            ("NewGrant", "credits.granted"),
+            ("Adjustment", "credits.adjusted"),
+            ("Purchase", "credits.purchased"),
+            ("Refund", "credits.refunded"),
+            ("Usage", "usage.offered"),
+        ];
+        for (name, event) in bodies {
+            let event = as_said_here(&contract(&format!("{event}.v1.json"))["properties"]["data"]);
+            let body = &components[name];
+            for (field, schema) in event["properties"].as_object().expect("fields") {
+                assert_eq!(&body["properties"][field], schema, "{name}.{field}");
+            }
+            assert_eq!(body["additionalProperties"], false, "{name}");
+            let required = event["required"].as_array().into_iter().flatten();
+            for field in required {
+                assert!(
+                    body["required"].as_array().is_some_and(|all| all.contains(field)),
+                    "{name}: {field}"
+                );
+            }
+        }
+    }
+}

@@ -27,6 +27,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_both_sides_name_alike_is_alike() {
+        let (writes, reads) = (command_api::openapi(), query_api::openapi());
+        for kind in ["parameters", "responses", "schemas", "headers", "securitySchemes"] {
+            for (name, said) in writes["components"][kind].as_object().into_iter().flatten() {
+                let other = &reads["components"][kind][name];
+                assert!(other.is_null() || other == said, "{kind}/{name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_path_of_both_sides_keeps_both_methods() {
         let document = merged();
         let accounts = &document["paths"]["/v1/accounts"];

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod described;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -235,9 +237,10 @@ impl Caller {
         request
     }
 
-    /// Sends a request.
+    /// Sends a request, and fails where the answer is none that the OpenAPI document describes.
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer> {
         let request = request.build()?;
+        let sent = request.try_clone();
         let asked = format!("{} {}", request.method(), request.url());
         let response = self.client.execute(request).await.with_context(|| asked.clone())?;
         let status = response.status().as_u16();
@@ -249,7 +252,11 @@ impl Caller {
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Answer { asked, status, content_type, retry_after, headers, body, text })
+        let answer = Answer { asked, status, content_type, retry_after, headers, body, text };
+        if let Some(sent) = sent {
+            described::ensure_described(&sent, &answer)?;
+        }
+        Ok(answer)
     }
 
     /// Sends a body under a content type.
