@@ -4,19 +4,21 @@
 //! the transaction that moves the checkpoint. Same log, same rows: whatever the batches, restarts and redeliveries.
 
 use std::num::NonZeroU32;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use ledger_core::account::Core;
 use ledger_core::fold::{self, Applied, Fact};
 use ledger_core::id::Id;
 use ledger_core::pages::{Missing, Pages, needs};
-use ledger_core::wire;
+use ledger_core::wire::{self, DecodeError};
+use metrics::histogram;
 use runtime::consume::{Summary, Worker, WorkerError};
 use runtime::kafka::{Position, Record};
 use runtime::pg::time_of;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::{PgConnection, Row};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::cache::Cache;
 use crate::changes::Changes;
@@ -28,6 +30,8 @@ use crate::store::{self, AccountRow, LotRow};
 const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::lot::OPEN_LOTS_MAX;
 /// Parked records folded at a time when their account goes on.
 pub const RESUMED_RECORDS_MAX: i64 = 5_000;
+/// Halted accounts looked at in one go: each comes with a record of up to 64 KiB.
+pub const HALTED_ACCOUNTS_MAX: i64 = 1_000;
 /// Events folded before other tasks of the process get a turn.
 const EVENTS_PER_TURN: usize = 128;
 /// Why a record is parked that is known itself.
@@ -64,6 +68,22 @@ struct Accounts {
     places: FxHashMap<Id, usize>,
 }
 
+/// Measures how a batch's time divides.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self, step: &'static str) {
+        let took = self.0.elapsed();
+        histogram!("ledger_projection_seconds", "step" => step).record(took);
+        debug!(step, ?took, "step of a batch");
+        self.0 = Instant::now();
+    }
+}
+
 impl Shelf for Accounts {
     fn at(&mut self, account: usize) -> (&Id, &mut Pages) {
         let account = &mut self.list[account];
@@ -91,10 +111,13 @@ impl Projection {
     ) -> Result<Summary, WorkerError> {
         // What an earlier attempt took out of the cache is not put back: it is loaded again.
         self.pending.clear();
+        let mut watch = Stopwatch::start();
         let items: Vec<Item<'_>> =
             batch.iter().map(|record| intake::read(record, self.decode, self.partitions)).collect();
+        watch.lap("decode");
         let mut accounts = self.accounts_of(tx, &items, resumed).await?;
         load::pages(tx, wanted(&items, &mut accounts), &mut accounts).await?;
+        watch.lap("load");
 
         let mut changes = Changes::default();
         let mut summary = Summary::default();
@@ -127,7 +150,9 @@ impl Projection {
                 }
             }
         }
+        watch.lap("fold");
         write(tx, &mut accounts.list, changes).await?;
+        watch.lap("store");
         self.pending = accounts.list;
         Ok(summary)
     }
@@ -175,8 +200,36 @@ impl Projection {
 
     /// Folds what is parked of accounts whose first parked record is known by now.
     async fn resume(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        let mut accounts = resumable(tx, partitions, self.decode).await?;
         let mut summary = Summary::default();
+        let mut after = String::new();
+        loop {
+            let heads = heads(tx, partitions, &after).await?;
+            let Some((last, _)) = heads.last() else { break };
+            after = last.to_string();
+            let accounts: FxHashSet<Id> = heads.into_iter().filter_map(|head| self.known(head)).collect();
+            self.resume_accounts(tx, accounts, &mut summary).await?;
+        }
+        if summary.events > 0 {
+            info!(events = summary.events, "halted accounts went on");
+        }
+        Ok(summary)
+    }
+
+    /// Returns the account if its halting record is known by now.
+    fn known(&self, (account, value): (Id, Vec<u8>)) -> Option<Id> {
+        if let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&value) {
+            error!(account_id = %account, event_type, "account stays halted by an unknown event type");
+            return None;
+        }
+        Some(account)
+    }
+
+    async fn resume_accounts(
+        &mut self,
+        tx: &mut PgConnection,
+        mut accounts: FxHashSet<Id>,
+        summary: &mut Summary,
+    ) -> Result<(), WorkerError> {
         while !accounts.is_empty() {
             let records = unpark(tx, &accounts).await?;
             if records.is_empty() {
@@ -189,10 +242,7 @@ impl Projection {
                 accounts.remove(&account.id);
             }
         }
-        if summary.events > 0 {
-            info!(events = summary.events, accounts = accounts.len(), "halted accounts go on");
-        }
-        Ok(summary)
+        Ok(())
     }
 }
 
@@ -332,17 +382,18 @@ async fn write(
     store::write(tx, changes, &account_rows, &lot_rows).await
 }
 
-/// Returns the accounts that are halted by a record which is known by now.
-async fn resumable(
+/// Returns the next halted accounts after one, each with the record that halts it.
+async fn heads(
     tx: &mut PgConnection,
     partitions: &[i32],
-    decode: Decode,
-) -> Result<FxHashSet<Id>, WorkerError> {
+    after: &str,
+) -> Result<Vec<(Id, Vec<u8>)>, WorkerError> {
     // One look-up an account, however many records of it wait.
-    let heads = sqlx::query(
+    let rows = sqlx::query(
         r#"with recursive head as (
                (select account_id, partition, value
                 from parked
+                where account_id > $2
                 order by account_id, "offset"
                 limit 1)
                union all
@@ -358,25 +409,21 @@ async fn resumable(
            )
            select account_id, value
            from head
-           where partition = any($1)"#,
+           where partition = any($1)
+           limit $3"#,
     )
     .bind(partitions)
+    .bind(after)
+    .bind(HALTED_ACCOUNTS_MAX)
     .fetch_all(tx)
     .await?;
-    let mut accounts = FxHashSet::default();
-    for row in &heads {
-        let account: &str = row.try_get(0)?;
-        match decode(row.try_get(1)?) {
-            Err(wire::DecodeError::UnknownType { event_type, .. }) => {
-                error!(account_id = account, event_type, "account stays halted by an unknown event type");
-            }
-            _ => {
-                let account = Id::new(account).map_err(|error| WorkerError::Internal(error.to_string()))?;
-                accounts.insert(account);
-            }
-        }
-    }
-    Ok(accounts)
+    rows.iter()
+        .map(|row| {
+            let account =
+                Id::new(row.try_get(0)?).map_err(|error| WorkerError::Internal(error.to_string()))?;
+            Ok((account, row.try_get(1)?))
+        })
+        .collect()
 }
 
 /// Takes the next parked records of these accounts out of the table, in the order of their accounts and offsets.
