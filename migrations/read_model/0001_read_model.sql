@@ -131,7 +131,6 @@ create table entry (
     overdraft             numeric(38,9)  not null,  -- change of the overdraft, signed
     primary key (account_id, "offset", seq)
 );
-
 create index entry_type on entry (account_id, type, "offset", seq);
 
 -- Closed periods; the open one is in the core.

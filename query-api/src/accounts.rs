@@ -157,7 +157,7 @@ async fn load_page(
         Accounts::Named(names) => Some(names.to_vec()),
     };
     // Named ones are looked up; a condition that may not apply would hide that from a plan.
-    let of_names = if named.is_some() { "and a.account_id = any($3)" } else { "and $3::text[] is null" };
+    let of_names = if named.is_some() { "and a.account_id = any($2)" } else { "and $2::text[] is null" };
     // Halted accounts are listed as they stood when they halted; reading one of them says that it is.
     let sql = format!(
         "select a.partition, a.core::text, c.next_offset
@@ -166,11 +166,11 @@ async fn load_page(
           where a.account_id > $1
             {of_names}
           order by a.account_id
-          limit $2"
+          limit {}",
+        limit.rows_to_ask()
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(after.unwrap_or_default())
-        .bind(limit.rows_to_ask())
         .bind(named)
         .fetch_all(connection)
         .await?;

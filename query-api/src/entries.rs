@@ -133,12 +133,10 @@ async fn load(
     limit: Limit,
 ) -> Result<Page<Entry>, Problem> {
     let (offset, seq) = before.unwrap_or((i64::MAX, i32::MAX));
-    let rows = sqlx::query(AssertSqlSafe(statement(entry_type)))
+    let rows = sqlx::query(AssertSqlSafe(statement(entry_type, limit)))
         .bind(account.id())
         .bind(offset)
         .bind(seq)
-        .bind(limit.rows_to_ask())
-        .bind(entry_type.map(|wanted| name_of(&wanted)))
         .fetch_all(connection)
         .await?;
     let partition = account.position.partition;
@@ -146,10 +144,14 @@ async fn load(
     Ok(Page::cut(entries?, limit, |entry| entry.place))
 }
 
-/// Both tables give a page each, in the order of their keys; the newest of the two pages are the page. A type is
-/// a condition only where one is asked for, so that every plan can use the index that serves it.
-fn statement(entry_type: Option<EntryType>) -> String {
-    let of_type = if entry_type.is_some() { "and type = $5" } else { "and $5::text is null" };
+/// Usage stands in the events, every other line among the entries: each gives a page in the order of its key, and the
+/// newest of both are the page. A type is written into the statement, so that the plan knows how rare it is.
+fn statement(entry_type: Option<EntryType>, limit: Limit) -> String {
+    let rows = limit.rows_to_ask();
+    let of_type = match &entry_type {
+        Some(wanted) => format!("and type = '{}'", name_of(wanted)),
+        None => String::new(),
+    };
     let of_entries = format!(
         r#"(select "offset", seq, type, amount::text, balance_after::text, credit_balance_after::text,
                    event_id, recorded_at, occurred_at, lots::text
@@ -158,23 +160,27 @@ fn statement(entry_type: Option<EntryType>) -> String {
                and ("offset", seq) < ($2, $3)
                {of_type}
              order by "offset" desc, seq desc
-             limit $4)"#
+             limit {rows})"#
     );
-    let of_usage = r#"(select "offset", entry_seq, 'consumed', (-credits)::text, balance_after::text,
-                   credit_balance_after::text, event_id, ledger_time, occurred_at, coalesce(lots::text, '[]')
+    let of_usage = format!(
+        r#"(select "offset", entry_seq as seq, 'consumed' as type, (-credits)::text as amount, balance_after::text,
+                   credit_balance_after::text, event_id, ledger_time as recorded_at, occurred_at,
+                   coalesce(lots::text, '[]') as lots
               from event
              where account_id = $1
                and ("offset", entry_seq) < ($2, $3)
                and entry_seq is not null
              order by "offset" desc, entry_seq desc
-             limit $4)"#;
+             limit {rows})"#
+    );
     match entry_type {
-        Some(EntryType::Consumed) | None => format!(
+        Some(EntryType::Consumed) => of_usage,
+        Some(_) => of_entries,
+        None => format!(
             r#"select * from ({of_entries} union all {of_usage}) as both_tables
                 order by "offset" desc, seq desc
-                limit $4"#
+                limit {rows}"#
         ),
-        Some(_) => of_entries,
     }
 }
 

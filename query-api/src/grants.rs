@@ -98,14 +98,14 @@ async fn load(
             where account_id = $1
               and ("offset", seq, grant_id) < ($2, $3, $4)
             order by "offset" desc, seq desc, grant_id desc
-            limit $5"#
+            limit {}"#,
+        limit.rows_to_ask()
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(account.id())
         .bind(offset)
         .bind(seq)
         .bind(grant_id)
-        .bind(limit.rows_to_ask())
         .fetch_all(connection)
         .await?;
     let lots: Result<Vec<Lot>, sqlx::Error> = rows.iter().map(reading::lot_of).collect();

@@ -89,7 +89,7 @@ async fn load(
     limit: Limit,
 ) -> Result<Page<User>, Problem> {
     // A condition only where it is needed: then every plan can use the key's order, or find the one user by it.
-    let of_user = if only.is_some() { "and user_id = $5" } else { "and $5::text is null" };
+    let of_user = if only.is_some() { "and user_id = $4" } else { "and $4::text is null" };
     // A user whose usage was all reversed has no usage in the period.
     let sql = format!(
         "select user_id, sum(used)::text as used
@@ -101,13 +101,13 @@ async fn load(
           group by user_id
          having sum(events) > 0
           order by user_id
-          limit $4"
+          limit {}",
+        limit.rows_to_ask()
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(account.id())
         .bind(account.core.period.index)
         .bind(after.unwrap_or_default())
-        .bind(limit.rows_to_ask())
         .bind(only)
         .fetch_all(connection)
         .await?;

@@ -8,6 +8,7 @@ mod whole;
 mod as_of;
 mod audit;
 mod balance;
+mod big;
 mod commands;
 mod described;
 mod door;

@@ -1,0 +1,168 @@
+//! Big accounts: a page reads a page's rows, however many there are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+
+use crate::described::read;
+use crate::story::Story;
+use crate::whole::{Caller, Whole};
+
+/// Rows of each big table.
+const ROWS: i64 = 100_000;
+/// What all reads of the test together may touch of a table: a page of any list and its sums, no table.
+const TOUCHED_MAX: i64 = 5_000;
+/// Lots that are open at once, at most: a balance names them all.
+const LOTS: i64 = 10_000;
+/// Postgres adds up what an idle connection has read within ten seconds.
+const COUNTED_WITHIN: Duration = Duration::from_secs(11);
+
+/// Rows as a projector would have written them, of one account, beside what it really has.
+fn statements() -> Vec<String> {
+    let schema = "set local search_path = read_model_1".to_owned();
+    let users = format!(
+        "insert into user_usage
+         select 'big', 0, 'user' || lpad(n::text, 7, '0'), 'chat', 1, 1 from generate_series(1, {ROWS}) as n"
+    );
+    let rollups = format!(
+        "insert into usage_rollup
+         select 'big', 0, date '2026-01-06', 'user' || lpad(n::text, 7, '0'), 'ai_usage', '', 'm' || n % 7, 'chat', '',
+                1, 1, '{{\"tokens\": \"2\"}}'
+           from generate_series(1, {ROWS}) as n"
+    );
+    let events = format!(
+        r#"insert into event
+           select 'big', 1000000 + n, 'e' || n, '/app', type, outcome, reason, content, occurred_at, recordedat,
+                  appended_at, timestamptz '2030-01-01', actor, data, period_index, 'user' || lpad(n::text, 7, '0'),
+                  'm' || n, credits, lots, line_start, line_end, balance_after, credit_balance_after, 0, null
+             from event, generate_series(1, {ROWS}) as n
+            where account_id = 'big' and event_id = 'u1'"#
+    );
+    let entries = format!(
+        r#"insert into entry
+           select 'big', 1000000 + n, 1, case when n <= 3 then 'voided' else 'adjusted' end, 1, 1, 1, 'e' || n,
+                  timestamptz '2030-01-01', timestamptz '2030-01-01', '[]', 0
+             from generate_series(1, {ROWS}) as n"#
+    );
+    // The first event past the present has a snapshot before it, as any thousandth would.
+    let snapshot = r#"insert into snapshot
+           select account_id, 1000000, timestamptz '2030-01-01', core from account where account_id = 'big'"#;
+    let lots = format!(
+        r#"insert into lot
+           select 'big', 'g' || n, source, 1, 1, 0, 0, priority, effective_at, expires_at, granted_at, null, event_id,
+                  null, null, 1000000 + n, 0, true
+             from lot, generate_series(1, {LOTS}) as n
+            where account_id = 'big' and grant_id = 'plan:0'"#
+    );
+    let accounts = format!(
+        r#"insert into account
+           select 'a' || n, partition, "offset", events, ledger_time, next_crossing, clock, rate_card, opened_at, core
+             from account, generate_series(1, {ROWS} / 5) as n
+            where account_id = 'big'"#
+    );
+    let all = [users, rollups, events, entries, snapshot.to_owned(), lots, accounts];
+    std::iter::once(schema).chain(all).collect()
+}
+
+/// Removes them again, so that the read model is the journal's once more.
+const CLEAN: [&str; 8] = [
+    "set local search_path = read_model_1",
+    "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
+    "delete from usage_rollup where account_id = 'big' and user_id like 'user0%'",
+    r#"delete from event where account_id = 'big' and "offset" > 1000000"#,
+    r#"delete from entry where account_id = 'big' and "offset" > 1000000"#,
+    r#"delete from snapshot where account_id = 'big' and "offset" = 1000000"#,
+    "delete from lot where account_id = 'big' and grant_id like 'g%'",
+    "delete from account where account_id like 'a%'",
+];
+
+async fn write(whole: &Whole, statements: &[String]) -> Result<()> {
+    let mut tx = whole.pool.begin().await?;
+    for statement in statements {
+        sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *tx).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Rows of each table that have been read so far, by an index or without.
+async fn touched(whole: &Whole) -> Result<BTreeMap<String, i64>> {
+    tokio::time::sleep(COUNTED_WITHIN).await;
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select relname::text, seq_tup_read + coalesce(idx_tup_fetch, 0)
+           from pg_stat_user_tables
+          where schemaname = 'read_model_1'",
+    )
+    .fetch_all(&whole.pool)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Reads two pages of a list.
+async fn page_twice(caller: &Caller, path: &str) -> Result<()> {
+    let first = read(caller, path).await?;
+    let next = first.expect(200)?.body["next_cursor"].as_str().context("a second page")?;
+    let sign = if path.contains('?') { '&' } else { '?' };
+    read(caller, &format!("{path}{sign}cursor={next}")).await?.expect(200).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
+    let whole = Whole::start().await?;
+    let story = Story::monthly(&whole, "big", json!({"allowance": "5"})).await?;
+    story.usage("2026-01-06T00:00:00Z", "u1", json!({"credits": "1", "user_id": "ana"})).await?;
+    story.usage("2026-01-08T00:00:00Z", "u2", json!({"credits": "1"})).await?;
+    write(&whole, &statements()).await?;
+    sqlx::query("analyze").execute(&whole.pool).await?;
+    // The plan that a connection keeps after some uses, whatever it is asked for: the worst that may happen.
+    let database: String = sqlx::query_scalar("select current_database()").fetch_one(&whole.pool).await?;
+    let generic = format!(r#"alter database "{database}" set plan_cache_mode = force_generic_plan"#);
+    sqlx::query(AssertSqlSafe(generic)).execute(&whole.pool).await?;
+    let whole = whole.restart().await?;
+
+    let operator = whole.operator();
+    let admin = whole.keyed("admin", &["a7", "big"], None).await?;
+    let member = whole.keyed("member", &["big"], Some("user0077777")).await?;
+    let before = touched(&whole).await?;
+    for list in [
+        "/users",
+        "/usage?group_by=user",
+        "/usage?group_by=user,model",
+        "/entries",
+        "/grants",
+        "/entries?type=consumed",
+    ] {
+        page_twice(&operator, &format!("/v1/accounts/big{list}")).await.context(list)?;
+    }
+    page_twice(&operator, "/v1/accounts").await?;
+    for one in [
+        "",
+        "/entries?type=voided",
+        "/usage?user=user0077777",
+        "/events/e77777",
+        "/messages/m77777",
+        "/balance?as_of=2026-01-07T00:00:00Z",
+    ] {
+        read(&operator, &format!("/v1/accounts/big{one}")).await?.expect(200)?;
+    }
+    let own = read(&admin, "/v1/accounts").await?;
+    ensure!(own.expect(200)?.body["items"].as_array().is_some_and(|items| items.len() == 2), "{}", own.text);
+    for own in ["/users", "/usage", "/events/e77777"] {
+        read(&member, &format!("/v1/accounts/big{own}")).await?.expect(200)?;
+    }
+    let pages = touched(&whole).await?;
+    read(&operator, "/v1/accounts/big/balance").await?.expect(200)?;
+    let balance = touched(&whole).await?;
+    for (table, rows) in &pages {
+        let rows = rows - before.get(table).unwrap_or(&0);
+        ensure!(rows < TOUCHED_MAX, "{rows} rows of {table} were read for some pages");
+        let of_balance = balance.get(table).unwrap_or(&0) - pages[table];
+        let most = if table == "lot" { LOTS + TOUCHED_MAX } else { TOUCHED_MAX };
+        ensure!(of_balance < most, "{of_balance} rows of {table} were read for a balance");
+    }
+    ensure!(pages["event"] > before["event"], "what is read is counted");
+    write(&whole, &CLEAN.map(str::to_owned)).await?;
+    whole.replay_and_stop().await
+}
