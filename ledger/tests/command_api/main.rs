@@ -4,6 +4,7 @@
 mod whole;
 
 mod accounts;
+mod behind;
 mod bodies;
 mod ingress;
 mod keys;
