@@ -33,6 +33,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// For the ends of partitions; short, because it holds the loop up.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the live generation is asked for, so that a flip is followed before the next record comes.
+const ASK_LIVE_EVERY: Duration = Duration::from_millis(250);
 /// A new leader may show an end that lags for a moment; longer, and the log lost its tail.
 const TAIL_CHECKS_MAX: u32 = 5;
 const TAIL_CHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -114,6 +116,7 @@ struct Driver<W> {
     ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
     reported_at: Instant,
+    asked_live_at: Instant,
 }
 
 impl<W: Worker> Driver<W> {
@@ -137,6 +140,7 @@ impl<W: Worker> Driver<W> {
             ends: None,
             failures: 0,
             reported_at: Instant::now(),
+            asked_live_at: Instant::now(),
         }
     }
 
@@ -157,6 +161,12 @@ impl<W: Worker> Driver<W> {
     }
 
     async fn turn(&mut self) -> Result<(), Error> {
+        if self.asked_live_at.elapsed() >= ASK_LIVE_EVERY {
+            self.asked_live_at = Instant::now();
+            if self.is_retired().await? {
+                self.follow_live().await?;
+            }
+        }
         self.claim_due().await?;
         let limits =
             FetchLimits { records: self.options.batch_records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
