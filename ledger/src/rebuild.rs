@@ -17,7 +17,7 @@ use runtime::kafka::{self, KafkaOptions, Position};
 use runtime::pg::{self, Model, PgPool, Schema};
 use runtime::shutdown::CancellationToken;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::place::Place;
@@ -110,7 +110,15 @@ pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
 
 /// Folds, compares and flips, as asked.
 pub async fn rebuild(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
-    let _alone = alone(&source.pool).await?;
+    let mut alone = alone(&source.pool).await?;
+    let rebuilt = rebuild_alone(source, asked).await;
+    // Not left to the server, which notices a dropped connection when it likes.
+    sqlx::query("select pg_advisory_unlock($1)").bind(REBUILD_LOCK).execute(&mut alone).await?;
+    alone.close().await?;
+    rebuilt
+}
+
+async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
     let pool = source.pool.clone();
     let live = pg::live_generation(&pool, Model::ReadModel).await?;
     let live = live.context("there is no read model yet: it is folded when the projector starts")?;
