@@ -32,7 +32,7 @@ fn line() -> impl Strategy<Value = Line> {
         3 => (0..12_u8, 1..50_u32, 0..50_u8, proptest::option::of(1..900_u32), proptest::option::of(1..900_u32))
             .prop_map(|(id, amount, priority, starts, lasts)| Line::Grant { id, amount, priority, starts, lasts }),
         2 => (0..12_u8).prop_map(|id| Line::Void { id }),
-        2 => (-40..40_i32).prop_map(|amount| Line::Adjust { amount }),
+        2 => prop_oneof![-40..0_i32, 1..40_i32].prop_map(|amount| Line::Adjust { amount }),
         2 => (0..6_u8, 1..60_u32).prop_map(|(id, amount)| Line::Buy { id, amount }),
         2 => (0..6_u8, 1..40_u32).prop_map(|(id, amount)| Line::Refund { id, amount }),
         1 => (0..40_u32, any::<bool>(), 0..3_u8, any::<bool>())

@@ -80,7 +80,7 @@ async fn work(command: &Service, query: &Service) -> Result<()> {
         let event: serde_json::Value = serde_json::from_str(&event)?;
         command.send("/v1/events", "application/cloudevents+json", &event).await?;
     }
-    for path in ["balance", "usage?group_by=user", "users?limit=1000", "periods", "entries", "grants"] {
+    for path in ["balance", "usage?group_by=user", "users?limit=500", "periods", "entries", "grants"] {
         query.get(&format!("/v1/accounts/account-0/{path}")).await?;
     }
     Ok(())

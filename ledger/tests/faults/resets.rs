@@ -15,8 +15,8 @@ use crate::verify::LIVE;
 const ACCOUNTS: usize = 10_000;
 /// From now to the boundary: opening them all must be over by then.
 const AHEAD: Duration = Duration::from_secs(30);
-/// The claim.
-const ROLLED_MAX: Duration = Duration::from_secs(5);
+/// The claim, for an optimised build; one without optimisation gets three times as long.
+const ROLLED_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 5 });
 const POLL: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn ten_thousand_idle_accounts_roll_within_five_seconds_of_their_boundary()
     sleep(Duration::from_micros(u64::try_from(left)?)).await;
     let since = Instant::now();
     while rolled(&fleet, 1).await? < ACCOUNTS {
-        ensure!(since.elapsed() < ROLLED_MAX * 6, "not rolled at all");
+        ensure!(since.elapsed() < ROLLED_MAX * 4, "not rolled at all");
         sleep(POLL).await;
     }
     let took = since.elapsed();
