@@ -152,12 +152,14 @@ async fn run_up(config: UpConfig) -> Result<ExitCode> {
         up = up::start(config, say) => up?,
         () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let mut out = std::io::stdout();
-    writeln!(out, "the ledger serves at {}", up.url)?;
-    writeln!(out, "operator key: {}", up.operator_key)?;
-    writeln!(out, "Kafka for producers: {}", up.kafka.brokers)?;
-    writeln!(out, "Ctrl-C stops it; the data stays")?;
-    out.flush()?;
+    // Whoever started us may have read enough and gone: that is no reason to stop serving.
+    let _ = write!(
+        std::io::stdout().lock(),
+        "the ledger serves at {}\noperator key: {}\nKafka for producers: {}\nCtrl-C stops it; the data stays\n",
+        up.url,
+        up.operator_key,
+        up.kafka.brokers
+    );
     let ended = tokio::select! {
         () = stopping.cancelled() => None,
         why = up.ended() => Some(why),
