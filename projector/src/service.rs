@@ -103,7 +103,7 @@ pub async fn project(
 }
 
 /// Returns the journal's partition count as the fold checks it.
-fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
+pub fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
     let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
     count.with_context(|| format!("a journal of {} partitions", identity.partitions))
 }

@@ -4,6 +4,7 @@ use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
+use ledger_core::fold::EntryType;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
 use runtime::position::Position;
@@ -28,23 +29,6 @@ pub(crate) struct EntriesQuery {
     limit: Limit,
     cursor: Option<String>,
     at_least: Option<AtLeast>,
-}
-
-/// What kind of line, as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum EntryType {
-    Granted,
-    Purchased,
-    ToppedUp,
-    Consumed,
-    Reversed,
-    Expired,
-    RolledOut,
-    RolledIn,
-    Refunded,
-    Voided,
-    Adjusted,
 }
 
 /// One line; a usage's stands in its event row, every other in the entry table.
@@ -149,7 +133,7 @@ async fn load(
 fn statement(entry_type: Option<EntryType>, limit: Limit) -> String {
     let rows = limit.rows_to_ask();
     let of_type = match &entry_type {
-        Some(wanted) => format!("and type = '{}'", name_of(wanted)),
+        Some(wanted) => format!("and type = '{}'", wanted.as_str()),
         None => String::new(),
     };
     let of_entries = format!(
@@ -182,11 +166,6 @@ fn statement(entry_type: Option<EntryType>, limit: Limit) -> String {
                 limit {rows}"#
         ),
     }
-}
-
-fn name_of(entry_type: &EntryType) -> String {
-    let name = serde_json::to_value(entry_type).ok();
-    name.as_ref().and_then(|name| name.as_str()).unwrap_or_default().to_owned()
 }
 
 fn entry_of(row: &PgRow, partition: i32) -> Result<Entry, sqlx::Error> {
@@ -230,7 +209,8 @@ mod tests {
         for folded in all {
             let name = format!("\"{}\"", folded.as_str());
             let asked: EntryType = serde_json::from_str(&name).expect("a type of the contract");
-            assert_eq!(name_of(&asked), folded.as_str());
+            assert_eq!(asked, folded);
+            assert_eq!(asked.as_str(), folded.as_str());
         }
     }
 

@@ -14,7 +14,7 @@ use runtime::shutdown::CancellationToken;
 use runtime::waiter::Waiter;
 use serde_json::json;
 
-use super::place::Place;
+use super::place::{KEY, Place};
 use super::raw::RawProducer;
 use super::{Measured, load};
 
@@ -30,7 +30,6 @@ const CLIENTS: usize = 4;
 const BATCHES_PER_ROUND: usize = 20;
 /// Rounds of each, in turn.
 const ROUNDS: usize = 6;
-const KEY: &str = "the-operator-key-of-a-benchmark-only";
 
 /// Measures both, round by round in turn.
 pub async fn run() -> Result<Measured> {
@@ -119,11 +118,8 @@ impl Server {
                 let bytes = answer.bytes().await?;
                 ensure!(status == 202, "{status}: {}", String::from_utf8_lossy(&bytes));
                 // Cheaper than reading the whole answer; a batch that was taken whole ends so.
-                ensure!(
-                    bytes.ends_with(br#""refused":0}"#),
-                    "refused: {}",
-                    String::from_utf8_lossy(&bytes[..500])
-                );
+                let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(500)]);
+                ensure!(bytes.ends_with(br#""refused":0}"#), "refused: {begin}");
                 Ok(())
             })
             .await

@@ -9,7 +9,7 @@ use runtime::kafka::Journal;
 use runtime::pg::PgPool;
 use serde_json::json;
 
-use super::place::Place;
+use super::place::{KEY, Place};
 use super::{Measured, load};
 
 /// Users of the one account.
@@ -19,7 +19,6 @@ const APPEND_EVENTS: usize = 20_000;
 const READY_MAX: Duration = Duration::from_secs(60);
 const PROJECTED_MAX: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(100);
-const KEY: &str = "the-operator-key-of-a-benchmark-only";
 const SERVICES: [&str; 4] = ["projector", "command-api", "alert-worker", "query-api"];
 
 /// Measures the four services empty, then after a million users.

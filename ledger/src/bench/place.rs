@@ -10,6 +10,8 @@ use crate::stack::{Stack, StackOptions, TestSpace};
 
 /// Connections of each pool.
 pub const CONNECTIONS: u32 = 16;
+/// The operator's key of the services that a benchmark starts.
+pub const KEY: &str = "the-operator-key-of-a-benchmark-only";
 /// Partitions of a benchmark's journal.
 pub const PARTITIONS: i32 = 32;
 

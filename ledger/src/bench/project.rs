@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ledger_core::fold::FOLD_VERSION;
 use projector::Projection;
 use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
@@ -43,8 +43,7 @@ async fn measure(place: &Place) -> Result<Measured> {
     plain_tables(&pool).await?;
     let mut plain = plain_inserts(&pool, 0..HALF).await?;
     let source = Source { kafka: place.kafka.clone(), identity, pool: pool.clone() };
-    let partitions = u32::try_from(identity.partitions).ok().and_then(std::num::NonZeroU32::new);
-    let worker = Projection::new(partitions.context("a journal without partitions")?);
+    let worker = Projection::new(projector::partitions(identity)?);
     let options = ConsumeOptions::new("bench", schema, FOLD_VERSION);
     let ends = journal.ends().await?;
     let start = Instant::now();
