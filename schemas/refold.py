@@ -21,6 +21,7 @@ SECOND = 10**6
 AHEAD_OF_BROKER_MAX = 2 * SECOND
 CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
+ORG_ALERTS_MAX = 1_000
 TURNOVER_MAX = 10**28 * UNIT
 RECORD_BYTES_MAX = 65_536
 DEPTH_MAX = 8
@@ -146,7 +147,7 @@ class Schemas:
                     return wrong
         return []
 
-    TYPES = {"object": dict, "array": list, "string": str, "null": type(None)}
+    TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 
     def check_type(self, rule, _file, value, _path, _schema):
         for name in rule if isinstance(rule, list) else [rule]:
@@ -185,6 +186,15 @@ class Schemas:
 
     def check_maxProperties(self, rule, _file, value, _path, _schema):
         return not isinstance(value, dict) or len(value) <= rule
+
+    def check_minItems(self, rule, _file, value, _path, _schema):
+        return not isinstance(value, list) or len(value) >= rule
+
+    def check_maxItems(self, rule, _file, value, _path, _schema):
+        return not isinstance(value, list) or len(value) <= rule
+
+    def check_uniqueItems(self, _rule, _file, value, _path, _schema):
+        return not isinstance(value, list) or all(item not in value[:at] for at, item in enumerate(value))
 
     def check_anyOf(self, rule, file, value, path, _schema):
         return any(not self.judge(one, file, value, path) for one in rule)
@@ -382,6 +392,7 @@ class Account:
         self.period = Period.containing(self.plan.schedule, time)
         self.lots, self.opened, self.owing, self.usage = {}, {}, [], {}
         self.used, self.maximum, self.booked, self.turnover, self.users = 0, 0, 0, 0, {}
+        self.alerts = set()
         self.arrives(self.plan_lot(time))
 
     # Figures
@@ -545,6 +556,22 @@ class Account:
         if data["index"] > self.period.index:
             raise Rejected("period_not_begun")
 
+    def limits_set(self, event, data):
+        pass  # settings move no credits
+
+    def user_alert_set(self, event, data):
+        pass
+
+    def org_alert_set(self, event, data):
+        if len(self.alerts) >= ORG_ALERTS_MAX and data["alert_id"] not in self.alerts:
+            raise Rejected("too_many_alerts")
+        self.alerts.add(data["alert_id"])
+
+    def org_alert_removed(self, event, data):
+        if data["alert_id"] not in self.alerts:
+            raise Rejected("alert_unknown")
+        self.alerts.remove(data["alert_id"])
+
     def usage_recorded(self, event, data):
         units, user = amount(data["credits"]), data.get("user_id")
         taking = Taking(self.period.index, units, user)
@@ -637,7 +664,10 @@ class Account:
 
 # ---- The fold ---------------------------------------------------------------------------------------------------
 
-AMOUNTS = {"amount", "credits", "allowance", "cap", "overage_limit", "usd_per_unit", "low_balance_threshold"}
+AMOUNTS = {
+    "amount", "credits", "allowance", "cap", "overage_limit", "usd_per_unit", "low_balance_threshold", "default_limit",
+    "threshold",
+}
 TIMES = {"anchor", "effective_at", "expires_at", "advance_to"}
 
 
@@ -660,6 +690,8 @@ def plain(data):
                 said[key] = value
         elif key == "quantities":
             said[key] = {name: amount(quantity) for name, quantity in value.items()}
+        elif key == "custom":
+            said[key] = {user: limit if limit == "unlimited" else amount(limit) for user, limit in value.items()}
         elif isinstance(value, dict):
             said[key] = plain(value)
         else:

@@ -81,6 +81,8 @@ pub fn detail(reason: Reason) -> &'static str {
         Reason::PaymentExists => "the payment is credited already",
         Reason::RefundExceedsPayment => "more would go back than was paid",
         Reason::PeriodNotBegun => "the period has not begun",
+        Reason::AlertUnknown => "there is no such alert",
+        Reason::TooManyAlerts => "the account has its most org alerts",
         Reason::UnpricedUsage => "the usage has no price",
         Reason::OutOfRange => "the account's sums would leave their range",
     }

@@ -2,11 +2,15 @@
 //!
 //! Small by design: users, history and used-up lots are pages that the fold asks for (`pages`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::alert::rule::{OrgAlert, UserAlert};
 use crate::credits::Credits;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::id::{Id, Text};
+use crate::limit::Limits;
 use crate::lot::{Lot, Lots, less, more};
 use crate::overdraft::Overdraft;
 use crate::period::{Period, Periods, Schedule};
@@ -114,6 +118,15 @@ pub struct Core {
     pub overdraft_policy: OverdraftPolicy,
     /// Line of the low-balance notice and of status `low`.
     pub low_balance_threshold: Option<Credits>,
+    /// What each user may use; none where it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Alerts on its own figures.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub org_alerts: BTreeMap<Id, OrgAlert>,
+    /// The alert on each user's usage; none where it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_alert: Option<UserAlert>,
     /// Who invited it.
     pub referred_by: Option<Id>,
     /// Ledger time of its opening.
@@ -156,6 +169,9 @@ impl Core {
             clock: opening.clock.unwrap_or_default(),
             overdraft_policy: opening.overdraft.unwrap_or_default(),
             low_balance_threshold: opening.low_balance_threshold,
+            limits: None,
+            org_alerts: BTreeMap::new(),
+            user_alert: None,
             referred_by: opening.referred_by.clone(),
             opened_at: now,
             ledger_time: now,

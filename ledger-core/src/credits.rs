@@ -37,6 +37,9 @@ pub enum AmountError {
     /// Not a string of that form, nor a whole number.
     #[error("a quantity is a whole number or a string such as \"12.5\"")]
     NotAQuantity,
+    /// Neither an amount nor the word for none.
+    #[error("a limit is a string such as \"500\", or \"unlimited\"")]
+    NotALimit,
     /// Finer than 1e-9.
     #[error("at most 9 decimal places")]
     TooManyPlaces,
@@ -52,7 +55,7 @@ impl AmountError {
     /// The stable code of this refusal.
     pub const fn code(self) -> &'static str {
         match self {
-            AmountError::NotAnAmount | AmountError::NotAQuantity => "not_an_amount",
+            AmountError::NotAnAmount | AmountError::NotAQuantity | AmountError::NotALimit => "not_an_amount",
             AmountError::TooManyPlaces => "too_many_places",
             AmountError::TooManyDigits => "too_many_digits",
             AmountError::Negative => "negative",
@@ -260,6 +263,23 @@ impl FromStr for Credits {
 /// Reads back what `numeric(38,9)` holds: like an amount, with up to 29 integer digits.
 pub fn parse_wide(text: &str) -> Result<Credits, AmountError> {
     parse(text, WIDE_INTEGER_DIGITS_MAX)
+}
+
+/// Reads back from JSON what the ledger itself wrote: a sum, which may have up to 29 integer digits.
+pub fn wide<'de, D: Deserializer<'de>>(from: D) -> Result<Credits, D::Error> {
+    scalar::deserialize::<Wide, D>(from).map(|Wide(sum)| sum)
+}
+
+/// A sum of amounts.
+struct Wide(Credits);
+
+impl Scalar for Wide {
+    type Refusal = AmountError;
+    const NOT_A_STRING: AmountError = AmountError::NotAnAmount;
+
+    fn from_text(text: &str) -> Result<Wide, AmountError> {
+        parse_wide(text).map(Wide)
+    }
 }
 
 fn parse(text: &str, integer_digits_max: usize) -> Result<Credits, AmountError> {

@@ -5,6 +5,7 @@
 
 use uuid::Uuid;
 
+use crate::alert::Kind;
 use crate::id::{EventId, Id, Source};
 use crate::time::Time;
 
@@ -20,13 +21,17 @@ pub const API: &str = "urn:ledger:api";
 
 /// Returns the id derived from a kind and its parts.
 pub fn derived(kind: &str, parts: &[&str]) -> EventId {
+    let id = named(kind, parts);
+    EventId::new(&id.to_string()).expect("a UUID is a well-formed event id")
+}
+
+fn named(kind: &str, parts: &[&str]) -> Uuid {
     let mut name = String::from(kind);
     for part in parts {
         name.push('/');
         name.push_str(part);
     }
-    let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
-    EventId::new(&id.to_string()).expect("a UUID is a well-formed event id")
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// Returns the id of the reset that enters period `index`.
@@ -54,6 +59,25 @@ pub fn void_id(account: &Id, grant: &Id) -> EventId {
     derived("void", &[account.as_str(), grant.as_str()])
 }
 
+/// Returns the id of an alert's firing for one subject in one period; only org alerts have an id of their own.
+pub fn firing_id(
+    account: &Id,
+    kind: Kind,
+    alert: Option<&Id>,
+    version: u32,
+    subject: &Id,
+    period_index: i64,
+) -> Uuid {
+    let alert = alert.map_or("-", Id::as_str);
+    let (version, period) = (version.to_string(), period_index.to_string());
+    named("firing", &[account.as_str(), kind.as_str(), alert, &version, subject.as_str(), &period])
+}
+
+/// Returns the id of an account's `n`-th notice of a kind.
+pub fn notice_id(account: &Id, kind: Kind, n: u32) -> Uuid {
+    named("notice", &[account.as_str(), kind.as_str(), &n.to_string()])
+}
+
 /// Returns the id of a write that its caller named by an `Idempotency-Key`.
 pub fn keyed_id(kind: &str, account: &Id, idempotency_key: &str) -> EventId {
     derived(kind, &[account.as_str(), idempotency_key])
@@ -70,5 +94,23 @@ mod tests {
         assert_ne!(reset_id(&acme, 3), reset_id(&acme, 4));
         // Frozen: resets in old journals carry it.
         assert_eq!(reset_id(&acme, 3).as_str(), Uuid::new_v5(&NAMESPACE, b"reset/acme/3").to_string());
+    }
+
+    #[test]
+    fn ids_of_firings_and_notices_never_change() {
+        let id = |text: &str| Id::new(text).expect("an id");
+        let firing = |kind, alert: Option<&str>, version, subject| {
+            let alert = alert.map(id);
+            firing_id(&id("acme"), kind, alert.as_ref(), version, &id(subject), 3).to_string()
+        };
+        // Frozen: what was told once carries it.
+        let of_alert = firing(Kind::OrgAlert, Some("a75"), 1, "acme");
+        assert_eq!(of_alert, "b38e1708-ae5b-56a2-b03c-94beb6e58ca5");
+        let of_user = firing(Kind::UserAlert, None, 1, "ana");
+        assert_eq!(of_user, "3b95cca7-4324-5e45-a0b6-65a88ad95c19");
+        let of_limit = firing(Kind::UserLimitReached, None, 2, "ana");
+        assert_eq!(of_limit, "57e37cb4-fa55-5ed7-8d70-37255a28a9f2");
+        let notice = notice_id(&id("acme"), Kind::CreditBalanceLow, 2).to_string();
+        assert_eq!(notice, "c389f02f-7959-5f00-b5db-209d1e74fff5");
     }
 }

@@ -3,16 +3,18 @@
 //! A body is read into the same struct that the journal holds. Where that fails, `read` goes over the body again,
 //! puts a known good value in place of each bad one, and so finds them all.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::credits::Credits;
 use crate::event::{
-    Adjust, AdvanceClock, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase, Refund,
-    RolloverMode, Usage, VoidGrant,
+    Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase,
+    Recipients, Refund, RemoveOrgAlert, RolloverMode, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
 };
-use crate::id::{EventId, Id, Source, is_reserved_grant};
+use crate::id::{EventId, Id, Label, Source, is_reserved_grant};
 use crate::json::{self, Refused};
 use crate::rate_card::{METERS_MAX, RateCard};
 use crate::shape::Object;
@@ -27,6 +29,12 @@ pub const METADATA_KEYS_MAX: usize = 16;
 pub const QUANTITIES_MAX: usize = 32;
 /// Priorities that a grant may be given.
 pub const PRIORITIES: std::ops::RangeInclusive<i32> = 0..=1_000;
+/// Most users with a limit of their own.
+pub const CUSTOM_LIMITS_MAX: usize = 2_000;
+/// Most features whose usage does not count toward limits.
+pub const EXCLUDED_FEATURES_MAX: usize = 100;
+/// Most recipients that a rule names.
+pub const RECIPIENTS_MAX: usize = 100;
 /// How far ahead of its recording usage may say it happened: 5 minutes.
 pub const TOO_NEW_SECONDS: i64 = 5 * 60;
 /// How long before its recording usage may say it happened: 35 days.
@@ -101,10 +109,8 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
         let mut ruled = Vec::new();
         body.check(&mut ruled);
         body.check_caller(&mut ruled);
-        // What is said of the whole holds of what was sent, not of what is left of it without the bad fields.
-        let whole_is_changed = !found.is_empty();
-        ruled.retain(|rule| !(whole_is_changed && rule.field == "body"));
-        ruled.retain(|rule| !found.iter().any(|bad| bad.field == rule.field));
+        // What is said of a whole holds of what was sent, not of what is left of it without the bad fields.
+        ruled.retain(|rule| !found.iter().any(|bad| is_within(&bad.field, &rule.field)));
         found.append(&mut ruled);
     }
     for mut error in found {
@@ -115,6 +121,11 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
         errors.push(error);
     }
     body
+}
+
+/// Says whether a field is another, or a part of it.
+fn is_within(field: &str, whole: &str) -> bool {
+    whole == "body" || field.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Takes one field out of a body and reads it; a missing or bad one goes to `errors`.
@@ -394,6 +405,79 @@ impl Body for RateCard {
     }
 }
 
+fn check_recipients(errors: &mut Vec<FieldError>, field: &str, recipients: Option<&Recipients>) {
+    let Some(Recipients::These(ids)) = recipients else { return };
+    let bad_size = ids.is_empty() || ids.len() > RECIPIENTS_MAX;
+    refuse(errors, bad_size, field, "out_of_range", "must be \"all_admins\" or 1 to 100 ids");
+    said_once(errors, field, ids);
+}
+
+fn said_once<T: Ord>(errors: &mut Vec<FieldError>, field: &str, list: &[T]) {
+    let distinct = list.iter().collect::<BTreeSet<_>>().len();
+    refuse(errors, distinct < list.len(), field, "duplicate", "says something twice");
+}
+
+impl Body for SetLimits {
+    const GOOD: &'static str = r#"{"custom":{}}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        not_negative(errors, "default_limit", self.default_limit);
+        let users = self.custom.as_ref().map_or(0, |custom| custom.len());
+        refuse(errors, users > CUSTOM_LIMITS_MAX, "custom", "too_many", "has at most 2000 users");
+        let features: &[Label] = self.excluded_features.as_deref().unwrap_or_default();
+        let too_many = features.len() > EXCLUDED_FEATURES_MAX;
+        refuse(errors, too_many, "excluded_features", "too_many", "has at most 100 features");
+        said_once(errors, "excluded_features", features);
+        check_recipients(errors, "notify", self.notify.as_ref());
+    }
+}
+
+/// Least and most percent of a basis; none where it is an amount.
+fn percents(basis: Basis) -> Option<(Credits, &'static str)> {
+    match basis {
+        Basis::PercentUsed => Some((Credits::whole(1), "must be 1 to 100 percent")),
+        Basis::PercentRemaining => Some((Credits::ZERO, "must be 0 to 100 percent")),
+        Basis::AbsoluteUsed | Basis::AbsoluteRemaining => None,
+    }
+}
+
+impl Body for SetOrgAlert {
+    const GOOD: &'static str = r#"{"alert_id":"a","basis":"percent_used","threshold":"50"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        match percents(self.basis) {
+            Some((least, rule)) => {
+                let out = self.threshold < least || self.threshold > Credits::whole(100);
+                refuse(errors, out, "threshold", "out_of_range", rule);
+            }
+            None => not_negative(errors, "threshold", Some(self.threshold)),
+        }
+        check_recipients(errors, "recipients", self.recipients.as_ref());
+        if let Some(channels) = &self.channels {
+            refuse(errors, channels.is_empty(), "channels", "required", "must not be empty");
+            said_once(errors, "channels", channels);
+        }
+    }
+}
+
+impl Body for RemoveOrgAlert {
+    const GOOD: &'static str = r#"{"alert_id":"a"}"#;
+
+    fn check(&self, _: &mut Vec<FieldError>) {}
+}
+
+impl Body for SetUserAlert {
+    const GOOD: &'static str = r#"{"threshold":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        not_negative(errors, "threshold", self.threshold);
+        let off = self.enabled == Some(false);
+        let rule = "is required, unless enabled is false";
+        refuse(errors, !off && self.threshold.is_none(), "threshold", "required", rule);
+        check_recipients(errors, "recipients", self.recipients.as_ref());
+    }
+}
+
 /// Checks what the journal says of an event beyond the types; answers the first broken rule.
 ///
 /// As strict as the public schemas, which an auditor reads the journal by.
@@ -413,6 +497,10 @@ pub fn check_recorded(data: &Data) -> Result<(), FieldError> {
         Data::CreditsAdjusted(body) => body.check(&mut errors),
         Data::CreditsPurchased(body) => body.check(&mut errors),
         Data::CreditsRefunded(body) => body.check(&mut errors),
+        Data::LimitsSet(body) => body.check(&mut errors),
+        Data::OrgAlertSet(body) => body.check(&mut errors),
+        Data::OrgAlertRemoved(body) => body.check(&mut errors),
+        Data::UserAlertSet(body) => body.check(&mut errors),
         Data::UsageReversed(_) | Data::PeriodReset(_) => {}
     }
     errors.into_iter().next().map_or(Ok(()), Err)
@@ -570,6 +658,18 @@ pub fn read_opening(value: Value) -> Result<(Id, OpenAccount), Vec<FieldError>> 
     }
 }
 
+/// Reads an org alert, whose id stands in the path, or names every bad field.
+pub fn read_org_alert(alert_id: &Id, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
+    let Value::Object(mut body) = value else {
+        return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
+    };
+    let mut errors = Vec::new();
+    let id_sent = body.insert("alert_id".into(), Value::from(alert_id.as_str())).is_some();
+    refuse(&mut errors, id_sent, "alert_id", "unknown_field", "is not a field of this body");
+    let alert = read_into(Value::Object(body), "", &mut errors);
+    alert.filter(|_| errors.is_empty()).ok_or(errors)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -652,6 +752,105 @@ mod tests {
         assert_eq!(read(r#"{"name":"x"}"#).low_balance_threshold, None);
         check::<ChangeAccount>("{}", "body empty");
         check::<ChangeAccount>(r#"{"name":5}"#, "name wrong_type");
+    }
+
+    #[test]
+    fn limits_keep_to_their_rules() {
+        check::<SetLimits>("{}", "fine");
+        check::<SetLimits>(
+            r#"{"enabled":true,"default_limit":"1000","custom":{"ana":"500","bo":"unlimited"},
+                "excluded_features":["workflow"],"notify":"all_admins"}"#,
+            "fine",
+        );
+        check::<SetLimits>(
+            r#"{"enabled":"yes","default_limit":"-1","custom":{"ana":"-1","bo":"never","no id":"1","cy":5},
+                "excluded_features":["a","a"],"notify":[]}"#,
+            "custom.ana negative, custom.bo not_an_amount, custom.cy not_an_amount, custom.no id bad_id, \
+             default_limit negative, enabled wrong_type, excluded_features duplicate, notify out_of_range",
+        );
+        check::<SetLimits>(r#"{"notify":"everyone"}"#, "notify not_one_of");
+        check::<SetLimits>(r#"{"notify":["no id"]}"#, "notify.0 bad_id");
+        check::<SetLimits>(r#"{"notify":["ana","ana"],"users":{}}"#, "notify duplicate, users unknown_field");
+        let users = |count: usize| (0..count).map(|n| format!(r#""u{n}":"1""#)).collect::<Vec<_>>().join(",");
+        let custom = |count: usize| format!(r#"{{"custom":{{{}}}}}"#, users(count));
+        check::<SetLimits>(&custom(CUSTOM_LIMITS_MAX), "fine");
+        check::<SetLimits>(&custom(CUSTOM_LIMITS_MAX + 1), "custom too_many");
+        let list = |count: usize| (0..count).map(|n| format!(r#""x{n}""#)).collect::<Vec<_>>().join(",");
+        let lists = |features, people| {
+            format!(r#"{{"excluded_features":[{}],"notify":[{}]}}"#, list(features), list(people))
+        };
+        check::<SetLimits>(&lists(EXCLUDED_FEATURES_MAX, RECIPIENTS_MAX), "fine");
+        check::<SetLimits>(
+            &lists(EXCLUDED_FEATURES_MAX + 1, RECIPIENTS_MAX + 1),
+            "excluded_features too_many, notify out_of_range",
+        );
+    }
+
+    fn check_org_alert(body: &str, expected: &str) {
+        let alert = Id::new("a75").expect("an id");
+        let actual = match read_org_alert(&alert, serde_json::from_str(body).expect("JSON")) {
+            Ok(read) => {
+                assert_eq!(read.alert_id, alert);
+                "fine".into()
+            }
+            Err(errors) => fields(&errors),
+        };
+        assert_eq!(actual, expected, "{body}");
+    }
+
+    #[test]
+    fn a_threshold_keeps_to_the_range_of_its_basis() {
+        for (basis, threshold, expected) in [
+            ("percent_used", "1", "fine"),
+            ("percent_used", "100", "fine"),
+            ("percent_used", "0.999999999", "threshold out_of_range"),
+            ("percent_used", "100.000000001", "threshold out_of_range"),
+            ("percent_remaining", "0", "fine"),
+            ("percent_remaining", "100", "fine"),
+            ("percent_remaining", "-0.1", "threshold out_of_range"),
+            ("percent_remaining", "101", "threshold out_of_range"),
+            ("absolute_used", "0", "fine"),
+            ("absolute_used", "1000000", "fine"),
+            ("absolute_used", "-1", "threshold negative"),
+            ("absolute_remaining", "0", "fine"),
+            ("absolute_remaining", "-1", "threshold negative"),
+        ] {
+            check_org_alert(&format!(r#"{{"basis":"{basis}","threshold":"{threshold}"}}"#), expected);
+        }
+    }
+
+    #[test]
+    fn an_org_alert_says_whom_it_tells_and_how_without_repeating_itself() {
+        let with = |fields: &str| format!(r#"{{"basis":"absolute_used","threshold":"5",{fields}}}"#);
+        for (fields, expected) in [
+            (r#""recipients":["carl","dora"],"channels":["email","webhook","in_app"]"#, "fine"),
+            (r#""recipients":"all_admins","channels":null"#, "fine"),
+            (r#""recipients":[]"#, "recipients out_of_range"),
+            (r#""recipients":["carl","carl"]"#, "recipients duplicate"),
+            (r#""recipients":["carl","no id","carl"]"#, "recipients.1 bad_id"),
+            (r#""recipients":{"carl":1}"#, "recipients wrong_type"),
+            (r#""channels":[]"#, "channels required"),
+            (r#""channels":["email","email"]"#, "channels duplicate"),
+            (r#""channels":["fax"]"#, "channels.0 not_one_of"),
+            (r#""channels":[{"email":null}]"#, "channels.0 wrong_type"),
+            (r#""alert_id":"a75""#, "alert_id unknown_field"),
+        ] {
+            check_org_alert(&with(fields), expected);
+        }
+        check_org_alert("{}", "basis required, threshold required");
+        check_org_alert("[]", "body wrong_type");
+    }
+
+    #[test]
+    fn a_user_alert_needs_a_threshold_unless_it_is_off() {
+        check::<SetUserAlert>(r#"{"threshold":"500"}"#, "fine");
+        check::<SetUserAlert>(r#"{"enabled":false}"#, "fine");
+        check::<SetUserAlert>("{}", "threshold required");
+        check::<SetUserAlert>(r#"{"enabled":true,"threshold":null}"#, "threshold required");
+        check::<SetUserAlert>(
+            r#"{"threshold":"-1","notify_user":"yes","recipients":["a","a"],"channels":["email"]}"#,
+            "channels unknown_field, notify_user wrong_type, recipients duplicate, threshold negative",
+        );
     }
 
     const OFFER: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",

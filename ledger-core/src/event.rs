@@ -4,13 +4,19 @@
 //! What only the ledger writes (`lines`, `held`) is refused from callers in `door`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::credits::{Credits, Quantity};
 use crate::id::{EventId, Id, Label, Slug, Source, Text};
+use crate::limit::Limit;
 use crate::period::Cycle;
-use crate::shape::{names_once_or_null, object, object_or_null, objects_or_null, word, word_or_null};
+use crate::shape::{
+    names_once_or_null, object, object_or_null, objects_or_null, word, word_or_null, words_or_null,
+};
 use crate::time::{Time, Zone};
 
 /// A fact about one account, as recorded.
@@ -48,11 +54,15 @@ pub enum Data {
     CreditsPurchased(Purchase),
     CreditsRefunded(Refund),
     PeriodReset(ResetPeriod),
+    LimitsSet(SetLimits),
+    OrgAlertSet(SetOrgAlert),
+    OrgAlertRemoved(RemoveOrgAlert),
+    UserAlertSet(SetUserAlert),
 }
 
 impl Data {
     /// Every event type this version knows, as in the envelope's `type`.
-    pub const TYPES: [&'static str; 12] = [
+    pub const TYPES: [&'static str; 16] = [
         "ledger.account.opened.v1",
         "ledger.account.changed.v1",
         "ledger.plan.changed.v1",
@@ -65,6 +75,10 @@ impl Data {
         "ledger.credits.purchased.v1",
         "ledger.credits.refunded.v1",
         "ledger.period.reset.v1",
+        "ledger.limits.set.v1",
+        "ledger.org_alert.set.v1",
+        "ledger.org_alert.removed.v1",
+        "ledger.user_alert.set.v1",
     ];
 
     /// Returns the envelope's `type`.
@@ -82,6 +96,10 @@ impl Data {
             Data::CreditsPurchased(_) => 9,
             Data::CreditsRefunded(_) => 10,
             Data::PeriodReset(_) => 11,
+            Data::LimitsSet(_) => 12,
+            Data::OrgAlertSet(_) => 13,
+            Data::OrgAlertRemoved(_) => 14,
+            Data::UserAlertSet(_) => 15,
         };
         Self::TYPES[at]
     }
@@ -434,4 +452,148 @@ pub struct Refund {
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct ResetPeriod {
     pub index: i64,
+}
+
+/// Who is told of what an account's settings watch for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Recipients {
+    /// Everyone who is an admin when it is told.
+    #[default]
+    AllAdmins,
+    /// These people.
+    These(Vec<Id>),
+}
+
+/// The word for all admins in the contract.
+const ALL_ADMINS: &str = "all_admins";
+
+impl Serialize for Recipients {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Recipients::AllAdmins => to.serialize_str(ALL_ADMINS),
+            Recipients::These(ids) => ids.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Recipients {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(RecipientsVisitor)
+    }
+}
+
+struct RecipientsVisitor;
+
+impl<'de> Visitor<'de> for RecipientsVisitor {
+    type Value = Recipients;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"all_admins\" or a list of ids")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Recipients, E> {
+        if text == ALL_ADMINS {
+            return Ok(Recipients::AllAdmins);
+        }
+        Err(E::custom("not_one_of: recipients are \"all_admins\" or a list of ids"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Recipients, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Recipients::These)
+    }
+}
+
+/// A way to tell people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// A mail to each recipient.
+    Email,
+    /// A signed call to the account's webhook.
+    Webhook,
+    /// In the application.
+    InApp,
+}
+
+impl Channel {
+    /// Every channel.
+    pub const ALL: [Channel; 3] = [Channel::Email, Channel::Webhook, Channel::InApp];
+
+    /// Returns the channel's name in the contract.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Channel::Email => "email",
+            Channel::Webhook => "webhook",
+            Channel::InApp => "in_app",
+        }
+    }
+}
+
+/// The figure that an org alert watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// Usage of the period, of its maximum.
+    PercentUsed,
+    /// Usage of the period.
+    AbsoluteUsed,
+    /// Settled balance, of the period's maximum.
+    PercentRemaining,
+    /// Settled balance.
+    AbsoluteRemaining,
+}
+
+/// Body of `limits.set`: what each user may use in a period.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct SetLimits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_limit: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
+    pub custom: Option<BTreeMap<Id, Limit>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_features: Option<Vec<Label>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Recipients>,
+}
+
+/// Body of `org_alert.set`: an alert on the account's own figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct SetOrgAlert {
+    pub alert_id: Id,
+    #[serde(deserialize_with = "word")]
+    pub basis: Basis,
+    pub threshold: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Recipients>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "words_or_null")]
+    pub channels: Option<Vec<Channel>>,
+}
+
+/// Body of `org_alert.removed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct RemoveOrgAlert {
+    pub alert_id: Id,
+}
+
+/// Body of `user_alert.set`: an alert on each user's usage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct SetUserAlert {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify_user: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Recipients>,
 }

@@ -10,14 +10,17 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::account::{Core, Figures, Plan};
+use crate::alert::rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
 use crate::credits::Credits;
 use crate::derive;
 use crate::event::{
     Adjust, ChangeAccount, ChangeAt, ChangePlan, Clock, Data, Event, Grant, LotSource, OpenAccount,
-    OverdraftPolicy, PackExpiry, Purchase, Refund, ResetPeriod, ReverseUsage, RolloverMode, Usage, VoidGrant,
+    OverdraftPolicy, PackExpiry, Purchase, Refund, RemoveOrgAlert, ResetPeriod, ReverseUsage, RolloverMode,
+    SetOrgAlert, SetUserAlert, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id};
 use crate::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
+use crate::limit::Limits;
 use crate::lot::{Draws, Lot, OPEN_LOTS_MAX, default_priority, less, more};
 use crate::overdraft::Stretch;
 use crate::pages::{Missing, Pages, Repayment, Seen, Taking};
@@ -140,6 +143,10 @@ reasons! {
     RefundExceedsPayment = "refund_exceeds_payment",
     /// The period has not begun.
     PeriodNotBegun = "period_not_begun",
+    /// No such org alert.
+    AlertUnknown = "alert_unknown",
+    /// The account has its most org alerts.
+    TooManyAlerts = "too_many_alerts",
     /// Usage without a price.
     UnpricedUsage = "unpriced_usage",
     /// The account's sums would leave their range.
@@ -396,6 +403,13 @@ fn decide(
         Data::AccountChanged(change) => step.change_account(change),
         Data::PeriodReset(reset) => step.reset(reset),
         Data::ClockAdvanced(_) => Ok(()),
+        Data::LimitsSet(limits) => {
+            step.core.limits = Some(Limits::from(limits));
+            Ok(())
+        }
+        Data::OrgAlertSet(alert) => step.set_org_alert(alert),
+        Data::OrgAlertRemoved(removal) => step.remove_org_alert(removal),
+        Data::UserAlertSet(alert) => step.set_user_alert(alert),
         Data::AccountOpened(_) => Err(Reason::AccountExists),
     };
     Ok(match result {
@@ -1101,6 +1115,25 @@ impl Step<'_> {
     /// The boundary was crossed before any event at or after it, so a reset only shows that it was.
     fn reset(&mut self, reset: &ResetPeriod) -> Result<(), Reason> {
         if reset.index > self.core.period.index { Err(Reason::PeriodNotBegun) } else { Ok(()) }
+    }
+
+    fn set_org_alert(&mut self, alert: &SetOrgAlert) -> Result<(), Reason> {
+        let alerts = &mut self.core.org_alerts;
+        if alerts.len() >= ORG_ALERTS_MAX && !alerts.contains_key(&alert.alert_id) {
+            return Err(Reason::TooManyAlerts);
+        }
+        alerts.insert(alert.alert_id.clone(), OrgAlert::from(alert));
+        Ok(())
+    }
+
+    fn remove_org_alert(&mut self, removal: &RemoveOrgAlert) -> Result<(), Reason> {
+        let removed = self.core.org_alerts.remove(&removal.alert_id);
+        removed.map(drop).ok_or(Reason::AlertUnknown)
+    }
+
+    fn set_user_alert(&mut self, alert: &SetUserAlert) -> Result<(), Reason> {
+        self.core.user_alert = Some(UserAlert::of(alert, self.core.user_alert.as_ref()));
+        Ok(())
     }
 
     fn lot_exists(&self, id: &Id) -> Result<bool, Missing> {

@@ -3,6 +3,7 @@
 //! The same events in the same order give the same balances on any machine.
 
 pub mod account;
+pub mod alert;
 pub mod balance;
 pub mod credits;
 pub mod derive;
@@ -13,6 +14,7 @@ pub mod fold;
 pub mod id;
 pub mod json;
 pub mod key;
+pub mod limit;
 pub mod lot;
 pub mod memory;
 pub mod overdraft;

@@ -146,3 +146,11 @@ pub(crate) fn word_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 ) -> Result<Option<T>, D::Error> {
     Option::<Word<T>>::deserialize(from).map(|word| word.map(|word| word.0))
 }
+
+/// Reads a list of words or null.
+pub(crate) fn words_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let words = Option::<Vec<Word<T>>>::deserialize(from)?;
+    Ok(words.map(|words| words.into_iter().map(|word| word.0).collect()))
+}

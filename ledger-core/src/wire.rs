@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::door::check_recorded;
 use crate::event::{
-    AdvanceClock, ChangeAccount, ChangePlan, Data, Event, Grant, OpenAccount, Purchase, Refund, ResetPeriod,
-    ReverseUsage, Usage, VoidGrant,
+    AdvanceClock, ChangeAccount, ChangePlan, Data, Event, Grant, OpenAccount, Purchase, Refund,
+    RemoveOrgAlert, ResetPeriod, ReverseUsage, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id, Label, Source};
 use crate::shape::Object;
@@ -33,6 +33,10 @@ macro_rules! with_body {
             Data::CreditsPurchased($body) => $run,
             Data::CreditsRefunded($body) => $run,
             Data::PeriodReset($body) => $run,
+            Data::LimitsSet($body) => $run,
+            Data::OrgAlertSet($body) => $run,
+            Data::OrgAlertRemoved($body) => $run,
+            Data::UserAlertSet($body) => $run,
         }
     };
 }
@@ -150,6 +154,10 @@ pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Err
         "ledger.credits.purchased.v1" => read::<Purchase>(json, Data::CreditsPurchased),
         "ledger.credits.refunded.v1" => read::<Refund>(json, Data::CreditsRefunded),
         "ledger.period.reset.v1" => read::<ResetPeriod>(json, Data::PeriodReset),
+        "ledger.limits.set.v1" => read::<SetLimits>(json, Data::LimitsSet),
+        "ledger.org_alert.set.v1" => read::<SetOrgAlert>(json, Data::OrgAlertSet),
+        "ledger.org_alert.removed.v1" => read::<RemoveOrgAlert>(json, Data::OrgAlertRemoved),
+        "ledger.user_alert.set.v1" => read::<SetUserAlert>(json, Data::UserAlertSet),
         _ => return None,
     })
 }

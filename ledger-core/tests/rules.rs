@@ -410,3 +410,80 @@ fn an_account_opens_once() {
 fn a_grant_that_would_end_before_it_counts_is_rejected() {
     check_outcome(r#"plan 5; grant g 1 "expires_at":"2026-01-01T00:00:00Z""#, "grant_expired");
 }
+
+fn core_of(script: &str) -> ledger_core::account::Core {
+    story(script).account().core.clone().expect("an open account")
+}
+
+#[test]
+fn settings_are_set_as_a_whole_and_move_no_credits() {
+    let core = core_of(
+        r#"plan 5; limits {"default_limit":"10","custom":{"ana":"5"},"excluded_features":["voice"]};
+           limits {"enabled":false,"custom":{"bo":"unlimited"}}"#,
+    );
+    let limits = core.limits.as_ref().expect("limits");
+    assert!(!limits.enabled && limits.default_limit.is_none() && limits.excluded_features.is_empty());
+    assert_eq!(limits.custom.keys().map(ToString::to_string).collect::<Vec<_>>(), ["bo"]);
+    assert_eq!(core.settled().to_string(), "5");
+}
+
+#[test]
+fn limits_hold_only_while_they_are_on() {
+    let on = core_of(r#"plan 5; limits {"default_limit":"10","custom":{"bo":"unlimited"}}"#);
+    let off = core_of(r#"plan 5; limits {"enabled":false,"default_limit":"10"}"#);
+    let user = |text: &str| text.parse().expect("an id");
+    let credits = |text: &str| text.parse().expect("an amount");
+    assert_eq!(on.limit_of(&user("ana")), Some(credits("10")));
+    assert!(on.is_blocked(&user("ana"), credits("10")));
+    assert!(!on.is_blocked(&user("ana"), credits("9.999999999")));
+    assert!(!on.is_blocked(&user("bo"), credits("10000")));
+    assert_eq!(off.limit_of(&user("ana")), None);
+    assert!(!off.is_blocked(&user("ana"), credits("10")));
+}
+
+#[test]
+fn a_user_alert_that_is_switched_off_keeps_its_threshold() {
+    let threshold = |script: &str| core_of(script).user_alert.and_then(|alert| alert.threshold);
+    assert_eq!(threshold(r#"plan 5; user-alert {"enabled":false}"#), None);
+    let off = r#"plan 5; user-alert {"threshold":"7"}; user-alert {"enabled":false}"#;
+    assert_eq!(threshold(off), "7".parse().ok());
+    assert!(!core_of(off).user_alert.expect("an alert").enabled);
+}
+
+#[test]
+fn an_org_alert_is_set_replaced_and_removed_by_its_id() {
+    let script = "plan 5; alert a75 percent_used 75; alert b absolute_used 5; alert a75 absolute_remaining 1";
+    let core = core_of(script);
+    assert_eq!(core.org_alerts.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a75", "b"]);
+    assert_eq!(core_of(&format!("{script}; no-alert a75")).org_alerts.len(), 1);
+    check_outcome("plan 5; no-alert a75", "alert_unknown");
+    check_outcome("plan 5; alert a75 percent_used 75; no-alert a75; no-alert a75", "alert_unknown");
+}
+
+#[test]
+fn an_account_has_at_most_1000_org_alerts() {
+    let mut story = story("plan 5");
+    for number in 0..1_000 {
+        story.tell(&format!("alert a{number} percent_used 75"));
+    }
+    assert_eq!(story.outcome(), "applied");
+    assert_eq!(story.tell("alert one-more percent_used 75").outcome(), "too_many_alerts");
+    assert_eq!(story.tell("alert a7 percent_used 80").outcome(), "applied");
+    assert_eq!(story.tell("no-alert a8; alert one-more percent_used 75").outcome(), "applied");
+}
+
+#[test]
+fn an_account_without_settings_is_stored_as_before_there_were_any() {
+    let core = core_of("plan 5; use 1");
+    let json = serde_json::to_value(&core).expect("JSON");
+    for name in ["limits", "org_alerts", "user_alert"] {
+        assert!(json.get(name).is_none(), "{name}");
+    }
+    let with = core_of(
+        r#"plan 5; limits {"default_limit":"10","custom":{"ana":"5","bo":"unlimited"},"notify":["carl"]};
+           alert a75 percent_used 75 "channels":["webhook"]; user-alert {"threshold":"7"}"#,
+    );
+    let json = serde_json::to_string(&ledger_core::account::Snapshot::from(&with)).expect("JSON");
+    let read: ledger_core::account::Snapshot = serde_json::from_str(&json).expect("a snapshot");
+    assert_eq!(ledger_core::account::Core::from(read), with);
+}

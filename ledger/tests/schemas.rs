@@ -174,7 +174,12 @@ fn strange_values() -> Vec<Value> {
     values.extend([64, 65, 128, 129, 256, 257, 1000, 1001].map(|times| long("x", times)));
     values.extend([128, 129, 1000, 1001].map(|times| long("ü", times)));
     let keys = |count: usize| (0..count).map(|n| (format!("k{n}"), json!("1"))).collect::<Value>();
-    values.extend([16, 17, 32, 33].map(keys));
+    values.extend([16, 17, 32, 33, 2_000, 2_001].map(keys));
+    let list = |count: usize| (0..count).map(|n| json!(format!("k{n}"))).collect::<Value>();
+    values.extend([100, 101].map(list));
+    values.extend([json!(["a", "a"]), json!(["email", "in_app"]), json!("all_admins")]);
+    values.extend([json!({"a": "unlimited"}), json!(false)]);
+    values.extend(["0.9", "1.0", "99.9", "100", "100.0", "100.01", "0100", "101"].map(Value::from));
     values
 }
 
@@ -231,6 +236,9 @@ fn schema_and_code_ask_for_the_same_fields() {
         "credits.adjusted.v1 /data/reason",
         "usage.reversed.v1 /data/source",
         "period.reset.v1 /data/index",
+        "org_alert.set.v1 /data/threshold",
+        "org_alert.removed.v1 /data/alert_id",
+        "user_alert.set.v1 /data/threshold",
     ] {
         assert!(required.contains(expected), "{expected} may be left out");
     }
@@ -245,7 +253,10 @@ fn an_unknown_field_is_refused_in_data_and_dropped_in_the_envelope() {
             at(&mut event, &path)["surprise"] = json!("1");
             let fits =
                 check_alike(&contract, &sample.schema, &event, &format!("{} {path}/surprise", sample.path));
-            let open = path.is_empty() || path.contains("/metadata") || path.ends_with("/quantities");
+            let open = path.is_empty()
+                || path.contains("/metadata")
+                || path.ends_with("/quantities")
+                || path.ends_with("/custom");
             assert_eq!(fits, open, "{} {path}", sample.path);
         }
     }
@@ -274,6 +285,20 @@ fn what_makes_no_sense_is_refused_by_both() {
         ("usage.offered.v1/to_price.json", "/data/lines", json!([])),
         ("usage.offered.v1/to_price.json", "/type", json!("ledger.credits.granted.v1")),
         ("period.reset.v1/monthly.json", "/data/index", json!("1")),
+        ("limits.set.v1/full.json", "/data/default_limit", json!("-1")),
+        ("limits.set.v1/full.json", "/data/custom/ana", json!("-1")),
+        ("limits.set.v1/full.json", "/data/custom/ana", json!(null)),
+        ("limits.set.v1/full.json", "/data/excluded_features", json!(["a", "a"])),
+        ("limits.set.v1/full.json", "/data/notify", json!([])),
+        ("org_alert.set.v1/full.json", "/data/threshold", json!("0.9")),
+        ("org_alert.set.v1/full.json", "/data/threshold", json!("100.1")),
+        ("org_alert.set.v1/percent_remaining.json", "/data/threshold", json!("101")),
+        ("org_alert.set.v1/minimal.json", "/data/threshold", json!("-1")),
+        ("org_alert.set.v1/full.json", "/data/channels", json!([])),
+        ("org_alert.set.v1/full.json", "/data/channels", json!(["email", "email"])),
+        ("org_alert.set.v1/full.json", "/data/recipients", json!(["carl", "carl"])),
+        ("user_alert.set.v1/minimal.json", "/data/threshold", json!(null)),
+        ("user_alert.set.v1/full.json", "/data/enabled", json!("true")),
     ] {
         let sample = samples().into_iter().find(|found| found.path == sample).expect(sample);
         let mut event = sample.json();
@@ -315,7 +340,7 @@ fn readme_rows(prefix: &str) -> Vec<(String, String)> {
 #[test]
 fn the_readme_names_the_namespace_and_derives_ids_as_the_code_does() {
     assert!(text("README.md").contains(&NAMESPACE.to_string()));
-    for kind in ["reset/", "tick/", "open/", "reversal/", "void/"] {
+    for kind in ["reset/", "tick/", "open/", "reversal/", "void/", "firing/", "notice/"] {
         let rows = readme_rows(kind);
         assert!(!rows.is_empty(), "no example of {kind}");
         for (name, id) in rows {

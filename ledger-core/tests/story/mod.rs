@@ -109,6 +109,23 @@ impl Story {
                 self.event(&format!("e{number}"), "ledger.credits.refunded.v1", &body);
             }
             "change" => self.event(&format!("e{number}"), "ledger.account.changed.v1", &rest(1)),
+            "limits" => self.event(&format!("e{number}"), "ledger.limits.set.v1", &rest(1)),
+            "user-alert" => self.event(&format!("e{number}"), "ledger.user_alert.set.v1", &rest(1)),
+            // alert <id> <basis> <threshold> [more fields as JSON]
+            "alert" => {
+                let body = format!(
+                    r#"{{"alert_id":"{}","basis":"{}","threshold":"{}"{}}}"#,
+                    words[1],
+                    words[2],
+                    words[3],
+                    more(&rest(4))
+                );
+                self.event(&format!("e{number}"), "ledger.org_alert.set.v1", &body);
+            }
+            "no-alert" => {
+                let body = format!(r#"{{"alert_id":"{}"}}"#, words[1]);
+                self.event(&format!("e{number}"), "ledger.org_alert.removed.v1", &body);
+            }
             "reset" => {
                 let body = format!(r#"{{"index":{}}}"#, words[1]);
                 self.event(&format!("reset{}", words[1]), "ledger.period.reset.v1", &body);

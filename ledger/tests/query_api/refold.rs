@@ -221,13 +221,31 @@ impl History {
                 let id = format!("reset{index}");
                 self.append("period.reset", "urn:ledger:scheduler", &id, json!({"index": index}));
             }
-            96..99 => self.clock(),
+            96..98 => self.clock(),
+            98 => self.settings(),
             _ => {
                 let data = json!({"plan": self.plan()});
                 let id = self.name("open", 2);
                 self.append("account.opened", "urn:ledger:api", &id, data);
             }
         }
+    }
+
+    /// Moves no credits; alerts that stand in nobody's way are refused alike.
+    fn settings(&mut self) {
+        let alert = self.name("alert", 2);
+        let (kind, data) = match self.random.random_range(0..4) {
+            0 => {
+                let custom = json!({"user0": self.amount(20), "user1": "unlimited"});
+                ("limits.set", json!({"default_limit": self.amount(20), "custom": custom}))
+            }
+            1 => ("org_alert.set", json!({"alert_id": alert, "basis": "percent_used", "threshold": "75"})),
+            2 => ("org_alert.removed", json!({"alert_id": alert})),
+            _ => ("user_alert.set", json!({"threshold": self.amount(20), "recipients": ["carl"]})),
+        };
+        // Few ids, so that some come again with the same content or with another.
+        let id = self.name("setting", 8);
+        self.append(kind, "urn:ledger:api", &id, data);
     }
 
     fn usage(&mut self) {

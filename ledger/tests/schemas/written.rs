@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ledger_core::credits::{Credits, Quantity};
 use ledger_core::event::*;
 use ledger_core::id::{EventId, Id, Label, Slug, Source, Text};
+use ledger_core::limit::Limit;
 use ledger_core::period::Cycle;
 use ledger_core::time::{Time, Zone};
 use ledger_core::wire::{decode, encode, schema_path};
@@ -182,9 +183,63 @@ fn adjustment() -> impl Strategy<Value = Adjust> {
     })
 }
 
+fn recipients() -> impl Strategy<Value = Recipients> {
+    prop_oneof![
+        Just(Recipients::AllAdmins),
+        collection::btree_set(id(), 1..4).prop_map(|ids| Recipients::These(ids.into_iter().collect())),
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    prop_oneof![Just(Limit::Unlimited), not_negative().prop_map(Limit::At)]
+}
+
+prop_compose! {
+    fn limits()(
+        (enabled, default_limit, notify) in (option::of(any::<bool>()), option::of(not_negative()), option::of(recipients())),
+        custom in option::of(collection::btree_map(id(), limit(), 0..5)),
+        features in option::of(collection::btree_set(label(), 0..4)),
+    ) -> SetLimits {
+        let excluded_features = features.map(|features| features.into_iter().collect());
+        SetLimits { enabled, default_limit, custom, excluded_features, notify }
+    }
+}
+
+fn threshold(basis: Basis) -> BoxedStrategy<Credits> {
+    let whole = Credits::UNITS_PER_CREDIT;
+    let (least, most) = match basis {
+        Basis::PercentUsed => (whole, 100 * whole),
+        Basis::PercentRemaining => (0, 100 * whole),
+        Basis::AbsoluteUsed | Basis::AbsoluteRemaining => return not_negative().boxed(),
+    };
+    prop_oneof![Just(least), Just(most), least..=most].prop_map(Credits::from_units).boxed()
+}
+
+prop_compose! {
+    fn org_alert()(
+        (basis, threshold) in one_of(&[Basis::PercentUsed, Basis::AbsoluteUsed, Basis::PercentRemaining, Basis::AbsoluteRemaining])
+            .prop_flat_map(|basis| (Just(basis), threshold(basis))),
+        (alert_id, recipients) in (id(), option::of(recipients())),
+        channels in option::of(sample::subsequence(&Channel::ALL, 1..=3)),
+    ) -> SetOrgAlert {
+        SetOrgAlert { alert_id, basis, threshold, recipients, channels }
+    }
+}
+
+prop_compose! {
+    fn user_alert()(
+        (enabled, notify_user, recipients) in (option::of(any::<bool>()), option::of(any::<bool>()), option::of(recipients())),
+        threshold in not_negative(),
+        off_without in any::<bool>(),
+    ) -> SetUserAlert {
+        let threshold = Some(threshold).filter(|_| enabled != Some(false) || !off_without);
+        SetUserAlert { enabled, threshold, notify_user, recipients }
+    }
+}
+
 fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
     let change_at = || option::of(one_of(&[ChangeAt::Now, ChangeAt::NextPeriod]));
-    let all: [BoxedStrategy<Data>; 12] = [
+    let all: [BoxedStrategy<Data>; 16] = [
         opening().prop_map(Data::AccountOpened).boxed(),
         change().prop_map(Data::AccountChanged).boxed(),
         (plan(), change_at()).prop_map(|(plan, at)| Data::PlanChanged(ChangePlan { plan, at })).boxed(),
@@ -209,6 +264,10 @@ fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
             })
             .boxed(),
         any::<i64>().prop_map(|index| Data::PeriodReset(ResetPeriod { index })).boxed(),
+        limits().prop_map(Data::LimitsSet).boxed(),
+        org_alert().prop_map(Data::OrgAlertSet).boxed(),
+        id().prop_map(|alert_id| Data::OrgAlertRemoved(RemoveOrgAlert { alert_id })).boxed(),
+        user_alert().prop_map(Data::UserAlertSet).boxed(),
     ];
     Data::TYPES.into_iter().zip(all).collect()
 }
