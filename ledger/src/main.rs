@@ -78,14 +78,7 @@ struct PlaceArgs {
 
 impl PlaceArgs {
     fn options(self) -> StackOptions {
-        // An empty variable is how compose files and shells say "unset".
-        let set = |value: Option<String>| value.filter(|text| !text.is_empty());
-        StackOptions {
-            data_dir: self.data_dir,
-            kafka_brokers: set(self.kafka_brokers),
-            database_url: set(self.database_url),
-            postgres_settings: Vec::new(),
-        }
+        StackOptions::named(self.data_dir, self.kafka_brokers, self.database_url)
     }
 }
 

@@ -4,13 +4,12 @@
 //! behind: once to compare both in one snapshot at the same positions, once to flip.
 
 use std::io::Write;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use ledger_core::fold::FOLD_VERSION;
-use projector::{Difference, Projection, Sample};
+use projector::{Difference, Sample};
 use runtime::consume::{self, ConsumeOptions, Source, Status};
 use runtime::failpoint;
 use runtime::kafka::{self, KafkaOptions, Position};
@@ -226,11 +225,10 @@ impl Fold {
         if positions(&mut *self.source.pool.acquire().await?, self.rebuilt).await? == ends {
             return Ok(());
         }
-        let partitions = u32::try_from(self.source.identity.partitions).ok().and_then(NonZeroU32::new);
-        let worker = Projection::new(partitions.context("a journal without partitions")?);
+        let workers = projector::lanes(self.source.identity, projector::LANES)?;
         let options = ConsumeOptions::new("rebuild", self.rebuilt, FOLD_VERSION);
         let (status, shutdown) = (Status::default(), CancellationToken::new());
-        consume::run_until(worker, self.source.clone(), options, status, ends, shutdown).await?;
+        consume::run_until(workers, self.source.clone(), options, status, ends, shutdown).await?;
         Ok(())
     }
 

@@ -74,17 +74,9 @@ pub struct Up {
 
 /// Starts the stack and the services; `say` hears of each step.
 pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result<Up> {
-    let set = |value: Option<String>| value.filter(|text| !text.is_empty());
-    let stack = Stack::start(
-        StackOptions {
-            data_dir: config.data_dir.clone(),
-            kafka_brokers: set(Some(config.kafka.brokers.clone())),
-            database_url: set(config.database_url.clone()),
-            postgres_settings: Vec::new(),
-        },
-        &say,
-    )
-    .await?;
+    let (data_dir, brokers) = (config.data_dir.clone(), Some(config.kafka.brokers.clone()));
+    let options = StackOptions::named(data_dir, brokers, config.database_url.clone());
+    let stack = Stack::start(options, &say).await?;
     match start_services(&config, &stack).await {
         Ok((url, operator_key, kafka, shutdown, services)) => {
             Ok(Up { url, operator_key, kafka, stack, shutdown, services })

@@ -16,4 +16,4 @@ mod store;
 pub use compare::{Columns, Difference, SAMPLES_MAX, Sample, TABLES_COMPARED, compare};
 pub use intake::Decode;
 pub use projection::{Projection, RESUMED_RECORDS_MAX};
-pub use service::{Config, Options, partitions, project, run};
+pub use service::{Config, LANES, Options, lanes, partitions, project, run};

@@ -17,6 +17,9 @@ use crate::projection::Projection;
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "projector";
 
+/// Transactions side by side, unless told otherwise: while Postgres writes for one, another is folded.
+pub const LANES: u8 = 2;
+
 /// Settings of the process.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -45,11 +48,19 @@ pub struct Options {
         value_parser = batch_records
     )]
     pub projector_batch_records: usize,
+    /// Transactions that the projector folds side by side, each with partitions of its own
+    #[arg(
+        long,
+        env = "LEDGER_PROJECTOR_LANES",
+        default_value_t = LANES,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub projector_lanes: u8,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { projector_batch_records: BATCH_RECORDS_MAX }
+        Self { projector_batch_records: BATCH_RECORDS_MAX, projector_lanes: LANES }
     }
 }
 
@@ -92,14 +103,20 @@ pub async fn project(
 ) -> anyhow::Result<()> {
     let schema = pg::ensure_generation(&source.pool, Model::ReadModel).await?;
     info!(%schema, "projecting");
-    let worker = Projection::new(partitions(source.identity)?);
+    let workers = lanes(source.identity, options.projector_lanes)?;
     let options = ConsumeOptions {
         batch_records_max: options.projector_batch_records,
         follows_live: true,
         ..ConsumeOptions::new(GROUP, schema, FOLD_VERSION)
     };
-    consume::run(worker, source, options, status, shutdown).await?;
+    consume::run(workers, source, options, status, shutdown).await?;
     Ok(())
+}
+
+/// Makes the workers of one loop.
+pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projection>> {
+    let partitions = partitions(identity)?;
+    Ok((0..lanes).map(|_| Projection::new(partitions)).collect())
 }
 
 /// Returns the journal's partition count as the fold checks it.

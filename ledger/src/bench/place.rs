@@ -30,14 +30,7 @@ impl Place {
     /// Uses `KAFKA_BROKERS` and `DATABASE_URL` where they are set, and starts the others.
     pub async fn new() -> Result<Place> {
         let folder = tempfile::tempdir()?;
-        let named = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
-        let options = StackOptions {
-            data_dir: folder.path().join("data"),
-            kafka_brokers: named("KAFKA_BROKERS"),
-            database_url: named("DATABASE_URL"),
-            postgres_settings: Vec::new(),
-        };
-        let stack = Stack::start(options, say).await?;
+        let stack = Stack::start(StackOptions::from_env(folder.path().join("data")), say).await?;
         let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
         let kafka = KafkaOptions {
             brokers: space.kafka_brokers.clone(),

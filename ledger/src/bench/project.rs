@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use ledger_core::fold::FOLD_VERSION;
-use projector::Projection;
 use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use runtime::kafka::Journal;
 use runtime::pg::{self, Model, PgPool};
@@ -43,11 +42,11 @@ async fn measure(place: &Place) -> Result<Measured> {
     plain_tables(&pool).await?;
     let mut plain = plain_inserts(&pool, 0..HALF).await?;
     let source = Source { kafka: place.kafka.clone(), identity, pool: pool.clone() };
-    let worker = Projection::new(projector::partitions(identity)?);
+    let workers = projector::lanes(identity, projector::LANES)?;
     let options = ConsumeOptions::new("bench", schema, FOLD_VERSION);
     let ends = journal.ends().await?;
     let start = Instant::now();
-    consume::run_until(worker, source, options, Status::default(), &ends, CancellationToken::new()).await?;
+    consume::run_until(workers, source, options, Status::default(), &ends, CancellationToken::new()).await?;
     let ours = start.elapsed().as_secs_f64();
     plain += plain_inserts(&pool, HALF..EVENTS).await?;
     Ok(Measured {

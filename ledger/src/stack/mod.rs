@@ -45,6 +45,32 @@ pub struct StackOptions {
     pub postgres_settings: Vec<(String, String)>,
 }
 
+impl StackOptions {
+    /// Uses the services that are named; an empty name is how compose files and shells say "unset".
+    pub fn named(
+        data_dir: PathBuf,
+        kafka_brokers: Option<String>,
+        database_url: Option<String>,
+    ) -> StackOptions {
+        StackOptions {
+            data_dir,
+            kafka_brokers: kafka_brokers.filter(is_set),
+            database_url: database_url.filter(is_set),
+            postgres_settings: Vec::new(),
+        }
+    }
+
+    /// Uses the services that `KAFKA_BROKERS` and `DATABASE_URL` name.
+    pub fn from_env(data_dir: PathBuf) -> StackOptions {
+        StackOptions::named(data_dir, std::env::var("KAFKA_BROKERS").ok(), std::env::var("DATABASE_URL").ok())
+    }
+}
+
+#[allow(clippy::ptr_arg, reason = "as `Option::filter` wants it")]
+fn is_set(value: &String) -> bool {
+    !value.is_empty()
+}
+
 /// A running Kafka and a running PostgreSQL, and the means to stop those of them that are ours.
 ///
 /// Dropping it asks ours to stop without waiting; [`Stack::stop`] waits.

@@ -47,7 +47,8 @@ pub async fn shared_for_tests() -> Result<(String, String)> {
 }
 
 async fn find_or_start() -> Result<(Addresses, Option<File>)> {
-    if let (Some(kafka_brokers), Some(database_url)) = (named("KAFKA_BROKERS"), named("DATABASE_URL")) {
+    let named = StackOptions::from_env(PathBuf::new());
+    if let (Some(kafka_brokers), Some(database_url)) = (named.kafka_brokers, named.database_url) {
         super::kafka::check_reachable(&kafka_brokers).await?;
         super::postgres::check_reachable(&database_url).await?;
         let addresses = Addresses { kafka_brokers, database_url };
@@ -57,11 +58,6 @@ async fn find_or_start() -> Result<(Addresses, Option<File>)> {
     let place = Place::beside(&program)?;
     let (addresses, lease) = place.join(&program).await?;
     Ok((addresses, Some(lease)))
-}
-
-/// Returns the variable's value; an empty one is how shells and compose files say "unset".
-fn named(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
 /// The test programs lie in `target/<profile>/deps`, the ledger one folder up.
@@ -162,11 +158,9 @@ pub async fn supervise(folder: &Path, stop: impl Future<Output = ()>) -> Result<
     let place = Place::at(folder)?;
     discard(&place.data_dir()).await?;
     let options = StackOptions {
-        data_dir: place.data_dir(),
-        kafka_brokers: named("KAFKA_BROKERS"),
-        database_url: named("DATABASE_URL"),
         // Many tests at a time, each with pools of its own.
         postgres_settings: vec![("max_connections".to_owned(), "400".to_owned())],
+        ..StackOptions::from_env(place.data_dir())
     };
     let mut stack = Stack::start(options, |_| {}).await?;
     let addresses =

@@ -50,7 +50,7 @@ impl Fleet {
         let worker = projector::Projection::new(partitions);
         let options = ConsumeOptions::new("replay", ANEW, FOLD_VERSION);
         let token = CancellationToken::new();
-        consume::run_until(worker, source, options, Status::default(), &ends, token).await?;
+        consume::run_until(vec![worker], source, options, Status::default(), &ends, token).await?;
         let mut tx = pg::begin_read(&self.pool, ANEW).await?;
         let differences = projector::compare(&mut tx, LIVE, ANEW).await?;
         ensure!(differences.is_empty(), "a replay differs: {differences:#?}");

@@ -88,7 +88,8 @@ impl World {
         let options =
             ConsumeOptions { batch_records_max: batch, ..ConsumeOptions::new("test", schema, FOLD_VERSION) };
         let shutdown = CancellationToken::new();
-        consume::run_until(worker, self.source.clone(), options, Status::default(), ends, shutdown).await?;
+        consume::run_until(vec![worker], self.source.clone(), options, Status::default(), ends, shutdown)
+            .await?;
         Ok(())
     }
 

@@ -78,8 +78,8 @@ impl World {
     fn start_with(&self, source: Source, options: ConsumeOptions) -> Running {
         let (status, shutdown, counts) =
             (Status::default(), CancellationToken::new(), Arc::new(Counts::default()));
-        let worker = Counter { counts: counts.clone() };
-        let task = tokio::spawn(run(worker, source, options, status.clone(), shutdown.clone()));
+        let lanes = (0..LANES).map(|_| Counter { counts: counts.clone() }).collect();
+        let task = tokio::spawn(run(lanes, source, options, status.clone(), shutdown.clone()));
         Running { task, status, shutdown, counts }
     }
 
@@ -185,6 +185,9 @@ struct Counts {
     forgotten: AtomicU64,
     claimed: AtomicU64,
 }
+
+/// Workers of a loop, side by side.
+const LANES: usize = 2;
 
 /// Counts records per account; a record that counted twice breaks a primary key.
 struct Counter {
@@ -350,12 +353,12 @@ async fn a_rebuild_stops_exactly_at_the_given_ends() -> Result<()> {
     let wanted: Vec<Position> = ends.iter().map(|end| Position { offset: end.offset / 2, ..*end }).collect();
     let worker = Counter { counts: Arc::default() };
     let shutdown = CancellationToken::new();
-    run_until(worker, world.source(), world.options("-"), Status::default(), &wanted, shutdown.clone())
+    run_until(vec![worker], world.source(), world.options("-"), Status::default(), &wanted, shutdown.clone())
         .await?;
     let expected: BTreeMap<i32, i64> = wanted.iter().map(|end| (end.partition, end.offset)).collect();
     assert_eq!(world.checkpoint().await?, expected);
     let worker = Counter { counts: Arc::default() };
-    run_until(worker, world.source(), world.options("-"), Status::default(), &ends, shutdown).await?;
+    run_until(vec![worker], world.source(), world.options("-"), Status::default(), &ends, shutdown).await?;
     world.settles().await
 }
 

@@ -146,7 +146,7 @@ impl Whole {
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
         let options = ConsumeOptions::new("replay", schema, FOLD_VERSION);
         let shutdown = CancellationToken::new();
-        Ok(consume::run_until(worker, source, options, Status::default(), ends, shutdown).await?)
+        Ok(consume::run_until(vec![worker], source, options, Status::default(), ends, shutdown).await?)
     }
 
     /// Returns the ends of the journal's partitions.

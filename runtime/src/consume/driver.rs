@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use metrics::{counter, gauge, histogram};
 use rand::RngExt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,6 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::checkpoint::Claim;
 use super::decide::{Attempt, Next, judge};
+use super::lanes::Lanes;
 use super::owned::{Admitted, Folding, Hold, admit};
 use super::transaction::{self, Batch, Ended};
 use super::{ConsumeOptions, Error, Source, Status, Worker, checkpoint};
@@ -39,11 +41,12 @@ const ASK_LIVE_EVERY: Duration = Duration::from_millis(250);
 const TAIL_CHECKS_MAX: u32 = 5;
 const TAIL_CHECK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Folds the journal with others of the same group until `shutdown`, and finishes the batch under way.
+/// Folds the journal with others of the same group until `shutdown`, and finishes the batches under way.
 ///
+/// Each worker is a lane: a fetch is shared out by partition, and the lanes fold and commit side by side.
 /// Postgres and Kafka may go away and come back. Ends early only where no retry helps: `Refused` and a panic.
 pub async fn run<W: Worker>(
-    worker: W,
+    workers: Vec<W>,
     source: Source,
     options: ConsumeOptions,
     status: Status,
@@ -51,7 +54,7 @@ pub async fn run<W: Worker>(
 ) -> Result<(), Error> {
     let poller = Poller::new(&group_config(&source, &options), &topic(&source), OnAssign::AwaitSeek)?;
     poller.subscribe().await?;
-    let mut driver = Driver::new(worker, source, options, status, poller, shutdown);
+    let mut driver = Driver::new(workers, source, options, status, poller, shutdown)?;
     let ended = driver.until(|_| false).await;
     driver.poller.close().await;
     ended
@@ -61,7 +64,7 @@ pub async fn run<W: Worker>(
 ///
 /// Returns early, and without an error, when `shutdown` comes.
 pub async fn run_until<W: Worker>(
-    worker: W,
+    workers: Vec<W>,
     source: Source,
     options: ConsumeOptions,
     status: Status,
@@ -71,7 +74,7 @@ pub async fn run_until<W: Worker>(
     let poller = Poller::new(&source.kafka.reader(), &topic(&source), OnAssign::AwaitSeek)?;
     let partitions: Vec<i32> = ends.iter().map(|end| end.partition).collect();
     poller.assign(partitions.iter().map(|partition| (*partition, Offset::End)).collect()).await?;
-    let mut driver = Driver::new(worker, source, options, status, poller, shutdown);
+    let mut driver = Driver::new(workers, source, options, status, poller, shutdown)?;
     driver.take(&partitions);
     driver.ends = Some(ends.iter().map(|end| (end.partition, end.offset)).collect());
     let ended = driver.until(|driver| driver.has_halted() || driver.has_reached_ends()).await;
@@ -103,8 +106,7 @@ fn partitions_of(batch: &Batch) -> Vec<i32> {
 }
 
 struct Driver<W> {
-    /// None only while a batch's task has it.
-    worker: Option<W>,
+    lanes: Lanes<W>,
     name: &'static str,
     source: Source,
     options: ConsumeOptions,
@@ -121,16 +123,17 @@ struct Driver<W> {
 
 impl<W: Worker> Driver<W> {
     fn new(
-        worker: W,
+        workers: Vec<W>,
         source: Source,
         options: ConsumeOptions,
         status: Status,
         poller: Poller,
         shutdown: CancellationToken,
-    ) -> Driver<W> {
-        Driver {
-            name: worker.name(),
-            worker: Some(worker),
+    ) -> Result<Driver<W>, Error> {
+        let lanes = Lanes::new(workers).ok_or_else(|| Error::Refused("no worker was given".to_owned()))?;
+        Ok(Driver {
+            name: lanes.name(),
+            lanes,
             source,
             options,
             status,
@@ -141,7 +144,7 @@ impl<W: Worker> Driver<W> {
             failures: 0,
             reported_at: Instant::now(),
             asked_live_at: Instant::now(),
-        }
+        })
     }
 
     async fn until(&mut self, reached: impl Fn(&Driver<W>) -> bool) -> Result<(), Error> {
@@ -202,7 +205,7 @@ impl<W: Worker> Driver<W> {
                     self.holds.remove(partition);
                     self.status.lose(*partition);
                 }
-                self.forget(&partitions);
+                self.lanes.forget(&partitions);
             }
         }
     }
@@ -220,7 +223,7 @@ impl<W: Worker> Driver<W> {
         }
         let claims =
             checkpoint::claim(&self.source, self.options.schema, self.options.fold_version, &due).await?;
-        self.forget(&due);
+        self.lanes.forget(&due);
         let stands: Vec<Position> = claims
             .iter()
             .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
@@ -246,21 +249,24 @@ impl<W: Worker> Driver<W> {
 
     /// Runs the worker's own part of a claim; answers whether it stands, else the claim is made again.
     async fn tell_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
-        let Some(worker) = self.worker.take() else { return Err(Error::Panicked(self.name)) };
-        let told = transaction::run_claimed(&self.source.pool, &self.options, worker, claims.to_vec()).await;
-        let Some((worker, ended)) = told else { return Err(Error::Panicked(self.name)) };
-        let worker = self.worker.insert(worker);
-        if matches!(ended, Ended::Committed(_)) {
-            worker.committed();
-            return Ok(true);
+        for (lane, claims) in self.lanes.share(claims.iter().copied(), |claim| claim.partition) {
+            let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
+            let told = transaction::run_claimed(&self.source.pool, &self.options, worker, claims).await;
+            let Some((worker, ended)) = told else { return Err(Error::Panicked(self.name)) };
+            self.lanes.put(lane, worker);
+            if matches!(ended, Ended::Committed(_)) {
+                self.lanes.committed(lane);
+                continue;
+            }
+            self.lanes.rolled_back(lane);
+            if matches!(ended, Ended::Retired) {
+                self.follow_live().await?;
+            } else {
+                self.back_off(&format!("a claim did not hold: {ended:?}")).await;
+            }
+            return Ok(false);
         }
-        worker.rolled_back();
-        if matches!(ended, Ended::Retired) {
-            self.follow_live().await?;
-        } else {
-            self.back_off(&format!("a claim did not hold: {ended:?}")).await;
-        }
-        Ok(false)
+        Ok(true)
     }
 
     /// Returns the ends of the partitions that end before the place where we stand.
@@ -285,8 +291,7 @@ impl<W: Worker> Driver<W> {
     async fn fold(&mut self, admitted: Admitted) -> Result<(), Error> {
         let Admitted { batch, halts, rereads } = admitted;
         // After a failed batch the rest is found again, when it is read again.
-        let stands = batch.steps.is_empty() || self.transact(batch).await?;
-        if !stands {
+        if !self.transact(batch).await? {
             return Ok(());
         }
         for (partition, why) in halts {
@@ -298,22 +303,44 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&rereads).await
     }
 
-    /// Runs one batch; answers whether it stands.
+    /// Runs a batch, all lanes at once; answers whether all of it stands.
     async fn transact(&mut self, batch: Batch) -> Result<bool, Error> {
         let started = Instant::now();
+        let mut running = Vec::new();
+        for (lane, batch) in self.lanes.split(batch) {
+            let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
+            let run = transaction::run(&self.source.pool, &self.options, worker, batch);
+            running.push(async move { (lane, run.await) });
+        }
+        let mut ran = Vec::with_capacity(running.len());
+        for (lane, run) in join_all(running).await {
+            let Some((worker, batch, ended)) = run else { return Err(Error::Panicked(self.name)) };
+            self.lanes.put(lane, worker);
+            ran.push((lane, batch, ended));
+        }
+        // Each lane is seen to, whatever becomes of the others: what one has committed stands.
+        let mut outcome = Ok(true);
+        for (lane, batch, ended) in ran {
+            let stands = self.see_to(lane, batch, ended, started).await;
+            outcome = outcome.and_then(|all| stands.map(|stands| all && stands));
+        }
+        outcome
+    }
+
+    /// Goes on from how a lane's transaction ended; answers whether its batch stands.
+    async fn see_to(
+        &mut self,
+        lane: usize,
+        batch: Batch,
+        ended: Ended,
+        started: Instant,
+    ) -> Result<bool, Error> {
         let records = batch.records.len();
-        let Some(worker) = self.worker.take() else { return Err(Error::Panicked(self.name)) };
-        let Some((worker, batch, ended)) =
-            transaction::run(&self.source.pool, &self.options, worker, batch).await
-        else {
-            return Err(Error::Panicked(self.name));
-        };
-        self.worker = Some(worker);
         match ended {
             Ended::Committed(summary) => {
                 self.failures = 0;
                 self.status.set_trouble(None);
-                self.keep(&batch);
+                self.keep(lane, &batch);
                 counter!("ledger_consumed_records_total", "worker" => self.name).increment(records as u64);
                 counter!("ledger_dead_letters_total", "worker" => self.name).increment(summary.dead_letters);
                 histogram!("ledger_batch_records", "worker" => self.name).record(records as f64);
@@ -323,22 +350,22 @@ impl<W: Worker> Driver<W> {
             }
             Ended::Fenced => {
                 warn!(worker = self.name, records, "a claim is gone, the batch was rolled back");
-                self.settle(Attempt::RolledBack, batch).await
+                self.settle(lane, Attempt::RolledBack, batch).await
             }
             Ended::Retired => {
-                self.roll_back();
+                self.lanes.rolled_back(lane);
                 self.follow_live().await?;
                 Ok(false)
             }
             Ended::Failed(why) => {
-                self.roll_back();
+                self.lanes.rolled_back(lane);
                 self.seek_to_next(&partitions_of(&batch)).await?;
                 self.back_off(&why).await;
                 Ok(false)
             }
             Ended::Unanswered(why) => {
                 warn!(worker = self.name, records, why, "the answer to a commit was lost");
-                self.settle(Attempt::Unanswered, batch).await
+                self.settle(lane, Attempt::Unanswered, batch).await
             }
         }
     }
@@ -363,13 +390,13 @@ impl<W: Worker> Driver<W> {
         for partition in &partitions {
             self.status.lose(*partition);
         }
-        self.forget(&partitions);
+        self.lanes.forget(&partitions);
         self.take(&partitions);
         Ok(())
     }
 
     /// Finds out from the checkpoint what became of a batch, however long Postgres takes to answer.
-    async fn settle(&mut self, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
+    async fn settle(&mut self, lane: usize, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
         let partitions = partitions_of(&batch);
         let rows = loop {
             match checkpoint::standing(&self.source.pool, self.options.schema, &partitions).await {
@@ -377,12 +404,12 @@ impl<W: Worker> Driver<W> {
                 Err(error) => self.back_off(&format!("postgres: {error}")).await,
             }
             if self.shutdown.is_cancelled() {
-                self.roll_back();
+                self.lanes.rolled_back(lane);
                 return Ok(false);
             }
             // Dropped after a flip, its checkpoint never answers again.
             if self.is_retired().await.unwrap_or(false) {
-                self.roll_back();
+                self.lanes.rolled_back(lane);
                 self.follow_live().await?;
                 return Ok(false);
             }
@@ -390,9 +417,9 @@ impl<W: Worker> Driver<W> {
         let verdict = judge(attempt, &batch.steps, &rows);
         info!(worker = self.name, ?attempt, ?verdict, "the checkpoint told what became of a batch");
         if verdict.committed {
-            self.keep(&batch);
+            self.keep(lane, &batch);
         } else {
-            self.roll_back();
+            self.lanes.rolled_back(lane);
         }
         let mut stale = Vec::new();
         let mut places = Vec::new();
@@ -411,30 +438,15 @@ impl<W: Worker> Driver<W> {
                 }
             }
         }
-        self.forget(&stale);
+        self.lanes.forget(&stale);
         self.seek_to_next(&places).await?;
         Ok(verdict.committed)
     }
 
-    fn keep(&mut self, batch: &Batch) {
-        if let Some(worker) = &mut self.worker {
-            worker.committed();
-        }
+    fn keep(&mut self, lane: usize, batch: &Batch) {
+        self.lanes.committed(lane);
         for step in &batch.steps {
             self.move_to(step.partition, step.new_offset);
-        }
-    }
-
-    fn roll_back(&mut self) {
-        if let Some(worker) = &mut self.worker {
-            worker.rolled_back();
-        }
-    }
-
-    fn forget(&mut self, partitions: &[i32]) {
-        match &mut self.worker {
-            Some(worker) if !partitions.is_empty() => worker.forget(partitions),
-            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod decide;
 mod driver;
+mod lanes;
 mod owned;
 mod status;
 mod transaction;

@@ -1,0 +1,158 @@
+//! Lanes: workers side by side, each with the partitions that are its own, each batch a transaction of its own.
+
+use super::Worker;
+use super::transaction::Batch;
+
+/// Workers by lane; a partition goes to the lane of its number, modulo how many there are.
+pub(super) struct Lanes<W> {
+    name: &'static str,
+    /// None only while a transaction's task has it.
+    workers: Vec<Option<W>>,
+}
+
+impl<W: Worker> Lanes<W> {
+    /// Makes a lane of each worker; none if there is no worker.
+    pub fn new(workers: Vec<W>) -> Option<Lanes<W>> {
+        let name = workers.first()?.name();
+        Some(Lanes { name, workers: workers.into_iter().map(Some).collect() })
+    }
+
+    /// Names the workers in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Hands a lane's worker to a task; none if one panicked with it.
+    pub fn take(&mut self, lane: usize) -> Option<W> {
+        self.workers.get_mut(lane).and_then(Option::take)
+    }
+
+    /// Takes a lane's worker back.
+    pub fn put(&mut self, lane: usize, worker: W) {
+        if let Some(place) = self.workers.get_mut(lane) {
+            *place = Some(worker);
+        }
+    }
+
+    /// Tells a lane's worker that its batch stands.
+    pub fn committed(&mut self, lane: usize) {
+        if let Some(Some(worker)) = self.workers.get_mut(lane) {
+            worker.committed();
+        }
+    }
+
+    /// Tells a lane's worker that its batch does not stand.
+    pub fn rolled_back(&mut self, lane: usize) {
+        if let Some(Some(worker)) = self.workers.get_mut(lane) {
+            worker.rolled_back();
+        }
+    }
+
+    /// Tells the workers of these partitions to drop what they have cached of them.
+    pub fn forget(&mut self, partitions: &[i32]) {
+        for (lane, partitions) in self.share(partitions.iter().copied(), |partition| *partition) {
+            if let Some(Some(worker)) = self.workers.get_mut(lane) {
+                worker.forget(&partitions);
+            }
+        }
+    }
+
+    /// Shares things out by their partition, in order; lanes without any are left out.
+    pub fn share<T>(
+        &self,
+        things: impl IntoIterator<Item = T>,
+        partition: impl Fn(&T) -> i32,
+    ) -> Vec<(usize, Vec<T>)> {
+        let mut shares: Vec<Vec<T>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for thing in things {
+            shares[lane_of(partition(&thing), self.workers.len())].push(thing);
+        }
+        shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty()).collect()
+    }
+
+    /// Shares a batch out; every part has a step of the checkpoint, so that nothing is folded unseen.
+    pub fn split(&self, batch: Batch) -> Vec<(usize, Batch)> {
+        let mut parts = self.share(batch.steps, |step| step.partition);
+        let mut records =
+            self.share(batch.records, |record| record.position.partition).into_iter().peekable();
+        parts
+            .drain(..)
+            .map(|(lane, steps)| {
+                let records = records.next_if(|(of, _)| *of == lane).map(|(_, records)| records);
+                (lane, Batch { records: records.unwrap_or_default(), steps })
+            })
+            .collect()
+    }
+}
+
+fn lane_of(partition: i32, lanes: usize) -> usize {
+    usize::try_from(partition).unwrap_or_default() % lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use sqlx::PgConnection;
+    use uuid::Uuid;
+
+    use super::super::decide::Step;
+    use super::super::{Summary, WorkerError};
+    use super::*;
+    use crate::kafka::{Position, Record};
+    use ledger_core::time::Time;
+
+    struct Idle;
+
+    #[async_trait]
+    impl Worker for Idle {
+        fn name(&self) -> &'static str {
+            "idle"
+        }
+
+        async fn apply(&mut self, _: &mut PgConnection, _: &[Record]) -> Result<Summary, WorkerError> {
+            Ok(Summary::default())
+        }
+
+        fn committed(&mut self) {}
+        fn rolled_back(&mut self) {}
+        fn forget(&mut self, _: &[i32]) {}
+    }
+
+    fn record(partition: i32, offset: i64) -> Record {
+        let position = Position { partition, offset };
+        Record { position, appended_at: Time::from_micros(0), key: None, value: Vec::new() }
+    }
+
+    fn step(partition: i32) -> Step {
+        Step { partition, epoch: Uuid::nil(), old_offset: 0, new_offset: 9, last_leaf: [0; 32] }
+    }
+
+    #[test]
+    fn a_batch_is_shared_out_by_partition_each_with_its_step_and_in_its_order() {
+        let lanes = Lanes::new(vec![Idle, Idle]).expect("lanes");
+        let records = [(3, 1), (0, 5), (3, 2), (2, 7), (0, 6)].map(|(p, o)| record(p, o));
+        let parts = lanes.split(Batch { records: records.into(), steps: [0, 2, 3, 5].map(step).into() });
+        let shown: Vec<_> = parts
+            .iter()
+            .map(|(lane, batch)| {
+                let places: Vec<_> =
+                    batch.records.iter().map(|r| (r.position.partition, r.position.offset)).collect();
+                let steps: Vec<_> = batch.steps.iter().map(|step| step.partition).collect();
+                (*lane, steps, places)
+            })
+            .collect();
+        // The genesis record moves partition 5 and is not folded.
+        assert_eq!(
+            shown,
+            [(0, vec![0, 2], vec![(0, 5), (2, 7), (0, 6)]), (1, vec![3, 5], vec![(3, 1), (3, 2)])]
+        );
+    }
+
+    #[test]
+    fn a_lane_that_only_moves_its_checkpoint_gets_no_records_of_another() {
+        let lanes = Lanes::new(vec![Idle, Idle]).expect("lanes");
+        let parts = lanes.split(Batch { records: vec![record(1, 4)], steps: vec![step(0), step(1)] });
+        let counts: Vec<_> = parts.iter().map(|(lane, batch)| (*lane, batch.records.len())).collect();
+        assert_eq!(counts, [(0, 0), (1, 1)]);
+    }
+}
