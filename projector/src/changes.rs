@@ -5,14 +5,13 @@ use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, LotChange, Outcome, Reason};
 use ledger_core::id::{EventId, Id, Source};
 use ledger_core::lot::{Draws, Lot};
-use ledger_core::pages::Repayment;
 use ledger_core::time::Time;
+use runtime::fold::Rows;
 use runtime::kafka::Record;
 use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::counters::Counters;
-use crate::rows::Rows;
 
 /// An account leaves a snapshot at each event whose number is a multiple of this, so that `as_of` folds fewer.
 pub const SNAPSHOT_EVERY: u64 = 1_000;
@@ -28,14 +27,10 @@ pub struct Changes {
     pub entries: Rows,
     /// Rows of `period`.
     pub periods: Rows,
-    /// Rows of `repayment`.
-    pub repayments: Rows,
     /// Rows of `snapshot`.
     pub snapshots: Rows,
     /// Rows of `dead_letter`.
     pub dead_letters: Rows,
-    /// Rows of `parked`.
-    pub parked: Rows,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
     /// Sums of usage.
@@ -104,29 +99,6 @@ impl Changes {
             .time(record.appended_at)
             .text(reason);
         row.maybe_bytes(record.key.as_deref()).bytes(&record.value);
-    }
-
-    /// Collects a record of a halted account.
-    pub fn park(&mut self, account: &Id, record: &Record, reason: &str) {
-        self.parked
-            .row()
-            .text(account.as_str())
-            .int(record.position.partition)
-            .bigint(record.position.offset)
-            .time(record.appended_at)
-            .text(reason)
-            .bytes(record.key.as_deref().unwrap_or_default())
-            .bytes(&record.value);
-    }
-
-    /// Collects which lot repaid which stretch.
-    pub fn repayment(&mut self, account: &Id, repayment: &Repayment) {
-        self.repayments
-            .row()
-            .text(account.as_str())
-            .amount(repayment.stretch.start)
-            .amount(repayment.stretch.end)
-            .text(repayment.grant_id.as_str());
     }
 
     fn push_event(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {

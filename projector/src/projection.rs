@@ -1,460 +1,70 @@
 //! Projection: folds journal records into one generation of the read model.
-//!
-//! A batch is read, its accounts and pages are loaded, its events folded in log order, and the rows written, all in
-//! the transaction that moves the checkpoint. Same log, same rows: whatever the batches, restarts and redeliveries.
-
-use std::num::NonZeroU32;
-use std::time::Instant;
 
 use async_trait::async_trait;
-use ledger_core::account::Core;
-use ledger_core::fold::{self, Applied, Fact};
-use ledger_core::id::Id;
-use ledger_core::pages::{Missing, Pages, needs};
-use ledger_core::wire::{self, DecodeError};
-use metrics::histogram;
-use runtime::consume::{Summary, Worker, WorkerError};
-use runtime::kafka::{Position, Record};
-use runtime::pg::time_of;
-use rustc_hash::{FxHashMap, FxHashSet};
-use sqlx::{PgConnection, Row};
-use tracing::{debug, error, info, warn};
+use ledger_core::fold::{self, Fact};
+use runtime::consume::WorkerError;
+use runtime::fold::{Account, Accounts, Book, Fold};
+use runtime::kafka::Record;
+use sqlx::PgConnection;
 
-use crate::cache::Cache;
 use crate::changes::Changes;
-use crate::intake::{self, Decode, Intake, Item};
-use crate::load::{self, Shelf, Wanted};
-use crate::store::{self, AccountRow, LotRow};
-
-/// Most pages that one event may ask for one by one: a reversal touches at most every lot that an account may have.
-const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::lot::OPEN_LOTS_MAX;
-/// Parked records folded at a time when their account goes on.
-pub const RESUMED_RECORDS_MAX: i64 = 5_000;
-/// Halted accounts looked at in one go: each comes with a record of up to 64 KiB.
-pub const HALTED_ACCOUNTS_MAX: i64 = 1_000;
-/// Events folded before other tasks of the process get a turn.
-const EVENTS_PER_TURN: usize = 128;
-/// Why a record is parked that is known itself.
-const BEHIND: &str = "behind";
+use crate::store::{self, AccountRow};
 
 /// The projector's worker.
-#[derive(Debug)]
-pub struct Projection {
-    decode: Decode,
-    partitions: NonZeroU32,
-    cache: Cache,
-    /// Accounts of the batch whose commit is not known yet.
-    pending: Vec<Account>,
-}
+pub type Projection = Fold<ReadModel>;
 
-/// An account while a batch is folded.
-#[derive(Debug)]
-struct Account {
-    id: Id,
-    partition: i32,
-    core: Option<Core>,
-    pages: Pages,
-    /// Whether it was open when the batch began: only then can the tables have pages of it.
-    stored: bool,
-    halted: bool,
-    /// The last event folded in this batch.
-    folded: Option<i64>,
-}
-
-/// The accounts of a batch.
-#[derive(Debug, Default)]
-struct Accounts {
-    list: Vec<Account>,
-    places: FxHashMap<Id, usize>,
-}
-
-/// Measures how a batch's time divides.
-struct Stopwatch(Instant);
-
-impl Stopwatch {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    fn lap(&mut self, step: &'static str) {
-        let took = self.0.elapsed();
-        histogram!("ledger_projection_seconds", "step" => step).record(took);
-        debug!(step, ?took, "step of a batch");
-        self.0 = Instant::now();
-    }
-}
-
-impl Shelf for Accounts {
-    fn at(&mut self, account: usize) -> (&Id, &mut Pages) {
-        let account = &mut self.list[account];
-        (&account.id, &mut account.pages)
-    }
-}
-
-impl Projection {
-    /// Makes a projection of a journal with so many partitions.
-    pub fn new(partitions: NonZeroU32) -> Self {
-        Self::with_decoder(partitions, wire::decode)
-    }
-
-    /// Makes a projection that reads records by another function: an older or newer binary's.
-    pub fn with_decoder(partitions: NonZeroU32, decode: Decode) -> Self {
-        Self { decode, partitions, cache: Cache::default(), pending: Vec::new() }
-    }
-
-    /// Folds records; accounts in `resumed` are not halted, whatever is parked of them.
-    async fn fold(
-        &mut self,
-        tx: &mut PgConnection,
-        batch: &[Record],
-        resumed: &FxHashSet<Id>,
-    ) -> Result<Summary, WorkerError> {
-        // What an earlier attempt took out of the cache is not put back: it is loaded again.
-        self.pending.clear();
-        let mut watch = Stopwatch::start();
-        let items: Vec<Item<'_>> =
-            batch.iter().map(|record| intake::read(record, self.decode, self.partitions)).collect();
-        watch.lap("decode");
-        let mut accounts = self.accounts_of(tx, &items, resumed).await?;
-        load::pages(tx, wanted(&items, &mut accounts), &mut accounts).await?;
-        watch.lap("load");
-
-        let mut changes = Changes::default();
-        let mut summary = Summary::default();
-        for (count, item) in items.into_iter().enumerate() {
-            if count % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            match item.intake {
-                Intake::Dead(reason) => {
-                    warn!(position = %item.record.position, reason, "dead letter");
-                    changes.dead_letter(item.record, &reason);
-                    summary.dead_letters += 1;
-                }
-                Intake::Unknown { account, event_type } => {
-                    let at = accounts.places[&account];
-                    halt(&mut accounts.list[at], item.record, &event_type, &mut changes);
-                }
-                Intake::Fold(fact) => {
-                    let at = accounts.places[&fact.event.account];
-                    let account = &accounts.list[at];
-                    if account.halted {
-                        changes.park(&account.id, item.record, BEHIND);
-                        continue;
-                    }
-                    let applied = fold_one(tx, &mut accounts, at, &fact).await?;
-                    let account = &mut accounts.list[at];
-                    account.folded = Some(fact.offset);
-                    changes.folded(&fact, &applied, account.core.as_ref());
-                    summary.events += 1;
-                }
-            }
-        }
-        watch.lap("fold");
-        write(tx, &mut accounts.list, changes).await?;
-        watch.lap("store");
-        self.pending = accounts.list;
-        Ok(summary)
-    }
-
-    /// Returns the accounts of a batch, from the cache or the tables.
-    async fn accounts_of(
-        &mut self,
-        tx: &mut PgConnection,
-        items: &[Item<'_>],
-        resumed: &FxHashSet<Id>,
-    ) -> Result<Accounts, WorkerError> {
-        let mut accounts = Accounts::default();
-        let (mut unknown_places, mut unknown_ids) = (Vec::new(), Vec::new());
-        for item in items {
-            let Some(id) = item.account() else { continue };
-            if accounts.places.contains_key(id) {
-                continue;
-            }
-            let core = self.cache.take(id);
-            let place = accounts.list.len();
-            if core.is_none() {
-                unknown_places.push(place);
-                unknown_ids.push(id.clone());
-            }
-            accounts.places.insert(id.clone(), place);
-            accounts.list.push(Account {
-                id: id.clone(),
-                partition: item.record.position.partition,
-                stored: core.is_some(),
-                core,
-                pages: Pages::default(),
-                halted: false,
-                folded: None,
-            });
-        }
-        let loaded = load::accounts(tx, &unknown_ids).await?;
-        for (place, loaded) in unknown_places.into_iter().zip(loaded) {
-            let account = &mut accounts.list[place];
-            account.stored = loaded.core.is_some();
-            account.core = loaded.core;
-            account.halted = loaded.halted && !resumed.contains(&account.id);
-        }
-        Ok(accounts)
-    }
-
-    /// Folds what is parked of accounts whose first parked record is known by now.
-    async fn resume(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        let mut summary = Summary::default();
-        let mut after = String::new();
-        loop {
-            let heads = heads(tx, partitions, &after).await?;
-            let Some((last, _)) = heads.last() else { break };
-            after = last.to_string();
-            let accounts: FxHashSet<Id> = heads.into_iter().filter_map(|head| self.known(head)).collect();
-            self.resume_accounts(tx, accounts, &mut summary).await?;
-        }
-        if summary.events > 0 {
-            info!(events = summary.events, "halted accounts went on");
-        }
-        Ok(summary)
-    }
-
-    /// Returns the account if its halting record is known by now.
-    fn known(&self, (account, value): (Id, Vec<u8>)) -> Option<Id> {
-        if let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&value) {
-            error!(account_id = %account, event_type, "account stays halted by an unknown event type");
-            return None;
-        }
-        Some(account)
-    }
-
-    async fn resume_accounts(
-        &mut self,
-        tx: &mut PgConnection,
-        mut accounts: FxHashSet<Id>,
-        summary: &mut Summary,
-    ) -> Result<(), WorkerError> {
-        while !accounts.is_empty() {
-            let records = unpark(tx, &accounts).await?;
-            if records.is_empty() {
-                break;
-            }
-            let part = self.fold(tx, &records, &accounts).await?;
-            summary.events += part.events;
-            summary.dead_letters += part.dead_letters;
-            for account in self.pending.iter().filter(|account| account.halted) {
-                accounts.remove(&account.id);
-            }
-        }
-        Ok(())
-    }
-}
+/// Makes rows of balances and history; keeps nothing beside the cores.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadModel;
 
 #[async_trait]
-impl Worker for Projection {
+impl Book for ReadModel {
+    type Beside = ();
+    type Changes = Changes;
+
     fn name(&self) -> &'static str {
         "projector"
     }
 
-    async fn claimed(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        self.cache.forget(partitions);
-        self.resume(tx, partitions).await
+    async fn load(&self, _: &mut PgConnection, _: Vec<&mut Account<()>>) -> Result<(), WorkerError> {
+        Ok(())
     }
 
-    async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError> {
-        self.fold(tx, batch, &FxHashSet::default()).await
+    async fn prefetch(
+        &self,
+        _: &mut PgConnection,
+        _: &[(usize, &Fact)],
+        _: &mut Accounts<()>,
+    ) -> Result<(), WorkerError> {
+        Ok(())
     }
 
-    fn committed(&mut self) {
-        for account in self.pending.drain(..) {
-            if let (Some(core), false) = (account.core, account.halted) {
-                self.cache.put(core, account.partition);
-            }
-        }
+    async fn fold(
+        &self,
+        tx: &mut PgConnection,
+        accounts: &mut Accounts<()>,
+        at: usize,
+        fact: &Fact,
+        changes: &mut Changes,
+    ) -> Result<(), WorkerError> {
+        let apply =
+            |account: &mut Account<()>, fact: &Fact| fold::apply(&mut account.core, &mut account.pages, fact);
+        let applied = accounts.apply(tx, at, fact, apply).await?;
+        changes.folded(fact, &applied, accounts.at(at).core.as_ref());
+        Ok(())
     }
 
-    fn rolled_back(&mut self) {
-        self.pending.clear();
+    fn dead_letter(&self, changes: &mut Changes, record: &Record, reason: &str) {
+        changes.dead_letter(record, reason);
     }
 
-    fn forget(&mut self, partitions: &[i32]) {
-        self.pending.clear();
-        self.cache.forget(partitions);
+    async fn write(
+        &self,
+        tx: &mut PgConnection,
+        changes: Changes,
+        accounts: &mut [Account<()>],
+    ) -> Result<(), WorkerError> {
+        let rows: Vec<AccountRow<'_>> = accounts.iter().filter_map(AccountRow::of).collect();
+        store::write(tx, changes, &rows).await
     }
-}
-
-/// Names what the batch's events will surely ask for, of accounts that can have it.
-fn wanted(items: &[Item<'_>], accounts: &mut Accounts) -> Wanted {
-    let mut wanted = Wanted::default();
-    for item in items {
-        let Intake::Fold(fact) = &item.intake else { continue };
-        let at = accounts.places[&fact.event.account];
-        let account = &mut accounts.list[at];
-        if account.halted {
-            continue;
-        }
-        for missing in needs(&fact.event) {
-            if account.stored {
-                wanted.add(at, missing);
-            } else {
-                put_absent(&mut account.pages, &account.id, missing);
-            }
-        }
-    }
-    wanted
-}
-
-/// Notes that an account whose opening is not stored yet surely has none of it in the tables.
-fn put_absent(pages: &mut Pages, account: &Id, missing: Missing) {
-    match missing {
-        Missing::Event(source, id) => {
-            let key = ledger_core::key::dedupe_key(account, &source, &id);
-            pages.seen.entry(key).or_insert(None);
-        }
-        Missing::Lot(id) => {
-            pages.lots.entry(id).or_insert(None);
-        }
-        Missing::Payment(id) => {
-            pages.payments.entry(id).or_insert(None);
-        }
-        Missing::Repayments(stretch) => pages.covered.push(stretch),
-    }
-}
-
-/// Folds one event, loading what the fold finds missing.
-async fn fold_one(
-    tx: &mut PgConnection,
-    accounts: &mut Accounts,
-    at: usize,
-    fact: &Fact,
-) -> Result<Applied, WorkerError> {
-    for _ in 0..LOADS_PER_EVENT_MAX {
-        let account = &mut accounts.list[at];
-        match fold::apply(&mut account.core, &mut account.pages, fact) {
-            Ok(applied) => return Ok(applied),
-            Err(missing) if account.stored => load::missing(tx, missing, accounts, at).await?,
-            Err(missing) => put_absent(&mut account.pages, &account.id, missing),
-        }
-    }
-    let (event, offset) = (&fact.event, fact.offset);
-    Err(WorkerError::Internal(format!(
-        "event {} of {} at offset {offset} never ends",
-        event.id, event.account
-    )))
-}
-
-fn halt(account: &mut Account, record: &Record, event_type: &str, changes: &mut Changes) {
-    if account.halted {
-        return changes.park(&account.id, record, BEHIND);
-    }
-    account.halted = true;
-    error!(account_id = %account.id, event_type, position = %record.position,
-           "account halted by an unknown event type");
-    changes.park(&account.id, record, event_type);
-}
-
-/// Writes the batch's rows and empties the accounts' pages.
-async fn write(
-    tx: &mut PgConnection,
-    accounts: &mut [Account],
-    mut changes: Changes,
-) -> Result<(), WorkerError> {
-    // In the order of the tables' keys, so that neighbours lie together.
-    accounts.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    let mut pages: Vec<Pages> = Vec::with_capacity(accounts.len());
-    for account in &mut *accounts {
-        let taken = std::mem::take(&mut account.pages);
-        for repayment in &taken.new_repayments {
-            changes.repayment(&account.id, repayment);
-        }
-        pages.push(taken);
-    }
-    let mut account_rows = Vec::with_capacity(accounts.len());
-    let mut lot_rows = Vec::new();
-    for (account, pages) in accounts.iter().zip(&pages) {
-        let (Some(core), Some(offset)) = (&account.core, account.folded) else { continue };
-        account_rows.push(AccountRow { core, partition: account.partition, offset });
-        let mut touched: Vec<&Id> = pages.touched.iter().collect();
-        touched.sort_unstable();
-        for id in touched {
-            let lot = core.lots.get(id).or_else(|| pages.lots.get(id).and_then(Option::as_ref));
-            let lot =
-                lot.ok_or_else(|| WorkerError::Internal(format!("lot {id} was changed and is nowhere")))?;
-            lot_rows.push(LotRow { account: &account.id, lot });
-        }
-    }
-    store::write(tx, changes, &account_rows, &lot_rows).await
-}
-
-/// Returns the next halted accounts after one, each with the record that halts it.
-async fn heads(
-    tx: &mut PgConnection,
-    partitions: &[i32],
-    after: &str,
-) -> Result<Vec<(Id, Vec<u8>)>, WorkerError> {
-    // One look-up an account, however many records of it wait.
-    let rows = sqlx::query(
-        r#"with recursive head as (
-               (select account_id, partition, value
-                from parked
-                where account_id > $2
-                order by account_id, "offset"
-                limit 1)
-               union all
-               select next.*
-               from head
-               cross join lateral (
-                   select account_id, partition, value
-                   from parked
-                   where parked.account_id > head.account_id
-                   order by account_id, "offset"
-                   limit 1
-               ) as next
-           )
-           select account_id, value
-           from head
-           where partition = any($1)
-           limit $3"#,
-    )
-    .bind(partitions)
-    .bind(after)
-    .bind(HALTED_ACCOUNTS_MAX)
-    .fetch_all(tx)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let account =
-                Id::new(row.try_get(0)?).map_err(|error| WorkerError::Internal(error.to_string()))?;
-            Ok((account, row.try_get(1)?))
-        })
-        .collect()
-}
-
-/// Takes the next parked records of these accounts out of the table, in the order of their accounts and offsets.
-async fn unpark(tx: &mut PgConnection, accounts: &FxHashSet<Id>) -> Result<Vec<Record>, WorkerError> {
-    let accounts: Vec<&str> = accounts.iter().map(Id::as_str).collect();
-    let rows = sqlx::query(
-        r#"with taken as (
-               delete from parked
-               where ctid = any(array(select ctid
-                                      from parked
-                                      where account_id = any($1)
-                                      order by account_id, "offset"
-                                      limit $2))
-               returning parked.*
-           )
-           select partition, "offset", appended_at, key, value
-           from taken
-           order by account_id, "offset""#,
-    )
-    .bind(accounts)
-    .bind(RESUMED_RECORDS_MAX)
-    .fetch_all(tx)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Record {
-                position: Position { partition: row.try_get(0)?, offset: row.try_get(1)? },
-                appended_at: time_of(row.try_get(2)?),
-                key: Some(row.try_get(3)?),
-                value: row.try_get(4)?,
-            })
-        })
-        .collect()
 }

@@ -12,7 +12,7 @@ use runtime::pg::{self, Model, PgConfig};
 use runtime::shutdown::CancellationToken;
 use tracing::info;
 
-use crate::projection::Projection;
+use crate::projection::{Projection, ReadModel};
 
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "projector";
@@ -116,7 +116,7 @@ pub async fn project(
 /// Makes the workers of one loop.
 pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projection>> {
     let partitions = partitions(identity)?;
-    Ok((0..lanes).map(|_| Projection::new(partitions)).collect())
+    Ok((0..lanes).map(|_| Projection::new(ReadModel, partitions)).collect())
 }
 
 /// Returns the journal's partition count as the fold checks it.

@@ -2,17 +2,15 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use ledger_core::account::Core;
-use ledger_core::event::LotSource;
 use ledger_core::id::Id;
-use ledger_core::lot::Lot;
 use runtime::consume::WorkerError;
+use runtime::fold::{Account, Amount, column};
 use runtime::pg::timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::changes::{Changes, Reversed, clock_name};
 use crate::counters::{Rollup, RollupKey, Sum, UserKey};
-use crate::rows::Amount;
 
 /// An account's core as it stands after the batch.
 #[derive(Debug)]
@@ -25,13 +23,12 @@ pub struct AccountRow<'a> {
     pub offset: i64,
 }
 
-/// A lot as it stands after the batch.
-#[derive(Debug)]
-pub struct LotRow<'a> {
-    /// Its account.
-    pub account: &'a Id,
-    /// The lot.
-    pub lot: &'a Lot,
+impl<'a> AccountRow<'a> {
+    /// Returns an account's row, if an event of it was folded and it is open.
+    pub fn of(account: &'a Account<()>) -> Option<AccountRow<'a>> {
+        let (core, offset) = (account.core.as_ref()?, account.folded?);
+        Some(AccountRow { core, partition: account.partition, offset })
+    }
 }
 
 const INSERT_EVENTS: &str = r#"
@@ -63,11 +60,6 @@ const INSERT_PERIODS: &str = "
     from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::numeric[], $6::numeric[],
                 $7::numeric[], $8::numeric[], $9::numeric[])";
 
-const INSERT_REPAYMENTS: &str = "
-    insert into repayment (account_id, line_start, line_end, grant_id)
-    select *
-    from unnest($1::text[], $2::numeric[], $3::numeric[], $4::text[])";
-
 const INSERT_SNAPSHOTS: &str = r#"
     insert into snapshot (account_id, "offset", ledger_time, core)
     select *
@@ -78,32 +70,23 @@ const INSERT_DEAD_LETTERS: &str = r#"
     select *
     from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bytea[])"#;
 
-const INSERT_PARKED: &str = r#"
-    insert into parked (account_id, partition, "offset", appended_at, reason, key, value)
-    select *
-    from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
-
 /// Writes everything that a batch changed.
 pub async fn write(
     tx: &mut PgConnection,
     changes: Changes,
     accounts: &[AccountRow<'_>],
-    lots: &[LotRow<'_>],
 ) -> Result<(), WorkerError> {
     for (rows, statement) in [
         (&changes.events, INSERT_EVENTS),
         (&changes.refused, INSERT_REFUSED),
         (&changes.entries, INSERT_ENTRIES),
         (&changes.periods, INSERT_PERIODS),
-        (&changes.repayments, INSERT_REPAYMENTS),
         (&changes.snapshots, INSERT_SNAPSHOTS),
         (&changes.dead_letters, INSERT_DEAD_LETTERS),
-        (&changes.parked, INSERT_PARKED),
     ] {
         rows.send(&mut *tx, statement).await?;
     }
     write_accounts(&mut *tx, accounts).await?;
-    write_lots(&mut *tx, lots).await?;
     // After the events themselves: a usage may be recorded and reversed in one batch.
     write_reversals(&mut *tx, &changes.reversed).await?;
     let counters = changes.counters;
@@ -147,57 +130,6 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     .bind(cards)
     .bind(column(rows, |row| timestamp(row.core.opened_at)))
     .bind(cores)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn write_lots(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<(), WorkerError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let expires: Vec<Option<DateTime<Utc>>> =
-        rows.iter().map(|row| row.lot.expires_at.map(timestamp)).collect();
-    let voided: Vec<Option<DateTime<Utc>>> =
-        rows.iter().map(|row| row.lot.voided_at.map(timestamp)).collect();
-    let payments: Vec<Option<&str>> =
-        rows.iter().map(|row| row.lot.payment_id.as_ref().map(Id::as_str)).collect();
-    let reasons: Vec<Option<&str>> =
-        rows.iter().map(|row| row.lot.reason.as_ref().map(|reason| reason.as_str())).collect();
-    sqlx::query(
-        r#"insert into lot (account_id, grant_id, source, amount, remaining, lapsed, refunded, priority, effective_at,
-                            expires_at, granted_at, voided_at, event_id, payment_id, reason, "offset", seq, open)
-           select new.*, remaining > 0
-           from unnest($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::numeric[],
-                       $7::numeric[], $8::int[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[],
-                       $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::int[])
-                as new (account_id, grant_id, source, amount, remaining, lapsed, refunded, priority, effective_at,
-                        expires_at, granted_at, voided_at, event_id, payment_id, reason, "offset", seq)
-           on conflict (account_id, grant_id) do update
-           set amount    = excluded.amount,
-               remaining = excluded.remaining,
-               lapsed    = excluded.lapsed,
-               refunded  = excluded.refunded,
-               voided_at = excluded.voided_at,
-               open      = excluded.open"#,
-    )
-    .bind(column(rows, |row| row.account.as_str()))
-    .bind(column(rows, |row| row.lot.grant_id.as_str()))
-    .bind(column(rows, |row| source_name(row.lot.source)))
-    .bind(column(rows, |row| Amount(row.lot.amount)))
-    .bind(column(rows, |row| Amount(row.lot.remaining)))
-    .bind(column(rows, |row| Amount(row.lot.lapsed)))
-    .bind(column(rows, |row| Amount(row.lot.refunded)))
-    .bind(column(rows, |row| row.lot.priority))
-    .bind(column(rows, |row| timestamp(row.lot.effective_at)))
-    .bind(expires)
-    .bind(column(rows, |row| timestamp(row.lot.granted_at)))
-    .bind(voided)
-    .bind(column(rows, |row| row.lot.event_id.as_str()))
-    .bind(payments)
-    .bind(reasons)
-    .bind(column(rows, |row| row.lot.offset))
-    .bind(column(rows, |row| row.lot.seq))
     .execute(tx)
     .await?;
     Ok(())
@@ -286,11 +218,6 @@ async fn write_rollups(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) ->
     Ok(())
 }
 
-/// One column of rows, to be bound as an array.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
 /// A key's absent dimension: null would never meet itself in a primary key.
 fn absent_as_empty(name: &Option<impl AsRef<str>>) -> &str {
     name.as_ref().map_or("", AsRef::as_ref)
@@ -298,18 +225,4 @@ fn absent_as_empty(name: &Option<impl AsRef<str>>) -> &str {
 
 fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("the ledger's own types are plain JSON with string keys")
-}
-
-/// Returns a source's name in the contract.
-fn source_name(source: LotSource) -> &'static str {
-    match source {
-        LotSource::Plan => "plan",
-        LotSource::Rollover => "rollover",
-        LotSource::Purchase => "purchase",
-        LotSource::TopUp => "top_up",
-        LotSource::Welcome => "welcome",
-        LotSource::Promo => "promo",
-        LotSource::Referral => "referral",
-        LotSource::Adjustment => "adjustment",
-    }
 }

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod clock;
 pub mod consume;
 pub mod failpoint;
+pub mod fold;
 pub mod http;
 pub mod kafka;
 pub mod pg;

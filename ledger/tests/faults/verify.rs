@@ -47,7 +47,7 @@ impl Fleet {
         pg::create_generation(&self.pool, ANEW).await?;
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
-        let worker = projector::Projection::new(partitions);
+        let worker = projector::Projection::new(projector::ReadModel, partitions);
         let options = ConsumeOptions::new("replay", ANEW, FOLD_VERSION);
         let token = CancellationToken::new();
         consume::run_until(vec![worker], source, options, Status::default(), &ends, token).await?;

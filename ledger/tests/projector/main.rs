@@ -17,8 +17,9 @@ use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use ledger_core::memory::Memory;
 use ledger_core::wire::{self, DecodeError};
-use projector::{Decode, Projection};
+use projector::{Projection, ReadModel};
 use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::fold::Decode;
 use runtime::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
 use runtime::pg::{self, Model, Schema, credits_of};
 use runtime::shutdown::CancellationToken;
@@ -84,7 +85,7 @@ impl World {
         decode: Decode,
     ) -> Result<()> {
         let partitions = NonZeroU32::new(PARTITIONS as u32).context("partitions")?;
-        let worker = Projection::with_decoder(partitions, decode);
+        let worker = Projection::with_decoder(ReadModel, partitions, decode);
         let options =
             ConsumeOptions { batch_records_max: batch, ..ConsumeOptions::new("test", schema, FOLD_VERSION) };
         let shutdown = CancellationToken::new();

@@ -142,7 +142,7 @@ impl Whole {
 
     async fn fold(&self, schema: Schema, ends: &[Position]) -> Result<()> {
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
-        let worker = projector::Projection::new(partitions);
+        let worker = projector::Projection::new(projector::ReadModel, partitions);
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
         let options = ConsumeOptions::new("replay", schema, FOLD_VERSION);
         let shutdown = CancellationToken::new();

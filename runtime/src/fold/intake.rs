@@ -7,7 +7,8 @@ use ledger_core::fold::Fact;
 use ledger_core::id::Id;
 use ledger_core::partition::partition_of;
 use ledger_core::wire::DecodeError;
-use runtime::kafka::Record;
+
+use crate::kafka::Record;
 
 /// Reads a record's value; a newer binary's knows more types.
 pub type Decode = fn(&[u8]) -> Result<Event, DecodeError>;
@@ -92,9 +93,9 @@ fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Position;
     use ledger_core::time::Time;
     use ledger_core::wire;
-    use runtime::kafka::Position;
 
     const EVENT: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
         "subject":"acme","time":"2026-02-03T10:00:00Z","recordedat":"2026-02-03T10:00:01Z","actor":"k",

@@ -12,14 +12,14 @@ use ledger_core::lot::{Draw, Draws, Lot};
 use ledger_core::overdraft::Stretch;
 use ledger_core::pages::{Missing, Pages, Repayment, Seen, Taking};
 use ledger_core::wire;
-use runtime::consume::WorkerError;
-use runtime::pg::{credits_of, time_of};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::rows::Amount;
+use super::rows::Amount;
+use crate::consume::WorkerError;
+use crate::pg::{credits_of, time_of};
 
 /// An account as the database has it.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Wanted {
 /// Gives access to the pages of the batch's accounts by their place.
 pub trait Shelf {
     /// Returns an account's id and pages.
-    fn at(&mut self, account: usize) -> (&Id, &mut Pages);
+    fn page_of(&mut self, account: usize) -> (&Id, &mut Pages);
 }
 
 // Every id once; an account without a row may have parked records all the same. By order and limit, because by its
@@ -89,18 +89,29 @@ const CORES: &str = "
     from unnest($1::text[]) as wanted(account_id)
     left join account on account.account_id = wanted.account_id";
 
+/// Columns of a lot in the order that [`read_lot`] reads them.
+macro_rules! lot_columns {
+    () => {
+        "grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority, effective_at,
+         expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq"
+    };
+}
+
 // Offset 0 keeps the look-ups apart, so that they stay look-ups however many accounts are wanted.
-const OPEN_LOTS: &str = "
+const OPEN_LOTS: &str = concat!(
+    "
     select found.*
     from unnest($1::text[]) as wanted(account_id)
     cross join lateral (
-        select account_id, grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority,
-               effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq
+        select account_id, ",
+    lot_columns!(),
+    "
         from lot
         where lot.account_id = wanted.account_id
           and lot.open
         offset 0
-    ) as found";
+    ) as found"
+);
 
 /// Loads accounts; the answer has their order.
 pub async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, WorkerError> {
@@ -146,29 +157,35 @@ const EVENTS: &str = "
         limit 1
     ) as found";
 
-const LOTS: &str = "
+const LOTS: &str = concat!(
+    "
     select wanted.n, found.*
     from unnest($1::text[], $2::text[]) with ordinality as wanted(account_id, grant_id, n)
     cross join lateral (
-        select grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority,
-               effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq
+        select ",
+    lot_columns!(),
+    "
         from lot
         where lot.account_id = wanted.account_id
           and lot.grant_id   = wanted.grant_id
         limit 1
-    ) as found";
+    ) as found"
+);
 
-const PAYMENTS: &str = "
+const PAYMENTS: &str = concat!(
+    "
     select wanted.n, found.*
     from unnest($1::text[], $2::text[]) with ordinality as wanted(account_id, payment_id, n)
     cross join lateral (
-        select grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority,
-               effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq
+        select ",
+    lot_columns!(),
+    "
         from lot
         where lot.account_id = wanted.account_id
           and lot.payment_id = wanted.payment_id
         limit 1
-    ) as found";
+    ) as found"
+);
 
 // Repaid stretches never overlap, so the last one that begins at or before the stretch is the first that can meet it.
 const REPAYMENTS: &str = "
@@ -199,7 +216,7 @@ pub async fn missing(
     account: usize,
 ) -> Result<(), WorkerError> {
     if let Missing::Repayments(stretch) = missing {
-        let (id, pages) = shelf.at(account);
+        let (id, pages) = shelf.page_of(account);
         return repayments(tx, id, stretch, pages).await;
     }
     let mut wanted = Wanted::default();
@@ -225,11 +242,11 @@ async fn events(
         let at = place(row, wants.named.len())?;
         let (source, id) = &wants.named[at];
         let seen = read_seen(row, &accounts[at], source, id)?;
-        let (account, pages) = shelf.at(wants.accounts[at]);
+        let (account, pages) = shelf.page_of(wants.accounts[at]);
         pages.seen.entry(dedupe_key(account, source, id)).or_insert(Some(seen));
     }
     for (at, (source, id)) in wants.named.iter().enumerate() {
-        let (account, pages) = shelf.at(wants.accounts[at]);
+        let (account, pages) = shelf.page_of(wants.accounts[at]);
         pages.seen.entry(dedupe_key(account, source, id)).or_insert(None);
     }
     Ok(())
@@ -237,11 +254,11 @@ async fn events(
 
 async fn lots(tx: &mut PgConnection, wants: Wants<Id>, shelf: &mut impl Shelf) -> Result<(), WorkerError> {
     for (at, lot) in lots_named(tx, LOTS, &wants, shelf).await? {
-        let (_, pages) = shelf.at(wants.accounts[at]);
+        let (_, pages) = shelf.page_of(wants.accounts[at]);
         pages.lots.entry(lot.grant_id.clone()).or_insert(Some(lot));
     }
     for (account, id) in wants.accounts.iter().zip(wants.named) {
-        shelf.at(*account).1.lots.entry(id).or_insert(None);
+        shelf.page_of(*account).1.lots.entry(id).or_insert(None);
     }
     Ok(())
 }
@@ -252,14 +269,14 @@ async fn payments(
     shelf: &mut impl Shelf,
 ) -> Result<(), WorkerError> {
     for (at, lot) in lots_named(tx, PAYMENTS, &wants, shelf).await? {
-        let (_, pages) = shelf.at(wants.accounts[at]);
+        let (_, pages) = shelf.page_of(wants.accounts[at]);
         let id = lot.grant_id.clone();
         pages.payments.entry(wants.named[at].clone()).or_insert(Some(id.clone()));
         // A refund asks for the payment's lot next.
         pages.lots.entry(id).or_insert(Some(lot));
     }
     for (account, id) in wants.accounts.iter().zip(wants.named) {
-        shelf.at(*account).1.payments.entry(id).or_insert(None);
+        shelf.page_of(*account).1.payments.entry(id).or_insert(None);
     }
     Ok(())
 }
@@ -298,7 +315,7 @@ async fn repayments(
 }
 
 fn account_ids(accounts: &[usize], shelf: &mut impl Shelf) -> Vec<Id> {
-    accounts.iter().map(|account| shelf.at(*account).0.clone()).collect()
+    accounts.iter().map(|account| shelf.page_of(*account).0.clone()).collect()
 }
 
 /// Where a row's name stands among those that were asked for.

@@ -16,8 +16,8 @@ pub const CACHED_LOTS_MAX: usize = 200_000;
 
 /// Cores by account, bounded; the longest unused go first.
 #[derive(Debug)]
-pub struct Cache {
-    cores: FxHashMap<Id, Cached>,
+pub struct Cache<X> {
+    cores: FxHashMap<Id, Cached<X>>,
     /// When each was used last, oldest first.
     uses: BTreeMap<u64, Id>,
     clock: u64,
@@ -27,41 +27,42 @@ pub struct Cache {
 }
 
 #[derive(Debug)]
-struct Cached {
+struct Cached<X> {
     core: Core,
+    beside: X,
     partition: i32,
     used: u64,
 }
 
-impl Default for Cache {
+impl<X> Default for Cache<X> {
     fn default() -> Self {
         Self::new(CACHED_ACCOUNTS_MAX, CACHED_LOTS_MAX)
     }
 }
 
-impl Cache {
+impl<X> Cache<X> {
     /// Makes an empty cache of so many accounts and lots at most.
     pub fn new(accounts_max: usize, lots_max: usize) -> Self {
         let (cores, uses) = (FxHashMap::default(), BTreeMap::new());
         Self { cores, uses, clock: 0, lots: 0, accounts_max, lots_max }
     }
 
-    /// Takes an account's core out.
-    pub fn take(&mut self, account: &Id) -> Option<Core> {
+    /// Takes an account's core out, with what stands beside it.
+    pub fn take(&mut self, account: &Id) -> Option<(Core, X)> {
         let cached = self.cores.remove(account)?;
         self.uses.remove(&cached.used);
         self.lots -= cached.core.lots.len();
-        Some(cached.core)
+        Some((cached.core, cached.beside))
     }
 
     /// Puts an account's core in, and the longest unused out where there are too many.
-    pub fn put(&mut self, core: Core, partition: i32) {
+    pub fn put(&mut self, core: Core, beside: X, partition: i32) {
         let account = core.account.clone();
         self.take(&account);
         self.clock += 1;
         self.lots += core.lots.len();
         self.uses.insert(self.clock, account.clone());
-        self.cores.insert(account, Cached { core, partition, used: self.clock });
+        self.cores.insert(account, Cached { core, beside, partition, used: self.clock });
         while self.cores.len() > self.accounts_max || self.lots > self.lots_max {
             let Some((_, oldest)) = self.uses.pop_first() else { break };
             if let Some(cached) = self.cores.remove(&oldest) {
@@ -104,11 +105,11 @@ mod tests {
     fn the_longest_unused_account_goes_first() {
         let mut cache = Cache::new(2, 10);
         for account in ["a", "b"] {
-            cache.put(core(account), 0);
+            cache.put(core(account), (), 0);
         }
-        let a = cache.take(&id("a")).expect("kept");
-        cache.put(a, 0);
-        cache.put(core("c"), 0);
+        let (a, ()) = cache.take(&id("a")).expect("kept");
+        cache.put(a, (), 0);
+        cache.put(core("c"), (), 0);
         assert!(cache.take(&id("b")).is_none());
         assert!(cache.take(&id("a")).is_some() && cache.take(&id("c")).is_some());
     }
@@ -116,8 +117,8 @@ mod tests {
     #[test]
     fn a_lost_partition_takes_its_accounts_along() {
         let mut cache = Cache::new(9, 9);
-        cache.put(core("a"), 1);
-        cache.put(core("b"), 2);
+        cache.put(core("a"), (), 1);
+        cache.put(core("b"), (), 2);
         cache.forget(&[1]);
         assert!(cache.take(&id("a")).is_none());
         assert!(cache.take(&id("b")).is_some());
