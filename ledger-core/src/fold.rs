@@ -276,6 +276,32 @@ pub struct Applied {
     pub reversed: Option<DedupeKey>,
 }
 
+/// What stands in an account's course, seen after it has had its effect.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// Ledger time of the event; of a crossing, the instant crossed.
+    pub at: Time,
+    /// The event; a crossing's derived id, or of a lot that starts the event that made it.
+    pub event_id: &'a EventId,
+    /// What applied here; none at a crossing and for an event without effect.
+    pub applied: Option<&'a Data>,
+    /// Whether credits came: an opening, a boundary, a lot that starts, a grant in effect, a purchase, a positive
+    /// adjustment, a raised allowance.
+    pub adds: bool,
+}
+
+/// Looks on while an account is folded.
+pub trait Observer {
+    /// Sees the account after an event, and after every crossing before it: each lot's end, a boundary as a whole,
+    /// each lot's start.
+    fn after(&mut self, core: &Core, moment: &Moment<'_>);
+}
+
+/// Nobody looks on.
+impl Observer for () {
+    fn after(&mut self, _: &Core, _: &Moment<'_>) {}
+}
+
 impl Applied {
     /// Returns the place of a usage's own entry: after those of the crossings before it.
     pub fn next_seq(&self) -> i32 {
@@ -287,11 +313,21 @@ impl Applied {
 ///
 /// Errors: a page that has to be loaded first; load it and call again with the same arguments.
 pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<Applied, Missing> {
+    apply_watched(core, pages, fact, &mut ())
+}
+
+/// The same under the eyes of an observer. What it has seen before a page was missing it does not see again.
+pub fn apply_watched(
+    core: &mut Option<Core>,
+    pages: &mut Pages,
+    fact: &Fact,
+    observer: &mut impl Observer,
+) -> Result<Applied, Missing> {
     let event = &*fact.event;
     if let Data::AccountOpened(opening) = &event.data
         && core.is_none()
     {
-        return Ok(open(core, pages, fact, opening));
+        return Ok(open(core, pages, fact, opening, observer));
     }
     let Some(core) = core else {
         return Ok(Applied { outcome: Outcome::Rejected(Reason::AccountNotOpen), ..Applied::default() });
@@ -316,9 +352,10 @@ pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<
         return Ok(applied);
     }
     let mut applied = pages.unfinished.take().map_or_else(Applied::default, |unfinished| *unfinished);
-    roll(core, pages, fact.offset, now, &mut applied);
+    roll(core, pages, fact.offset, now, &mut applied, observer);
     core.ledger_time = now;
 
+    let added = core.figures.added;
     let outcome = match repeated {
         Some(outcome) => Ok(outcome),
         None => decide(core, pages, fact, &mut applied),
@@ -341,7 +378,19 @@ pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<
     }
     core.events += 1;
     finish(core, &mut applied);
+    let effect = (applied.outcome == Outcome::Applied).then_some(&event.data);
+    let adds = effect.is_some_and(is_addition) && core.figures.added > added;
+    observer.after(core, &Moment { at: now, event_id: &event.id, applied: effect, adds });
     Ok(applied)
+}
+
+/// Says whether an event of this type is an addition where it adds to the period's maximum. What a reversal gives
+/// back is none.
+fn is_addition(data: &Data) -> bool {
+    matches!(
+        data,
+        Data::CreditsGranted(_) | Data::CreditsPurchased(_) | Data::CreditsAdjusted(_) | Data::PlanChanged(_)
+    )
 }
 
 /// Moves an account to `until`, crossing every boundary, lot start and lot end on the way.
@@ -353,7 +402,7 @@ pub fn roll_to(core: &mut Core, until: Time) {
 
 /// The same for a state that goes on being folded: what leaves the core on the way is kept in `pages`.
 pub fn roll_with(core: &mut Core, pages: &mut Pages, until: Time) {
-    roll(core, pages, 0, until, &mut Applied::default());
+    roll(core, pages, 0, until, &mut Applied::default(), &mut ());
     core.ledger_time = core.ledger_time.max(until);
 }
 
@@ -418,7 +467,13 @@ fn decide(
     })
 }
 
-fn open(slot: &mut Option<Core>, pages: &mut Pages, fact: &Fact, opening: &OpenAccount) -> Applied {
+fn open(
+    slot: &mut Option<Core>,
+    pages: &mut Pages,
+    fact: &Fact,
+    opening: &OpenAccount,
+    observer: &mut impl Observer,
+) -> Applied {
     let mut applied = Applied::default();
     let now = stamped(opening.clock.unwrap_or_default(), fact);
     let core = slot.insert(Core::open(fact.event.account.clone(), opening, now));
@@ -427,20 +482,30 @@ fn open(slot: &mut Option<Core>, pages: &mut Pages, fact: &Fact, opening: &OpenA
     remember(pages, fact, None);
     core.events += 1;
     finish(core, &mut applied);
+    let event = &*fact.event;
+    let moment = Moment { at: now, event_id: &event.id, applied: Some(&event.data), adds: true };
+    observer.after(core, &moment);
     applied
 }
 
 /// Crosses everything that lies at or before `until`, in order: at one instant lots that end, then the boundary,
 /// then lots that start.
-fn roll(core: &mut Core, pages: &mut Pages, offset: i64, until: Time, applied: &mut Applied) {
+fn roll(
+    core: &mut Core,
+    pages: &mut Pages,
+    offset: i64,
+    until: Time,
+    applied: &mut Applied,
+    observer: &mut impl Observer,
+) {
     while let Some(at) = core.next_crossing().filter(|at| *at <= until) {
         let mut crossing = Crossing { core, pages, offset, at, applied };
         if at == crossing.core.period.ends_at {
-            crossing.boundary();
+            crossing.boundary(observer);
         } else {
-            crossing.end_lots();
+            crossing.end_lots(observer);
         }
-        crossing.start_lots();
+        crossing.start_lots(observer);
         core.ledger_time = core.ledger_time.max(at);
     }
 }
@@ -639,8 +704,12 @@ impl Booking for Crossing<'_> {
 }
 
 impl Crossing<'_> {
+    fn seen_by(&self, observer: &mut impl Observer, event_id: &EventId, adds: bool) {
+        observer.after(self.core, &Moment { at: self.at, event_id, applied: None, adds });
+    }
+
     /// Ends a period and begins the next.
-    fn boundary(&mut self) {
+    fn boundary(&mut self, observer: &mut impl Observer) {
         let index = self.core.next_period().1.index;
         let event_id = derive::reset_id(&self.core.account, index);
         let rolled_over = self.close_period_lots(&event_id);
@@ -664,6 +733,7 @@ impl Crossing<'_> {
         }
         self.core.figures.carried_in = self.core.settled();
         self.give_allowance(self.at, &event_id);
+        self.seen_by(observer, &event_id, true);
     }
 
     /// Closes plan and rollover lots and returns what rolls over. What expires is what would have burned first.
@@ -753,7 +823,7 @@ impl Crossing<'_> {
     }
 
     /// Closes the lots that end here, in burn order.
-    fn end_lots(&mut self) {
+    fn end_lots(&mut self, observer: &mut impl Observer) {
         let ending = self.core.lots.ending(self.at);
         if ending.is_empty() {
             return;
@@ -761,11 +831,12 @@ impl Crossing<'_> {
         let event_id = derive::tick_id(&self.core.account, self.at);
         for id in ending {
             self.expire(&id, Credits::ZERO, &event_id);
+            self.seen_by(observer, &event_id, false);
         }
     }
 
     /// Lets the lots count that start here.
-    fn start_lots(&mut self) {
+    fn start_lots(&mut self, observer: &mut impl Observer) {
         for id in self.core.lots.starting(self.at) {
             let Some(lot) = self.core.lots.remove(&id) else { continue };
             let event_id = lot.event_id.clone();
@@ -773,7 +844,8 @@ impl Crossing<'_> {
             self.core.figures.granted = more(self.core.figures.granted, lot.amount);
             self.core.totals.granted = more(self.core.totals.granted, lot.amount);
             let (changes, overdraft) = self.put_lot(lot);
-            self.book(EntryType::Granted, event_id, changes, overdraft);
+            self.book(EntryType::Granted, event_id.clone(), changes, overdraft);
+            self.seen_by(observer, &event_id, true);
         }
     }
 }

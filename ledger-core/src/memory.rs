@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::account::Core;
 use crate::credits::Credits;
-use crate::fold::{self, Applied, Fact};
+use crate::fold::{self, Applied, Fact, Observer};
 use crate::id::Id;
 use crate::key::{DedupeKey, dedupe_key};
 use crate::lot::Lot;
@@ -42,7 +42,7 @@ impl Memory {
         for fact in batch {
             let account = self.accounts.entry(fact.event.account.clone()).or_default();
             let pages = pages.entry(fact.event.account.clone()).or_default();
-            results.push(account.apply(pages, fact));
+            results.push(account.apply(pages, fact, &mut ()));
         }
         for (id, pages) in pages {
             if let Some(account) = self.accounts.get_mut(&id) {
@@ -51,12 +51,21 @@ impl Memory {
         }
         results
     }
+
+    /// Folds one event, as a batch of its own, under the eyes of an observer.
+    pub fn fold_watched(&mut self, fact: &Fact, observer: &mut impl Observer) -> Applied {
+        let account = self.accounts.entry(fact.event.account.clone()).or_default();
+        let mut pages = Pages::default();
+        let applied = account.apply(&mut pages, fact, observer);
+        account.store(pages);
+        applied
+    }
 }
 
 impl Account {
-    fn apply(&mut self, pages: &mut Pages, fact: &Fact) -> Applied {
+    fn apply(&mut self, pages: &mut Pages, fact: &Fact, observer: &mut impl Observer) -> Applied {
         loop {
-            match fold::apply(&mut self.core, pages, fact) {
+            match fold::apply_watched(&mut self.core, pages, fact, observer) {
                 Ok(applied) => return applied,
                 Err(missing) => self.load(pages, missing, &fact.event.account),
             }
