@@ -2,10 +2,11 @@
 //!
 //! Pure integer arithmetic; no amount ever passes through a float.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use ethnum::U256;
+use ethnum::{I256, U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::scalar::{self, Refusal, Scalar};
@@ -76,6 +77,9 @@ impl Credits {
     pub const UNITS_PER_CREDIT: i128 = 1_000_000_000;
     /// The largest amount that may come from outside: 18 integer digits, 9 places. Sums may pass it.
     pub const MAX_AMOUNT: Credits = Credits(999_999_999_999_999_999_999_999_999);
+
+    /// The largest sum that is stored: 29 integer digits, 9 places.
+    pub const MAX_SUM: Credits = Credits(99_999_999_999_999_999_999_999_999_999_999_999_999);
 
     /// Takes a count of 1e-9 units.
     pub const fn from_units(units: i128) -> Credits {
@@ -152,6 +156,15 @@ impl Credits {
         let rounded = divide_half_even(hundredfold, magnitude(whole.0));
         let percent = i128::try_from(rounded).ok()?;
         Some(Credits(signed(percent, self.is_negative())))
+    }
+
+    /// Compares with `percent` of `whole`, exactly; none when `whole` is not above zero.
+    pub fn cmp_percent(self, percent: Credits, whole: Credits) -> Option<Ordering> {
+        let hundred = 100 * Credits::UNITS_PER_CREDIT;
+        // 127 bits times 90 at most: no product overflows.
+        let hundredfold = || I256::from(self.0) * I256::from(hundred);
+        let part = || I256::from(percent.0) * I256::from(whole.0);
+        (whole.0 > 0).then(|| hundredfold().cmp(&part()))
     }
 
     /// Appends the canonical decimal (`12.5`, `0`, `-3`) to `text`.
@@ -267,11 +280,17 @@ pub fn parse_wide(text: &str) -> Result<Credits, AmountError> {
 
 /// Reads back from JSON what the ledger itself wrote: a sum, which may have up to 29 integer digits.
 pub fn wide<'de, D: Deserializer<'de>>(from: D) -> Result<Credits, D::Error> {
-    scalar::deserialize::<Wide, D>(from).map(|Wide(sum)| sum)
+    Wide::deserialize(from).map(|Wide(sum)| sum)
 }
 
-/// A sum of amounts.
-struct Wide(Credits);
+/// A sum of amounts, read back from JSON.
+pub(crate) struct Wide(pub Credits);
+
+impl<'de> Deserialize<'de> for Wide {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Wide, D::Error> {
+        scalar::deserialize(from)
+    }
+}
 
 impl Scalar for Wide {
     type Refusal = AmountError;
@@ -497,6 +516,39 @@ mod tests {
         check_read("1.1234567891", Err(AmountError::TooManyPlaces));
         check_read("1.0000000000", Err(AmountError::TooManyPlaces));
         assert_eq!("999999999999999999.999999999".parse(), Ok(Credits::MAX_AMOUNT));
+    }
+
+    #[test]
+    fn percents_are_compared_exactly() {
+        let check = |part: &str, percent: &str, whole: &str, expected| {
+            assert_eq!(
+                credits(part).cmp_percent(credits(percent), credits(whole)),
+                expected,
+                "{part} {percent} {whole}"
+            );
+        };
+        check("7500", "75", "10000", Some(Ordering::Equal));
+        check("7499.999999999", "75", "10000", Some(Ordering::Less));
+        check("1", "33.333333333", "3", Some(Ordering::Greater));
+        check("1", "33.333333334", "3", Some(Ordering::Less));
+        check("0.000000001", "0.000000001", "100", Some(Ordering::Equal));
+        check("-1", "0", "3", Some(Ordering::Less));
+        check("1", "75", "0", None);
+        check("1", "75", "-1", None);
+        let (most, least) = (Credits::MAX_SUM, Credits::from_units(1));
+        assert_eq!(most.cmp_percent(Credits::MAX_AMOUNT, most), Some(Ordering::Less));
+        assert_eq!(most.cmp_percent(Credits::whole(100), most), Some(Ordering::Equal));
+        assert_eq!(most.cmp_percent(Credits::MAX_AMOUNT, least), Some(Ordering::Greater));
+        assert_eq!(most.negated().cmp_percent(Credits::MAX_AMOUNT.negated(), most), Some(Ordering::Greater));
+    }
+
+    #[test]
+    fn a_sum_is_read_back_from_json_beyond_what_an_amount_may_be() {
+        let read = |text: &str| wide(&mut serde_json::Deserializer::from_str(text)).ok();
+        let json = serde_json::to_string(&Credits::MAX_SUM).unwrap();
+        assert_eq!(read(&json), Some(Credits::MAX_SUM));
+        assert_eq!(read("\"-12.5\""), Some(credits("-12.5")));
+        assert_eq!((read("12"), read("\"x\"")), (None, None));
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! Rules: alerts as an account's admins set them, with their defaults filled in.
+//! Rules: alerts as an account's admins set them, with their defaults filled in, and when a figure reaches them.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::Core;
 use crate::credits::Credits;
 use crate::event::{Basis, Channel, Recipients, SetOrgAlert, SetUserAlert};
 
@@ -56,5 +59,22 @@ impl UserAlert {
             notify_user: body.notify_user.unwrap_or(false),
             recipients: body.recipients.clone().unwrap_or_default(),
         }
+    }
+}
+
+/// Returns the figure that a basis stands for where it has reached a threshold, in the threshold's unit.
+///
+/// Percents are compared exactly and shown rounded; without a maximum above 0 there are none.
+pub fn org_figure(core: &Core, basis: Basis, threshold: Credits) -> Option<Credits> {
+    let (used, settled, maximum) = (core.figures.used, core.settled(), core.figures.maximum());
+    let percent = |part: Credits, reached: fn(Ordering) -> bool| {
+        let is_reached = part.cmp_percent(threshold, maximum).is_some_and(reached);
+        is_reached.then(|| part.percent_of(maximum).unwrap_or(Credits::MAX_SUM).min(Credits::MAX_SUM))
+    };
+    match basis {
+        Basis::PercentUsed => percent(used, Ordering::is_ge),
+        Basis::AbsoluteUsed => (used >= threshold).then_some(used),
+        Basis::PercentRemaining => percent(settled.max(Credits::ZERO), Ordering::is_le),
+        Basis::AbsoluteRemaining => (settled <= threshold).then_some(settled),
     }
 }

@@ -78,6 +78,17 @@ impl Story {
                     &format!(r#"{{"user_id":"ana","credits":"{}"}}"#, words[1]),
                 );
             }
+            // by <user> <credits> [feature]
+            "by" => {
+                let feature =
+                    words.get(3).map_or_else(String::new, |feature| format!(r#","feature":"{feature}""#));
+                let body = format!(r#"{{"user_id":"{}","credits":"{}"{feature}}}"#, words[1], words[2]);
+                self.event(&format!("u{number}"), "ledger.usage.recorded.v1", &body);
+            }
+            "nobody" => {
+                let body = format!(r#"{{"credits":"{}"}}"#, words[1]);
+                self.event(&format!("u{number}"), "ledger.usage.recorded.v1", &body);
+            }
             "reverse" => {
                 let body = format!(r#"{{"event_id":"{}","source":"/story"}}"#, words[1]);
                 self.event(&format!("e{number}"), "ledger.usage.reversed.v1", &body);

@@ -1,0 +1,105 @@
+//! An account under watch: folds in batches, and stores as JSON what lives on between them.
+
+use std::collections::BTreeMap;
+
+use ledger_core::account::Core;
+use ledger_core::alert::{Firing, Kind, MissingUsers, UserPage, Users, Watch, Watcher};
+use ledger_core::fold::{Applied, Fact};
+use ledger_core::id::Id;
+use ledger_core::memory::Memory;
+
+use crate::story::{ACCOUNT, story};
+
+/// The twin of an alert worker with one account.
+#[derive(Default)]
+pub struct Watched {
+    pub memory: Memory,
+    pub watch: Watch,
+    pub firings: Vec<Firing>,
+    /// Pages of the period, as stored.
+    pages: BTreeMap<Id, String>,
+    period_index: Option<i64>,
+    /// How often pages were asked for.
+    pub loads: usize,
+}
+
+impl Watched {
+    pub fn core(&self) -> Option<&Core> {
+        self.memory.accounts.get(&Id::new(ACCOUNT).expect("an id"))?.core.as_ref()
+    }
+
+    pub fn batch(&mut self, facts: &[Fact]) {
+        let stored = serde_json::to_string(&self.watch).expect("JSON");
+        self.watch = serde_json::from_str(&stored).expect("a watch");
+        let mut users = Users::of(self.core());
+        for fact in facts {
+            let mut watcher = Watcher { watch: &mut self.watch, firings: &mut self.firings };
+            let applied = self.memory.fold_watched(fact, &mut watcher);
+            self.users(&mut users, fact, &applied);
+        }
+        if users.period_index() != self.period_index {
+            self.pages.clear();
+            self.period_index = users.period_index();
+        }
+        for (user, page) in users.touched() {
+            self.pages.insert(user.clone(), serde_json::to_string(page).expect("JSON"));
+        }
+    }
+
+    fn users(&mut self, users: &mut Users, fact: &Fact, applied: &Applied) {
+        let account = self.memory.accounts.get(&Id::new(ACCOUNT).expect("an id"));
+        let Some(core) = account.and_then(|account| account.core.as_ref()) else { return };
+        loop {
+            let told = self.firings.len();
+            match self.watch.users(core, users, fact, applied, &mut self.firings) {
+                Ok(()) => return,
+                Err(MissingUsers::These(ids)) => ids.into_iter().for_each(|id| {
+                    let page = self.pages.get(&id).map(|json| page(json));
+                    users.load(id, page);
+                }),
+                Err(MissingUsers::Past(past)) => {
+                    let pages = self.pages.iter().map(|(id, json)| (id.clone(), page(json)));
+                    users.load_past(past, pages.filter(|(_, page)| page.used >= past).collect::<Vec<_>>());
+                }
+            }
+            assert_eq!(self.firings.len(), told, "something fired before a page was missed");
+            self.loads += 1;
+        }
+    }
+}
+
+fn page(json: &str) -> UserPage {
+    serde_json::from_str(json).expect("a page")
+}
+
+/// Folds a story one event a batch.
+pub fn watched(script: &str) -> Watched {
+    let mut watched = Watched::default();
+    for fact in &story(script).facts {
+        watched.batch(std::slice::from_ref(fact));
+    }
+    watched
+}
+
+/// Shows firings: `org_alert a75 v1 75; user_alert ana v1 7; credit_balance_low 3`.
+pub fn shown(firings: &[Firing]) -> String {
+    let one = |firing: &Firing| {
+        let (kind, figure) = (firing.kind.as_str(), firing.figure);
+        match firing.kind {
+            Kind::OrgAlert => {
+                let alert = firing.alert_id.as_ref().expect("an alert");
+                format!("{kind} {alert} v{} {figure}", firing.threshold_version)
+            }
+            Kind::UserAlert | Kind::UserLimitReached => {
+                format!("{kind} {} v{} {figure}", firing.subject, firing.threshold_version)
+            }
+            _ => format!("{kind} {figure}"),
+        }
+    };
+    firings.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Tells one story and compares all that fired.
+pub fn check(script: &str, expected: &str) {
+    assert_eq!(shown(&watched(script).firings), expected, "{script}");
+}
