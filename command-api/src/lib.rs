@@ -9,6 +9,7 @@ mod asked;
 mod book;
 mod cards;
 mod clock;
+mod contacts;
 mod grants;
 mod idempotency;
 pub mod ingress;
@@ -20,6 +21,7 @@ mod payments;
 mod plan;
 mod rate_cards;
 mod reversals;
+mod settings;
 mod submit;
 mod usage;
 
@@ -153,7 +155,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 15] {
+fn routes() -> [(&'static str, MethodRouter<App>); 20] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -166,6 +168,14 @@ fn routes() -> [(&'static str, MethodRouter<App>); 15] {
         ("/v1/accounts/{account}/adjustments", post(adjustments::adjust)),
         ("/v1/accounts/{account}/purchases", post(payments::purchase)),
         ("/v1/accounts/{account}/refunds", post(payments::refund)),
+        ("/v1/accounts/{account}/limits", put(settings::put_limits)),
+        ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),
+        (
+            "/v1/accounts/{account}/alerts/{alert}",
+            put(settings::put_org_alert).delete(settings::remove_org_alert),
+        ),
+        ("/v1/accounts/{account}/contacts", put(contacts::put).get(contacts::get)),
+        ("/v1/accounts/{account}/contacts/webhook-secret", post(contacts::rotate_secret)),
         ("/v1/events", post(usage::events)),
         ("/v1/rate-cards/{card}", put(rate_cards::put)),
         ("/v1/keys", post(keys::create).get(keys::list)),

@@ -3,9 +3,11 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use ledger_core::account::{Core, Plan};
+use ledger_core::alert::UserAlert;
 use ledger_core::credits::Credits;
 use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
 use ledger_core::id::{Id, Text};
+use ledger_core::limit::Limits;
 use ledger_core::period::{Cycle, Period};
 use ledger_core::time::{Time, Zone};
 use runtime::auth::{Accounts, Action, Principal};
@@ -78,6 +80,8 @@ struct AccountView {
     clock: Clock,
     overdraft: OverdraftPolicy,
     low_balance_threshold: Option<Credits>,
+    limits: Option<Limits>,
+    user_alert: Option<UserAlert>,
     referred_by: Option<Id>,
     opened_at: Time,
     plan: PlanView,
@@ -95,6 +99,8 @@ impl From<&Core> for AccountView {
             clock: core.clock,
             overdraft: core.overdraft_policy,
             low_balance_threshold: core.low_balance_threshold,
+            limits: core.limits.clone(),
+            user_alert: core.user_alert.clone(),
             referred_by: core.referred_by.clone(),
             opened_at: core.opened_at,
             plan: PlanView::from(&core.plan),

@@ -1,11 +1,16 @@
-//! Users: what each has used in the open period.
+//! Users: what each has used in the open period, and what of it counts toward which limit.
+
+use std::collections::BTreeMap;
 
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
+use ledger_core::limit::Limits;
+use runtime::fold::Amount;
 use runtime::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::State;
@@ -69,61 +74,99 @@ pub(crate) async fn list(
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
     let (over_budget, limit) = (query.over_budget, query.limit);
     let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
-        Box::pin(async move {
-            if over_budget {
-                // Over budget is counted >= limit, and no account has limits yet.
-                return Ok(Page { items: Vec::new(), next_cursor: None });
-            }
-            load(connection, account, only, after, limit).await
-        })
+        let wanted = Wanted { only, over_budget, after, limit };
+        Box::pin(async move { load(connection, account, wanted).await })
     })
     .await?;
     answer::page(&reflects, &format, &HEADER, page)
 }
 
+/// Which users are asked for.
+struct Wanted {
+    only: Option<String>,
+    over_budget: bool,
+    after: Option<String>,
+    limit: Limit,
+}
+
+/// Limits as a statement compares them: none of anything where they are off.
+#[derive(Default)]
+struct InForce {
+    default_limit: Option<Amount>,
+    excluded_features: Vec<String>,
+    /// Looked up per user by the database; null is no limit.
+    custom: BTreeMap<String, Option<Credits>>,
+}
+
+impl InForce {
+    /// Exclusions say what counts even where limits are off.
+    fn of(limits: Option<&Limits>) -> Self {
+        let Some(limits) = limits else { return Self::default() };
+        let excluded_features = limits.excluded_features.iter().map(ToString::to_string).collect();
+        if !limits.enabled {
+            return Self { excluded_features, ..Self::default() };
+        }
+        let custom = limits.custom.iter().map(|(user, limit)| (user.to_string(), limit.amount())).collect();
+        Self { default_limit: limits.default_limit.map(Amount), excluded_features, custom }
+    }
+}
+
 async fn load(
     connection: &mut PgConnection,
     account: &Account,
-    only: Option<String>,
-    after: Option<String>,
-    limit: Limit,
+    wanted: Wanted,
 ) -> Result<Page<User>, Problem> {
     // A condition only where it is needed: then every plan can use the key's order, or find the one user by it.
-    let of_user = if only.is_some() { "and user_id = $4" } else { "and $4::text is null" };
+    let of_user = if wanted.only.is_some() { "and user_id = $4" } else { "and $4::text is null" };
+    let over_budget = if wanted.over_budget { "where counted >= max" } else { "" };
     // A user whose usage was all reversed has no usage in the period.
     let sql = format!(
-        "select user_id, sum(used)::text as used
-           from user_usage
-          where account_id = $1
-            and period_index = $2
-            and user_id > $3
-            {of_user}
-          group by user_id
-         having sum(events) > 0
+        "with used as (
+             select user_id, sum(used) as used,
+                    coalesce(sum(used) filter (where feature <> all($5)), 0) as counted
+               from user_usage
+              where account_id = $1
+                and period_index = $2
+                and user_id > $3
+                {of_user}
+              group by user_id
+             having sum(events) > 0
+              order by user_id
+         ),
+         limited as (
+             select used.*, case when $7 ? user_id then ($7 ->> user_id)::numeric else $6 end as max
+               from used
+         )
+         select user_id, used::text, counted::text, max::text
+           from limited
+         {over_budget}
           order by user_id
           limit {}",
-        limit.rows_to_ask()
+        wanted.limit.rows_to_ask()
     );
+    let limits = InForce::of(account.core.limits.as_ref());
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(account.id())
         .bind(account.core.period.index)
-        .bind(after.unwrap_or_default())
-        .bind(only)
+        .bind(wanted.after.unwrap_or_default())
+        .bind(wanted.only)
+        .bind(limits.excluded_features)
+        .bind(limits.default_limit)
+        .bind(Json(limits.custom))
         .fetch_all(connection)
         .await?;
     let users: Result<Vec<User>, sqlx::Error> = rows.iter().map(user_of).collect();
-    Ok(Page::cut(users?, limit, |user| user.user_id.clone()))
+    Ok(Page::cut(users?, wanted.limit, |user| user.user_id.clone()))
 }
 
 fn user_of(row: &sqlx::postgres::PgRow) -> Result<User, sqlx::Error> {
-    let used = columns::amount(row, "used")?;
+    let (counted, limit) = (columns::amount(row, "counted")?, columns::optional_amount(row, "max")?);
     Ok(User {
         user_id: row.try_get("user_id")?,
-        used,
-        // No feature is excluded and no hold exists before limits and holds do.
-        counted: used,
+        used: columns::amount(row, "used")?,
+        counted,
         held: Credits::ZERO,
-        limit: None,
-        blocked: false,
+        limit,
+        blocked: limit.is_some_and(|limit| counted >= limit),
     })
 }

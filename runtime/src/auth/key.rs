@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use ledger_core::door::{self, FieldError};
 use ledger_core::id::Id;
@@ -198,6 +198,13 @@ fn draw() -> Result<(String, String), sqlx::Error> {
     let secret = URL_SAFE_NO_PAD.encode(&bytes[KEY_ID_BYTES..]);
     let key = format!("ldg_{key_id}_{secret}");
     Ok((key_id, key))
+}
+
+/// Makes up a secret that signs an account's webhooks: `whsec_` and 32 bytes in base64, as Standard Webhooks has it.
+pub fn new_webhook_secret() -> Result<String, sqlx::Error> {
+    let mut bytes = [0; SECRET_BYTES];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+    Ok(format!("whsec_{}", STANDARD.encode(bytes)))
 }
 
 /// Returns keys in order of their ids, those after `after`.

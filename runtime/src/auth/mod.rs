@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-pub use key::{CreatedKey, Key, NewKey, create_key, list_keys, load_key, revoke_key};
+pub use key::{CreatedKey, Key, NewKey, create_key, list_keys, load_key, new_webhook_secret, revoke_key};
 pub use role::{Accounts, Action, Principal, Role};
 
 use crate::clock;
