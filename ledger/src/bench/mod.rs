@@ -9,6 +9,7 @@ mod memory;
 mod place;
 mod project;
 mod raw;
+mod resets;
 mod visible;
 
 use std::io::Write;
@@ -28,13 +29,16 @@ pub enum Bench {
     Project,
     /// From acknowledged to read, at 5,000 events/s
     Visible,
+    /// From a boundary to the last of 10,000 idle accounts rolled
+    Resets,
     /// Each service's peak with a million users
     Memory,
 }
 
 impl Bench {
     /// All of them.
-    pub const ALL: [Bench; 5] = [Bench::Fold, Bench::Ingest, Bench::Project, Bench::Visible, Bench::Memory];
+    pub const ALL: [Bench; 6] =
+        [Bench::Fold, Bench::Ingest, Bench::Project, Bench::Visible, Bench::Resets, Bench::Memory];
 
     async fn run(self) -> Result<Vec<Measured>> {
         Ok(match self {
@@ -42,6 +46,7 @@ impl Bench {
             Bench::Ingest => vec![ingest::run().await?],
             Bench::Project => vec![project::run().await?],
             Bench::Visible => vec![visible::run().await?],
+            Bench::Resets => vec![resets::run().await?],
             Bench::Memory => memory::run().await?,
         })
     }

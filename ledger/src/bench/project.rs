@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use futures::future::try_join_all;
 use ledger_core::fold::FOLD_VERSION;
 use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use runtime::kafka::Journal;
 use runtime::pg::{self, Model, PgPool};
 use runtime::shutdown::CancellationToken;
 use serde_json::json;
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 
 use super::place::Place;
 use super::{Measured, load};
@@ -20,8 +21,8 @@ const ACCOUNTS: usize = 1_000;
 const USERS: usize = 97;
 /// Usage events in the journal.
 const EVENTS: usize = 200_000;
-/// Half of the plain insert comes before ours and half after.
-const HALF: usize = EVENTS / 2;
+/// Plain inserts come before ours and after it, each time on one connection and then on as many as ours has lanes.
+const QUARTER: usize = EVENTS / 4;
 
 /// Measures both on one server.
 pub async fn run() -> Result<Measured> {
@@ -40,7 +41,9 @@ async fn measure(place: &Place) -> Result<Measured> {
     append(&journal, (0..EVENTS).map(record).collect()).await?;
 
     plain_tables(&pool).await?;
-    let mut plain = plain_inserts(&pool, 0..HALF).await?;
+    let lanes = usize::from(projector::LANES);
+    let mut plain = plain_inserts(&pool, 0..QUARTER, 1).await?;
+    let mut plain_in_lanes = plain_inserts(&pool, QUARTER..2 * QUARTER, lanes).await?;
     let source = Source { kafka: place.kafka.clone(), identity, pool: pool.clone() };
     let workers = projector::lanes(identity, projector::LANES)?;
     let options = ConsumeOptions::new("bench", schema, FOLD_VERSION);
@@ -48,17 +51,20 @@ async fn measure(place: &Place) -> Result<Measured> {
     let start = Instant::now();
     consume::run_until(workers, source, options, Status::default(), &ends, CancellationToken::new()).await?;
     let ours = start.elapsed().as_secs_f64();
-    plain += plain_inserts(&pool, HALF..EVENTS).await?;
+    plain += plain_inserts(&pool, 2 * QUARTER..3 * QUARTER, 1).await?;
+    plain_in_lanes += plain_inserts(&pool, 3 * QUARTER..EVENTS, lanes).await?;
+    let half = (2 * QUARTER) as f64;
     Ok(Measured {
         more: json!({"events": EVENTS, "accounts": ACCOUNTS, "users": ACCOUNTS * USERS,
-                     "events_per_transaction": BATCH_RECORDS_MAX}),
+                     "events_per_transaction": BATCH_RECORDS_MAX, "lanes": lanes,
+                     "ceiling_on_as_many_connections": (half / plain_in_lanes).round()}),
         ..Measured::new(
             "project",
             "events/s",
             EVENTS as f64 / ours,
             (
-                "UNNEST inserts of one journal row, one balance and one user-usage upsert per event",
-                EVENTS as f64 / plain,
+                "UNNEST inserts of one journal row, one balance and one user-usage upsert per event, one connection",
+                half / plain,
             ),
             "ratio 0.5",
         )
@@ -93,27 +99,35 @@ async fn plain_tables(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// Inserts the same events the plain way and returns the seconds it took; making the arrays is not counted.
-async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>) -> Result<f64> {
-    let mut connection = pool.acquire().await?;
-    let numbers: Vec<usize> = events.collect();
-    let mut seconds = 0.0;
-    for part in numbers.chunks(BATCH_RECORDS_MAX) {
-        let accounts: Vec<String> = part.iter().map(|n| format!("account-{}", n % ACCOUNTS)).collect();
-        let users: Vec<String> = part.iter().map(|n| format!("user-{}", n / ACCOUNTS % USERS)).collect();
-        let ids: Vec<String> = part.iter().map(|n| format!("msg-{n}")).collect();
-        let data: Vec<String> =
-            part.iter().map(|n| String::from_utf8(record(*n).1)).collect::<Result<_, _>>()?;
-        let amounts = vec!["0.38"; part.len()];
-        let start = Instant::now();
+/// The columns of one plain transaction.
+#[derive(Default)]
+struct Columns {
+    accounts: Vec<String>,
+    users: Vec<String>,
+    ids: Vec<String>,
+    data: Vec<String>,
+    amounts: Vec<&'static str>,
+}
+
+impl Columns {
+    fn push(&mut self, number: usize) -> Result<()> {
+        self.accounts.push(format!("account-{}", number % ACCOUNTS));
+        self.users.push(format!("user-{}", number / ACCOUNTS % USERS));
+        self.ids.push(format!("msg-{number}"));
+        self.data.push(String::from_utf8(record(number).1)?);
+        self.amounts.push("0.38");
+        Ok(())
+    }
+
+    async fn insert(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let mut tx = connection.begin().await?;
         sqlx::query(
             "insert into plain.event
              select * from unnest($1::text[], $2::text[], $3::json[]) on conflict do nothing",
         )
-        .bind(&accounts)
-        .bind(&ids)
-        .bind(&data)
+        .bind(&self.accounts)
+        .bind(&self.ids)
+        .bind(&self.data)
         .execute(&mut *tx)
         .await?;
         sqlx::query(
@@ -122,8 +136,8 @@ async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>) -> Result<
              group by account_id
              on conflict (account_id) do update set used = balance.used + excluded.used",
         )
-        .bind(&accounts)
-        .bind(&amounts)
+        .bind(&self.accounts)
+        .bind(&self.amounts)
         .execute(&mut *tx)
         .await?;
         sqlx::query(
@@ -133,13 +147,36 @@ async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>) -> Result<
              group by account_id, user_id
              on conflict (account_id, user_id) do update set used = user_usage.used + excluded.used",
         )
-        .bind(&accounts)
-        .bind(&users)
-        .bind(&amounts)
+        .bind(&self.accounts)
+        .bind(&self.users)
+        .bind(&self.amounts)
         .execute(&mut *tx)
         .await?;
-        tx.commit().await?;
-        seconds += start.elapsed().as_secs_f64();
+        tx.commit().await
     }
-    Ok(seconds)
+}
+
+/// Inserts the same events the plain way, accounts shared out over connections, and returns the seconds it took; making
+/// the columns is not counted.
+async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>, connections: usize) -> Result<f64> {
+    let mut writing = Vec::new();
+    for lane in 0..connections {
+        let numbers: Vec<usize> = events.clone().filter(|n| n % ACCOUNTS % connections == lane).collect();
+        let mut batches = Vec::new();
+        for part in numbers.chunks(BATCH_RECORDS_MAX / connections) {
+            let mut columns = Columns::default();
+            part.iter().try_for_each(|number| columns.push(*number))?;
+            batches.push(columns);
+        }
+        let mut connection = pool.acquire().await?;
+        writing.push(async move {
+            for columns in &batches {
+                columns.insert(&mut connection).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let start = Instant::now();
+    try_join_all(writing).await?;
+    Ok(start.elapsed().as_secs_f64())
 }
