@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::rule::{OrgAlert, UserAlert};
-use crate::credits::Credits;
+use crate::credits::{Credits, wide};
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::id::{Id, Text};
 use crate::limit::Limits;
@@ -61,14 +61,19 @@ impl Plan {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Settled balance as carried in, after rollover, expiry and forgiveness.
+    #[serde(deserialize_with = "wide")]
     pub carried_in: Credits,
     /// What was added since: signed adjustments; voids and refunds taken off.
+    #[serde(deserialize_with = "wide")]
     pub added: Credits,
     /// Usage recorded in the period less its reversals.
+    #[serde(deserialize_with = "wide")]
     pub used: Credits,
     /// Amounts of every lot that started in it.
+    #[serde(deserialize_with = "wide")]
     pub granted: Credits,
     /// What expired in it so far.
+    #[serde(deserialize_with = "wide")]
     pub expired: Credits,
 }
 
@@ -83,21 +88,33 @@ impl Figures {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "named as the entry types")]
 pub struct Totals {
+    #[serde(deserialize_with = "wide")]
     pub granted: Credits,
+    #[serde(deserialize_with = "wide")]
     pub purchased: Credits,
+    #[serde(deserialize_with = "wide")]
     pub topped_up: Credits,
+    #[serde(deserialize_with = "wide")]
     pub rolled_in: Credits,
     /// Less what reversals gave back.
+    #[serde(deserialize_with = "wide")]
     pub consumed: Credits,
+    #[serde(deserialize_with = "wide")]
     pub expired: Credits,
+    #[serde(deserialize_with = "wide")]
     pub rolled_out: Credits,
+    #[serde(deserialize_with = "wide")]
     pub voided: Credits,
+    #[serde(deserialize_with = "wide")]
     pub refunded: Credits,
     /// Signed.
+    #[serde(deserialize_with = "wide")]
     pub adjusted: Credits,
     /// Usage drawn from paid lots.
+    #[serde(deserialize_with = "wide")]
     pub spent: Credits,
     /// Sum of every amount ever booked, whatever its sign; bounds all other sums.
+    #[serde(deserialize_with = "wide")]
     pub turnover: Credits,
 }
 

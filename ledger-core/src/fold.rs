@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::account::{Core, Figures, Plan};
 use crate::alert::rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
-use crate::credits::Credits;
+use crate::credits::{Credits, wide};
 use crate::derive;
 use crate::event::{
     Adjust, ChangeAccount, ChangeAt, ChangePlan, Clock, Data, Event, Grant, LotSource, OpenAccount,
@@ -198,6 +198,7 @@ pub struct LotChange {
     /// Its source.
     pub source: LotSource,
     /// Positive: added to it.
+    #[serde(deserialize_with = "wide")]
     pub amount: Credits,
 }
 

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::credits::Credits;
+use crate::credits::{Credits, wide};
 use crate::event::LotSource;
 use crate::id::{EventId, Id, Text};
 use crate::time::Time;
@@ -25,12 +25,16 @@ pub struct Lot {
     /// Where the credits came from.
     pub source: LotSource,
     /// What was added.
+    #[serde(deserialize_with = "wide")]
     pub amount: Credits,
     /// What is left.
+    #[serde(deserialize_with = "wide")]
     pub remaining: Credits,
     /// What expired or was voided of it, less what refunds have counted.
+    #[serde(deserialize_with = "wide")]
     pub lapsed: Credits,
     /// What was paid back of its payment.
+    #[serde(deserialize_with = "wide")]
     pub refunded: Credits,
     /// Lower burns first.
     pub priority: i32,

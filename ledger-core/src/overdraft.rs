@@ -8,15 +8,17 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::credits::Credits;
+use crate::credits::{Credits, wide};
 use crate::lot::{less, more};
 
 /// A stretch of the line, end exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     /// Where it begins.
+    #[serde(deserialize_with = "wide")]
     pub start: Credits,
     /// Where it ends, exclusive.
+    #[serde(deserialize_with = "wide")]
     pub end: Credits,
 }
 
@@ -45,8 +47,10 @@ struct Owed {
 /// What an account owes, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overdraft {
+    #[serde(deserialize_with = "wide")]
     end: Credits,
     owed: VecDeque<Owed>,
+    #[serde(deserialize_with = "wide")]
     total: Credits,
 }
 

@@ -487,3 +487,19 @@ fn an_account_without_settings_is_stored_as_before_there_were_any() {
     let read: ledger_core::account::Snapshot = serde_json::from_str(&json).expect("a snapshot");
     assert_eq!(ledger_core::account::Core::from(read), with);
 }
+
+#[test]
+fn an_account_whose_sums_pass_18_digits_is_read_back() {
+    let most = "999999999999999999.999999999";
+    let script = format!(
+        r#"plan {most} "rollover":{{"mode":"unlimited"}}; grant g {most}; buy p {most}; use 1; use {most}; use {most};
+           use {most}; use {most}; use {most}; at 2026-02-02T00:00:00Z; use 1; replan 0; reverse u4"#
+    );
+    let rich = format!(r#"plan {most} "rollover":{{"mode":"unlimited"}}; at 2026-04-01T00:00:00Z; use 1"#);
+    for script in [script, rich] {
+        let core = core_of(&script);
+        let json = serde_json::to_string(&ledger_core::account::Snapshot::from(&core)).expect("JSON");
+        let read: ledger_core::account::Snapshot = serde_json::from_str(&json).expect("a snapshot");
+        assert_eq!(ledger_core::account::Core::from(read), core);
+    }
+}
