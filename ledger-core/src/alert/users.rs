@@ -109,7 +109,7 @@ impl Users {
         for (user, page) in pages {
             self.load(user, Some(page));
         }
-        self.past = Some(self.past.map_or(past, |before| before.min(past)));
+        self.past = Some(past);
     }
 
     /// Returns the pages to be stored, by user, all of `period_index`.
@@ -153,8 +153,7 @@ impl Users {
 
     /// Returns everyone there who used at least `past`, by id.
     pub(crate) fn past(&self, past: Credits) -> BTreeSet<Id> {
-        let past = self.pages.iter().filter(|(_, page)| page.events > 0 && page.used >= past);
-        past.map(|(user, _)| user.clone()).collect()
+        self.pages.iter().filter(|(_, page)| page.used >= past).map(|(user, _)| user.clone()).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Any history fires what the naive model fires, however it is cut into batches.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::alert::{Firing, Kind};
 use ledger_core::derive;
@@ -204,7 +204,7 @@ fn shown(firing: &Firing, n: &mut BTreeMap<Kind, u32>, facts: &[Fact]) -> String
     format!("{rule} {} {line} v{version} p{period} {figure} {at} {event}", firing.subject)
 }
 
-fn in_batches(facts: &[Fact], cuts: &[usize]) -> Vec<String> {
+fn in_batches(facts: &[Fact], cuts: &[usize]) -> Watched {
     let mut watched = Watched::default();
     let mut rest = facts;
     for size in cuts.iter().chain(std::iter::repeat(&4)) {
@@ -215,7 +215,12 @@ fn in_batches(facts: &[Fact], cuts: &[usize]) -> Vec<String> {
         watched.batch(batch);
         rest = later;
     }
-    let ids: std::collections::BTreeSet<_> = watched.firings.iter().map(|firing| firing.firing_id).collect();
+    watched
+}
+
+/// What fired, in the naive model's words.
+fn fired(watched: &Watched, facts: &[Fact]) -> Vec<String> {
+    let ids: BTreeSet<_> = watched.firings.iter().map(|firing| firing.firing_id).collect();
     assert_eq!(ids.len(), watched.firings.len(), "an id fired twice");
     let mut n = BTreeMap::new();
     watched.firings.iter().map(|firing| shown(firing, &mut n, facts)).collect()
@@ -230,8 +235,12 @@ proptest! {
         cuts in prop::collection::vec(1..9_usize, 1..40),
     ) {
         let (facts, expected) = told(&lines);
-        prop_assert_eq!(in_batches(&facts, &cuts), expected.clone());
-        prop_assert_eq!(in_batches(&facts, &[facts.len()]), expected);
+        let (cut, whole) = (in_batches(&facts, &cuts), in_batches(&facts, &[facts.len()]));
+        prop_assert_eq!(fired(&cut, &facts), expected);
+        prop_assert_eq!(&cut.firings, &whole.firings);
+        // What is stored is the same too, so that a rebuilt state equals the one that grew.
+        prop_assert_eq!(&cut.watch, &whole.watch);
+        prop_assert_eq!(&cut.pages, &whole.pages);
     }
 }
 

@@ -17,10 +17,8 @@ pub struct Watched {
     pub watch: Watch,
     pub firings: Vec<Firing>,
     /// Pages of the period, as stored.
-    pages: BTreeMap<Id, String>,
+    pub pages: BTreeMap<Id, String>,
     period_index: Option<i64>,
-    /// How often pages were asked for.
-    pub loads: usize,
 }
 
 impl Watched {
@@ -63,7 +61,6 @@ impl Watched {
                 }
             }
             assert_eq!(self.firings.len(), told, "something fired before a page was missed");
-            self.loads += 1;
         }
     }
 }
