@@ -107,13 +107,18 @@ impl Balance {
             used: core.figures.used,
             percent_used: core.figures.used.percent_of(maximum),
             percent_remaining: settled.max(Credits::ZERO).percent_of(maximum),
-            status: status(available, credit_balance, core.low_balance_threshold),
+            status: status(available, credit_balance, low_line(core)),
             lifetime_added: more(core.totals.purchased, core.totals.topped_up),
             lifetime_spent: core.totals.spent,
             period: core.period,
             lots: core.lots.iter().map(LotView::from).collect(),
         }
     }
+}
+
+/// Returns the line at or below which bought credits are low, for the status and for the notice alike.
+pub fn low_line(core: &Core) -> Option<Credits> {
+    core.low_balance_threshold
 }
 
 fn status(available: Credits, credit_balance: Credits, line: Option<Credits>) -> Status {

@@ -432,8 +432,8 @@ impl Body for SetLimits {
     }
 }
 
-/// Least and most percent of a basis; none where it is an amount.
-fn percents(basis: Basis) -> Option<(Credits, &'static str)> {
+/// Returns the least percent of a basis, of 100 at most, and the rule in words; none where it is an amount.
+fn least_percent(basis: Basis) -> Option<(Credits, &'static str)> {
     match basis {
         Basis::PercentUsed => Some((Credits::whole(1), "must be 1 to 100 percent")),
         Basis::PercentRemaining => Some((Credits::ZERO, "must be 0 to 100 percent")),
@@ -445,7 +445,7 @@ impl Body for SetOrgAlert {
     const GOOD: &'static str = r#"{"alert_id":"a","basis":"percent_used","threshold":"50"}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        match percents(self.basis) {
+        match least_percent(self.basis) {
             Some((least, rule)) => {
                 let out = self.threshold < least || self.threshold > Credits::whole(100);
                 refuse(errors, out, "threshold", "out_of_range", rule);

@@ -6,7 +6,7 @@
 
 pub mod backtest;
 pub mod firing;
-pub mod notice;
+mod notice;
 pub mod rule;
 pub mod users;
 mod version;
@@ -14,7 +14,6 @@ pub mod watch;
 
 pub use backtest::{Backtest, Hit, Rule};
 pub use firing::{Audience, Firing, Kind};
-pub use notice::low_line;
 pub use rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
 pub use users::{MissingUsers, UserPage, Users, user_of};
 pub use version::FORMER_MAX;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use crate::account::Core;
+use crate::balance::low_line;
 use crate::credits::Credits;
 
 /// A notice that is due.
@@ -44,11 +45,6 @@ pub(crate) struct Notices {
     depleted: Episodes,
     /// Armed by each notice of depletion.
     again: Episodes,
-}
-
-/// Returns the line at or below which bought credits are low.
-pub fn low_line(core: &Core) -> Option<Credits> {
-    core.low_balance_threshold
 }
 
 impl Notices {
