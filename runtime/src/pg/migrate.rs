@@ -1,4 +1,4 @@
-//! Migrations: every table in order, for `control` and for each generation of each model.
+//! Migrations: every table in order, for `control`, for `delivery` and for each generation of each model.
 //!
 //! An own runner of a few lines instead of sqlx's: one program migrates several schemas of one shape
 //! (`read_model_1`, `read_model_2` …), all in one transaction, which sqlx's migrator has no notion of.
@@ -27,7 +27,8 @@ macro_rules! migrations {
     };
 }
 
-const CONTROL: &[Migration] = migrations!("control": "0001_control");
+const CONTROL: &[Migration] = migrations!("control": "0001_control", "0002_contacts");
+const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery");
 pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting":);
 
@@ -69,12 +70,17 @@ exception
 end
 $$";
 
-/// What reading services need of `control`: no record in waiting, nothing that is only for writing.
+/// What reading services need of `control` and `delivery`: no record in waiting, no address, nothing that is only for
+/// writing.
 const LET_READER_SEE_CONTROL: &str = "
 grant usage  on schema control to ledger_reader;
-grant select on control.generation, control.log_identity, control.api_key, control.rate_card to ledger_reader";
+grant select on control.generation, control.log_identity, control.api_key, control.rate_card to ledger_reader;
+grant usage  on schema delivery to ledger_reader;
+grant select (account_id, notification_id, firing_id, kind, channel, recipient, subject, text, status, attempts,
+              next_attempt_at, created_at, sent_at, last_error)
+    on delivery.notification to ledger_reader";
 
-/// Brings `control` and every standing generation to the newest tables; harmless to repeat and to race.
+/// Brings `control`, `delivery` and every standing generation to the newest tables; harmless to repeat and to race.
 pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
     create_reader(pool).await;
     write(pool, |connection| {
@@ -82,6 +88,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
             lock(connection).await?;
             sqlx::raw_sql(BOOKKEEPING).execute(&mut *connection).await?;
             apply(connection, "control", CONTROL).await?;
+            apply(connection, "delivery", DELIVERY).await?;
             if reader_exists(connection).await? {
                 sqlx::raw_sql(LET_READER_SEE_CONTROL).execute(&mut *connection).await?;
             }
@@ -227,7 +234,12 @@ mod tests {
 
     #[test]
     fn every_file_in_the_folders_is_embedded_in_order() {
-        let folders = [("control", CONTROL), ("read_model", READ_MODEL), ("alerting", ALERTING)];
+        let folders = [
+            ("control", CONTROL),
+            ("delivery", DELIVERY),
+            ("read_model", READ_MODEL),
+            ("alerting", ALERTING),
+        ];
         for (folder, embedded) in folders {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(folder);
             let mut files: Vec<String> = fs::read_dir(path)
