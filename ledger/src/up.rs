@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alert_worker::SchedulerConfig;
+use alert_worker::delivery::{self, DeliveryConfig};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
@@ -15,7 +16,7 @@ use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig};
-use runtime::kafka::{self, Journal, KafkaOptions};
+use runtime::kafka::{self, Appender, Journal, KafkaOptions};
 use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
 use runtime::waiter::Waiter;
@@ -56,6 +57,9 @@ pub struct UpConfig {
     /// The scheduler of resets.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
+    /// How alerts and notices are told.
+    #[command(flatten)]
+    pub delivery: DeliveryConfig,
 }
 
 /// The running whole.
@@ -117,6 +121,10 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
         alert_worker::scheduler::run(scheduler, scheduler_journal, scheduler_pool, token).await;
         ("alert-worker", Ok(()))
     });
+    let alerts = Appender::new(&kafka, &kafka.topics().alerts, identity.partitions)?;
+    let delivering =
+        delivery::run(config.delivery.clone(), pool("delivery").await?, alerts, shutdown.clone());
+    services.spawn(async move { ("delivery", delivering.await) });
 
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
     let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };

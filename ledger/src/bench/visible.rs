@@ -44,6 +44,7 @@ pub async fn run() -> Result<Measured> {
         auth: runtime::auth::AuthConfig { operator_key: None },
         projector: projector::Options::default(),
         scheduler: alert_worker::SchedulerConfig::default(),
+        delivery: alert_worker::delivery::DeliveryConfig::default(),
     };
     let up = up::start(config, say).await?;
     let measured = measure(&place, &up).await;

@@ -1,0 +1,84 @@
+//! Contacts: the people of an account and its webhook, as they stand when something is told.
+
+use std::collections::HashMap;
+
+use ledger_core::id::Id;
+use runtime::pg::{PgConnection, PgPool};
+use serde::Deserialize;
+
+/// An account's people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contacts {
+    /// Those who configure and are told, in order.
+    pub admins: Vec<Person>,
+    /// Those who use.
+    pub users: Vec<Person>,
+    /// Whether the account has a webhook.
+    pub has_webhook: bool,
+}
+
+/// Somebody who can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Person {
+    /// As the account calls him.
+    pub id: Id,
+    /// Where his mail goes.
+    pub email: Option<String>,
+}
+
+impl Contacts {
+    /// Returns where mail to this id goes, an admin's before a user's, or why it goes nowhere.
+    pub fn address_of(&self, id: &str) -> Result<&str, String> {
+        let person = self.admins.iter().chain(&self.users).find(|person| person.id.as_str() == id);
+        let person = person.ok_or_else(|| format!("{id} is not among the contacts of the account"))?;
+        let address = person.email.as_deref().map(str::trim).filter(|email| !email.is_empty());
+        address.ok_or_else(|| format!("{id} has no e-mail address in the contacts of the account"))
+    }
+}
+
+/// Reads the contacts of these accounts; one that nobody has set is missing.
+pub(super) async fn of_accounts(
+    connection: &mut PgConnection,
+    accounts: &[&str],
+) -> Result<HashMap<String, Contacts>, sqlx::Error> {
+    let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
+        "select account_id, admins::text, users::text, webhook_url is not null
+         from control.contacts
+         where account_id = any($1)",
+    )
+    .bind(accounts)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(account, admins, users, has_webhook)| {
+            Ok((account, Contacts { admins: people(&admins)?, users: people(&users)?, has_webhook }))
+        })
+        .collect()
+}
+
+fn people(json: &str) -> Result<Vec<Person>, sqlx::Error> {
+    serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// Where an account's webhook goes, and by what its calls are signed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The receiver.
+    pub url: String,
+    /// The secrets that sign: the one in force, and the one before it while it is being replaced.
+    pub secrets: Vec<String>,
+}
+
+/// Reads an account's webhook as it stands now.
+pub(super) async fn hook_of(pool: &PgPool, account: &str) -> Result<Option<Hook>, sqlx::Error> {
+    let row: Option<(String, String, Option<String>)> = sqlx::query_as(
+        "select webhook_url, webhook_secret,
+                case when webhook_secret_old_until > clock_timestamp() then webhook_secret_old end
+         from control.contacts
+         where account_id = $1 and webhook_url is not null",
+    )
+    .bind(account)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(url, secret, old)| Hook { url, secrets: std::iter::once(secret).chain(old).collect() }))
+}

@@ -1,0 +1,351 @@
+//! Expansion: from a firing to the notifications of each recipient on each channel.
+
+use std::collections::BTreeSet;
+
+use ledger_core::derive;
+use ledger_core::event::{Channel, Recipients};
+use ledger_core::id::Id;
+use runtime::pg::{self, PgConnection, PgPool};
+use tracing::info;
+use uuid::Uuid;
+
+use super::contacts::{self, Contacts};
+use super::outbox::{Columns, OutboxRow, is_about_a_user, row_of};
+use super::publish::event_of;
+use super::{Error, notice};
+
+/// Firings that one transaction expands.
+const ROWS_MAX: i64 = 200;
+/// The recipient of an account's webhook.
+const WEBHOOK: &str = "webhook";
+
+/// One recipient on one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    channel: Channel,
+    recipient: String,
+    way: Way,
+}
+
+/// How he is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// By the row itself.
+    Here,
+    /// By the account's webhook.
+    Hook,
+    /// At this address.
+    To(String),
+    /// Not at all, for this reason.
+    Nowhere(String),
+}
+
+/// Decides who is told, and how he is reached, by the contacts as they stand.
+///
+/// Where nobody has set contacts there are no addresses: then only those who are named find it in the product.
+fn told(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Told> {
+    let channels: BTreeSet<&str> =
+        row.firing.audience.channels.iter().map(|channel| channel.as_str()).collect();
+    let has = |channel: Channel| channels.contains(channel.as_str());
+    let mut told = Vec::new();
+    for recipient in recipients(row, contacts) {
+        if has(Channel::InApp) {
+            told.push(Told { channel: Channel::InApp, recipient: recipient.to_string(), way: Way::Here });
+        }
+        if let Some(contacts) = contacts.filter(|_| has(Channel::Email)) {
+            let way = mail_of(contacts, &recipient);
+            told.push(Told { channel: Channel::Email, recipient: recipient.to_string(), way });
+        }
+    }
+    if has(Channel::Webhook) && contacts.is_some_and(|contacts| contacts.has_webhook) {
+        told.push(Told { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook });
+    }
+    told
+}
+
+/// Returns everybody who is told, each once, in the order of the rule.
+fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Id> {
+    let mut recipients = match &row.firing.audience.recipients {
+        Recipients::AllAdmins => {
+            contacts.iter().flat_map(|contacts| &contacts.admins).map(|admin| admin.id.clone()).collect()
+        }
+        Recipients::These(ids) => ids.clone(),
+    };
+    if row.firing.audience.notify_user && is_about_a_user(row.firing.kind) {
+        recipients.push(row.firing.subject.clone());
+    }
+    let mut seen = BTreeSet::new();
+    recipients.retain(|id| seen.insert(id.clone()));
+    recipients
+}
+
+fn mail_of(contacts: &Contacts, recipient: &Id) -> Way {
+    match contacts.address_of(recipient.as_str()) {
+        Ok(address) => Way::To(address.to_owned()),
+        Err(reason) => Way::Nowhere(reason),
+    }
+}
+
+/// A row of `delivery.notification`, as it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Notification {
+    account_id: String,
+    notification_id: String,
+    firing_id: Uuid,
+    kind: &'static str,
+    channel: &'static str,
+    recipient: String,
+    address: Option<String>,
+    subject: String,
+    text: String,
+    html: Option<String>,
+    status: &'static str,
+    reason: Option<String>,
+}
+
+fn notification(row: &OutboxRow, told: Told) -> Result<Notification, Error> {
+    let Told { channel, recipient, way } = told;
+    let firing_id = row.firing.firing_id;
+    let parts = [&firing_id.to_string(), channel.as_str(), recipient.as_str()];
+    let notification_id = derive::derived("notification", &parts).to_string();
+    let notice = match channel {
+        Channel::Email => notice::mail(row, &recipient, &notification_id)?,
+        Channel::InApp => notice::in_app(row, &recipient)?,
+        // The body is for programs; its subject is what people see in the list of notifications, and nobody's own.
+        Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "")? },
+    };
+    let (status, address, reason) = match way {
+        Way::Here => ("delivered", None, None),
+        Way::Hook => ("pending", None, None),
+        Way::To(address) => ("pending", Some(address), None),
+        Way::Nowhere(reason) => ("parked", None, Some(reason)),
+    };
+    Ok(Notification {
+        account_id: row.account_id.to_string(),
+        notification_id,
+        firing_id,
+        kind: row.firing.kind.as_str(),
+        channel: channel.as_str(),
+        recipient,
+        address,
+        subject: notice.subject,
+        text: notice.text,
+        html: notice.html,
+        status,
+        reason,
+    })
+}
+
+/// Expands what waits; returns whether more may be waiting.
+pub(super) async fn round(pool: &PgPool) -> Result<bool, Error> {
+    pg::write(pool, |connection| {
+        Box::pin(async move {
+            let rows = take(connection).await?;
+            if rows.is_empty() {
+                return Ok(false);
+            }
+            let accounts: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
+            let contacts = contacts::of_accounts(connection, &accounts).await?;
+            let mut notifications = Vec::new();
+            for row in &rows {
+                for told in told(row, contacts.get(row.account_id.as_str())) {
+                    notifications.push(notification(row, told)?);
+                }
+            }
+            insert(connection, &notifications).await?;
+            mark(connection, &rows).await?;
+            info!(firings = rows.len(), notifications = notifications.len(), "firings expanded");
+            Ok(rows.len() as i64 == ROWS_MAX)
+        })
+    })
+    .await
+}
+
+/// Takes firings that nobody else is expanding, oldest first.
+async fn take(connection: &mut PgConnection) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select account_id, firing::text, audience::text, about::text
+         from delivery.outbox
+         where expanded_at is null
+         order by seq
+         limit $1
+         for update skip locked",
+    )
+    .bind(ROWS_MAX)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(row_of).collect()
+}
+
+async fn insert(connection: &mut PgConnection, rows: &[Notification]) -> Result<(), sqlx::Error> {
+    fn column<'a, T>(rows: &'a [Notification], of: impl Fn(&'a Notification) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    sqlx::query(
+        "insert into delivery.notification
+             (account_id, notification_id, firing_id, kind, channel, recipient, address, subject, text, html, status,
+              last_error, attempts, next_attempt_at, created_at, sent_at)
+         select rows.*, case status when 'delivered' then 1 else 0 end, now, now,
+                case status when 'delivered' then now end
+         from unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::text[], $10::text[], $11::text[], $12::text[])
+              as rows (account_id, notification_id, firing_id, kind, channel, recipient, address, subject, text, html,
+                       status, last_error),
+              clock_timestamp() as now
+         on conflict (firing_id, channel, recipient) do nothing",
+    )
+    .bind(column(rows, |row| row.account_id.as_str()))
+    .bind(column(rows, |row| row.notification_id.as_str()))
+    .bind(column(rows, |row| row.firing_id))
+    .bind(column(rows, |row| row.kind))
+    .bind(column(rows, |row| row.channel))
+    .bind(column(rows, |row| row.recipient.as_str()))
+    .bind(column(rows, |row| row.address.as_deref()))
+    .bind(column(rows, |row| row.subject.as_str()))
+    .bind(column(rows, |row| row.text.as_str()))
+    .bind(column(rows, |row| row.html.as_deref()))
+    .bind(column(rows, |row| row.status))
+    .bind(column(rows, |row| row.reason.as_deref()))
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn mark(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
+    let firings: Vec<Uuid> = rows.iter().map(|row| row.firing.firing_id).collect();
+    sqlx::query("update delivery.outbox set expanded_at = clock_timestamp() where firing_id = any($1)")
+        .bind(firings)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contacts::Person;
+    use ledger_core::alert::Kind;
+
+    use super::*;
+    use crate::delivery::samples::{self, id};
+
+    fn person(name: &str, email: &str) -> Person {
+        Person { id: id(name), email: (!email.is_empty()).then(|| email.to_owned()) }
+    }
+
+    fn contacts() -> Contacts {
+        Contacts {
+            admins: vec![person("carl", "carl@example.test"), person("dora", "")],
+            users: vec![person("ana", "ana@example.test"), person("carl", "other@example.test")],
+            has_webhook: true,
+        }
+    }
+
+    /// Who is told, as `channel recipient way`.
+    fn check(row: &OutboxRow, contacts: Option<&Contacts>, expected: &[&str]) {
+        let found: Vec<String> = told(row, contacts)
+            .into_iter()
+            .map(|told| {
+                let way = match told.way {
+                    Way::Here => "here".to_owned(),
+                    Way::Hook => "hook".to_owned(),
+                    Way::To(address) => address,
+                    Way::Nowhere(reason) => format!("- {reason}"),
+                };
+                format!("{} {} {way}", told.channel.as_str(), told.recipient)
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn all_admins_are_told_on_every_channel_that_exists() {
+        let row = samples::row("acme", 1);
+        check(
+            &row,
+            Some(&contacts()),
+            &[
+                "in_app carl here",
+                "email carl carl@example.test",
+                "in_app dora here",
+                "email dora - dora has no e-mail address in the contacts of the account",
+                "webhook webhook hook",
+            ],
+        );
+    }
+
+    #[test]
+    fn only_the_channels_of_the_rule_are_used() {
+        let mut row = samples::row("acme", 1);
+        row.firing.audience.recipients = Recipients::These(vec![id("carl")]);
+        let mut check_channels = |channels: &[Channel], expected: &[&str]| {
+            row.firing.audience.channels = channels.to_vec();
+            check(&row, Some(&contacts()), expected);
+        };
+        check_channels(&[Channel::Email], &["email carl carl@example.test"]);
+        check_channels(&[Channel::InApp], &["in_app carl here"]);
+        check_channels(&[Channel::Webhook], &["webhook webhook hook"]);
+        check_channels(&[], &[]);
+        let without = Contacts { has_webhook: false, ..contacts() };
+        row.firing.audience.channels = vec![Channel::Webhook];
+        check(&row, Some(&without), &[]);
+    }
+
+    #[test]
+    fn a_named_recipient_whom_nobody_knows_is_parked_and_not_passed_over() {
+        let mut row = samples::row("acme", 1);
+        row.firing.audience.recipients = Recipients::These(vec![id("zoe")]);
+        row.firing.audience.channels = vec![Channel::Email];
+        check(&row, Some(&contacts()), &["email zoe - zoe is not among the contacts of the account"]);
+    }
+
+    #[test]
+    fn the_user_is_told_where_the_rule_says_so_and_nobody_twice() {
+        let mut row = samples::of_kind(Kind::UserAlert, "ana", "520", "500");
+        row.firing.audience.channels = vec![Channel::Email];
+        row.firing.audience.recipients = Recipients::These(vec![id("carl"), id("carl")]);
+        check(&row, Some(&contacts()), &["email carl carl@example.test"]);
+        row.firing.audience.notify_user = true;
+        check(&row, Some(&contacts()), &["email carl carl@example.test", "email ana ana@example.test"]);
+        row.firing.subject = id("carl");
+        check(&row, Some(&contacts()), &["email carl carl@example.test"]);
+    }
+
+    #[test]
+    fn without_contacts_only_those_who_are_named_find_it_in_the_product() {
+        let mut row = samples::row("acme", 1);
+        check(&row, None, &[]);
+        row.firing.audience.recipients = Recipients::These(vec![id("carl")]);
+        check(&row, None, &["in_app carl here"]);
+        let nobody = Contacts::default();
+        row.firing.audience.recipients = Recipients::AllAdmins;
+        check(&row, Some(&nobody), &[]);
+    }
+
+    #[test]
+    fn a_notification_has_the_same_id_whenever_it_is_made() {
+        let row = samples::row("acme", 1);
+        let told =
+            |recipient: &str, channel| Told { channel, recipient: recipient.to_owned(), way: Way::Here };
+        let made = |recipient: &str, channel| {
+            notification(&row, told(recipient, channel)).expect("rendered").notification_id
+        };
+        assert_eq!(made("carl", Channel::Email), made("carl", Channel::Email));
+        let ids = [
+            made("carl", Channel::Email),
+            made("dora", Channel::Email),
+            made("carl", Channel::InApp),
+            made("webhook", Channel::Webhook),
+        ];
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+    }
+
+    #[test]
+    fn a_webhook_carries_the_event_and_the_list_shows_words() {
+        let row = samples::row("acme", 1);
+        let hook = Told { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook };
+        let made = notification(&row, hook).expect("rendered");
+        assert_eq!(made.subject, "Acme has used 75.2% of its credits");
+        assert_eq!(made.text, event_of(&row).expect("JSON"));
+        assert_eq!((made.status, made.html), ("pending", None));
+    }
+}

@@ -1,0 +1,158 @@
+//! Publishing: firings as events in `ledger.alerts`, for other systems.
+
+use std::collections::HashSet;
+
+use ledger_core::alert::Firing;
+use ledger_core::time::Time;
+use runtime::kafka::{AppendError, Appender};
+use runtime::pg::{self, PgConnection, PgPool};
+use serde::Serialize;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::outbox::{Columns, OutboxRow, row_of};
+
+/// Type of the events.
+pub const FIRED: &str = "ledger.alert.fired.v1";
+/// Their producer.
+const SOURCE: &str = "urn:ledger:alerts";
+const SCHEMA: &str = "schemas/alert.fired.v1.json";
+
+/// Firings published by one round.
+const ROWS_MAX: i64 = 1_000;
+/// Held while a round publishes, so that an account's firings keep their order; any number will do.
+const PUBLISH_LOCK: i64 = 0x6c65_6467_6572_0002;
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: Uuid,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: &'a str,
+    time: Time,
+    datacontenttype: &'static str,
+    dataschema: &'static str,
+    data: &'a Firing,
+}
+
+/// Returns the firing as a CloudEvent: the record of `ledger.alerts`, and the body of webhooks.
+pub fn event_of(row: &OutboxRow) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&CloudEvent {
+        specversion: "1.0",
+        id: row.firing.firing_id,
+        source: SOURCE,
+        kind: FIRED,
+        subject: row.account_id.as_str(),
+        time: row.firing.fired_at,
+        datacontenttype: "application/json",
+        dataschema: SCHEMA,
+        data: &row.firing,
+    })
+}
+
+/// Publishes what waits, alone among all workers; returns whether more may be waiting.
+///
+/// A record that is not acknowledged is sent again with the same id: consumers see it at least once.
+pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bool> {
+    let alerts = alerts.clone();
+    // The lock goes with the transaction, so the append is inside it; nobody else waits for these rows.
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            let Some(rows) = take(connection).await? else { return Ok(false) };
+            let records = rows
+                .iter()
+                .map(|row| Ok((row.account_id.as_str(), event_of(row)?)))
+                .collect::<Result<Vec<_>, serde_json::Error>>()?;
+            let results = alerts.append_all(&records).await;
+            runtime::failpoint::hit("delivery.after_publish");
+            let published = published(&rows, &results);
+            if !published.is_empty() {
+                mark(connection, &published).await?;
+                metrics::counter!("ledger_alerts_published_total").increment(published.len() as u64);
+                info!(firings = published.len(), "firings published");
+            }
+            anyhow::Ok(published.len() as i64 == ROWS_MAX)
+        })
+    })
+    .await
+}
+
+/// Reads what is not published, oldest first; none where another worker is at it, or nothing waits.
+async fn take(connection: &mut PgConnection) -> anyhow::Result<Option<Vec<OutboxRow>>> {
+    let waiting: bool =
+        sqlx::query_scalar("select exists (select from delivery.outbox where published_at is null)")
+            .fetch_one(&mut *connection)
+            .await?;
+    if !waiting {
+        return Ok(None);
+    }
+    let first: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+        .bind(PUBLISH_LOCK)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !first {
+        return Ok(None);
+    }
+    let rows: Vec<Columns> = sqlx::query_as(
+        "select account_id, firing::text, audience::text, about::text
+         from delivery.outbox
+         where published_at is null
+         order by seq
+         limit $1",
+    )
+    .bind(ROWS_MAX)
+    .fetch_all(connection)
+    .await?;
+    Ok(Some(rows.iter().map(row_of).collect::<Result<_, _>>()?))
+}
+
+/// Returns the firings that need not be sent again: after an account's first failure, its later ones are, in order.
+fn published<T>(rows: &[OutboxRow], results: &[Result<T, AppendError>]) -> Vec<Uuid> {
+    let mut failed = HashSet::new();
+    let mut published = Vec::with_capacity(rows.len());
+    for (row, result) in rows.iter().zip(results) {
+        let (account, firing) = (row.account_id.as_str(), row.firing.firing_id);
+        match result {
+            Err(AppendError::Refused(reason)) => {
+                error!(account_id = account, firing_id = %firing, reason, "firing never published");
+                published.push(firing);
+            }
+            Err(error) => {
+                warn!(account_id = account, firing_id = %firing, %error, "firing not published yet");
+                failed.insert(account);
+            }
+            Ok(_) if !failed.contains(account) => published.push(firing),
+            Ok(_) => {}
+        }
+    }
+    published
+}
+
+async fn mark(connection: &mut PgConnection, firings: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query("update delivery.outbox set published_at = clock_timestamp() where firing_id = any($1)")
+        .bind(firings)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::samples;
+
+    #[test]
+    fn what_follows_a_failure_of_the_same_account_is_sent_again() {
+        let row = samples::row;
+        let rows = [row("acme", 1), row("acme", 2), row("beta", 3), row("acme", 4)];
+        let check = |results: &[Result<(), AppendError>], expected: &[u128]| {
+            let expected: Vec<Uuid> = expected.iter().copied().map(Uuid::from_u128).collect();
+            assert_eq!(published(&rows, results), expected);
+        };
+        check(&[Ok(()), Err(AppendError::Unknown("timed out".to_owned())), Ok(()), Ok(())], &[1, 3]);
+        check(&[Err(AppendError::Busy), Ok(()), Ok(()), Ok(())], &[3]);
+        check(&[Err(AppendError::Refused("too long".to_owned())), Ok(()), Ok(()), Ok(())], &[1, 2, 3, 4]);
+    }
+}

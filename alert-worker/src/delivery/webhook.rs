@@ -1,0 +1,220 @@
+//! Webhooks: notifications as signed calls, by the Standard Webhooks scheme.
+//!
+//! One connection a call, to the address that was checked: no pool, no proxy and no redirect can lead elsewhere.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use ledger_core::time::Time;
+use runtime::pg::PgPool;
+use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use url::Host;
+
+use super::contacts::{self, Hook};
+use super::queue::{Due, Failure};
+use super::target::Target;
+
+/// Time for one call, from looking up the name to the end of the answer.
+const CALL_TIME_MAX: Duration = Duration::from_secs(15);
+/// Bytes that are read of an answer: only people read it, when it says why it refuses.
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
+/// Bytes that the head of an answer may have.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Characters of an answer that are kept as the reason.
+const ANSWER_CHARS_MAX: usize = 200;
+
+/// Calls webhooks.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pool: PgPool,
+    tls: TlsConnector,
+    allow_private: bool,
+}
+
+impl Caller {
+    /// Trusts whom this machine trusts.
+    pub fn new(pool: PgPool, allow_private: bool) -> anyhow::Result<Caller> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Caller { pool, tls: TlsConnector::from(Arc::new(config)), allow_private })
+    }
+
+    /// Calls the account's webhook as it stands now, once.
+    pub async fn send(&self, due: &Due, now: Time) -> Result<(), Failure> {
+        let hook = contacts::hook_of(&self.pool, &due.account_id).await;
+        let Some(hook) = hook.map_err(Failure::retry)? else {
+            return Err(Failure::park("the account has no webhook any more"));
+        };
+        match timeout(CALL_TIME_MAX, self.call(&hook, due, now)).await {
+            Ok(called) => called,
+            Err(_) => Err(Failure::retry("the webhook did not answer in time")),
+        }
+    }
+
+    async fn call(&self, hook: &Hook, due: &Due, now: Time) -> Result<(), Failure> {
+        let target = Target::of(&hook.url, self.allow_private)?;
+        let request = request(&target, &hook.secrets, due, now)?;
+        let address = target.address(self.allow_private).await?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| Failure::retry(format!("{address} can't be reached: {error}")))?;
+        if !target.is_tls {
+            return exchange(stream, request, now).await;
+        }
+        let stream =
+            self.tls.connect(server_name(&target.host)?, stream).await.map_err(|error| {
+                Failure::retry(format!("{} is not who it should be: {error}", target.host))
+            })?;
+        exchange(stream, request, now).await
+    }
+}
+
+fn server_name(host: &Host) -> Result<ServerName<'static>, Failure> {
+    match host {
+        Host::Domain(name) => ServerName::try_from(name.clone()).map_err(Failure::park),
+        Host::Ipv4(ip) => Ok(ServerName::from(std::net::IpAddr::V4(*ip))),
+        Host::Ipv6(ip) => Ok(ServerName::from(std::net::IpAddr::V6(*ip))),
+    }
+}
+
+/// Builds the call; the id is the same on every attempt, the time and so the signatures are the attempt's.
+fn request(
+    target: &Target,
+    secrets: &[String],
+    due: &Due,
+    now: Time,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let seconds = now.micros().div_euclid(1_000_000);
+    let signatures = signatures(secrets, &due.notification_id, seconds, due.text.as_bytes())?;
+    Request::post(&target.path)
+        .header(HOST, target.authority())
+        .header(USER_AGENT, concat!("credit-ledger/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, "application/cloudevents+json")
+        .header(HEADER_WEBHOOK_ID, &due.notification_id)
+        .header(HEADER_WEBHOOK_TIMESTAMP, seconds)
+        .header(HEADER_WEBHOOK_SIGNATURE, signatures)
+        .body(Full::new(Bytes::from(due.text.clone())))
+        .map_err(Failure::park)
+}
+
+/// Signs by every secret: while one replaces another, the receiver may know either.
+fn signatures(secrets: &[String], id: &str, seconds: i64, body: &[u8]) -> Result<String, Failure> {
+    let sign = |secret: &String| Webhook::new(secret)?.sign(id, seconds, body);
+    let signatures: Result<Vec<String>, _> = secrets.iter().map(sign).collect();
+    // The error of a bad secret tells which byte of it is wrong: not for the log.
+    signatures.map(|all| all.join(" ")).map_err(|_| Failure::park("the webhook's secret can't sign"))
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>, now: Time) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |error: hyper::Error| Failure::retry(format!("the webhook: {error}"));
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES_MAX);
+    let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let mut connection = pin!(connection);
+    let mut judged = pin!(async move {
+        let answer = sender.send_request(request).await.map_err(failed)?;
+        judge(answer, now).await
+    });
+    let mut is_open = true;
+    loop {
+        tokio::select! {
+            judged = &mut judged => return judged,
+            // May end first: what it has received is still to be read, and what it has not is an error there.
+            _ = &mut connection, if is_open => is_open = false,
+        }
+    }
+}
+
+/// 2xx took it, 410 wants no more; everything else is asked again, redirects too: none is followed.
+async fn judge(answer: Response<Incoming>, now: Time) -> Result<(), Failure> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let after = retry_after(answer.headers(), now);
+    let reason = format!("the webhook answered {}: {}", status.as_u16(), said(answer.into_body()).await);
+    let reason = reason.trim_end_matches([':', ' ']).to_owned();
+    if status == StatusCode::GONE {
+        Err(Failure::Park { reason })
+    } else {
+        Err(Failure::Retry { reason, after })
+    }
+}
+
+async fn said(body: Incoming) -> String {
+    match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).chars().take(ANSWER_CHARS_MAX).collect(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Reads how long the receiver wants to be left alone: seconds, or a date.
+fn retry_after(headers: &HeaderMap<HeaderValue>, now: Time) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = Time::from_chrono(DateTime::parse_from_rfc2822(text).ok()?.to_utc());
+    Some(Duration::from_micros(u64::try_from(date.minus(now)).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+    #[test]
+    fn while_secrets_change_either_verifies() {
+        let secrets = [NEW.to_owned(), OLD.to_owned()];
+        let seconds = runtime::clock::now().micros() / 1_000_000;
+        let signed = signatures(&secrets, "n-1", seconds, b"{}").expect("signed");
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_WEBHOOK_ID, HeaderValue::from_static("n-1"));
+        headers.insert(HEADER_WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
+        headers.insert(HEADER_WEBHOOK_SIGNATURE, signed.parse().expect("a header"));
+        let verifies =
+            |secret: &str, body: &[u8]| Webhook::new(secret).expect("a secret").verify(body, &headers);
+        assert!(verifies(OLD, b"{}").is_ok() && verifies(NEW, b"{}").is_ok());
+        assert!(verifies(NEW, b"{ }").is_err(), "another body");
+        assert!(verifies("whsec_AAAA", b"{}").is_err(), "another secret");
+    }
+
+    #[test]
+    fn a_receiver_says_when_to_come_again_in_seconds_or_by_date() {
+        let now = "2026-02-03T10:00:00Z".parse().expect("a time");
+        let check = |text: &str, expected: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
+        };
+        check("120", Some(120));
+        check("Tue, 03 Feb 2026 10:01:00 GMT", Some(60));
+        check("Tue, 03 Feb 2026 09:00:00 GMT", Some(0));
+        check("soon", None);
+        check("-5", None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}
