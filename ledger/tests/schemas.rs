@@ -9,15 +9,23 @@ mod written;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
+use alert_worker::delivery::{About, OutboxRow, event_of};
+use ledger_core::alert::Kind;
 use ledger_core::derive::NAMESPACE;
-use ledger_core::event::Data;
+use ledger_core::event::{Data, Unit};
 use ledger_core::partition::partition_of;
+use ledger_core::time::{Time, Zone};
 use ledger_core::wire::{decode, encode, schema_path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use contract::{Contract, OFFERED, at, leaves, objects, put, read_by_the_code, samples, text};
+use contract::{
+    Contract, OFFERED, OUTPUTS, all_samples, at, leaves, objects, put, read_by_the_code, samples, text,
+};
+
+/// Schema of the firings that the ledger publishes.
+const FIRED_SCHEMA: &str = "alert.fired.v1";
 
 #[test]
 fn every_event_type_has_a_schema_and_a_sample() {
@@ -71,7 +79,7 @@ fn samples_are_frozen() {
         .map(|line| line.split_once("  ").unwrap())
         .map(|(sum, path)| (path.to_owned(), sum.to_owned()))
         .collect();
-    let found: BTreeMap<String, String> = samples()
+    let found: BTreeMap<String, String> = all_samples()
         .into_iter()
         .map(|sample| (sample.path, hex::encode(Sha256::digest(sample.bytes))))
         .collect();
@@ -90,6 +98,41 @@ fn every_sample_fits_its_schema_and_decodes_and_is_written_alike() {
         let event = decode(&sample.bytes).unwrap_or_else(|error| panic!("{}: {error}", sample.path));
         let written: Value = serde_json::from_slice(&encode(&event)).unwrap();
         assert_eq!(written, sample.json(), "{}", sample.path);
+    }
+}
+
+#[test]
+fn outputs_fit_their_schema_and_are_written_alike() {
+    let contract = Contract::read();
+    let outputs = || all_samples().into_iter().filter(|sample| sample.schema == FIRED_SCHEMA);
+    assert!(OUTPUTS.contains(&FIRED_SCHEMA) && outputs().count() > 0);
+    for sample in outputs() {
+        contract.check_fits(&sample.schema, &sample.json());
+        let row = OutboxRow {
+            account_id: serde_json::from_value(sample.json()["subject"].clone()).unwrap(),
+            firing: serde_json::from_value(sample.json()["data"].clone()).unwrap(),
+            about: About {
+                name: None,
+                unit: Unit::Credits,
+                timezone: Zone::UTC,
+                period_starts_at: Time::MIN,
+                period_ends_at: Time::MAX,
+                basis: None,
+            },
+        };
+        let written: Value = serde_json::from_str(&event_of(&row).unwrap()).unwrap();
+        assert_eq!(written, sample.json(), "{}", sample.path);
+    }
+    let sample = outputs().next().unwrap().json();
+    for path in leaves(&sample) {
+        let mut event = sample.clone();
+        put(&mut event, &path, json!([]));
+        assert!(!contract.fits(FIRED_SCHEMA, &event), "{path} may be anything");
+    }
+    for kind in Kind::ALL {
+        let mut event = sample.clone();
+        event["data"]["kind"] = serde_json::to_value(kind).unwrap();
+        contract.check_fits(FIRED_SCHEMA, &event);
     }
 }
 

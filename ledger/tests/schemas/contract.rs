@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// What producers send, before it is recorded.
 pub const OFFERED: &str = "usage.offered.v1";
+/// What the ledger tells others, which never comes in nor stands in the journal.
+pub const OUTPUTS: [&str; 1] = ["alert.fired.v1"];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../schemas")
@@ -79,7 +81,13 @@ impl Sample {
     }
 }
 
+/// Returns the samples of what comes in or stands in the journal.
 pub fn samples() -> Vec<Sample> {
+    all_samples().into_iter().filter(|sample| !OUTPUTS.contains(&sample.schema.as_str())).collect()
+}
+
+/// Returns every sample.
+pub fn all_samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     let root = folder().join("samples");
     for entry in fs::read_dir(&root).unwrap() {
