@@ -7,6 +7,7 @@ pub mod key;
 pub mod openapi;
 pub mod place;
 pub mod rebuild;
+pub mod redeliver;
 pub mod replay;
 pub mod serve;
 pub mod stack;

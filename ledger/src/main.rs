@@ -11,6 +11,7 @@ use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
 use ledger::rebuild::{self, Rebuild};
+use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
@@ -52,6 +53,8 @@ enum Command {
     Replay(Replay),
     /// Folds the read model anew from the journal, compares it with the live one and makes it live
     Rebuild(Box<Rebuild>),
+    /// Lets notifications that were parked go out again
+    Redeliver(Redeliver),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -126,6 +129,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             telemetry::init();
             let equal = rebuild::run(&asked, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!equal)))
+        }
+        Command::Redeliver(asked) => {
+            let all = redeliver::run(&asked, &mut std::io::stdout()).await?;
+            Ok(ExitCode::from(u8::from(!all)))
         }
         Command::Key(command) => {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;

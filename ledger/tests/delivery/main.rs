@@ -1,0 +1,8 @@
+//! Delivery against a real Postgres and Kafka, a mail server that speaks SMTP and a receiver that speaks HTTP.
+
+mod mails;
+mod place;
+mod published;
+mod receiver;
+mod server;
+mod webhooks;

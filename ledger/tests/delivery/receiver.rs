@@ -1,0 +1,139 @@
+//! A receiver of webhooks: keeps every call and answers as it is told.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use standardwebhooks::Webhook;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// Longer than anything here takes.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// A call as it came.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub at: Instant,
+}
+
+impl Call {
+    /// Tells whether the secret signed it, as the scheme's own library sees it.
+    pub fn verifies(&self, secret: &str) -> bool {
+        Webhook::new(secret).is_ok_and(|webhook| webhook.verify(&self.body, &self.headers).is_ok())
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// What it answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub header: Option<(&'static str, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn of(status: u16) -> Answer {
+        Answer { status, header: None, body: String::new() }
+    }
+
+    pub fn with(self, name: &'static str, value: impl Into<String>) -> Answer {
+        Answer { header: Some((name, value.into())), ..self }
+    }
+
+    pub fn saying(self, body: impl Into<String>) -> Answer {
+        Answer { body: body.into(), ..self }
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    calls: Vec<Call>,
+    answers: VecDeque<Answer>,
+}
+
+/// The receiver; it goes with this.
+pub struct Receiver {
+    pub address: SocketAddr,
+    book: Arc<Mutex<Book>>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Receiver {
+    /// Answers these in order, then 204.
+    pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Result<Receiver> {
+        let book = Book { calls: Vec::new(), answers: answers.into_iter().collect() };
+        let book = Arc::new(Mutex::new(book));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().fallback(take).with_state(Arc::clone(&book));
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Receiver { address, book, serving })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hooks/ledger?team=1", self.address)
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.book).calls.clone()
+    }
+
+    /// Waits until it has been called so many times.
+    pub async fn wait_for(&self, calls: usize) -> Result<Vec<Call>> {
+        let end = Instant::now() + WAIT_MAX;
+        while self.calls().len() < calls {
+            ensure!(Instant::now() < end, "called {} times, not {calls}", self.calls().len());
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(self.calls())
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn take(
+    State(book): State<Arc<Mutex<Book>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let mut book = lock(&book);
+    let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    book.calls.push(Call { method, path, headers, body, at: Instant::now() });
+    let answer = book.answers.pop_front().unwrap_or_else(|| Answer::of(204));
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, answer.body).into_response();
+    if let Some((name, value)) = answer.header {
+        let value = HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""));
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    response
+}

@@ -1,0 +1,163 @@
+//! Webhooks: signed so that the scheme's own library verifies them, and led nowhere else.
+
+use std::time::Duration;
+
+use alert_worker::delivery::{DeliveryConfig, event_of};
+use anyhow::Result;
+use ledger_core::event::Channel;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::place::{Place, alert, soon};
+use crate::receiver::{Answer, Receiver};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const A_WHILE: Duration = Duration::from_millis(500);
+const HOOK: &[Channel] = &[Channel::Webhook];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_called_once_signed_with_the_firing_as_its_body() -> Result<()> {
+    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
+    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = place.work(soon(""));
+    let row = alert("acme", HOOK);
+    place.fire(std::slice::from_ref(&row)).await?;
+    let delivered = place.one(|one| one.status == "delivered").await?;
+    sleep(A_WHILE).await;
+    let calls = receiver.calls();
+    let [call] = &calls[..] else { anyhow::bail!("{calls:?}") };
+    assert!(call.verifies(SECRET) && !call.verifies(NEXT_SECRET));
+    assert_eq!((call.method.as_str(), call.path.as_str()), ("POST", "/hooks/ledger?team=1"));
+    assert_eq!(call.header("content-type"), "application/cloudevents+json");
+    assert_eq!(call.header("host"), receiver.address.to_string());
+    assert_eq!(call.header("webhook-id"), delivered.id);
+    let body: Value = serde_json::from_slice(&call.body)?;
+    assert_eq!(body, serde_json::from_str::<Value>(&event_of(&row)?)?);
+    assert_eq!((body["data"]["figure"].as_str(), body["subject"].as_str()), (Some("75.2"), Some("acme")));
+    assert_eq!(call.body, delivered.text.as_bytes(), "kept as it was sent");
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_secret_changes_both_sign() -> Result<()> {
+    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
+    place.set_webhook("acme", &receiver.url(), NEXT_SECRET).await?;
+    place
+        .execute(
+            "update control.contacts
+             set webhook_secret_old       = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
+                 webhook_secret_old_until = clock_timestamp() + interval '24 h'",
+        )
+        .await?;
+    let worker = place.work(soon(""));
+    place.fire(&[alert("acme", HOOK)]).await?;
+    receiver.wait_for(1).await?;
+    place.execute("update control.contacts set webhook_secret_old_until = clock_timestamp()").await?;
+    place.fire(&[alert("acme", HOOK)]).await?;
+    let calls = receiver.wait_for(2).await?;
+    let verified: Vec<(bool, bool)> =
+        calls.iter().map(|call| (call.verifies(SECRET), call.verifies(NEXT_SECRET))).collect();
+    assert_eq!(verified, [(true, true), (false, true)]);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_target_is_not_called_unless_the_operator_allows_it() -> Result<()> {
+    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
+    let port = receiver.address.port();
+    let worker = place.work(DeliveryConfig { webhook_allow_private: false, ..soon("") });
+    let urls = [
+        (receiver.url(), "must begin with https"),
+        (format!("https://127.0.0.1:{port}/"), "not on the public Internet"),
+        (format!("https://localhost:{port}/"), "not on the public Internet"),
+        (format!("https://[::ffff:127.0.0.1]:{port}/"), "not on the public Internet"),
+    ];
+    for (url, reason) in urls {
+        place.execute("delete from delivery.notification").await?;
+        place.set_webhook("acme", &url, SECRET).await?;
+        place.fire(&[alert("acme", HOOK)]).await?;
+        let parked = place.one(|one| one.status == "parked").await?;
+        assert!(parked.error.contains(reason) && parked.attempts == 1, "{url}: {}", parked.error);
+    }
+    assert_eq!(receiver.calls().len(), 0);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() -> Result<()> {
+    let (place, elsewhere) = (Place::new().await?, Receiver::start([]).await?);
+    let redirect = Answer::of(307).with("location", elsewhere.url());
+    let receiver = Receiver::start([redirect.clone(), redirect.clone(), redirect]).await?;
+    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = place.work(soon(""));
+    place.fire(&[alert("acme", HOOK)]).await?;
+    let parked = place.one(|one| one.status == "parked").await?;
+    assert_eq!((parked.attempts, parked.error.as_str()), (3, "the webhook answered 307"));
+    assert_eq!((receiver.calls().len(), elsewhere.calls().len()), (3, 0));
+    worker.stop().await
+}
+
+/// Fault 33.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_busy_is_called_again_not_sooner_than_it_asks() -> Result<()> {
+    let answers = [
+        Answer::of(503).with("retry-after", "1"),
+        // More than is read of an answer.
+        Answer::of(500).saying("out of order ".repeat(100_000)),
+    ];
+    let (place, receiver) = (Place::new().await?, Receiver::start(answers).await?);
+    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = place.work(soon(""));
+    place.fire(&[alert("acme", HOOK)]).await?;
+    let delivered = place.one(|one| one.status == "delivered").await?;
+    let calls = receiver.calls();
+    assert_eq!((calls.len(), delivered.attempts), (3, 3));
+    assert!(calls[1].at - calls[0].at >= Duration::from_millis(990), "{:?}", calls[1].at - calls[0].at);
+    let ids: Vec<&str> = calls.iter().map(|call| call.header("webhook-id")).collect();
+    assert_eq!(ids, [&delivered.id; 3]);
+    assert!(calls.iter().all(|call| call.verifies(SECRET)), "signed anew each time");
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_gone_is_left_alone() -> Result<()> {
+    let gone = Answer::of(410).saying("we closed");
+    let (place, receiver) = (Place::new().await?, Receiver::start([gone]).await?);
+    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = place.work(soon(""));
+    place.fire(&[alert("acme", HOOK)]).await?;
+    let parked = place.one(|one| one.status == "parked").await?;
+    assert_eq!((parked.attempts, parked.error.as_str()), (1, "the webhook answered 410: we closed"));
+    sleep(A_WHILE).await;
+    assert_eq!(receiver.calls().len(), 1);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_not_prove_who_he_is_hears_nothing() -> Result<()> {
+    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
+    // Speaks plain HTTP where TLS is expected.
+    place.set_webhook("acme", &format!("https://{}/", receiver.address), SECRET).await?;
+    let worker = place.work(soon(""));
+    place.fire(&[alert("acme", HOOK)]).await?;
+    let parked = place.one(|one| one.status == "parked").await?;
+    assert!(parked.error.contains("127.0.0.1") && parked.attempts == 3, "{}", parked.error);
+    assert_eq!(receiver.calls().len(), 0);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_goes_where_the_contacts_say_when_it_is_sent() -> Result<()> {
+    let (place, receiver) = (Place::new().await?, Receiver::start([Answer::of(500)]).await?);
+    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let slow = DeliveryConfig { delivery_first_backoff_ms: 1_000, ..soon("") };
+    let worker = place.work(slow);
+    place.fire(&[alert("acme", HOOK)]).await?;
+    receiver.wait_for(1).await?;
+    place.execute("update control.contacts set webhook_url = null").await?;
+    let parked = place.one(|one| one.status == "parked").await?;
+    assert_eq!((parked.attempts, parked.error.as_str()), (2, "the account has no webhook any more"));
+    assert_eq!(receiver.calls().len(), 1);
+    worker.stop().await
+}
