@@ -1,4 +1,4 @@
-//! The alert worker: today the scheduler of period resets; alerts and top-ups build on it.
+//! The alert worker: the scheduler of period resets, and the delivery of alerts and notices.
 
 pub mod delivery;
 pub mod scheduler;

@@ -11,7 +11,7 @@ pub enum Service {
     CommandApi(command_api::Config),
     /// Folds the journal into the read model
     Projector(projector::Config),
-    /// Appends period resets
+    /// Appends period resets, and tells what fires
     AlertWorker(alert_worker::Config),
     /// The read side
     QueryApi(query_api::Config),
