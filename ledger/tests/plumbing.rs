@@ -143,6 +143,9 @@ async fn the_reading_service_can_not_write_nor_see_what_is_for_writing() -> Resu
     assert!(refused("delete from read_model_1.checkpoint").await.is_some());
     assert!(refused("delete from control.api_key").await.is_some());
     assert!(refused("select count(*) from control.idempotency").await.is_some());
+    assert!(refused("select webhook_secret from control.contacts").await.is_some());
+    assert!(refused("select address from delivery.notification").await.is_some());
+    sqlx::query("select recipient, status, text from delivery.notification").execute(&reader).await?;
     // Also with the session's own brake taken off, the role holds.
     sqlx::query("set default_transaction_read_only = off").execute(&reader).await?;
     assert!(refused("delete from read_model_1.checkpoint").await.is_some());
