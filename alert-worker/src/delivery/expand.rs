@@ -14,8 +14,12 @@ use super::outbox::{Columns, OutboxRow, is_about_a_user, row_of};
 use super::publish::event_of;
 use super::{Error, notice};
 
-/// Firings that one transaction expands.
+/// Firings that one transaction looks at.
 const ROWS_MAX: i64 = 200;
+/// Notifications after which a transaction takes up no further firing; one with 5,000 admins alone makes 10,000.
+const NOTIFICATIONS_MAX: usize = 2_000;
+/// Notifications that one statement inserts.
+const INSERT_MAX: usize = 500;
 /// The recipient of an account's webhook.
 const WEBHOOK: &str = "webhook";
 
@@ -146,16 +150,22 @@ pub(super) async fn round(pool: &PgPool) -> Result<bool, Error> {
             }
             let accounts: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
             let contacts = contacts::of_accounts(connection, &accounts).await?;
-            let mut notifications = Vec::new();
+            let (mut notifications, mut expanded) = (Vec::new(), 0);
             for row in &rows {
+                if notifications.len() >= NOTIFICATIONS_MAX {
+                    break;
+                }
                 for told in told(row, contacts.get(row.account_id.as_str())) {
                     notifications.push(notification(row, told)?);
                 }
+                expanded += 1;
             }
-            insert(connection, &notifications).await?;
-            mark(connection, &rows).await?;
-            info!(firings = rows.len(), notifications = notifications.len(), "firings expanded");
-            Ok(rows.len() as i64 == ROWS_MAX)
+            for some in notifications.chunks(INSERT_MAX) {
+                insert(connection, some).await?;
+            }
+            mark(connection, &rows[..expanded]).await?;
+            info!(firings = expanded, notifications = notifications.len(), "firings expanded");
+            Ok(expanded < rows.len() || rows.len() as i64 == ROWS_MAX)
         })
     })
     .await

@@ -30,7 +30,7 @@ use runtime::shutdown::CancellationToken;
 use runtime::{clock, failpoint};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 pub use notice::Notice;
 pub use outbox::{About, OutboxRow, enqueue};
@@ -291,7 +291,7 @@ impl Lane {
     }
 
     async fn delivered(&self, due: &Due) -> Result<(), sqlx::Error> {
-        info!(account_id = due.account_id, notification_id = due.notification_id, "notification delivered");
+        debug!(account_id = due.account_id, notification_id = due.notification_id, "notification delivered");
         queue::delivered(&self.pool, due).await
     }
 

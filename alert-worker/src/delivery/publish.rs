@@ -68,6 +68,10 @@ pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bo
             let results = alerts.append_all(&records).await;
             runtime::failpoint::hit("delivery.after_publish");
             let published = published(&rows, &results);
+            if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+                let waiting = rows.len() - published.len();
+                warn!(waiting, %error, "firings not published yet");
+            }
             if !published.is_empty() {
                 mark(connection, &published).await?;
                 metrics::counter!("ledger_alerts_published_total").increment(published.len() as u64);
@@ -119,8 +123,7 @@ fn published<T>(rows: &[OutboxRow], results: &[Result<T, AppendError>]) -> Vec<U
                 error!(account_id = account, firing_id = %firing, reason, "firing never published");
                 published.push(firing);
             }
-            Err(error) => {
-                warn!(account_id = account, firing_id = %firing, %error, "firing not published yet");
+            Err(_) => {
                 failed.insert(account);
             }
             Ok(_) if !failed.contains(account) => published.push(firing),

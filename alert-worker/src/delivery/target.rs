@@ -10,6 +10,9 @@ use url::{Host, Url};
 
 use super::queue::Failure;
 
+/// Addresses of one name that a call tries.
+const ADDRESSES_MAX: usize = 3;
+
 /// Where a webhook goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
@@ -39,8 +42,8 @@ impl Target {
         Ok(Target { host: host.to_owned(), port, is_tls, path: path.to_owned() })
     }
 
-    /// Returns the address to call: the first that may be called.
-    pub async fn address(&self, allow_private: bool) -> Result<SocketAddr, Failure> {
+    /// Returns the addresses that may be called, at least one.
+    pub async fn addresses(&self, allow_private: bool) -> Result<Vec<SocketAddr>, Failure> {
         let found: Vec<IpAddr> = match &self.host {
             Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
             Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
@@ -53,10 +56,13 @@ impl Target {
         if found.is_empty() {
             return Err(Failure::retry(format!("{} has no address", self.host)));
         }
-        match found.into_iter().find(|ip| allow_private || is_public(*ip)) {
-            Some(ip) => Ok(SocketAddr::new(ip, self.port)),
-            None => Err(Failure::park(format!("{} is not on the public Internet", self.host))),
+        let allowed = found.into_iter().filter(|ip| allow_private || is_public(*ip));
+        let addresses: Vec<SocketAddr> =
+            allowed.take(ADDRESSES_MAX).map(|ip| SocketAddr::new(ip, self.port)).collect();
+        if addresses.is_empty() {
+            return Err(Failure::park(format!("{} is not on the public Internet", self.host)));
         }
+        Ok(addresses)
     }
 
     /// Returns the value of the header `host`.
@@ -177,12 +183,12 @@ mod tests {
             "https://169.254.169.254/latest/meta-data",
         ] {
             let target = Target::of(url, false).expect("a URL");
-            let refused = target.address(false).await;
+            let refused = target.addresses(false).await;
             assert!(matches!(refused, Err(Failure::Park { .. })), "{url}: {refused:?}");
-            assert!(target.address(true).await.is_ok(), "{url} is allowed where private targets are");
+            assert!(target.addresses(true).await.is_ok(), "{url} is allowed where private targets are");
         }
         let public = Target::of("https://1.1.1.1/hook", false).expect("a URL");
-        assert_eq!(public.address(false).await, Ok("1.1.1.1:443".parse().expect("an address")));
+        assert_eq!(public.addresses(false).await, Ok(vec!["1.1.1.1:443".parse().expect("an address")]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! One connection a call, to the address that was checked: no pool, no proxy and no redirect can lead elsewhere.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ use super::target::Target;
 
 /// Time for one call, from looking up the name to the end of the answer.
 const CALL_TIME_MAX: Duration = Duration::from_secs(15);
+/// Time to connect to one address.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
 /// Bytes that are read of an answer: only people read it, when it says why it refuses.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// Bytes that the head of an answer may have.
@@ -72,10 +75,7 @@ impl Caller {
     async fn call(&self, hook: &Hook, due: &Due, now: Time) -> Result<(), Failure> {
         let target = Target::of(&hook.url, self.allow_private)?;
         let request = request(&target, &hook.secrets, due, now)?;
-        let address = target.address(self.allow_private).await?;
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|error| Failure::retry(format!("{address} can't be reached: {error}")))?;
+        let stream = connect(&target.addresses(self.allow_private).await?).await?;
         if !target.is_tls {
             return exchange(stream, request, now).await;
         }
@@ -85,6 +85,19 @@ impl Caller {
             })?;
         exchange(stream, request, now).await
     }
+}
+
+/// Connects to the first address that takes it.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+    let mut reasons = Vec::new();
+    for address in addresses {
+        match timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => reasons.push(format!("{address} can't be reached: {error}")),
+            Err(_) => reasons.push(format!("{address} can't be reached in time")),
+        }
+    }
+    Err(Failure::retry(reasons.join("; ")))
 }
 
 fn server_name(host: &Host) -> Result<ServerName<'static>, Failure> {

@@ -1,5 +1,6 @@
 //! Delivery against a real Postgres and Kafka, a mail server that speaks SMTP and a receiver that speaks HTTP.
 
+mod identity;
 mod mails;
 mod place;
 mod published;

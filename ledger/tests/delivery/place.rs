@@ -107,6 +107,11 @@ impl Place {
 
     /// Starts a worker as production does, which aborts at a failpoint.
     pub fn work_until(&self, failpoint: &str, smtp_url: &str) -> Result<Process> {
+        self.work_apart(smtp_url, &[("LEDGER_FAILPOINT", failpoint)])
+    }
+
+    /// Starts a worker as production does, with these variables.
+    pub fn work_apart(&self, smtp_url: &str, variables: &[(&str, &str)]) -> Result<Process> {
         let child = Command::new(env!("CARGO_BIN_EXE_ledger"))
             .args(["serve", "alert-worker", "--listen", "127.0.0.1:0"])
             .env("DATABASE_URL", &self.space.database_url)
@@ -115,7 +120,7 @@ impl Place {
             .env("LEDGER_PARTITIONS", self.kafka.partitions.to_string())
             .env("LEDGER_SMTP_URL", smtp_url)
             .env("LEDGER_MAIL_FROM", FROM)
-            .env("LEDGER_FAILPOINT", failpoint)
+            .envs(variables.iter().copied())
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -11,10 +11,15 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use standardwebhooks::Webhook;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::identity::Identity;
 
 /// Longer than anything here takes.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -84,19 +89,38 @@ impl Drop for Receiver {
 impl Receiver {
     /// Answers these in order, then 204.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Result<Receiver> {
-        let book = Book { calls: Vec::new(), answers: answers.into_iter().collect() };
-        let book = Arc::new(Mutex::new(book));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Ok(Receiver::serve(listener.local_addr()?, listener, answers))
+    }
+
+    /// Speaks TLS, and answers 204.
+    pub async fn start_tls(identity: &Identity) -> Result<Receiver> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        Ok(Receiver::serve(address, TlsListener { listener, acceptor: identity.acceptor.clone() }, []))
+    }
+
+    fn serve<L: Listener<Addr = SocketAddr>>(
+        address: SocketAddr,
+        listener: L,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Receiver {
+        let book = Book { calls: Vec::new(), answers: answers.into_iter().collect() };
+        let book = Arc::new(Mutex::new(book));
         let router = Router::new().fallback(take).with_state(Arc::clone(&book));
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Receiver { address, book, serving })
+        Receiver { address, book, serving }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}/hooks/ledger?team=1", self.address)
+    }
+
+    /// Its URL by the name on its certificate.
+    pub fn tls_url(&self) -> String {
+        format!("https://localhost:{}/hooks/ledger", self.address.port())
     }
 
     pub fn calls(&self) -> Vec<Call> {
@@ -111,6 +135,29 @@ impl Receiver {
             sleep(Duration::from_millis(10)).await;
         }
         Ok(self.calls())
+    }
+}
+
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.listener.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

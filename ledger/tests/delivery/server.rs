@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+
+use crate::identity::Identity;
 
 /// Longer than anything here takes.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -54,6 +57,7 @@ struct State {
 pub struct MailServer {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
+    tls: Option<TlsAcceptor>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -65,8 +69,17 @@ impl Drop for MailServer {
 
 impl MailServer {
     pub async fn start(mood: Mood) -> Result<MailServer> {
+        MailServer::start_as(mood, None).await
+    }
+
+    /// Speaks TLS from the first byte.
+    pub async fn start_tls(mood: Mood, identity: &Identity) -> Result<MailServer> {
+        MailServer::start_as(mood, Some(identity.acceptor.clone())).await
+    }
+
+    async fn start_as(mood: Mood, tls: Option<TlsAcceptor>) -> Result<MailServer> {
         let state = Arc::new(Mutex::new(State { mood, mails: Vec::new() }));
-        let mut server = MailServer { address: ([127, 0, 0, 1], 0).into(), state, accepting: None };
+        let mut server = MailServer { address: ([127, 0, 0, 1], 0).into(), state, tls, accepting: None };
         server.come_up().await?;
         Ok(server)
     }
@@ -75,10 +88,16 @@ impl MailServer {
     pub async fn come_up(&mut self) -> Result<()> {
         let listener = TcpListener::bind(self.address).await?;
         self.address = listener.local_addr()?;
-        let state = Arc::clone(&self.state);
+        let (state, tls) = (Arc::clone(&self.state), self.tls.clone());
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, Arc::clone(&state)));
+                let (state, tls) = (Arc::clone(&state), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => converse(tls.accept(stream).await?, state).await,
+                        None => converse(stream, state).await,
+                    }
+                });
             }
         }));
         Ok(())
@@ -115,11 +134,16 @@ impl MailServer {
     }
 }
 
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn converse(stream: TcpStream, state: Arc<Mutex<State>>) -> std::io::Result<()> {
+async fn converse(stream: impl Stream, state: Arc<Mutex<State>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut from, mut to) = (String::new(), String::new());
     say(&mut stream, "220 mail.test ready").await?;
@@ -160,18 +184,18 @@ async fn converse(stream: TcpStream, state: Arc<Mutex<State>>) -> std::io::Resul
     }
 }
 
-async fn say(stream: &mut BufReader<TcpStream>, line: &str) -> std::io::Result<()> {
+async fn say(stream: &mut BufReader<impl Stream>, line: &str) -> std::io::Result<()> {
     stream.write_all(format!("{line}\r\n").as_bytes()).await
 }
 
-async fn read_line(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn read_line(stream: &mut BufReader<impl Stream>) -> std::io::Result<String> {
     let mut line = String::new();
     stream.read_line(&mut line).await?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Reads up to the point that stands alone; points that were doubled are single again.
-async fn read_data(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn read_data(stream: &mut BufReader<impl Stream>) -> std::io::Result<String> {
     let mut data = String::new();
     loop {
         let mut line = String::new();

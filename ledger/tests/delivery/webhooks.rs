@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use alert_worker::delivery::{DeliveryConfig, event_of};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ledger_core::event::Channel;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::identity::Identity;
 use crate::place::{Place, alert, soon};
 use crate::receiver::{Answer, Receiver};
+use crate::server::{MailServer, Mood};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -136,15 +138,34 @@ async fn a_receiver_that_is_gone_is_left_alone() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_can_not_prove_who_he_is_hears_nothing() -> Result<()> {
-    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
-    // Speaks plain HTTP where TLS is expected.
-    place.set_webhook("acme", &format!("https://{}/", receiver.address), SECRET).await?;
+    let (place, identity) = (Place::new().await?, Identity::new()?);
+    let receiver = Receiver::start_tls(&identity).await?;
+    place.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
     let worker = place.work(soon(""));
     place.fire(&[alert("acme", HOOK)]).await?;
     let parked = place.one(|one| one.status == "parked").await?;
-    assert!(parked.error.contains("127.0.0.1") && parked.attempts == 3, "{}", parked.error);
-    assert_eq!(receiver.calls().len(), 0);
+    assert!(parked.error.starts_with("localhost is not who it should be: "), "{}", parked.error);
+    assert_eq!((parked.attempts, receiver.calls().len()), (3, 0));
     worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_trusted_is_told_over_tls_by_mail_and_by_webhook() -> Result<()> {
+    let (place, identity) = (Place::new().await?, Identity::new()?);
+    let receiver = Receiver::start_tls(&identity).await?;
+    let server = MailServer::start_tls(Mood::Take, &identity).await?;
+    place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
+    place.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
+    let trusted = identity.trusted();
+    let trusted = trusted.to_str().context("a path in UTF-8")?;
+    let variables = [("SSL_CERT_FILE", trusted), ("LEDGER_WEBHOOK_ALLOW_PRIVATE", "true")];
+    let smtp_url = format!("smtps://localhost:{}", server.address.port());
+    let _worker = place.work_apart(&smtp_url, &variables)?;
+    place.fire(&[alert("acme", &[Channel::Email, Channel::Webhook])]).await?;
+    place.all(2, "delivered").await?;
+    assert_eq!((server.mails().len(), receiver.calls().len()), (1, 1));
+    assert!(receiver.calls()[0].verifies(SECRET));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
