@@ -140,13 +140,21 @@ fn notification(row: &OutboxRow, told: Told) -> Result<Notification, Error> {
     })
 }
 
-/// Expands what waits; returns whether more may be waiting.
-pub(super) async fn round(pool: &PgPool) -> Result<bool, Error> {
+/// What one round came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Expanded {
+    pub notifications: usize,
+    /// More firings may be waiting.
+    pub is_more: bool,
+}
+
+/// Expands what waits.
+pub(super) async fn round(pool: &PgPool) -> Result<Expanded, Error> {
     pg::write(pool, |connection| {
         Box::pin(async move {
             let rows = take(connection).await?;
             if rows.is_empty() {
-                return Ok(false);
+                return Ok(Expanded::default());
             }
             let accounts: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
             let contacts = contacts::of_accounts(connection, &accounts).await?;
@@ -165,7 +173,8 @@ pub(super) async fn round(pool: &PgPool) -> Result<bool, Error> {
             }
             mark(connection, &rows[..expanded]).await?;
             info!(firings = expanded, notifications = notifications.len(), "firings expanded");
-            Ok(expanded < rows.len() || rows.len() as i64 == ROWS_MAX)
+            let is_more = expanded < rows.len() || rows.len() as i64 == ROWS_MAX;
+            Ok(Expanded { notifications: notifications.len(), is_more })
         })
     })
     .await

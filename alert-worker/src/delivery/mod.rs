@@ -19,6 +19,7 @@ mod samples;
 mod target;
 mod webhook;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -28,6 +29,7 @@ use runtime::kafka::Appender;
 use runtime::pg::PgPool;
 use runtime::shutdown::CancellationToken;
 use runtime::{clock, failpoint};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
@@ -123,8 +125,14 @@ pub async fn run(
         Box::pin(async move { publish::round(&pool, &alerts).await })
     });
     let expanding = every(pause, &shutdown, "expand", || {
-        let pool = pool.clone();
-        Box::pin(async move { Ok(expand::round(&pool).await?) })
+        let (pool, wake) = (pool.clone(), [mails.wake.clone(), webhooks.wake.clone()]);
+        Box::pin(async move {
+            let expanded = expand::round(&pool).await?;
+            if expanded.notifications > 0 {
+                wake.iter().for_each(|lane| lane.notify_one());
+            }
+            Ok(expanded.is_more)
+        })
     });
     let counting = every(BACKLOG_PAUSE, &shutdown, "count", || {
         let pool = pool.clone();
@@ -214,6 +222,8 @@ struct Lane {
     channel: Channel,
     sender: Sender,
     pool: PgPool,
+    /// Something may be due before the next look.
+    wake: Arc<Notify>,
     first_backoff: Duration,
     attempts_max: i32,
 }
@@ -224,6 +234,7 @@ impl Lane {
             channel,
             sender,
             pool: pool.clone(),
+            wake: Arc::default(),
             first_backoff: Duration::from_millis(config.delivery_first_backoff_ms),
             attempts_max: config.delivery_attempts,
         }
@@ -243,6 +254,7 @@ impl Lane {
             // With slots free and nothing due, time decides; with none free, the first that ends.
             tokio::select! {
                 Some(_) = sending.join_next() => {}
+                () = self.wake.notified() => {}
                 () = sleep(pause), if !is_more || sending.is_empty() => {}
                 () = shutdown.cancelled() => {}
             }
