@@ -474,7 +474,13 @@ impl Body for SetUserAlert {
         let off = self.enabled == Some(false);
         let rule = "is required, unless enabled is false";
         refuse(errors, !off && self.threshold.is_none(), "threshold", "required", rule);
-        check_recipients(errors, "recipients", self.recipients.as_ref());
+        match &self.recipients {
+            Some(Recipients::These(ids)) if ids.is_empty() => {
+                let rule = "must name somebody, unless notify_user is true";
+                refuse(errors, self.notify_user != Some(true), "recipients", "out_of_range", rule);
+            }
+            others => check_recipients(errors, "recipients", others.as_ref()),
+        }
     }
 }
 
@@ -851,6 +857,20 @@ mod tests {
             r#"{"threshold":"-1","notify_user":"yes","recipients":["a","a"],"channels":["email"]}"#,
             "channels unknown_field, notify_user wrong_type, recipients duplicate, threshold negative",
         );
+    }
+
+    #[test]
+    fn a_user_alert_tells_somebody_and_may_tell_the_user_alone() {
+        let with = |fields: &str| format!(r#"{{"threshold":"500",{fields}}}"#);
+        for (fields, expected) in [
+            (r#""notify_user":true,"recipients":[]"#, "fine"),
+            (r#""notify_user":true,"recipients":["carl"]"#, "fine"),
+            (r#""notify_user":false,"recipients":[]"#, "recipients out_of_range"),
+            (r#""notify_user":null,"recipients":[]"#, "recipients out_of_range"),
+            (r#""recipients":[]"#, "recipients out_of_range"),
+        ] {
+            check::<SetUserAlert>(&with(fields), expected);
+        }
     }
 
     const OFFER: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",

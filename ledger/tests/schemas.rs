@@ -342,6 +342,8 @@ fn what_makes_no_sense_is_refused_by_both() {
         ("org_alert.set.v1/full.json", "/data/recipients", json!(["carl", "carl"])),
         ("user_alert.set.v1/minimal.json", "/data/threshold", json!(null)),
         ("user_alert.set.v1/full.json", "/data/enabled", json!("true")),
+        ("user_alert.set.v1/minimal.json", "/data/recipients", json!([])),
+        ("user_alert.set.v1/only_the_user.json", "/data/notify_user", json!(false)),
     ] {
         let sample = samples().into_iter().find(|found| found.path == sample).expect(sample);
         let mut event = sample.json();

@@ -230,8 +230,10 @@ prop_compose! {
     fn user_alert()(
         (enabled, notify_user, recipients) in (option::of(any::<bool>()), option::of(any::<bool>()), option::of(recipients())),
         threshold in not_negative(),
-        off_without in any::<bool>(),
+        (off_without, nobody_else) in (any::<bool>(), any::<bool>()),
     ) -> SetUserAlert {
+        let alone = nobody_else && notify_user == Some(true);
+        let recipients = if alone { Some(Recipients::These(Vec::new())) } else { recipients };
         let threshold = Some(threshold).filter(|_| enabled != Some(false) || !off_without);
         SetUserAlert { enabled, threshold, notify_user, recipients }
     }
