@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use ledger_core::door::{self, Body, FieldError};
 use ledger_core::id::{Id, Text};
+use ledger_core::shape::{object_or_null, objects_or_null};
 use runtime::auth::{self, Action};
 use runtime::http::{Path, Problem};
 use runtime::pg::{self, PgConnection};
@@ -34,13 +35,13 @@ const OLD_SECRET_HOURS: i32 = 24;
 #[serde(deny_unknown_fields)]
 pub struct Contacts {
     /// Those who configure and are told.
-    #[serde(default)]
-    pub admins: Vec<Person>,
+    #[serde(default, deserialize_with = "objects_or_null")]
+    pub admins: Option<Vec<Person>>,
     /// Those who use.
-    #[serde(default)]
-    pub users: Vec<Person>,
+    #[serde(default, deserialize_with = "objects_or_null")]
+    pub users: Option<Vec<Person>>,
     /// Where firings are sent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_null")]
     pub webhook: Option<Webhook>,
 }
 
@@ -67,11 +68,12 @@ pub struct Webhook {
 }
 
 impl Body for Contacts {
-    const GOOD: &'static str = r#"{"admins":[],"users":[],"webhook":null}"#;
+    const GOOD: &'static str =
+        r#"{"admins":[{"id":"someone"}],"users":[{"id":"someone"}],"webhook":{"url":"https://example.com"}}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        check_people(errors, "admins", &self.admins);
-        check_people(errors, "users", &self.users);
+        check_people(errors, "admins", self.admins.as_deref().unwrap_or_default());
+        check_people(errors, "users", self.users.as_deref().unwrap_or_default());
         if let Some(refusal) = self.webhook.as_ref().and_then(|webhook| refusal_of(&webhook.url)) {
             errors.push(FieldError::new("webhook.url", "not_a_url", refusal));
         }
@@ -111,9 +113,11 @@ fn refusal_of(url: &str) -> Option<&'static str> {
     if url.chars().count() > URL_CHARS_MAX {
         return Some("is at most 2048 characters");
     }
-    let Ok(url) = Url::parse(url) else { return Some("is no URL") };
+    // A parser of URLs takes spaces and line breaks away and goes on; what is stored is what was sent.
+    let has_blanks = url.chars().any(|c| c.is_whitespace() || c.is_control());
+    let Some(url) = Url::parse(url).ok().filter(|_| !has_blanks) else { return Some("is no URL") };
     if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
-        return Some("begins with https://");
+        return Some("begins with https:// or http://");
     }
     let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     (!bare).then_some("has no user, password or fragment: calls are signed")
@@ -183,14 +187,18 @@ async fn write(
     let secret = url.is_some().then(|| made_up.clone());
     let row: Row = sqlx::query_as(WRITE)
         .bind(account.as_str())
-        .bind(serde_json::to_string(&contacts.admins).map_err(Problem::internal)?)
-        .bind(serde_json::to_string(&contacts.users).map_err(Problem::internal)?)
+        .bind(people_json(contacts.admins)?)
+        .bind(people_json(contacts.users)?)
         .bind(url)
         .bind(secret)
         .fetch_one(connection)
         .await?;
     let is_new = row.3.as_deref() == Some(made_up.as_str());
     Ok(standing(account, row, is_new))
+}
+
+fn people_json(people: Option<Vec<Person>>) -> Result<String, Problem> {
+    serde_json::to_string(&people.unwrap_or_default()).map_err(Problem::internal)
 }
 
 fn standing(account_id: Id, row: Row, show_secret: bool) -> Standing {
@@ -260,7 +268,8 @@ mod tests {
         let found = match read {
             Ok(_) => "fine".to_owned(),
             Err(errors) => {
-                let all: Vec<_> = errors.iter().map(|e| format!("{} {}", e.field, e.code)).collect();
+                let mut all: Vec<_> = errors.iter().map(|e| format!("{} {}", e.field, e.code)).collect();
+                all.sort();
                 all.join(", ")
             }
         };
@@ -270,6 +279,7 @@ mod tests {
     #[test]
     fn contacts_name_every_bad_field() {
         check("{}", "fine");
+        check(r#"{"admins":null,"users":[],"webhook":null}"#, "fine");
         check(
             r#"{"admins":[{"id":"carl","name":"Carl","email":"carl@example.test"}],"users":[{"id":"ana"}],
                 "webhook":{"url":"https://hooks.example.test/ledger"}}"#,
@@ -277,7 +287,15 @@ mod tests {
         );
         check(
             r#"{"admins":[{"id":"carl","email":"carl"},{"id":"carl"}],"users":[{"id":"no id"}],"team":[]}"#,
-            "team unknown_field, users.0.id bad_id, admins.0.email not_an_email, admins.1.id duplicate",
+            "admins.0.email not_an_email, admins.1.id duplicate, team unknown_field, users.0.id bad_id",
+        );
+        check(
+            r#"{"admins":[["carl"]],"webhook":["https://example.test"]}"#,
+            "admins.0 wrong_type, webhook wrong_type",
+        );
+        check(
+            r#"{"users":[{"id":"a b"},{"id":"b c"},{"email":null}],"webhook":{}}"#,
+            "users.0.id bad_id, users.1.id bad_id, users.2.id required, webhook.url required",
         );
     }
 
@@ -296,9 +314,18 @@ mod tests {
         for good in ["https://example.test", "http://127.0.0.1:8080/hook?x=1"] {
             assert_eq!(refusal_of(good), None, "{good}");
         }
-        for bad in
-            ["", "example.test", "ftp://example.test", "https://", "https://u:p@example.test", "mailto:a@b"]
-        {
+        for bad in [
+            "",
+            "example.test",
+            "ftp://example.test",
+            "https://",
+            "https://u:p@example.test",
+            "https://example.test/#top",
+            "mailto:a@b",
+            "https://example.test/\0",
+            " https://example.test",
+            "https://example\n.test",
+        ] {
             assert!(refusal_of(bad).is_some(), "{bad}");
         }
     }

@@ -23,6 +23,6 @@ pub mod partition;
 pub mod period;
 pub mod rate_card;
 mod scalar;
-mod shape;
+pub mod shape;
 pub mod time;
 pub mod wire;

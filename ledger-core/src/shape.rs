@@ -62,7 +62,7 @@ pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) ->
 }
 
 /// Reads an object or null.
-pub(crate) fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     Option::<Object<T>>::deserialize(from).map(|object| object.map(|object| object.0))
@@ -74,7 +74,7 @@ pub(crate) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -
 }
 
 /// Reads a list of objects or null.
-pub(crate) fn objects_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub fn objects_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     Option::<Vec<Object<T>>>::deserialize(from).map(|objects| objects.map(unwrapped))

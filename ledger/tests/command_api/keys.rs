@@ -33,13 +33,24 @@ fn writes(account: &str) -> Vec<(Method, String, Value)> {
         (Method::POST, "/v1/keys".into(), json!({"role": "auditor"})),
         (Method::GET, "/v1/keys".into(), Value::Null),
         (Method::DELETE, "/v1/keys/0123456789abcdef".into(), Value::Null),
+        (Method::PUT, at("/limits"), json!({"default_limit": "1"})),
+        (Method::PUT, at("/user-alert"), json!({"threshold": "1"})),
+        (Method::PUT, at("/alerts/a1"), json!({"basis": "percent_used", "threshold": "75"})),
+        (Method::DELETE, at("/alerts/a1"), Value::Null),
+        (
+            Method::PUT,
+            at("/contacts"),
+            json!({"admins": [{"id": "carl"}], "webhook": {"url": "https://a.test"}}),
+        ),
+        (Method::GET, at("/contacts"), Value::Null),
+        (Method::POST, at("/contacts/webhook-secret"), Value::Null),
     ]
 }
 
 /// Which of [`writes`] a role may do, in its own accounts.
 fn allowed(role: &str) -> &'static [usize] {
     match role {
-        "admin" => &[1, 2, 3],
+        "admin" => &[1, 2, 3, 15, 16, 17, 18, 19, 20, 21],
         "producer" => &[4],
         _ => &[],
     }

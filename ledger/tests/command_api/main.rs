@@ -6,10 +6,12 @@ mod whole;
 mod accounts;
 mod behind;
 mod bodies;
+mod contacts;
 mod ingress;
 mod keys;
 mod money;
 mod outages;
+mod rules;
 mod settings;
 mod usage;
 
