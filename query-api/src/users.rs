@@ -109,6 +109,17 @@ impl InForce {
         let custom = limits.custom.iter().map(|(user, limit)| (user.to_string(), limit.amount())).collect();
         Self { default_limit: limits.default_limit.map(Amount), excluded_features, custom }
     }
+
+    /// Returns whom to look at; none for everyone. Without a default only users with a limit of their own can be
+    /// over budget, and nobody else's usage need be read.
+    fn candidates(&self, wanted: &Wanted) -> Option<Vec<String>> {
+        let only = wanted.only.as_ref();
+        if !wanted.over_budget || self.default_limit.is_some() {
+            return only.map(|user| vec![user.clone()]);
+        }
+        let limited = self.custom.iter().filter(|(_, limit)| limit.is_some()).map(|(user, _)| user);
+        Some(limited.filter(|user| only.is_none_or(|only| only == *user)).cloned().collect())
+    }
 }
 
 async fn load(
@@ -116,11 +127,29 @@ async fn load(
     account: &Account,
     wanted: Wanted,
 ) -> Result<Page<User>, Problem> {
-    // A condition only where it is needed: then every plan can use the key's order, or find the one user by it.
-    let of_user = if wanted.only.is_some() { "and user_id = $4" } else { "and $4::text is null" };
+    let limits = InForce::of(account.core.limits.as_ref());
+    let candidates = limits.candidates(&wanted);
+    let rows = sqlx::query(AssertSqlSafe(statement(&wanted, candidates.is_some())))
+        .bind(account.id())
+        .bind(account.core.period.index)
+        .bind(wanted.after.unwrap_or_default())
+        .bind(candidates)
+        .bind(limits.excluded_features)
+        .bind(limits.default_limit)
+        .bind(Json(limits.custom))
+        .fetch_all(connection)
+        .await?;
+    let users: Result<Vec<User>, sqlx::Error> = rows.iter().map(user_of).collect();
+    Ok(Page::cut(users?, wanted.limit, |user| user.user_id.clone()))
+}
+
+/// A condition only where it is needed: then every plan can use the key's order, or find the few users by it.
+///
+/// A user whose usage was all reversed has no usage in the period.
+fn statement(wanted: &Wanted, of_candidates: bool) -> String {
+    let candidates = if of_candidates { "and user_id = any($4)" } else { "and $4::text[] is null" };
     let over_budget = if wanted.over_budget { "where counted >= max" } else { "" };
-    // A user whose usage was all reversed has no usage in the period.
-    let sql = format!(
+    format!(
         "with used as (
              select user_id, sum(used) as used,
                     coalesce(sum(used) filter (where feature <> all($5)), 0) as counted
@@ -128,7 +157,7 @@ async fn load(
               where account_id = $1
                 and period_index = $2
                 and user_id > $3
-                {of_user}
+                {candidates}
               group by user_id
              having sum(events) > 0
               order by user_id
@@ -143,20 +172,7 @@ async fn load(
           order by user_id
           limit {}",
         wanted.limit.rows_to_ask()
-    );
-    let limits = InForce::of(account.core.limits.as_ref());
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(account.id())
-        .bind(account.core.period.index)
-        .bind(wanted.after.unwrap_or_default())
-        .bind(wanted.only)
-        .bind(limits.excluded_features)
-        .bind(limits.default_limit)
-        .bind(Json(limits.custom))
-        .fetch_all(connection)
-        .await?;
-    let users: Result<Vec<User>, sqlx::Error> = rows.iter().map(user_of).collect();
-    Ok(Page::cut(users?, wanted.limit, |user| user.user_id.clone()))
+    )
 }
 
 fn user_of(row: &sqlx::postgres::PgRow) -> Result<User, sqlx::Error> {

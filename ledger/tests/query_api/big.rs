@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::described::read;
@@ -68,7 +68,7 @@ fn statements() -> Vec<String> {
 }
 
 /// Removes them again, so that the read model is the journal's once more.
-const CLEAN: [&str; 8] = [
+const CLEAN: [&str; 9] = [
     "set local search_path = read_model_1",
     "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
     "delete from usage_rollup where account_id = 'big' and user_id like 'user0%'",
@@ -77,6 +77,7 @@ const CLEAN: [&str; 8] = [
     r#"delete from snapshot where account_id = 'big' and "offset" = 1000000"#,
     "delete from lot where account_id = 'big' and grant_id like 'g%'",
     "delete from account where account_id like 'a%'",
+    "update account set core = core - 'limits' where account_id = 'big'",
 ];
 
 async fn write(whole: &Whole, statements: &[String]) -> Result<()> {
@@ -125,7 +126,11 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     let operator = whole.operator();
     let admin = whole.keyed("admin", &["a7", "big"], None).await?;
     let member = whole.keyed("member", &["big"], Some("user0077777")).await?;
+    let start = touched(&whole).await?;
+    ask_who_is_over_budget(&whole).await?;
     let before = touched(&whole).await?;
+    let of_users = before["user_usage"] - start["user_usage"];
+    ensure!(of_users > 0 && of_users < TOUCHED_MAX, "{of_users} rows were read for who is over budget");
     for list in [
         "/users",
         "/usage?group_by=user",
@@ -165,4 +170,22 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     ensure!(pages["event"] > before["event"], "what is read is counted");
     write(&whole, &CLEAN.map(str::to_owned)).await?;
     whole.replay_and_stop().await
+}
+
+/// Where many are over budget a page of them comes first, and where only own limits hold only these users are read.
+async fn ask_who_is_over_budget(whole: &Whole) -> Result<()> {
+    let own: BTreeMap<String, &str> = (1..=200).map(|n| (format!("user{:07}", n * 500), "1")).collect();
+    for (default_limit, custom, first) in
+        [(json!("1"), json!({}), "ana"), (Value::Null, json!(own), "user0000500")]
+    {
+        let limits = json!({"enabled": true, "default_limit": default_limit, "custom": custom,
+            "excluded_features": ["workflow"], "notify": "all_admins"});
+        let limit =
+            format!("update account set core = core || '{{\"limits\": {limits}}}' where account_id = 'big'");
+        write(whole, &["set local search_path = read_model_1".to_owned(), limit]).await?;
+        page_twice(&whole.operator(), "/v1/accounts/big/users?over_budget=true").await?;
+        let one = read(&whole.operator(), "/v1/accounts/big/users?over_budget=true&limit=1").await?;
+        ensure!(one.expect(200)?.body["items"][0]["user_id"] == first, "{}", one.text);
+    }
+    Ok(())
 }

@@ -18,3 +18,4 @@ mod lists;
 mod refold;
 mod story;
 mod usage;
+mod users;

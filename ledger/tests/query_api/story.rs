@@ -73,6 +73,11 @@ impl Story {
         self.operator.at(at).put(&self.path("/plan"), body).await?.expect(200).map(drop)
     }
 
+    /// Sets the limits.
+    pub async fn limits(&self, at: &str, body: Value) -> Result<()> {
+        self.operator.at(at).put(&self.path("/limits"), body).await?.expect(200).map(drop)
+    }
+
     /// Voids a grant.
     pub async fn void(&self, at: &str, grant: &str) -> Result<()> {
         self.operator.at(at).delete(&self.path(&format!("/grants/{grant}"))).await?.expect(200).map(drop)
