@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
 use runtime::kafka::{Appender, Position};
 use serde_json::{Value, json};
 
@@ -248,5 +249,28 @@ async fn health_readiness_metrics_and_the_description_need_no_key() -> Result<()
         ensure!(served["paths"][path]["get"] == item["get"], "{path} is described otherwise");
     }
     ensure!(served["openapi"] == "3.1.0" && served["components"]["schemas"] != Value::Null);
+    whole.replay_and_stop().await
+}
+
+/// Methods that any path of the contract may have.
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_path_has_the_methods_that_are_described_and_no_others() -> Result<()> {
+    let whole = Whole::start().await?;
+    let anybody = whole.caller(None);
+    let document = ledger::openapi::merged();
+    let paths = document["paths"].as_object().context("paths")?;
+    let mut refused = 0;
+    for (template, described) in paths {
+        let path = template.replace(['{', '}'], "");
+        for method in METHODS {
+            let answer = anybody.send(anybody.request(method.clone(), &path)).await?;
+            let has_it = described.get(method.as_str().to_lowercase()).is_some();
+            ensure!((answer.status != 405) == has_it, "{method} {template}: {}", answer.status);
+            refused += usize::from(!has_it);
+        }
+    }
+    ensure!(refused > paths.len() && refused < METHODS.len() * paths.len(), "{refused} were refused");
     whole.replay_and_stop().await
 }
