@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use alert_worker::delivery::{self, Redelivery, Which};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ledger_core::id::Id;
 use runtime::pg;
@@ -47,6 +47,7 @@ pub async fn run(asked: &Redeliver, out: &mut impl Write) -> Result<bool> {
     })
     .await?;
     pool.close().await;
+    ensure!(sent + refused > 0 || asked.notification.is_none(), "there is no such notification");
     let noun = if sent == 1 { "notification goes" } else { "notifications go" };
     writeln!(out, "{sent} {noun} out again, {refused} can't")?;
     Ok(refused == 0)

@@ -237,6 +237,7 @@ async fn what_can_not_go_out_is_parked_with_the_reason_until_somebody_mends_it()
 
     let worker = place.work(soon(&server.url()));
     place.set_admins("acme", &[("carl", "carl@new.test"), ("dora", "dora@new.test")]).await?;
+    assert!(redelivered(&place, &["--notification", "unheard-of"]).await.is_err());
     let said = redelivered(&place, &["--notification", &parked[1].id]).await?;
     assert!(said.contains("1 notification goes out again, 0 can't"), "{said}");
     let said = redelivered(&place, &["--all-parked"]).await?;
