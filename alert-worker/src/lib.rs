@@ -1,5 +1,6 @@
-//! The alert worker: the scheduler of period resets, and the delivery of alerts and notices.
+//! The alert worker: evaluates alerts and notices, tells them, and appends the resets that are due.
 
+pub mod alerting;
 pub mod delivery;
 pub mod scheduler;
 mod service;

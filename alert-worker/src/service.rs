@@ -1,12 +1,14 @@
 //! Service: the alert worker as a process of its own.
 
 use anyhow::Context;
+use runtime::consume::{Source, Status};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Appender, Journal, KafkaOptions};
 use runtime::pg::{self, PgConfig};
 use runtime::shutdown::CancellationToken;
 
+use crate::alerting;
 use crate::delivery::{self, DeliveryConfig};
 use crate::scheduler::{self, SchedulerConfig};
 
@@ -25,12 +27,15 @@ pub struct Config {
     /// How the scheduler runs.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
+    /// How it evaluates.
+    #[command(flatten)]
+    pub alerts: alerting::Options,
     /// How alerts and notices are told.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
 }
 
-/// Schedules and delivers until `shutdown`, and serves the operator's pages.
+/// Evaluates, schedules and delivers until `shutdown`, and serves the operator's pages.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let database = &config.postgres;
     let pool = pg::connect(&database.database_url, "alert-worker", database.database_connections)
@@ -38,8 +43,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .context("the database can't be reached")?;
     pg::migrate(&pool).await?;
     let identity = kafka::prepare(&config.kafka, &pool).await?;
+    let source = Source { kafka: config.kafka.clone(), identity, pool: pool.clone() };
+    let telling = alerting::begin(&source).await?;
+    let status = Status::default();
+    let evaluating = alerting::watch(config.alerts, source, telling, status.clone(), shutdown.clone());
     let journal = Journal::new(&config.kafka, identity)?;
-    let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);
+    let readiness = Readiness::new()
+        .with_database(&pool)
+        .with_log(&config.kafka, &pool)
+        .with_status("alert-worker", &status);
     let pages = http::finish(ops::router(readiness));
     let alerts = Appender::new(&config.kafka, &config.kafka.topics().alerts, identity.partitions)?;
     let delivering = delivery::run(config.delivery, pool.clone(), alerts, shutdown.clone());
@@ -48,6 +60,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         scheduler::run(config.scheduler, journal, pool, token).await;
         Ok(())
     };
-    let working = async { tokio::try_join!(scheduling, delivering).map(drop) };
+    let working = async { tokio::try_join!(evaluating, scheduling, delivering).map(drop) };
     http::serve_beside(working, pages, &config.http, shutdown).await
 }

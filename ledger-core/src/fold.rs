@@ -403,7 +403,12 @@ pub fn roll_to(core: &mut Core, until: Time) {
 
 /// The same for a state that goes on being folded: what leaves the core on the way is kept in `pages`.
 pub fn roll_with(core: &mut Core, pages: &mut Pages, until: Time) {
-    roll(core, pages, 0, until, &mut Applied::default(), &mut ());
+    roll_watched(core, pages, until, &mut ());
+}
+
+/// The same under the eyes of an observer.
+pub fn roll_watched(core: &mut Core, pages: &mut Pages, until: Time, observer: &mut impl Observer) {
+    roll(core, pages, 0, until, &mut Applied::default(), observer);
     core.ledger_time = core.ledger_time.max(until);
 }
 

@@ -51,7 +51,7 @@ enum Command {
     },
     /// Writes the journal as it is stored, one line of JSON a record
     Replay(Replay),
-    /// Folds the read model anew from the journal, compares it with the live one and makes it live
+    /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
     Rebuild(Box<Rebuild>),
     /// Lets notifications that were parked go out again
     Redeliver(Redeliver),

@@ -1,4 +1,4 @@
-//! Rebuild: the read model folded anew from the journal beside the live one, compared with it, and made live.
+//! Rebuild: a model folded anew from the journal beside the live one, compared with it, and made live.
 //!
 //! The live generation is projected on all the while. It is held still twice, each time only for what the new one is
 //! behind: once to compare both in one snapshot at the same positions, once to flip.
@@ -6,14 +6,14 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use alert_worker::alerting::{self, Telling};
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ledger_core::fold::FOLD_VERSION;
-use projector::{Difference, Sample};
-use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
 use runtime::failpoint;
 use runtime::kafka::{self, KafkaOptions, Position};
-use runtime::pg::{self, Model, PgPool, Schema};
+use runtime::pg::{self, Difference, Model, PgPool, Sample, Schema};
 use runtime::shutdown::CancellationToken;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
@@ -46,6 +46,9 @@ pub struct Rebuild {
     /// The local stack, where a service is not named.
     #[command(flatten)]
     pub place: Place,
+    /// What is rebuilt: balances and history, or alerts, whose rebuild tells nobody of anything
+    #[arg(long, value_enum, default_value_t = Rebuildable::ReadModel)]
+    pub model: Rebuildable,
     /// Compares only: the live generation stays live, the new one stays beside it until the next rebuild
     #[arg(long)]
     pub no_flip: bool,
@@ -61,6 +64,24 @@ pub struct Rebuild {
     /// Prints the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What can be rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rebuildable {
+    /// Balances and history
+    ReadModel,
+    /// Alerts
+    Alerting,
+}
+
+impl From<Rebuildable> for Model {
+    fn from(model: Rebuildable) -> Model {
+        match model {
+            Rebuildable::ReadModel => Model::ReadModel,
+            Rebuildable::Alerting => Model::Alerting,
+        }
+    }
 }
 
 /// What a rebuild found and did.
@@ -90,7 +111,7 @@ pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
     let pool =
         pg::connect(&url, "ledger rebuild", CONNECTIONS).await.context("the database can't be reached")?;
     if let Some(generation) = asked.drop {
-        let schema = Schema { model: Model::ReadModel, generation };
+        let schema = Schema { model: asked.model.into(), generation };
         drop_generation(&pool, schema).await?;
         writeln!(out, "{schema} is dropped")?;
         return Ok(true);
@@ -119,8 +140,8 @@ pub async fn rebuild(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
 
 async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
     let pool = source.pool.clone();
-    let live = pg::live_generation(&pool, Model::ReadModel).await?;
-    let live = live.context("there is no read model yet: it is folded when the projector starts")?;
+    let live = pg::live_generation(&pool, asked.model.into()).await?;
+    let live = live.context("there is no such model yet: it is folded when its service starts")?;
     let mut dropped = drop_unfinished(&pool, live).await?;
     let rebuilt = Schema { generation: live.generation + 1, ..live };
     pg::create_generation(&pool, rebuilt).await?;
@@ -132,7 +153,7 @@ async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
     let fold_seconds = started.elapsed().as_secs_f64();
 
     let (compared_at, mut snapshot, mut still) = fold.snapshot_of_both().await?;
-    let differences = projector::compare(&mut snapshot, live, rebuilt).await?;
+    let differences = pg::compare(&mut snapshot, live, rebuilt).await?;
     snapshot.rollback().await?;
 
     let flipped = !asked.no_flip && (differences.is_empty() || asked.accept_differences);
@@ -193,8 +214,8 @@ async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
 
 /// Tells the planner what is in the new tables before anybody reads them.
 async fn analyze(pool: &PgPool, schema: Schema) -> Result<()> {
-    for (table, _) in projector::TABLES_COMPARED {
-        sqlx::query(AssertSqlSafe(format!("analyze {schema}.{table}"))).execute(pool).await?;
+    for table in schema.model.tables() {
+        sqlx::query(AssertSqlSafe(format!("analyze {schema}.{}", table.name))).execute(pool).await?;
     }
     Ok(())
 }
@@ -225,11 +246,21 @@ impl Fold {
         if positions(&mut *self.source.pool.acquire().await?, self.rebuilt).await? == ends {
             return Ok(());
         }
-        let workers = projector::lanes(self.source.identity, projector::LANES)?;
+        match self.rebuilt.model {
+            Model::ReadModel => {
+                self.run(projector::lanes(self.source.identity, projector::LANES)?, ends).await
+            }
+            Model::Alerting => {
+                let lanes = alerting::lanes(self.source.identity, alerting::LANES, &Telling::default())?;
+                self.run(lanes, ends).await
+            }
+        }
+    }
+
+    async fn run<W: Worker>(&self, workers: Vec<W>, ends: &[Position]) -> Result<()> {
         let options = ConsumeOptions::new("rebuild", self.rebuilt, FOLD_VERSION);
         let (status, shutdown) = (Status::default(), CancellationToken::new());
-        consume::run_until(workers, self.source.clone(), options, status, ends, shutdown).await?;
-        Ok(())
+        Ok(consume::run_until(workers, self.source.clone(), options, status, ends, shutdown).await?)
     }
 
     /// Holds the live generation still and folds up to where it stands; it goes on when the transaction ends.
@@ -302,7 +333,8 @@ fn tell_difference(difference: &Difference, live: &str, out: &mut impl Write) ->
         out,
         "{table}: {rows} rows differ, {only_first} of them only in {live}, {only_second} missing there"
     )?;
-    let key = projector::TABLES_COMPARED.iter().find(|(name, _)| name == table).map_or("", |(_, key)| key);
+    let model = live.parse::<Schema>().map_or(Model::ReadModel, |live| live.model);
+    let key = model.tables().iter().find(|known| known.name == *table).map_or("", |table| table.key);
     for sample in samples {
         writeln!(out, "  {}", key_of(sample, key))?;
         if sample.first.is_none() || sample.second.is_none() {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alert_worker::SchedulerConfig;
+use alert_worker::alerting;
 use alert_worker::delivery::{self, DeliveryConfig};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
 use clap::Args;
+use query_api::Waiters;
 use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
 use runtime::http::ops::{self, Readiness};
@@ -19,7 +21,6 @@ use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Appender, Journal, KafkaOptions};
 use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
-use runtime::waiter::Waiter;
 use tokio::task::JoinSet;
 
 use crate::openapi;
@@ -60,6 +61,9 @@ pub struct UpConfig {
     /// How alerts and notices are told.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
+    /// How the alert worker evaluates.
+    #[command(flatten)]
+    pub alerts: alerting::Options,
 }
 
 /// The running whole.
@@ -114,9 +118,17 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     services
         .spawn(async move { ("projector", projector::project(projector, source, projecting, token).await) });
 
+    let source = Source { kafka: kafka.clone(), identity, pool: pool("alert-worker").await? };
+    let scheduler_pool = source.pool.clone();
+    let telling = alerting::begin(&source).await?;
+    let alerts_status = Status::default();
+    let (alerts, token, evaluating) = (config.alerts.clone(), shutdown.clone(), alerts_status.clone());
+    services
+        .spawn(async move { ("alerts", alerting::watch(alerts, source, telling, evaluating, token).await) });
+
     let journal = Journal::new(&kafka, identity)?;
     let (scheduler, token) = (config.scheduler.clone(), shutdown.clone());
-    let (scheduler_journal, scheduler_pool) = (journal.clone(), pool("alert-worker").await?);
+    let scheduler_journal = journal.clone();
     services.spawn(async move {
         alert_worker::scheduler::run(scheduler, scheduler_journal, scheduler_pool, token).await;
         ("alert-worker", Ok(()))
@@ -128,9 +140,10 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
 
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
     let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };
-    let waiter = Waiter::listen(command_pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+    let waiters = Waiters::listen(&command_pool, &shutdown).await?;
+    let waiter = waiters.projected.clone();
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
-    let app = command_api::App::new(command_pool.clone(), journal.clone(), waiter.clone(), auth.clone());
+    let app = command_api::App::new(command_pool.clone(), journal.clone(), waiter, auth.clone());
     let (ingress_app, ingress_kafka, token) = (app.clone(), kafka.clone(), shutdown.clone());
     services.spawn(async move {
         let ended = command_api::ingress::run(ingress_app, ingress_kafka, token).await;
@@ -138,11 +151,12 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     });
 
     let query_pool = pg::connect_read_only(url, "query-api", config.database_connections).await?;
-    let reads = query_api::State::new(query_pool, waiter, auth, kafka.clone(), identity)?;
+    let reads = query_api::State::new(query_pool, waiters, auth, kafka.clone(), identity, shutdown.clone())?;
     let readiness = Readiness::new()
         .with_database(&command_pool)
         .with_log(&kafka, &command_pool)
-        .with_status("projector", &status);
+        .with_status("projector", &status)
+        .with_status("alert-worker", &alerts_status);
     let routes = command_api::router(app)
         .merge(query_api::router(reads))
         .route("/openapi.json", get(|| async { axum::Json(openapi::merged()) }))

@@ -2,14 +2,13 @@
 
 use ledger_core::account::Core;
 use ledger_core::event::{Clock, Data, Event};
-use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, LotChange, Outcome, Reason};
+use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
 use ledger_core::id::{EventId, Id, Source};
-use ledger_core::lot::{Draws, Lot};
+use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use runtime::fold::Rows;
+use runtime::fold::{Rows, lot_changes};
 use runtime::kafka::Record;
 use serde::Serialize;
-use smallvec::SmallVec;
 
 use crate::counters::Counters;
 
@@ -130,7 +129,7 @@ impl Changes {
             .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(Id::as_str))
             .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(Id::as_str))
             .maybe_amount(taking.map(|taking| taking.credits));
-        row.maybe_json(draws.map(as_changes).as_ref())
+        row.maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
             .maybe_amount(line.map(|line| line.end))
             .maybe_amount(taking.map(|_| applied.balance_after))
@@ -205,13 +204,4 @@ fn taken(applied: &Applied) -> bool {
 fn leaves_snapshot(event: &Event, applied: &Applied, core: &Core) -> bool {
     let opened = matches!(event.data, Data::AccountOpened(_)) && applied.outcome == Outcome::Applied;
     opened || !applied.closed.is_empty() || core.events.is_multiple_of(SNAPSHOT_EVERY)
-}
-
-fn as_changes(draws: &Draws) -> SmallVec<[LotChange; 2]> {
-    let change = |draw: &ledger_core::lot::Draw| LotChange {
-        grant_id: draw.grant_id.clone(),
-        source: draw.source,
-        amount: draw.amount.negated(),
-    };
-    draws.iter().map(change).collect()
 }

@@ -3,12 +3,10 @@
 //! Writes `read_model_<n>` only, and sends nothing.
 
 mod changes;
-mod compare;
 mod counters;
 mod projection;
 mod service;
 mod store;
 
-pub use compare::{Columns, Difference, SAMPLES_MAX, Sample, TABLES_COMPARED, compare};
 pub use projection::{Projection, ReadModel};
 pub use service::{Config, LANES, Options, lanes, partitions, project, run};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ledger_core::account::{Core, Snapshot};
 use ledger_core::credits::Credits;
 use ledger_core::event::{Data, Event, Refund};
-use ledger_core::fold::{self, Applied, Fact, LotChange, Outcome};
+use ledger_core::fold::{self, Applied, Fact, LotChange, Moment, Observer, Outcome};
 use ledger_core::id::{EventId, Id, Source};
 use ledger_core::key::{ContentHash, dedupe_key};
 use ledger_core::lot::{Draw, Draws, Lot};
@@ -36,10 +36,41 @@ pub(crate) async fn core_at(
     instant: Time,
 ) -> Result<Core, Problem> {
     let mut past = Past::open(connection, account, instant).await?;
-    past.refold(connection).await?;
+    past.refold(connection, &mut Nobody).await?;
     let mut core = past.core.ok_or_else(|| Problem::internal("an open account has no opening event"))?;
     fold::roll_to(&mut core, instant);
     Ok(core)
+}
+
+/// Folds an account's whole history again, from its opening to the present, under the eyes of an observer.
+pub(crate) async fn refold_all(
+    connection: &mut PgConnection,
+    account: &Account,
+    onlooker: &mut impl Onlooker,
+) -> Result<(), Problem> {
+    let mut past = Past::begin(connection, account, account.core.ledger_time, None).await?;
+    past.refold(connection, onlooker).await?;
+    if let Some(core) = &mut past.core {
+        // The last records may have had no effect but to move the clock.
+        fold::roll_watched(core, &mut past.pages, account.core.ledger_time, onlooker);
+    }
+    Ok(())
+}
+
+/// Sees an account folded again: moment by moment, and each event when it is done.
+pub(crate) trait Onlooker: Observer + Send {
+    /// Comes after each event that applied.
+    fn folded(&mut self, core: &Core, applied: &Applied);
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn after(&mut self, _: &Core, _: &Moment<'_>) {}
+}
+
+impl Onlooker for Nobody {
+    fn folded(&mut self, _: &Core, _: &Applied) {}
 }
 
 /// An account being folded again up to an instant.
@@ -80,13 +111,14 @@ impl Past {
         .bind(runtime::pg::timestamp(instant))
         .fetch_optional(&mut *connection)
         .await?;
-        let (base_offset, core) = match &base {
+        let base = match &base {
             Some(row) => {
                 let snapshot: Snapshot = columns::json_of(row, "core")?;
-                (row.try_get("offset")?, Some(Core::from(snapshot)))
+                Some((row.try_get("offset")?, Core::from(snapshot)))
             }
-            None => (-1, None),
+            None => None,
         };
+        let base_offset = base.as_ref().map_or(-1, |(offset, _)| *offset);
         let next_snapshot: Option<i64> = sqlx::query_scalar(
             r#"select min("offset") from snapshot where account_id = $1 and "offset" > $2"#,
         )
@@ -94,6 +126,19 @@ impl Past {
         .bind(base_offset)
         .fetch_one(&mut *connection)
         .await?;
+        let mut past = Self::begin(connection, account, instant, base).await?;
+        past.next_snapshot = next_snapshot.unwrap_or(i64::MAX);
+        Ok(past)
+    }
+
+    /// Begins at a snapshot, or before the opening.
+    async fn begin(
+        connection: &mut PgConnection,
+        account: &Account,
+        instant: Time,
+        base: Option<(i64, Core)>,
+    ) -> Result<Self, sqlx::Error> {
+        let (base_offset, core) = base.map_or((-1, None), |(offset, core)| (offset, Some(core)));
         let mut past = Self {
             account: account.core.account.clone(),
             instant,
@@ -101,7 +146,7 @@ impl Past {
             core,
             pages: Pages::default(),
             base_offset,
-            next_snapshot: next_snapshot.unwrap_or(i64::MAX),
+            next_snapshot: i64::MAX,
             voided_later: FxHashSet::default(),
         };
         past.voided_later = past.load_voided_later(connection).await?;
@@ -129,14 +174,20 @@ impl Past {
         Ok(voided.into_iter().collect())
     }
 
-    async fn refold(&mut self, connection: &mut PgConnection) -> Result<(), Problem> {
+    async fn refold(
+        &mut self,
+        connection: &mut PgConnection,
+        onlooker: &mut impl Onlooker,
+    ) -> Result<(), Problem> {
         let mut after = self.base_offset;
         loop {
             let chunk = self.load_events(connection, after).await?;
             for past_event in &chunk {
-                self.fold_one(connection, past_event).await?;
+                self.fold_one(connection, past_event, onlooker).await?;
                 after = past_event.fact.offset;
             }
+            // What is asked for again is loaded again: a long history takes no more memory than a short one.
+            self.pages = Pages::default();
             if chunk.len() < CHUNK_EVENTS as usize {
                 return Ok(());
             }
@@ -171,19 +222,30 @@ impl Past {
         rows.iter().map(|row| past_event_of(row, &self.account)).collect()
     }
 
-    async fn fold_one(&mut self, connection: &mut PgConnection, past: &PastEvent) -> Result<(), Problem> {
+    async fn fold_one(
+        &mut self,
+        connection: &mut PgConnection,
+        past: &PastEvent,
+        onlooker: &mut impl Onlooker,
+    ) -> Result<(), Problem> {
         let fact = &past.fact;
         // Folded in steps as it was, a long way of a test clock is never one jump too far.
         if let Some(core) = &mut self.core {
-            fold::roll_with(core, &mut self.pages, past.ledger_time);
+            fold::roll_watched(core, &mut self.pages, past.ledger_time, onlooker);
         }
         self.make_new(fact);
         if let Data::CreditsRefunded(refund) = &fact.event.data {
             self.prepare_refund(connection, fact, refund).await?;
         }
         for _ in 0..MISSING_MAX {
-            match fold::apply(&mut self.core, &mut self.pages, fact) {
-                Ok(applied) => return self.check(past, &applied),
+            match fold::apply_watched(&mut self.core, &mut self.pages, fact, onlooker) {
+                Ok(applied) => {
+                    self.check(past, &applied)?;
+                    if let Some(core) = &self.core {
+                        onlooker.folded(core, &applied);
+                    }
+                    return Ok(());
+                }
                 Err(missing) => self.supply(connection, missing, fact).await?,
             }
         }

@@ -5,9 +5,11 @@
 
 mod access;
 mod accounts;
+mod alerts;
 mod answer;
 mod as_of;
 mod audit;
+mod backtest;
 mod balance;
 mod columns;
 mod entries;
@@ -15,10 +17,12 @@ mod events;
 mod grants;
 mod list;
 mod messages;
+mod notifications;
 mod openapi;
 mod periods;
 mod reading;
 mod service;
+mod stream;
 mod usage;
 mod users;
 
@@ -26,4 +30,4 @@ pub use audit::line as journal_line;
 pub use list::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use openapi::openapi;
 pub use reading::WAIT_MAX;
-pub use service::{Config, State, router, run};
+pub use service::{Config, State, Waiters, router, run};

@@ -9,6 +9,7 @@ use ledger_core::lot::Lot;
 use runtime::http::Problem;
 use runtime::pg;
 use runtime::position::Position;
+use runtime::waiter::Waiter;
 use sqlx::{PgConnection, Row};
 use tokio::time::Instant;
 
@@ -61,7 +62,56 @@ where
         + 'static,
 {
     wait_for(state, at_least).await?;
-    pg::read(&state.pool, state.waiter.schema(), move |connection| {
+    snapshot(state, &state.waiter, account, at_least, work).await
+}
+
+/// The same of the alert worker's own fold, which may lag behind the balances, or run ahead.
+pub(crate) async fn of_alerts<T, F>(
+    state: &State,
+    account: Id,
+    at_least: Option<AtLeast>,
+    work: F,
+) -> Result<(Reflects, T), Problem>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
+        + Send
+        + 'static,
+{
+    wait_in(state, &state.alerted, at_least).await?;
+    if !is_evaluated(state, &account).await? {
+        // Whoever has read its balance may ask for its alerts.
+        let (reflects, ()) = of(state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+        wait_in(state, &state.alerted, Some(AtLeast(reflects.position))).await?;
+    }
+    snapshot(state, &state.alerted, account, at_least, work).await
+}
+
+async fn is_evaluated(state: &State, account: &Id) -> Result<bool, Problem> {
+    let account = account.to_string();
+    pg::read(&state.pool, state.alerted.schema(), move |connection| {
+        Box::pin(async move {
+            let known = sqlx::query_scalar("select exists (select from account where account_id = $1)");
+            Ok(known.bind(account).fetch_one(connection).await?)
+        })
+    })
+    .await
+}
+
+async fn snapshot<T, F>(
+    state: &State,
+    model: &Waiter,
+    account: Id,
+    at_least: Option<AtLeast>,
+    work: F,
+) -> Result<(Reflects, T), Problem>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
+        + Send
+        + 'static,
+{
+    pg::read(&state.pool, model.schema(), move |connection| {
         Box::pin(async move {
             check_reached(connection, at_least).await?;
             let account = load(connection, &account).await?;
@@ -74,16 +124,16 @@ where
 
 /// Waits until the projection has come to a position, for [`WAIT_MAX`] at most.
 pub(crate) async fn wait_for(state: &State, at_least: Option<AtLeast>) -> Result<(), Problem> {
+    wait_in(state, &state.waiter, at_least).await
+}
+
+async fn wait_in(state: &State, model: &Waiter, at_least: Option<AtLeast>) -> Result<(), Problem> {
     let Some(AtLeast(position)) = at_least else { return Ok(()) };
     if position.partition >= state.identity.partitions {
         let detail = format!("the journal has {} partitions", state.identity.partitions);
         return Err(Problem::bad_field("at_least", "no_such_partition", detail));
     }
-    if state.waiter.wait_for(position, Instant::now() + WAIT_MAX).await {
-        Ok(())
-    } else {
-        Err(behind(position))
-    }
+    if model.wait_for(position, Instant::now() + WAIT_MAX).await { Ok(()) } else { Err(behind(position)) }
 }
 
 /// The snapshot itself must have the position: another generation may have become live since the wait.

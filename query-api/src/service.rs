@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use runtime::auth::{Auth, AuthConfig};
 use runtime::http::{self, HttpConfig, ops};
 use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity};
@@ -18,7 +18,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{accounts, audit, balance, entries, events, grants, messages, openapi, periods, usage, users};
+use crate::{
+    accounts, alerts, audit, backtest, balance, entries, events, grants, messages, notifications, openapi,
+    periods, stream, usage, users,
+};
 
 /// Between two looks for a read model at the start.
 const BEGUN_POLL: Duration = Duration::from_millis(500);
@@ -45,8 +48,10 @@ pub struct Config {
 pub struct State {
     /// Read-only connections.
     pub pool: PgPool,
-    /// Knows the live generation and how far it is.
+    /// Knows the live generation of the read model and how far it is.
     pub waiter: Arc<Waiter>,
+    /// The same of the alerts.
+    pub alerted: Arc<Waiter>,
     /// Knows the keys.
     pub auth: Auth,
     /// Where the journal is.
@@ -55,27 +60,74 @@ pub struct State {
     pub identity: LogIdentity,
     /// Asks the brokers where the journal ends.
     pub ends: Ends,
-    /// Slots for readers of the journal.
+    /// Ends what would not end by itself.
+    pub stopping: CancellationToken,
+    slots: Arc<Slots>,
+}
+
+/// Slots for what takes long.
+struct Slots {
+    /// Readers of the journal.
     audits: Arc<Semaphore>,
+    /// Rules being tried.
+    backtests: Arc<Semaphore>,
+    /// Followers of an account.
+    streams: Arc<Semaphore>,
+}
+
+/// Where the two folds stand.
+#[derive(Clone)]
+pub struct Waiters {
+    /// The read model.
+    pub projected: Arc<Waiter>,
+    /// The alerts.
+    pub alerted: Arc<Waiter>,
+}
+
+impl Waiters {
+    /// Follows the live generation of both until `shutdown`.
+    pub async fn listen(pool: &PgPool, shutdown: &CancellationToken) -> Result<Self, sqlx::Error> {
+        let projected = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+        let alerted = Waiter::listen(pool.clone(), Model::Alerting, shutdown.clone()).await?;
+        Ok(Self { projected, alerted })
+    }
 }
 
 impl State {
     /// Puts together what the handlers need.
     pub fn new(
         pool: PgPool,
-        waiter: Arc<Waiter>,
+        waiters: Waiters,
         auth: Auth,
         kafka: KafkaOptions,
         identity: LogIdentity,
+        stopping: CancellationToken,
     ) -> Result<Self, kafka::Error> {
         let ends = Ends::new(&kafka, identity)?;
-        let audits = Arc::new(Semaphore::new(audit::STREAMS_MAX));
-        Ok(Self { pool, waiter, auth, kafka, identity, ends, audits })
+        let slots = |count| Arc::new(Semaphore::new(count));
+        let slots = Slots {
+            audits: slots(audit::STREAMS_MAX),
+            backtests: slots(backtest::BACKTESTS_MAX),
+            streams: slots(stream::STREAMS_MAX),
+        };
+        let Waiters { projected, alerted } = waiters;
+        let slots = Arc::new(slots);
+        Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots })
     }
 
     /// Returns the slots for readers of the journal.
     pub(crate) fn audits(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.audits)
+        Arc::clone(&self.slots.audits)
+    }
+
+    /// Returns the slots for rules being tried.
+    pub(crate) fn backtests(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots.backtests)
+    }
+
+    /// Returns the slots for followers of an account.
+    pub(crate) fn streams(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots.streams)
     }
 }
 
@@ -95,7 +147,7 @@ pub fn router(state: State) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<State>); 11] {
+fn routes() -> [(&'static str, MethodRouter<State>); 16] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
@@ -107,6 +159,11 @@ fn routes() -> [(&'static str, MethodRouter<State>); 11] {
         ("/v1/accounts/{account}/entries", get(entries::list)),
         ("/v1/accounts/{account}/events/{event_id}", get(events::one)),
         ("/v1/accounts/{account}/messages/{message_id}", get(messages::one)),
+        ("/v1/accounts/{account}/alerts", get(alerts::list)),
+        ("/v1/accounts/{account}/alerts/backtest", post(backtest::run)),
+        ("/v1/accounts/{account}/firings", get(alerts::firings)),
+        ("/v1/accounts/{account}/notifications", get(notifications::list)),
+        ("/v1/accounts/{account}/stream", get(stream::stream)),
         ("/v1/audit/events", get(audit::events)),
     ]
 }
@@ -118,9 +175,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .await
         .context("the database can't be reached")?;
     let Some(identity) = begun(&pool, &shutdown).await? else { return Ok(()) };
-    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+    let waiters = Waiters::listen(&pool, &shutdown).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let state = State::new(pool, waiter, auth, config.kafka, identity)?;
+    let state = State::new(pool, waiters, auth, config.kafka, identity, shutdown.clone())?;
     let routes = router(state.clone())
         .route("/openapi.json", get(|| async { axum::Json(openapi::openapi()) }))
         .merge(ops::router(readiness(&state)));
@@ -129,13 +186,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-/// Waits for a journal and a live read model, which the services that write make; none on shutdown.
+/// Waits for a journal and live models, which the services that write make; none on shutdown.
 async fn begun(pool: &PgPool, shutdown: &CancellationToken) -> anyhow::Result<Option<LogIdentity>> {
     while !shutdown.is_cancelled() {
         if let Some(identity) = log_identity(pool).await? {
             return Ok(Some(identity));
         }
-        info!("no read model is live yet: the projector makes it");
+        info!("no models are live yet: the projector and the alert worker make them");
         tokio::select! {
             () = sleep(BEGUN_POLL) => {}
             () = shutdown.cancelled() => {}
@@ -149,8 +206,13 @@ async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
         .fetch_one(pool)
         .await
         .context("the database can't be read")?;
-    if !migrated || pg::live_generation(pool, Model::ReadModel).await?.is_none() {
+    if !migrated {
         return Ok(None);
+    }
+    for model in [Model::ReadModel, Model::Alerting] {
+        if pg::live_generation(pool, model).await?.is_none() {
+            return Ok(None);
+        }
     }
     let row: Option<(uuid::Uuid, i32)> =
         sqlx::query_as("select log_id, partitions from control.log_identity").fetch_optional(pool).await?;

@@ -20,7 +20,7 @@ use super::Measured;
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 1_000;
 /// Events of one batch, as a projector has them.
-const BATCH_EVENTS: usize = 10_000;
+pub(super) const BATCH_EVENTS: usize = 10_000;
 /// Batches measured, each on fresh pages.
 const BATCHES: usize = 100;
 
@@ -47,7 +47,10 @@ pub fn run() -> Measured {
     }
 }
 
-fn fold_batch(cores: &mut FxHashMap<Id, Option<ledger_core::account::Core>>, batch: &[Fact]) -> f64 {
+pub(super) fn fold_batch(
+    cores: &mut FxHashMap<Id, Option<ledger_core::account::Core>>,
+    batch: &[Fact],
+) -> f64 {
     let mut pages: FxHashMap<Id, Pages> = FxHashMap::default();
     for fact in batch {
         pages.entry(fact.event.account.clone()).or_default().seen.insert(fact.key, None);
@@ -81,7 +84,7 @@ fn account(number: usize) -> Id {
     Id::new(&format!("account-{number}")).expect("a well-formed id")
 }
 
-fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
+pub(super) fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
     let mut memory = Memory::default();
     for number in 0..ACCOUNTS {
         let opening = br#"{"clock":"test","plan":{"cycle":"monthly","allowance":"1000000000"}}"#;
@@ -93,7 +96,7 @@ fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
     memory.accounts.into_iter().map(|(id, account)| (id, account.core)).collect()
 }
 
-fn usage() -> Vec<Fact> {
+pub(super) fn usage() -> Vec<Fact> {
     (0..BATCHES * BATCH_EVENTS)
         .map(|number| {
             let usage = Usage {
@@ -112,11 +115,11 @@ fn usage() -> Vec<Fact> {
         .collect()
 }
 
-fn start() -> Time {
+pub(super) fn start() -> Time {
     Time::from_micros(1_767_225_600_000_000)
 }
 
-fn event(account: Id, id: &str, data: Data) -> Event {
+pub(super) fn event(account: Id, id: &str, data: Data) -> Event {
     Event {
         id: EventId::new(id).expect("a well-formed id"),
         source: Source::new("/bench").expect("a well-formed source"),

@@ -10,6 +10,8 @@ mod place;
 mod project;
 mod raw;
 mod resets;
+mod rules;
+mod told;
 mod visible;
 
 use std::io::Write;
@@ -31,14 +33,26 @@ pub enum Bench {
     Visible,
     /// From a boundary to the last of 10,000 idle accounts rolled
     Resets,
+    /// What evaluating alerts adds to folding an event
+    Rules,
+    /// From acknowledged to a mail that the server has taken, at 1,000 events/s
+    Told,
     /// Each service's peak with a million users
     Memory,
 }
 
 impl Bench {
     /// All of them.
-    pub const ALL: [Bench; 6] =
-        [Bench::Fold, Bench::Ingest, Bench::Project, Bench::Visible, Bench::Resets, Bench::Memory];
+    pub const ALL: [Bench; 8] = [
+        Bench::Fold,
+        Bench::Ingest,
+        Bench::Project,
+        Bench::Visible,
+        Bench::Resets,
+        Bench::Rules,
+        Bench::Told,
+        Bench::Memory,
+    ];
 
     async fn run(self) -> Result<Vec<Measured>> {
         Ok(match self {
@@ -47,6 +61,8 @@ impl Bench {
             Bench::Project => vec![project::run().await?],
             Bench::Visible => vec![visible::run().await?],
             Bench::Resets => vec![resets::run().await?],
+            Bench::Rules => tokio::task::block_in_place(rules::run),
+            Bench::Told => vec![told::run().await?],
             Bench::Memory => memory::run().await?,
         })
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -11,6 +12,7 @@ use runtime::http::HttpConfig;
 use runtime::kafka::Appender;
 use runtime::pg::{self, PgPool};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -34,6 +36,15 @@ const SECONDS: usize = 20;
 /// Measures a running whole, and in turn with it the least way through the same broker and database.
 pub async fn run() -> Result<Measured> {
     let place = Place::new().await?;
+    let (up, _folder) = up(&place, DeliveryConfig::default()).await?;
+    let measured = measure(&place, &up).await;
+    up.stop().await?;
+    place.leave().await?;
+    measured
+}
+
+/// Starts everything as `ledger up` does, with a folder of its own.
+pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, TempDir)> {
     let folder = tempfile::tempdir()?;
     let config = UpConfig {
         data_dir: folder.path().join("data"),
@@ -44,18 +55,15 @@ pub async fn run() -> Result<Measured> {
         auth: runtime::auth::AuthConfig { operator_key: None },
         projector: projector::Options::default(),
         scheduler: alert_worker::SchedulerConfig::default(),
-        delivery: alert_worker::delivery::DeliveryConfig::default(),
+        alerts: alert_worker::alerting::Options::default(),
+        delivery,
     };
-    let up = up::start(config, say).await?;
-    let measured = measure(&place, &up).await;
-    up.stop().await?;
-    place.leave().await?;
-    measured
+    Ok((up::start(config, say).await?, folder))
 }
 
 async fn measure(place: &Place, up: &Up) -> Result<Measured> {
-    let client = Client { http: reqwest::Client::new(), url: up.url.clone(), key: up.operator_key.clone() };
-    client.open_accounts().await?;
+    let client = Client::of(up);
+    client.open_accounts(ACCOUNTS).await?;
     let mut floor = Floor::new(place).await?;
     let times: Arc<Mutex<Vec<f64>>> = Arc::default();
     let mut floor_times = Vec::new();
@@ -106,18 +114,31 @@ async fn measure(place: &Place, up: &Up) -> Result<Measured> {
     })
 }
 
+/// Somebody who writes and reads.
 #[derive(Clone)]
-struct Client {
+pub(super) struct Client {
     http: reqwest::Client,
     url: String,
     key: String,
 }
 
 impl Client {
-    async fn open_accounts(&self) -> Result<()> {
+    /// Calls a running whole.
+    pub fn of(up: &Up) -> Client {
+        Client { http: reqwest::Client::new(), url: up.url.clone(), key: up.operator_key.clone() }
+    }
+
+    /// Puts a setting.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<()> {
+        let put = self.http.put(format!("{}{path}", self.url)).bearer_auth(&self.key).json(body);
+        put.send().await?.error_for_status().map(drop).with_context(|| path.to_owned())
+    }
+
+    /// Opens accounts under the benchmark's rate card.
+    pub async fn open_accounts(&self, accounts: usize) -> Result<()> {
         let put = self.http.put(format!("{}/v1/rate-cards/{}", self.url, load::CARD));
         put.bearer_auth(&self.key).json(&load::rate_card()).send().await?.error_for_status()?;
-        for number in 0..ACCOUNTS {
+        for number in 0..accounts {
             let post = self.http.post(format!("{}/v1/accounts", self.url)).bearer_auth(&self.key);
             let body = load::opening(load::account(number).as_str(), "live");
             post.json(&body).send().await?.error_for_status().context("an account did not open")?;
@@ -125,18 +146,25 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a batch, then reads the balance as it must stand after it; returns the seconds between.
-    async fn send_and_see(&self, number: usize) -> Result<f64> {
-        let (account, now) = (number % ACCOUNTS, clock::now().to_string());
-        let first = number * BATCH_EVENTS;
-        let events: Vec<String> =
-            (first..first + BATCH_EVENTS).map(|n| load::offered(account, n % USERS, n, &now)).collect();
+    /// Sends the n-th batch, all of one account, and returns the answer and when its head was there.
+    pub async fn send(&self, number: usize, accounts: usize, events: usize) -> Result<(Value, Instant)> {
+        let (account, now) = (number % accounts, clock::now().to_string());
+        let first = number * events;
+        let batch: Vec<String> =
+            (first..first + events).map(|n| load::offered(account, n % USERS, n, &now)).collect();
         let post = self.http.post(format!("{}/v1/events", self.url)).bearer_auth(&self.key);
         let post = post.header("content-type", "application/cloudevents-batch+json");
-        let answer = post.body(format!("[{}]", events.join(","))).send().await?;
+        let answer = post.body(format!("[{}]", batch.join(","))).send().await?;
         let acknowledged = Instant::now();
         let answer: Value = answer.error_for_status()?.json().await?;
-        ensure!(answer["accepted"] == BATCH_EVENTS, "{answer}");
+        ensure!(answer["accepted"] == events, "{answer}");
+        Ok((answer, acknowledged))
+    }
+
+    /// Sends a batch, then reads the balance as it must stand after it; returns the seconds between.
+    async fn send_and_see(&self, number: usize) -> Result<f64> {
+        let (answer, acknowledged) = self.send(number, ACCOUNTS, BATCH_EVENTS).await?;
+        let account = number % ACCOUNTS;
         let last = &answer["items"][BATCH_EVENTS - 1]["position"];
         let position = format!("{}:{}", last["partition"], last["offset"]);
         let url = format!("{}/v1/accounts/account-{account}/balance?at_least={position}", self.url);
@@ -147,7 +175,7 @@ impl Client {
 }
 
 /// The least way: a bare append, a bare consumer, one row.
-struct Floor {
+pub(super) struct Floor {
     appender: Appender,
     consumer: StreamConsumer,
     pool: PgPool,
@@ -155,7 +183,7 @@ struct Floor {
 }
 
 impl Floor {
-    async fn new(place: &Place) -> Result<Floor> {
+    pub async fn new(place: &Place) -> Result<Floor> {
         let topic = place.kafka.topics().dead_letters;
         let pool = pg::connect(&place.database_url, "floor", 1).await?;
         sqlx::query("create table public.floor (number bigint primary key)").execute(&pool).await?;
@@ -172,7 +200,7 @@ impl Floor {
         Ok(floor)
     }
 
-    async fn once(&mut self) -> Result<f64> {
+    pub async fn once(&mut self) -> Result<f64> {
         self.count += 1;
         self.appender.append(b"floor", &self.count.to_be_bytes()).await?;
         let start = Instant::now();

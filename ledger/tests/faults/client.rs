@@ -52,6 +52,25 @@ pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
         let answer = request.json(&body).send().await?;
         let status = answer.status();
         ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+        set_rules(fleet, &client, &format!("account-{number}")).await?;
+    }
+    Ok(())
+}
+
+/// Sets rules that the load reaches sooner or later.
+async fn set_rules(fleet: &Fleet, client: &reqwest::Client, account: &str) -> Result<()> {
+    let everyone = json!({"basis": "percent_used", "threshold": "5"});
+    let late = json!({"basis": "absolute_remaining", "threshold": "80"});
+    for (path, body) in [
+        ("alerts/early", everyone),
+        ("alerts/late", late),
+        ("user-alert", json!({"threshold": "1", "notify_user": true})),
+        ("limits", json!({"default_limit": "3", "excluded_features": ["free"]})),
+    ] {
+        let url = format!("{}/v1/accounts/{account}/{path}", fleet.command_url);
+        let answer = client.put(url).bearer_auth(OPERATOR_KEY).json(&body).send().await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "{path}: {status}: {}", answer.text().await?);
     }
     Ok(())
 }

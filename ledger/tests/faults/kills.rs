@@ -31,6 +31,8 @@ async fn a_kill_at_any_step_loses_nothing_and_counts_nothing_twice() -> Result<(
         ("command-api", "ingress.after_append:3"),
         ("projector", "projector.before_commit:5"),
         ("projector", "projector.after_commit:5"),
+        ("alert-worker", "alert-worker.before_commit:5"),
+        ("alert-worker", "alert-worker.after_commit:5"),
     ] {
         fleet.kill(service)?;
         fleet.launch(service, Some(failpoint))?;
@@ -49,14 +51,15 @@ async fn random_kills_under_load_lose_nothing_and_count_nothing_twice() -> Resul
     let seed: u64 = rand::random();
     let seed = std::env::var("LEDGER_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(seed);
     let mut random = StdRng::seed_from_u64(seed);
-    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2"]].concat()).await?;
+    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2", "alert-worker.2"]].concat()).await?;
     open_accounts(&fleet).await?;
     let load = Load::start(&fleet)?;
     let end = Instant::now() + RANDOM_KILLS;
     let mut kills = 0;
     while Instant::now() < end {
         sleep(Duration::from_millis(random.random_range(50..900))).await;
-        let victim = ["projector", "projector.2", "command-api", "alert-worker"][random.random_range(0..4)];
+        let victims = ["projector", "projector.2", "command-api", "alert-worker", "alert-worker.2"];
+        let victim = victims[random.random_range(0..victims.len())];
         fleet.kill(victim)?;
         kills += 1;
         sleep(Duration::from_millis(random.random_range(0..300))).await;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use alert_worker::alerting::{Alerting, Evaluation, Telling};
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
 use ledger_core::credits::Credits;
 use ledger_core::fold::{FOLD_VERSION, Fact};
 use ledger_core::memory::Memory;
 use ledger_core::wire;
-use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
 use runtime::kafka::{self, Ends, Position};
 use runtime::pg::{self, Model, Schema, credits_of};
 use runtime::shutdown::CancellationToken;
@@ -21,7 +22,8 @@ use crate::fleet::{Fleet, PARTITIONS};
 const PROJECTED_MAX: Duration = Duration::from_secs(90);
 /// The generation that stands.
 pub const LIVE: Schema = Schema { model: Model::ReadModel, generation: 1 };
-const ANEW: Schema = Schema { model: Model::ReadModel, generation: 2 };
+/// The alerts that stand.
+pub const ALERTS: Schema = Schema { model: Model::Alerting, generation: 1 };
 
 impl Fleet {
     /// Waits for the projection, then checks that `sent` events count once each and that a replay changes nothing.
@@ -40,21 +42,48 @@ impl Fleet {
         Ok(())
     }
 
-    /// Checks that the read model equals the journal folded in memory and into a generation of its own.
+    /// Checks that what stands equals the journal folded in memory and into generations of its own, and that each
+    /// firing is to be told once, whoever was killed and however often it was folded.
     pub async fn replays_equal(&self) -> Result<()> {
         let ends = self.at_rest().await?;
         self.equals_memory(&ends).await?;
-        pg::create_generation(&self.pool, ANEW).await?;
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+        self.replay(LIVE, projector::Projection::new(projector::ReadModel, partitions), &ends).await?;
+        let told = self.told().await?;
+        let nobody = Alerting::new(Telling::default());
+        self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
+        ensure!(self.told().await? == told, "a replay told something again");
+        Ok(())
+    }
+
+    /// Folds the journal anew beside a generation that stands, and compares.
+    async fn replay<W: Worker>(&self, live: Schema, worker: W, ends: &[Position]) -> Result<()> {
+        let anew = Schema { generation: 2, ..live };
+        pg::create_generation(&self.pool, anew).await?;
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
-        let worker = projector::Projection::new(projector::ReadModel, partitions);
-        let options = ConsumeOptions::new("replay", ANEW, FOLD_VERSION);
+        let options = ConsumeOptions::new("replay", anew, FOLD_VERSION);
         let token = CancellationToken::new();
-        consume::run_until(vec![worker], source, options, Status::default(), &ends, token).await?;
-        let mut tx = pg::begin_read(&self.pool, ANEW).await?;
-        let differences = projector::compare(&mut tx, LIVE, ANEW).await?;
+        consume::run_until(vec![worker], source, options, Status::default(), ends, token).await?;
+        let mut tx = pg::begin_read(&self.pool, anew).await?;
+        let differences = pg::compare(&mut tx, live, anew).await?;
         ensure!(differences.is_empty(), "a replay differs: {differences:#?}");
         Ok(())
+    }
+
+    /// Returns how much was put up to be told, which is each firing once.
+    pub async fn told(&self) -> Result<i64> {
+        let mut tx = pg::begin_read(&self.pool, ALERTS).await?;
+        let (firings, outbox, both): (i64, i64, i64) = sqlx::query_as(
+            "select (select count(*) from firing), (select count(*) from delivery.outbox),
+                    (select count(*) from firing join delivery.outbox using (firing_id))",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        ensure!(
+            firings == outbox && firings == both,
+            "{firings} firings, {outbox} to be told, {both} in both"
+        );
+        Ok(outbox)
     }
 
     /// Returns the journal's ends when all up to there is projected and nothing more comes.
@@ -63,9 +92,11 @@ impl Fleet {
         let waiting = async {
             loop {
                 let ends = journal.all().await?;
-                let projected = self.projected().await?;
-                let reached =
-                    |end: &Position| end.offset <= 1 || projected.get(&end.partition) == Some(&end.offset);
+                let folded = [self.folded(LIVE).await?, self.folded(ALERTS).await?];
+                let is_folded = |end: &Position| {
+                    folded.iter().all(|folded| folded.get(&end.partition) == Some(&end.offset))
+                };
+                let reached = |end: &Position| end.offset <= 1 || is_folded(end);
                 if ends.iter().all(reached) && journal.all().await? == ends && self.ingress_is_empty().await?
                 {
                     return anyhow::Ok(ends);
@@ -76,8 +107,8 @@ impl Fleet {
         tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
     }
 
-    async fn projected(&self) -> Result<BTreeMap<i32, i64>> {
-        let mut tx = pg::begin_read(&self.pool, LIVE).await?;
+    async fn folded(&self, schema: Schema) -> Result<BTreeMap<i32, i64>> {
+        let mut tx = pg::begin_read(&self.pool, schema).await?;
         let rows: Vec<(i32, i64)> =
             sqlx::query_as("select partition, next_offset from checkpoint").fetch_all(&mut *tx).await?;
         Ok(rows.into_iter().collect())

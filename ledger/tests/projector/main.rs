@@ -111,7 +111,7 @@ impl World {
 
     async fn ensure_equal(&self, first: Schema, second: Schema) -> Result<()> {
         let mut tx = pg::begin_read(&self.source.pool, first).await?;
-        let differences = projector::compare(&mut tx, first, second).await?;
+        let differences = pg::compare(&mut tx, first, second).await?;
         ensure!(differences.is_empty(), "{first} and {second} differ: {differences:#?}");
         Ok(())
     }

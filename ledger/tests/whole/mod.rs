@@ -9,6 +9,7 @@ mod described;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use alert_worker::alerting::{Alerting, Evaluation, Telling};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ledger::stack::TestSpace;
@@ -16,7 +17,7 @@ use ledger::up::{self, Up, UpConfig};
 use ledger_core::fold::FOLD_VERSION;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
-use runtime::consume::{self, ConsumeOptions, Source, Status};
+use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
 use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 use runtime::pg::{self, Model, PgPool, Schema};
 use runtime::shutdown::CancellationToken;
@@ -46,6 +47,7 @@ pub struct Whole {
     // In the order in which they go: the space's topics and database last.
     up: Up,
     data_dir: TempDir,
+    more: Vec<String>,
     space: TestSpace,
 }
 
@@ -56,7 +58,7 @@ struct Settings {
 }
 
 /// Returns the settings of `ledger up` for a space, by its own flags and defaults.
-fn settings(space: &TestSpace, data_dir: &TempDir) -> Result<UpConfig> {
+fn settings(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<UpConfig> {
     let data_dir = data_dir.path().to_str().context("a path in UTF-8")?;
     let partitions = PARTITIONS.to_string();
     let arguments = [
@@ -76,11 +78,12 @@ fn settings(space: &TestSpace, data_dir: &TempDir) -> Result<UpConfig> {
         "--operator-key",
         OPERATOR_KEY,
     ];
-    Ok(Settings::try_parse_from(arguments)?.up)
+    let more = more.iter().map(String::as_str);
+    Ok(Settings::try_parse_from(arguments.into_iter().chain(more))?.up)
 }
 
-async fn run(space: &TestSpace, data_dir: &TempDir) -> Result<Up> {
-    up::start(settings(space, data_dir)?, |_| {}).await
+async fn run(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up> {
+    up::start(settings(space, data_dir, more)?, |_| {}).await
 }
 
 impl Whole {
@@ -89,25 +92,34 @@ impl Whole {
         Whole::start_on(TestSpace::new().await?).await
     }
 
+    /// Starts everything with more flags.
+    pub async fn start_with(more: &[&str]) -> Result<Whole> {
+        Whole::begin(TestSpace::new().await?, more.iter().map(|flag| (*flag).to_owned()).collect()).await
+    }
+
     /// Starts everything on this space.
     pub async fn start_on(space: TestSpace) -> Result<Whole> {
+        Whole::begin(space, Vec::new()).await
+    }
+
+    async fn begin(space: TestSpace, more: Vec<String>) -> Result<Whole> {
         let data_dir = tempfile::tempdir()?;
-        let up = run(&space, &data_dir).await?;
+        let up = run(&space, &data_dir, &more).await?;
         let pool = pg::connect(&space.database_url, "test", 4).await?;
         let identity = kafka::prepare(&up.kafka, &pool).await?;
         let client = Client::builder().timeout(ANSWER_MAX).build()?;
         let (url, kafka) = (up.url.clone(), up.kafka.clone());
         let database_url = space.database_url.clone();
-        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, space })
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
     }
 
     /// Stops everything and starts it again on the same space; it serves at another address then.
     pub async fn restart(self) -> Result<Whole> {
-        let Whole { kafka, pool, database_url, identity, client, up, data_dir, space, .. } = self;
+        let Whole { kafka, pool, database_url, identity, client, up, data_dir, more, space, .. } = self;
         up.stop().await?;
-        let up = run(&space, &data_dir).await?;
+        let up = run(&space, &data_dir, &more).await?;
         let url = up.url.clone();
-        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, space })
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
     }
 
     /// Folds the journal anew into another generation, which must equal the live one, and stops everything.
@@ -115,24 +127,50 @@ impl Whole {
     /// Ends every live test.
     pub async fn replay_and_stop(self) -> Result<()> {
         self.ensure_replay_equals().await?;
+        self.stop().await
+    }
+
+    /// Stops everything, where a test has compared by itself.
+    pub async fn stop(self) -> Result<()> {
         self.pool.close().await;
         self.up.stop().await
     }
 
     async fn ensure_replay_equals(&self) -> Result<()> {
-        let fresh = Schema { model: Model::ReadModel, generation: 2 };
-        let live = Schema { model: Model::ReadModel, generation: 1 };
+        for model in [Model::ReadModel, Model::Alerting] {
+            self.ensure_model_replays(model).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_model_replays(&self, model: Model) -> Result<()> {
+        let fresh = Schema { model, generation: 2 };
+        let live = Schema { model, generation: 1 };
         // The scheduler may append between the two looks.
         for _ in 0..5 {
             let ends = self.ends().await?;
-            self.projected(&ends).await?;
+            self.folded(live, &ends).await?;
             pg::create_generation(&self.pool, fresh).await?;
-            self.fold(fresh, &ends).await?;
+            let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+            match model {
+                Model::ReadModel => {
+                    self.fold(projector::Projection::new(projector::ReadModel, partitions), fresh, &ends)
+                        .await?;
+                }
+                Model::Alerting => {
+                    let nobody = Alerting::new(Telling::default());
+                    self.fold(Evaluation::new(nobody, partitions), fresh, &ends).await?;
+                }
+            }
             let mut tx = pg::begin_read(&self.pool, fresh).await?;
-            let differences = projector::compare(&mut tx, live, fresh).await?;
+            let differences = pg::compare(&mut tx, live, fresh).await?;
             drop(tx);
             if self.ends().await? == ends {
-                ensure!(differences.is_empty(), "a replay differs from the read model: {differences:#?}");
+                ensure!(
+                    differences.is_empty(),
+                    "a replay differs from the {}: {differences:#?}",
+                    model.name()
+                );
                 return Ok(());
             }
             pg::drop_generation(&self.pool, fresh).await?;
@@ -140,9 +178,7 @@ impl Whole {
         anyhow::bail!("the journal does not come to rest")
     }
 
-    async fn fold(&self, schema: Schema, ends: &[Position]) -> Result<()> {
-        let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
-        let worker = projector::Projection::new(projector::ReadModel, partitions);
+    async fn fold<W: Worker>(&self, worker: W, schema: Schema, ends: &[Position]) -> Result<()> {
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
         let options = ConsumeOptions::new("replay", schema, FOLD_VERSION);
         let shutdown = CancellationToken::new();
@@ -157,11 +193,16 @@ impl Whole {
     /// Waits until everything that the journal has now is projected.
     pub async fn all_projected(&self) -> Result<()> {
         let ends = self.ends().await?;
-        self.projected(&ends).await
+        self.folded(Schema { model: Model::ReadModel, generation: 1 }, &ends).await
     }
 
-    async fn projected(&self, ends: &[Position]) -> Result<()> {
-        let live = Schema { model: Model::ReadModel, generation: 1 };
+    /// Waits until everything that the journal has now is evaluated.
+    pub async fn all_evaluated(&self) -> Result<()> {
+        let ends = self.ends().await?;
+        self.folded(Schema { model: Model::Alerting, generation: 1 }, &ends).await
+    }
+
+    async fn folded(&self, live: Schema, ends: &[Position]) -> Result<()> {
         let waiting = async {
             loop {
                 let mut tx = pg::begin_read(&self.pool, live).await?;

@@ -13,5 +13,5 @@ mod worker;
 
 pub use intake::Decode;
 pub use rows::{Amount, Rows};
-pub use store::column;
+pub use store::{column, lot_changes};
 pub use worker::{Account, Accounts, Book, Fold, RESUMED_RECORDS_MAX};

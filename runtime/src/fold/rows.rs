@@ -11,6 +11,7 @@ use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use uuid::Uuid;
 
 /// First byte of a `jsonb`.
 const JSONB_VERSION: u8 = 1;
@@ -33,6 +34,7 @@ impl Kind {
     const TEXT: Kind = Kind::new(25, 1009);
     const JSON: Kind = Kind::new(114, 199);
     const TIMESTAMPTZ: Kind = Kind::new(1184, 1185);
+    const UUID: Kind = Kind::new(2950, 2951);
     const NUMERIC: Kind = Kind::new(1700, 1231);
     const JSONB: Kind = Kind::new(3802, 3807);
 
@@ -102,6 +104,11 @@ impl Rows {
     pub fn bigint(&mut self, number: i64) -> &mut Self {
         let push = |number: i64, bytes: &mut Vec<u8>| bytes.extend_from_slice(&number.to_be_bytes());
         self.field(Kind::BIGINT, Some(number), push)
+    }
+
+    /// Puts a `uuid`.
+    pub fn uuid(&mut self, id: Uuid) -> &mut Self {
+        self.field(Kind::UUID, Some(id), |id, bytes| bytes.extend_from_slice(id.as_bytes()))
     }
 
     /// Puts a `timestamptz`.

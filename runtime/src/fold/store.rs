@@ -2,9 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use ledger_core::event::LotSource;
+use ledger_core::fold::LotChange;
 use ledger_core::id::Id;
-use ledger_core::lot::Lot;
+use ledger_core::lot::{Draw, Draws, Lot};
 use ledger_core::pages::Repayment;
+use smallvec::SmallVec;
 use sqlx::PgConnection;
 
 use super::rows::{Amount, Rows};
@@ -123,6 +125,16 @@ async fn write_lots(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<(), Wo
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Returns what a taking's draws did to lots, as entries and events show it: negative.
+pub fn lot_changes(draws: &Draws) -> SmallVec<[LotChange; 2]> {
+    let change = |draw: &Draw| LotChange {
+        grant_id: draw.grant_id.clone(),
+        source: draw.source,
+        amount: draw.amount.negated(),
+    };
+    draws.iter().map(change).collect()
 }
 
 /// One column of rows, to be bound as an array.

@@ -28,9 +28,9 @@ macro_rules! migrations {
 }
 
 const CONTROL: &[Migration] = migrations!("control": "0001_control", "0002_contacts");
-const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery");
+const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from");
 pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model");
-pub(super) const ALERTING: &[Migration] = migrations!("alerting":);
+pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
 
 /// Any constant: held while tables are made or dropped, so that processes starting together take turns.
 const MIGRATION_LOCK: i64 = 0x6c65_6467_6572;

@@ -1,5 +1,6 @@
 //! Postgres: pools, migrations, generations, and transactions that survive a dropped request.
 
+mod compare;
 mod convert;
 mod generation;
 mod migrate;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 pub use sqlx::{PgConnection, PgPool};
 
+pub use compare::{Columns, Difference, SAMPLES_MAX, Sample, Table, compare};
 pub use convert::{credits_of, numeric_text, time_of, timestamp};
 pub use generation::{
     GENERATION_CHANNEL, Model, NotASchema, Schema, create_generation, drop_generation, ensure_generation,

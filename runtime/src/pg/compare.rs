@@ -2,27 +2,90 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runtime::pg::Schema;
 use serde::Serialize;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-/// Tables of a generation, all of them compared, each with its primary key.
-pub const TABLES_COMPARED: [(&str, &str); 13] = [
-    ("account", "account_id"),
-    ("checkpoint", "partition"),
-    ("dead_letter", "partition, \"offset\""),
-    ("entry", "account_id, \"offset\", seq"),
-    ("event", "account_id, \"offset\""),
-    ("lot", "account_id, grant_id"),
-    ("parked", "account_id, \"offset\""),
-    ("period", "account_id, index"),
-    ("refused", "account_id, \"offset\""),
-    ("repayment", "account_id, line_start"),
-    ("snapshot", "account_id, \"offset\""),
-    ("usage_rollup", "account_id, period_index, user_id, day, category, tier, model, feature, org_id"),
-    ("user_usage", "account_id, period_index, user_id, feature"),
+use super::{Model, Schema};
+
+/// A table of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Its primary key.
+    pub key: &'static str,
+    /// Which of its rows follow from the journal, where not all do; `{schema}` stands for the generation.
+    rows: Option<&'static str>,
+}
+
+impl Table {
+    const fn new(name: &'static str, key: &'static str) -> Self {
+        Self { name, key, rows: None }
+    }
+
+    const fn of_rows(self, rows: &'static str) -> Self {
+        Self { rows: Some(rows), ..self }
+    }
+
+    fn rows_in(&self, schema: Schema) -> String {
+        let named = || format!("{schema}.{}", self.name);
+        self.rows.map_or_else(named, |rows| format!("({})", rows.replace("{schema}", &schema.to_string())))
+    }
+}
+
+/// The epoch of a checkpoint names a process; that of a partition of which nothing was folded stands where somebody
+/// claimed it.
+const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
+    "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
+);
+
+const READ_MODEL: [Table; 13] = [
+    Table::new("account", "account_id"),
+    CHECKPOINT,
+    Table::new("dead_letter", "partition, \"offset\""),
+    Table::new("entry", "account_id, \"offset\", seq"),
+    Table::new("event", "account_id, \"offset\""),
+    Table::new("lot", "account_id, grant_id"),
+    Table::new("parked", "account_id, \"offset\""),
+    Table::new("period", "account_id, index"),
+    Table::new("refused", "account_id, \"offset\""),
+    Table::new("repayment", "account_id, line_start"),
+    Table::new("snapshot", "account_id, \"offset\""),
+    Table::new(
+        "usage_rollup",
+        "account_id, period_index, user_id, day, category, tier, model, feature, org_id",
+    ),
+    Table::new("user_usage", "account_id, period_index, user_id, feature"),
 ];
+
+/// Pages of a period that has ended are of no more use: a batch that crosses its end leaves out what it changed last.
+const USER_PAGE: Table = Table::new("user_page", "account_id, period_index, user_id").of_rows(
+    "select user_page.* from {schema}.user_page join {schema}.account using (account_id)
+     where period_index = (core -> 'period' ->> 'index')::bigint",
+);
+
+const ALERTING: [Table; 8] = [
+    Table::new("account", "account_id"),
+    CHECKPOINT,
+    Table::new("event", "account_id, event_id, source"),
+    Table::new("firing", "account_id, \"offset\", seq"),
+    Table::new("lot", "account_id, grant_id"),
+    Table::new("parked", "account_id, \"offset\""),
+    Table::new("repayment", "account_id, line_start"),
+    USER_PAGE,
+];
+
+impl Model {
+    /// Returns the tables of each of its generations, all of them compared.
+    pub const fn tables(self) -> &'static [Table] {
+        match self {
+            Model::ReadModel => &READ_MODEL,
+            Model::Alerting => &ALERTING,
+        }
+    }
+}
+
 /// Differing rows shown of each table.
 pub const SAMPLES_MAX: usize = 5;
 
@@ -53,18 +116,15 @@ pub struct Sample {
     pub second: Option<Columns>,
 }
 
-/// Returns the tables in which two generations differ, as one snapshot sees them.
-///
-/// The epoch of a checkpoint is not compared: it names a process. Nor is the checkpoint of a partition of which nothing
-/// was folded: it stands where somebody claimed it. Everything else follows from the log.
+/// Returns the tables in which two generations of one model differ, as one snapshot sees them.
 pub async fn compare(
     tx: &mut PgConnection,
     first: Schema,
     second: Schema,
 ) -> Result<Vec<Difference>, sqlx::Error> {
     let mut differences = Vec::new();
-    for (table, key) in TABLES_COMPARED {
-        let difference = compare_table(&mut *tx, first, second, table, key).await?;
+    for table in first.model.tables() {
+        let difference = compare_table(&mut *tx, first, second, *table).await?;
         if difference.rows > 0 {
             differences.push(difference);
         }
@@ -76,30 +136,22 @@ async fn compare_table(
     tx: &mut PgConnection,
     first: Schema,
     second: Schema,
-    table: &'static str,
-    key: &str,
+    table: Table,
 ) -> Result<Difference, sqlx::Error> {
-    let rows = |schema: Schema| match table {
-        "checkpoint" => format!(
-            "(select partition, next_offset, last_leaf, fold_version, log_id
-              from {schema}.checkpoint
-              where next_offset > 0)"
-        ),
-        table => format!("{schema}.{table}"),
-    };
+    let key = table.key;
     // As text, because json has no equality. Both sides come in the order of their primary keys.
     let differing = format!(
         "from {} as first full join {} as second using ({key})
          where first::text is distinct from second::text",
-        rows(first),
-        rows(second)
+        table.rows_in(first),
+        table.rows_in(second)
     );
     let count = format!(
         "select count(*), count(*) filter (where second is null), count(*) filter (where first is null) {differing}"
     );
     let found = sqlx::query(AssertSqlSafe(count)).fetch_one(&mut *tx).await?;
     let mut difference = Difference {
-        table,
+        table: table.name,
         rows: found.try_get(0)?,
         only_first: found.try_get(1)?,
         only_second: found.try_get(2)?,
@@ -146,15 +198,20 @@ fn value<'a>(row: &'a Option<Columns>, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_table_of_the_read_model_is_compared() {
-        let migration = include_str!("../../migrations/read_model/0001_read_model.sql");
+    fn check(model: Model, migration: &str) {
         let mut tables: Vec<&str> = migration
             .lines()
             .filter_map(|line| line.strip_prefix("create table "))
             .filter_map(|line| line.split_whitespace().next())
             .collect();
         tables.sort_unstable();
-        assert_eq!(tables, TABLES_COMPARED.map(|(table, _)| table));
+        let compared: Vec<&str> = model.tables().iter().map(|table| table.name).collect();
+        assert_eq!(tables, compared);
+    }
+
+    #[test]
+    fn every_table_of_a_generation_is_compared() {
+        check(Model::ReadModel, include_str!("../../../migrations/read_model/0001_read_model.sql"));
+        check(Model::Alerting, include_str!("../../../migrations/alerting/0001_alerting.sql"));
     }
 }

@@ -1,0 +1,153 @@
+//! Changes: the rows that a batch leaves behind, collected event by event.
+
+use std::collections::BTreeMap;
+
+use ledger_core::account::Core;
+use ledger_core::alert::Firing;
+use ledger_core::event::{Data, Usage};
+use ledger_core::fold::{Applied, Fact, Outcome, Reason};
+use ledger_core::id::{EventId, Id, Source};
+use ledger_core::period::Period;
+use ledger_core::time::Time;
+use ledger_core::wire;
+use runtime::fold::{Rows, lot_changes};
+
+use crate::delivery::{About, OutboxRow};
+
+/// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Rows of `event`.
+    pub events: Rows,
+    /// Rows of `firing`.
+    pub firings: Rows,
+    /// What is to be told.
+    pub outbox: Vec<OutboxRow>,
+    /// Usage events that were reversed, and when.
+    pub reversed: Vec<Reversed>,
+    /// Accounts that entered a period, and the one that is open now: pages of those before are of no more use.
+    pub entered: BTreeMap<Id, i64>,
+}
+
+/// A usage event that was reversed.
+#[derive(Debug)]
+pub struct Reversed {
+    /// Its account.
+    pub account: Id,
+    /// Its source.
+    pub source: Source,
+    /// Its id.
+    pub event_id: EventId,
+    /// Ledger time of the reversal.
+    pub at: Time,
+}
+
+impl Changes {
+    /// Collects the row of one event that was folded, if it is the first of its id.
+    pub fn folded(&mut self, fact: &Fact, applied: &Applied) {
+        match applied.outcome {
+            Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {}
+            Outcome::Applied | Outcome::Rejected(_) => self.push_event(fact, applied),
+        }
+        if let (Data::UsageReversed(reversal), Some(_)) = (&fact.event.data, &applied.reversed) {
+            self.reversed.push(Reversed {
+                account: fact.event.account.clone(),
+                source: reversal.source.clone(),
+                event_id: reversal.event_id.clone(),
+                at: applied.ledger_time.unwrap_or(fact.event.recorded_at),
+            });
+        }
+    }
+
+    /// Notes that an account has ended a period.
+    pub fn enter(&mut self, core: &Core, applied: &Applied) {
+        if !applied.closed.is_empty() {
+            self.entered.insert(core.account.clone(), core.period.index);
+        }
+    }
+
+    fn push_event(&mut self, fact: &Fact, applied: &Applied) {
+        let event = &*fact.event;
+        let usage = match &event.data {
+            Data::UsageRecorded(usage) => Some(usage),
+            _ => None,
+        };
+        // Its own taking: a reversal also carries one, that of the usage it reverses.
+        let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
+        let line = taking.and_then(|taking| taking.line);
+        self.events
+            .row()
+            .text(event.account.as_str())
+            .text(event.id.as_str())
+            .text(event.source.as_str())
+            .text(event.data.type_name())
+            .text(applied.outcome.as_str())
+            .bytes(&fact.content.0)
+            .time(event.occurred_at)
+            .time(event.recorded_at)
+            .text(event.actor.as_str())
+            .json_text(&usage.map_or_else(|| b"{}".to_vec(), what_reversals_need))
+            .bigint(applied.period_index)
+            .maybe_amount(taking.map(|taking| taking.credits))
+            .maybe_json(taking.map(|taking| lot_changes(&taking.draws)).as_ref())
+            .maybe_amount(line.map(|line| line.start))
+            .maybe_amount(line.map(|line| line.end));
+    }
+
+    /// Collects what fired, in order, with what is to be told of it.
+    pub fn fired(&mut self, core: &Core, fact: &Fact, applied: &Applied, firings: Vec<Firing>, tells: bool) {
+        for (seq, firing) in (0_i32..).zip(firings) {
+            self.push_firing(&core.account, fact.offset, seq, &firing);
+            metrics::counter!("ledger_firings_total", "kind" => firing.kind.as_str()).increment(1);
+            if tells {
+                let about = about(core, applied, &firing);
+                self.outbox.push(OutboxRow { account_id: core.account.clone(), firing, about });
+            }
+        }
+    }
+
+    fn push_firing(&mut self, account: &Id, offset: i64, seq: i32, firing: &Firing) {
+        self.firings
+            .row()
+            .text(account.as_str())
+            .bigint(offset)
+            .int(seq)
+            .uuid(firing.firing_id)
+            .text(firing.kind.as_str())
+            .maybe_text(firing.alert_id.as_ref().map(Id::as_str))
+            .text(firing.subject.as_str())
+            .amount(firing.threshold)
+            .int(i32::try_from(firing.threshold_version).unwrap_or(i32::MAX))
+            .bigint(firing.period_index)
+            .amount(firing.figure)
+            .time(firing.fired_at)
+            .text(firing.event_id.as_str());
+    }
+}
+
+/// A usage with what its reversal takes off its user's page, and no more.
+fn what_reversals_need(usage: &Usage) -> Vec<u8> {
+    let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
+    let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
+    wire::data_json(&Data::UsageRecorded(slim))
+}
+
+/// What the words of a firing need to know of its account as it fired.
+fn about(core: &Core, applied: &Applied, firing: &Firing) -> About {
+    let period = period_of(core, applied, firing.period_index);
+    let alert = firing.alert_id.as_ref().and_then(|id| core.org_alerts.get(id));
+    About {
+        name: core.name.clone(),
+        unit: core.unit,
+        timezone: core.periods.schedule.timezone,
+        period_starts_at: period.starts_at,
+        period_ends_at: period.ends_at,
+        basis: alert.map(|alert| alert.basis),
+    }
+}
+
+/// One event may cross several boundaries, and something may fire at each.
+fn period_of(core: &Core, applied: &Applied, index: i64) -> Period {
+    let closed = applied.closed.iter().map(|closed| closed.period);
+    closed.chain([core.period]).find(|period| period.index == index).unwrap_or(core.period)
+}

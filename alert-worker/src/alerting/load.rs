@@ -1,0 +1,129 @@
+//! Load: what stands beside the cores, and the pages of users.
+
+use std::collections::HashMap;
+
+use ledger_core::alert::{MissingUsers, UserPage, Users, Watch};
+use ledger_core::id::Id;
+use runtime::consume::WorkerError;
+use runtime::fold::{Account, Accounts, Amount};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::evaluate::Watched;
+
+/// Loads what the rules of these accounts have told so far.
+pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("select account_id, watch::text from account where account_id = any($1)")
+            .bind(ids)
+            .fetch_all(tx)
+            .await?;
+    let mut watches: HashMap<String, String> = rows.into_iter().collect();
+    for account in accounts {
+        let watch =
+            watches.remove(account.id.as_str()).ok_or_else(|| unreadable("an account has no watch"))?;
+        account.beside.watch = serde_json::from_str::<Watch>(&watch).map_err(unreadable)?;
+    }
+    Ok(())
+}
+
+// Lateral with a limit: always one look-up in the index for each name, whatever the planner thinks of the sizes.
+const PAGES: &str = "
+    select wanted.n, found.page
+    from unnest($1::text[], $2::bigint[], $3::text[]) with ordinality as wanted(account_id, period_index, user_id, n)
+    cross join lateral (
+        select page::text
+        from user_page
+        where user_page.account_id   = wanted.account_id
+          and user_page.period_index = wanted.period_index
+          and user_page.user_id      = wanted.user_id
+        limit 1
+    ) as found";
+
+/// Loads the pages of users, each with its account's place; accounts that are not stored have none.
+pub async fn users(
+    tx: &mut PgConnection,
+    mut wanted: Vec<(usize, &Id)>,
+    accounts: &mut Accounts<Watched>,
+) -> Result<(), WorkerError> {
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted.retain(|(at, _)| accounts.at(*at).stored);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (mut ids, mut periods, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, user) in &wanted {
+        let account = accounts.at(*at);
+        ids.push(account.id.to_string());
+        periods.push(account.beside.users.period_index());
+        names.push(user.as_str());
+    }
+    let rows = sqlx::query(PAGES).bind(ids).bind(periods).bind(names).fetch_all(tx).await?;
+    let mut pages: HashMap<i64, UserPage> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        pages.insert(row.try_get(0)?, page_of(row, 1)?);
+    }
+    for (n, (at, user)) in (1_i64..).zip(wanted) {
+        accounts.at(at).beside.users.load(user.clone(), pages.remove(&n));
+    }
+    Ok(())
+}
+
+/// Loads what the evaluation of one account found missing.
+pub async fn missing(
+    tx: &mut PgConnection,
+    account: &Id,
+    users: &mut Users,
+    missing: MissingUsers,
+) -> Result<(), WorkerError> {
+    let period = users.period_index();
+    match missing {
+        MissingUsers::These(wanted) => {
+            let names: Vec<&str> = wanted.iter().map(Id::as_str).collect();
+            let (ids, periods) = (vec![account.as_str(); names.len()], vec![period; names.len()]);
+            let rows = sqlx::query(PAGES).bind(ids).bind(periods).bind(&names).fetch_all(tx).await?;
+            let mut pages: HashMap<i64, UserPage> = HashMap::with_capacity(rows.len());
+            for row in &rows {
+                pages.insert(row.try_get(0)?, page_of(row, 1)?);
+            }
+            for (n, user) in (1_i64..).zip(wanted) {
+                users.load(user, pages.remove(&n));
+            }
+        }
+        MissingUsers::Past(past) => {
+            let rows = sqlx::query(
+                "select user_id, page::text
+                 from user_page
+                 where account_id   = $1
+                   and period_index = $2
+                   and used        >= $3",
+            )
+            .bind(account.as_str())
+            .bind(period)
+            .bind(Amount(past))
+            .fetch_all(tx)
+            .await?;
+            let mut pages = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let user = Id::new(row.try_get(0)?).map_err(unreadable)?;
+                pages.push((user, page_of(row, 1)?));
+            }
+            users.load_past(past, pages);
+        }
+    }
+    Ok(())
+}
+
+fn page_of(row: &PgRow, column: usize) -> Result<UserPage, WorkerError> {
+    serde_json::from_str(row.try_get(column)?).map_err(unreadable)
+}
+
+/// A row that this program did not write so, or a bug: nothing may be folded on top of it.
+fn unreadable(cause: impl std::fmt::Display) -> WorkerError {
+    WorkerError::Internal(format!("a row of the alerting model can't be read: {cause}"))
+}

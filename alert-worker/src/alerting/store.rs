@@ -1,0 +1,160 @@
+//! Store: writes a batch's rows, one statement a table over arrays.
+
+use ledger_core::account::Core;
+use runtime::consume::WorkerError;
+use runtime::fold::{Account, Rows, column};
+use runtime::pg::timestamp;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::changes::{Changes, Reversed};
+use super::evaluate::Watched;
+use crate::delivery;
+
+const INSERT_EVENTS: &str = "
+    insert into event (account_id, event_id, source, type, outcome, content, occurred_at, recordedat, actor, data,
+                       period_index, credits, lots, line_start, line_end)
+    select *
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::timestamptz[],
+                $8::timestamptz[], $9::text[], $10::json[], $11::bigint[], $12::numeric[], $13::json[],
+                $14::numeric[], $15::numeric[])";
+
+const INSERT_FIRINGS: &str = r#"
+    insert into firing (account_id, "offset", seq, firing_id, kind, alert_id, subject, threshold, threshold_version,
+                        period_index, figure, fired_at, event_id)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::numeric[],
+                $9::int[], $10::bigint[], $11::numeric[], $12::timestamptz[], $13::text[])"#;
+
+const UPSERT_USERS: &str = "
+    insert into user_page (account_id, period_index, user_id, used, page)
+    select *
+    from unnest($1::text[], $2::bigint[], $3::text[], $4::numeric[], $5::jsonb[])
+    on conflict (account_id, period_index, user_id) do update
+    set used = excluded.used,
+        page = excluded.page";
+
+/// Pages deleted by one batch at most.
+const PAGES_DELETED_MAX: i64 = 20_000;
+
+/// Writes everything that a batch changed, besides what every fold writes alike.
+pub async fn write(
+    tx: &mut PgConnection,
+    changes: Changes,
+    accounts: &[Account<Watched>],
+) -> Result<(), WorkerError> {
+    changes.events.send(&mut *tx, INSERT_EVENTS).await?;
+    changes.firings.send(&mut *tx, INSERT_FIRINGS).await?;
+    user_rows(accounts).send(&mut *tx, UPSERT_USERS).await?;
+    write_accounts(&mut *tx, accounts).await?;
+    // After the events themselves: a usage may be recorded and reversed in one batch.
+    write_reversals(&mut *tx, &changes.reversed).await?;
+    delete_pages(&mut *tx, &changes).await?;
+    delivery::enqueue(tx, &changes.outbox).await?;
+    Ok(())
+}
+
+fn user_rows(accounts: &[Account<Watched>]) -> Rows {
+    let mut rows = Rows::default();
+    for account in accounts {
+        let users = &account.beside.users;
+        let Some(period_index) = users.period_index() else { continue };
+        for (user, page) in users.touched() {
+            rows.row()
+                .text(account.id.as_str())
+                .bigint(period_index)
+                .text(user.as_str())
+                .amount(page.used)
+                .jsonb(page);
+        }
+    }
+    rows
+}
+
+/// An account's row: what it has come to, and what its rules have told.
+struct AccountRow<'a> {
+    account: &'a Account<Watched>,
+    core: &'a Core,
+    offset: i64,
+}
+
+async fn write_accounts(tx: &mut PgConnection, accounts: &[Account<Watched>]) -> Result<(), WorkerError> {
+    let rows: Vec<AccountRow<'_>> = accounts
+        .iter()
+        .filter_map(|account| {
+            Some(AccountRow { account, core: account.core.as_ref()?, offset: account.folded? })
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        r#"insert into account (account_id, partition, "offset", ledger_time, core, watch)
+           select account_id, partition, "offset", ledger_time, core::jsonb, watch::jsonb
+           from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[])
+                as new (account_id, partition, "offset", ledger_time, core, watch)
+           on conflict (account_id) do update
+           set "offset"    = excluded."offset",
+               ledger_time = excluded.ledger_time,
+               core        = excluded.core,
+               watch       = excluded.watch"#,
+    )
+    .bind(column(&rows, |row| row.core.account.as_str()))
+    .bind(column(&rows, |row| row.account.partition))
+    .bind(column(&rows, |row| row.offset))
+    .bind(column(&rows, |row| timestamp(row.core.ledger_time)))
+    .bind(column(&rows, |row| json(row.core)))
+    .bind(column(&rows, |row| json(&row.account.beside.watch)))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update event
+         set reversed_at = reversal.reversed_at
+         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+              as reversal (account_id, event_id, source, reversed_at)
+         where event.account_id = reversal.account_id
+           and event.event_id   = reversal.event_id
+           and event.source     = reversal.source",
+    )
+    .bind(column(rows, |row| row.account.as_str()))
+    .bind(column(rows, |row| row.event_id.as_str()))
+    .bind(column(rows, |row| row.source.as_str()))
+    .bind(column(rows, |row| timestamp(row.at)))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Deletes pages of periods that have ended; what is too much for one batch goes at the account's next boundary.
+async fn delete_pages(tx: &mut PgConnection, changes: &Changes) -> Result<(), WorkerError> {
+    if changes.entered.is_empty() {
+        return Ok(());
+    }
+    let (accounts, open): (Vec<&str>, Vec<i64>) =
+        changes.entered.iter().map(|(account, index)| (account.as_str(), *index)).unzip();
+    sqlx::query(
+        "delete from user_page
+         where ctid = any(array(select user_page.ctid
+                                from unnest($1::text[], $2::bigint[]) as entered (account_id, open)
+                                join user_page on user_page.account_id   = entered.account_id
+                                              and user_page.period_index < entered.open
+                                limit $3))",
+    )
+    .bind(accounts)
+    .bind(open)
+    .bind(PAGES_DELETED_MAX)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("the ledger's own types are plain JSON with string keys")
+}

@@ -1,0 +1,139 @@
+//! Rules: what fires when, and only once.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::Account;
+use crate::whole::Whole;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_org_alert_fires_once_a_period_and_again_when_its_threshold_is_another() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "10000"}})).await?;
+    let alert = |threshold: &str| json!({"basis": "percent_used", "threshold": threshold});
+    acme.put("06", "alerts/a75", alert("75")).await?;
+    acme.uses("07", "ana", "7000").await?;
+    ensure!(acme.fired(&whole).await?.is_empty());
+    let last = acme.uses("08", "ana", "500").await?;
+    let first = "org_alert a75 acme 75/75 v1 @0".to_owned();
+    ensure!(acme.fired(&whole).await? == std::slice::from_ref(&first));
+    let alerts = acme.get(&whole, "alerts").await?;
+    ensure!(alerts["items"][0]["state"] == "fired", "{alerts}");
+    ensure!(alerts["items"][0]["fired_at"] == "2026-01-08T12:00:00Z", "{alerts}");
+    let firing = &acme.get(&whole, "firings?kind=org_alert&subject=acme&alert_id=a75").await?["items"][0];
+    ensure!(firing["event_id"] == last.as_str(), "{firing}");
+
+    // Back below and up again: nothing.
+    acme.post("09", &format!("usage/{last}/reversal"), json!({"reason": "not done"})).await?;
+    acme.uses("09", "ana", "600").await?;
+    // Others are told now: nothing.
+    let others =
+        json!({"basis": "percent_used", "threshold": "75", "recipients": ["carl"], "channels": ["in_app"]});
+    acme.put("09", "alerts/a75", others).await?;
+    ensure!(acme.fired(&whole).await? == std::slice::from_ref(&first));
+    // Lower: at once. Higher: silent until there.
+    acme.put("10", "alerts/a75", alert("70")).await?;
+    acme.put("10", "alerts/a75", alert("90")).await?;
+    acme.uses("11", "ana", "1399").await?;
+    let second = "org_alert a75 acme 76/70 v2 @0".to_owned();
+    ensure!(acme.fired(&whole).await? == [first.clone(), second.clone()], "{:?}", acme.fired(&whole).await?);
+    acme.uses("12", "ana", "1").await?;
+    // The next period begins at nothing used and arms again.
+    acme.uses("2026-02-03T00:00:00Z", "ana", "9500").await?;
+    let third = "org_alert a75 acme 90/90 v3 @0".to_owned();
+    let fourth = "org_alert a75 acme 95/90 v3 @1".to_owned();
+    ensure!(acme.fired(&whole).await? == [first, second, third, fourth]);
+    // Removed, it is silent; set again, it is another version.
+    acme.delete("2026-02-04T00:00:00Z", "alerts/a75").await?;
+    acme.put("2026-02-05T00:00:00Z", "alerts/a75", alert("90")).await?;
+    let fired = acme.fired(&whole).await?;
+    ensure!(fired.last().map(String::as_str) == Some("org_alert a75 acme 95/90 v4 @1"), "{fired:?}");
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_basis_watches_its_own_figure() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "200"}})).await?;
+    for (id, basis, threshold) in [
+        ("pu", "percent_used", "50"),
+        ("au", "absolute_used", "110"),
+        ("pr", "percent_remaining", "40"),
+        ("ar", "absolute_remaining", "70"),
+    ] {
+        acme.put("06", &format!("alerts/{id}"), json!({"basis": basis, "threshold": threshold})).await?;
+    }
+    for credits in ["100", "10", "10", "10"] {
+        acme.uses("07", "ana", credits).await?;
+    }
+    let expected = [
+        "org_alert pu acme 50/50 v1 @0",
+        "org_alert au acme 110/110 v1 @0",
+        "org_alert pr acme 40/40 v1 @0",
+        "org_alert ar acme 70/70 v1 @0",
+    ];
+    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_have_an_alert_and_limits_of_their_own() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "10000"}})).await?;
+    acme.uses("06", "early", "600").await?;
+    acme.put("07", "user-alert", json!({"threshold": "500", "notify_user": true})).await?;
+    let limits = |bo: &str| json!({"default_limit": "1000", "custom": {"ana": "100", "bo": bo}, "excluded_features": ["workflow"]});
+    acme.put("08", "limits", limits("unlimited")).await?;
+    acme.uses_for("09", "ana", "300", "workflow").await?;
+    acme.uses("09", "ana", "99").await?;
+    acme.uses("09", "bo", "2000").await?;
+    acme.uses("10", "ana", "1").await?;
+    // Bo was unlimited, and is not any more.
+    acme.put("11", "limits", limits("2000")).await?;
+    let expected = [
+        "user_alert early 600/500 v1 @0",
+        "user_alert bo 2000/500 v1 @0",
+        "user_limit_reached ana 100/100 v1 @0",
+        "user_limit_reached bo 2000/2000 v1 @0",
+    ];
+    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
+    let over = acme.get(&whole, "users?over_budget=true").await?;
+    let users: Vec<_> = over["items"].as_array().into_iter().flatten().map(|user| &user["user_id"]).collect();
+    ensure!(users == ["ana", "bo"], "{over}");
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_is_told_of_once_an_episode() -> Result<()> {
+    let whole = Whole::start().await?;
+    let body = json!({"plan": {"allowance": "100"}, "low_balance_threshold": "50"});
+    let acme = Account::open(&whole, "acme", body).await?;
+    acme.post("06", "purchases", json!({"payment_id": "p1", "amount": "60"})).await?;
+    acme.uses("07", "ana", "105").await?;
+    let last = acme.uses("08", "ana", "10").await?;
+    // Hovering around the line: nothing more.
+    acme.post("09", &format!("usage/{last}/reversal"), json!({"reason": "x"})).await?;
+    acme.uses("09", "ana", "10").await?;
+    acme.uses("10", "ana", "50").await?;
+    acme.post("11", "purchases", json!({"payment_id": "p2", "amount": "100"})).await?;
+    let expected = [
+        "credit_balance_low acme 45/50 v1 @0",
+        "credit_balance_depleted acme -5/0 v1 @0",
+        "credits_available_again acme 95/0 v1 @0",
+    ];
+    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_account_never_had_it_is_not_told_of() -> Result<()> {
+    let whole = Whole::start().await?;
+    let body = json!({"plan": {"allowance": "0"}, "low_balance_threshold": "50"});
+    let acme = Account::open(&whole, "acme", body).await?;
+    acme.uses("06", "ana", "5").await?;
+    ensure!(acme.fired(&whole).await?.is_empty(), "{:?}", acme.fired(&whole).await?);
+    ensure!(acme.get(&whole, "alerts").await?["items"] == json!([]));
+    let nobody = whole.operator().get("/v1/accounts/nobody/firings").await?;
+    nobody.expect_problem(404, "account_not_found")?;
+    whole.replay_and_stop().await
+}

@@ -1,0 +1,196 @@
+//! Stream: server-sent events of one account: its balance on every change, and what fires.
+//!
+//! A stream that was cut off goes on where it was: each firing carries its place as the event's id, and a client sends
+//! the last one it saw as `Last-Event-ID`. Balances need none, since the first event is always the present one.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::Stream;
+use futures::stream;
+use ledger_core::account::Core;
+use ledger_core::balance::Balance;
+use ledger_core::credits::Credits;
+use ledger_core::id::Id;
+use runtime::http::{Problem, header};
+use runtime::position::Position;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use crate::State;
+use crate::access::Whole;
+use crate::alerts::{self, FiringView, Place};
+use crate::answer::Reflects;
+use crate::reading;
+
+/// Streams of one process at the same time.
+pub const STREAMS_MAX: usize = 1_000;
+/// Firings of one look.
+const FIRINGS_MAX: usize = 100;
+/// At most so often is an account looked at for one stream, however fast its partition moves.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// A look comes at least so often, whatever was notified.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Between two lines that only say that the connection stands.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a client sends back of what it saw last.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// A balance with what it reflects.
+#[derive(Serialize)]
+struct BalanceNow {
+    #[serde(flatten)]
+    reflects: Reflects,
+    #[serde(flatten)]
+    balance: Balance,
+}
+
+/// `GET /v1/accounts/{account}/stream`
+pub(crate) async fn stream(
+    Shared(state): Shared<State>,
+    Whole(account): Whole,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let resumed: Option<String> = header(&headers, LAST_EVENT_ID)?;
+    let slot = state
+        .streams()
+        .try_acquire_owned()
+        .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} streams at once")))?;
+    let follower = Follower::begin(state, account, resumed.as_deref().and_then(place_of), slot).await?;
+    let events = stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        Some((Ok(event), follower))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Follows one account for one client.
+struct Follower {
+    state: State,
+    account: Id,
+    partition: i32,
+    /// What was sent last of the balance.
+    sent: Option<String>,
+    /// The firing that was sent last, or where firings stood at the beginning.
+    fired: Place,
+    /// Found and not sent yet.
+    waiting: std::collections::VecDeque<Event>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    async fn begin(
+        state: State,
+        account: Id,
+        resumed: Option<Place>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Self, Problem> {
+        // A firing of a later record comes; those before are in the list of firings.
+        let (reflects, ()) =
+            reading::of_alerts(&state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+        let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
+        let partition = reflects.position.partition;
+        let waiting = std::collections::VecDeque::new();
+        Ok(Self { state, account, partition, sent: None, fired, waiting, _slot: slot })
+    }
+
+    /// Returns the next event; none when the service stops.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            if self.state.stopping.is_cancelled() {
+                return None;
+            }
+            let seen = self.progress();
+            if let Err(problem) = self.look().await {
+                // The database is away for a moment: the next look tells.
+                debug!(account_id = %self.account, code = problem.code, "a stream could not look");
+            }
+            if self.waiting.is_empty() {
+                self.wait_beyond(seen).await;
+            }
+        }
+    }
+
+    /// How far both models are in the account's partition.
+    fn progress(&self) -> (i64, i64) {
+        (self.state.waiter.next_offset(self.partition), self.state.alerted.next_offset(self.partition))
+    }
+
+    async fn look(&mut self) -> Result<(), Problem> {
+        let (reflects, core) = reading::of(&self.state, self.account.clone(), None, |connection, account| {
+            Box::pin(async move {
+                let lots = reading::open_lots(connection, account.id()).await?;
+                Ok(account.core.clone().with_lots(lots))
+            })
+        })
+        .await?;
+        self.push_balance(reflects, &core)?;
+        let after = self.fired;
+        let (_, firings) =
+            reading::of_alerts(&self.state, self.account.clone(), None, move |connection, account| {
+                Box::pin(
+                    async move { Ok(alerts::firings_after(connection, account, after, FIRINGS_MAX).await?) },
+                )
+            })
+            .await?;
+        firings.into_iter().try_for_each(|firing| self.push_firing(&firing))
+    }
+
+    /// A balance is sent where a figure of it is another than before.
+    fn push_balance(&mut self, reflects: Reflects, core: &Core) -> Result<(), Problem> {
+        let balance = Balance::of(core, Credits::ZERO);
+        let figures = serde_json::to_string(&balance).map_err(Problem::internal)?;
+        if self.sent.as_ref() == Some(&figures) {
+            return Ok(());
+        }
+        self.sent = Some(figures);
+        let event = Event::default().event("balance").json_data(BalanceNow { reflects, balance });
+        self.waiting.push_back(event.map_err(Problem::internal)?);
+        Ok(())
+    }
+
+    fn push_firing(&mut self, firing: &FiringView) -> Result<(), Problem> {
+        let (offset, seq) = firing.place;
+        let event = Event::default().event("firing").id(format!("{offset}.{seq}")).json_data(firing);
+        self.waiting.push_back(event.map_err(Problem::internal)?);
+        self.fired = firing.place;
+        Ok(())
+    }
+
+    /// Waits until either model has moved in the account's partition, or for a while.
+    async fn wait_beyond(&self, (projected, alerted): (i64, i64)) {
+        let until = Instant::now() + LOOK_AGAIN;
+        let at = |offset| Position { partition: self.partition, offset };
+        tokio::select! {
+            _ = self.state.waiter.wait_for(at(projected), until) => {}
+            _ = self.state.alerted.wait_for(at(alerted), until) => {}
+            () = self.state.stopping.cancelled() => return,
+        }
+        sleep(LOOK_PAUSE).await;
+    }
+}
+
+fn place_of(id: &str) -> Option<Place> {
+    let (offset, seq) = id.split_once('.')?;
+    Some((offset.parse().ok()?, seq.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_firing_reads_back_as_its_place() {
+        for (id, place) in [("1041.0", Some((1041, 0))), ("7", None), ("x.1", None), ("", None)] {
+            assert_eq!(place_of(id), place, "{id}");
+        }
+    }
+}
