@@ -143,7 +143,8 @@ async fn load(
     Ok(Page::cut(users?, wanted.limit, |user| user.user_id.clone()))
 }
 
-/// A condition only where it is needed: then every plan can use the key's order, or find the few users by it.
+/// Returns the query. A condition stands in it only where it is needed: then every plan can use the key's order, or
+/// find the few users by it.
 ///
 /// A user whose usage was all reversed has no usage in the period.
 fn statement(wanted: &Wanted, of_candidates: bool) -> String {
