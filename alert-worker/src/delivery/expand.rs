@@ -327,6 +327,10 @@ mod tests {
         check(&row, Some(&contacts()), &["email carl carl@example.test", "email ana ana@example.test"]);
         row.firing.subject = id("carl");
         check(&row, Some(&contacts()), &["email carl carl@example.test"]);
+        // The user alone.
+        row.firing.subject = id("ana");
+        row.firing.audience.recipients = Recipients::These(Vec::new());
+        check(&row, Some(&contacts()), &["email ana ana@example.test"]);
     }
 
     #[test]
