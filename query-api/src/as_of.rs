@@ -48,7 +48,7 @@ pub(crate) async fn refold_all(
     account: &Account,
     onlooker: &mut impl Onlooker,
 ) -> Result<(), Problem> {
-    let mut past = Past::begin(connection, account, account.core.ledger_time, None).await?;
+    let mut past = Past::begin(connection, account, account.core.ledger_time, (None, None)).await?;
     past.refold(connection, onlooker).await?;
     if let Some(core) = &mut past.core {
         // The last records may have had no effect but to move the clock.
@@ -126,17 +126,15 @@ impl Past {
         .bind(base_offset)
         .fetch_one(&mut *connection)
         .await?;
-        let mut past = Self::begin(connection, account, instant, base).await?;
-        past.next_snapshot = next_snapshot.unwrap_or(i64::MAX);
-        Ok(past)
+        Self::begin(connection, account, instant, (base, next_snapshot)).await
     }
 
-    /// Begins at a snapshot, or before the opening.
+    /// Begins at a snapshot, or before the opening, and reads no further than the snapshot after it, if there is one.
     async fn begin(
         connection: &mut PgConnection,
         account: &Account,
         instant: Time,
-        base: Option<(i64, Core)>,
+        (base, next_snapshot): (Option<(i64, Core)>, Option<i64>),
     ) -> Result<Self, sqlx::Error> {
         let (base_offset, core) = base.map_or((-1, None), |(offset, core)| (offset, Some(core)));
         let mut past = Self {
@@ -146,7 +144,7 @@ impl Past {
             core,
             pages: Pages::default(),
             base_offset,
-            next_snapshot: i64::MAX,
+            next_snapshot: next_snapshot.unwrap_or(i64::MAX),
             voided_later: FxHashSet::default(),
         };
         past.voided_later = past.load_voided_later(connection).await?;
