@@ -543,6 +543,12 @@ pub enum Basis {
     AbsoluteRemaining,
 }
 
+impl Basis {
+    /// Every basis, in order.
+    pub const ALL: [Basis; 4] =
+        [Basis::PercentUsed, Basis::AbsoluteUsed, Basis::PercentRemaining, Basis::AbsoluteRemaining];
+}
+
 /// Body of `limits.set`: what each user may use in a period.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,6 +36,38 @@ pub struct Watch {
     user_alert: Threshold,
     limits: LimitVersions,
     notices: Notices,
+    #[serde(skip)]
+    nearest: Nearest,
+}
+
+/// Of the org alerts that have not fired in the open period, the threshold of each basis that is reached first: while no
+/// figure is there, none of them fires, however many there are. Found again whenever it is not known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nearest(Option<[Option<Credits>; 4]>);
+
+impl PartialEq for Nearest {
+    /// It follows from the rest, and is not stored.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Nearest {}
+
+impl Nearest {
+    fn of<'a>(armed: impl Iterator<Item = &'a Standing>) -> Self {
+        let mut nearest: [Option<Credits>; 4] = [None; 4];
+        for standing in armed {
+            let place = &mut nearest[standing.basis as usize];
+            let threshold = standing.threshold;
+            *place = Some(match (*place, standing.basis) {
+                (None, _) => threshold,
+                (Some(other), Basis::PercentUsed | Basis::AbsoluteUsed) => other.min(threshold),
+                (Some(other), Basis::PercentRemaining | Basis::AbsoluteRemaining) => other.max(threshold),
+            });
+        }
+        Self(Some(nearest))
+    }
 }
 
 /// An org alert that stands.
@@ -182,13 +214,16 @@ impl Watch {
         if self.period_index != core.period.index {
             self.period_index = core.period.index;
             self.limits.period_ends();
+            self.nearest = Nearest::default();
         }
         if let Some(data) = moment.applied {
             self.learn(core, data);
         }
         let cause = Cause { at: moment.at, event_id: moment.event_id };
-        for (id, alert) in &core.org_alerts {
-            firings.extend(self.org_alert(core, id, alert, cause));
+        if self.some_alert_is_reached(core) {
+            for (id, alert) in &core.org_alerts {
+                firings.extend(self.org_alert(core, id, alert, cause));
+            }
         }
         firings.extend(self.notices.after(core, moment.adds).map(|due| notice(core, due, cause)));
     }
@@ -207,11 +242,25 @@ impl Watch {
             Data::OrgAlertSet(set) => self.set_org_alert(&set.alert_id, set.basis, set.threshold),
             Data::OrgAlertRemoved(removal) => {
                 if let Some(standing) = self.org_alerts.remove(&removal.alert_id) {
+                    self.nearest = Nearest::default();
                     self.removed.put(removal.alert_id.clone(), standing.version);
                 }
             }
             _ => {}
         }
+    }
+
+    fn some_alert_is_reached(&mut self, core: &Core) -> bool {
+        let open = core.period.index;
+        let has_fired = |standing: &Standing| standing.fired.is_some_and(|fired| fired.period_index == open);
+        if self.nearest.0.is_none() {
+            self.nearest = Nearest::of(self.org_alerts.values().filter(|standing| !has_fired(standing)));
+        }
+        let nearest = self.nearest.0.unwrap_or_default();
+        let mut each = Basis::ALL.into_iter().zip(nearest);
+        each.any(|(basis, threshold)| {
+            threshold.is_some_and(|threshold| rule::org_figure(core, basis, threshold).is_some())
+        })
     }
 
     fn set_org_alert(&mut self, id: &Id, basis: Basis, threshold: Credits) {
@@ -221,6 +270,7 @@ impl Watch {
             Some(standing) => standing.version,
             None => self.removed.take(id),
         };
+        self.nearest = Nearest::default();
         self.org_alerts.insert(id.clone(), Standing { basis, threshold, version: last + 1, fired: None });
     }
 
@@ -232,6 +282,7 @@ impl Watch {
         }
         let figure = rule::org_figure(core, alert.basis, alert.threshold)?;
         standing.fired = Some(Fired { period_index, at: cause.at });
+        self.nearest = Nearest::default();
         let reached = Reached {
             kind: Kind::OrgAlert,
             alert: Some(id),
