@@ -175,6 +175,16 @@ create table usage_rollup (
     primary key (account_id, period_index, user_id, day, category, tier, model, feature, org_id)
 ) with (fillfactor = 70);
 
+-- Sums of usage by category alone: what a page of periods shows, however many users an account has. '' = absent.
+create table category_usage (
+    account_id    text           collate "C" not null,
+    period_index  bigint         not null,
+    category      text           collate "C" not null,
+    credits       numeric(38,9)  not null,
+    events        bigint         not null,
+    primary key (account_id, period_index, category)
+) with (fillfactor = 70);
+
 -- Adds two maps of quantities and leaves out what comes to zero. A loop, because there are few names and a query
 -- over them takes half as long again.
 create function add_quantities(a jsonb, b jsonb) returns jsonb

@@ -25,6 +25,17 @@ pub struct UserKey {
     pub feature: Option<Label>,
 }
 
+/// Names a sum by category alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CategoryKey {
+    /// The account.
+    pub account: Id,
+    /// The period.
+    pub period_index: i64,
+    /// See `Usage`.
+    pub category: Option<Slug>,
+}
+
 /// What a batch adds to a counter; less than nothing where it reverses more than it uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -71,6 +82,8 @@ pub struct Rollup {
 pub struct Counters {
     /// By user and feature.
     pub users: BTreeMap<UserKey, Sum>,
+    /// By category.
+    pub categories: BTreeMap<CategoryKey, Sum>,
     /// By every dimension.
     pub rollups: BTreeMap<RollupKey, Rollup>,
 }
@@ -96,6 +109,12 @@ impl Counters {
             };
             self.users.entry(key).or_default().add(by);
         }
+        let key = CategoryKey {
+            account: taking.event.account.clone(),
+            period_index: taking.period_index,
+            category: usage.category.clone(),
+        };
+        self.categories.entry(key).or_default().add(by);
         let key = RollupKey {
             account: taking.event.account.clone(),
             period_index: taking.period_index,

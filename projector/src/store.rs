@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::changes::{Changes, Reversed, clock_name};
-use crate::counters::{Rollup, RollupKey, Sum, UserKey};
+use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
 
 /// An account's core as it stands after the batch.
 #[derive(Debug)]
@@ -91,6 +91,7 @@ pub async fn write(
     write_reversals(&mut *tx, &changes.reversed).await?;
     let counters = changes.counters;
     write_users(&mut *tx, counters.users.into_iter().collect()).await?;
+    write_categories(&mut *tx, counters.categories.into_iter().collect()).await?;
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
 }
 
@@ -174,6 +175,29 @@ async fn write_users(tx: &mut PgConnection, rows: Vec<(UserKey, Sum)>) -> Result
     .bind(column(&rows, |(key, _)| key.period_index))
     .bind(column(&rows, |(key, _)| key.user.as_str()))
     .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
+    .bind(column(&rows, |(_, sum)| Amount(sum.credits)))
+    .bind(column(&rows, |(_, sum)| sum.events))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_categories(tx: &mut PgConnection, rows: Vec<(CategoryKey, Sum)>) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
+    sqlx::query(
+        "insert into category_usage (account_id, period_index, category, credits, events)
+         select *
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::numeric[], $5::bigint[])
+         on conflict (account_id, period_index, category) do update
+         set credits = category_usage.credits + excluded.credits,
+             events  = category_usage.events  + excluded.events",
+    )
+    .bind(column(&rows, |(key, _)| key.account.as_str()))
+    .bind(column(&rows, |(key, _)| key.period_index))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
     .bind(column(&rows, |(_, sum)| Amount(sum.credits)))
     .bind(column(&rows, |(_, sum)| sum.events))
     .execute(tx)

@@ -131,12 +131,11 @@ async fn add_categories(
 ) -> Result<(), sqlx::Error> {
     let indexes: Vec<i64> = periods.iter().map(|period| period.index).collect();
     let rows = sqlx::query(
-        "select period_index, category, sum(credits)::text as credits
-           from usage_rollup
+        "select period_index, category, credits::text
+           from category_usage
           where account_id = $1
             and period_index = any($2)
-          group by period_index, category
-         having sum(events) > 0",
+            and events > 0",
     )
     .bind(account.id())
     .bind(indexes)

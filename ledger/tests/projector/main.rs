@@ -277,6 +277,17 @@ impl World {
             self.count(schema, &users).await? == 0,
             "a user's counter of {account} is not what rollups say"
         );
+        let categories = format!(
+            "(select period_index, category, sum(credits) as credits, sum(events) as events from usage_rollup
+              where account_id = '{account}' group by period_index, category) as summed
+             full join (select * from category_usage where account_id = '{account}') as counted
+                    using (period_index, category)
+             where summed.credits is distinct from counted.credits or summed.events is distinct from counted.events"
+        );
+        ensure!(
+            self.count(schema, &categories).await? == 0,
+            "a category's sum of {account} is not what rollups say"
+        );
         Ok(())
     }
 }

@@ -40,8 +40,9 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 13] = [
+const READ_MODEL: [Table; 14] = [
     Table::new("account", "account_id"),
+    Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
     Table::new("dead_letter", "partition, \"offset\""),
     Table::new("entry", "account_id, \"offset\", seq"),
