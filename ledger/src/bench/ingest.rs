@@ -25,7 +25,7 @@ const USERS: usize = 97;
 /// Events of one request.
 const BATCH_EVENTS: usize = 2_000;
 /// Requests at the same time.
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 16;
 /// Requests of a round.
 const BATCHES_PER_ROUND: usize = 20;
 /// Rounds of each, in turn.

@@ -43,7 +43,9 @@ async fn a_kill_at_any_step_loses_nothing_and_counts_nothing_twice() -> Result<(
     let lost = load.refusals.lost.load(std::sync::atomic::Ordering::Relaxed);
     ensure!(lost > 0, "no client felt a kill");
     let sent = load.finish().await?;
-    fleet.verify(sent).await
+    fleet.verify(sent).await?;
+    ensure!(fleet.told().await? > 0, "nothing has fired");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,17 +74,22 @@ async fn random_kills_under_load_lose_nothing_and_count_nothing_twice() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projector_that_wakes_up_after_its_partitions_were_given_away_writes_nothing() -> Result<()> {
-    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2"]].concat()).await?;
+async fn a_worker_that_wakes_up_after_its_partitions_were_given_away_writes_nothing() -> Result<()> {
+    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2", "alert-worker.2"]].concat()).await?;
     open_accounts(&fleet).await?;
     let load = Load::start(&fleet)?;
     sleep(Duration::from_secs(2)).await;
-    fleet.signal("projector", Signal::SIGSTOP)?;
+    for frozen in ["projector", "alert-worker"] {
+        fleet.signal(frozen, Signal::SIGSTOP)?;
+    }
     sleep(FROZEN).await;
-    fleet.signal("projector", Signal::SIGCONT)?;
+    for frozen in ["projector", "alert-worker"] {
+        fleet.signal(frozen, Signal::SIGCONT)?;
+    }
     sleep(Duration::from_secs(2)).await;
     // And back: whoever has been asleep takes over.
     fleet.kill("projector.2")?;
+    fleet.kill("alert-worker.2")?;
     let sent = load.finish().await?;
     fleet.verify(sent).await
 }

@@ -141,7 +141,8 @@ async fn a_rebuild_under_load_takes_over_and_nobody_misses_what_they_wrote() -> 
         world.write_raw(&account, &opening(&account)).await?;
     }
     pg::ensure_generation(&world.source.pool, Model::ReadModel).await?;
-    let projecting = Projecting::start(&world);
+    // Two, as in production: both go over at each flip, whichever partitions they have.
+    let projecting = [Projecting::start(&world), Projecting::start(&world)];
     let shutdown = CancellationToken::new();
     let waiter = Waiter::listen(world.source.pool.clone(), Model::ReadModel, shutdown.clone()).await?;
     let load = Clients::start(&world, &waiter, clients);
@@ -161,7 +162,9 @@ async fn a_rebuild_under_load_takes_over_and_nobody_misses_what_they_wrote() -> 
     ensure!(standing == [2, 3, 4], "the first was dropped, the last not made live: {standing:?}");
     let live = world.live().await?;
     ensure!(live.generation == 3, "{live} is live");
-    projecting.stop().await?;
+    for projecting in projecting {
+        projecting.stop().await?;
+    }
 
     let anew = world.generation(9).await?;
     world.project(live, 1_000).await?;

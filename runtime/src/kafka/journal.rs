@@ -32,7 +32,7 @@ const QUEUE_KBYTES_MAX: usize = 256 * 1024;
 /// After this an append is unknown.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record waits for company; single appends pay it, batches fill before it ends.
-const LINGER_MS: u32 = 5;
+const LINGER_MS: u32 = 2;
 /// One broker request of a partition.
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// For questions about offsets.
