@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 use super::queue::{Due, Failure};
 
+/// Who mails are from, unless told otherwise: enough for trials on one machine.
+pub(super) const FROM: &str = "Credit ledger <ledger@localhost>";
 /// Time for one mail, from connecting to the server's last word.
 const MAIL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time to connect.
@@ -30,15 +32,15 @@ pub(super) struct Mailer {
 }
 
 impl Mailer {
-    /// Takes the server as `smtp://user:password@host:port?tls=required`, or `smtps://…`.
+    /// Takes the server as `smtp://user:password@host:port?tls=required`, or `smtps://…`; an empty sender is none.
     pub fn new(url: &str, from: &str) -> anyhow::Result<Mailer> {
         let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .context("LEDGER_SMTP_URL is no address of a mail server, such as smtp://user:password@host:587?tls=required")?
             .timeout(Some(CONNECT_TIME_MAX))
             .build();
-        let from = from.parse().context(
-            "LEDGER_MAIL_FROM is no sender, such as Ledger <ledger@example.com>, and mails need one",
-        )?;
+        let from = if from.is_empty() { FROM } else { from };
+        let from =
+            from.parse().context("LEDGER_MAIL_FROM is no sender, such as Ledger <ledger@example.com>")?;
         Ok(Mailer { server, from })
     }
 
@@ -149,7 +151,14 @@ mod tests {
             refused("mail.example.test", "ledger@example.test")
                 .is_some_and(|why| why.contains("LEDGER_SMTP_URL"))
         );
-        assert!(refused("smtp://mail.example.test", "").is_some_and(|why| why.contains("LEDGER_MAIL_FROM")));
+        assert!(
+            refused("smtp://mail.example.test", "nobody").is_some_and(|why| why.contains("LEDGER_MAIL_FROM"))
+        );
+        assert_eq!(
+            refused("smtp://mail.example.test", ""),
+            None,
+            "unset, as compose files and shells say it"
+        );
         for url in
             ["smtp://h", "smtps://user:p%40ss@h", "smtp://h:587?tls=required", "smtp://h?tls=opportunistic"]
         {

@@ -7,7 +7,6 @@
 
 mod contacts;
 mod expand;
-mod figures;
 mod mail;
 mod notice;
 mod outbox;
@@ -69,8 +68,8 @@ pub struct DeliveryConfig {
         hide_env_values = true
     )]
     pub smtp_url: String,
-    /// Who mails are from, such as "Ledger <ledger@example.com>"; needed with a mail server
-    #[arg(long, env = "LEDGER_MAIL_FROM", default_value = "", hide_default_value = true)]
+    /// Who mails are from: set it to an address of yours, which the mail server lets this machine use
+    #[arg(long, env = "LEDGER_MAIL_FROM", default_value = mail::FROM)]
     pub mail_from: String,
     /// Lets webhooks call private addresses, and by plain http: for trials, and where all admins are trusted
     #[arg(long, env = "LEDGER_WEBHOOK_ALLOW_PRIVATE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
