@@ -8,6 +8,7 @@ mod answer;
 mod asked;
 mod book;
 mod cards;
+mod check;
 mod clock;
 mod contacts;
 mod grants;
@@ -155,7 +156,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 20] {
+fn routes() -> [(&'static str, MethodRouter<App>); 21] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -176,6 +177,7 @@ fn routes() -> [(&'static str, MethodRouter<App>); 20] {
         ),
         ("/v1/accounts/{account}/contacts", put(contacts::put).get(contacts::get)),
         ("/v1/accounts/{account}/contacts/webhook-secret", post(contacts::rotate_secret)),
+        ("/v1/accounts/{account}/check", post(check::check)),
         ("/v1/events", post(usage::events)),
         ("/v1/rate-cards/{card}", put(rate_cards::put)),
         ("/v1/keys", post(keys::create).get(keys::list)),

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::credits::Credits;
+use crate::decide::Work;
 use crate::event::{
     Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase,
     Recipients, Refund, RemoveOrgAlert, RolloverMode, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
@@ -309,6 +310,16 @@ impl Body for AdvanceClock {
     const GOOD: &'static str = r#"{"advance_to":"2026-01-01T00:00:00Z"}"#;
 
     fn check(&self, _: &mut Vec<FieldError>) {}
+}
+
+impl Body for Work {
+    const GOOD: &'static str = "{}";
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if let Some(amount) = self.amount {
+            positive(errors, "amount", amount);
+        }
+    }
 }
 
 impl Body for Usage {

@@ -1,11 +1,11 @@
-//! Figures as people read them: amounts in the account's unit, percents, times on the account's wall clock.
+//! Words: figures as people read them, amounts in the account's unit, percents, times on the account's wall clock.
 
-use ledger_core::credits::Credits;
-use ledger_core::event::Unit;
-use ledger_core::time::{Time, Zone};
+use crate::credits::Credits;
+use crate::event::Unit;
+use crate::time::{Time, Zone};
 
 /// Returns an amount as `1,234.5 credits` or `$12.50`.
-pub(super) fn amount(amount: Credits, unit: Unit) -> String {
+pub fn amount(amount: Credits, unit: Unit) -> String {
     let sign = if amount.is_negative() { "-" } else { "" };
     let digits = amount.to_string();
     let (whole, places) = split(&digits);
@@ -18,8 +18,19 @@ pub(super) fn amount(amount: Credits, unit: Unit) -> String {
     }
 }
 
+/// Returns an amount as `1,234.5` or `$12.50`, where its noun stands elsewhere.
+pub fn number(figure: Credits, unit: Unit) -> String {
+    let text = amount(figure, unit);
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Returns a day as `1 March`.
+pub fn day(time: Time, zone: Zone) -> String {
+    time.to_chrono().with_timezone(&zone.tz()).format("%-d %B").to_string()
+}
+
 /// Returns a percent as `75.2%`.
-pub(super) fn percent(figure: Credits) -> String {
+pub fn percent(figure: Credits) -> String {
     let sign = if figure.is_negative() { "-" } else { "" };
     let digits = figure.to_string();
     let (whole, places) = split(&digits);
@@ -27,12 +38,12 @@ pub(super) fn percent(figure: Credits) -> String {
 }
 
 /// Returns a time as `Tue 3 Feb 2026, 11:00 (Europe/Berlin)`.
-pub(super) fn time(time: Time, zone: Zone) -> String {
+pub fn time(time: Time, zone: Zone) -> String {
     format!("{} ({})", on_the_wall(time, zone), zone.name())
 }
 
 /// Returns a stretch of time as `Sun 1 Feb 2026, 00:00 to Sun 1 Mar 2026, 00:00 (Europe/Berlin)`.
-pub(super) fn span(from: Time, to: Time, zone: Zone) -> String {
+pub fn span(from: Time, to: Time, zone: Zone) -> String {
     format!("{} to {}", on_the_wall(from, zone), time(to, zone))
 }
 
@@ -84,6 +95,15 @@ mod tests {
         check("1234567.125", "1,234,567.125 credits", "$1,234,567.125");
         check("100", "100 credits", "$100.00");
         check("1000", "1,000 credits", "$1,000.00");
+    }
+
+    #[test]
+    fn a_number_and_a_day_fit_into_a_sentence() {
+        let figure: Credits = "1234.5".parse().expect("an amount");
+        assert_eq!(number(figure, Unit::Credits), "1,234.5");
+        assert_eq!(number(figure, Unit::Usd), "$1,234.50");
+        let zone: Zone = "Europe/Berlin".parse().expect("a zone");
+        assert_eq!(day("2026-02-28T23:00:00Z".parse().expect("a time"), zone), "1 March");
     }
 
     #[test]

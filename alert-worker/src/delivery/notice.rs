@@ -7,8 +7,8 @@ use askama::Template;
 use ledger_core::alert::Kind;
 use ledger_core::credits::Credits;
 use ledger_core::event::Basis;
+use ledger_core::words;
 
-use super::figures;
 use super::outbox::{About, OutboxRow, is_about_a_user};
 
 /// What is shown to a recipient.
@@ -139,7 +139,7 @@ fn words<'a>(row: &'a OutboxRow, recipient: &str) -> Words<'a> {
         threshold: figure(firing.threshold, about),
         is_used: matches!(basis, Basis::PercentUsed | Basis::AbsoluteUsed),
         is_percent: is_percent(basis),
-        period_ends_at: figures::time(about.period_ends_at, about.timezone),
+        period_ends_at: words::time(about.period_ends_at, about.timezone),
     }
 }
 
@@ -155,9 +155,9 @@ fn is_percent(basis: Basis) -> bool {
 
 fn figure(figure: Credits, about: &About) -> String {
     if about.basis.is_some_and(is_percent) {
-        figures::percent(figure)
+        words::percent(figure)
     } else {
-        figures::amount(figure, about.unit)
+        words::amount(figure, about.unit)
     }
 }
 
@@ -179,7 +179,7 @@ const fn labels(kind: Kind, basis: Option<Basis>) -> (&'static str, Option<&'sta
 
 fn facts(row: &OutboxRow) -> Vec<Fact> {
     let OutboxRow { account_id, firing, about, .. } = row;
-    let at = |time| figures::time(time, about.timezone);
+    let at = |time| words::time(time, about.timezone);
     let (figure_is, threshold_is) = labels(firing.kind, about.basis);
     let mut facts = vec![Fact { name: "Account", value: named(account_name(row), account_id.as_str()) }];
     if let Some(alert) = &firing.alert_id {
@@ -195,7 +195,7 @@ fn facts(row: &OutboxRow) -> Vec<Fact> {
     facts.push(Fact { name: "When", value: at(firing.fired_at) });
     facts.push(Fact {
         name: "Billing period",
-        value: figures::span(about.period_starts_at, about.period_ends_at, about.timezone),
+        value: words::span(about.period_starts_at, about.period_ends_at, about.timezone),
     });
     facts
 }

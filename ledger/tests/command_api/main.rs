@@ -6,6 +6,7 @@ mod whole;
 mod accounts;
 mod behind;
 mod bodies;
+mod check;
 mod contacts;
 mod ingress;
 mod keys;

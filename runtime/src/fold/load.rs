@@ -113,6 +113,12 @@ const OPEN_LOTS: &str = concat!(
     ) as found"
 );
 
+/// Loads the lots of one account that have something left.
+pub async fn lots_of(tx: &mut PgConnection, account: &Id) -> Result<Vec<Lot>, WorkerError> {
+    let rows = sqlx::query(OPEN_LOTS).bind(vec![account.as_str()]).fetch_all(tx).await?;
+    rows.iter().map(|row| read_lot(row, 1)).collect()
+}
+
 /// Loads accounts; the answer has their order.
 pub async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, WorkerError> {
     if ids.is_empty() {

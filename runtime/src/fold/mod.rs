@@ -12,6 +12,7 @@ mod store;
 mod worker;
 
 pub use intake::Decode;
+pub use load::lots_of;
 pub use rows::{Amount, Rows};
 pub use store::{column, lot_changes};
 pub use worker::{Account, Accounts, Book, Fold, RESUMED_RECORDS_MAX};
