@@ -3,10 +3,10 @@
 use ledger_core::account::Core;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
-use ledger_core::id::{EventId, Id, Source};
+use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use runtime::fold::{Rows, lot_changes};
+use runtime::fold::{Reversed, Rows, lot_changes};
 use runtime::kafka::Record;
 use serde::Serialize;
 
@@ -36,19 +36,6 @@ pub struct Changes {
     pub counters: Counters,
 }
 
-/// A usage event that was reversed.
-#[derive(Debug)]
-pub struct Reversed {
-    /// Its account.
-    pub account: Id,
-    /// Its source.
-    pub source: Source,
-    /// Its id.
-    pub event_id: EventId,
-    /// Ledger time of the reversal.
-    pub at: Time,
-}
-
 /// The whole state of an account, read back as `account::Snapshot`.
 #[derive(Serialize)]
 struct SnapshotBody<'a> {
@@ -73,14 +60,7 @@ impl Changes {
         for closed in &applied.closed {
             self.push_period(&event.account, closed);
         }
-        if let (Data::UsageReversed(reversal), Some(_)) = (&event.data, &applied.reversed) {
-            self.reversed.push(Reversed {
-                account: event.account.clone(),
-                source: reversal.source.clone(),
-                event_id: reversal.event_id.clone(),
-                at: ledger_time,
-            });
-        }
+        self.reversed.extend(Reversed::of(fact, applied));
         let Some(core) = core else { return };
         if let Some(usage) = &applied.usage {
             self.counters.count(core, usage);

@@ -4,12 +4,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use ledger_core::account::Core;
 use ledger_core::id::Id;
 use runtime::consume::WorkerError;
-use runtime::fold::{Account, Amount, column};
+use runtime::fold::{Account, Amount, column, write_reversals};
 use runtime::pg::timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::changes::{Changes, Reversed, clock_name};
+use crate::changes::{Changes, clock_name};
 use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
 
 /// An account's core as it stands after the batch.
@@ -131,28 +131,6 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     .bind(cards)
     .bind(column(rows, |row| timestamp(row.core.opened_at)))
     .bind(cores)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "update event
-         set reversed_at = reversal.reversed_at
-         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
-              as reversal (account_id, event_id, source, reversed_at)
-         where event.account_id = reversal.account_id
-           and event.event_id   = reversal.event_id
-           and event.source     = reversal.source",
-    )
-    .bind(column(rows, |row| row.account.as_str()))
-    .bind(column(rows, |row| row.event_id.as_str()))
-    .bind(column(rows, |row| row.source.as_str()))
-    .bind(column(rows, |row| timestamp(row.at)))
     .execute(tx)
     .await?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
+use ledger_core::event::Channel;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
@@ -25,24 +26,6 @@ pub(crate) struct NotificationsQuery {
     limit: Limit,
     cursor: Option<String>,
     at_least: Option<AtLeast>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Channel {
-    Email,
-    Webhook,
-    InApp,
-}
-
-impl Channel {
-    fn as_str(self) -> &'static str {
-        match self {
-            Channel::Email => "email",
-            Channel::Webhook => "webhook",
-            Channel::InApp => "in_app",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -126,7 +109,7 @@ async fn load(
         .bind(account.id())
         .bind(before_at.map(runtime::pg::timestamp))
         .bind(before_id)
-        .bind(query.channel.map(Channel::as_str))
+        .bind(query.channel.as_ref().map(Channel::as_str))
         .bind(query.status.map(Status::as_str))
         .bind(recipient)
         .fetch_all(connection)

@@ -6,11 +6,10 @@ use ledger_core::account::Core;
 use ledger_core::alert::Firing;
 use ledger_core::event::{Data, Usage};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
-use ledger_core::id::{EventId, Id, Source};
+use ledger_core::id::Id;
 use ledger_core::period::Period;
-use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::fold::{Rows, lot_changes};
+use runtime::fold::{Reversed, Rows, lot_changes};
 
 use crate::delivery::{About, OutboxRow};
 
@@ -29,19 +28,6 @@ pub struct Changes {
     pub entered: BTreeMap<Id, i64>,
 }
 
-/// A usage event that was reversed.
-#[derive(Debug)]
-pub struct Reversed {
-    /// Its account.
-    pub account: Id,
-    /// Its source.
-    pub source: Source,
-    /// Its id.
-    pub event_id: EventId,
-    /// Ledger time of the reversal.
-    pub at: Time,
-}
-
 impl Changes {
     /// Collects the row of one event that was folded, if it is the first of its id.
     pub fn folded(&mut self, fact: &Fact, applied: &Applied) {
@@ -49,14 +35,7 @@ impl Changes {
             Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {}
             Outcome::Applied | Outcome::Rejected(_) => self.push_event(fact, applied),
         }
-        if let (Data::UsageReversed(reversal), Some(_)) = (&fact.event.data, &applied.reversed) {
-            self.reversed.push(Reversed {
-                account: fact.event.account.clone(),
-                source: reversal.source.clone(),
-                event_id: reversal.event_id.clone(),
-                at: applied.ledger_time.unwrap_or(fact.event.recorded_at),
-            });
-        }
+        self.reversed.extend(Reversed::of(fact, applied));
     }
 
     /// Notes that an account has ended a period.

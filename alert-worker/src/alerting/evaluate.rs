@@ -1,10 +1,8 @@
 //! Evaluate: what fires when an event is folded, moment by moment and then user by user.
 
 use async_trait::async_trait;
-use ledger_core::alert::{Firing, Users, Watch, Watcher};
-use ledger_core::event::Data;
+use ledger_core::alert::{self, Firing, Users, Watch, Watcher};
 use ledger_core::fold::{self, Applied, Fact};
-use ledger_core::id::Id;
 use runtime::consume::WorkerError;
 use runtime::fold::{Account, Accounts, Book, Fold};
 use runtime::kafka::Record;
@@ -66,7 +64,7 @@ impl Book for Alerting {
             let account = accounts.at(*at);
             account.beside.users = Users::of(account.core.as_ref());
         }
-        let users = facts.iter().filter_map(|(at, fact)| Some((*at, user_of(fact)?)));
+        let users = facts.iter().filter_map(|(at, fact)| Some((*at, alert::user_of(&fact.event.data)?)));
         load::users(tx, users.collect(), accounts).await
     }
 
@@ -129,13 +127,5 @@ async fn evaluate_users(
             Ok(()) => return Ok(()),
             Err(missing) => load::missing(tx, &account.id, users, missing).await?,
         }
-    }
-}
-
-/// Returns the user whose page an event will surely ask for.
-fn user_of(fact: &Fact) -> Option<&Id> {
-    match &fact.event.data {
-        Data::UsageRecorded(usage) => usage.user_id.as_ref(),
-        _ => None,
     }
 }

@@ -44,6 +44,17 @@ const PAGES: &str = "
         limit 1
     ) as found";
 
+/// Returns the pages that are stored, each under the number of its name, from 1.
+async fn pages(
+    tx: &mut PgConnection,
+    accounts: Vec<String>,
+    periods: Vec<Option<i64>>,
+    users: Vec<&str>,
+) -> Result<HashMap<i64, UserPage>, WorkerError> {
+    let rows = sqlx::query(PAGES).bind(accounts).bind(periods).bind(users).fetch_all(tx).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, page_of(row, 1)?))).collect()
+}
+
 /// Loads the pages of users, each with its account's place; accounts that are not stored have none.
 pub async fn users(
     tx: &mut PgConnection,
@@ -63,11 +74,7 @@ pub async fn users(
         periods.push(account.beside.users.period_index());
         names.push(user.as_str());
     }
-    let rows = sqlx::query(PAGES).bind(ids).bind(periods).bind(names).fetch_all(tx).await?;
-    let mut pages: HashMap<i64, UserPage> = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        pages.insert(row.try_get(0)?, page_of(row, 1)?);
-    }
+    let mut pages = pages(tx, ids, periods, names).await?;
     for (n, (at, user)) in (1_i64..).zip(wanted) {
         accounts.at(at).beside.users.load(user.clone(), pages.remove(&n));
     }
@@ -85,12 +92,8 @@ pub async fn missing(
     match missing {
         MissingUsers::These(wanted) => {
             let names: Vec<&str> = wanted.iter().map(Id::as_str).collect();
-            let (ids, periods) = (vec![account.as_str(); names.len()], vec![period; names.len()]);
-            let rows = sqlx::query(PAGES).bind(ids).bind(periods).bind(&names).fetch_all(tx).await?;
-            let mut pages: HashMap<i64, UserPage> = HashMap::with_capacity(rows.len());
-            for row in &rows {
-                pages.insert(row.try_get(0)?, page_of(row, 1)?);
-            }
+            let (ids, periods) = (vec![account.to_string(); names.len()], vec![period; names.len()]);
+            let mut pages = pages(tx, ids, periods, names).await?;
             for (n, user) in (1_i64..).zip(wanted) {
                 users.load(user, pages.remove(&n));
             }

@@ -2,12 +2,12 @@
 
 use ledger_core::account::Core;
 use runtime::consume::WorkerError;
-use runtime::fold::{Account, Rows, column};
+use runtime::fold::{Account, Rows, column, write_reversals};
 use runtime::pg::timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::changes::{Changes, Reversed};
+use super::changes::Changes;
 use super::evaluate::Watched;
 use crate::delivery;
 
@@ -105,28 +105,6 @@ async fn write_accounts(tx: &mut PgConnection, accounts: &[Account<Watched>]) ->
     .bind(column(&rows, |row| timestamp(row.core.ledger_time)))
     .bind(column(&rows, |row| json(row.core)))
     .bind(column(&rows, |row| json(&row.account.beside.watch)))
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "update event
-         set reversed_at = reversal.reversed_at
-         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
-              as reversal (account_id, event_id, source, reversed_at)
-         where event.account_id = reversal.account_id
-           and event.event_id   = reversal.event_id
-           and event.source     = reversal.source",
-    )
-    .bind(column(rows, |row| row.account.as_str()))
-    .bind(column(rows, |row| row.event_id.as_str()))
-    .bind(column(rows, |row| row.source.as_str()))
-    .bind(column(rows, |row| timestamp(row.at)))
     .execute(tx)
     .await?;
     Ok(())

@@ -14,5 +14,5 @@ mod worker;
 pub use intake::Decode;
 pub use load::lots_of;
 pub use rows::{Amount, Rows};
-pub use store::{column, lot_changes};
+pub use store::{Reversed, column, lot_changes, write_reversals};
 pub use worker::{Account, Accounts, Book, Fold, RESUMED_RECORDS_MAX};

@@ -1,11 +1,12 @@
 //! Store: what every fold writes alike: lots, repayments, and the records of halted accounts.
 
 use chrono::{DateTime, Utc};
-use ledger_core::event::LotSource;
-use ledger_core::fold::LotChange;
-use ledger_core::id::Id;
+use ledger_core::event::{Data, LotSource};
+use ledger_core::fold::{Applied, Fact, LotChange};
+use ledger_core::id::{EventId, Id, Source};
 use ledger_core::lot::{Draw, Draws, Lot};
 use ledger_core::pages::Repayment;
+use ledger_core::time::Time;
 use smallvec::SmallVec;
 use sqlx::PgConnection;
 
@@ -122,6 +123,54 @@ async fn write_lots(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<(), Wo
     .bind(reasons)
     .bind(column(rows, |row| row.lot.offset))
     .bind(column(rows, |row| row.lot.seq))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A usage event that was reversed.
+#[derive(Debug)]
+pub struct Reversed {
+    account: Id,
+    source: Source,
+    event_id: EventId,
+    /// Ledger time of the reversal.
+    at: Time,
+}
+
+impl Reversed {
+    /// Returns what an event reversed, if it reversed something.
+    pub fn of(fact: &Fact, applied: &Applied) -> Option<Reversed> {
+        let (Data::UsageReversed(reversal), Some(_)) = (&fact.event.data, &applied.reversed) else {
+            return None;
+        };
+        Some(Reversed {
+            account: fact.event.account.clone(),
+            source: reversal.source.clone(),
+            event_id: reversal.event_id.clone(),
+            at: applied.ledger_time.unwrap_or(fact.event.recorded_at),
+        })
+    }
+}
+
+/// Notes in their own rows which usage events were reversed; comes after those of the batch itself.
+pub async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update event
+         set reversed_at = reversal.reversed_at
+         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+              as reversal (account_id, event_id, source, reversed_at)
+         where event.account_id = reversal.account_id
+           and event.event_id   = reversal.event_id
+           and event.source     = reversal.source",
+    )
+    .bind(column(rows, |row| row.account.as_str()))
+    .bind(column(rows, |row| row.event_id.as_str()))
+    .bind(column(rows, |row| row.source.as_str()))
+    .bind(column(rows, |row| timestamp(row.at)))
     .execute(tx)
     .await?;
     Ok(())
