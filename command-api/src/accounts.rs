@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::event::{ChangeAccount, Clock, Data, OpenAccount};
+use ledger_core::event::{Clock, Data, OpenAccount};
 use ledger_core::time::Time;
 use ledger_core::{derive, door, id::Id};
 use runtime::auth::Action;
@@ -46,8 +46,5 @@ pub async fn change(
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let change: ChangeAccount = asked::body(request).await?;
-    let draft = Draft::setting(&account, "account.change", Data::AccountChanged(change), asked.now);
-    submit::setting(&app, &asked, draft, submit::time_for(&app, &asked, &account)).await
+    submit::whole_setting(&app, &asked, &account, request, "account.change", Data::AccountChanged).await
 }

@@ -2,6 +2,8 @@
 //!
 //! It sees what is projected; usage that is not projected yet can't be seen, and nothing is held for who asks.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use ledger_core::account::Core;
@@ -110,18 +112,17 @@ async fn load(
     Ok((core, beside))
 }
 
-/// Sums what counts of a user's usage by feature; '' is usage of no feature.
+/// Returns what counts of a user's usage by feature; '' is usage of no feature.
 fn counted(core: &Core, rows: &[(String, String)]) -> Result<Credits, Problem> {
-    let mut counted = Credits::ZERO;
+    let (mut all, mut by_feature) = (Credits::ZERO, BTreeMap::new());
     for (feature, used) in rows {
-        let feature = (!feature.is_empty()).then(|| Label::new(feature)).transpose();
-        let feature = feature.map_err(Problem::internal)?;
-        if core.limits.as_ref().is_none_or(|limits| limits.counts(feature.as_ref())) {
-            let used = pg::credits_of(used)?;
-            counted = counted.plus(used).map_err(Problem::internal)?;
+        let used = pg::credits_of(used)?;
+        all = all.plus(used).map_err(Problem::internal)?;
+        if !feature.is_empty() {
+            by_feature.insert(Label::new(feature).map_err(Problem::internal)?, used);
         }
     }
-    Ok(counted)
+    Ok(core.counted(all, &by_feature))
 }
 
 fn answer(core: &Core, decision: Decision) -> Answer {

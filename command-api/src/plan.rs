@@ -2,14 +2,13 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::event::{ChangePlan, Data};
+use ledger_core::event::Data;
 use ledger_core::id::Id;
-use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 
 use crate::App;
-use crate::asked::{self, Asked};
-use crate::submit::{self, Draft};
+use crate::asked::Asked;
+use crate::submit;
 
 /// `PUT /v1/accounts/{account}/plan`
 pub async fn put(
@@ -18,8 +17,5 @@ pub async fn put(
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let change: ChangePlan = asked::body(request).await?;
-    let draft = Draft::setting(&account, "plan", Data::PlanChanged(change), asked.now);
-    submit::setting(&app, &asked, draft, submit::time_for(&app, &asked, &account)).await
+    submit::whole_setting(&app, &asked, &account, request, "plan", Data::PlanChanged).await
 }

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::door;
-use ledger_core::event::{Data, RemoveOrgAlert, SetLimits, SetUserAlert};
+use ledger_core::event::{Data, RemoveOrgAlert};
 use ledger_core::id::Id;
 use runtime::auth::Action;
 use runtime::http::{Path, Problem};
@@ -21,10 +21,7 @@ pub async fn put_limits(
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let limits: SetLimits = asked::body(request).await?;
-    let draft = Draft::setting(&account, "limits", Data::LimitsSet(limits), asked.now);
-    submit::setting(&app, &asked, draft, submit::time_for(&app, &asked, &account)).await
+    submit::whole_setting(&app, &asked, &account, request, "limits", Data::LimitsSet).await
 }
 
 /// `PUT /v1/accounts/{account}/user-alert`
@@ -34,10 +31,7 @@ pub async fn put_user_alert(
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let alert: SetUserAlert = asked::body(request).await?;
-    let draft = Draft::setting(&account, "user_alert", Data::UserAlertSet(alert), asked.now);
-    submit::setting(&app, &asked, draft, submit::time_for(&app, &asked, &account)).await
+    submit::whole_setting(&app, &asked, &account, request, "user_alert", Data::UserAlertSet).await
 }
 
 /// The path of an org alert.

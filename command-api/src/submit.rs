@@ -2,13 +2,16 @@
 //!
 //! Usage goes another way (`usage`): its repeats are appended again, and the fold tells them.
 
+use axum::extract::Request;
 use axum::response::Response;
+use ledger_core::door::Body;
 use ledger_core::event::{Data, Event};
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::{ContentHash, content_hash};
 use ledger_core::time::Time;
 use ledger_core::{derive, wire};
+use runtime::auth::Action;
 use runtime::failpoint;
 use runtime::http::Problem;
 use runtime::kafka::AppendError;
@@ -18,7 +21,7 @@ use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::answer::Written;
-use crate::asked::{Asked, Waits};
+use crate::asked::{self, Asked, Waits};
 use crate::book::Account;
 use crate::idempotency::{self, Kept, Name};
 use crate::intake;
@@ -146,6 +149,21 @@ pub async fn once<Q: Waits>(
         note_failure(idempotency::forget(&app.pool, &name, &kept.event_id).await);
     }
     Ok(answer(&draft, &kept, progress))
+}
+
+/// Writes a setting by one of its admins, whose body is the whole of it.
+pub async fn whole_setting<T: Body>(
+    app: &App,
+    asked: &Asked,
+    account: &Id,
+    request: Request,
+    kind: &'static str,
+    data: fn(T) -> Data,
+) -> Result<Response, Problem> {
+    asked.require(Action::Settings, account)?;
+    let body: T = asked::body(request).await?;
+    let draft = Draft::setting(account, kind, data(body), asked.now);
+    setting(app, asked, draft, time_for(app, asked, account)).await
 }
 
 /// Writes a setting: what equals the last accepted gets its answer, everything else is a new event.
