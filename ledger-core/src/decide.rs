@@ -11,6 +11,7 @@ use crate::event::OnExhausted;
 use crate::id::{Id, Label};
 use crate::lot::{less, more};
 use crate::time::Time;
+use crate::words;
 
 /// Body of `check`: work that somebody is about to do. Without an amount, the smallest there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,32 +64,82 @@ impl Refusal {
 pub struct Decision {
     /// None: it may begin.
     pub refusal: Option<Refusal>,
-    /// Settled less held.
+    /// What was asked for; none is the smallest work.
+    pub amount: Option<Credits>,
+    /// What the account has.
+    pub settled: Credits,
+    /// Settled less all open holds.
     pub available: Credits,
+    /// How far available may sink; none where nothing bounds it.
+    pub floor: Option<Credits>,
     /// The limit that holds for this work; none where there is none.
     pub limit: Option<Credits>,
     /// What counts toward it.
     pub used: Credits,
-    /// What the user holds.
+    /// What the user's open holds will add to that.
     pub held: Credits,
+    /// The open period.
+    pub period_index: i64,
     /// When the next period begins.
     pub resets_at: Time,
 }
 
+impl Decision {
+    /// Says why it was refused, in a sentence that can be shown to the user as it is; none where it was not.
+    pub fn message(&self, core: &Core) -> Option<String> {
+        let amount = |amount| words::amount(amount, core.unit);
+        let number = |figure| words::number(figure, core.unit);
+        let day = words::day(self.resets_at, core.periods.schedule.timezone);
+        Some(match self.refusal? {
+            Refusal::UserLimitReached => {
+                let limit = amount(self.limit.unwrap_or_default());
+                let held = match self.held.is_positive() {
+                    true => format!(", and {} are held for work in progress", number(self.held)),
+                    false => String::new(),
+                };
+                format!(
+                    "You have used {} of your {limit}{held}; your limit resets on {day}.",
+                    number(self.used)
+                )
+            }
+            Refusal::CreditsExhausted if self.available.is_positive() => {
+                format!("Your team has {} left, which is not enough for this.", amount(self.available))
+            }
+            Refusal::CreditsExhausted if self.settled.is_positive() => {
+                "All that your team has left is held for work in progress.".to_owned()
+            }
+            Refusal::CreditsExhausted => {
+                format!("Your team has used all its credits; the next period begins on {day}.")
+            }
+        })
+    }
+}
+
 /// Decides by a core that has been rolled to now. The user's limit is tested first.
 pub fn decide(core: &Core, work: &Work, beside: &Beside) -> Decision {
-    let available = less(core.settled(), beside.held);
-    let limit = limit_of(core, work);
+    let settled = core.settled();
+    let available = less(settled, beside.held);
+    let (limit, floor) = (limit_of(core, work), floor(core));
     let taken = more(beside.counted, beside.user_held);
     let refusal = if limit.is_some_and(|limit| passes(taken, work.amount, limit)) {
         Some(Refusal::UserLimitReached)
-    } else if floor(core).is_some_and(|floor| sinks(available, work.amount, floor)) {
+    } else if floor.is_some_and(|floor| sinks(available, work.amount, floor)) {
         Some(Refusal::CreditsExhausted)
     } else {
         None
     };
-    let (used, held) = (beside.counted, beside.user_held);
-    Decision { refusal, available, limit, used, held, resets_at: core.period.ends_at }
+    Decision {
+        refusal,
+        amount: work.amount,
+        settled,
+        available,
+        floor,
+        limit,
+        used: beside.counted,
+        held: beside.user_held,
+        period_index: core.period.index,
+        resets_at: core.period.ends_at,
+    }
 }
 
 /// Limits do not hold without a user, nor in features that are excluded.
@@ -171,6 +222,33 @@ mod tests {
         check(&core, r#"{"amount":"4.1"}"#, beside("6", "0", "0"), "credits_exhausted");
         check(&core, "{}", beside("9.999999999", "0", "0"), "allowed");
         check(&core, "{}", beside("10", "0", "0"), "credits_exhausted");
+    }
+
+    #[test]
+    fn a_refusal_says_its_figures_in_a_sentence() {
+        let said = |limits: Option<&str>, beside: Beside| {
+            let work: Work = serde_json::from_str(r#"{"user_id":"ana","amount":"20"}"#).expect("work");
+            let core = account("", limits);
+            decide(&core, &work, &beside).message(&core)
+        };
+        let limits = Some(r#"{"default_limit":"5"}"#);
+        let check = |said: Option<String>, expected: &str| assert_eq!(said.as_deref(), Some(expected));
+        check(
+            said(limits, beside("0", "2", "0")),
+            "You have used 2 of your 5 credits; your limit resets on 1 February.",
+        );
+        check(
+            said(limits, beside("3", "2", "3")),
+            "You have used 2 of your 5 credits, and 3 are held for work in progress; your limit resets on 1 February.",
+        );
+        check(
+            said(None, beside("3", "0", "0")),
+            "Your team has 7 credits left, which is not enough for this.",
+        );
+        check(
+            said(None, beside("10", "0", "0")),
+            "All that your team has left is held for work in progress.",
+        );
     }
 
     #[test]

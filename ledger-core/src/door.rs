@@ -15,6 +15,7 @@ use crate::event::{
     Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase,
     Recipients, Refund, RemoveOrgAlert, RolloverMode, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
 };
+use crate::hold::{Extend, Reserve, TTL_SECONDS_MAX};
 use crate::id::{EventId, Id, Label, Source, is_reserved_grant};
 use crate::json::{self, Refused};
 use crate::rate_card::{METERS_MAX, RateCard};
@@ -320,6 +321,32 @@ impl Body for Work {
             positive(errors, "amount", amount);
         }
     }
+}
+
+impl Body for Reserve {
+    const GOOD: &'static str = r#"{"reservation_id":"r","amount":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        positive(errors, "amount", self.amount);
+        check_ttl(errors, self.ttl_seconds);
+    }
+}
+
+impl Body for Extend {
+    const GOOD: &'static str = r#"{"amount":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if let Some(amount) = self.amount {
+            positive(errors, "amount", amount);
+        }
+        check_ttl(errors, self.ttl_seconds);
+        refuse(errors, *self == Self::default(), "body", "empty", "changes nothing");
+    }
+}
+
+fn check_ttl(errors: &mut Vec<FieldError>, ttl_seconds: Option<u32>) {
+    let out = ttl_seconds.is_some_and(|ttl| ttl == 0 || ttl > TTL_SECONDS_MAX);
+    refuse(errors, out, "ttl_seconds", "out_of_range", "must be 1 to 86400");
 }
 
 impl Body for Usage {

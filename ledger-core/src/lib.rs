@@ -12,6 +12,7 @@ pub mod door;
 pub mod due;
 pub mod event;
 pub mod fold;
+pub mod hold;
 pub mod id;
 pub mod json;
 pub mod key;
