@@ -14,7 +14,6 @@ use ledger_core::fold;
 use ledger_core::id::{Id, Label};
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use ledger_core::words;
 use runtime::auth::Action;
 use runtime::fold::lots_of;
 use runtime::http::{Path, Problem};
@@ -126,26 +125,7 @@ fn counted(core: &Core, rows: &[(String, String)]) -> Result<Credits, Problem> {
 }
 
 fn answer(core: &Core, decision: Decision) -> Answer {
-    let message = decision.refusal.map(|refusal| message(core, refusal, &decision));
-    let Decision { refusal, available, limit, used, held, resets_at } = decision;
+    let message = decision.message(core);
+    let Decision { refusal, available, limit, used, held, resets_at, .. } = decision;
     Answer { allowed: refusal.is_none(), code: refusal, message, available, limit, used, held, resets_at }
-}
-
-/// A sentence that can be shown to the user as it is.
-fn message(core: &Core, refusal: Refusal, decision: &Decision) -> String {
-    let amount = |amount| words::amount(amount, core.unit);
-    let day = words::day(decision.resets_at, core.periods.schedule.timezone);
-    match refusal {
-        Refusal::UserLimitReached => {
-            let limit = decision.limit.unwrap_or_default();
-            let used = words::number(decision.used, core.unit);
-            format!("You have used {used} of your {}; your limit resets on {day}.", amount(limit))
-        }
-        Refusal::CreditsExhausted if decision.available.is_positive() => {
-            format!("Your team has {} left, which is not enough for this.", amount(decision.available))
-        }
-        Refusal::CreditsExhausted => {
-            format!("Your team has used all its credits; the next period begins on {day}.")
-        }
-    }
 }

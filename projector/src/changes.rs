@@ -28,6 +28,8 @@ pub struct Changes {
     pub periods: Rows,
     /// Rows of `snapshot`.
     pub snapshots: Rows,
+    /// Rows of `ended_hold`.
+    pub ended_holds: Rows,
     /// Rows of `dead_letter`.
     pub dead_letters: Rows,
     /// Usage events that were reversed, and when.
@@ -86,6 +88,11 @@ impl Changes {
             Data::UsageRecorded(usage) => Some(usage),
             _ => None,
         };
+        if let Some(reservation) = usage.and_then(|usage| usage.reservation_id.as_ref())
+            && applied.outcome == Outcome::Applied
+        {
+            self.push_ended_hold(event, reservation);
+        }
         // Its own taking: a reversal also carries one, that of the usage it reverses.
         let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
         let draws = taking.map(|taking| &taking.draws).or_else(|| taken(applied).then_some(&applied.draws));
@@ -115,6 +122,11 @@ impl Changes {
             .maybe_amount(taking.map(|_| applied.balance_after))
             .maybe_amount(taking.map(|_| applied.credit_balance_after))
             .maybe_int(taking.map(|_| applied.next_seq()));
+    }
+
+    fn push_ended_hold(&mut self, event: &Event, reservation: &Id) {
+        let row = self.ended_holds.row();
+        row.text(event.account.as_str()).text(reservation.as_str()).text(event.id.as_str());
     }
 
     fn push_refused(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {

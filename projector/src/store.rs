@@ -65,6 +65,13 @@ const INSERT_SNAPSHOTS: &str = r#"
     select *
     from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::jsonb[])"#;
 
+// Usage that names a hold which other usage has ended is charged all the same: the first stays.
+const INSERT_ENDED_HOLDS: &str = "
+    insert into ended_hold (account_id, reservation_id, event_id)
+    select *
+    from unnest($1::text[], $2::text[], $3::text[])
+    on conflict (account_id, reservation_id) do nothing";
+
 const INSERT_DEAD_LETTERS: &str = r#"
     insert into dead_letter (partition, "offset", appended_at, reason, key, value)
     select *
@@ -82,6 +89,7 @@ pub async fn write(
         (&changes.entries, INSERT_ENTRIES),
         (&changes.periods, INSERT_PERIODS),
         (&changes.snapshots, INSERT_SNAPSHOTS),
+        (&changes.ended_holds, INSERT_ENDED_HOLDS),
         (&changes.dead_letters, INSERT_DEAD_LETTERS),
     ] {
         rows.send(&mut *tx, statement).await?;

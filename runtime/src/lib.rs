@@ -5,6 +5,7 @@ pub mod clock;
 pub mod consume;
 pub mod failpoint;
 pub mod fold;
+pub mod holds;
 pub mod http;
 pub mod kafka;
 pub mod pg;

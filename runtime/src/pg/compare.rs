@@ -40,11 +40,12 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 14] = [
+const READ_MODEL: [Table; 15] = [
     Table::new("account", "account_id"),
     Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
     Table::new("dead_letter", "partition, \"offset\""),
+    Table::new("ended_hold", "account_id, reservation_id"),
     Table::new("entry", "account_id, \"offset\", seq"),
     Table::new("event", "account_id, \"offset\""),
     Table::new("lot", "account_id, grant_id"),

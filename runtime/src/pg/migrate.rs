@@ -27,9 +27,9 @@ macro_rules! migrations {
     };
 }
 
-const CONTROL: &[Migration] = migrations!("control": "0001_control", "0002_contacts");
+const CONTROL: &[Migration] = migrations!("control": "0001_control", "0002_contacts", "0003_holds");
 const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from");
-pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model");
+pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model", "0002_ended_hold");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
 
 /// Any constant: held while tables are made or dropped, so that processes starting together take turns.
@@ -71,10 +71,12 @@ end
 $$";
 
 /// What reading services need of `control` and `delivery`: no record in waiting, no address, nothing that is only for
-/// writing.
+/// writing. Of holds, what they show.
 const LET_READER_SEE_CONTROL: &str = "
 grant usage  on schema control to ledger_reader;
-grant select on control.generation, control.log_identity, control.api_key, control.rate_card to ledger_reader;
+grant select on control.generation, control.log_identity, control.api_key, control.rate_card, control.gate,
+                control.hold, control.user_hold, control.decision
+    to ledger_reader;
 grant usage  on schema delivery to ledger_reader;
 grant select (account_id, notification_id, firing_id, kind, channel, recipient, subject, text, status, attempts,
               next_attempt_at, created_at, sent_at, last_error)
