@@ -1,0 +1,190 @@
+//! What the tables keep of holds, and what one statement reads of them: the twin in memory of `control` and a generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use ledger_core::account::Core;
+use ledger_core::credits::Credits;
+use ledger_core::event::Data;
+use ledger_core::fold::{Fact, Outcome};
+use ledger_core::hold::{ByFeature, Gate, Hold, State, UserFigures};
+use ledger_core::id::{EventId, Id, Label};
+use ledger_core::memory::Memory;
+use ledger_core::time::Time;
+
+/// A generation of the read model: the journal folded up to a position.
+#[derive(Default)]
+pub struct Projection {
+    memory: Memory,
+    /// How many records are folded.
+    pub position: usize,
+    core: Option<Rc<Core>>,
+    used: BTreeMap<(i64, Id), ByFeature>,
+    ended: BTreeSet<Id>,
+    outcomes: BTreeMap<EventId, Vec<Outcome>>,
+}
+
+impl Projection {
+    /// Folds what comes next of the journal, as one batch.
+    pub fn fold(&mut self, journal: &[Fact], records: usize) {
+        let batch = &journal[self.position..journal.len().min(self.position.saturating_add(records))];
+        for (fact, applied) in batch.iter().zip(self.memory.fold(batch)) {
+            self.outcomes.entry(fact.event.id.clone()).or_default().push(applied.outcome);
+            if let Some(change) = &applied.usage
+                && let Data::UsageRecorded(usage) = &change.taking.event.data
+                && let Some(user) = &usage.user_id
+            {
+                let sums = self.used.entry((change.taking.period_index, user.clone())).or_default();
+                let sum = sums.entry(usage.feature.clone()).or_default();
+                let by = change.taking.credits;
+                *sum = add(*sum, if change.sign < 0 { by.negated() } else { by });
+            }
+            if let Data::UsageRecorded(usage) = &fact.event.data
+                && applied.outcome == Outcome::Applied
+            {
+                self.ended.extend(usage.reservation_id.clone());
+            }
+        }
+        self.position += batch.len();
+        if !batch.is_empty() {
+            self.core =
+                self.memory.accounts.values().next().and_then(|account| account.core.clone()).map(Rc::new);
+        }
+    }
+
+    pub fn core(&self) -> Rc<Core> {
+        Rc::clone(self.core.as_ref().expect("the opening is folded"))
+    }
+
+    pub fn used_by(&self, user: &Id) -> ByFeature {
+        let period = self.core().period.index;
+        self.used.get(&(period, user.clone())).cloned().unwrap_or_default()
+    }
+
+    /// How often an event has had its effect.
+    pub fn effects(&self, event: &EventId) -> usize {
+        let outcomes = self.outcomes.get(event).map_or(&[][..], Vec::as_slice);
+        outcomes.iter().filter(|outcome| **outcome == Outcome::Applied).count()
+    }
+}
+
+/// A hold as its table has it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub hold: Hold,
+    /// Where the journal has the usage that settles it, once that is known.
+    pub appended: Option<usize>,
+}
+
+/// The tables: rows as last noted, and the sums over those noted as held or settling.
+#[derive(Clone, Default)]
+pub struct Store {
+    pub rows: BTreeMap<Id, Row>,
+    pub held: Credits,
+    pub users: BTreeMap<(Id, Option<Label>), Credits>,
+}
+
+/// What one statement saw.
+pub struct Reading {
+    pub core: Rc<Core>,
+    pub position: usize,
+    pub now: Time,
+    /// Usage of the core's period.
+    pub used: BTreeMap<Id, ByFeature>,
+    pub ended: BTreeSet<Id>,
+}
+
+impl Reading {
+    pub fn of(projection: &Projection, now: Time, users: &[Id]) -> Self {
+        let used = users.iter().map(|user| (user.clone(), projection.used_by(user))).collect();
+        let ended = projection.ended.clone();
+        Self { core: projection.core(), position: projection.position, now, used, ended }
+    }
+}
+
+impl Store {
+    /// Notes what has ended by what a statement saw, and gives back what came to nothing.
+    pub fn sweep(&mut self, reading: &Reading) {
+        let ids: Vec<Id> = self.rows.keys().cloned().collect();
+        for id in ids {
+            let row = &self.rows[&id];
+            let (mut hold, mut appended) = (row.hold.clone(), row.appended);
+            if hold.state == State::Settling {
+                if reading.ended.contains(&id) {
+                    hold.state = State::Settled;
+                } else if appended.is_some_and(|at| at < reading.position) {
+                    (hold.state, hold.settlement, hold.counts, appended) =
+                        (State::Held, None, hold.amount, None);
+                }
+            }
+            hold.state = hold.state_at(reading.now);
+            self.put(Row { hold, appended });
+        }
+    }
+
+    /// Stores what a gate changed, by the growth that it says.
+    pub fn commit(&mut self, gate: &Gate<'_>) {
+        let changes = gate.changes();
+        for id in &changes.holds {
+            let hold = gate.hold(id).expect("a changed hold is there").clone();
+            let appended = self.rows.get(id).filter(|row| row.hold.settlement == hold.settlement);
+            let appended = appended.and_then(|row| row.appended);
+            self.rows.insert(id.clone(), Row { hold, appended });
+        }
+        self.held = add(self.held, changes.held);
+        for (key, growth) in &changes.users {
+            let sum = self.users.entry(key.clone()).or_default();
+            *sum = add(*sum, *growth);
+        }
+    }
+
+    /// Begins a turn on what is stored and what a statement saw.
+    pub fn gate<'a>(&self, reading: &'a Reading) -> Gate<'a> {
+        let mut gate = Gate::new(&reading.core, reading.now, self.held);
+        for (user, used) in &reading.used {
+            let mine = self.users.iter().filter(|((holder, _), _)| holder == user);
+            let held = mine.map(|((_, feature), sum)| (feature.clone(), *sum)).collect();
+            gate.with_user(user.clone(), UserFigures { used: used.clone(), held }, reading.core.period.index);
+        }
+        self.rows.values().for_each(|row| gate.with_hold(row.hold.clone()));
+        reading.ended.iter().for_each(|id| gate.with_ended(id.clone()));
+        gate
+    }
+
+    /// Whether the sums are those of the rows.
+    pub fn adds_up(&self) -> Result<(), String> {
+        let mut rest = self.clone();
+        for row in self.rows.values() {
+            rest.count(&row.hold, -1);
+        }
+        if rest.held.is_zero() && rest.users.values().all(|sum| sum.is_zero()) {
+            return Ok(());
+        }
+        Err(format!("sums are off by {} and {:?}", rest.held, rest.users))
+    }
+
+    fn put(&mut self, row: Row) {
+        let id = row.hold.reservation_id.clone();
+        if let Some(before) = self.rows.get(&id).map(|row| row.hold.clone()) {
+            self.count(&before, -1);
+        }
+        self.count(&row.hold, 1);
+        self.rows.insert(id, row);
+    }
+
+    fn count(&mut self, hold: &Hold, sign: i8) {
+        if !matches!(hold.state, State::Held | State::Settling) {
+            return;
+        }
+        let by = if sign < 0 { hold.counts.negated() } else { hold.counts };
+        self.held = add(self.held, by);
+        if let Some(user) = &hold.user_id {
+            let sum = self.users.entry((user.clone(), hold.feature.clone())).or_default();
+            *sum = add(*sum, by);
+        }
+    }
+}
+
+pub fn add(a: Credits, b: Credits) -> Credits {
+    a.plus(b).expect("small amounts")
+}
