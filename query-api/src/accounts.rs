@@ -13,7 +13,7 @@ use ledger_core::time::{Time, Zone};
 use runtime::auth::{Accounts, Action, Principal};
 use runtime::http::{Problem, Query};
 use runtime::pg;
-use runtime::position::Position;
+use runtime::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -21,7 +21,7 @@ use crate::State;
 use crate::access::Whole;
 use crate::answer::{self, Reflects};
 use crate::columns;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading;
 
 #[derive(Deserialize)]

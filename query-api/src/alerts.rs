@@ -7,6 +7,7 @@ use ledger_core::credits::Credits;
 use ledger_core::id::{EventId, Id};
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::State;
 use crate::access::Whole;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 

@@ -9,6 +9,7 @@ use ledger_core::event::{SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
 use ledger_core::id::Id;
 use runtime::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +17,6 @@ use crate::State;
 use crate::access::Whole;
 use crate::answer;
 use crate::as_of::{self, Onlooker};
-use crate::list::AtLeast;
 use crate::reading;
 
 /// Backtests at the same time: each reads the whole history of an account.

@@ -6,12 +6,12 @@ use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
 use crate::State;
 use crate::access::Whole;
-use crate::list::AtLeast;
 use crate::reading::{self, Account};
 use crate::{answer, as_of};
 

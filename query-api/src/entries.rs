@@ -7,7 +7,7 @@ use ledger_core::credits::Credits;
 use ledger_core::fold::EntryType;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
-use runtime::position::Position;
+use runtime::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
@@ -17,7 +17,7 @@ use crate::State;
 use crate::access::Whole;
 use crate::answer::{self, Format, Record};
 use crate::columns;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use ledger_core::credits::Credits;
 use ledger_core::id::{EventId, Source};
 use ledger_core::time::Time;
 use runtime::http::{Path, Problem, Query};
-use runtime::position::Position;
+use runtime::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
@@ -14,7 +14,6 @@ use sqlx::{PgConnection, Row};
 
 use crate::State;
 use crate::access::Seen;
-use crate::list::AtLeast;
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 

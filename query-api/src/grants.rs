@@ -8,13 +8,14 @@ use ledger_core::id::{Id, Text};
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::State;
 use crate::access::Whole;
 use crate::answer;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account, LOT_COLUMNS};
 
 #[derive(Deserialize)]

@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use runtime::http::Problem;
-use runtime::position::Position;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -49,18 +48,6 @@ impl<'de> Deserialize<'de> for Limit {
             Ok(rows) if (1..=LIMIT_MAX).contains(&rows) => Ok(Self(rows)),
             _ => Err(D::Error::custom(format!("out_of_range: limit is 1 to {LIMIT_MAX}"))),
         }
-    }
-}
-
-/// A position that a read must have reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AtLeast(pub Position);
-
-impl<'de> Deserialize<'de> for AtLeast {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let position = text.parse().map_err(|error| D::Error::custom(format!("not_a_position: {error}")))?;
-        Ok(Self(position))
     }
 }
 

@@ -5,6 +5,7 @@ use axum::response::Response;
 use ledger_core::event::Channel;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::State;
 use crate::access::Seen;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 

@@ -7,13 +7,14 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::State;
 use crate::access::Whole;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 

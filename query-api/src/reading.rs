@@ -8,7 +8,7 @@ use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use runtime::http::Problem;
 use runtime::pg;
-use runtime::position::Position;
+use runtime::position::{AtLeast, Position};
 use runtime::waiter::Waiter;
 use sqlx::{PgConnection, Row};
 use tokio::time::Instant;
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use crate::State;
 use crate::answer::Reflects;
 use crate::columns;
-use crate::list::AtLeast;
 
 /// How long a read waits to be as new as its caller asks.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::time::Day;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::de::Error;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,7 +20,7 @@ use crate::State;
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::columns;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
 /// What usage can be told apart by.

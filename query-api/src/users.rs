@@ -9,6 +9,7 @@ use ledger_core::credits::Credits;
 use ledger_core::limit::Limits;
 use runtime::fold::Amount;
 use runtime::http::{Problem, Query};
+use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -17,7 +18,7 @@ use crate::State;
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::columns;
-use crate::list::{self, AtLeast, Limit, Page};
+use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
 #[derive(Deserialize)]

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A journal partition and an offset in it; text form `3:1041`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +33,18 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, NotAPosition> {
         let (partition, offset) = text.split_once(':').ok_or(NotAPosition)?;
         Ok(Self { partition: whole_number(partition)?, offset: whole_number(offset)? })
+    }
+}
+
+/// A position that a projection must have reached, as a query says it: `at_least=3:1041`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtLeast(pub Position);
+
+impl<'de> Deserialize<'de> for AtLeast {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let position = text.parse().map_err(|error| D::Error::custom(format!("not_a_position: {error}")))?;
+        Ok(Self(position))
     }
 }
 
