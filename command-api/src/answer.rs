@@ -2,11 +2,15 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ledger_core::credits::Credits;
 use ledger_core::fold::{Outcome, Reason};
+use ledger_core::hold::State;
+use ledger_core::id::Id;
 use runtime::http::Problem;
 use runtime::position::Position;
 use serde::Serialize;
 
+use crate::intake::Settles;
 use crate::outcome::Progress;
 
 /// A write that the journal has.
@@ -19,33 +23,65 @@ pub struct Written {
     /// What it came to, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
+    /// The hold that it settles.
+    #[serde(flatten)]
+    pub settles: Option<SettledHold>,
+}
+
+/// How usage settles a hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettledHold {
+    /// The hold.
+    pub reservation_id: Id,
+    /// Where it stands: settled once the usage is projected.
+    pub state: State,
+    /// What it held.
+    pub held: Credits,
+    /// What the usage charges beyond that.
+    pub over_hold: Credits,
+}
+
+impl SettledHold {
+    fn of(settles: &Settles, progress: &Progress) -> SettledHold {
+        let state = match progress {
+            Progress::Folded(Outcome::Applied | Outcome::Duplicate) => State::Settled,
+            _ => State::Settling,
+        };
+        let (reservation_id, held) = (settles.reservation.clone(), settles.held);
+        SettledHold { reservation_id, state, held, over_hold: settles.over_hold() }
+    }
 }
 
 impl Written {
-    /// Answers 202: the journal has it, and what it comes to is not known yet.
-    pub fn accepted(event_id: &str, position: Position) -> Response {
-        let written = Written { event_id: event_id.to_owned(), position, outcome: None };
-        (StatusCode::ACCEPTED, axum::Json(written)).into_response()
-    }
-
     /// Answers by how far the record has come: 200, 202 while it waits, 409, 422, or 503 where its account is halted.
     pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Response {
-        let written = |outcome: &Outcome| Written {
-            event_id: event_id.to_owned(),
-            position,
-            outcome: Some(outcome.as_str()),
+        Written::answer_settling(account, event_id, position, progress, None)
+    }
+
+    /// Answers as [`Written::answer`] for usage that settles a hold.
+    pub fn answer_settling(
+        account: &str,
+        event_id: &str,
+        position: Position,
+        progress: &Progress,
+        settles: Option<&Settles>,
+    ) -> Response {
+        let outcome = match progress {
+            Progress::Folded(outcome) => Some(outcome.as_str()),
+            Progress::Waiting | Progress::Halted => None,
         };
+        let settles = settles.map(|settles| SettledHold::of(settles, progress));
+        let written = Written { event_id: event_id.to_owned(), position, outcome, settles };
         match progress {
-            Progress::Waiting => Written::accepted(event_id, position),
+            Progress::Waiting => (StatusCode::ACCEPTED, axum::Json(written)).into_response(),
             Progress::Halted => Problem::account_halted(account).into_response(),
             Progress::Folded(outcome) => match outcome {
-                Outcome::Applied | Outcome::Duplicate => axum::Json(written(outcome)).into_response(),
-                Outcome::Conflict => placed(
-                    Problem::conflict("this id was used before, with other content"),
-                    &written(outcome),
-                ),
+                Outcome::Applied | Outcome::Duplicate => axum::Json(written).into_response(),
+                Outcome::Conflict => {
+                    placed(Problem::conflict("this id was used before, with other content"), &written)
+                }
                 Outcome::Rejected(reason) => {
-                    placed(Problem::unprocessable(reason.code(), detail(*reason)), &written(outcome))
+                    placed(Problem::unprocessable(reason.code(), detail(*reason)), &written)
                 }
             },
         }

@@ -81,10 +81,10 @@ impl Ingress {
         let Some(verdicts) = self.judge(&batch).await else { return };
         let behind = cut(&batch, &verdicts);
         let handled = before(&batch, &behind);
-        let (records, letters) = self.sort(batch, verdicts, &behind);
-        let (appended, refused) = (records.len(), letters.len());
+        let (admitted, letters) = self.sort(batch, verdicts, &behind);
+        let (appended, refused) = (admitted.len(), letters.len());
         failpoint::hit("ingress.before_append");
-        if !self.append(&records).await || !self.bury(letters).await {
+        if !self.append(&admitted).await || !self.bury(letters).await {
             return;
         }
         failpoint::hit("ingress.after_append");
@@ -101,7 +101,7 @@ impl Ingress {
             let deadline = Instant::now() + WAIT_MAX;
             match intake::admit(&self.app, offers, stamp(), deadline).await {
                 Ok(verdicts) => return Some(verdicts),
-                Err(error) => warn!(%error, "ingress can't judge"),
+                Err(problem) => warn!(code = problem.code, problem.detail, "ingress can't judge"),
             }
             self.pause().await;
         }
@@ -126,25 +126,36 @@ impl Ingress {
     }
 
     /// Parts what goes to the journal from what goes to the dead letters; what must wait is left out.
-    fn sort(&self, batch: Vec<Record>, verdicts: Vec<Verdict>, behind: &Places) -> (Vec<Keyed>, Vec<Letter>) {
-        let (mut records, mut letters) = (Vec::new(), Vec::new());
+    fn sort(
+        &self,
+        batch: Vec<Record>,
+        verdicts: Vec<Verdict>,
+        behind: &Places,
+    ) -> (Vec<Admitted>, Vec<Letter>) {
+        let (mut admitted, mut letters) = (Vec::new(), Vec::new());
         for (record, verdict) in batch.into_iter().zip(verdicts) {
             if waits(&record, behind) {
                 continue;
             }
             match verdict {
-                Ok(Admitted { account, bytes, .. }) => records.push((account, bytes)),
+                Ok(one) => admitted.push(one),
                 Err(refusal) => letters.push(letter(&self.topic, record, &refusal)),
             }
         }
-        (records, letters)
+        (admitted, letters)
     }
 
     /// Appends to the journal until all is acknowledged; false on shutdown.
-    async fn append(&self, records: &[Keyed]) -> bool {
-        let mut rest = records;
+    async fn append(&self, admitted: &[Admitted]) -> bool {
+        let records: Vec<(&Id, &Vec<u8>)> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
+        let mut rest = records.as_slice();
         while !rest.is_empty() {
             let outcomes = self.app.journal.append_all(rest).await;
+            for (one, outcome) in admitted[records.len() - rest.len()..].iter().zip(&outcomes) {
+                if let Ok(position) = outcome {
+                    one.landed(&self.app, *position).await;
+                }
+            }
             let Some(failed) = first_failure(&outcomes) else { return true };
             // From the first failure on, also what went through behind it: order first, and repeats do no harm.
             rest = &rest[failed..];
@@ -204,8 +215,6 @@ impl Ingress {
     }
 }
 
-/// A record with its key.
-type Keyed = (Id, Vec<u8>);
 /// An offset per partition.
 type Places = BTreeMap<i32, i64>;
 
@@ -273,7 +282,8 @@ mod tests {
 
     fn good() -> Verdict {
         let id = |text: &str| ledger_core::id::EventId::new(text).expect("an id");
-        Ok(Admitted { account: Id::new("a").expect("an id"), id: id("e"), bytes: Vec::new() })
+        let (account, id) = (Id::new("a").expect("an id"), id("e"));
+        Ok(Admitted { account, id, bytes: Vec::new(), settles: None })
     }
 
     #[test]

@@ -1,23 +1,29 @@
 //! Intake: usage on its way into the journal, judged, priced and stamped; one rule for HTTP and Kafka.
 //!
-//! Two passes: what the first refuses because the projection may lag is judged again from one that has caught up.
+//! Two passes: what the first refuses because the projection may lag is judged again from one that has caught up. Usage
+//! that names a hold settles it on the way, wherever it comes in.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use ledger_core::credits::Credits;
 use ledger_core::door::{self, FieldError, Offer};
 use ledger_core::event::{Clock, Data, Event, Line};
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::id::{EventId, Id, Label};
+use ledger_core::hold::over_hold;
+use ledger_core::id::{EventId, Id, Label, Source};
+use ledger_core::key::{ContentHash, content_hash};
 use ledger_core::time::Time;
 use ledger_core::wire;
 use runtime::http::Problem;
 use runtime::pg;
+use runtime::position::Position;
 use tokio::time::Instant;
 
 use crate::App;
 use crate::book::{Account, Book};
+use crate::holds::{Answer, Ask, Fault, HOLD_ENDED, Landed, RESERVATION_NOT_FOUND, Request, Settled};
 
 /// Events judged on the request's own task; more go to a thread for long work.
 const INLINE_EVENTS_MAX: usize = 32;
@@ -31,6 +37,46 @@ pub struct Admitted {
     pub id: EventId,
     /// The record.
     pub bytes: Vec<u8>,
+    /// The hold that it settles.
+    pub settles: Option<Settles>,
+}
+
+/// How usage settles a hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settles {
+    /// The hold.
+    pub reservation: Id,
+    /// The usage's producer.
+    pub source: Source,
+    /// What its producer sent.
+    pub content: ContentHash,
+    /// What the usage charges.
+    pub credits: Credits,
+    /// What the hold held.
+    pub held: Credits,
+    /// Where the journal has it from before.
+    pub position: Option<Position>,
+}
+
+impl Settles {
+    /// Returns what the usage charges beyond the hold.
+    pub fn over_hold(&self) -> Credits {
+        over_hold(self.credits, self.held)
+    }
+}
+
+impl Admitted {
+    /// Notes where the journal has it, if it settles a hold.
+    pub async fn landed(&self, app: &App, position: Position) {
+        let Some(settles) = &self.settles else { return };
+        let landed = Landed {
+            reservation: settles.reservation.clone(),
+            event_id: self.id.clone(),
+            source: settles.source.clone(),
+            position,
+        };
+        app.holds.tell(&self.account, Ask::Landed(landed)).await;
+    }
 }
 
 /// Whether a refusal would stand before a projection that has caught up.
@@ -65,8 +111,8 @@ pub const ACCOUNT_NOT_FOUND: &str = "account_not_found";
 pub const CLOCK_IS_LIVE: &str = "clock_is_live";
 /// The recording time would move a test clock over more than one move may cross.
 pub const CLOCK_JUMP: &str = "clock_jump";
-/// The hold that the usage names never was.
-pub const RESERVATION_NOT_FOUND: &str = "reservation_not_found";
+/// The hold is settled by this id with other content.
+pub const CONFLICT: &str = "conflict";
 /// The key does not reach the account.
 pub const FORBIDDEN: &str = "forbidden";
 
@@ -101,12 +147,16 @@ impl Refusal {
         Refusal::new(ACCOUNT_NOT_FOUND, format!("account {account} does not exist")).doubtful()
     }
 
+    fn reservation_not_found(account: &Id, reservation: &Id) -> Refusal {
+        Refusal::new(RESERVATION_NOT_FOUND, format!("account {account} has no reservation {reservation}"))
+    }
+
     /// Answers a request whose only event is refused.
     pub fn problem(self) -> Problem {
         let Refusal { code, detail, errors, .. } = self;
         match code {
             ACCOUNT_NOT_FOUND | RESERVATION_NOT_FOUND => Problem::not_found(code, detail),
-            CLOCK_IS_LIVE => Problem::conflicting(code, detail),
+            CLOCK_IS_LIVE | HOLD_ENDED | CONFLICT => Problem::conflicting(code, detail),
             FORBIDDEN => Problem::forbidden(),
             TOO_LARGE => Problem::too_large(wire::RECORD_BYTES_MAX),
             BEHIND => Problem::behind(detail),
@@ -202,10 +252,6 @@ fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, known: bool) -
             offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
         return Ok(Terms { recorded_at, priced });
     }
-    if let Some(reservation) = &offer.usage.reservation_id {
-        let detail = format!("account {} has no reservation {reservation}", offer.account);
-        return Err(Refusal::new(RESERVATION_NOT_FOUND, detail));
-    }
     if let Some(error) = door::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
         let refusal = Refusal::invalid(vec![error]);
         // A live account's clock does not lag; whether an old id is known may.
@@ -231,21 +277,25 @@ fn price(offer: &Offer, account: &Account, form: Form) -> Result<(Vec<Line>, Cre
     card.prices.price(&offer.usage, &card.name, card.version).map_err(|error| unpriced(error.to_string()))
 }
 
-/// Makes the record of usage that was judged good.
-fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Refusal> {
+/// Makes the event of usage that was judged good.
+fn event(offer: Offer, terms: Terms, actor: &Label) -> Event {
     let Offer { id, source, account, occurred_at, mut usage } = offer;
     if let Some((lines, credits)) = terms.priced {
         usage.lines = Some(lines);
         usage.credits = Some(credits);
     }
     let (recorded_at, actor) = (terms.recorded_at, actor.clone());
-    let event =
-        Event { id, source, account, occurred_at, recorded_at, actor, data: Data::UsageRecorded(usage) };
+    Event { id, source, account, occurred_at, recorded_at, actor, data: Data::UsageRecorded(usage) }
+}
+
+/// Makes the record of usage that was judged good.
+fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Refusal> {
+    let event = event(offer, terms, actor);
     let bytes = wire::encode(&event);
     if bytes.len() > wire::RECORD_BYTES_MAX {
         return Err(too_large(bytes.len()));
     }
-    Ok(Admitted { account: event.account, id: event.id, bytes })
+    Ok(Admitted { account: event.account, id: event.id, bytes, settles: None })
 }
 
 /// Refuses a record for its length.
@@ -264,18 +314,20 @@ pub type Verdict = Result<Admitted, Refusal>;
 /// Judges usage and makes its records, in order.
 ///
 /// By `deadline` the projection must have caught up where something seems to be absent; else that is refused as
-/// `behind`.
+/// `behind`. Errors are of the log or the database: nothing is said of the usage then.
 pub async fn admit(
     app: &App,
     offers: Vec<Offered>,
     stamp: Stamp,
     deadline: Instant,
-) -> Result<Vec<Verdict>, sqlx::Error> {
+) -> Result<Vec<Verdict>, Problem> {
     let accounts: BTreeSet<Id> =
         offers.iter().filter_map(|offer| Some(offer.as_ref().ok()?.account.clone())).collect();
     let book = Book::read(app, &accounts, stamp.ledger_time).await?;
     let stamp = Arc::new(stamp);
-    let (mut verdicts, doubtful) = first_pass_off_task(offers, book, Arc::clone(&stamp)).await?;
+    let (mut verdicts, mut doubtful, settling) =
+        first_pass_off_task(offers, book, Arc::clone(&stamp)).await?;
+    doubtful.extend(settle(app, settling, &stamp, &mut verdicts).await?);
     if !doubtful.is_empty() {
         second_pass(app, doubtful, &stamp, deadline, &mut verdicts).await?;
     }
@@ -284,12 +336,78 @@ pub async fn admit(
 
 /// Usage that was refused, perhaps because the projection lags, by its place.
 type Doubtful = Vec<(usize, Offer)>;
+/// Usage that was judged good and names a hold, by its place.
+type Settling = Vec<(usize, Offer, Terms)>;
+
+/// Settles the holds that usage names, and returns what names one that is not there: its id may be known all the same.
+async fn settle(
+    app: &App,
+    settling: Settling,
+    stamp: &Stamp,
+    verdicts: &mut [Verdict],
+) -> Result<Doubtful, Problem> {
+    let asked = settling.into_iter().map(|(place, offer, terms)| async move {
+        let verdict = settle_one(app, offer.clone(), terms, &stamp.actor).await;
+        (place, offer, verdict)
+    });
+    let mut doubtful = Doubtful::new();
+    for (place, offer, verdict) in join_all(asked).await {
+        let verdict = verdict?;
+        if verdict.as_ref().is_err_and(|refusal| refusal.certainty == Certainty::Doubtful) {
+            doubtful.push((place, offer));
+        }
+        verdicts[place] = verdict;
+    }
+    Ok(doubtful)
+}
+
+async fn settle_one(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Result<Verdict, Problem> {
+    let Some(reservation) = offer.usage.reservation_id.clone() else {
+        return Ok(record(offer, terms, actor));
+    };
+    let event = event(offer, terms, actor);
+    let bytes = longest(&event);
+    if bytes > wire::RECORD_BYTES_MAX {
+        return Ok(Err(too_large(bytes)));
+    }
+    let (account, id, source) = (event.account.clone(), event.id.clone(), event.source.clone());
+    let content = content_hash(&event);
+    let credits = match &event.data {
+        Data::UsageRecorded(usage) => usage.credits.unwrap_or_default(),
+        _ => Credits::ZERO,
+    };
+    let ask = Ask::Settle(reservation.clone(), Box::new(event));
+    let asked =
+        app.holds.ask(Request { account: account.clone(), at: None, actor: actor.clone(), ask }).await;
+    Ok(match asked {
+        Ok(Answer::Settling(Settled { bytes, held, position })) => {
+            let settles = Some(Settles { reservation, source, content, credits, held, position });
+            Ok(Admitted { account, id, bytes, settles })
+        }
+        Ok(_) => return Err(Problem::internal("settling was answered otherwise")),
+        Err(Fault::AccountAbsent) => Err(Refusal::account_not_found(&account)),
+        Err(Fault::HoldAbsent(reservation)) => {
+            Err(Refusal::reservation_not_found(&account, &reservation).doubtful())
+        }
+        Err(Fault::Problem(problem)) if problem.status.is_server_error() => return Err(problem),
+        Err(Fault::Problem(problem)) => Err(Refusal::new(problem.code, problem.detail)),
+    })
+}
+
+/// Returns how long the record of a usage that settles a hold may become.
+fn longest(event: &Event) -> usize {
+    let mut longest = event.clone();
+    if let Data::UsageRecorded(usage) = &mut longest.data {
+        usage.held = Some(Credits::MAX_AMOUNT);
+    }
+    wire::encode(&longest).len()
+}
 
 async fn first_pass_off_task(
     offers: Vec<Offered>,
     book: Book,
     stamp: Arc<Stamp>,
-) -> Result<(Vec<Verdict>, Doubtful), sqlx::Error> {
+) -> Result<(Vec<Verdict>, Doubtful, Settling), sqlx::Error> {
     if offers.len() <= INLINE_EVENTS_MAX {
         return Ok(first_pass(offers, &book, &stamp));
     }
@@ -298,13 +416,17 @@ async fn first_pass_off_task(
     pass.await.map_err(|_| sqlx::Error::WorkerCrashed)
 }
 
-fn first_pass(offers: Vec<Offered>, book: &Book, stamp: &Stamp) -> (Vec<Verdict>, Doubtful) {
-    let mut doubtful = Vec::new();
+fn first_pass(offers: Vec<Offered>, book: &Book, stamp: &Stamp) -> (Vec<Verdict>, Doubtful, Settling) {
+    let (mut doubtful, mut settling) = (Vec::new(), Vec::new());
     let mut verdicts = Vec::with_capacity(offers.len());
     for (place, offer) in offers.into_iter().enumerate() {
         let verdict = match offer {
             Err(refusal) => Err(refusal),
             Ok(offer) => match judge(&offer, book.get(&offer.account), stamp, false) {
+                Ok(terms) if offer.usage.reservation_id.is_some() => {
+                    settling.push((place, offer, terms));
+                    Err(Refusal::behind())
+                }
                 Ok(terms) => record(offer, terms, &stamp.actor),
                 Err(refusal) => {
                     if refusal.certainty == Certainty::Doubtful {
@@ -316,7 +438,7 @@ fn first_pass(offers: Vec<Offered>, book: &Book, stamp: &Stamp) -> (Vec<Verdict>
         };
         verdicts.push(verdict);
     }
-    (verdicts, doubtful)
+    (verdicts, doubtful, settling)
 }
 
 async fn second_pass(
@@ -325,19 +447,34 @@ async fn second_pass(
     stamp: &Stamp,
     deadline: Instant,
     verdicts: &mut [Verdict],
-) -> Result<(), sqlx::Error> {
+) -> Result<(), Problem> {
     let accounts: BTreeSet<Id> = doubtful.iter().map(|(_, offer)| offer.account.clone()).collect();
     let caught_up = app.catch_up(&accounts, deadline).await;
     let book = Book::read(app, &accounts, stamp.ledger_time).await?;
     let known = known(app, &doubtful).await?;
+    let mut settling = Settling::new();
     for ((place, offer), known) in doubtful.into_iter().zip(known) {
         verdicts[place] = match judge(&offer, book.get(&offer.account), stamp, known) {
-            Ok(terms) => record(offer, terms, &stamp.actor),
-            Err(refusal) if refusal.certainty == Certainty::Final || caught_up => {
-                Err(Refusal { certainty: Certainty::Final, ..refusal })
+            // What is known already folds to a duplicate or a conflict, and settles nothing.
+            Ok(terms) if offer.usage.reservation_id.is_some() && !known => {
+                settling.push((place, offer, terms));
+                continue;
             }
-            Err(_) => Err(Refusal::behind()),
+            Ok(terms) => record(offer, terms, &stamp.actor),
+            Err(refusal) => Err(refusal),
         };
+    }
+    settle(app, settling, stamp, verdicts).await?;
+    for verdict in verdicts {
+        if let Err(refusal) = verdict
+            && refusal.certainty == Certainty::Doubtful
+        {
+            *refusal = if caught_up {
+                Refusal { certainty: Certainty::Final, ..refusal.clone() }
+            } else {
+                Refusal::behind()
+            };
+        }
     }
     Ok(())
 }
@@ -461,13 +598,6 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_never_was_refuses_its_usage() {
-        let named = offer(NOW, r#"{"credits":"1","reservation_id":"r1"}"#);
-        let outcome = judge(&named, Some(&account(Clock::Live, false)), &stamp(None), false);
-        assert_eq!(said(outcome), "reservation_not_found Final");
-    }
-
-    #[test]
     fn a_record_carries_its_stamp_and_its_lines() {
         let priced = offer(NOW, r#"{"category":"c","quantities":{"x":2}}"#);
         let terms = judge(&priced, Some(&account(Clock::Live, true)), &stamp(None), false).expect("good");
@@ -499,11 +629,13 @@ mod tests {
             Ok(unknown),
             Err(Refusal::new("forbidden", "no")),
             Ok(offer(NOW, r#"{"credits":"2"}"#)),
+            Ok(offer(NOW, r#"{"credits":"2","reservation_id":"r1"}"#)),
         ];
-        let (verdicts, doubtful) = first_pass(offers, &book, &stamp(None));
+        let (verdicts, doubtful, settling) = first_pass(offers, &book, &stamp(None));
         let codes: Vec<&str> =
             verdicts.iter().map(|v| v.as_ref().map_or_else(|r| r.code, |_| "good")).collect();
-        assert_eq!(codes, ["good", "account_not_found", "forbidden", "good"]);
+        assert_eq!(codes, ["good", "account_not_found", "forbidden", "good", "behind"]);
         assert_eq!(doubtful.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1]);
+        assert_eq!(settling.iter().map(|(place, ..)| *place).collect::<Vec<_>>(), [4]);
     }
 }

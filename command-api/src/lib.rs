@@ -12,15 +12,18 @@ mod check;
 mod clock;
 mod contacts;
 mod grants;
+mod holds;
 mod idempotency;
-pub mod ingress;
+mod ingress;
 mod intake;
 mod keys;
 mod openapi;
+mod outbox;
 mod outcome;
 mod payments;
 mod plan;
 mod rate_cards;
+mod reservations;
 mod reversals;
 mod settings;
 mod submit;
@@ -48,6 +51,8 @@ use tracing::warn;
 
 use crate::book::{Account, Book};
 use crate::cards::Cards;
+use crate::holds::Holds;
+pub use crate::holds::HoldsConfig;
 pub use crate::openapi::openapi;
 
 /// Longest wait for the projection, before an answer that depends on it and again for an outcome.
@@ -70,6 +75,7 @@ pub struct Parts {
     /// Who calls.
     pub auth: Auth,
     cards: Cards,
+    holds: Holds,
 }
 
 impl std::ops::Deref for App {
@@ -87,9 +93,10 @@ impl FromRef<App> for Auth {
 }
 
 impl App {
-    /// Puts the parts together.
-    pub fn new(pool: PgPool, journal: Journal, waiter: Arc<Waiter>, auth: Auth) -> App {
-        App(Arc::new(Parts { pool, journal, waiter, auth, cards: Cards::default() }))
+    /// Puts the parts together, and starts the tasks that decide on holds.
+    pub fn new(pool: PgPool, journal: Journal, waiter: Arc<Waiter>, auth: Auth, holds: HoldsConfig) -> App {
+        let holds = Holds::start(&pool, &waiter, holds);
+        App(Arc::new(Parts { pool, journal, waiter, auth, cards: Cards::default(), holds }))
     }
 
     /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
@@ -156,7 +163,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 21] {
+fn routes() -> [(&'static str, MethodRouter<App>); 25] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -178,6 +185,10 @@ fn routes() -> [(&'static str, MethodRouter<App>); 21] {
         ("/v1/accounts/{account}/contacts", put(contacts::put).get(contacts::get)),
         ("/v1/accounts/{account}/contacts/webhook-secret", post(contacts::rotate_secret)),
         ("/v1/accounts/{account}/check", post(check::check)),
+        ("/v1/accounts/{account}/reservations", post(reservations::reserve)),
+        ("/v1/accounts/{account}/reservations/{reservation}", patch(reservations::extend)),
+        ("/v1/accounts/{account}/reservations/{reservation}/settle", post(reservations::settle)),
+        ("/v1/accounts/{account}/reservations/{reservation}/release", post(reservations::release)),
         ("/v1/events", post(usage::events)),
         ("/v1/rate-cards/{card}", put(rate_cards::put)),
         ("/v1/keys", post(keys::create).get(keys::list)),
@@ -200,6 +211,31 @@ pub struct Config {
     /// Whose key opens.
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// What is kept of decisions.
+    #[command(flatten)]
+    pub holds: HoldsConfig,
+}
+
+/// Runs what the write side does without being asked, until `shutdown`: the ingress, the outbox, upkeep of holds.
+pub async fn work(
+    app: App,
+    kafka: KafkaOptions,
+    holds: HoldsConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let relaying = async {
+        outbox::relay(app.clone(), shutdown.clone()).await;
+        Ok(())
+    };
+    let keeping_up = async {
+        holds::keep_up(app.clone(), holds, shutdown.clone()).await;
+        Ok(())
+    };
+    let taking = async {
+        let taken = ingress::run(app.clone(), kafka, shutdown.clone()).await;
+        taken.map_err(anyhow::Error::from)
+    };
+    tokio::try_join!(relaying, keeping_up, taking).map(|_| ())
 }
 
 /// Runs the write side until `shutdown`: HTTP, the ingress, and the operator's pages.
@@ -211,14 +247,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let journal = Journal::new(&config.kafka, identity)?;
     let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let app = App::new(pool.clone(), journal.clone(), waiter, auth);
+    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds);
 
     let documented = Router::new().route("/openapi.json", get(|| async { Json(openapi()) }));
     let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);
     let routes = http::finish(router(app.clone()).merge(documented).merge(ops::router(readiness)));
-    let token = shutdown.clone();
-    let taking = async { ingress::run(app, config.kafka.clone(), token).await.map_err(anyhow::Error::from) };
-    let ended = http::serve_beside(taking, routes, &config.http, shutdown).await;
+    let working = work(app, config.kafka.clone(), config.holds, shutdown.clone());
+    let ended = http::serve_beside(working, routes, &config.http, shutdown).await;
     journal.flush(FLUSH_TIMEOUT).await;
     ended
 }

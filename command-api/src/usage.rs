@@ -9,6 +9,7 @@ use std::fmt;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ledger_core::credits::Credits;
 use ledger_core::door::{self, FieldError, Offer};
 use ledger_core::id::{EventId, Id};
 use runtime::auth::{Action, Principal};
@@ -23,7 +24,7 @@ use tracing::warn;
 
 use crate::answer::Written;
 use crate::asked::{self, Asked};
-use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Stamp, Verdict};
+use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Settles, Stamp, Verdict};
 use crate::outcome::{self, Outcome, Progress};
 use crate::submit::not_appended;
 use crate::{App, WAIT_MAX};
@@ -80,10 +81,9 @@ fn stamp(asked: &Asked, form: Form) -> Result<Stamp, Problem> {
 async fn one(app: &App, asked: &Asked, offer: Offer, form: Form) -> Result<Response, Problem> {
     let mut verdicts = intake::admit(app, vec![Ok(offer)], stamp(asked, form)?, asked.deadline).await?;
     let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
-    let Admitted { account, id, bytes } = verdict.map_err(Refusal::problem)?;
-    failpoint::hit("api.before_append");
-    let position = app.journal.append(account.as_str(), bytes).await.map_err(not_appended)?;
-    failpoint::hit("api.after_append");
+    let admitted = verdict.map_err(Refusal::problem)?;
+    let position = append_one(app, &admitted).await?;
+    let Admitted { account, id, settles, .. } = admitted;
     let mut progress = Progress::Waiting;
     if asked.usage_waits() && app.waiter.wait_for(position, Instant::now() + WAIT_MAX).await {
         progress = look(app, &[(account.clone(), position)]).await.pop().unwrap_or(progress);
@@ -92,7 +92,17 @@ async fn one(app: &App, asked: &Asked, offer: Offer, form: Form) -> Result<Respo
     if progress == Progress::Halted {
         progress = Progress::Waiting;
     }
-    Ok(Written::answer(account.as_str(), id.as_str(), position, &progress))
+    Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, settles.as_ref()))
+}
+
+/// Appends a record, and notes it where it settles a hold.
+pub async fn append_one(app: &App, admitted: &Admitted) -> Result<Position, Problem> {
+    failpoint::hit("api.before_append");
+    let appended = app.journal.append(admitted.account.as_str(), admitted.bytes.clone()).await;
+    let position = appended.map_err(not_appended)?;
+    failpoint::hit("api.after_append");
+    admitted.landed(app, position).await;
+    Ok(position)
 }
 
 /// Finds what records came to; they are stored, so a failure here only leaves the outcomes out.
@@ -108,10 +118,10 @@ async fn batch(app: &App, asked: &Asked, payload: Payload) -> Result<Response, P
     let (ids, offers) = read_off_task(payload, asked.principal.clone()).await?;
     let stamp = stamp(asked, Form::CloudEvent)?;
     let verdicts = intake::admit(app, offers, stamp, asked.deadline).await?;
-    let (mut items, records) = sort(ids, verdicts);
-    let positions = append(app, &records).await?;
+    let (mut items, admitted) = sort(ids, verdicts);
+    let positions = append(app, &admitted).await?;
     let written: Vec<(Id, Position)> =
-        records.into_iter().zip(&positions).map(|((account, _), position)| (account, *position)).collect();
+        admitted.into_iter().zip(&positions).map(|(one, position)| (one.account, *position)).collect();
     let mut progress = Vec::new();
     let waits = asked.usage_waits();
     if waits && wait_for_all(app, &positions).await {
@@ -239,6 +249,16 @@ pub struct Item {
     /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What it charges beyond the hold that it settles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_hold: Option<Credits>,
+}
+
+impl Item {
+    fn accepted(index: usize, id: Option<EventId>) -> Item {
+        let (position, outcome, code, detail, over_hold) = (None, None, None, None, None);
+        Item { index, id, result: "accepted", position, outcome, code, detail, over_hold }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -255,18 +275,17 @@ impl BatchAnswer {
     }
 }
 
-/// What is appended: the key with the record.
-type Records = Vec<(Id, Vec<u8>)>;
-
 /// Tells the accepted from the refused, and takes out what is to be appended.
-fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Records) {
-    let mut records = Vec::with_capacity(verdicts.len());
+fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Admitted>) {
+    let mut admitted = Vec::with_capacity(verdicts.len());
     let mut items = Vec::with_capacity(verdicts.len());
     for (index, (id, verdict)) in ids.into_iter().zip(verdicts).enumerate() {
-        let mut item =
-            Item { index, id, result: "accepted", position: None, outcome: None, code: None, detail: None };
+        let mut item = Item::accepted(index, id);
         match verdict {
-            Ok(Admitted { account, bytes, .. }) => records.push((account, bytes)),
+            Ok(one) => {
+                item.over_hold = one.settles.as_ref().map(Settles::over_hold);
+                admitted.push(one);
+            }
             Err(Refusal { code, detail, .. }) => {
                 item.result = "refused";
                 item.code = Some(code);
@@ -275,14 +294,20 @@ fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Record
         }
         items.push(item);
     }
-    (items, records)
+    (items, admitted)
 }
 
 /// Appends all; where one is not acknowledged nobody is told which: sending the whole again is always safe.
-async fn append(app: &App, records: &Records) -> Result<Vec<Position>, Problem> {
+async fn append(app: &App, admitted: &[Admitted]) -> Result<Vec<Position>, Problem> {
     failpoint::hit("api.before_append");
-    let outcomes = app.journal.append_all(records).await;
+    let records: Vec<(&Id, &Vec<u8>)> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
+    let outcomes = app.journal.append_all(&records).await;
     failpoint::hit("api.after_append");
+    for (one, outcome) in admitted.iter().zip(&outcomes) {
+        if let Ok(position) = outcome {
+            one.landed(app, *position).await;
+        }
+    }
     outcomes.into_iter().map(|outcome| outcome.map_err(not_appended)).collect()
 }
 
@@ -385,6 +410,7 @@ mod tests {
             account: Id::new("acme").expect("an id"),
             id: id("b").expect("an id"),
             bytes: vec![1],
+            settles: None,
         };
         let verdicts = vec![Err(Refusal::new(FORBIDDEN, "no")), Ok(admitted)];
         let (mut items, records) = sort(vec![id("a"), id("b")], verdicts);

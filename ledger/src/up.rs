@@ -64,6 +64,9 @@ pub struct UpConfig {
     /// How the alert worker evaluates.
     #[command(flatten)]
     pub alerts: alerting::Options,
+    /// What is kept of decisions.
+    #[command(flatten)]
+    pub holds: command_api::HoldsConfig,
 }
 
 /// The running whole.
@@ -143,12 +146,10 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let waiters = Waiters::listen(&command_pool, &shutdown).await?;
     let waiter = waiters.projected.clone();
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
-    let app = command_api::App::new(command_pool.clone(), journal.clone(), waiter, auth.clone());
-    let (ingress_app, ingress_kafka, token) = (app.clone(), kafka.clone(), shutdown.clone());
-    services.spawn(async move {
-        let ended = command_api::ingress::run(ingress_app, ingress_kafka, token).await;
-        ("ingress", ended.map_err(Into::into))
-    });
+    let app =
+        command_api::App::new(command_pool.clone(), journal.clone(), waiter, auth.clone(), config.holds);
+    let working = command_api::work(app.clone(), kafka.clone(), config.holds, shutdown.clone());
+    services.spawn(async move { ("command-api", working.await) });
 
     let query_pool = pg::connect_read_only(url, "query-api", config.database_connections).await?;
     let reads = query_api::State::new(query_pool, waiters, auth, kafka.clone(), identity, shutdown.clone())?;

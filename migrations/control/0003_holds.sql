@@ -73,6 +73,8 @@ create index decision_logged on control.decision using brin (logged_at);
 create table control.outbox (
     outbox_id      bigint       generated always as identity primary key,
     account_id     text         collate "C" not null,  -- the record's key
+    event_id       text         collate "C" not null,
+    source         text         collate "C" not null,
     event          bytea        not null,              -- the record
     reservation_id text         collate "C",           -- the hold that it settles
     created_at     timestamptz  not null,

@@ -53,8 +53,8 @@ pub struct Standing {
 /// What one statement saw.
 #[derive(Debug, Clone)]
 pub struct Standings {
-    /// The generation that was live.
-    pub live: i32,
+    /// The generation that was live; none where no account exists.
+    pub live: Option<i32>,
     /// Accounts that exist.
     pub accounts: BTreeMap<Id, Standing>,
 }
@@ -149,9 +149,9 @@ pub async fn standings(connection: &mut PgConnection, asked: &[Asked]) -> Result
     let (of_accounts, users): (Vec<&str>, Vec<&str>) = askers.unzip();
     let query =
         sqlx::query(STANDINGS).bind(accounts).bind(periods).bind(instants).bind(of_accounts).bind(users);
-    let mut standings = Standings { live: 0, accounts: BTreeMap::new() };
+    let mut standings = Standings { live: None, accounts: BTreeMap::new() };
     for row in &query.fetch_all(connection).await? {
-        standings.live = row.try_get(0)?;
+        standings.live = Some(row.try_get(0)?);
         let account = named(row, 1)?;
         if !standings.accounts.contains_key(&account) {
             standings.accounts.insert(account.clone(), standing(row)?);

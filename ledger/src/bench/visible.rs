@@ -57,6 +57,7 @@ pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, T
         scheduler: alert_worker::SchedulerConfig::default(),
         alerts: alert_worker::alerting::Options::default(),
         delivery,
+        holds: command_api::HoldsConfig::default(),
     };
     Ok((up::start(config, say).await?, folder))
 }

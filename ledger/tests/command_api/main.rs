@@ -12,6 +12,7 @@ mod ingress;
 mod keys;
 mod money;
 mod outages;
+mod reservations;
 mod rules;
 mod settings;
 mod usage;

@@ -316,6 +316,11 @@ impl Caller {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
 
+    /// `POST` without a body
+    pub async fn post_nothing(&self, path: &str) -> Result<Answer> {
+        self.send(self.request(Method::POST, path)).await
+    }
+
     /// `PUT` with JSON
     pub async fn put(&self, path: &str, body: Value) -> Result<Answer> {
         self.send(self.request(Method::PUT, path).json(&body)).await

@@ -1,5 +1,6 @@
 //! Load: cores and pages from the generation's tables, in bulk for a batch or one by one where the fold asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -147,6 +148,31 @@ pub async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, 
         }
     }
     Ok(names.iter().map(|name| loaded.remove(*name).unwrap_or_default()).collect())
+}
+
+const CORES_AT: &str = r#"
+    select account_id, "offset", core::text
+    from account
+    where account_id = any($1)"#;
+
+/// Loads the cores of accounts that exist, each with the offset of its last event.
+///
+/// Outside of a snapshot a core may come with lots of a later moment: who sees the same offset again afterwards knows
+/// that it did not.
+pub async fn cores(tx: &mut PgConnection, ids: &[Id]) -> Result<BTreeMap<Id, (i64, Core)>, WorkerError> {
+    let names: Vec<&str> = ids.iter().map(Id::as_str).collect();
+    let mut cores = BTreeMap::new();
+    for row in sqlx::query(CORES_AT).bind(&names).fetch_all(&mut *tx).await? {
+        let core: Core = serde_json::from_str(row.try_get(2)?).map_err(unreadable)?;
+        cores.insert(core.account.clone(), (row.try_get(1)?, core));
+    }
+    for row in sqlx::query(OPEN_LOTS).bind(&names).fetch_all(tx).await? {
+        if let Some((_, core)) = cores.get_mut(&name(&row, 0)?) {
+            let now = core.ledger_time;
+            core.lots.insert(read_lot(&row, 1)?, now);
+        }
+    }
+    Ok(cores)
 }
 
 // Lateral with a limit: always one look-up in the index for each name, whatever the planner thinks of the sizes.

@@ -11,8 +11,9 @@ mod rows;
 mod store;
 mod worker;
 
+pub use cache::Cache;
 pub use intake::Decode;
-pub use load::lots_of;
+pub use load::{cores, lots_of};
 pub use rows::{Amount, Rows};
 pub use store::{Reversed, column, lot_changes, write_reversals};
 pub use worker::{Account, Accounts, Book, Fold, RESUMED_RECORDS_MAX};

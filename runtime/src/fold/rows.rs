@@ -70,6 +70,11 @@ impl Rows {
         self
     }
 
+    /// Says whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Puts a `text`.
     pub fn text(&mut self, text: &str) -> &mut Self {
         self.maybe_text(Some(text))

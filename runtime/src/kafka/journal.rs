@@ -258,12 +258,12 @@ impl Journal {
     }
 
     /// Appends events in order and returns what became of each, in the same order.
-    pub async fn append_all<K: AsRef<str>>(
+    pub async fn append_all<K: AsRef<str>, V: AsRef<[u8]>>(
         &self,
-        events: &[(K, Vec<u8>)],
+        events: &[(K, V)],
     ) -> Vec<Result<Position, AppendError>> {
         let keyed: Vec<(&[u8], &[u8])> =
-            events.iter().map(|(account, bytes)| (account.as_ref().as_bytes(), bytes.as_slice())).collect();
+            events.iter().map(|(account, bytes)| (account.as_ref().as_bytes(), bytes.as_ref())).collect();
         self.appender.append_all(&keyed).await
     }
 

@@ -18,7 +18,7 @@ pub use generation::{
     flip, generations, hold_still, keep_live, live_generation,
 };
 pub use migrate::migrate;
-pub use transaction::{begin_read, read, write};
+pub use transaction::{begin_read, begin_write, read, write};
 
 /// How long a request may wait for a free connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);

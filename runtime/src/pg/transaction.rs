@@ -14,6 +14,10 @@ use super::Schema;
 
 /// Longest single statement of a read; a longer one is cancelled, so that abandoned reads end too.
 const READ_STATEMENT_SECONDS_MAX: u32 = 30;
+/// Longest wait for a row that another transaction has locked.
+const LOCK_SECONDS_MAX: u32 = 8;
+/// A process that says nothing for so long within a transaction is taken for gone; less than others wait for its locks.
+const IDLE_SECONDS_MAX: u32 = 4;
 
 /// Opens a snapshot of one generation: repeatable read, read only, unqualified names in its schema.
 ///
@@ -26,6 +30,23 @@ pub async fn begin_read(
         "begin isolation level repeatable read read only;
          set local search_path = {schema};
          set local statement_timeout = '{READ_STATEMENT_SECONDS_MAX}s'"
+    );
+    pool.begin_with(AssertSqlSafe(begin)).await
+}
+
+/// Opens a transaction that may lock and write, unqualified names in one generation's schema; each statement sees what was
+/// committed when it began.
+///
+/// Not for request handlers, whose futures may be dropped. Who is frozen with locks in hand loses them.
+pub async fn begin_write(
+    pool: &PgPool,
+    schema: Schema,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let begin = format!(
+        "begin;
+         set local search_path = {schema};
+         set local lock_timeout = '{LOCK_SECONDS_MAX}s';
+         set local idle_in_transaction_session_timeout = '{IDLE_SECONDS_MAX}s'"
     );
     pool.begin_with(AssertSqlSafe(begin)).await
 }

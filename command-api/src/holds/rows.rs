@@ -1,0 +1,146 @@
+//! Rows: what a batch of requests leaves in the tables, collected request by request.
+
+use ledger_core::credits::Credits;
+use ledger_core::decide::Decision;
+use ledger_core::event::Event;
+use ledger_core::hold::{Gate, Hold};
+use ledger_core::id::{Id, Label};
+use ledger_core::time::Time;
+use runtime::fold::Rows;
+use runtime::position::Position;
+
+use super::Landed;
+
+/// What was decided of which request.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'a> {
+    /// The account.
+    pub account: &'a Id,
+    /// `check`, `reserve` or `extend`.
+    pub kind: &'static str,
+    /// The hold that it is about.
+    pub reservation: Option<&'a Id>,
+    /// For whom.
+    pub user: Option<&'a Id>,
+    /// For what.
+    pub feature: Option<&'a Label>,
+    /// The figures.
+    pub decision: &'a Decision,
+    /// When.
+    pub now: Time,
+    /// At which position of the journal.
+    pub position: Position,
+    /// Who asked.
+    pub actor: &'a Label,
+}
+
+/// Everything that a batch writes.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// Holds, new or changed.
+    pub holds: Rows,
+    /// By how much the open holds of accounts grew.
+    pub gates: Rows,
+    /// By how much those of users grew.
+    pub users: Rows,
+    /// Decisions to keep.
+    pub decisions: Rows,
+    /// Records to append.
+    pub outbox: Rows,
+    /// Holds whose usage the journal has.
+    pub landed: Rows,
+    /// Accounts with holds whose time is over, and the instant.
+    pub due: Rows,
+    /// Accounts with settling holds whose usage is projected.
+    pub ended: Rows,
+    /// Accounts whose settling holds may have come to nothing.
+    pub undone: Rows,
+}
+
+impl Writes {
+    /// Collects what a gate changed.
+    pub fn gate(&mut self, account: &Id, gate: &Gate<'_>) {
+        let changes = gate.changes();
+        for hold in changes.holds.iter().filter_map(|id| gate.hold(id)) {
+            self.hold(account, hold);
+        }
+        if !changes.held.is_zero() {
+            self.gates.row().text(account.as_str()).amount(changes.held);
+        }
+        for ((user, feature), growth) in &changes.users {
+            self.user(account, user, feature.as_ref(), *growth);
+        }
+    }
+
+    fn user(&mut self, account: &Id, user: &Id, feature: Option<&Label>, growth: Credits) {
+        let feature = feature.map_or("", AsRef::as_ref);
+        self.users.row().text(account.as_str()).text(user.as_str()).text(feature).amount(growth);
+    }
+
+    fn hold(&mut self, account: &Id, hold: &Hold) {
+        let settlement = hold.settlement.as_ref();
+        self.holds
+            .row()
+            .text(account.as_str())
+            .text(hold.reservation_id.as_str())
+            .bytes(&hold.content.0)
+            .maybe_text(hold.user_id.as_ref().map(Id::as_str))
+            .maybe_text(hold.feature.as_ref().map(AsRef::as_ref))
+            .amount(hold.amount)
+            .amount(hold.counts)
+            .text(hold.state.as_str())
+            .time(hold.expires_at)
+            .time(hold.decided_at)
+            .maybe_text(settlement.map(|settlement| settlement.event_id.as_str()))
+            .maybe_text(settlement.map(|settlement| settlement.source.as_str()))
+            .maybe_bytes(settlement.map(|settlement| settlement.content.0.as_slice()));
+    }
+
+    /// Keeps a decision.
+    pub fn decision(&mut self, decided: Decided<'_>) {
+        let decision = decided.decision;
+        let row = self.decisions.row();
+        row.text(decided.account.as_str())
+            .time(decided.now)
+            .text(decided.kind)
+            .maybe_text(decided.reservation.map(Id::as_str))
+            .maybe_text(decided.user.map(Id::as_str))
+            .maybe_text(decided.feature.map(AsRef::as_ref))
+            .maybe_amount(decision.amount)
+            .maybe_text(decision.refusal.map(|refusal| refusal.code()))
+            .amount(decision.settled)
+            .amount(decision.available)
+            .maybe_amount(decision.floor)
+            .maybe_amount(decision.limit)
+            .amount(decision.used)
+            .amount(decision.held);
+        row.bigint(decision.period_index)
+            .time(decision.resets_at)
+            .int(decided.position.partition)
+            .bigint(decided.position.offset)
+            .text(decided.actor.as_ref());
+    }
+
+    /// Puts the record of a usage that settles a hold into the outbox.
+    pub fn settles(&mut self, reservation: &Id, event: &Event, record: &[u8]) {
+        self.outbox
+            .row()
+            .text(event.account.as_str())
+            .text(event.id.as_str())
+            .text(event.source.as_str())
+            .bytes(record)
+            .text(reservation.as_str());
+    }
+
+    /// Notes where the journal has the usage that settles a hold.
+    pub fn landed(&mut self, account: &Id, landed: &Landed) {
+        self.landed
+            .row()
+            .text(account.as_str())
+            .text(landed.reservation.as_str())
+            .text(landed.event_id.as_str())
+            .text(landed.source.as_str())
+            .int(landed.position.partition)
+            .bigint(landed.position.offset);
+    }
+}

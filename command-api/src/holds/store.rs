@@ -1,0 +1,334 @@
+//! Store: the statements of a batch of requests on holds, under the gates that it has locked.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use ledger_core::hold::{Hold, Settlement, State};
+use ledger_core::id::{EventId, Id, Label, Source};
+use ledger_core::key::ContentHash;
+use runtime::pg::{PgConnection, credits_of, time_of};
+use runtime::position::Position;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::rows::Writes;
+
+// In the order of accounts, as every process does it: nobody waits in a circle.
+const LOCK: &str = "
+    select account_id
+    from control.gate
+    where account_id = any($1)
+    order by account_id
+    for update";
+
+const MAKE: &str = "
+    insert into control.gate (account_id)
+    select account_id
+    from account
+    where account_id = any($1)
+    order by account_id
+    on conflict do nothing";
+
+/// Locks the gates of accounts, making those that are missing; accounts that do not exist have none.
+pub async fn lock(tx: &mut PgConnection, accounts: &[&str]) -> Result<(), sqlx::Error> {
+    let locked: Vec<String> = sqlx::query_scalar(LOCK).bind(accounts).fetch_all(&mut *tx).await?;
+    if locked.len() == accounts.len() {
+        return Ok(());
+    }
+    let missing: Vec<&str> =
+        accounts.iter().copied().filter(|account| !locked.iter().any(|locked| locked == account)).collect();
+    let made = sqlx::query(MAKE).bind(&missing).execute(&mut *tx).await?;
+    if made.rows_affected() < missing.len() as u64 {
+        // Somebody else made them meanwhile; or the accounts do not exist.
+        sqlx::query(LOCK).bind(&missing).execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// A hold that a request names.
+#[derive(Debug)]
+pub struct Named {
+    /// As it is noted; none where there is none.
+    pub hold: Option<Hold>,
+    /// Whether usage has ended a hold of this name.
+    pub ended: bool,
+    /// Where the journal has the usage that settles it.
+    pub position: Option<Position>,
+}
+
+const NAMED: &str = r#"
+    select wanted.account_id, wanted.reservation_id, ended.yes is not null,
+           hold.content, hold.user_id, hold.feature, hold.amount::text, hold.counts::text, hold.state,
+           hold.expires_at, hold.decided_at, hold.event_id, hold.source, hold.settlement, hold."partition",
+           hold."offset"
+    from unnest($1::text[], $2::text[]) as wanted (account_id, reservation_id)
+    left join lateral (
+        select *
+        from control.hold
+        where hold.account_id = wanted.account_id and hold.reservation_id = wanted.reservation_id
+        limit 1
+    ) as hold on true
+    left join lateral (
+        select true as yes
+        from ended_hold
+        where ended_hold.account_id = wanted.account_id and ended_hold.reservation_id = wanted.reservation_id
+        limit 1
+    ) as ended on true"#;
+
+/// Reads the holds that requests name.
+pub async fn named(
+    tx: &mut PgConnection,
+    wanted: &[(&str, &str)],
+) -> Result<BTreeMap<(Id, Id), Named>, sqlx::Error> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (accounts, reservations): (Vec<&str>, Vec<&str>) = wanted.iter().copied().unzip();
+    let rows = sqlx::query(NAMED).bind(accounts).bind(reservations).fetch_all(tx).await?;
+    rows.iter().map(read_named).collect()
+}
+
+fn read_named(row: &PgRow) -> Result<((Id, Id), Named), sqlx::Error> {
+    let (account, reservation): (Id, Id) = (parsed(row, 0, Id::new)?, parsed(row, 1, Id::new)?);
+    let ended: bool = row.try_get(2)?;
+    let content: Option<&[u8]> = row.try_get(3)?;
+    let hold = match content {
+        Some(content) => Some(read_hold(row, reservation.clone(), content, ended)?),
+        None => None,
+    };
+    let partition: Option<i32> = row.try_get(14)?;
+    let offset: Option<i64> = row.try_get(15)?;
+    let position = partition.zip(offset).map(|(partition, offset)| Position { partition, offset });
+    Ok(((account, reservation), Named { hold, ended, position }))
+}
+
+fn read_hold(row: &PgRow, reservation_id: Id, content: &[u8], ended: bool) -> Result<Hold, sqlx::Error> {
+    let (expires_at, decided_at): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(9)?, row.try_get(10)?);
+    let state = state_of(row.try_get(8)?)?;
+    Ok(Hold {
+        reservation_id,
+        content: hash(content)?,
+        user_id: maybe_parsed(row, 4, Id::new)?,
+        feature: maybe_parsed(row, 5, Label::new)?,
+        amount: credits_of(row.try_get(6)?)?,
+        counts: credits_of(row.try_get(7)?)?,
+        state: if ended { State::Settled } else { state },
+        expires_at: time_of(expires_at),
+        decided_at: time_of(decided_at),
+        settlement: read_settlement(row)?,
+    })
+}
+
+fn read_settlement(row: &PgRow) -> Result<Option<Settlement>, sqlx::Error> {
+    let content: Option<&[u8]> = row.try_get(13)?;
+    let Some(content) = content else { return Ok(None) };
+    let (event_id, source) = (parsed(row, 11, EventId::new)?, parsed(row, 12, Source::new)?);
+    Ok(Some(Settlement { event_id, source, content: hash(content)? }))
+}
+
+fn state_of(text: &str) -> Result<State, sqlx::Error> {
+    let states = [State::Held, State::Settling, State::Settled, State::Released, State::Expired];
+    let state = states.into_iter().find(|state| state.as_str() == text);
+    state.ok_or_else(|| sqlx::Error::Decode(format!("no state of a hold: {text}").into()))
+}
+
+fn hash(bytes: &[u8]) -> Result<ContentHash, sqlx::Error> {
+    let hash = <[u8; 32]>::try_from(bytes);
+    hash.map(ContentHash).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn parsed<T, E>(row: &PgRow, column: usize, parse: fn(&str) -> Result<T, E>) -> Result<T, sqlx::Error>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    parse(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn maybe_parsed<T, E>(
+    row: &PgRow,
+    column: usize,
+    parse: fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, sqlx::Error>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(parse).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+const NOTE_DUE: &str = "
+    with swept as (
+        update control.hold
+        set state = 'expired'
+        from unnest($1::text[], $2::timestamptz[]) as due (account_id, now)
+        where hold.account_id = due.account_id and hold.state = 'held' and hold.expires_at <= due.now
+        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature, hold.counts
+    ),
+    of_users as (
+        update control.user_hold
+        set held = user_hold.held - less.held
+        from (select account_id, user_id, feature, sum(counts) as held
+              from swept
+              where user_id is not null
+              group by account_id, user_id, feature) as less
+        where user_hold.account_id = less.account_id
+          and user_hold.user_id    = less.user_id
+          and user_hold.feature    = less.feature
+    )
+    update control.gate
+    set held = gate.held - less.held
+    from (select account_id, sum(counts) as held from swept group by account_id) as less
+    where gate.account_id = less.account_id";
+
+const NOTE_ENDED: &str = "
+    with swept as (
+        update control.hold
+        set state = 'settled'
+        where hold.account_id = any($1) and hold.state = 'settling'
+          and exists (select from ended_hold
+                      where ended_hold.account_id     = hold.account_id
+                        and ended_hold.reservation_id = hold.reservation_id)
+        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature, hold.counts
+    ),
+    of_users as (
+        update control.user_hold
+        set held = user_hold.held - less.held
+        from (select account_id, user_id, feature, sum(counts) as held
+              from swept
+              where user_id is not null
+              group by account_id, user_id, feature) as less
+        where user_hold.account_id = less.account_id
+          and user_hold.user_id    = less.user_id
+          and user_hold.feature    = less.feature
+    )
+    update control.gate
+    set held = gate.held - less.held
+    from (select account_id, sum(counts) as held from swept group by account_id) as less
+    where gate.account_id = less.account_id";
+
+// Of the usage that was to settle a hold came nothing: it is projected and ended no hold. Records that are parked are
+// passed by the checkpoint and still to be folded.
+const UNDO: &str = r#"
+    with undone as (
+        update control.hold
+        set state = 'held', counts = hold.amount, event_id = null, source = null, settlement = null,
+            "partition" = null, "offset" = null
+        from (
+            select hold.account_id, hold.reservation_id, hold.counts
+            from control.hold
+            join checkpoint on checkpoint.partition = hold."partition"
+            where hold.account_id = any($1) and hold.state = 'settling' and checkpoint.next_offset > hold."offset"
+              and not exists (select from ended_hold
+                              where ended_hold.account_id     = hold.account_id
+                                and ended_hold.reservation_id = hold.reservation_id)
+              and not exists (select from parked where parked.account_id = hold.account_id)
+        ) as before
+        where hold.account_id = before.account_id and hold.reservation_id = before.reservation_id
+        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature,
+                  hold.amount - before.counts as growth
+    ),
+    of_users as (
+        update control.user_hold
+        set held = user_hold.held + more.held
+        from (select account_id, user_id, feature, sum(growth) as held
+              from undone
+              where user_id is not null
+              group by account_id, user_id, feature) as more
+        where user_hold.account_id = more.account_id
+          and user_hold.user_id    = more.user_id
+          and user_hold.feature    = more.feature
+    )
+    update control.gate
+    set held = gate.held + more.held
+    from (select account_id, sum(growth) as held from undone group by account_id) as more
+    where gate.account_id = more.account_id"#;
+
+const PUT_HOLDS: &str = "
+    insert into control.hold (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
+                              decided_at, created_at, event_id, source, settlement)
+    select account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at, decided_at,
+           clock_timestamp(), event_id, source, settlement
+    from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::numeric[], $7::numeric[],
+                $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
+         as new (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
+                 decided_at, event_id, source, settlement)
+    on conflict (account_id, reservation_id) do update
+    set amount     = excluded.amount,
+        counts     = excluded.counts,
+        state      = excluded.state,
+        expires_at = excluded.expires_at,
+        decided_at = excluded.decided_at,
+        event_id   = excluded.event_id,
+        source     = excluded.source,
+        settlement = excluded.settlement";
+
+const MOVE_GATES: &str = "
+    update control.gate
+    set held = gate.held + more.held
+    from unnest($1::text[], $2::numeric[]) as more (account_id, held)
+    where gate.account_id = more.account_id";
+
+const MOVE_USERS: &str = "
+    insert into control.user_hold (account_id, user_id, feature, held)
+    select *
+    from unnest($1::text[], $2::text[], $3::text[], $4::numeric[])
+    on conflict (account_id, user_id, feature) do update
+    set held = user_hold.held + excluded.held";
+
+const KEEP_DECISIONS: &str = r#"
+    insert into control.decision (account_id, decided_at, kind, reservation_id, user_id, feature, amount, code, settled,
+                                  available, floor, user_limit, used, held, period_index, resets_at, "partition",
+                                  "offset", actor, logged_at)
+    select kept.*, clock_timestamp()
+    from unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[],
+                $8::text[], $9::numeric[], $10::numeric[], $11::numeric[], $12::numeric[], $13::numeric[],
+                $14::numeric[], $15::bigint[], $16::timestamptz[], $17::int[], $18::bigint[], $19::text[]) as kept"#;
+
+// Whoever settles appends it at once; the relay comes after it where he does not.
+const FILL_OUTBOX: &str = "
+    insert into control.outbox (account_id, event_id, source, event, reservation_id, created_at, due_at)
+    select new.*, clock_timestamp(), clock_timestamp() + interval '3 seconds'
+    from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[]) as new";
+
+// By the event too: the hold may be settled by another since.
+const LAND: &str = r#"
+    with landed as (
+        select *
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[])
+             as landed (account_id, reservation_id, event_id, source, partition, "offset")
+    ),
+    placed as (
+        update control.hold
+        set "partition" = landed.partition, "offset" = landed."offset"
+        from landed
+        where hold.account_id = landed.account_id and hold.reservation_id = landed.reservation_id
+          and hold.event_id   = landed.event_id   and hold.source         = landed.source
+          and hold."offset" is null
+    )
+    delete from control.outbox
+    using landed
+    where outbox.account_id = landed.account_id and outbox.reservation_id = landed.reservation_id
+      and outbox.event_id   = landed.event_id   and outbox.source         = landed.source"#;
+
+/// Writes everything that a batch changed: first what has ended by itself, then what was asked.
+pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
+    for (rows, statement) in [
+        (&writes.due, NOTE_DUE),
+        (&writes.ended, NOTE_ENDED),
+        (&writes.holds, PUT_HOLDS),
+        (&writes.gates, MOVE_GATES),
+        (&writes.users, MOVE_USERS),
+        (&writes.outbox, FILL_OUTBOX),
+        (&writes.landed, LAND),
+        (&writes.undone, UNDO),
+        (&writes.decisions, KEEP_DECISIONS),
+    ] {
+        rows.send(&mut *tx, statement).await?;
+    }
+    Ok(())
+}
+
+/// Keeps decisions that were made without a gate.
+pub async fn keep_decisions(connection: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
+    writes.decisions.send(connection, KEEP_DECISIONS).await
+}

@@ -1,0 +1,143 @@
+//! Upkeep: notes what has ended by itself, and drops what nobody asks about any more.
+//!
+//! Nothing waits for it: reads take off what has ended whether it is noted or not.
+
+use std::time::Duration;
+
+use ledger_core::id::Id;
+use runtime::pg::{self, PgPool};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Ask, HoldsConfig};
+use crate::App;
+
+/// Between two looks for settling holds whose usage is projected.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks for holds whose time is over.
+const EXPIRE_PAUSE: Duration = Duration::from_secs(10);
+/// Between two looks for what is old.
+const DROP_PAUSE: Duration = Duration::from_secs(60);
+/// Accounts of one look.
+const ACCOUNTS_MAX: i64 = 1_000;
+/// Rows dropped by one statement.
+const DROPPED_MAX: i64 = 5_000;
+/// Usage is refused once it is older than 35 days: nobody settles a hold that ended before.
+const HOLD_DAYS: i32 = 40;
+
+/// Keeps up until `shutdown`.
+pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken) {
+    let mut expire_at = Instant::now() + EXPIRE_PAUSE;
+    let mut drop_at = Instant::now() + DROP_PAUSE;
+    let mut after = String::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep(SETTLE_PAUSE) => {}
+        }
+        note(sweep(&app, settled(&app).await).await);
+        if Instant::now() >= expire_at {
+            expire_at = Instant::now() + EXPIRE_PAUSE;
+            note(expire(&app, &mut after).await);
+        }
+        if Instant::now() >= drop_at {
+            drop_at = Instant::now() + DROP_PAUSE;
+            note(drop_old(&app.pool, config).await);
+        }
+    }
+}
+
+fn note(done: Result<(), sqlx::Error>) {
+    if let Err(error) = done {
+        warn!(%error, "holds could not be kept up, trying again");
+    }
+}
+
+async fn sweep(app: &App, accounts: Result<Vec<String>, sqlx::Error>) -> Result<(), sqlx::Error> {
+    for account in accounts? {
+        let account = Id::new(&account).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        app.holds.tell(&account, Ask::Sweep).await;
+    }
+    Ok(())
+}
+
+const SETTLED: &str = r#"
+    select distinct hold.account_id
+    from control.hold
+    join checkpoint on checkpoint.partition = hold."partition"
+    where hold.state = 'settling' and checkpoint.next_offset > hold."offset"
+    limit $1"#;
+
+/// Returns accounts with settling holds whose usage is projected.
+async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
+    pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move { sqlx::query_scalar(SETTLED).bind(ACCOUNTS_MAX).fetch_all(connection).await })
+    })
+    .await
+}
+
+// From one account to the next by the index, however many holds each has.
+const HOLDING: &str = "
+    with recursive holding as (
+        (select account_id
+         from control.hold
+         where state = 'held' and account_id > $1
+         order by account_id
+         limit 1)
+        union all
+        select next.account_id
+        from holding
+        cross join lateral (
+            select hold.account_id
+            from control.hold
+            where hold.state = 'held' and hold.account_id > holding.account_id
+            order by hold.account_id
+            limit 1
+        ) as next
+    )
+    select account_id,
+           exists (select from control.hold
+                   where hold.account_id = holding.account_id and hold.state = 'held'
+                     and hold.expires_at <= clock_timestamp())
+    from holding
+    limit $2";
+
+/// Sweeps accounts with holds whose time is over, some at each look.
+async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
+    let rows: Vec<(String, bool)> =
+        sqlx::query_as(HOLDING).bind(after.as_str()).bind(ACCOUNTS_MAX).fetch_all(&app.pool).await?;
+    *after = match rows.last() {
+        Some((last, _)) if rows.len() as i64 == ACCOUNTS_MAX => last.clone(),
+        _ => String::new(),
+    };
+    let due = rows.into_iter().filter(|(_, due)| *due).map(|(account, _)| account).collect();
+    sweep(app, Ok(due)).await
+}
+
+// What a request has locked this moment is left for the next time.
+const DROP_HOLDS: &str = "
+    delete from control.hold
+    where ctid = any(array(
+        select ctid
+        from control.hold
+        where state in ('settled', 'released', 'expired')
+          and created_at < clock_timestamp() - make_interval(days => $1)
+        limit $2
+        for update skip locked))";
+
+const DROP_DECISIONS: &str = "
+    delete from control.decision
+    where ctid = any(array(
+        select ctid
+        from control.decision
+        where logged_at < clock_timestamp() - make_interval(days => $1)
+        limit $2
+        for update skip locked))";
+
+async fn drop_old(pool: &PgPool, config: HoldsConfig) -> Result<(), sqlx::Error> {
+    sqlx::query(DROP_HOLDS).bind(HOLD_DAYS).bind(DROPPED_MAX).execute(pool).await?;
+    let days = i32::try_from(config.decisions_days).unwrap_or(i32::MAX);
+    sqlx::query(DROP_DECISIONS).bind(days).bind(DROPPED_MAX).execute(pool).await?;
+    Ok(())
+}

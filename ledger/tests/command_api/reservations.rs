@@ -1,0 +1,242 @@
+//! Reservations: holds granted exactly to the line, extended, given back, expired, and ended by their usage.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::whole::{Answer, Caller, Whole};
+use crate::{OPENED, expect_balance, open, open_live};
+
+fn path(account: &str, rest: &str) -> String {
+    format!("/v1/accounts/{account}/reservations{rest}")
+}
+
+async fn reserve(caller: &Caller, account: &str, body: Value) -> Result<Answer> {
+    caller.post(&path(account, ""), body).await
+}
+
+fn hold(id: &str, amount: &str) -> Value {
+    json!({"reservation_id": id, "user_id": "ana", "feature": "chat", "amount": amount})
+}
+
+fn usage(id: &str, credits: &str) -> Value {
+    json!({"id": id, "occurred_at": OPENED, "user_id": "ana", "feature": "chat", "credits": credits})
+}
+
+/// Fails unless the answer is a hold of this state, amount and what is then available.
+fn expect_hold(answer: &Answer, status: u16, state: &str, amount: &str, available: &str) -> Result<()> {
+    answer.expect(status)?;
+    let said = ["state", "amount", "available"].map(|field| answer.body[field].as_str().unwrap_or_default());
+    ensure!(said == [state, amount, available], "{}", answer.text);
+    answer.position().map(drop)
+}
+
+async fn release(caller: &Caller, account: &str, id: &str) -> Result<Answer> {
+    caller.post_nothing(&path(account, &format!("/{id}/release"))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_are_granted_up_to_the_balance_and_extended_and_given_back() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    let producer = whole.keyed("producer", &["acme"], None).await?;
+
+    expect_hold(&reserve(&producer, "acme", hold("r1", "6")).await?, 201, "held", "6", "4")?;
+    // A repeat gets the hold as it stands, another request under its id nothing.
+    expect_hold(&reserve(&producer, "acme", hold("r1", "6")).await?, 201, "held", "6", "4")?;
+    reserve(&producer, "acme", hold("r1", "5")).await?.expect_problem(409, "conflict")?;
+
+    let refused = reserve(&producer, "acme", hold("r2", "4.000000001")).await?;
+    refused.expect_problem(402, "credits_exhausted")?;
+    let figures = ["requested", "available", "resets_at"].map(|field| refused.body[field].clone());
+    ensure!(figures == [json!("4.000000001"), json!("4"), json!("2026-03-01T00:00:00Z")], "{}", refused.text);
+    ensure!(refused.body["detail"] == "Your team has 4 credits left, which is not enough for this.");
+    expect_hold(&reserve(&producer, "acme", hold("r2", "4")).await?, 201, "held", "4", "0")?;
+    let none_left = reserve(&producer, "acme", hold("r3", "0.000000001")).await?;
+    none_left.expect_problem(402, "credits_exhausted")?;
+    ensure!(none_left.body["detail"] == "All that your team has left is held for work in progress.");
+
+    // A refused extension is the sign to stop, and leaves the hold as it is.
+    let extend = |id: &str| path("acme", &format!("/{id}"));
+    let stop = producer.patch(&extend("r1"), json!({"amount": "6.5"})).await?;
+    stop.expect_problem(402, "credits_exhausted")?;
+    ensure!(stop.body["requested"] == "0.5" && stop.body["available"] == "0", "{}", stop.text);
+    expect_hold(&producer.patch(&extend("r1"), json!({"amount": "5"})).await?, 200, "held", "5", "1")?;
+    expect_hold(&producer.patch(&extend("r1"), json!({"amount": "6"})).await?, 200, "held", "6", "0")?;
+    let longer = producer.patch(&extend("r1"), json!({"ttl_seconds": 3600})).await?;
+    expect_hold(&longer, 200, "held", "6", "0")?;
+    ensure!(longer.body["expires_at"] == "2026-02-03T11:00:00Z", "{}", longer.text);
+
+    for _ in 0..2 {
+        expect_hold(&release(&producer, "acme", "r2").await?, 200, "released", "4", "4")?;
+    }
+    producer.patch(&extend("r2"), json!({"amount": "1"})).await?.expect_problem(409, "hold_ended")?;
+    producer
+        .patch(&extend("r9"), json!({"amount": "1"}))
+        .await?
+        .expect_problem(404, "reservation_not_found")?;
+    release(&producer, "acme", "r9").await?.expect_problem(404, "reservation_not_found")?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_holds_count_toward_his_limit_unless_their_feature_is_excluded() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "100").await?;
+    let limits = json!({"default_limit": "10", "excluded_features": ["workflow"]});
+    operator.at(OPENED).put("/v1/accounts/acme/limits", limits).await?.expect(200)?;
+    operator.at(OPENED).post("/v1/accounts/acme/usage", usage("u1", "3")).await?.expect(200)?;
+
+    reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
+    let excluded = json!({"reservation_id": "r2", "user_id": "ana", "feature": "workflow", "amount": "50"});
+    reserve(&operator, "acme", excluded).await?.expect(201)?;
+    let refused = reserve(&operator, "acme", hold("r3", "2.5")).await?;
+    refused.expect_problem(402, "user_limit_reached")?;
+    let figures = ["limit", "used", "held"].map(|field| refused.body[field].as_str().unwrap_or_default());
+    ensure!(figures == ["10", "3", "5"], "{}", refused.text);
+    let words = "You have used 3 of your 10 credits, and 5 are held for work in progress; your limit resets on 1 March.";
+    ensure!(refused.body["detail"] == words, "{}", refused.text);
+    // Somebody else's limit, and nobody's.
+    reserve(&operator, "acme", json!({"reservation_id": "r4", "user_id": "bo", "amount": "10"}))
+        .await?
+        .expect(201)?;
+    reserve(&operator, "acme", json!({"reservation_id": "r5", "amount": "20"})).await?.expect(201)?;
+    let check = operator.post("/v1/accounts/acme/check", json!({"user_id": "ana", "amount": "2"})).await?;
+    check.expect(200)?;
+    ensure!(check.body["allowed"] == true && check.body["held"] == "5", "{}", check.text);
+    ensure!(check.body["available"] == "12", "{}", check.text);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_with_its_usage_which_is_charged_in_full() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "100").await?;
+    let settle = |id: &str| path("acme", &format!("/{id}/settle"));
+
+    reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
+    let settled = operator.at(OPENED).post(&settle("r1"), usage("u1", "7")).await?;
+    settled.expect(200)?;
+    let said = ["event_id", "outcome", "reservation_id", "state", "held", "over_hold"]
+        .map(|field| settled.body[field].as_str().unwrap_or_default());
+    ensure!(said == ["u1", "applied", "r1", "settled", "5", "2"], "{}", settled.text);
+    expect_balance(&operator, "acme", "settled=93 used=7").await?;
+
+    // The same again is the same; another usage finds the hold ended, and so does everything else.
+    let again = operator.at(OPENED).post(&settle("r1"), usage("u1", "7")).await?;
+    again.expect(200)?;
+    ensure!(again.body == settled.body, "{} and then {}", settled.text, again.text);
+    operator.at(OPENED).post(&settle("r1"), usage("u1", "8")).await?.expect_problem(409, "conflict")?;
+    operator.at(OPENED).post(&settle("r1"), usage("u2", "7")).await?.expect_problem(409, "hold_ended")?;
+    release(&operator, "acme", "r1").await?.expect_problem(409, "hold_ended")?;
+    expect_hold(&reserve(&operator, "acme", hold("r1", "5")).await?, 201, "settled", "5", "93")?;
+    operator
+        .at(OPENED)
+        .post(&settle("r9"), usage("u9", "1"))
+        .await?
+        .expect_problem(404, "reservation_not_found")?;
+
+    // Late, after release or expiry, it still charges.
+    reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
+    release(&operator, "acme", "r2").await?.expect(200)?;
+    let late = operator.at(OPENED).post(&settle("r2"), usage("u3", "4")).await?;
+    late.expect(200)?;
+    ensure!(late.body["over_hold"] == "0" && late.body["outcome"] == "applied", "{}", late.text);
+    let short = json!({"reservation_id": "r3", "amount": "50", "ttl_seconds": 60});
+    reserve(&operator, "acme", short).await?.expect(201)?;
+    operator
+        .post("/v1/accounts/acme/clock", json!({"advance_to": "2026-02-03T10:01:00Z"}))
+        .await?
+        .expect(200)?;
+    reserve(&operator, "acme", hold("r4", "89")).await?.expect(201)?;
+    operator.post(&settle("r3"), usage("u4", "6")).await?.expect(200)?;
+    expect_balance(&operator, "acme", "settled=83 used=17").await?;
+
+    // Usage that names a hold settles it, by whichever door.
+    let mut named = usage("u5", "80");
+    named["reservation_id"] = json!("r4");
+    let by_usage = operator.at("2026-02-03T10:01:00Z").post("/v1/accounts/acme/usage", named).await?;
+    by_usage.expect(200)?;
+    ensure!(
+        by_usage.body["reservation_id"] == "r4" && by_usage.body["over_hold"] == "0",
+        "{}",
+        by_usage.text
+    );
+    expect_hold(&reserve(&operator, "acme", hold("r5", "3")).await?, 201, "held", "3", "0")?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_usage_comes_to_nothing_is_held_again() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    operator.at(OPENED).post("/v1/accounts/acme/usage", usage("u1", "1")).await?.expect(200)?;
+    reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
+    // The id is taken by another usage.
+    let settle = path("acme", "/r1/settle");
+    operator.at(OPENED).post(&settle, usage("u1", "8")).await?.expect_problem(409, "conflict")?;
+    expect_hold(&reserve(&operator, "acme", hold("r1", "5")).await?, 201, "held", "5", "4")?;
+    operator.at(OPENED).post(&settle, usage("u2", "2")).await?.expect(200)?;
+    expect_balance(&operator, "acme", "settled=7 used=3").await?;
+    expect_hold(&reserve(&operator, "acme", hold("r2", "7")).await?, 201, "held", "7", "0")?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_hold_expires_by_itself() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open_live(&operator, "acme", "10").await?;
+    let short = json!({"reservation_id": "r1", "amount": "10", "ttl_seconds": 1});
+    reserve(&operator, "acme", short.clone()).await?.expect(201)?;
+    reserve(&operator, "acme", hold("r2", "1")).await?.expect_problem(402, "credits_exhausted")?;
+    operator
+        .at(OPENED)
+        .post(&path("acme", ""), hold("r3", "1"))
+        .await?
+        .expect_problem(409, "clock_is_live")?;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    expect_hold(&reserve(&operator, "acme", hold("r2", "1")).await?, 201, "held", "1", "9")?;
+    expect_hold(&reserve(&operator, "acme", short).await?, 201, "expired", "10", "9")?;
+    operator.patch(&path("acme", "/r1"), json!({"amount": "1"})).await?.expect_problem(409, "hold_ended")?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_name_their_fields_and_strangers_hold_nothing() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    for (body, field) in [
+        (json!({"amount": "1"}), "reservation_id"),
+        (json!({"reservation_id": "r", "amount": "0"}), "amount"),
+        (json!({"reservation_id": "r", "amount": 1}), "amount"),
+        (json!({"reservation_id": "r", "amount": "1", "ttl_seconds": 0}), "ttl_seconds"),
+        (json!({"reservation_id": "r", "amount": "1", "ttl_seconds": 86_401}), "ttl_seconds"),
+        (json!({"reservation_id": "r", "amount": "1", "colour": "red"}), "colour"),
+    ] {
+        let refused = reserve(&operator, "acme", body).await?;
+        refused.expect_problem(422, "invalid")?;
+        ensure!(refused.body["errors"][0]["field"] == field, "{}", refused.text);
+    }
+    operator.patch(&path("acme", "/r"), json!({})).await?.expect_problem(422, "invalid")?;
+    let mut other = usage("u1", "1");
+    other["reservation_id"] = json!("r2");
+    operator.post(&path("acme", "/r1/settle"), other).await?.expect_problem(422, "invalid")?;
+    reserve(&operator, "nobody", hold("r", "1")).await?.expect_problem(404, "account_not_found")?;
+    let stranger = whole.keyed("producer", &["beta"], None).await?;
+    reserve(&stranger, "acme", hold("r", "1")).await?.expect_problem(403, "forbidden")?;
+    let admin = whole.keyed("admin", &["acme"], None).await?;
+    reserve(&admin, "acme", hold("r", "1")).await?.expect_problem(403, "forbidden")?;
+    let at = path("acme", "?at_least=99:1");
+    operator.post(&at, hold("r", "1")).await?.expect_problem(422, "invalid")?;
+    let end =
+        operator.at(OPENED).post("/v1/accounts/acme/usage?wait=false", usage("u1", "4")).await?.position()?;
+    let at = path("acme", &format!("?at_least={end}"));
+    operator.post(&at, hold("r", "6.1")).await?.expect_problem(402, "credits_exhausted")?;
+    operator.post(&at, hold("r", "6")).await?.expect(201)?;
+    whole.replay_and_stop().await
+}
