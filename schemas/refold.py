@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import uuid
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,9 @@ CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
 ORG_ALERTS_MAX = 1_000
 TURNOVER_MAX = 10**28 * UNIT
+NAMESPACE = uuid.UUID("6c656467-6572-5000-8000-637265646974")
+TOP_UPS_PER_PERIOD = 10
+RETRY_AFTER = (3_600 * SECOND, 4 * 3_600 * SECOND, 24 * 3_600 * SECOND)
 RECORD_BYTES_MAX = 65_536
 DEPTH_MAX = 8
 FOREVER = float("inf")  # compared with, never calculated with
@@ -366,6 +370,46 @@ class Taking:
         self.draws, self.owed, self.reversed = [], 0, False
 
 
+class TopUps:
+    """Auto top-up: its settings and how it goes."""
+
+    def __init__(self, account_id):
+        self.account_id, self.settings, self.version, self.asked = account_id, None, 0, 0
+        self.open, self.failures, self.retry, self.refused = None, 0, None, set()
+        self.period, self.count, self.total = None, 0, 0
+
+    def derived(self, *name):
+        return str(uuid.uuid5(NAMESPACE, "/".join(str(part) for part in name)))
+
+    def wants(self, account):
+        """Returns (amount, payment method) where an attempt is to start now, else None."""
+        settings = self.settings
+        if self.open or not settings or not settings.get("enabled") or self.failures > len(RETRY_AFTER):
+            return None
+        figure = account.settled() if settings.get("basis") == "available_balance" else account.credit_balance()
+        if figure > amount(settings["threshold"]) or self.retry is not None and self.retry > account.now:
+            return None
+        count, total = (self.count, self.total) if self.period == account.period.index else (0, 0)
+        units, most = amount(settings["amount"]), settings.get("max_amount_per_period")
+        if count >= (settings.get("max_per_period") or TOP_UPS_PER_PERIOD):
+            return None
+        if most is not None and total + units > amount(most):
+            return None
+        return units, settings["payment_method"]
+
+    def start_afresh(self):
+        self.failures, self.retry = 0, None
+
+    def succeed(self, attempt, units, period):
+        if self.open == attempt:
+            self.open = None
+        if self.period != period:
+            self.period, self.count, self.total = period, 0, 0
+        self.count += 1
+        self.total += units
+        self.start_afresh()
+
+
 class Rejected(Exception):
     """The event has no effect; the message is the reason."""
 
@@ -386,7 +430,8 @@ class Plan:
 
 
 class Account:
-    def __init__(self, data, time):
+    def __init__(self, account_id, data, time):
+        self.top_ups, self.payments, self.disputes = TopUps(account_id), {}, {}
         self.now = time
         self.test = data.get("clock") == "test"
         self.forgives = data.get("overdraft") == "forgive_at_reset"
@@ -411,11 +456,13 @@ class Account:
     def settled(self):
         return sum(lot.remaining for lot in self.open() if lot.started) - self.overdraft()
 
+    def credit_balance(self):
+        return sum(lot.remaining for lot in self.open() if lot.started and lot.source in PAID)
+
     def shown(self):
-        paid = sum(lot.remaining for lot in self.open() if lot.started and lot.source in PAID)
         rolled = sum(lot.remaining for lot in self.open() if lot.source == "rollover")
         return {
-            "settled": show(self.settled()), "credit_balance": show(paid), "overdraft": show(self.overdraft()),
+            "settled": show(self.settled()), "credit_balance": show(self.credit_balance()), "overdraft": show(self.overdraft()),
             "allowance": show(self.plan.allowance), "rollover": show(rolled), "used": show(self.used), "period_maximum": show(self.maximum),
             "period": {"index": self.period.index, "starts_at": show_time(self.period.start), "ends_at": show_time(self.period.end)},
             "ledger_time": show_time(self.now),
@@ -589,6 +636,16 @@ class Account:
             raise Rejected("event_unknown")
         if taking.reversed:
             raise Rejected("already_reversed")
+        back = self.undo(taking)
+        if taking.period == self.period.index:
+            self.used -= taking.units
+            if taking.user is not None:
+                self.users[taking.user] -= taking.units
+        else:
+            self.maximum += back
+        self.repay()
+
+    def undo(self, taking):
         taking.reversed = True
         back, taking.owed = taking.owed, 0
         for lot, part in taking.draws:
@@ -598,13 +655,7 @@ class Account:
                 lot.remaining += part
                 back += part
         self.book(back)
-        if taking.period == self.period.index:
-            self.used -= taking.units
-            if taking.user is not None:
-                self.users[taking.user] -= taking.units
-        else:
-            self.maximum += back
-        self.repay()
+        return back
 
     def new_id(self, lot_id, exists="grant_exists"):
         if lot_id.startswith(("plan:", "rollover:")):
@@ -640,15 +691,59 @@ class Account:
             self.take(Taking(self.period.index), -units)
             self.maximum += units
 
-    def credits_purchased(self, event, data):
-        known = self.lots.get(data["payment_id"])
-        self.new_id(data["payment_id"], "payment_exists" if known and known.source in PAID else "grant_exists")
+    def paid_lot(self, lot_id, source, data):
         expires = self.period.end if self.plan.packs_end else None
-        self.arrives(Lot(data["payment_id"], "purchase", amount(data["amount"]), self.now, expires))
+        self.payments[data["payment_id"]] = lot = Lot(lot_id, source, amount(data["amount"]), self.now, expires)
+        self.arrives(lot)
+
+    def credits_purchased(self, event, data):
+        payment = data["payment_id"]
+        if payment in self.payments:
+            raise Rejected("payment_exists")
+        self.new_id(payment)
+        self.top_ups.start_afresh()
+        self.paid_lot(payment, "purchase", data)
+
+    def credits_topped_up(self, event, data):
+        attempt, known = data["attempt_id"], self.lots.get(data["attempt_id"])
+        if data["payment_id"] in self.payments or known and known.source in PAID:
+            raise Rejected("payment_exists")
+        self.new_id(attempt)
+        self.top_ups.succeed(attempt, amount(data["amount"]), self.period.index)
+        self.paid_lot(attempt, "top_up", data)
+
+    def auto_top_up_set(self, event, data):
+        self.top_ups.settings = data
+        self.top_ups.version += 1
+        self.top_ups.start_afresh()
+
+    def top_up_started(self, event, data):
+        top_ups = self.top_ups
+        if data["attempt_id"] != top_ups.derived("attempt", top_ups.account_id, top_ups.asked + 1):
+            raise Rejected("attempt_out_of_order")
+        top_ups.asked += 1
+        if top_ups.wants(self) != (amount(data["amount"]), data["payment_method"]):
+            raise Rejected("top_up_not_due")
+        top_ups.open = data["attempt_id"]
+
+    def top_up_failed(self, event, data):
+        top_ups = self.top_ups
+        if top_ups.open != data["attempt_id"]:
+            raise Rejected("attempt_not_open")
+        tries = top_ups.failures
+        top_ups.retry = self.now + RETRY_AFTER[tries] if tries < len(RETRY_AFTER) else None
+        top_ups.open, top_ups.failures = None, tries + 1
+
+    def top_up_refused(self, event, data):
+        pass  # it tells of a brake, and moves nothing
 
     def credits_refunded(self, event, data):
-        lot, units = self.lots.get(data["payment_id"]), amount(data["amount"])
-        if lot is None or lot.source not in PAID:
+        self.take_back(data)
+
+    def take_back(self, data):
+        """Takes a payment back and returns what was taken, its lot, and what of it had lapsed."""
+        lot, units = self.payments.get(data["payment_id"]), amount(data["amount"])
+        if lot is None:
             raise Rejected("payment_unknown")
         if lot.refunded + units > lot.amount:
             raise Rejected("refund_exceeds_payment")
@@ -659,16 +754,35 @@ class Account:
         gone = min(units - own, lot.lapsed)
         lot.lapsed -= gone
         spent = units - own - gone
+        taking = Taking(self.period.index, units)
         if spent:
-            self.take(Taking(self.period.index), spent)
+            self.take(taking, spent)
+        if own:
+            taking.draws.append((lot, own))
         self.maximum -= own + spent
+        return taking, lot, gone
+
+    def dispute_opened(self, event, data):
+        self.disputes[(event["source"], event["id"])] = (data["payment_id"], *self.take_back(data))
+
+    def dispute_won(self, event, data):
+        opened = self.top_ups.derived("dispute_opened", self.top_ups.account_id, data["dispute_id"])
+        payment, taking, lot, gone = self.disputes.get(("urn:ledger:disputes", opened), (None, None, None, None))
+        if payment != data["payment_id"]:
+            raise Rejected("dispute_unknown")
+        if taking.reversed:
+            raise Rejected("already_reversed")
+        lot.refunded -= taking.units
+        lot.lapsed += gone
+        self.maximum += self.undo(taking)
+        self.repay()
 
 
 # ---- The fold ---------------------------------------------------------------------------------------------------
 
 AMOUNTS = {
     "amount", "credits", "allowance", "cap", "overage_limit", "usd_per_unit", "low_balance_threshold", "default_limit",
-    "threshold",
+    "threshold", "max_amount_per_period",
 }
 TIMES = {"anchor", "effective_at", "expires_at", "advance_to"}
 
@@ -791,7 +905,7 @@ class Journal:
         if opening:
             if account:
                 return "rejected", "account_exists"
-            self.accounts[account_id] = Account(data, time)
+            self.accounts[account_id] = Account(account_id, data, time)
             return "applied", None
         if event["type"] == "ledger.usage.recorded.v1" and mispriced(data):
             self.problems.append(f"{record['partition']}:{record['offset']} is not charged by its price lines")

@@ -106,7 +106,7 @@ pub fn detail(reason: Reason) -> &'static str {
             "one move of a test clock may not cross so many boundaries, lot starts and lot ends"
         }
         Reason::EventUnknown => "there is no such usage event",
-        Reason::AlreadyReversed => "the usage was reversed before",
+        Reason::AlreadyReversed => "the usage was reversed, or the dispute won, before",
         Reason::GrantUnknown => "there is no such grant",
         Reason::GrantNotVoidable => "plan and rollover lots, and lots that have ended, can't be voided",
         Reason::GrantExists => "another grant or payment has this id",
@@ -116,6 +116,10 @@ pub fn detail(reason: Reason) -> &'static str {
         Reason::PaymentUnknown => "there is no such payment",
         Reason::PaymentExists => "the payment is credited already",
         Reason::RefundExceedsPayment => "more would go back than was paid",
+        Reason::AttemptOutOfOrder => "this is not the next attempt",
+        Reason::TopUpNotDue => "no top-up was due any more",
+        Reason::AttemptNotOpen => "this attempt is not open",
+        Reason::DisputeUnknown => "there is no such dispute of this payment",
         Reason::PeriodNotBegun => "the period has not begun",
         Reason::AlertUnknown => "there is no such alert",
         Reason::TooManyAlerts => "the account has its most org alerts",

@@ -15,6 +15,7 @@ use crate::lot::{Lot, Lots, less, more};
 use crate::overdraft::Overdraft;
 use crate::period::{Period, Periods, Schedule};
 use crate::time::{Time, Zone};
+use crate::top_up::{self, TopUps, Want};
 
 /// A plan with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,6 +145,9 @@ pub struct Core {
     /// The alert on each user's usage; none where it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_alert: Option<UserAlert>,
+    /// Auto top-up, and how it goes.
+    #[serde(default, skip_serializing_if = "TopUps::is_untouched")]
+    pub top_ups: TopUps,
     /// Who invited it.
     pub referred_by: Option<Id>,
     /// Ledger time of its opening.
@@ -189,6 +193,7 @@ impl Core {
             limits: None,
             org_alerts: BTreeMap::new(),
             user_alert: None,
+            top_ups: TopUps::default(),
             referred_by: opening.referred_by.clone(),
             opened_at: now,
             ledger_time: now,
@@ -224,6 +229,16 @@ impl Core {
             (Some(boundary), Some(lot)) => Some(boundary.min(lot)),
             (boundary, lot) => boundary.or(lot),
         }
+    }
+
+    /// Returns the next instant that an idle account is to be woken for: something changes by itself, or a top-up that
+    /// failed is to be tried again.
+    pub fn next_due(&self) -> Option<Time> {
+        let retry = match top_up::want(self) {
+            Want::Wait(until) => Some(until),
+            _ => None,
+        };
+        self.next_crossing().into_iter().chain(retry).min()
     }
 
     /// Says whether something changes by itself on the way to `until`.

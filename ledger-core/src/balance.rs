@@ -116,9 +116,10 @@ impl Balance {
     }
 }
 
-/// Returns the line at or below which bought credits are low, for the status and for the notice alike.
+/// Returns the line at or below which bought credits are low, for the status and for the notice alike:
+/// auto top-up's threshold while that is on, else the account's own.
 pub fn low_line(core: &Core) -> Option<Credits> {
-    core.low_balance_threshold
+    core.top_ups.line().or(core.low_balance_threshold)
 }
 
 fn status(available: Credits, credit_balance: Credits, line: Option<Credits>) -> Status {

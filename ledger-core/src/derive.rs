@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use crate::alert::Kind;
+use crate::event::Brake;
 use crate::id::{EventId, Id, Source};
 use crate::time::Time;
 
@@ -16,6 +17,10 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x6c_65_64_67_65_72_50_00_80_00_63_7
 pub const SCHEDULER: &str = "urn:ledger:scheduler";
 /// Source of grants and payments: one id space.
 pub const GRANTS: &str = "urn:ledger:grants";
+/// Source of what auto top-up makes.
+pub const TOP_UPS: &str = "urn:ledger:auto-top-up";
+/// Source of disputes, which only the payment provider can tell of.
+pub const DISPUTES: &str = "urn:ledger:disputes";
 /// Source of every other write of the API.
 pub const API: &str = "urn:ledger:api";
 
@@ -78,6 +83,39 @@ pub fn notice_id(account: &Id, kind: Kind, n: u32) -> Uuid {
     named("notice", &[account.as_str(), kind.as_str(), &n.to_string()])
 }
 
+/// Returns the id of an account's `number`-th attempt to top up: the provider's idempotency key, the lot's id, and the
+/// id of its start.
+pub fn attempt_id(account: &Id, number: u32) -> Id {
+    let id = named("attempt", &[account.as_str(), &number.to_string()]);
+    Id::new(&id.to_string()).expect("a UUID is a well-formed id")
+}
+
+/// Returns the id of an attempt's success.
+pub fn topped_up_id(account: &Id, attempt: &Id) -> EventId {
+    derived("topped_up", &[account.as_str(), attempt.as_str()])
+}
+
+/// Returns the id of an attempt's failure.
+pub fn top_up_failed_id(account: &Id, attempt: &Id) -> EventId {
+    derived("top_up_failed", &[account.as_str(), attempt.as_str()])
+}
+
+/// Returns the id of a brake's refusal: one for each version of the settings in each period.
+pub fn top_up_refused_id(account: &Id, brake: Brake, version: u32, period_index: i64) -> EventId {
+    let (version, period) = (version.to_string(), period_index.to_string());
+    derived("top_up_refused", &[account.as_str(), brake.as_str(), &version, &period])
+}
+
+/// Returns the id of a dispute's opening.
+pub fn dispute_opened_id(account: &Id, dispute: &Id) -> EventId {
+    derived("dispute_opened", &[account.as_str(), dispute.as_str()])
+}
+
+/// Returns the id of a dispute's end in the account's favour.
+pub fn dispute_won_id(account: &Id, dispute: &Id) -> EventId {
+    derived("dispute_won", &[account.as_str(), dispute.as_str()])
+}
+
 /// Returns the id of a write that its caller named by an `Idempotency-Key`.
 pub fn keyed_id(kind: &str, account: &Id, idempotency_key: &str) -> EventId {
     derived(kind, &[account.as_str(), idempotency_key])
@@ -94,6 +132,15 @@ mod tests {
         assert_ne!(reset_id(&acme, 3), reset_id(&acme, 4));
         // Frozen: resets in old journals carry it.
         assert_eq!(reset_id(&acme, 3).as_str(), Uuid::new_v5(&NAMESPACE, b"reset/acme/3").to_string());
+    }
+
+    #[test]
+    fn ids_of_attempts_never_change() {
+        // Frozen: the provider knows charges by it.
+        let acme = Id::new("acme").expect("an id");
+        let expected = Uuid::new_v5(&NAMESPACE, b"attempt/acme/1").to_string();
+        assert_eq!(attempt_id(&acme, 1).as_str(), expected);
+        assert_ne!(attempt_id(&acme, 2).as_str(), expected);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use crate::credits::Credits;
 use crate::decide::Work;
 use crate::event::{
-    Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Data, Grant, OpenAccount, PlanBody, Purchase,
-    Recipients, Refund, RemoveOrgAlert, RolloverMode, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
+    Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Data, Dispute, FailTopUp, Grant, OpenAccount,
+    PlanBody, Purchase, Recipients, Refund, RemoveOrgAlert, RolloverMode, SetAutoTopUp, SetLimits,
+    SetOrgAlert, SetUserAlert, StartTopUp, TopUp, Usage, VoidGrant,
 };
 use crate::hold::{Extend, Reserve, TTL_SECONDS_MAX};
 use crate::id::{EventId, Id, Label, Source, is_reserved_grant};
@@ -37,6 +38,10 @@ pub const CUSTOM_LIMITS_MAX: usize = 2_000;
 pub const EXCLUDED_FEATURES_MAX: usize = 100;
 /// Most recipients that a rule names.
 pub const RECIPIENTS_MAX: usize = 100;
+/// Most that one top-up may buy.
+pub const TOP_UP_MAX: Credits = Credits::whole(100_000);
+/// How many top-ups a period may be allowed.
+pub const TOP_UPS_PER_PERIOD: std::ops::RangeInclusive<u32> = 1..=1_000;
 /// How far ahead of its recording usage may say it happened: 5 minutes.
 pub const TOO_NEW_SECONDS: i64 = 5 * 60;
 /// How long before its recording usage may say it happened: 35 days.
@@ -522,6 +527,36 @@ impl Body for SetUserAlert {
     }
 }
 
+impl Body for SetAutoTopUp {
+    const GOOD: &'static str = r#"{"threshold":"0","amount":"1","payment_method":"p"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        not_negative(errors, "threshold", self.threshold);
+        if let Some(amount) = self.amount {
+            positive(errors, "amount", amount);
+            refuse(errors, amount > TOP_UP_MAX, "amount", "out_of_range", "must be at most 100000");
+        }
+        if let Some(most) = self.max_amount_per_period {
+            positive(errors, "max_amount_per_period", most);
+        }
+        let out = self.max_per_period.is_some_and(|most| !TOP_UPS_PER_PERIOD.contains(&most));
+        refuse(errors, out, "max_per_period", "out_of_range", "must be 1 to 1000");
+        if self.enabled == Some(true) {
+            let rule = "is required where enabled is true";
+            refuse(errors, self.threshold.is_none(), "threshold", "required", rule);
+            refuse(errors, self.amount.is_none(), "amount", "required", rule);
+            refuse(errors, self.payment_method.is_none(), "payment_method", "required", rule);
+        }
+    }
+
+    fn check_caller(&self, errors: &mut Vec<FieldError>) {
+        let (Some(threshold), Some(amount)) = (self.threshold, self.amount) else { return };
+        // One top-up lifts the balance above the threshold.
+        let rule = "must not be above the amount";
+        refuse(errors, amount.is_positive() && threshold > amount, "threshold", "above_amount", rule);
+    }
+}
+
 /// Checks what the journal says of an event beyond the types; answers the first broken rule.
 ///
 /// As strict as the public schemas, which an auditor reads the journal by.
@@ -545,7 +580,15 @@ pub fn check_recorded(data: &Data) -> Result<(), FieldError> {
         Data::OrgAlertSet(body) => body.check(&mut errors),
         Data::OrgAlertRemoved(body) => body.check(&mut errors),
         Data::UserAlertSet(body) => body.check(&mut errors),
-        Data::UsageReversed(_) | Data::PeriodReset(_) => {}
+        Data::AutoTopUpSet(body) => body.check(&mut errors),
+        Data::TopUpStarted(StartTopUp { amount, .. })
+        | Data::CreditsToppedUp(TopUp { amount, .. })
+        | Data::DisputeOpened(Dispute { amount, .. })
+        | Data::DisputeWon(Dispute { amount, .. }) => positive(&mut errors, "amount", *amount),
+        Data::TopUpFailed(FailTopUp { reason, .. }) => {
+            refuse(&mut errors, reason.as_str().is_empty(), "reason", "required", "must not be empty");
+        }
+        Data::UsageReversed(_) | Data::PeriodReset(_) | Data::TopUpRefused(_) => {}
     }
     errors.into_iter().next().map_or(Ok(()), Err)
 }

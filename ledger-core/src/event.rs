@@ -58,11 +58,18 @@ pub enum Data {
     OrgAlertSet(SetOrgAlert),
     OrgAlertRemoved(RemoveOrgAlert),
     UserAlertSet(SetUserAlert),
+    AutoTopUpSet(SetAutoTopUp),
+    TopUpStarted(StartTopUp),
+    TopUpFailed(FailTopUp),
+    TopUpRefused(RefuseTopUp),
+    CreditsToppedUp(TopUp),
+    DisputeOpened(Dispute),
+    DisputeWon(Dispute),
 }
 
 impl Data {
     /// Every event type this version knows, as in the envelope's `type`.
-    pub const TYPES: [&'static str; 16] = [
+    pub const TYPES: [&'static str; 23] = [
         "ledger.account.opened.v1",
         "ledger.account.changed.v1",
         "ledger.plan.changed.v1",
@@ -79,6 +86,13 @@ impl Data {
         "ledger.org_alert.set.v1",
         "ledger.org_alert.removed.v1",
         "ledger.user_alert.set.v1",
+        "ledger.auto_top_up.set.v1",
+        "ledger.top_up.started.v1",
+        "ledger.top_up.failed.v1",
+        "ledger.top_up.refused.v1",
+        "ledger.credits.topped_up.v1",
+        "ledger.dispute.opened.v1",
+        "ledger.dispute.won.v1",
     ];
 
     /// Returns the envelope's `type`.
@@ -100,6 +114,13 @@ impl Data {
             Data::OrgAlertSet(_) => 13,
             Data::OrgAlertRemoved(_) => 14,
             Data::UserAlertSet(_) => 15,
+            Data::AutoTopUpSet(_) => 16,
+            Data::TopUpStarted(_) => 17,
+            Data::TopUpFailed(_) => 18,
+            Data::TopUpRefused(_) => 19,
+            Data::CreditsToppedUp(_) => 20,
+            Data::DisputeOpened(_) => 21,
+            Data::DisputeWon(_) => 22,
         };
         Self::TYPES[at]
     }
@@ -602,4 +623,104 @@ pub struct SetUserAlert {
     pub notify_user: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Recipients>,
+}
+
+/// The figure that auto top-up watches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopUpBasis {
+    /// What remains of paid lots.
+    #[default]
+    CreditBalance,
+    /// Settled balance.
+    AvailableBalance,
+}
+
+/// Body of `auto_top_up.set`: when credits are bought without being asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct SetAutoTopUp {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
+    pub basis: Option<TopUpBasis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_method: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_per_period: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_amount_per_period: Option<Credits>,
+}
+
+/// Body of `top_up.started`: the provider will be asked to charge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct StartTopUp {
+    pub attempt_id: Id,
+    pub amount: Credits,
+    pub payment_method: Id,
+}
+
+/// Body of `top_up.failed`: the provider has refused to charge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct FailTopUp {
+    pub attempt_id: Id,
+    pub reason: Text,
+}
+
+/// What holds a top-up back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Brake {
+    /// So many top-ups succeeded in the period.
+    MaxPerPeriod,
+    /// With this one, more than so much would be topped up in the period.
+    MaxAmountPerPeriod,
+}
+
+impl Brake {
+    /// Returns the brake's name in the contract.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Brake::MaxPerPeriod => "max_per_period",
+            Brake::MaxAmountPerPeriod => "max_amount_per_period",
+        }
+    }
+}
+
+/// Body of `top_up.refused`: a brake held a top-up back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct RefuseTopUp {
+    #[serde(deserialize_with = "word")]
+    pub reason: Brake,
+}
+
+/// Body of `credits.topped_up`: an attempt was paid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct TopUp {
+    pub attempt_id: Id,
+    pub payment_id: Id,
+    pub amount: Credits,
+}
+
+/// Body of `dispute.opened` and `dispute.won`: a payer contests a payment, and is not right.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct Dispute {
+    pub payment_id: Id,
+    pub dispute_id: Id,
+    pub amount: Credits,
 }

@@ -14,20 +14,21 @@ use crate::alert::rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
 use crate::credits::{Credits, wide};
 use crate::derive;
 use crate::event::{
-    Adjust, ChangeAccount, ChangeAt, ChangePlan, Clock, Data, Event, Grant, LotSource, OpenAccount,
-    OverdraftPolicy, PackExpiry, Purchase, Refund, RemoveOrgAlert, ResetPeriod, ReverseUsage, RolloverMode,
-    SetOrgAlert, SetUserAlert, Usage, VoidGrant,
+    Adjust, ChangeAccount, ChangeAt, ChangePlan, Clock, Data, Dispute, Event, FailTopUp, Grant, LotSource,
+    OpenAccount, OverdraftPolicy, PackExpiry, Purchase, Refund, RefuseTopUp, RemoveOrgAlert, ResetPeriod,
+    ReverseUsage, RolloverMode, SetOrgAlert, SetUserAlert, StartTopUp, TopUp, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id};
 use crate::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::limit::Limits;
 use crate::lot::{Draws, Lot, OPEN_LOTS_MAX, default_priority, less, more};
 use crate::overdraft::Stretch;
-use crate::pages::{Missing, Pages, Repayment, Seen, Taking};
+use crate::pages::{Missing, Pages, Repayment, Seen, Taking, opening_of};
 use crate::time::Time;
+use crate::top_up::{self, Attempt, Want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
-pub const FOLD_VERSION: i32 = 1;
+pub const FOLD_VERSION: i32 = 2;
 /// How far a live account's ledger time may lie ahead of the broker's append time: 2 s.
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
@@ -141,6 +142,14 @@ reasons! {
     PaymentExists = "payment_exists",
     /// More than was paid would go back.
     RefundExceedsPayment = "refund_exceeds_payment",
+    /// The number of this attempt is not the next one.
+    AttemptOutOfOrder = "attempt_out_of_order",
+    /// Nothing asks for a top-up, or a brake refuses it; its number is used up all the same.
+    TopUpNotDue = "top_up_not_due",
+    /// The attempt has not started, or has ended.
+    AttemptNotOpen = "attempt_not_open",
+    /// No such dispute of this payment.
+    DisputeUnknown = "dispute_unknown",
     /// The period has not begun.
     PeriodNotBegun = "period_not_begun",
     /// No such org alert.
@@ -369,12 +378,7 @@ pub fn apply_watched(
         }
     }
     if repeated.is_none() {
-        let taking = match (&applied.outcome, &event.data) {
-            (Outcome::Applied, Data::UsageRecorded(_)) => {
-                applied.usage.as_ref().map(|usage| usage.taking.clone())
-            }
-            _ => None,
-        };
+        let taking = taking_of(core, fact, &applied);
         remember(pages, fact, taking);
     }
     core.events += 1;
@@ -390,7 +394,11 @@ pub fn apply_watched(
 fn is_addition(data: &Data) -> bool {
     matches!(
         data,
-        Data::CreditsGranted(_) | Data::CreditsPurchased(_) | Data::CreditsAdjusted(_) | Data::PlanChanged(_)
+        Data::CreditsGranted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsToppedUp(_)
+            | Data::CreditsAdjusted(_)
+            | Data::PlanChanged(_)
     )
 }
 
@@ -428,6 +436,24 @@ fn remember(pages: &mut Pages, fact: &Fact, taking: Option<Arc<Taking>>) {
     pages.seen.insert(fact.key, Some(Seen { content: fact.content, taking, reversed: false }));
 }
 
+/// What an event took that a later one may undo.
+fn taking_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Taking>> {
+    if applied.outcome != Outcome::Applied {
+        return None;
+    }
+    match &fact.event.data {
+        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.taking.clone()),
+        Data::DisputeOpened(dispute) => Some(Arc::new(Taking {
+            event: fact.event.clone(),
+            period_index: core.period.index,
+            credits: dispute.amount,
+            draws: applied.draws.clone(),
+            line: applied.line,
+        })),
+        _ => None,
+    }
+}
+
 fn finish(core: &Core, applied: &mut Applied) {
     applied.ledger_time = Some(core.ledger_time);
     applied.period_index = core.period.index;
@@ -453,7 +479,17 @@ fn decide(
         Data::GrantVoided(void) => step.void(void)?,
         Data::CreditsAdjusted(adjustment) => step.adjust(adjustment),
         Data::CreditsPurchased(purchase) => step.purchase(purchase)?,
+        Data::CreditsToppedUp(top_up) => step.top_up(top_up)?,
         Data::CreditsRefunded(refund) => step.refund(refund)?,
+        Data::DisputeOpened(dispute) => step.take_payment(&dispute.payment_id, dispute.amount)?,
+        Data::DisputeWon(dispute) => step.win(dispute)?,
+        Data::AutoTopUpSet(settings) => {
+            step.core.top_ups.save(settings);
+            Ok(())
+        }
+        Data::TopUpStarted(start) => step.start_top_up(start),
+        Data::TopUpFailed(failure) => step.fail_top_up(failure),
+        Data::TopUpRefused(refusal) => step.refuse_top_up(refusal),
         Data::PlanChanged(change) => step.change_plan(change)?,
         Data::AccountChanged(change) => step.change_account(change),
         Data::PeriodReset(reset) => step.reset(reset),
@@ -907,15 +943,7 @@ impl Step<'_> {
         }
         let Some(taking) = seen.taking.clone() else { return Ok(Err(Reason::EventUnknown)) };
         let returns = self.returns_of(&taking)?;
-
-        let mut changes = LotChanges::new();
-        for (grant_id, amount) in returns {
-            self.give_back(&grant_id, amount, &mut changes);
-        }
-        let cancelled = taking.line.map_or(Credits::ZERO, |line| self.core.overdraft.cancel(&line));
-        let repaid = self.settle_into(&mut changes);
-        let overdraft = less(repaid, cancelled);
-        let amount = self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft);
+        let amount = self.undo(&taking, returns);
 
         let core = &mut *self.core;
         core.totals.consumed = less(core.totals.consumed, amount);
@@ -925,11 +953,28 @@ impl Step<'_> {
         } else {
             core.figures.added = more(core.figures.added, amount);
         }
+        self.note_reversed(key);
+        Ok(Ok(()))
+    }
+
+    fn note_reversed(&mut self, key: DedupeKey) {
         if let Some(Some(seen)) = self.pages.seen.get_mut(&key) {
             seen.reversed = true;
         }
         self.applied.reversed = Some(key);
-        Ok(Ok(()))
+    }
+
+    /// Returns a taking's credits to lots, cancels what is left of its overdraft, and books both; returns what came back.
+    fn undo(&mut self, taking: &Taking, returns: SmallVec<[(Id, Credits); 2]>) -> Credits {
+        let is_usage = matches!(taking.event.data, Data::UsageRecorded(_));
+        let mut changes = LotChanges::new();
+        for (grant_id, amount) in returns {
+            self.give_back(&grant_id, amount, is_usage, &mut changes);
+        }
+        let cancelled = taking.line.map_or(Credits::ZERO, |line| self.core.overdraft.cancel(&line));
+        let repaid = self.settle_into(&mut changes);
+        let overdraft = less(repaid, cancelled);
+        self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft)
     }
 
     /// What goes back to which lot: what each gave, and what it repaid of the taking's overdraft. Sees to it that
@@ -957,13 +1002,13 @@ impl Step<'_> {
     }
 
     /// Returns credits to an open lot; those of a closed one count as lapsed.
-    fn give_back(&mut self, grant_id: &Id, amount: Credits, changes: &mut LotChanges) {
+    fn give_back(&mut self, grant_id: &Id, amount: Credits, is_usage: bool, changes: &mut LotChanges) {
         let now = self.core.ledger_time;
         let in_core = self.core.lots.remove(grant_id);
         let Some(mut lot) = in_core.or_else(|| self.pages.lots.get(grant_id).cloned().flatten()) else {
             return;
         };
-        if lot.is_paid() {
+        if is_usage && lot.is_paid() {
             self.core.totals.spent = less(self.core.totals.spent, amount);
         }
         self.pages.touched.insert(grant_id.clone());
@@ -1022,20 +1067,82 @@ impl Step<'_> {
         if self.lot_exists(payment)? {
             return Ok(Err(Reason::GrantExists));
         }
+        let lot = self.paid_lot(LotSource::Purchase, payment, payment, purchase.amount);
+        self.core.totals.purchased = more(self.core.totals.purchased, purchase.amount);
+        self.core.top_ups.start_afresh();
+        self.add_lot(EntryType::Purchased, lot);
+        Ok(Ok(()))
+    }
+
+    /// Credits an attempt that was paid, whatever was said of it before.
+    fn top_up(&mut self, top_up: &TopUp) -> Decision {
+        let (attempt, payment) = (&top_up.attempt_id, &top_up.payment_id);
+        let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
+        if known.is_some() || self.is_paid_lot(attempt)? {
+            return Ok(Err(Reason::PaymentExists));
+        }
+        if is_fold_lot(attempt) {
+            return Ok(Err(Reason::GrantReserved));
+        }
+        if self.lot_exists(attempt)? {
+            return Ok(Err(Reason::GrantExists));
+        }
+        let lot = self.paid_lot(LotSource::TopUp, attempt, payment, top_up.amount);
+        let core = &mut *self.core;
+        core.totals.topped_up = more(core.totals.topped_up, top_up.amount);
+        core.top_ups.succeed(attempt, top_up.amount, core.period.index);
+        self.add_lot(EntryType::ToppedUp, lot);
+        Ok(Ok(()))
+    }
+
+    /// A lot that was paid for, from now on, and its payment.
+    fn paid_lot(&mut self, source: LotSource, id: &Id, payment: &Id, amount: Credits) -> Lot {
         let expires_at = match self.core.plan.pack_expiry {
             PackExpiry::PeriodEnd => Some(self.core.period.ends_at),
             PackExpiry::Never => None,
         };
-        let lot = Lot {
-            grant_id: payment.clone(),
+        self.pages.payments.insert(payment.clone(), Some(id.clone()));
+        Lot {
+            grant_id: id.clone(),
             expires_at,
             payment_id: Some(payment.clone()),
-            ..self.new_lot(LotSource::Purchase, purchase.amount)
-        };
-        self.pages.payments.insert(payment.clone(), Some(payment.clone()));
-        self.core.totals.purchased = more(self.core.totals.purchased, purchase.amount);
-        self.add_lot(EntryType::Purchased, lot);
-        Ok(Ok(()))
+            ..self.new_lot(source, amount)
+        }
+    }
+
+    /// Takes the number of an attempt, and opens it where it is still wanted.
+    fn start_top_up(&mut self, start: &StartTopUp) -> Result<(), Reason> {
+        let number = self.core.top_ups.asked + 1;
+        if start.attempt_id != derive::attempt_id(&self.core.account, number) {
+            return Err(Reason::AttemptOutOfOrder);
+        }
+        let StartTopUp { attempt_id, amount, payment_method } = start.clone();
+        let attempt = Attempt { attempt_id, number, amount, payment_method };
+        let is_wanted = top_up::want(self.core) == Want::Start(attempt.clone());
+        let top_ups = &mut self.core.top_ups;
+        top_ups.asked = number;
+        if !is_wanted {
+            return Err(Reason::TopUpNotDue);
+        }
+        top_ups.last = Some(attempt);
+        top_ups.is_open = true;
+        Ok(())
+    }
+
+    fn fail_top_up(&mut self, failure: &FailTopUp) -> Result<(), Reason> {
+        if !self.core.top_ups.has_open(&failure.attempt_id) {
+            return Err(Reason::AttemptNotOpen);
+        }
+        self.core.top_ups.fail(self.core.ledger_time);
+        Ok(())
+    }
+
+    /// A refusal that comes after its period or its settings says nothing of those that stand now.
+    fn refuse_top_up(&mut self, refusal: &RefuseTopUp) -> Result<(), Reason> {
+        if self.fact.event.id == top_up::refused_id(self.core, refusal.reason) {
+            self.core.top_ups.refuse(self.core.period.index, refusal.reason);
+        }
+        Ok(())
     }
 
     /// A signed correction: a new lot, or a taking.
@@ -1092,10 +1199,13 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Gives a payment back: first what remains of its lot, then what lapsed of it (nothing to take), then what was
-    /// spent, by the rule for taking.
     fn refund(&mut self, refund: &Refund) -> Decision {
-        let payment = &refund.payment_id;
+        self.take_payment(&refund.payment_id, refund.amount)
+    }
+
+    /// Takes a payment back: first what remains of its lot, then what lapsed of it (nothing to take), then what was
+    /// spent, by the rule for taking.
+    fn take_payment(&mut self, payment: &Id, amount: Credits) -> Decision {
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
         let Some(id) = known.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
         let lot = match self.core.lots.get(&id) {
@@ -1105,16 +1215,16 @@ impl Step<'_> {
                 None => return Ok(Err(Reason::PaymentUnknown)),
             },
         };
-        if more(lot.refunded, refund.amount) > lot.amount {
+        if more(lot.refunded, amount) > lot.amount {
             return Ok(Err(Reason::RefundExceedsPayment));
         }
         let mut lot = self.core.lots.remove(&id).unwrap_or_else(|| lot_from(self.pages, &id));
-        let remaining = refund.amount.min(lot.remaining);
-        let lapsed = less(refund.amount, remaining).min(lot.lapsed);
-        let spent = less(less(refund.amount, remaining), lapsed);
+        let remaining = amount.min(lot.remaining);
+        let lapsed = less(amount, remaining).min(lot.lapsed);
+        let spent = less(less(amount, remaining), lapsed);
         lot.remaining = less(lot.remaining, remaining);
         lot.lapsed = less(lot.lapsed, lapsed);
-        lot.refunded = more(lot.refunded, refund.amount);
+        lot.refunded = more(lot.refunded, amount);
         let own = crate::lot::Draw { grant_id: id.clone(), source: lot.source, amount: remaining };
         self.pages.touched.insert(id);
         if lot.remaining.is_positive() {
@@ -1131,6 +1241,54 @@ impl Step<'_> {
         self.core.figures.added = less(self.core.figures.added, moved);
         self.core.totals.refunded = more(self.core.totals.refunded, moved);
         Ok(Ok(()))
+    }
+
+    /// Undoes what a dispute took, which is decided for the account.
+    fn win(&mut self, dispute: &Dispute) -> Decision {
+        let (source, opened) = opening_of(&self.core.account, dispute);
+        let key = dedupe_key(&self.core.account, &source, &opened);
+        let seen = self.pages.seen.get(&key).ok_or(Missing::Event(source, opened))?;
+        let (taking, is_won) = match seen {
+            Some(Seen { taking: Some(taking), reversed, .. }) => (taking.clone(), *reversed),
+            _ => return Ok(Err(Reason::DisputeUnknown)),
+        };
+        let Data::DisputeOpened(Dispute { payment_id, .. }) = &taking.event.data else {
+            return Ok(Err(Reason::DisputeUnknown));
+        };
+        if *payment_id != dispute.payment_id {
+            return Ok(Err(Reason::DisputeUnknown));
+        }
+        if is_won {
+            return Ok(Err(Reason::AlreadyReversed));
+        }
+        let payment =
+            self.pages.payments.get(payment_id).ok_or_else(|| Missing::Payment(payment_id.clone()))?;
+        let Some(id) = payment.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
+        if !self.lot_exists(&id)? {
+            return Ok(Err(Reason::PaymentUnknown));
+        }
+        let returns = self.returns_of(&taking)?;
+        self.uncontest(&id, &taking);
+        let amount = self.undo(&taking, returns);
+        self.core.figures.added = more(self.core.figures.added, amount);
+        self.core.totals.refunded = less(self.core.totals.refunded, amount);
+        self.note_reversed(key);
+        Ok(Ok(()))
+    }
+
+    /// Puts back what a dispute noted in its payment's lot: what was paid back of it, and what had lapsed.
+    fn uncontest(&mut self, id: &Id, taking: &Taking) {
+        let mut lot = self.core.lots.remove(id).unwrap_or_else(|| lot_from(self.pages, id));
+        let moved = taking.draws.iter().fold(Credits::ZERO, |sum, draw| more(sum, draw.amount));
+        let moved = more(moved, taking.line.map_or(Credits::ZERO, |line| line.length()));
+        lot.lapsed = more(lot.lapsed, less(taking.credits, moved));
+        lot.refunded = less(lot.refunded, taking.credits);
+        self.pages.touched.insert(id.clone());
+        if lot.remaining.is_positive() {
+            self.core.lots.insert(lot, self.core.ledger_time);
+        } else {
+            self.pages.put(lot);
+        }
     }
 
     fn change_account(&mut self, change: &ChangeAccount) -> Result<(), Reason> {
@@ -1212,6 +1370,13 @@ impl Step<'_> {
     fn set_user_alert(&mut self, alert: &SetUserAlert) -> Result<(), Reason> {
         self.core.user_alert = Some(UserAlert::of(alert, self.core.user_alert.as_ref()));
         Ok(())
+    }
+
+    fn is_paid_lot(&self, id: &Id) -> Result<bool, Missing> {
+        match self.core.lots.get(id) {
+            Some(lot) => Ok(lot.is_paid()),
+            None => Ok(self.pages.lot(id)?.is_some_and(Lot::is_paid)),
+        }
     }
 
     fn lot_exists(&self, id: &Id) -> Result<bool, Missing> {

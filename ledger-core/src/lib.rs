@@ -27,5 +27,6 @@ pub mod rate_card;
 mod scalar;
 pub mod shape;
 pub mod time;
+pub mod top_up;
 pub mod wire;
 pub mod words;

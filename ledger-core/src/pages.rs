@@ -10,7 +10,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::{SmallVec, smallvec};
 
 use crate::credits::Credits;
-use crate::event::{Data, Event};
+use crate::derive;
+use crate::event::{Data, Dispute, Event};
 use crate::fold::Applied;
 use crate::id::{EventId, Id, Source};
 use crate::key::{ContentHash, DedupeKey};
@@ -35,20 +36,20 @@ pub enum Missing {
 pub struct Seen {
     /// What its caller sent.
     pub content: ContentHash,
-    /// What it took, where it is usage that applied.
+    /// What it took, where it is usage or a dispute that applied.
     pub taking: Option<Arc<Taking>>,
-    /// Whether it has been reversed.
+    /// Whether it has been reversed; a dispute: won.
     pub reversed: bool,
 }
 
-/// What a usage took, and from where.
+/// What a usage or a dispute took, and from where.
 #[derive(Debug, Clone)]
 pub struct Taking {
-    /// The usage event.
+    /// The usage or the dispute's opening.
     pub event: Arc<Event>,
     /// The period it counts in.
     pub period_index: i64,
-    /// What it cost.
+    /// What it cost; a dispute: what was contested.
     pub credits: Credits,
     /// What lots gave.
     pub draws: Draws,
@@ -99,6 +100,12 @@ impl Pages {
     }
 }
 
+/// Returns source and id of the event that opened a dispute.
+pub fn opening_of(account: &Id, dispute: &Dispute) -> (Source, EventId) {
+    let source = Source::new(derive::DISPUTES).expect("a well-formed source");
+    (source, derive::dispute_opened_id(account, &dispute.dispute_id))
+}
+
 /// Names what an event will surely ask for.
 pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
@@ -112,7 +119,17 @@ pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
             missing.push(Missing::Payment(purchase.payment_id.clone()));
             missing.push(Missing::Lot(purchase.payment_id.clone()));
         }
+        Data::CreditsToppedUp(top_up) => {
+            missing.push(Missing::Payment(top_up.payment_id.clone()));
+            missing.push(Missing::Lot(top_up.attempt_id.clone()));
+        }
         Data::CreditsRefunded(refund) => missing.push(Missing::Payment(refund.payment_id.clone())),
+        Data::DisputeOpened(dispute) => missing.push(Missing::Payment(dispute.payment_id.clone())),
+        Data::DisputeWon(dispute) => {
+            let (source, opened) = opening_of(&event.account, dispute);
+            missing.push(Missing::Event(source, opened));
+            missing.push(Missing::Payment(dispute.payment_id.clone()));
+        }
         _ => {}
     }
     missing

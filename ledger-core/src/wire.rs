@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::door::check_recorded;
 use crate::event::{
-    AdvanceClock, ChangeAccount, ChangePlan, Data, Event, Grant, OpenAccount, Purchase, Refund,
-    RemoveOrgAlert, ResetPeriod, ReverseUsage, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
+    AdvanceClock, ChangeAccount, ChangePlan, Data, Dispute, Event, FailTopUp, Grant, OpenAccount, Purchase,
+    Refund, RefuseTopUp, RemoveOrgAlert, ResetPeriod, ReverseUsage, SetAutoTopUp, SetLimits, SetOrgAlert,
+    SetUserAlert, StartTopUp, TopUp, Usage, VoidGrant,
 };
 use crate::id::{EventId, Id, Label, Source};
 use crate::shape::Object;
@@ -37,6 +38,13 @@ macro_rules! with_body {
             Data::OrgAlertSet($body) => $run,
             Data::OrgAlertRemoved($body) => $run,
             Data::UserAlertSet($body) => $run,
+            Data::AutoTopUpSet($body) => $run,
+            Data::TopUpStarted($body) => $run,
+            Data::TopUpFailed($body) => $run,
+            Data::TopUpRefused($body) => $run,
+            Data::CreditsToppedUp($body) => $run,
+            Data::DisputeOpened($body) => $run,
+            Data::DisputeWon($body) => $run,
         }
     };
 }
@@ -158,6 +166,13 @@ pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Err
         "ledger.org_alert.set.v1" => read::<SetOrgAlert>(json, Data::OrgAlertSet),
         "ledger.org_alert.removed.v1" => read::<RemoveOrgAlert>(json, Data::OrgAlertRemoved),
         "ledger.user_alert.set.v1" => read::<SetUserAlert>(json, Data::UserAlertSet),
+        "ledger.auto_top_up.set.v1" => read::<SetAutoTopUp>(json, Data::AutoTopUpSet),
+        "ledger.top_up.started.v1" => read::<StartTopUp>(json, Data::TopUpStarted),
+        "ledger.top_up.failed.v1" => read::<FailTopUp>(json, Data::TopUpFailed),
+        "ledger.top_up.refused.v1" => read::<RefuseTopUp>(json, Data::TopUpRefused),
+        "ledger.credits.topped_up.v1" => read::<TopUp>(json, Data::CreditsToppedUp),
+        "ledger.dispute.opened.v1" => read::<Dispute>(json, Data::DisputeOpened),
+        "ledger.dispute.won.v1" => read::<Dispute>(json, Data::DisputeWon),
         _ => return None,
     })
 }

@@ -282,6 +282,11 @@ fn schema_and_code_ask_for_the_same_fields() {
         "org_alert.set.v1 /data/threshold",
         "org_alert.removed.v1 /data/alert_id",
         "user_alert.set.v1 /data/threshold",
+        "auto_top_up.set.v1 /data/payment_method",
+        "top_up.started.v1 /data/attempt_id",
+        "top_up.failed.v1 /data/reason",
+        "credits.topped_up.v1 /data/payment_id",
+        "dispute.won.v1 /data/dispute_id",
     ] {
         assert!(required.contains(expected), "{expected} may be left out");
     }
@@ -344,6 +349,17 @@ fn what_makes_no_sense_is_refused_by_both() {
         ("user_alert.set.v1/full.json", "/data/enabled", json!("true")),
         ("user_alert.set.v1/minimal.json", "/data/recipients", json!([])),
         ("user_alert.set.v1/only_the_user.json", "/data/notify_user", json!(false)),
+        ("auto_top_up.set.v1/full.json", "/data/amount", json!("0")),
+        ("auto_top_up.set.v1/full.json", "/data/amount", json!("100000.000000001")),
+        ("auto_top_up.set.v1/full.json", "/data/amount", json!(null)),
+        ("auto_top_up.set.v1/full.json", "/data/threshold", json!("-1")),
+        ("auto_top_up.set.v1/full.json", "/data/max_per_period", json!(0)),
+        ("auto_top_up.set.v1/full.json", "/data/max_per_period", json!("5")),
+        ("auto_top_up.set.v1/full.json", "/data/max_amount_per_period", json!("0")),
+        ("auto_top_up.set.v1/off.json", "/data/enabled", json!(true)),
+        ("top_up.refused.v1/by_count.json", "/data/reason", json!("max")),
+        ("top_up.failed.v1/declined.json", "/data/reason", json!("")),
+        ("dispute.opened.v1/part.json", "/data/amount", json!("0")),
     ] {
         let sample = samples().into_iter().find(|found| found.path == sample).expect(sample);
         let mut event = sample.json();
@@ -385,7 +401,9 @@ fn readme_rows(prefix: &str) -> Vec<(String, String)> {
 #[test]
 fn the_readme_names_the_namespace_and_derives_ids_as_the_code_does() {
     assert!(text("README.md").contains(&NAMESPACE.to_string()));
-    for kind in ["reset/", "tick/", "open/", "reversal/", "void/", "firing/", "notice/"] {
+    let top_ups = ["attempt/", "topped_up/", "top_up_failed/", "top_up_refused/"];
+    let others = ["reset/", "tick/", "open/", "reversal/", "void/", "firing/", "notice/"];
+    for kind in others.into_iter().chain(top_ups).chain(["dispute_opened/", "dispute_won/"]) {
         let rows = readme_rows(kind);
         assert!(!rows.is_empty(), "no example of {kind}");
         for (name, id) in rows {

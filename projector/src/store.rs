@@ -109,7 +109,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     }
     let cores: Vec<String> = rows.iter().map(|row| json(row.core)).collect();
     let next_crossings: Vec<Option<DateTime<Utc>>> =
-        rows.iter().map(|row| row.core.next_crossing().map(timestamp)).collect();
+        rows.iter().map(|row| row.core.next_due().map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
         rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
     sqlx::query(

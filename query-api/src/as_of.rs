@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ledger_core::account::{Core, Snapshot};
 use ledger_core::credits::Credits;
-use ledger_core::event::{Data, Event, Refund};
+use ledger_core::event::{Data, Dispute, Event, Refund};
 use ledger_core::fold::{self, Applied, Fact, LotChange, Moment, Observer, Outcome};
 use ledger_core::id::{EventId, Id, Source};
 use ledger_core::key::{ContentHash, dedupe_key};
@@ -192,7 +192,8 @@ impl Past {
         }
     }
 
-    /// What had no effect is left out: it moved the clock at most, and so does the event after it.
+    /// What had no effect is left out: it moved the clock at most, and so does the event after it. But a start of a
+    /// top-up that came too late has used up its number.
     async fn load_events(
         &self,
         connection: &mut PgConnection,
@@ -200,13 +201,13 @@ impl Past {
     ) -> Result<Vec<PastEvent>, sqlx::Error> {
         let rows = sqlx::query(
             r#"select "offset", event_id, source, type, content, occurred_at, recordedat, appended_at,
-                      ledger_time, actor, data::text, balance_after::text
+                      ledger_time, actor, data::text, balance_after::text, outcome
                  from event
                 where account_id = $1
                   and "offset" > $2
                   and "offset" <= $3
                   and ledger_time <= $4
-                  and outcome = 'applied'
+                  and (outcome = 'applied' or reason = 'top_up_not_due')
                 order by "offset"
                 limit $5"#,
         )
@@ -232,8 +233,12 @@ impl Past {
             fold::roll_watched(core, &mut self.pages, past.ledger_time, onlooker);
         }
         self.make_new(fact);
-        if let Data::CreditsRefunded(refund) = &fact.event.data {
-            self.prepare_refund(connection, fact, refund).await?;
+        match &fact.event.data {
+            Data::CreditsRefunded(Refund { payment_id, amount, .. })
+            | Data::DisputeOpened(Dispute { payment_id, amount, .. }) => {
+                self.prepare_refund(connection, fact, payment_id, *amount).await?;
+            }
+            _ => {}
         }
         for _ in 0..MISSING_MAX {
             match fold::apply_watched(&mut self.core, &mut self.pages, fact, onlooker) {
@@ -261,25 +266,29 @@ impl Past {
                 self.pages.lots.entry(purchase.payment_id.clone()).or_insert(None);
                 self.pages.payments.entry(purchase.payment_id.clone()).or_insert(None);
             }
+            Data::CreditsToppedUp(top_up) => {
+                self.pages.lots.entry(top_up.attempt_id.clone()).or_insert(None);
+                self.pages.payments.entry(top_up.payment_id.clone()).or_insert(None);
+            }
             _ => {}
         }
     }
 
-    /// Sees to it that a refund moves what it moved: of what its lot could not give, that much had lapsed as its
-    /// entry did not move.
+    /// Sees to it that a refund, or a dispute, moves what it moved: of what its lot could not give, that much had lapsed
+    /// as its entry did not move.
     async fn prepare_refund(
         &mut self,
         connection: &mut PgConnection,
         fact: &Fact,
-        refund: &Refund,
+        payment: &Id,
+        amount: Credits,
     ) -> Result<(), Problem> {
-        let payment = &refund.payment_id;
         if !self.pages.payments.contains_key(payment) {
             self.supply(connection, Missing::Payment(payment.clone()), fact).await?;
         }
         let Some(Some(grant_id)) = self.pages.payments.get(payment).cloned() else { return Ok(()) };
         let moved = self.moved_by(connection, fact).await?;
-        let lapsed = refund.amount.minus(moved).map_err(Problem::internal)?;
+        let lapsed = amount.minus(moved).map_err(Problem::internal)?;
         let Some(core) = &mut self.core else { return Ok(()) };
         if let Some(lot) = core.lots.remove(&grant_id) {
             let now = core.ledger_time;
@@ -367,10 +376,11 @@ impl Past {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let content = content_of(&row)?;
-        let is_usage = row.try_get::<&str, _>("type")? == "ledger.usage.recorded.v1";
+        let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"];
+        let took = may_be_undone.contains(&row.try_get::<&str, _>("type")?);
         let applied = row.try_get::<&str, _>("outcome")? == "applied";
-        let taking = if is_usage && applied { Some(Arc::new(taking_of(&row, &self.account)?)) } else { None };
-        // Only a reversal that applied asks, and such a one finds its usage standing.
+        let taking = if took && applied { Some(Arc::new(taking_of(&row, &self.account)?)) } else { None };
+        // Only an undoing that applied asks, and such a one finds what it undoes standing.
         Ok(Some(Seen { content, taking, reversed: false }))
     }
 
@@ -429,7 +439,7 @@ impl Past {
     /// Holds the second fold to the first: no figure of the past is shown that was not there.
     fn check(&self, past: &PastEvent, applied: &Applied) -> Result<(), Problem> {
         let same_balance = past.balance_after.is_none_or(|balance| balance == applied.balance_after);
-        if applied.outcome == Outcome::Applied && same_balance {
+        if (applied.outcome == Outcome::Applied) == past.applied && same_balance {
             return Ok(());
         }
         let (account, offset) = (&self.account, past.fact.offset);
@@ -444,6 +454,8 @@ struct PastEvent {
     fact: Fact,
     /// The account's ledger time after it.
     ledger_time: Time,
+    /// Whether it had an effect on the balance or the settings.
+    applied: bool,
     /// Usage: the settled balance after it.
     balance_after: Option<Credits>,
 }
@@ -460,6 +472,7 @@ fn past_event_of(row: &PgRow, account: &Id) -> Result<PastEvent, sqlx::Error> {
     Ok(PastEvent {
         fact,
         ledger_time: columns::time(row, "ledger_time")?,
+        applied: row.try_get::<&str, _>("outcome")? == "applied",
         balance_after: columns::optional_amount(row, "balance_after")?,
     })
 }
@@ -497,10 +510,15 @@ fn taking_of(row: &PgRow, account: &Id) -> Result<Taking, sqlx::Error> {
         .collect();
     let start = columns::optional_amount(row, "line_start")?;
     let end = columns::optional_amount(row, "line_end")?;
+    let event = event_of(row, account)?;
+    let credits = match &event.data {
+        Data::DisputeOpened(dispute) => dispute.amount,
+        _ => columns::amount(row, "credits")?,
+    };
     Ok(Taking {
-        event: Arc::new(event_of(row, account)?),
+        event: Arc::new(event),
         period_index: row.try_get("period_index")?,
-        credits: columns::amount(row, "credits")?,
+        credits,
         draws,
         line: start.zip(end).map(|(start, end)| Stretch { start, end }),
     })

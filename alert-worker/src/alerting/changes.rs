@@ -53,7 +53,12 @@ impl Changes {
         };
         // Its own taking: a reversal also carries one, that of the usage it reverses.
         let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
-        let line = taking.and_then(|taking| taking.line);
+        let disputed = match &event.data {
+            Data::DisputeOpened(_) if applied.outcome == Outcome::Applied => Some(&applied.draws),
+            _ => None,
+        };
+        let draws = taking.map(|taking| &taking.draws).or(disputed);
+        let line = taking.map_or(disputed.and(applied.line), |taking| taking.line);
         self.events
             .row()
             .text(event.account.as_str())
@@ -65,10 +70,10 @@ impl Changes {
             .time(event.occurred_at)
             .time(event.recorded_at)
             .text(event.actor.as_str())
-            .json_text(&usage.map_or_else(|| b"{}".to_vec(), what_reversals_need))
+            .json_text(&what_undoing_needs(&event.data))
             .bigint(applied.period_index)
             .maybe_amount(taking.map(|taking| taking.credits))
-            .maybe_json(taking.map(|taking| lot_changes(&taking.draws)).as_ref())
+            .maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
             .maybe_amount(line.map(|line| line.end));
     }
@@ -104,11 +109,17 @@ impl Changes {
     }
 }
 
-/// A usage with what its reversal takes off its user's page, and no more.
-fn what_reversals_need(usage: &Usage) -> Vec<u8> {
-    let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
-    let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
-    wire::data_json(&Data::UsageRecorded(slim))
+/// What undoing an event needs of it, and no more: of a usage what its reversal takes off its user's page.
+fn what_undoing_needs(data: &Data) -> Vec<u8> {
+    match data {
+        Data::UsageRecorded(usage) => {
+            let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
+            let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
+            wire::data_json(&Data::UsageRecorded(slim))
+        }
+        Data::DisputeOpened(_) => wire::data_json(data),
+        _ => b"{}".to_vec(),
+    }
 }
 
 /// What the words of a firing need to know of its account as it fired.

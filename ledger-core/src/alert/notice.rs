@@ -1,7 +1,7 @@
 //! Notices: what is told of a balance without being asked for, once per episode.
 //!
 //! An episode begins when an addition leaves the figure above the line, so hovering around the line repeats nothing,
-//! and an account that opens at 0 is told nothing.
+//! and an account that opens at 0 is told nothing. Top-ups are told of one by one.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::Kind;
 use crate::account::Core;
 use crate::balance::low_line;
 use crate::credits::Credits;
+use crate::event::Data;
 
 /// A notice that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,11 @@ pub(crate) struct Notices {
     depleted: Episodes,
     /// Armed by each notice of depletion.
     again: Episodes,
+    /// Top-ups told of: those that succeeded, and those that failed.
+    #[serde(default)]
+    recharged: Episodes,
+    #[serde(default)]
+    failed: Episodes,
 }
 
 impl Notices {
@@ -55,6 +61,21 @@ impl Notices {
         let depleted = self.depleted(settled, adds);
         let again = self.available_again(settled);
         [low, depleted, again].into_iter().flatten()
+    }
+
+    /// Tells of each top-up that succeeded or failed, whatever the balance.
+    pub fn top_up(&mut self, core: &Core, data: &Data) -> Option<Due> {
+        let line = core.top_ups.settings.as_ref().and_then(|settings| settings.threshold).unwrap_or_default();
+        match data {
+            Data::CreditsToppedUp(top_up) => {
+                Some(self.recharged.due(Kind::CreditAutoRechargeTriggered, line, top_up.amount))
+            }
+            Data::TopUpFailed(_) => {
+                let amount = core.top_ups.last.as_ref().map_or(Credits::ZERO, |attempt| attempt.amount);
+                Some(self.failed.due(Kind::CreditPurchaseFailed, line, amount))
+            }
+            _ => None,
+        }
     }
 
     /// No line is a silent one at 0: above it counts as above, and nothing is told there.

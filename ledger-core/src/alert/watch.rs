@@ -225,7 +225,9 @@ impl Watch {
                 firings.extend(self.org_alert(core, id, alert, cause));
             }
         }
-        firings.extend(self.notices.after(core, moment.adds).map(|due| notice(core, due, cause)));
+        let top_up = moment.applied.and_then(|data| self.notices.top_up(core, data));
+        let due = self.notices.after(core, moment.adds).chain(top_up);
+        firings.extend(due.map(|due| notice(core, due, cause)));
     }
 
     /// Takes in settings that were just written.

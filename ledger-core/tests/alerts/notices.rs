@@ -194,3 +194,25 @@ fn notices_are_numbered_by_kind_and_name_their_line() {
         assert_eq!((firing.alert_id.as_ref(), &firing.subject), (None, &acme));
     }
 }
+
+#[test]
+fn each_top_up_that_succeeds_or_fails_is_told_with_its_amount() {
+    let told = "credit_auto_recharge_triggered 50";
+    check("plan 0; topup 10 50; asked; paid 1 50 pay_1", told);
+    check("plan 0; topup 10 50; asked; paid 1 50 pay_1; paid 1 50 pay_1", told);
+    check(
+        "plan 0; topup 10 50; asked; declined 1; topup 10 50; asked; declined 2; topup 10 60; asked; paid 3 60 pay_3",
+        "credit_purchase_failed 50; credit_purchase_failed 50; credit_auto_recharge_triggered 60",
+    );
+}
+
+#[test]
+fn low_is_told_at_auto_top_ups_threshold_while_that_is_on() {
+    let with_both = with_line("50", "buy p 100; topup 10 20");
+    check(&format!("{with_both}; use 60"), "");
+    check(&format!("{with_both}; use 90"), "credit_balance_low 10");
+    check(&format!("{with_both}; use 60; no-topup"), "credit_balance_low 40");
+    // A top-up is an addition: it begins an episode.
+    let twice = "credit_balance_low 10; credit_auto_recharge_triggered 20; credit_balance_low 10";
+    check(&format!("{with_both}; use 90; asked; paid 1 20 pay_1; use 20"), twice);
+}

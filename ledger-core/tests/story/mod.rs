@@ -6,11 +6,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use ledger_core::balance::Balance;
+use ledger_core::derive;
 use ledger_core::event::{Data, Event};
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::memory::{Account, Memory};
 use ledger_core::time::Time;
+use ledger_core::top_up::{self, Want};
 
 pub const ACCOUNT: &str = "acme";
 
@@ -119,6 +121,66 @@ impl Story {
                 let body = format!(r#"{{"payment_id":"{}","amount":"{}"}}"#, words[1], words[2]);
                 self.event(&format!("e{number}"), "ledger.credits.refunded.v1", &body);
             }
+            // topup <threshold> <amount> [more fields as JSON]
+            "topup" => {
+                let body = format!(
+                    r#"{{"enabled":true,"threshold":"{}","amount":"{}","payment_method":"pm_ok"{}}}"#,
+                    words[1],
+                    words[2],
+                    more(&rest(3))
+                );
+                self.event(&format!("e{number}"), "ledger.auto_top_up.set.v1", &body);
+            }
+            "no-topup" => self.event(&format!("e{number}"), "ledger.auto_top_up.set.v1", "{}"),
+            // start <number> <amount>
+            "start" => {
+                let attempt = attempt(words[1]);
+                let body = format!(
+                    r#"{{"attempt_id":"{attempt}","amount":"{}","payment_method":"pm_ok"}}"#,
+                    words[2]
+                );
+                self.event(attempt.as_str(), "ledger.top_up.started.v1", &body);
+            }
+            // paid <number> <amount> <payment>
+            "paid" => {
+                let body = format!(
+                    r#"{{"attempt_id":"{}","amount":"{}","payment_id":"{}"}}"#,
+                    attempt(words[1]),
+                    words[2],
+                    words[3]
+                );
+                self.event(&format!("e{number}"), "ledger.credits.topped_up.v1", &body);
+            }
+            "declined" => {
+                let body = format!(r#"{{"attempt_id":"{}","reason":"card_declined"}}"#, attempt(words[1]));
+                self.event(&format!("e{number}"), "ledger.top_up.failed.v1", &body);
+            }
+            // dispute <id> <payment> <amount>, won <id> <payment> <amount>
+            "dispute" | "won" => {
+                let account = Id::new(ACCOUNT).expect("an id");
+                let dispute = Id::new(words[1]).expect("an id");
+                let body = format!(
+                    r#"{{"dispute_id":"{dispute}","payment_id":"{}","amount":"{}"}}"#,
+                    words[2], words[3]
+                );
+                let (id, name) = match words[0] {
+                    "won" => (derive::dispute_won_id(&account, &dispute), "won"),
+                    _ => (derive::dispute_opened_id(&account, &dispute), "opened"),
+                };
+                let kind = format!("ledger.dispute.{name}.v1");
+                let data = ledger_core::wire::data(&kind, &body).expect("a known type").expect("a dispute");
+                self.push_from(derive::DISPUTES, id.as_str(), data);
+            }
+            // what the account asks of whoever runs top-ups, as he would do it
+            "asked" => {
+                let core = self.account().core.as_ref().expect("an open account");
+                let event = match top_up::want(core) {
+                    Want::Start(attempt) => top_up::started(&core.account, &attempt, self.now),
+                    Want::Refuse(brake) => top_up::refused(core, brake, self.now),
+                    other => panic!("nothing is asked for: {other:?}"),
+                };
+                self.push_from(derive::TOP_UPS, event.id.as_str(), event.data);
+            }
             "change" => self.event(&format!("e{number}"), "ledger.account.changed.v1", &rest(1)),
             "limits" => self.event(&format!("e{number}"), "ledger.limits.set.v1", &rest(1)),
             "user-alert" => self.event(&format!("e{number}"), "ledger.user_alert.set.v1", &rest(1)),
@@ -157,9 +219,13 @@ impl Story {
     }
 
     pub fn push(&mut self, id: &str, data: Data) {
+        self.push_from("/story", id, data);
+    }
+
+    pub fn push_from(&mut self, source: &str, id: &str, data: Data) {
         let event = Event {
             id: EventId::new(id).expect("an event id"),
-            source: Source::new("/story").expect("a source"),
+            source: Source::new(source).expect("a source"),
             account: Id::new(ACCOUNT).expect("an id"),
             occurred_at: self.now,
             recorded_at: self.now,
@@ -208,6 +274,11 @@ impl Story {
             .collect();
         lines.join(", ")
     }
+}
+
+/// Returns the id of the account's attempt of that number.
+pub fn attempt(number: &str) -> Id {
+    derive::attempt_id(&Id::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
 }
 
 /// Tells a story.

@@ -32,13 +32,17 @@ struct Story {
     events: Vec<Event>,
     opened: bool,
     n: usize,
+    attempts: u32,
+    /// Payments of top-ups, each with the number of its dispute.
+    disputed: Vec<(String, usize)>,
 }
 
 impl Story {
     fn new(account: &str) -> Story {
         let account = Id::new(account).expect("an id");
         let now = "2026-01-30T22:30:00Z".parse().expect("a time");
-        Story { account, now, events: Vec::new(), opened: false, n: 0 }
+        let (events, disputed) = (Vec::new(), Vec::new());
+        Story { account, now, events, opened: false, n: 0, attempts: 0, disputed }
     }
 
     fn next(&mut self, rng: &mut StdRng) -> Event {
@@ -47,7 +51,7 @@ impl Story {
         let seconds =
             if rng.random_bool(0.1) { rng.random_range(0..900_000) } else { rng.random_range(0..7_000) };
         self.now = self.now.plus_seconds(seconds);
-        let event = match rng.random_range(0..100) {
+        let event = match rng.random_range(0..120) {
             _ if !self.opened && self.n > 2 => self.open(rng),
             0..8 if !self.events.is_empty() => self.again(rng),
             8..10 => self.open(rng),
@@ -105,10 +109,53 @@ impl Story {
                 let data = json!({"name": "renamed", "overdraft": policy, "low_balance_threshold": null});
                 ("account.changed", derive::API, format!("change-{n}"), data)
             }
+            100.. => return self.of_the_provider(rng),
             94..97 => ("clock.advanced", derive::SCHEDULER, format!("tick-{n}"), json!({"advance_to": now})),
             _ => {
                 let index = rng.random_range(-2..40);
                 ("period.reset", derive::SCHEDULER, format!("reset-{index}"), json!({"index": index}))
+            }
+        };
+        self.written(rng, event_type, source, &id, &data)
+    }
+
+    /// Top-ups and disputes, most of them as they may come.
+    fn of_the_provider(&mut self, rng: &mut StdRng) -> Event {
+        let n = self.n;
+        let attempt = derive::attempt_id(&self.account, self.attempts.max(1));
+        let (event_type, source, id, data) = match rng.random_range(0..10) {
+            0 => {
+                let data =
+                    json!({"enabled": true, "threshold": "20", "amount": "25", "payment_method": "pm_ok"});
+                ("auto_top_up.set", derive::API, format!("auto-{n}"), data)
+            }
+            1..4 => {
+                self.attempts += 1;
+                let attempt = derive::attempt_id(&self.account, self.attempts);
+                let data = json!({"attempt_id": attempt, "amount": "25", "payment_method": "pm_ok"});
+                ("top_up.started", derive::TOP_UPS, attempt.to_string(), data)
+            }
+            4 | 5 => {
+                let data = json!({"attempt_id": attempt, "reason": "declined"});
+                ("top_up.failed", derive::TOP_UPS, format!("failed-{n}"), data)
+            }
+            6 => {
+                let data = json!({"attempt_id": attempt, "payment_id": format!("pay-{n}"), "amount": "25"});
+                self.disputed.push((format!("pay-{n}"), n));
+                ("credits.topped_up", derive::TOP_UPS, format!("paid-{n}"), data)
+            }
+            kind => {
+                let (payment, dispute) = match self.disputed.last() {
+                    Some((payment, dispute)) => (payment.clone(), format!("dp-{dispute}")),
+                    None => ("pay-1".to_owned(), "dp-1".to_owned()),
+                };
+                let dispute = Id::new(&dispute).expect("an id");
+                let data = json!({"payment_id": payment, "dispute_id": dispute, "amount": "20"});
+                let opened = derive::dispute_opened_id(&self.account, &dispute).to_string();
+                match kind {
+                    7 | 8 => ("dispute.opened", derive::DISPUTES, opened, data),
+                    _ => ("dispute.won", derive::DISPUTES, format!("won-{n}"), data),
+                }
             }
         };
         self.written(rng, event_type, source, &id, &data)

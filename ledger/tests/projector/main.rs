@@ -160,6 +160,10 @@ async fn any_split_and_restart_leaves_the_same_rows() -> Result<()> {
     for table in ["refused", "entry", "period", "repayment", "snapshot", "user_usage", "usage_rollup"] {
         ensure!(world.count(whole, table).await? > 0, "the history leaves rows in {table}");
     }
+    for kind in ["top_up.started", "top_up.failed", "credits.topped_up", "dispute.opened", "dispute.won"] {
+        let applied = format!("event where type = 'ledger.{kind}.v1' and outcome = 'applied'");
+        ensure!(world.count(whole, &applied).await? > 0, "the history has an applied {kind}");
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
+use ledger_core::derive;
 use ledger_core::fold::Fact;
 use ledger_core::id::Id;
 use ledger_core::memory::Memory;
@@ -55,6 +56,10 @@ struct History {
     appended: Time,
     anchor: Time,
     records: Vec<Value>,
+    /// Attempts to top up so far, and the amount last saved.
+    attempts: u32,
+    saved: String,
+    disputes: Vec<Value>,
 }
 
 impl History {
@@ -64,7 +69,9 @@ impl History {
         let appended = start.plus_micros(random.random_range(0..600 * DAY) * 1_000_000 + 250);
         let anchor = appended.plus_seconds(random.random_range(-400 * DAY..400 * DAY));
         let test = random.random_bool(0.6);
-        History { random, account: format!("account-{number}"), test, appended, anchor, records: Vec::new() }
+        let (account, saved) = (format!("account-{number}"), "1".to_owned());
+        let (records, disputes) = (Vec::new(), Vec::new());
+        History { random, account, test, appended, anchor, records, attempts: 0, saved, disputes }
     }
 
     fn one_in(&mut self, times: u32) -> bool {
@@ -165,7 +172,7 @@ impl History {
     }
 
     fn anything(&mut self) {
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..118) {
             0..35 => self.usage(),
             35..45 => {
                 let data =
@@ -223,6 +230,7 @@ impl History {
             }
             96..98 => self.clock(),
             98 => self.settings(),
+            100.. => self.top_ups(),
             _ => {
                 let data = json!({"plan": self.plan()});
                 let id = self.name("open", 2);
@@ -246,6 +254,60 @@ impl History {
         // Few ids, so that some come again with the same content or with another.
         let id = self.name("setting", 8);
         self.append(kind, "urn:ledger:api", &id, data);
+    }
+
+    fn account_id(&self) -> Id {
+        Id::new(&self.account).unwrap()
+    }
+
+    /// An attempt's number: mostly one that is next, or one of the last.
+    fn attempt(&mut self) -> Id {
+        let number = self.attempts.saturating_sub(self.random.random_range(0..3)).max(1);
+        derive::attempt_id(&self.account_id(), number)
+    }
+
+    fn top_ups(&mut self) {
+        let id = self.name("top_up", 1_000_000);
+        let payment = self.name("pay", 6);
+        match self.random.random_range(0..12) {
+            0 | 1 => {
+                self.saved = self.amount(30);
+                let data = json!({
+                    "enabled": !self.one_in(8), "basis": self.pick(&["credit_balance", "available_balance"]),
+                    "threshold": self.amount(20), "amount": self.saved, "payment_method": "pm_ok",
+                    "max_per_period": self.pick(&[1, 2, 10]), "max_amount_per_period": self.amount(90),
+                });
+                self.append("auto_top_up.set", "urn:ledger:api", &id, data);
+            }
+            2..6 => {
+                self.attempts += u32::from(!self.one_in(6));
+                let (attempt, amount) = (self.attempt(), self.saved.clone());
+                let data = json!({"attempt_id": attempt, "amount": amount, "payment_method": "pm_ok"});
+                self.append("top_up.started", derive::TOP_UPS, attempt.as_str(), data);
+            }
+            6 | 7 => {
+                let data = json!({"attempt_id": self.attempt(), "reason": "declined"});
+                self.append("top_up.failed", derive::TOP_UPS, &id, data);
+            }
+            8 | 9 => {
+                let payment = if self.one_in(4) { payment } else { self.name("pi", 9) };
+                let data = json!({"attempt_id": self.attempt(), "payment_id": payment, "amount": self.saved});
+                self.append("credits.topped_up", derive::TOP_UPS, &id, data);
+            }
+            10 if !self.one_in(3) => {
+                let payment = if self.one_in(2) { payment } else { self.name("pi", 9) };
+                let dispute = Id::new(&self.name("dispute", 6)).unwrap();
+                let data = json!({"payment_id": payment, "dispute_id": dispute, "amount": self.amount(5)});
+                self.disputes.push(data.clone());
+                let id = derive::dispute_opened_id(&self.account_id(), &dispute);
+                self.append("dispute.opened", derive::DISPUTES, id.as_str(), data);
+            }
+            _ => {
+                let other = json!({"payment_id": payment, "dispute_id": "dispute1", "amount": "1"});
+                let data = self.disputes.choose(&mut self.random).cloned().unwrap_or(other);
+                self.append("dispute.won", derive::DISPUTES, &id, data);
+            }
+        }
     }
 
     fn usage(&mut self) {
@@ -408,10 +470,13 @@ fn a_second_implementation_folds_random_histories_alike() {
     let (lines, shown) = refolded(records.iter().map(|record| format!("{record}\n")).collect());
     assert_eq!(lines.len(), records.len());
     assert_eq!(shown["problems"], json!([]));
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut applied) = (BTreeSet::new(), BTreeSet::new());
     let mut histories: BTreeMap<&str, Vec<(&Value, &Value)>> = BTreeMap::new();
     for (record, line) in records.iter().zip(&lines) {
         kinds.insert(format!("{} {}", line["outcome"], line["reason"]));
+        if line["outcome"] == "applied" {
+            applied.insert(record["event"]["type"].as_str().unwrap());
+        }
         histories.entry(record["key"].as_str().unwrap()).or_default().push((record, line));
     }
     let mut memory = Memory::default();
@@ -421,7 +486,13 @@ fn a_second_implementation_folds_random_histories_alike() {
         eprintln!("{difference}");
     }
     assert!(differences.is_empty(), "{} of {} histories differ", differences.len(), histories.len());
+    for reason in ["top_up_not_due", "attempt_out_of_order", "attempt_not_open", "dispute_unknown"] {
+        assert!(kinds.contains(&format!("\"rejected\" \"{reason}\"")), "never {reason}: {kinds:?}");
+    }
     assert!(kinds.len() > 15, "too few kinds of outcomes: {kinds:?}");
+    for kind in ["top_up.started", "top_up.failed", "credits.topped_up", "dispute.opened", "dispute.won"] {
+        assert!(applied.contains(format!("ledger.{kind}.v1").as_str()), "never {kind}: {applied:?}");
+    }
 }
 
 /// Figures that the auditor's program shows.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger_core::credits::{Credits, Quantity};
+use ledger_core::door::TOP_UP_MAX;
 use ledger_core::event::*;
 use ledger_core::id::{EventId, Id, Label, Slug, Source, Text};
 use ledger_core::limit::Limit;
@@ -239,9 +240,35 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn auto_top_up()(
+        (enabled, basis) in (option::of(any::<bool>()), option::of(one_of(&[TopUpBasis::CreditBalance, TopUpBasis::AvailableBalance]))),
+        (threshold, amount) in (not_negative(), 1..=TOP_UP_MAX.units()),
+        (payment_method, max_per_period) in (id(), option::of(1..=1_000_u32)),
+        (max_amount_per_period, bare) in (option::of(above_0()), any::<bool>()),
+    ) -> SetAutoTopUp {
+        let needed = enabled == Some(true) || !bare;
+        SetAutoTopUp {
+            enabled,
+            basis,
+            threshold: Some(threshold).filter(|_| needed),
+            amount: Some(Credits::from_units(amount)).filter(|_| needed),
+            payment_method: Some(payment_method).filter(|_| needed),
+            max_per_period,
+            max_amount_per_period,
+        }
+    }
+}
+
+prop_compose! {
+    fn dispute()(payment_id in id(), dispute_id in id(), amount in above_0()) -> Dispute {
+        Dispute { payment_id, dispute_id, amount }
+    }
+}
+
 fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
     let change_at = || option::of(one_of(&[ChangeAt::Now, ChangeAt::NextPeriod]));
-    let all: [BoxedStrategy<Data>; 16] = [
+    let all: [BoxedStrategy<Data>; 23] = [
         opening().prop_map(Data::AccountOpened).boxed(),
         change().prop_map(Data::AccountChanged).boxed(),
         (plan(), change_at()).prop_map(|(plan, at)| Data::PlanChanged(ChangePlan { plan, at })).boxed(),
@@ -270,6 +297,25 @@ fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
         org_alert().prop_map(Data::OrgAlertSet).boxed(),
         id().prop_map(|alert_id| Data::OrgAlertRemoved(RemoveOrgAlert { alert_id })).boxed(),
         user_alert().prop_map(Data::UserAlertSet).boxed(),
+        auto_top_up().prop_map(Data::AutoTopUpSet).boxed(),
+        (id(), above_0(), id())
+            .prop_map(|(attempt_id, amount, payment_method)| {
+                Data::TopUpStarted(StartTopUp { attempt_id, amount, payment_method })
+            })
+            .boxed(),
+        (id(), reason())
+            .prop_map(|(attempt_id, reason)| Data::TopUpFailed(FailTopUp { attempt_id, reason }))
+            .boxed(),
+        one_of(&[Brake::MaxPerPeriod, Brake::MaxAmountPerPeriod])
+            .prop_map(|reason| Data::TopUpRefused(RefuseTopUp { reason }))
+            .boxed(),
+        (id(), id(), above_0())
+            .prop_map(|(attempt_id, payment_id, amount)| {
+                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount })
+            })
+            .boxed(),
+        dispute().prop_map(Data::DisputeOpened).boxed(),
+        dispute().prop_map(Data::DisputeWon).boxed(),
     ];
     Data::TYPES.into_iter().zip(all).collect()
 }

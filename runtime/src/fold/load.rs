@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ledger_core::account::Core;
 use ledger_core::credits::Credits;
-use ledger_core::event::{Event, LotSource};
+use ledger_core::event::{Data, Event, LotSource};
 use ledger_core::id::{EventId, Id, Label, Source, Text};
 use ledger_core::key::{ContentHash, dedupe_key};
 use ledger_core::lot::{Draw, Draws, Lot};
@@ -360,8 +360,9 @@ fn read_seen(row: &PgRow, account: &Id, source: &Source, id: &EventId) -> Result
     let content: Vec<u8> = row.try_get(3)?;
     let content = ContentHash(content.try_into().map_err(|_| unreadable("content hash of another length"))?);
     let (event_type, outcome): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
-    let applied_usage = outcome == "applied" && event_type == "ledger.usage.recorded.v1";
-    let taking = if applied_usage { Some(read_taking(row, event_type, account, source, id)?) } else { None };
+    let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"].contains(&event_type);
+    let took = outcome == "applied" && may_be_undone;
+    let taking = if took { Some(read_taking(row, event_type, account, source, id)?) } else { None };
     Ok(Seen { content, taking: taking.map(Arc::new), reversed: row.try_get(13)? })
 }
 
@@ -387,10 +388,14 @@ fn read_taking(
         (Some(start), Some(end)) => Some(Stretch { start, end }),
         _ => None,
     };
+    let credits = match &event.data {
+        Data::DisputeOpened(dispute) => dispute.amount,
+        _ => amount(row, 9)?,
+    };
     Ok(Taking {
         event: Arc::new(event),
         period_index: row.try_get(8)?,
-        credits: amount(row, 9)?,
+        credits,
         draws: read_draws(row.try_get(10)?)?,
         line,
     })

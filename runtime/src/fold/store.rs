@@ -5,7 +5,7 @@ use ledger_core::event::{Data, LotSource};
 use ledger_core::fold::{Applied, Fact, LotChange};
 use ledger_core::id::{EventId, Id, Source};
 use ledger_core::lot::{Draw, Draws, Lot};
-use ledger_core::pages::Repayment;
+use ledger_core::pages::{Repayment, opening_of};
 use ledger_core::time::Time;
 use smallvec::SmallVec;
 use sqlx::PgConnection;
@@ -128,7 +128,7 @@ async fn write_lots(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<(), Wo
     Ok(())
 }
 
-/// A usage event that was reversed.
+/// A usage event that was reversed, or a dispute that was won.
 #[derive(Debug)]
 pub struct Reversed {
     account: Id,
@@ -141,13 +141,16 @@ pub struct Reversed {
 impl Reversed {
     /// Returns what an event reversed, if it reversed something.
     pub fn of(fact: &Fact, applied: &Applied) -> Option<Reversed> {
-        let (Data::UsageReversed(reversal), Some(_)) = (&fact.event.data, &applied.reversed) else {
-            return None;
+        let account = fact.event.account.clone();
+        let (source, event_id) = match (&fact.event.data, &applied.reversed) {
+            (Data::UsageReversed(reversal), Some(_)) => (reversal.source.clone(), reversal.event_id.clone()),
+            (Data::DisputeWon(dispute), Some(_)) => opening_of(&account, dispute),
+            _ => return None,
         };
         Some(Reversed {
-            account: fact.event.account.clone(),
-            source: reversal.source.clone(),
-            event_id: reversal.event_id.clone(),
+            account,
+            source,
+            event_id,
             at: applied.ledger_time.unwrap_or(fact.event.recorded_at),
         })
     }
