@@ -40,7 +40,7 @@ pub struct Beside {
 }
 
 /// Why work may not begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The user's limit does not cover it.

@@ -162,6 +162,13 @@ pub struct UserFigures {
     pub held: ByFeature,
 }
 
+impl UserFigures {
+    /// Returns what all open holds hold, whatever for.
+    pub fn all_held(&self) -> Credits {
+        self.held.values().copied().fold(Credits::ZERO, more)
+    }
+}
+
 /// Why a request on a hold changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {

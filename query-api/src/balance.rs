@@ -5,6 +5,7 @@ use axum::response::Response;
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
+use runtime::holds;
 use runtime::http::{Problem, Query};
 use runtime::position::AtLeast;
 use serde::Deserialize;
@@ -40,8 +41,6 @@ async fn load(
     account: &Account,
     instant: Option<Time>,
 ) -> Result<Balance, Problem> {
-    // No account has holds yet: nothing is held.
-    let held = Credits::ZERO;
     match instant {
         Some(instant) if instant < account.core.opened_at => {
             let detail = format!("account {} opened at {}", account.id(), account.core.opened_at);
@@ -51,9 +50,11 @@ async fn load(
             let core = as_of::core_at(connection, account, instant).await?;
             Ok(Balance::of(&core, Credits::ZERO))
         }
-        _ => {
-            let lots = reading::open_lots(connection, account.id()).await?;
-            Ok(Balance::of(&account.core.clone().with_lots(lots), held))
+        // Holds are of now: no instant that is asked about has any.
+        Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
+        None => {
+            let (held, _) = holds::held(connection, &account.core.account, Vec::new()).await?;
+            Ok(Balance::of(&reading::whole(connection, account).await?, held))
         }
     }
 }

@@ -3,6 +3,7 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use ledger_core::credits::Credits;
+use ledger_core::hold::over_hold;
 use ledger_core::id::{EventId, Source};
 use ledger_core::time::Time;
 use runtime::http::{Path, Problem, Query};
@@ -48,6 +49,12 @@ struct EventView {
     credits: Option<Credits>,
     user_id: Option<String>,
     message_id: Option<String>,
+    /// Usage: the hold that it ended.
+    reservation_id: Option<String>,
+    /// What that hold held.
+    held: Option<Credits>,
+    /// What was charged beyond that.
+    over_hold: Option<Credits>,
     occurred_at: Time,
     /// Ledger time of the record.
     recorded_at: Time,
@@ -150,7 +157,7 @@ async fn first(
     // Usage has its draws in its own row; what any other event did to lots stands in its entries.
     let row = sqlx::query(
         r#"select e."offset", e.event_id, e.source, e.type, e.outcome, e.reason, e.credits::text, e.user_id,
-                  e.message_id, e.occurred_at, e.ledger_time as recorded_at, e.actor, e.reversed_at,
+                  e.message_id, e.data->>'reservation_id' as reservation_id, e.data->>'held' as held, e.occurred_at, e.ledger_time as recorded_at, e.actor, e.reversed_at,
                   coalesce(e.data->>'lines', '[]') as lines,
                   coalesce(e.lots, entries.lots, '[]')::text as lots,
                   coalesce(e.line_end - e.line_start, 0)::text as overdraft
@@ -184,7 +191,8 @@ async fn refused_only(
 ) -> Result<Option<EventView>, sqlx::Error> {
     let row = sqlx::query(
         r#"select "offset", event_id, source, type, outcome, reason, null as credits,
-                  data->>'user_id' as user_id, data->>'message_id' as message_id, recorded_at as occurred_at,
+                  data->>'user_id' as user_id, data->>'message_id' as message_id,
+                  data->>'reservation_id' as reservation_id, data->>'held' as held, recorded_at as occurred_at,
                   recorded_at, null as actor, null::timestamptz as reversed_at,
                   coalesce(data->>'lines', '[]') as lines, '[]' as lots, '0' as overdraft
              from refused
@@ -203,6 +211,7 @@ async fn refused_only(
 }
 
 fn event_of(row: &PgRow, account: &Account) -> Result<EventView, sqlx::Error> {
+    let (credits, held) = (columns::optional_amount(row, "credits")?, columns::optional_amount(row, "held")?);
     Ok(EventView {
         account_id: account.id().to_owned(),
         event_id: row.try_get("event_id")?,
@@ -211,9 +220,12 @@ fn event_of(row: &PgRow, account: &Account) -> Result<EventView, sqlx::Error> {
         position: Position { partition: account.position.partition, offset: row.try_get("offset")? },
         outcome: row.try_get("outcome")?,
         reason: row.try_get("reason")?,
-        credits: columns::optional_amount(row, "credits")?,
+        credits,
         user_id: row.try_get("user_id")?,
         message_id: row.try_get("message_id")?,
+        reservation_id: row.try_get("reservation_id")?,
+        held,
+        over_hold: credits.zip(held).map(|(credits, held)| over_hold(credits, held)),
         occurred_at: columns::time(row, "occurred_at")?,
         recorded_at: columns::time(row, "recorded_at")?,
         actor: row.try_get("actor")?,

@@ -46,6 +46,10 @@ struct Message {
     lots: Box<RawValue>,
     /// What lots could not cover.
     overdraft: Credits,
+    /// What the holds held that its usage ended; none where it ended none.
+    held: Option<Credits>,
+    /// What was charged beyond those.
+    over_hold: Option<Credits>,
 }
 
 /// `GET /v1/accounts/{account}/messages/{message_id}`
@@ -78,8 +82,14 @@ async fn load(
                 count(*) filter (where reversed_at is not null) as reversed,
                 case when count(distinct coalesce(user_id, '')) = 1 then min(user_id) end as user_id,
                 min(occurred_at) as occurred_at,
-                coalesce(sum(line_end - line_start) filter (where reversed_at is null), 0)::text as overdraft
+                coalesce(sum(line_end - line_start) filter (where reversed_at is null), 0)::text as overdraft,
+                trim_scale(sum(hold.held) filter (where reversed_at is null))::text as held,
+                trim_scale(sum(greatest(credits, hold.held) - hold.held) filter (where reversed_at is null))::text
+                    as over_hold
            from event
+          cross join lateral (
+                select case when outcome = 'applied' then (data->>'held')::numeric end as held
+          ) as hold
           where account_id = $1
             and message_id = $2",
     )
@@ -118,6 +128,8 @@ fn message_of(
         lines,
         lots,
         overdraft: columns::amount(row, "overdraft")?,
+        held: columns::optional_amount(row, "held")?,
+        over_hold: columns::optional_amount(row, "over_hold")?,
     })
 }
 

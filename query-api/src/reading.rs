@@ -184,6 +184,12 @@ async fn absent(connection: &mut PgConnection, account: &Id) -> Result<Problem, 
     Ok(if halted { Problem::account_halted(account) } else { Problem::account_not_found(account) })
 }
 
+/// Loads an account with its open lots.
+pub(crate) async fn whole(connection: &mut PgConnection, account: &Account) -> Result<Core, sqlx::Error> {
+    let lots = open_lots(connection, account.id()).await?;
+    Ok(account.core.clone().with_lots(lots))
+}
+
 /// Columns of a lot that [`lot_of`] reads.
 pub(crate) const LOT_COLUMNS: &str = r#"grant_id, source, amount::text, remaining::text, lapsed::text,
     refunded::text, priority, effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason,

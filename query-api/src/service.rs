@@ -18,9 +18,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::holding::Holding;
 use crate::{
-    accounts, alerts, audit, backtest, balance, entries, events, grants, messages, notifications, openapi,
-    periods, stream, usage, users,
+    accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, messages, notifications,
+    openapi, periods, reservations, stream, usage, users,
 };
 
 /// Between two looks for a read model at the start.
@@ -63,6 +64,7 @@ pub struct State {
     /// Ends what would not end by itself.
     pub stopping: CancellationToken,
     slots: Arc<Slots>,
+    holding: Arc<Holding>,
 }
 
 /// Slots for what takes long.
@@ -112,7 +114,8 @@ impl State {
         };
         let Waiters { projected, alerted } = waiters;
         let slots = Arc::new(slots);
-        Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots })
+        let holding = Arc::default();
+        Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots, holding })
     }
 
     /// Returns the slots for readers of the journal.
@@ -123,6 +126,11 @@ impl State {
     /// Returns the slots for rules being tried.
     pub(crate) fn backtests(&self) -> Arc<Semaphore> {
         Arc::clone(&self.slots.backtests)
+    }
+
+    /// Returns what tells of changed holds.
+    pub(crate) fn holding(&self) -> &Arc<Holding> {
+        &self.holding
     }
 
     /// Returns the slots for followers of an account.
@@ -147,7 +155,7 @@ pub fn router(state: State) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<State>); 16] {
+fn routes() -> [(&'static str, MethodRouter<State>); 19] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
@@ -163,6 +171,9 @@ fn routes() -> [(&'static str, MethodRouter<State>); 16] {
         ("/v1/accounts/{account}/alerts/backtest", post(backtest::run)),
         ("/v1/accounts/{account}/firings", get(alerts::firings)),
         ("/v1/accounts/{account}/notifications", get(notifications::list)),
+        ("/v1/accounts/{account}/reservations", get(reservations::list)),
+        ("/v1/accounts/{account}/reservations/{reservation}", get(reservations::one)),
+        ("/v1/accounts/{account}/decisions", get(decisions::list)),
         ("/v1/accounts/{account}/stream", get(stream::stream)),
         ("/v1/audit/events", get(audit::events)),
     ]

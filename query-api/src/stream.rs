@@ -1,7 +1,7 @@
-//! Stream: server-sent events of one account: its balance on every change, and what fires.
+//! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
 //!
 //! A stream that was cut off goes on where it was: each firing carries its place as the event's id, and a client sends
-//! the last one it saw as `Last-Event-ID`. Balances need none, since the first event is always the present one.
+//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look tells what is so now.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,7 +26,9 @@ use crate::State;
 use crate::access::Whole;
 use crate::alerts::{self, FiringView, Place};
 use crate::answer::Reflects;
+use crate::holding::{Following, HOLDING_POLL, Mark};
 use crate::reading;
+use crate::stops::{self, Stop, Stops};
 
 /// Streams of one process at the same time.
 pub const STREAMS_MAX: usize = 1_000;
@@ -43,11 +45,20 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// A balance with what it reflects.
 #[derive(Serialize)]
-struct BalanceNow {
+struct BalanceNow<'a> {
     #[serde(flatten)]
-    reflects: Reflects,
+    reflects: &'a Reflects,
     #[serde(flatten)]
     balance: Balance,
+}
+
+/// A stop with what it reflects.
+#[derive(Serialize)]
+struct StopNow<'a> {
+    #[serde(flatten)]
+    reflects: &'a Reflects,
+    #[serde(flatten)]
+    stop: Stop,
 }
 
 /// `GET /v1/accounts/{account}/stream`
@@ -78,6 +89,12 @@ struct Follower {
     sent: Option<String>,
     /// The firing that was sent last, or where firings stood at the beginning.
     fired: Place,
+    stops: Stops,
+    /// What open holds took before the last look.
+    holding: Following,
+    held: Mark,
+    /// There is more than one look takes.
+    behind: bool,
     /// Found and not sent yet.
     waiting: std::collections::VecDeque<Event>,
     _slot: OwnedSemaphorePermit,
@@ -96,7 +113,21 @@ impl Follower {
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
         let partition = reflects.position.partition;
         let waiting = std::collections::VecDeque::new();
-        Ok(Self { state, account, partition, sent: None, fired, waiting, _slot: slot })
+        let holding = state.holding().follow(account.clone());
+        let (stops, sent, held, behind) = (Stops::default(), None, None, false);
+        Ok(Self {
+            state,
+            account,
+            partition,
+            sent,
+            fired,
+            stops,
+            holding,
+            held,
+            behind,
+            waiting,
+            _slot: slot,
+        })
     }
 
     /// Returns the next event; none when the service stops.
@@ -109,11 +140,12 @@ impl Follower {
                 return None;
             }
             let seen = self.progress();
+            self.held = self.mark().await;
             if let Err(problem) = self.look().await {
                 // The database is away for a moment: the next look tells.
                 debug!(account_id = %self.account, code = problem.code, "a stream could not look");
             }
-            if self.waiting.is_empty() {
+            if self.waiting.is_empty() && !self.behind {
                 self.wait_beyond(seen).await;
             }
         }
@@ -125,14 +157,22 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<(), Problem> {
-        let (reflects, core) = reading::of(&self.state, self.account.clone(), None, |connection, account| {
+        self.behind = false;
+        let asking = self.stops.asking();
+        let account = self.account.clone();
+        let found = reading::of(&self.state, account, None, |connection, account| {
             Box::pin(async move {
-                let lots = reading::open_lots(connection, account.id()).await?;
-                Ok(account.core.clone().with_lots(lots))
+                let look = stops::look(connection, account, asking).await?;
+                Ok((reading::whole(connection, account).await?, look))
             })
-        })
-        .await?;
-        self.push_balance(reflects, &core)?;
+        });
+        let (reflects, (core, look)) = found.await?;
+        self.push_balance(&reflects, &core, look.held)?;
+        let more = look.more;
+        for stop in self.stops.after(&core, look) {
+            self.push("stop", StopNow { reflects: &reflects, stop })?;
+        }
+        self.behind = more || self.stops.begins();
         let after = self.fired;
         let (_, firings) =
             reading::of_alerts(&self.state, self.account.clone(), None, move |connection, account| {
@@ -145,15 +185,19 @@ impl Follower {
     }
 
     /// A balance is sent where a figure of it is another than before.
-    fn push_balance(&mut self, reflects: Reflects, core: &Core) -> Result<(), Problem> {
-        let balance = Balance::of(core, Credits::ZERO);
+    fn push_balance(&mut self, reflects: &Reflects, core: &Core, held: Credits) -> Result<(), Problem> {
+        let balance = Balance::of(core, held);
         let figures = serde_json::to_string(&balance).map_err(Problem::internal)?;
         if self.sent.as_ref() == Some(&figures) {
             return Ok(());
         }
         self.sent = Some(figures);
-        let event = Event::default().event("balance").json_data(BalanceNow { reflects, balance });
-        self.waiting.push_back(event.map_err(Problem::internal)?);
+        self.push("balance", BalanceNow { reflects, balance })
+    }
+
+    fn push(&mut self, name: &str, body: impl Serialize) -> Result<(), Problem> {
+        let event = Event::default().event(name).json_data(body).map_err(Problem::internal)?;
+        self.waiting.push_back(event);
         Ok(())
     }
 
@@ -165,14 +209,25 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits until either model has moved in the account's partition, or for a while.
+    /// What open holds take; as before where the database does not say.
+    async fn mark(&self) -> Mark {
+        self.holding.mark(&self.state.pool).await.unwrap_or_else(|_| self.held.clone())
+    }
+
+    /// Waits until either model has moved in the account's partition, its holds have changed, or for a while.
     async fn wait_beyond(&self, (projected, alerted): (i64, i64)) {
-        let until = Instant::now() + LOOK_AGAIN;
+        let look_again = Instant::now() + LOOK_AGAIN;
         let at = |offset| Position { partition: self.partition, offset };
-        tokio::select! {
-            _ = self.state.waiter.wait_for(at(projected), until) => {}
-            _ = self.state.alerted.wait_for(at(alerted), until) => {}
-            () = self.state.stopping.cancelled() => return,
+        while Instant::now() < look_again {
+            let until = Instant::now() + HOLDING_POLL;
+            let moved = tokio::select! {
+                moved = self.state.waiter.wait_for(at(projected), until) => moved,
+                moved = self.state.alerted.wait_for(at(alerted), until) => moved,
+                () = self.state.stopping.cancelled() => return,
+            };
+            if moved || self.mark().await != self.held {
+                break;
+            }
         }
         sleep(LOOK_PAUSE).await;
     }

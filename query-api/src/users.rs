@@ -6,8 +6,11 @@ use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
+use ledger_core::hold::UserFigures;
+use ledger_core::id::Id;
 use ledger_core::limit::Limits;
 use runtime::fold::Amount;
+use runtime::holds;
 use runtime::http::{Problem, Query};
 use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
@@ -138,10 +141,27 @@ async fn load(
         .bind(limits.excluded_features)
         .bind(limits.default_limit)
         .bind(Json(limits.custom))
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-    let users: Result<Vec<User>, sqlx::Error> = rows.iter().map(user_of).collect();
-    Ok(Page::cut(users?, wanted.limit, |user| user.user_id.clone()))
+    let users = rows.iter().map(user_of).collect::<Result<Vec<User>, sqlx::Error>>()?;
+    let mut page = Page::cut(users, wanted.limit, |user| user.user_id.clone());
+    note_held(connection, account, &mut page.items).await?;
+    Ok(page)
+}
+
+/// Notes what all open holds of each user hold, whatever for.
+async fn note_held(
+    connection: &mut PgConnection,
+    account: &Account,
+    users: &mut [User],
+) -> Result<(), Problem> {
+    let ids: Result<Vec<Id>, sqlx::Error> = users.iter().map(|user| columns::parsed(&user.user_id)).collect();
+    let (_, figures) = holds::held(connection, &account.core.account, ids?).await?;
+    for user in users {
+        let held = figures.get(user.user_id.as_str()).map(UserFigures::all_held);
+        user.held = held.unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Returns the query. A condition stands in it only where it is needed: then every plan can use the key's order, or

@@ -104,3 +104,91 @@ async fn a_stream_shows_each_change_and_goes_on_where_it_was_cut_off() -> Result
     ensure!(stopping.elapsed() < Duration::from_secs(8), "{:?}", stopping.elapsed());
     Ok(())
 }
+
+/// A stop as `code user`, with the figures of then.
+fn told(stop: &Sent) -> String {
+    let text = |field: &str| stop.data[field].as_str().unwrap_or("-").to_owned();
+    format!("{} {}: {} available, {} held", text("code"), text("user_id"), text("available"), text("held"))
+}
+
+async fn reserve(whole: &Whole, id: &str, amount: &str, seconds: u32) -> Result<()> {
+    let body = json!({"reservation_id": id, "user_id": "bo", "amount": amount, "ttl_seconds": seconds});
+    whole.operator().post("/v1/accounts/acme/reservations", body).await?.expect(201).map(drop)
+}
+
+async fn check_stop(follower: &mut Follower, expected: &str) -> Result<Sent> {
+    let stop = follower.next_of("stop").await?;
+    ensure!(told(&stop) == expected, "{} is not {expected}", told(&stop));
+    Ok(stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_says_stop_when_a_user_reaches_the_limit_and_again_after_it_rose() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100"}})).await?;
+    acme.put("06", "limits", json!({"default_limit": "10", "excluded_features": ["workflow"]})).await?;
+    let admin = whole.keyed("admin", &["acme"], None).await?;
+    let mut follower = Follower::begin(&admin, None).await?;
+    follower.next_of("balance").await?;
+    acme.uses_for("07", "ana", "20", "workflow").await?;
+    acme.uses("07", "ana", "9").await?;
+    acme.uses("08", "cy", "10").await?;
+    check_stop(&mut follower, "user_limit_reached cy: 61 available, 0 held").await?;
+    acme.uses("08", "ana", "1.5").await?;
+    let stop = check_stop(&mut follower, "user_limit_reached ana: 59.5 available, 0 held").await?;
+    let words = "You have used 10.5 of your 10 credits; your limit resets on 1 February.";
+    ensure!(stop.data["message"] == words && stop.data["used"] == "10.5", "{stop:?}");
+    ensure!(stop.data["limit"] == "10" && stop.data["position"]["offset"].is_number(), "{stop:?}");
+
+    // A higher limit opens the way, until that is reached too.
+    acme.put("09", "limits", json!({"default_limit": "15", "excluded_features": ["workflow"]})).await?;
+    acme.uses("09", "cy", "1").await?;
+    while follower.next_of("balance").await?.data["settled"] != "58.5" {}
+    acme.uses("10", "ana", "4.5").await?;
+    check_stop(&mut follower, "user_limit_reached ana: 54 available, 0 held").await?;
+    // A lower one is reached by whom nothing comes of.
+    acme.put("10", "limits", json!({"default_limit": "11", "excluded_features": ["workflow"]})).await?;
+    check_stop(&mut follower, "user_limit_reached cy: 54 available, 0 held").await?;
+
+    // Who comes later is told what is so now.
+    let mut later = Follower::begin(&admin, None).await?;
+    ensure!(later.next().await?.event == "balance");
+    check_stop(&mut later, "user_limit_reached ana: 54 available, 0 held").await?;
+    check_stop(&mut later, "user_limit_reached cy: 54 available, 0 held").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_says_stop_when_nothing_is_available_though_nothing_was_projected() -> Result<()> {
+    let whole = Whole::start().await?;
+    let body = json!({"account_id": "acme", "plan": {"cycle": "monthly", "allowance": "10"}});
+    whole.operator().post("/v1/accounts", body).await?.expect(200)?;
+    let admin = whole.keyed("admin", &["acme"], None).await?;
+    let mut follower = Follower::begin(&admin, None).await?;
+    ensure!(follower.next().await?.data["held"] == "0");
+
+    // Held, given back, and held again: two stops. What is held shows within a second or so.
+    for (id, expected) in [("r1", "10"), ("r2", "10")] {
+        let since = tokio::time::Instant::now();
+        reserve(&whole, id, "10", 600).await?;
+        let balance = follower.next_of("balance").await?;
+        ensure!(balance.data["held"] == expected && balance.data["status"] == "depleted", "{balance:?}");
+        ensure!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        let stop = check_stop(&mut follower, "credits_exhausted -: 0 available, 10 held").await?;
+        ensure!(
+            stop.data["message"] == "All that your team has left is held for work in progress.",
+            "{stop:?}"
+        );
+        let path = format!("/v1/accounts/acme/reservations/{id}/release");
+        whole.operator().post_nothing(&path).await?.expect(200)?;
+        ensure!(follower.next_of("balance").await?.data["available"] == "10");
+    }
+    // By time alone it opens.
+    reserve(&whole, "r3", "10", 3).await?;
+    check_stop(&mut follower, "credits_exhausted -: 0 available, 10 held").await?;
+    ensure!(follower.next_of("balance").await?.data["available"] == "10");
+    reserve(&whole, "r4", "10", 600).await?;
+    let mut later = Follower::begin(&admin, None).await?;
+    check_stop(&mut later, "credits_exhausted -: 0 available, 10 held").await?;
+    whole.replay_and_stop().await
+}

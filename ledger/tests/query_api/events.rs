@@ -42,7 +42,7 @@ async fn an_event_tells_its_outcome_its_price_lines_and_the_lots_drawn() -> Resu
         "actor": "operator",
         "lines": [line("input_tokens", "1200", "250", "0.3"), line("output_tokens", "80", "1000", "0.08")],
         "lots": [{"grant_id": "plan:0", "source": "plan", "amount": "-0.1"}], "overdraft": "0.28",
-        "reversed_at": null, "repeats": [],
+        "reversed_at": null, "repeats": [], "reservation_id": null, "held": null, "over_hold": null,
     });
     let answer = story.get("/events/msg-1:1").await?;
     ensure_is(&answer.body, &expected)?;
@@ -87,7 +87,8 @@ async fn every_kind_of_event_can_be_looked_up_with_what_it_did_to_lots() -> Resu
         json!({"account_id": "acme", "event_id": id, "source": "*", "type": format!("ledger.{kind}.v1"),
                "position": answer.body["position"], "outcome": "applied", "reason": null, "credits": null,
                "user_id": null, "message_id": null, "occurred_at": "*", "recorded_at": "*", "actor": "operator",
-               "lines": [], "lots": lots, "overdraft": "*", "reversed_at": null, "repeats": []})
+               "lines": [], "lots": lots, "overdraft": "*", "reversed_at": null, "repeats": [],
+               "reservation_id": null, "held": null, "over_hold": null})
     };
     let expected = event(
         &bought,
@@ -165,6 +166,7 @@ async fn a_message_is_the_sum_of_its_usage() -> Result<()> {
         "credits": "0.76", "events": 2, "reversed": 1, "user_id": "ana", "occurred_at": "2026-01-06T10:00:00Z",
         "lines": [line("input_tokens", "2400", "250", "0.6"), line("output_tokens", "160", "1000", "0.16")],
         "lots": [{"grant_id": "plan:0", "source": "plan", "amount": "-0.5"}], "overdraft": "0.26",
+        "held": null, "over_hold": null,
     });
     ensure_is(&story.get("/messages/msg-1").await?.body, &expected)?;
     let other = json!({"user_id": "bo", "credits": "1", "message_id": "msg-1"});

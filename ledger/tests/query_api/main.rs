@@ -14,6 +14,7 @@ mod described;
 mod door;
 mod entries;
 mod events;
+mod holds;
 mod lists;
 mod refold;
 mod story;

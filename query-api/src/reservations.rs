@@ -1,0 +1,196 @@
+//! Reservations: the open holds of an account, and what became of one.
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use ledger_core::balance::Balance;
+use ledger_core::credits::Credits;
+use ledger_core::hold::State as HoldState;
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::http::{Path, Problem, Query};
+use runtime::position::AtLeast;
+use runtime::{holds, pg};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::State;
+use crate::access::Seen;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReservationsQuery {
+    user: Option<String>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+/// A hold, in the state that its time and the usage seen so far give it.
+#[derive(Debug, Serialize)]
+struct Reservation {
+    reservation_id: Id,
+    state: HoldState,
+    amount: Credits,
+    user_id: Option<Id>,
+    feature: Option<String>,
+    created_at: Time,
+    /// Of a settling one: when it ends should its usage come to nothing.
+    expires_at: Time,
+    /// The usage that settles it, from when it settles.
+    event_id: Option<String>,
+    source: Option<String>,
+}
+
+/// Its place in the list: those that end first come first.
+type Place = (Time, Id);
+
+/// `GET /v1/accounts/{account}/reservations`
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    seen: Seen,
+    Query(query): Query<ReservationsQuery>,
+) -> Result<Response, Problem> {
+    let user = seen.user(query.user)?;
+    let after: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let limit = query.limit;
+    let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+        Box::pin(async move { Ok(load_open(connection, account, user, after, limit).await?) })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ReservationPath {
+    reservation: Id,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReservationQuery {
+    at_least: Option<AtLeast>,
+}
+
+#[derive(Serialize)]
+struct WithAvailable {
+    #[serde(flatten)]
+    reservation: Reservation,
+    /// What the account may still spend; for those who may read that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available: Option<Credits>,
+}
+
+/// `GET /v1/accounts/{account}/reservations/{reservation}`
+pub(crate) async fn one(
+    Shared(state): Shared<State>,
+    seen: Seen,
+    Path(ReservationPath { reservation }): Path<ReservationPath>,
+    Query(query): Query<ReservationQuery>,
+) -> Result<Response, Problem> {
+    let own = seen.user(None)?;
+    let (reflects, found) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+        Box::pin(load_one(connection, account, reservation, own))
+    })
+    .await?;
+    answer::object(&reflects, found)
+}
+
+async fn load_one(
+    connection: &mut PgConnection,
+    account: &Account,
+    id: Id,
+    own: Option<String>,
+) -> Result<WithAvailable, Problem> {
+    let sql = format!("{HOLDS} and hold.reservation_id = $2");
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(id.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let reservation = row.as_ref().map(reservation_of).transpose()?;
+    let absent = || Problem::not_found("reservation_not_found", format!("no reservation has the id {id}"));
+    let reservation = reservation.ok_or_else(absent)?;
+    if own.is_some() {
+        let is_own = reservation.user_id.as_ref().map(Id::as_str) == own.as_deref();
+        return if is_own {
+            Ok(WithAvailable { reservation, available: None })
+        } else {
+            Err(Problem::forbidden())
+        };
+    }
+    let (held, _) = holds::held(connection, &account.core.account, Vec::new()).await?;
+    let balance = Balance::of(&reading::whole(connection, account).await?, held);
+    Ok(WithAvailable { reservation, available: Some(balance.available) })
+}
+
+/// Holds of an account as they stand now, by the database's clock; on test accounts by ledger time.
+const HOLDS: &str = r#"
+    with instant as materialized (
+        select case clock when 'test' then ledger_time else clock_timestamp() end as now
+        from account
+        where account_id = $1
+    )
+    select hold.reservation_id, hold.amount::text, hold.user_id, hold.feature, hold.created_at, hold.expires_at,
+           hold.event_id, hold.source,
+           case
+               when hold.state = 'held' and hold.expires_at <= instant.now then 'expired'
+               when hold.state = 'settling' and ended.event_id is not null then 'settled'
+               else hold.state
+           end as state
+    from instant
+    join control.hold on hold.account_id = $1
+    left join ended_hold as ended
+         on ended.account_id = hold.account_id and ended.reservation_id = hold.reservation_id
+    where true"#;
+
+/// Each kind of open hold is found by an index of its own, whatever has ended.
+async fn load_open(
+    connection: &mut PgConnection,
+    account: &Account,
+    user: Option<String>,
+    after: Option<Place>,
+    limit: Limit,
+) -> Result<Page<Reservation>, sqlx::Error> {
+    let (expires_at, id) = after.map_or((Time::MIN, String::new()), |(at, id)| (at, id.to_string()));
+    let rows_max = limit.rows_to_ask();
+    let wanted =
+        "and (hold.expires_at, hold.reservation_id) > ($2, $3) and ($4::text is null or hold.user_id = $4)";
+    let order = format!("order by hold.expires_at, hold.reservation_id limit {rows_max}");
+    let sql = format!(
+        "select *
+         from (({HOLDS} and hold.state = 'held' and hold.expires_at > instant.now {wanted} {order})
+               union all
+               ({HOLDS} and hold.state = 'settling' and ended.event_id is null {wanted} {order})) as open
+         order by expires_at, reservation_id
+         limit {rows_max}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(pg::timestamp(expires_at))
+        .bind(id)
+        .bind(user)
+        .fetch_all(connection)
+        .await?;
+    let open = rows.iter().map(reservation_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::cut(open, limit, |hold| (hold.expires_at, hold.reservation_id.clone())))
+}
+
+fn reservation_of(row: &PgRow) -> Result<Reservation, sqlx::Error> {
+    let user: Option<&str> = row.try_get("user_id")?;
+    Ok(Reservation {
+        reservation_id: columns::name(row, "reservation_id")?,
+        state: columns::variant(row, "state")?,
+        amount: columns::amount(row, "amount")?,
+        user_id: user.map(columns::parsed).transpose()?,
+        feature: row.try_get("feature")?,
+        created_at: columns::time(row, "created_at")?,
+        expires_at: columns::time(row, "expires_at")?,
+        event_id: row.try_get("event_id")?,
+        source: row.try_get("source")?,
+    })
+}
