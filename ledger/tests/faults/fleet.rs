@@ -11,7 +11,7 @@ use ledger::stack::TestSpace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, PgPool};
+use runtime::pg::{self, Model, PgPool, Schema};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
@@ -136,6 +136,17 @@ impl Fleet {
             sleep(POLL).await;
         }
         bail!("{name} is not ready after {READY_MAX:?}: {said}")
+    }
+
+    /// Returns where a service listens.
+    pub fn url(&self, name: &str) -> Result<String> {
+        let process = self.processes.get(name).context("launched before")?;
+        Ok(format!("http://{}", process.listen))
+    }
+
+    /// Returns the read model that is live.
+    pub async fn live(&self) -> Result<Schema> {
+        pg::live_generation(&self.pool, Model::ReadModel).await?.context("a live generation")
     }
 
     /// Sends a signal to a service.

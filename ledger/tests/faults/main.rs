@@ -3,10 +3,12 @@
 //! Every test ends with the journal folded anew, in memory and into another generation: both must equal what stands.
 
 mod drain;
+mod holds;
 mod kills;
 mod outages;
 mod resets;
 
 mod client;
 mod fleet;
+mod history;
 mod verify;

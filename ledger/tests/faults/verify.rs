@@ -48,7 +48,8 @@ impl Fleet {
         let ends = self.at_rest().await?;
         self.equals_memory(&ends).await?;
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
-        self.replay(LIVE, projector::Projection::new(projector::ReadModel, partitions), &ends).await?;
+        let live = self.live().await?;
+        self.replay(live, projector::Projection::new(projector::ReadModel, partitions), &ends).await?;
         let told = self.told().await?;
         let nobody = Alerting::new(Telling::default());
         self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
@@ -58,7 +59,7 @@ impl Fleet {
 
     /// Folds the journal anew beside a generation that stands, and compares.
     async fn replay<W: Worker>(&self, live: Schema, worker: W, ends: &[Position]) -> Result<()> {
-        let anew = Schema { generation: 2, ..live };
+        let anew = Schema { generation: live.generation + 1, ..live };
         pg::create_generation(&self.pool, anew).await?;
         let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
         let options = ConsumeOptions::new("replay", anew, FOLD_VERSION);
@@ -92,7 +93,7 @@ impl Fleet {
         let waiting = async {
             loop {
                 let ends = journal.all().await?;
-                let folded = [self.folded(LIVE).await?, self.folded(ALERTS).await?];
+                let folded = [self.folded(self.live().await?).await?, self.folded(ALERTS).await?];
                 let is_folded = |end: &Position| {
                     folded.iter().all(|folded| folded.get(&end.partition) == Some(&end.offset))
                 };
@@ -130,7 +131,7 @@ impl Fleet {
             });
             memory.fold(&facts.collect::<Result<Vec<_>>>()?);
         }
-        let mut tx = pg::begin_read(&self.pool, LIVE).await?;
+        let mut tx = pg::begin_read(&self.pool, self.live().await?).await?;
         let stored: Vec<(String, serde_json::Value)> =
             sqlx::query_as("select account_id, core from account").fetch_all(&mut *tx).await?;
         let opened = memory.accounts.values().filter(|account| account.core.is_some()).count();
