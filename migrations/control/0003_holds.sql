@@ -30,7 +30,7 @@ create table control.hold (
 ) with (fillfactor = 70);
 create index hold_due      on control.hold (account_id, expires_at) where state = 'held';
 create index hold_settling on control.hold (account_id) where state = 'settling';
-create index hold_created  on control.hold (created_at) where state in ('settled', 'released', 'expired');
+create index hold_created  on control.hold using brin (created_at);
 
 -- Sum of counts over a user's holds noted as held or settling, by feature. '' = no feature.
 create table control.user_hold (

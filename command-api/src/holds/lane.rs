@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ledger_core::account::Core;
 use ledger_core::decide::{Decision, Work};
@@ -21,7 +22,10 @@ use runtime::http::Problem;
 use runtime::pg::{self, Model, PgConnection, PgPool, Schema};
 use runtime::position::Position;
 use runtime::waiter::Waiter;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::rows::{Decided, Writes};
 use super::store::{self, Named};
@@ -31,6 +35,8 @@ use crate::submit::clock_is_live;
 
 /// Requests of one transaction.
 const BATCH_MAX: usize = 512;
+/// Pause for more requests, where many came before.
+const GATHER: Duration = Duration::from_millis(1);
 /// Looks at an account that is projected on meanwhile, before the batch is given up.
 const LOOKS_MAX: usize = 50;
 /// Flips of the generation in the way of one batch.
@@ -56,6 +62,8 @@ pub struct Lane {
     locking: Locking,
     keep_grants: bool,
     cache: Cache<Place>,
+    /// Kept from batch to batch: its statements are prepared and planned.
+    connection: Option<PoolConnection<Postgres>>,
 }
 
 /// Where a core stands: what was read of an account at this offset of this generation never changes.
@@ -77,13 +85,24 @@ enum Attempt {
 impl Lane {
     pub fn new(pool: PgPool, waiter: Arc<Waiter>, locking: Locking, keep_grants: bool) -> Lane {
         let cache = Cache::new(CACHED_ACCOUNTS_MAX, CACHED_LOTS_MAX);
-        Lane { pool, waiter, locking, keep_grants, cache }
+        Lane { pool, waiter, locking, keep_grants, cache, connection: None }
     }
 
     /// Takes what has queued, again and again, until nobody can ask any more.
     pub async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
         let mut queued = Vec::with_capacity(BATCH_MAX);
+        let mut last = 0;
         while queue.recv_many(&mut queued, BATCH_MAX).await > 0 {
+            if queued.len() < last / 2 {
+                // Those who were just answered are about to ask again: one batch with them is less work than two.
+                sleep(GATHER).await;
+                while queued.len() < BATCH_MAX
+                    && let Ok(more) = queue.try_recv()
+                {
+                    queued.push(more);
+                }
+            }
+            last = queued.len();
             while !queued.is_empty() {
                 let rest = queued.split_off(together(&queued));
                 self.answer(std::mem::replace(&mut queued, rest)).await;
@@ -117,12 +136,28 @@ impl Lane {
     }
 
     async fn attempt(&mut self, schema: Schema, requests: &[Request]) -> Result<Attempt, Problem> {
-        let mut asked = Batch::of(requests);
-        let mut tx = match self.locking {
-            Locking::Gates => pg::begin_write(&self.pool, schema).await?,
-            Locking::Nothing => pg::begin_read(&self.pool, schema).await?,
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.pool).await?,
         };
+        let attempted = self.attempt_on(&mut connection, schema, requests).await;
+        // After a failure another connection is asked for: this one may be gone.
+        self.connection = attempted.is_ok().then_some(connection);
+        attempted
+    }
+
+    async fn attempt_on(
+        &mut self,
+        connection: &mut PgConnection,
+        schema: Schema,
+        requests: &[Request],
+    ) -> Result<Attempt, Problem> {
+        let mut asked = Batch::of(requests);
         let mut named = BTreeMap::new();
+        let mut tx = match self.locking {
+            Locking::Gates => pg::begin_write_on(&mut *connection, schema).await?,
+            Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
+        };
         if self.locking == Locking::Gates {
             let accounts: Vec<&str> = asked.accounts.keys().map(|account| account.as_str()).collect();
             store::lock(&mut tx, &accounts).await?;
@@ -132,6 +167,7 @@ impl Lane {
         let (found, cores) = self.look(&mut tx, schema, &asked).await?;
         if let Some(generation) = found.live.filter(|live| *live != schema.generation) {
             self.keep(cores);
+            tx.rollback().await?;
             return Ok(Attempt::Flipped(Schema { generation, model: Model::ReadModel }));
         }
         let mut writes = Writes::default();
@@ -147,10 +183,7 @@ impl Lane {
             }
             Locking::Nothing => {
                 tx.commit().await?;
-                if !writes.decisions.is_empty() {
-                    let mut connection = self.pool.acquire().await?;
-                    store::keep_decisions(&mut connection, &writes).await?;
-                }
+                store::keep_decisions(connection, &writes).await?;
             }
         }
         Ok(Attempt::Answers(verdicts))
@@ -200,6 +233,13 @@ impl Lane {
             self.cache.put(core, place, 0);
         }
     }
+}
+
+/// A lane's statements look up by keys whatever they are given: one plan for all, made once.
+async fn connect(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await?;
+    Ok(connection)
 }
 
 fn unreadable(error: WorkerError) -> Problem {

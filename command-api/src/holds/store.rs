@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use ledger_core::hold::{Hold, Settlement, State};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::ContentHash;
+use runtime::fold::Rows;
 use runtime::pg::{PgConnection, credits_of, time_of};
 use runtime::position::Position;
 use sqlx::Row;
@@ -243,37 +244,75 @@ const UNDO: &str = r#"
     from (select account_id, sum(growth) as held from undone group by account_id) as more
     where gate.account_id = more.account_id"#;
 
-const PUT_HOLDS: &str = "
-    insert into control.hold (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
-                              decided_at, created_at, event_id, source, settlement)
-    select account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at, decided_at,
-           clock_timestamp(), event_id, source, settlement
-    from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::numeric[], $7::numeric[],
-                $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
-         as new (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
-                 decided_at, event_id, source, settlement)
-    on conflict (account_id, reservation_id) do update
-    set amount     = excluded.amount,
-        counts     = excluded.counts,
-        state      = excluded.state,
-        expires_at = excluded.expires_at,
-        decided_at = excluded.decided_at,
-        event_id   = excluded.event_id,
-        source     = excluded.source,
-        settlement = excluded.settlement";
+macro_rules! put_holds {
+    () => {
+        "insert into control.hold (account_id, reservation_id, content, user_id, feature, amount, counts, state,
+                                   expires_at, decided_at, created_at, event_id, source, settlement)
+         select account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at, decided_at,
+                clock_timestamp(), event_id, source, settlement
+         from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::numeric[], $7::numeric[],
+                     $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
+              as new (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
+                      decided_at, event_id, source, settlement)
+         on conflict (account_id, reservation_id) do update
+         set amount     = excluded.amount,
+             counts     = excluded.counts,
+             state      = excluded.state,
+             expires_at = excluded.expires_at,
+             decided_at = excluded.decided_at,
+             event_id   = excluded.event_id,
+             source     = excluded.source,
+             settlement = excluded.settlement"
+    };
+}
 
-const MOVE_GATES: &str = "
-    update control.gate
-    set held = gate.held + more.held
-    from unnest($1::text[], $2::numeric[]) as more (account_id, held)
-    where gate.account_id = more.account_id";
+macro_rules! move_gates {
+    ($accounts:literal, $held:literal) => {
+        concat!(
+            "update control.gate
+             set held = gate.held + more.held
+             from unnest(",
+            $accounts,
+            "::text[], ",
+            $held,
+            "::numeric[]) as more (account_id, held)
+             where gate.account_id = more.account_id"
+        )
+    };
+}
 
-const MOVE_USERS: &str = "
-    insert into control.user_hold (account_id, user_id, feature, held)
-    select *
-    from unnest($1::text[], $2::text[], $3::text[], $4::numeric[])
-    on conflict (account_id, user_id, feature) do update
-    set held = user_hold.held + excluded.held";
+macro_rules! move_users {
+    ($accounts:literal, $users:literal, $features:literal, $held:literal) => {
+        concat!(
+            "insert into control.user_hold (account_id, user_id, feature, held)
+             select *
+             from unnest(",
+            $accounts,
+            "::text[], ",
+            $users,
+            "::text[], ",
+            $features,
+            "::text[], ",
+            $held,
+            "::numeric[])
+             on conflict (account_id, user_id, feature) do update
+             set held = user_hold.held + excluded.held"
+        )
+    };
+}
+
+/// Nearly every batch writes these three: one way to the server and back.
+const PUT_ALL: &str = concat!(
+    "with holds as (",
+    put_holds!(),
+    "), gates as (",
+    move_gates!("$14", "$15"),
+    ") ",
+    move_users!("$16", "$17", "$18", "$19")
+);
+const PUT_HOLDS: &str = put_holds!();
+const MOVE_GATES: &str = move_gates!("$1", "$2");
+const MOVE_USERS: &str = move_users!("$1", "$2", "$3", "$4");
 
 const KEEP_DECISIONS: &str = r#"
     insert into control.decision (account_id, decided_at, kind, reservation_id, user_id, feature, amount, code, settled,
@@ -312,12 +351,17 @@ const LAND: &str = r#"
 
 /// Writes everything that a batch changed: first what has ended by itself, then what was asked.
 pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
+    writes.due.send(&mut *tx, NOTE_DUE).await?;
+    writes.ended.send(&mut *tx, NOTE_ENDED).await?;
+    let moved = [&writes.holds, &writes.gates, &writes.users];
+    if moved.iter().all(|rows| !rows.is_empty()) {
+        Rows::send_all(&mut *tx, &moved, PUT_ALL).await?;
+    } else {
+        writes.holds.send(&mut *tx, PUT_HOLDS).await?;
+        writes.gates.send(&mut *tx, MOVE_GATES).await?;
+        writes.users.send(&mut *tx, MOVE_USERS).await?;
+    }
     for (rows, statement) in [
-        (&writes.due, NOTE_DUE),
-        (&writes.ended, NOTE_ENDED),
-        (&writes.holds, PUT_HOLDS),
-        (&writes.gates, MOVE_GATES),
-        (&writes.users, MOVE_USERS),
         (&writes.outbox, FILL_OUTBOX),
         (&writes.landed, LAND),
         (&writes.undone, UNDO),

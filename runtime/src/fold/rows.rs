@@ -158,11 +158,18 @@ impl Rows {
 
     /// Writes the rows by a statement whose parameters are the columns in order.
     pub async fn send(&self, tx: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        self.columns
-            .iter()
+        if self.is_empty() { Ok(()) } else { Rows::send_all(tx, &[self], statement).await }
+    }
+
+    /// Writes rows of several tables, none of them empty, by a statement whose parameters are their columns in order.
+    pub async fn send_all(
+        tx: &mut PgConnection,
+        all: &[&Rows],
+        statement: &'static str,
+    ) -> Result<(), sqlx::Error> {
+        debug_assert!(all.iter().all(|rows| !rows.is_empty()), "columns are known by their first row");
+        all.iter()
+            .flat_map(|rows| &rows.columns)
             .fold(sqlx::query(statement), |query, column| query.bind(column))
             .execute(tx)
             .await

@@ -18,7 +18,7 @@ pub use generation::{
     flip, generations, hold_still, keep_live, live_generation,
 };
 pub use migrate::migrate;
-pub use transaction::{begin_read, begin_write, read, write};
+pub use transaction::{begin_read, begin_read_on, begin_write_on, read, write};
 
 /// How long a request may wait for a free connection before it is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,10 +124,10 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 /// SQLSTATE classes and codes of a server that can't take the work now.
 fn is_unavailable_state(code: &str) -> bool {
     // 08 connection, 53 out of disk, memory or connections, 57 operator intervention and timeouts, 58 I/O;
-    // 25006 read only, 40001 and 40P01 conflicts with other transactions, 55P03 lock not available;
+    // 25006 read only, 25P03 too long silent within a transaction, 40001 and 40P01 conflicts with other transactions, 55P03 lock not available;
     // 3F000 and 42P01: the generation was dropped after a flip.
     ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-        || ["25006", "40001", "40P01", "55P03", "3F000", "42P01"].contains(&code)
+        || ["25006", "25P03", "40001", "40P01", "55P03", "3F000", "42P01"].contains(&code)
 }
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_full_or_read_only_server_is_unavailable_and_a_broken_rule_is_not() {
-        for code in ["53100", "25006", "57P01", "08006", "40001"] {
+        for code in ["53100", "25006", "25P03", "57P01", "08006", "40001"] {
             assert!(is_unavailable_state(code), "{code}");
         }
         for code in ["23505", "22003", "42601"] {

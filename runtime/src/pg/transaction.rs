@@ -7,7 +7,7 @@
 use std::panic;
 
 use futures::future::BoxFuture;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tracing::Instrument;
 
 use super::Schema;
@@ -26,29 +26,40 @@ pub async fn begin_read(
     pool: &PgPool,
     schema: Schema,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let begin = format!(
+    pool.begin_with(AssertSqlSafe(read_begins(schema))).await
+}
+
+fn read_begins(schema: Schema) -> String {
+    format!(
         "begin isolation level repeatable read read only;
          set local search_path = {schema};
          set local statement_timeout = '{READ_STATEMENT_SECONDS_MAX}s'"
-    );
-    pool.begin_with(AssertSqlSafe(begin)).await
+    )
+}
+
+/// Opens a snapshot of one generation as [`begin_read`], on a connection of the caller's own.
+pub async fn begin_read_on(
+    connection: &mut PgConnection,
+    schema: Schema,
+) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    connection.begin_with(AssertSqlSafe(read_begins(schema))).await
 }
 
 /// Opens a transaction that may lock and write, unqualified names in one generation's schema; each statement sees what was
 /// committed when it began.
 ///
 /// Not for request handlers, whose futures may be dropped. Who is frozen with locks in hand loses them.
-pub async fn begin_write(
-    pool: &PgPool,
+pub async fn begin_write_on(
+    connection: &mut PgConnection,
     schema: Schema,
-) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
     let begin = format!(
         "begin;
          set local search_path = {schema};
          set local lock_timeout = '{LOCK_SECONDS_MAX}s';
          set local idle_in_transaction_session_timeout = '{IDLE_SECONDS_MAX}s'"
     );
-    pool.begin_with(AssertSqlSafe(begin)).await
+    connection.begin_with(AssertSqlSafe(begin)).await
 }
 
 /// Runs `work` in one snapshot of a generation and returns what it made of it.
