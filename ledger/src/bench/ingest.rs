@@ -41,7 +41,7 @@ pub async fn run() -> Result<Measured> {
 
 async fn measure(place: &Place) -> Result<Measured> {
     let server = Server::start(place).await?;
-    open_accounts(&server).await?;
+    server.open_accounts(ACCOUNTS).await?;
     server.projecting.cancel();
 
     let now = clock::now().to_string();
@@ -79,15 +79,15 @@ async fn measure(place: &Place) -> Result<Measured> {
 }
 
 /// The write side in this process, and a client.
-struct Server {
-    url: String,
+pub(super) struct Server {
+    pub url: String,
     client: reqwest::Client,
-    shutdown: CancellationToken,
+    pub shutdown: CancellationToken,
     projecting: CancellationToken,
 }
 
 impl Server {
-    async fn start(place: &Place) -> Result<Server> {
+    pub async fn start(place: &Place) -> Result<Server> {
         let (pool, identity) = place.prepare().await?;
         pg::ensure_generation(&pool, Model::ReadModel).await?;
         let shutdown = CancellationToken::new();
@@ -100,12 +100,25 @@ impl Server {
         let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
         let auth = Auth::new(pool.clone(), &AuthConfig { operator_key: Some(KEY.to_owned()) })?;
         let app = command_api::App::new(pool, journal, waiter, auth, command_api::HoldsConfig::default());
-        let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 64 };
+        let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 512 };
         let listener = http::bind(config.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let routes = http::finish(command_api::router(app));
         tokio::spawn(http::serve(routes, listener, config.connections, shutdown.clone()));
         Ok(Server { url, client: reqwest::Client::new(), shutdown, projecting })
+    }
+
+    /// Publishes the benchmark's rate card and opens accounts.
+    pub async fn open_accounts(&self, accounts: usize) -> Result<()> {
+        let put = self.client.put(format!("{}/v1/rate-cards/{}", self.url, load::CARD));
+        put.bearer_auth(KEY).json(&load::rate_card()).send().await?.error_for_status()?;
+        let openings = stream::iter(0..accounts).map(|number| async move {
+            let post = self.client.post(format!("{}/v1/accounts", self.url)).bearer_auth(KEY);
+            let opened = post.json(&load::opening(load::account(number).as_str(), "live")).send().await?;
+            opened.error_for_status().context("an account did not open")
+        });
+        openings.buffer_unordered(CLIENTS * 4).try_collect::<Vec<_>>().await?;
+        Ok(())
     }
 
     async fn send(&self, bodies: Vec<String>) -> Result<()> {
@@ -124,16 +137,4 @@ impl Server {
             })
             .await
     }
-}
-
-async fn open_accounts(server: &Server) -> Result<()> {
-    let put = server.client.put(format!("{}/v1/rate-cards/{}", server.url, load::CARD));
-    put.bearer_auth(KEY).json(&load::rate_card()).send().await?.error_for_status()?;
-    let openings = stream::iter(0..ACCOUNTS).map(|number| async move {
-        let post = server.client.post(format!("{}/v1/accounts", server.url)).bearer_auth(KEY);
-        let opened = post.json(&load::opening(load::account(number).as_str(), "live")).send().await?;
-        opened.error_for_status().context("an account did not open")
-    });
-    openings.buffer_unordered(CLIENTS * 4).try_collect::<Vec<_>>().await?;
-    Ok(())
 }

@@ -2,10 +2,13 @@
 //!
 //! Absolute figures say more about the machine than about the ledger; ratios travel.
 
+mod caller;
 pub mod fold;
+mod holds;
 mod ingest;
 mod load;
 mod memory;
+mod naive;
 mod place;
 mod project;
 mod raw;
@@ -39,11 +42,13 @@ pub enum Bench {
     Told,
     /// Each service's peak with a million users
     Memory,
+    /// Holds and checks over HTTP
+    Holds,
 }
 
 impl Bench {
     /// All of them.
-    pub const ALL: [Bench; 8] = [
+    pub const ALL: [Bench; 9] = [
         Bench::Fold,
         Bench::Ingest,
         Bench::Project,
@@ -52,6 +57,7 @@ impl Bench {
         Bench::Rules,
         Bench::Told,
         Bench::Memory,
+        Bench::Holds,
     ];
 
     async fn run(self) -> Result<Vec<Measured>> {
@@ -64,6 +70,7 @@ impl Bench {
             Bench::Rules => tokio::task::block_in_place(rules::run),
             Bench::Told => vec![told::run().await?],
             Bench::Memory => memory::run().await?,
+            Bench::Holds => holds::run().await?,
         })
     }
 }
