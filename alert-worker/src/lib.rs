@@ -1,9 +1,11 @@
-//! The alert worker: evaluates alerts and notices, tells them, and appends the resets that are due.
+//! The alert worker: evaluates alerts and notices, tells them, tops accounts up, and appends the resets that are due.
 
 pub mod alerting;
 pub mod delivery;
 pub mod scheduler;
 mod service;
+pub mod top_ups;
 
 pub use scheduler::SchedulerConfig;
 pub use service::{Config, run};
+pub use top_ups::TopUpConfig;

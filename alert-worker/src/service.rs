@@ -5,12 +5,14 @@ use runtime::consume::{Source, Status};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Appender, Journal, KafkaOptions};
+use runtime::payment::{self, PaymentConfig};
 use runtime::pg::{self, PgConfig};
 use runtime::shutdown::CancellationToken;
 
 use crate::alerting;
 use crate::delivery::{self, DeliveryConfig};
 use crate::scheduler::{self, SchedulerConfig};
+use crate::top_ups::{self, TopUpConfig};
 
 /// Settings of the process.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +35,12 @@ pub struct Config {
     /// How alerts and notices are told.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
+    /// How top-ups run.
+    #[command(flatten)]
+    pub top_ups: TopUpConfig,
+    /// Who moves the money.
+    #[command(flatten)]
+    pub payment: PaymentConfig,
 }
 
 /// Evaluates, schedules and delivers until `shutdown`, and serves the operator's pages.
@@ -55,11 +63,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let pages = http::finish(ops::router(readiness));
     let alerts = Appender::new(&config.kafka, &config.kafka.topics().alerts, identity.partitions)?;
     let delivering = delivery::run(config.delivery, pool.clone(), alerts, shutdown.clone());
+    let provider = payment::provider(&config.payment, &pool)?;
+    let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
     let token = shutdown.clone();
     let scheduling = async move {
         scheduler::run(config.scheduler, journal, pool, token).await;
         Ok(())
     };
-    let working = async { tokio::try_join!(evaluating, scheduling, delivering).map(drop) };
+    let working = async { tokio::try_join!(evaluating, scheduling, delivering, topping_up).map(drop) };
     http::serve_beside(working, pages, &config.http, shutdown).await
 }

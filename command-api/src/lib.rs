@@ -163,7 +163,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 25] {
+fn routes() -> [(&'static str, MethodRouter<App>); 26] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -178,6 +178,7 @@ fn routes() -> [(&'static str, MethodRouter<App>); 25] {
         ("/v1/accounts/{account}/refunds", post(payments::refund)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
         ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),
+        ("/v1/accounts/{account}/auto-top-up", put(settings::put_auto_top_up)),
         (
             "/v1/accounts/{account}/alerts/{alert}",
             put(settings::put_org_alert).delete(settings::remove_org_alert),

@@ -86,6 +86,7 @@ mod tests {
             ("SetLimits", "limits.set"),
             ("SetOrgAlert", "org_alert.set"),
             ("SetUserAlert", "user_alert.set"),
+            ("SetAutoTopUp", "auto_top_up.set"),
         ];
         for (name, event) in bodies {
             let event = as_said_here(&contract(&format!("{event}.v1.json"))["properties"]["data"]);

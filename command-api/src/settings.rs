@@ -1,9 +1,9 @@
-//! Settings of limits and alerts: each `PUT` is the whole of one, in force for what is folded after it.
+//! Settings of limits, alerts and auto top-up: each `PUT` is the whole of one, in force for what is folded after it.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::door;
-use ledger_core::event::{Data, RemoveOrgAlert};
+use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
 use ledger_core::id::Id;
 use runtime::auth::Action;
 use runtime::http::{Path, Problem};
@@ -32,6 +32,22 @@ pub async fn put_user_alert(
     request: Request,
 ) -> Result<Response, Problem> {
     submit::whole_setting(&app, &asked, &account, request, "user_alert", Data::UserAlertSet).await
+}
+
+/// `PUT /v1/accounts/{account}/auto-top-up`
+///
+/// Always counts as saved, also where nothing changes: it clears failures and lets brakes speak again.
+pub async fn put_auto_top_up(
+    State(app): State<App>,
+    asked: Asked,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    asked.require(Action::Settings, &account)?;
+    let settings: SetAutoTopUp = asked::body(request).await?;
+    let recorded_at = submit::time_for(&app, &asked, &account).await?;
+    let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), asked.now);
+    submit::untracked(&app, &asked, draft, recorded_at).await
 }
 
 /// The path of an org alert.

@@ -212,7 +212,8 @@ async fn put_setting<Q: Waits>(
     Ok(settle(app, asked.waits(), draft, kept, position).await)
 }
 
-/// Writes something that is known to be refused by the fold, under an id that nobody asks for again.
+/// Writes something new each time, under an id that nobody asks for again: what the fold will refuse, or what counts
+/// however often it is said.
 pub async fn untracked<Q: Waits>(
     app: &App,
     asked: &Asked<Q>,

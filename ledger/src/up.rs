@@ -9,6 +9,7 @@ use std::time::Duration;
 use alert_worker::SchedulerConfig;
 use alert_worker::alerting;
 use alert_worker::delivery::{self, DeliveryConfig};
+use alert_worker::top_ups::{self, TopUpConfig};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
@@ -19,6 +20,7 @@ use runtime::consume::{Source, Status};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig};
 use runtime::kafka::{self, Appender, Journal, KafkaOptions};
+use runtime::payment::{self, PaymentConfig};
 use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
 use tokio::task::JoinSet;
@@ -64,6 +66,12 @@ pub struct UpConfig {
     /// How the alert worker evaluates.
     #[command(flatten)]
     pub alerts: alerting::Options,
+    /// How top-ups run.
+    #[command(flatten)]
+    pub top_ups: TopUpConfig,
+    /// Who moves the money.
+    #[command(flatten)]
+    pub payment: PaymentConfig,
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: command_api::HoldsConfig,
@@ -140,6 +148,12 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let delivering =
         delivery::run(config.delivery.clone(), pool("delivery").await?, alerts, shutdown.clone());
     services.spawn(async move { ("delivery", delivering.await) });
+
+    let top_up_pool = pool("top-ups").await?;
+    let provider = payment::provider(&config.payment, &top_up_pool)?;
+    let topping_up =
+        top_ups::run(config.top_ups.clone(), top_up_pool, journal.clone(), provider, shutdown.clone());
+    services.spawn(async move { ("top-ups", topping_up.await) });
 
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
     let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };

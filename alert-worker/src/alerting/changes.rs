@@ -12,6 +12,7 @@ use ledger_core::wire;
 use runtime::fold::{Reversed, Rows, lot_changes};
 
 use crate::delivery::{About, OutboxRow};
+use crate::top_ups::Decided;
 
 /// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Changes {
     pub outbox: Vec<OutboxRow>,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
+    /// What is asked of top-ups.
+    pub top_ups: Decided,
     /// Accounts that entered a period, and the one that is open now: pages of those before are of no more use.
     pub entered: BTreeMap<Id, i64>,
 }

@@ -90,6 +90,9 @@ impl Book for Alerting {
             changes.enter(core, &applied);
             let tells = self.telling.of(account.partition, fact.offset);
             changes.fired(core, fact, &applied, firings, tells);
+            if tells {
+                changes.top_ups.folded(core, fact, &applied);
+            }
         }
         Ok(())
     }

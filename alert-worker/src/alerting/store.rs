@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::changes::Changes;
 use super::evaluate::Watched;
-use crate::delivery;
+use crate::{delivery, top_ups};
 
 const INSERT_EVENTS: &str = "
     insert into event (account_id, event_id, source, type, outcome, content, occurred_at, recordedat, actor, data,
@@ -50,7 +50,8 @@ pub async fn write(
     // After the events themselves: a usage may be recorded and reversed in one batch.
     write_reversals(&mut *tx, &changes.reversed).await?;
     delete_pages(&mut *tx, &changes).await?;
-    delivery::enqueue(tx, &changes.outbox).await?;
+    delivery::enqueue(&mut *tx, &changes.outbox).await?;
+    top_ups::write(tx, &changes.top_ups).await?;
     Ok(())
 }
 

@@ -57,6 +57,8 @@ pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, T
         scheduler: alert_worker::SchedulerConfig::default(),
         alerts: alert_worker::alerting::Options::default(),
         delivery,
+        top_ups: Default::default(),
+        payment: Default::default(),
         holds: command_api::HoldsConfig::default(),
     };
     Ok((up::start(config, say).await?, folder))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -48,30 +49,37 @@ pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
     for number in 0..ACCOUNTS {
         let body = json!({"account_id": format!("account-{number}"), "clock": "live",
                           "plan": {"cycle": "monthly", "allowance": "100", "on_exhausted": "allow"}});
-        let request = client.post(format!("{}/v1/accounts", fleet.command_url)).bearer_auth(OPERATOR_KEY);
-        let answer = request.json(&body).send().await?;
-        let status = answer.status();
-        ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+        write(fleet, &client, Method::POST, "/v1/accounts", &body).await?;
         set_rules(fleet, &client, &format!("account-{number}")).await?;
     }
     Ok(())
 }
 
 /// Sets rules that the load reaches sooner or later.
-async fn set_rules(fleet: &Fleet, client: &reqwest::Client, account: &str) -> Result<()> {
+async fn set_rules(fleet: &Fleet, client: &Client, account: &str) -> Result<()> {
     let everyone = json!({"basis": "percent_used", "threshold": "5"});
+    // The provider charges, and does not answer before it is asked again.
+    let top_up = json!({"enabled": true, "basis": "available_balance", "threshold": "100", "amount": "100",
+                        "payment_method": "pm_timeout", "max_per_period": 1000});
     let late = json!({"basis": "absolute_remaining", "threshold": "80"});
     for (path, body) in [
         ("alerts/early", everyone),
         ("alerts/late", late),
         ("user-alert", json!({"threshold": "1", "notify_user": true})),
         ("limits", json!({"default_limit": "3", "excluded_features": ["free"]})),
+        ("auto-top-up", top_up),
     ] {
-        let url = format!("{}/v1/accounts/{account}/{path}", fleet.command_url);
-        let answer = client.put(url).bearer_auth(OPERATOR_KEY).json(&body).send().await?;
-        let status = answer.status();
-        ensure!(status.is_success(), "{path}: {status}: {}", answer.text().await?);
+        write(fleet, client, Method::PUT, &format!("/v1/accounts/{account}/{path}"), &body).await?;
     }
+    Ok(())
+}
+
+/// Writes as the operator.
+pub async fn write(fleet: &Fleet, client: &Client, method: Method, path: &str, body: &Value) -> Result<()> {
+    let request = client.request(method, format!("{}{path}", fleet.command_url)).bearer_auth(OPERATOR_KEY);
+    let answer = request.json(body).send().await?;
+    let status = answer.status();
+    ensure!(status.is_success(), "{path}: {status}: {}", answer.text().await?);
     Ok(())
 }
 

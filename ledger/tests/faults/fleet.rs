@@ -104,6 +104,8 @@ impl Fleet {
             .env("LEDGER_PARTITIONS", PARTITIONS.to_string())
             .env("LEDGER_OPERATOR_KEY", OPERATOR_KEY)
             .env("LEDGER_DATABASE_CONNECTIONS", "8")
+            .env("LEDGER_TOP_UP_LEASE_MS", "2000")
+            .env("LEDGER_TOP_UP_FIRST_BACKOFF_MS", "100")
             .env("LEDGER_FAILPOINT", failpoint.unwrap_or_default())
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned()))
             .stdin(Stdio::null())

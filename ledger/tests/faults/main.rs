@@ -7,6 +7,7 @@ mod holds;
 mod kills;
 mod outages;
 mod resets;
+mod top_ups;
 
 mod client;
 mod fleet;

@@ -45,7 +45,7 @@ impl Fleet {
     /// Checks that what stands equals the journal folded in memory and into generations of its own, and that each
     /// firing is to be told once, whoever was killed and however often it was folded.
     pub async fn replays_equal(&self) -> Result<()> {
-        let ends = self.at_rest().await?;
+        let ends = self.settled().await?;
         self.equals_memory(&ends).await?;
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
         let live = self.live().await?;
@@ -54,7 +54,20 @@ impl Fleet {
         let nobody = Alerting::new(Telling::default());
         self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
         ensure!(self.told().await? == told, "a replay told something again");
+        self.charged_once().await?;
         Ok(())
+    }
+
+    /// Returns the journal's ends once nothing more comes, of top-ups either.
+    async fn settled(&self) -> Result<Vec<Position>> {
+        loop {
+            self.charged_once().await?;
+            // What was folded last may have asked for one more.
+            let ends = self.at_rest().await?;
+            if self.under_way().await? == 0 {
+                return Ok(ends);
+            }
+        }
     }
 
     /// Folds the journal anew beside a generation that stands, and compares.

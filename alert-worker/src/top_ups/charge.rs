@@ -1,0 +1,101 @@
+//! Charge: asks the provider, and makes of its answer what the journal is told.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use ledger_core::event::Event;
+use ledger_core::id::{Id, Text};
+use ledger_core::time::Time;
+use ledger_core::top_up;
+use runtime::payment::{Charge, Found, Provider, Reply, is_too_old};
+use runtime::pg::PgPool;
+use runtime::{clock, failpoint};
+use tracing::{error, info, warn};
+
+use super::TopUpConfig;
+use super::store::{self, Due};
+
+/// Longest pause between two questions for one attempt: an hour.
+const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// Asks for everything that is due, all at once.
+pub async fn round(
+    config: &TopUpConfig,
+    pool: &PgPool,
+    provider: &Arc<dyn Provider>,
+) -> Result<(), sqlx::Error> {
+    let due = store::lease(pool, config.top_up_lease_ms).await?;
+    let asked = due.iter().map(|due| ask(config, pool, provider.as_ref(), due));
+    join_all(asked).await.into_iter().collect()
+}
+
+async fn ask(
+    config: &TopUpConfig,
+    pool: &PgPool,
+    provider: &dyn Provider,
+    due: &Due,
+) -> Result<(), sqlx::Error> {
+    let charge = &due.charge;
+    failpoint::hit("top_up.before_charge");
+    let reply = reply(provider, due, clock::now()).await;
+    failpoint::hit("top_up.after_charge");
+    let said = format!("{reply:?}");
+    match reply {
+        Some(Reply::Paid { payment_id }) => {
+            info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
+            let event = succeeded(due, payment_id.clone(), clock::now());
+            count("paid");
+            store::tell(pool, charge, Some(payment_id), said, event).await
+        }
+        Some(Reply::Declined { reason }) => {
+            info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
+            count("declined");
+            store::tell(pool, charge, None, said, failed(due, reason, clock::now())).await
+        }
+        Some(Reply::Unknown { detail }) => {
+            warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
+            count("unknown");
+            let doublings = u32::try_from(due.asks - 1).unwrap_or_default().min(20);
+            let pause = (config.top_up_first_backoff_ms << doublings).min(BACKOFF_MS_MAX);
+            store::ask_again(pool, charge, &detail, i64::try_from(pause).unwrap_or(i64::MAX)).await
+        }
+        None => {
+            error!(account_id = %charge.account, attempt = %charge.key, "outcome of a top-up unknown for 20 h: a person has to decide");
+            count("parked");
+            store::park(pool, charge, "unknown for 20 h").await
+        }
+    }
+}
+
+/// Charges, or looks up first what the provider may know already; none: nobody will know any more.
+async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
+    let charge: &Charge = &due.charge;
+    let too_old = is_too_old(due.since, now);
+    if due.look_up || too_old {
+        match provider.look_up(charge).await {
+            Found::Known(Reply::Unknown { .. }) if too_old => return None,
+            Found::Known(reply) => return Some(reply),
+            Found::Nothing if too_old => return None,
+            Found::Nothing => {}
+        }
+    }
+    Some(provider.charge(charge).await)
+}
+
+fn succeeded(due: &Due, payment_id: Id, now: Time) -> Event {
+    let Charge { account, key, amount, .. } = &due.charge;
+    top_up::succeeded(account, key.clone(), payment_id, *amount, stamp(due, now))
+}
+
+fn failed(due: &Due, reason: Text, now: Time) -> Event {
+    top_up::failed(&due.charge.account, due.charge.key.clone(), reason, stamp(due, now))
+}
+
+/// A test account's time stands still between its writes.
+fn stamp(due: &Due, now: Time) -> Time {
+    if due.live { now } else { due.ledger_time }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("ledger_top_ups_total", "outcome" => outcome).increment(1);
+}

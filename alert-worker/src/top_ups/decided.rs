@@ -1,0 +1,95 @@
+//! Decided: what a batch of the fold asks of top-ups, to be written in its transaction.
+
+use std::collections::BTreeSet;
+
+use ledger_core::account::Core;
+use ledger_core::event::{Clock, Data, Event};
+use ledger_core::fold::{Applied, Fact, Outcome, Reason};
+use ledger_core::id::{EventId, Id};
+use ledger_core::time::Time;
+use ledger_core::top_up::{self, Attempt, Want};
+use runtime::payment;
+
+/// What a batch asks for, in order.
+#[derive(Debug, Default)]
+pub struct Decided {
+    pub(super) steps: Vec<Step>,
+    /// Attempts and refusals that this batch has asked for already: the start of one is not folded before the next batch.
+    asked: BTreeSet<(Id, EventId)>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// An attempt is to start, by this event.
+    Propose(Proposal, Event),
+    /// Its start has applied, and was appended then: it is to be charged.
+    Start(Proposal, Time),
+    /// It has an outcome, or its start was refused.
+    End(Id, Id),
+    /// A brake refuses, by this event.
+    Refuse(Event),
+}
+
+/// An attempt with what charging it needs to know of its account.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub account: Id,
+    pub attempt: Attempt,
+    pub usd: Option<ledger_core::credits::Credits>,
+    pub live: bool,
+    pub ledger_time: Time,
+}
+
+impl Proposal {
+    fn of(core: &Core, attempt: Attempt) -> Self {
+        Self {
+            account: core.account.clone(),
+            usd: payment::price(core, attempt.amount),
+            live: core.clock == Clock::Live,
+            ledger_time: core.ledger_time,
+            attempt,
+        }
+    }
+}
+
+impl Decided {
+    /// Takes in an event that was just folded.
+    pub fn folded(&mut self, core: &Core, fact: &Fact, applied: &Applied) {
+        self.steps.extend(step_of(core, fact, applied));
+        if core.top_ups.settings.is_none() {
+            return;
+        }
+        // Stamped by the account's own time, so that whoever decides it writes the same bytes.
+        let (event, proposed) = match top_up::want(core) {
+            Want::Start(attempt) => {
+                let event = top_up::started(&core.account, &attempt, core.ledger_time);
+                (event, Some(Proposal::of(core, attempt)))
+            }
+            Want::Refuse(brake) => (top_up::refused(core, brake, core.ledger_time), None),
+            Want::Nothing | Want::Wait(_) | Want::Outcome(_) => return,
+        };
+        if self.asked.insert((core.account.clone(), event.id.clone())) {
+            self.steps.push(match proposed {
+                Some(proposal) => Step::Propose(proposal, event),
+                None => Step::Refuse(event),
+            });
+        }
+    }
+}
+
+fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
+    let end = |attempt: &Id| Some(Step::End(core.account.clone(), attempt.clone()));
+    match (&fact.event.data, applied.outcome) {
+        (Data::TopUpStarted(_), Outcome::Applied) => {
+            let attempt = core.top_ups.last.clone()?;
+            Some(Step::Start(Proposal::of(core, attempt), fact.appended_at))
+        }
+        (Data::TopUpStarted(start), Outcome::Rejected(reason)) if reason != Reason::ClockJump => {
+            end(&start.attempt_id)
+        }
+        (Data::TopUpFailed(failure), Outcome::Applied) => end(&failure.attempt_id),
+        (Data::CreditsToppedUp(paid), Outcome::Applied) => end(&paid.attempt_id),
+        _ => None,
+    }
+}

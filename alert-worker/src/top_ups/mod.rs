@@ -1,0 +1,95 @@
+//! Top-ups: carries out what the fold asks for, and tells the journal what came of it.
+//!
+//! What the fold wants is written down in its own transaction (`decided`): a proposal with its start in the outbox. Only a
+//! start that the fold has *applied* is charged (`charge`), under the attempt's id, which the provider charges once however
+//! often and by however many workers it is asked. Outcomes go back by the outbox. An answer that does not come is unknown:
+//! the same key is asked again, for 20 hours; then a person decides. Replaying history finds everything done.
+
+mod charge;
+mod decided;
+mod relay;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use runtime::kafka::Journal;
+use runtime::payment::Provider;
+use runtime::pg::PgPool;
+use runtime::shutdown::CancellationToken;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+pub use decided::Decided;
+pub(crate) use store::write;
+
+/// Milliseconds between two looks, unless told otherwise.
+const INTERVAL_MS: u64 = 100;
+/// Milliseconds before an unknown outcome is asked for again, unless told otherwise.
+const FIRST_BACKOFF_MS: u64 = 5_000;
+
+/// Milliseconds of a lease, unless told otherwise: a look-up and a charge, each with its most time.
+const LEASE_MS: u64 = 60_000;
+
+/// How top-ups run.
+#[derive(Debug, Clone, Args)]
+pub struct TopUpConfig {
+    /// Milliseconds between two looks for top-ups to be charged
+    #[arg(long, env = "LEDGER_TOP_UP_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub top_up_interval_ms: u64,
+    /// Milliseconds before the payment provider is asked again what it did not answer; each further pause is twice the one before, an hour at most
+    #[arg(long, env = "LEDGER_TOP_UP_FIRST_BACKOFF_MS", default_value_t = FIRST_BACKOFF_MS, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub top_up_first_backoff_ms: u64,
+    /// Milliseconds after which another worker asks about an attempt whose worker does not say what came of it; longer than a call may take
+    #[arg(long, env = "LEDGER_TOP_UP_LEASE_MS", default_value_t = LEASE_MS, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub top_up_lease_ms: u64,
+}
+
+impl Default for TopUpConfig {
+    fn default() -> Self {
+        Self {
+            top_up_interval_ms: INTERVAL_MS,
+            top_up_first_backoff_ms: FIRST_BACKOFF_MS,
+            top_up_lease_ms: LEASE_MS,
+        }
+    }
+}
+
+/// Charges what has started and tells the journal, until `shutdown`; what is being charged is finished first.
+pub async fn run(
+    config: TopUpConfig,
+    pool: PgPool,
+    journal: Journal,
+    provider: Arc<dyn Provider>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    info!(provider = provider.name().as_str(), "topping up");
+    let pause = Duration::from_millis(config.top_up_interval_ms);
+    let mut adopted = false;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = sleep(pause) => {}
+        }
+        match round(&config, &pool, &journal, &provider, adopted).await {
+            Ok(()) => adopted = true,
+            Err(error) => warn!(%error, "a round of top-ups failed, trying again"),
+        }
+    }
+}
+
+async fn round(
+    config: &TopUpConfig,
+    pool: &PgPool,
+    journal: &Journal,
+    provider: &Arc<dyn Provider>,
+    adopted: bool,
+) -> Result<(), sqlx::Error> {
+    if !adopted {
+        store::adopt(pool).await?;
+    }
+    relay::round(pool, journal).await?;
+    charge::round(config, pool, provider).await?;
+    relay::round(pool, journal).await
+}

@@ -1,0 +1,281 @@
+//! Store: the rows of `control.top_up`, and what goes into the outbox with them.
+
+use chrono::{DateTime, Utc};
+use ledger_core::credits::Credits;
+use ledger_core::event::Event;
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use ledger_core::wire;
+use runtime::consume::WorkerError;
+use runtime::fold::Amount;
+use runtime::payment::Charge;
+use runtime::pg::{self, Model, PgPool, credits_of, time_of, timestamp};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::decided::{Decided, Proposal, Step};
+
+/// Attempts that one look takes.
+const CHARGES_MAX: i64 = 16;
+
+/// Writes what a batch asks of top-ups; what was asked for before stands.
+pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), WorkerError> {
+    for step in &decided.steps {
+        match step {
+            Step::Propose(proposal, event) => {
+                if propose(tx, proposal).await? {
+                    enqueue(tx, event).await?;
+                }
+            }
+            Step::Start(proposal, at) => start(tx, proposal, *at).await?,
+            Step::End(account, attempt) => end(tx, account, attempt).await?,
+            Step::Refuse(event) => refuse(tx, event).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Says whether the attempt is new.
+async fn propose(tx: &mut PgConnection, proposal: &Proposal) -> Result<bool, sqlx::Error> {
+    let made = sqlx::query(
+        "insert into control.top_up (account_id, attempt_id, number, amount, usd, payment_method, live, ledger_time, state,
+                                     look_up, asks)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, 'proposed', false, 0)
+         on conflict (account_id, attempt_id) do nothing",
+    );
+    Ok(bind(made, proposal).execute(tx).await?.rows_affected() > 0)
+}
+
+/// A start that this database never proposed is from before it was restored or lost: the provider may know it.
+async fn start(tx: &mut PgConnection, proposal: &Proposal, at: Time) -> Result<(), sqlx::Error> {
+    let started = sqlx::query(
+        "insert into control.top_up (account_id, attempt_id, number, amount, usd, payment_method, live, ledger_time, state,
+                                     look_up, asks, started_at, next_ask_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, 'started', true, 0, $9, clock_timestamp())
+         on conflict (account_id, attempt_id) do update
+         set state       = 'started',
+             started_at  = excluded.started_at,
+             next_ask_at = excluded.next_ask_at
+         where top_up.state = 'proposed'",
+    );
+    bind(started, proposal).bind(timestamp(at)).execute(tx).await?;
+    Ok(())
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+fn bind<'q>(query: Query<'q>, proposal: &'q Proposal) -> Query<'q> {
+    let Proposal { account, attempt, usd, live, ledger_time } = proposal;
+    query
+        .bind(account.as_str())
+        .bind(attempt.attempt_id.as_str())
+        .bind(i32::try_from(attempt.number).unwrap_or(i32::MAX))
+        .bind(Amount(attempt.amount))
+        .bind(usd.map(Amount))
+        .bind(attempt.payment_method.as_str())
+        .bind(live)
+        .bind(timestamp(*ledger_time))
+}
+
+async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sqlx::Error> {
+    sqlx::query("update control.top_up set state = 'ended' where account_id = $1 and attempt_id = $2")
+        .bind(account.as_str())
+        .bind(attempt.as_str())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
+    let told = sqlx::query(
+        "insert into control.top_up_refusal (account_id, event_id)
+         values ($1, $2)
+         on conflict (account_id, event_id) do nothing",
+    )
+    .bind(event.account.as_str())
+    .bind(event.id.as_str())
+    .execute(&mut *tx)
+    .await?;
+    if told.rows_affected() > 0 {
+        enqueue(tx, event).await?;
+    }
+    Ok(())
+}
+
+/// Puts an event into the outbox; the write side relays it where this worker has not done so after two seconds.
+async fn enqueue(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into control.outbox (account_id, event_id, source, event, created_at, due_at)
+         select $1, $2, $3, $4, now, now + interval '2 seconds'
+         from clock_timestamp() as now",
+    )
+    .bind(event.account.as_str())
+    .bind(event.id.as_str())
+    .bind(event.source.as_str())
+    .bind(wire::encode(event))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// An attempt to be charged.
+#[derive(Debug)]
+pub struct Due {
+    pub charge: Charge,
+    pub look_up: bool,
+    pub live: bool,
+    pub ledger_time: Time,
+    /// When its key was first used, or may have been.
+    pub since: Time,
+    /// How often it was asked for, this time included.
+    pub asks: i32,
+}
+
+/// Leases what is due: nobody else asks for it until the lease is over.
+pub async fn lease(pool: &PgPool, lease_ms: u64) -> Result<Vec<Due>, sqlx::Error> {
+    let rows = sqlx::query(
+        "update control.top_up
+         set leased_until   = clock_timestamp() + $2 * interval '1 millisecond',
+             asks           = asks + 1,
+             first_asked_at = coalesce(first_asked_at, clock_timestamp())
+         where ctid = any(array(
+             select ctid
+             from control.top_up
+             where state = 'started'
+               and next_ask_at <= clock_timestamp()
+               and (leased_until is null or leased_until < clock_timestamp())
+             order by next_ask_at
+             limit $1
+             for update skip locked))
+         returning account_id, attempt_id, amount::text, usd::text, payment_method, live, ledger_time, look_up,
+                   coalesce(started_at, first_asked_at) as since, asks",
+    )
+    .bind(CHARGES_MAX)
+    .bind(i64::try_from(lease_ms).unwrap_or(i64::MAX))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(due_of).collect()
+}
+
+fn due_of(row: &PgRow) -> Result<Due, sqlx::Error> {
+    let name = |column| Id::new(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()));
+    let time = |column| Ok::<Time, sqlx::Error>(time_of(row.try_get::<DateTime<Utc>, _>(column)?));
+    let amount: Credits = credits_of(row.try_get("amount")?)?;
+    let usd: Option<&str> = row.try_get("usd")?;
+    let charge = Charge {
+        key: name("attempt_id")?,
+        account: name("account_id")?,
+        amount,
+        usd: usd.map(credits_of).transpose()?,
+        payment_method: name("payment_method")?,
+    };
+    Ok(Due {
+        charge,
+        look_up: row.try_get("look_up")?,
+        live: row.try_get("live")?,
+        ledger_time: time("ledger_time")?,
+        since: time("since")?,
+        asks: row.try_get("asks")?,
+    })
+}
+
+/// Notes an outcome and puts its event into the outbox, unless the fold has heard of one meanwhile.
+pub async fn tell(
+    pool: &PgPool,
+    charge: &Charge,
+    payment_id: Option<Id>,
+    reply: String,
+    event: Event,
+) -> Result<(), sqlx::Error> {
+    let (account, key) = (charge.account.to_string(), charge.key.to_string());
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            let told = sqlx::query(
+                "update control.top_up
+                 set state        = 'told',
+                     leased_until = null,
+                     payment_id   = $3,
+                     reply        = $4
+                 where account_id = $1
+                   and attempt_id = $2
+                   and state      = 'started'",
+            )
+            .bind(account)
+            .bind(key)
+            .bind(payment_id.map(|payment| payment.to_string()))
+            .bind(reply)
+            .execute(&mut *connection)
+            .await?;
+            if told.rows_affected() > 0 {
+                enqueue(connection, &event).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Notes that nobody knows yet, and when to ask again.
+pub async fn ask_again(
+    pool: &PgPool,
+    charge: &Charge,
+    detail: &str,
+    after_ms: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update control.top_up
+         set leased_until = null,
+             next_ask_at  = clock_timestamp() + $4 * interval '1 millisecond',
+             reply        = $3
+         where account_id = $1
+           and attempt_id = $2
+           and state      = 'started'",
+    )
+    .bind(charge.account.as_str())
+    .bind(charge.key.as_str())
+    .bind(detail)
+    .bind(after_ms)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Leaves an attempt to a person.
+pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update control.top_up
+         set state        = 'parked',
+             leased_until = null,
+             reply        = $3
+         where account_id = $1
+           and attempt_id = $2
+           and state      = 'started'",
+    )
+    .bind(charge.account.as_str())
+    .bind(charge.key.as_str())
+    .bind(detail)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Takes in attempts that the journal says are open and this database has lost: the provider may know them.
+///
+/// Half a minute later, so that what the journal says after them has been folded.
+pub async fn adopt(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(()) };
+    let sql = format!(
+        "insert into control.top_up (account_id, attempt_id, number, amount, payment_method, live, ledger_time, state, look_up,
+                                     asks, started_at, next_ask_at, usd)
+         select account_id, last ->> 'attempt_id', (last ->> 'number')::int, (last ->> 'amount')::numeric,
+                last ->> 'payment_method', core ->> 'clock' = 'live', ledger_time, 'started', true, 0, ledger_time,
+                clock_timestamp() + interval '30 seconds',
+                round((last ->> 'amount')::numeric * (core ->> 'usd_per_unit')::numeric, 9)
+         from {schema}.account
+         cross join lateral (select core -> 'top_ups' -> 'last' as last) as attempt
+         where (core -> 'top_ups' ->> 'is_open')::boolean
+         on conflict (account_id, attempt_id) do nothing"
+    );
+    sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
+    Ok(())
+}

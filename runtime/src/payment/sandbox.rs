@@ -1,0 +1,105 @@
+//! The sandbox: a provider for trials and demos whose outcomes are scripted by the payment method's name. No money moves.
+//!
+//! It keeps a book of keys in the database, as a real one does, so that two workers, a crash or a repeated call charge
+//! once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
+
+use async_trait::async_trait;
+use ledger_core::id::Id;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Charge, Checkout, CheckoutError, Found, Order, Provider, ProviderName, Reply};
+
+/// Begins everything that the sandbox gives a name to, so that nobody takes it for a payment.
+pub const PREFIX: &str = "sandbox_";
+
+/// Pretends to charge.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    pool: PgPool,
+}
+
+/// What its book says of a key: the payment, or why it was declined.
+type Entry = (Option<String>, Option<String>);
+
+impl Sandbox {
+    /// Keeps its book in this database.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Enters what becomes of a key, unless something has become of it; returns what stands there and whether it is new.
+    async fn enter(&self, charge: &Charge, declined: Option<&str>) -> Result<(Entry, bool), sqlx::Error> {
+        let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.key));
+        let entered = sqlx::query(
+            "insert into control.sandbox_charge (idempotency_key, account_id, payment_id, reason, charged_at)
+             values ($1, $2, $3, $4, clock_timestamp())
+             on conflict (idempotency_key) do nothing",
+        )
+        .bind(charge.key.as_str())
+        .bind(charge.account.as_str())
+        .bind(payment)
+        .bind(declined)
+        .execute(&self.pool)
+        .await?;
+        let entry = self.entry(charge).await?.ok_or(sqlx::Error::RowNotFound)?;
+        Ok((entry, entered.rows_affected() > 0))
+    }
+
+    async fn entry(&self, charge: &Charge) -> Result<Option<Entry>, sqlx::Error> {
+        sqlx::query_as("select payment_id, reason from control.sandbox_charge where idempotency_key = $1")
+            .bind(charge.key.as_str())
+            .fetch_optional(&self.pool)
+            .await
+    }
+
+    async fn try_charge(&self, charge: &Charge) -> Result<Reply, sqlx::Error> {
+        let declined = match charge.payment_method.as_str() {
+            "pm_ok" | "pm_timeout" => None,
+            "pm_fail" => Some("card_declined (sandbox)"),
+            "pm_down" => return Ok(Reply::unknown("the sandbox does not answer for pm_down")),
+            _ => Some("payment method unknown (sandbox)"),
+        };
+        let (entry, is_new) = self.enter(charge, declined).await?;
+        if is_new && charge.payment_method.as_str() == "pm_timeout" {
+            return Ok(Reply::unknown("the sandbox charged and does not answer for pm_timeout"));
+        }
+        Ok(reply(&entry))
+    }
+}
+
+fn reply((payment, reason): &Entry) -> Reply {
+    match payment.as_deref().map(Id::new) {
+        Some(Ok(payment_id)) => Reply::Paid { payment_id },
+        Some(Err(error)) => Reply::unknown(error),
+        None => Reply::declined(reason.as_deref().unwrap_or_default()),
+    }
+}
+
+#[async_trait]
+impl Provider for Sandbox {
+    fn name(&self) -> ProviderName {
+        ProviderName::Sandbox
+    }
+
+    async fn charge(&self, charge: &Charge) -> Reply {
+        self.try_charge(charge).await.unwrap_or_else(Reply::unknown)
+    }
+
+    async fn look_up(&self, charge: &Charge) -> Found {
+        match self.entry(charge).await {
+            Ok(Some(entry)) => Found::Known(reply(&entry)),
+            Ok(None) => Found::Nothing,
+            Err(error) => Found::Known(Reply::unknown(error)),
+        }
+    }
+
+    async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
+        let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
+        Ok(Checkout {
+            url: Some(format!("/v1/sandbox/checkouts/{checkout_id}")),
+            client_secret: Some(format!("{checkout_id}_secret")),
+            checkout_id,
+        })
+    }
+}
