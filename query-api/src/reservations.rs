@@ -4,6 +4,7 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
+use ledger_core::event::Clock;
 use ledger_core::hold::State as HoldState;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
@@ -106,9 +107,11 @@ async fn load_one(
     id: Id,
     own: Option<String>,
 ) -> Result<WithAvailable, Problem> {
-    let sql = format!("{HOLDS} and hold.reservation_id = $2");
+    let now = instant(&mut *connection, account).await?;
+    let sql = format!("{HOLDS} and hold.reservation_id = $3");
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(account.id())
+        .bind(pg::timestamp(now))
         .bind(id.as_str())
         .fetch_optional(&mut *connection)
         .await?;
@@ -128,27 +131,33 @@ async fn load_one(
     Ok(WithAvailable { reservation, available: Some(balance.available) })
 }
 
-/// Holds of an account as they stand now, by the database's clock; on test accounts by ledger time.
+/// Above every id: they begin with a letter or digit.
+const ABOVE_EVERY_ID: &str = "~";
+
+/// Holds of account `$1` as they stand at `$2`.
 const HOLDS: &str = r#"
-    with instant as materialized (
-        select case clock when 'test' then ledger_time else clock_timestamp() end as now
-        from account
-        where account_id = $1
-    )
     select hold.reservation_id, hold.amount::text, hold.user_id, hold.feature, hold.created_at, hold.expires_at,
            hold.event_id, hold.source,
            case
-               when hold.state = 'held' and hold.expires_at <= instant.now then 'expired'
+               when hold.state = 'held' and hold.expires_at <= $2 then 'expired'
                when hold.state = 'settling' and ended.event_id is not null then 'settled'
                else hold.state
            end as state
-    from instant
-    join control.hold on hold.account_id = $1
+    from control.hold
     left join ended_hold as ended
          on ended.account_id = hold.account_id and ended.reservation_id = hold.reservation_id
-    where true"#;
+    where hold.account_id = $1"#;
 
-/// Each kind of open hold is found by an index of its own, whatever has ended.
+/// Returns the instant that holds of an account are judged at: the database's clock, or a test account's ledger time.
+async fn instant(connection: &mut PgConnection, account: &Account) -> Result<Time, sqlx::Error> {
+    if account.core.clock == Clock::Test {
+        return Ok(account.core.ledger_time);
+    }
+    sqlx::query_scalar("select clock_timestamp()").fetch_one(connection).await.map(pg::time_of)
+}
+
+/// Each kind of open hold is found in order by an index of its own, whatever has ended. Those that are held begin after
+/// the present instant: one comparison, so that no plan gathers all of them to sort them.
 async fn load_open(
     connection: &mut PgConnection,
     account: &Account,
@@ -156,26 +165,32 @@ async fn load_open(
     after: Option<Place>,
     limit: Limit,
 ) -> Result<Page<Reservation>, sqlx::Error> {
-    let (expires_at, id) = after.map_or((Time::MIN, String::new()), |(at, id)| (at, id.to_string()));
+    let now = instant(&mut *connection, account).await?;
+    let after = after.map_or((Time::MIN, String::new()), |(at, id)| (at, id.to_string()));
+    let held_after = after.clone().max((now, ABOVE_EVERY_ID.to_owned()));
     let rows_max = limit.rows_to_ask();
-    let wanted =
-        "and (hold.expires_at, hold.reservation_id) > ($2, $3) and ($4::text is null or hold.user_id = $4)";
-    let order = format!("order by hold.expires_at, hold.reservation_id limit {rows_max}");
+    let of_user = if user.is_some() { "and hold.user_id = $7" } else { "" };
+    let order = format!("{of_user} order by hold.expires_at, hold.reservation_id limit {rows_max}");
     let sql = format!(
         "select *
-         from (({HOLDS} and hold.state = 'held' and hold.expires_at > instant.now {wanted} {order})
+         from (({HOLDS} and hold.state = 'held' and (hold.expires_at, hold.reservation_id) > ($3, $4) {order})
                union all
-               ({HOLDS} and hold.state = 'settling' and ended.event_id is null {wanted} {order})) as open
+               ({HOLDS} and hold.state = 'settling' and ended.event_id is null
+                        and (hold.expires_at, hold.reservation_id) > ($5, $6) {order})) as open
          order by expires_at, reservation_id
          limit {rows_max}"
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let mut query = sqlx::query(AssertSqlSafe(sql))
         .bind(account.id())
-        .bind(pg::timestamp(expires_at))
-        .bind(id)
-        .bind(user)
-        .fetch_all(connection)
-        .await?;
+        .bind(pg::timestamp(now))
+        .bind(pg::timestamp(held_after.0))
+        .bind(held_after.1)
+        .bind(pg::timestamp(after.0))
+        .bind(after.1);
+    if let Some(user) = user {
+        query = query.bind(user);
+    }
+    let rows = query.fetch_all(connection).await?;
     let open = rows.iter().map(reservation_of).collect::<Result<Vec<_>, _>>()?;
     Ok(Page::cut(open, limit, |hold| (hold.expires_at, hold.reservation_id.clone())))
 }

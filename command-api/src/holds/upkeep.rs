@@ -77,7 +77,7 @@ async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
     .await
 }
 
-// From one account to the next by the index, however many holds each has.
+// From one account to the next by the index, and the first hold to end of each, however many it has.
 const HOLDING: &str = "
     with recursive holding as (
         (select account_id
@@ -97,9 +97,11 @@ const HOLDING: &str = "
         ) as next
     )
     select account_id,
-           exists (select from control.hold
-                   where hold.account_id = holding.account_id and hold.state = 'held'
-                     and hold.expires_at <= clock_timestamp())
+           coalesce((select hold.expires_at <= clock_timestamp()
+                     from control.hold
+                     where hold.account_id = holding.account_id and hold.state = 'held'
+                     order by hold.account_id, hold.expires_at
+                     limit 1), false)
     from holding
     limit $2";
 
@@ -115,14 +117,14 @@ async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
     sweep(app, Ok(due)).await
 }
 
-// What a request has locked this moment is left for the next time.
+// What a request has locked this moment is left for the next time. The clock is read once, and so the index is used.
 const DROP_HOLDS: &str = "
     delete from control.hold
     where ctid = any(array(
         select ctid
         from control.hold
         where state in ('settled', 'released', 'expired')
-          and created_at < clock_timestamp() - make_interval(days => $1)
+          and created_at < (select clock_timestamp()) - make_interval(days => $1)
         limit $2
         for update skip locked))";
 
@@ -131,7 +133,7 @@ const DROP_DECISIONS: &str = "
     where ctid = any(array(
         select ctid
         from control.decision
-        where logged_at < clock_timestamp() - make_interval(days => $1)
+        where logged_at < (select clock_timestamp()) - make_interval(days => $1)
         limit $2
         for update skip locked))";
 
