@@ -473,7 +473,7 @@ async fn duel(client: Client, number: usize) -> Result<bool> {
     let body = json!({"reservation_id": id, "user_id": "ana", "amount": "2", "ttl_seconds": 1});
     let (status, said) = client.insist(number, Method::POST, holds, Some(&body)).await?;
     ensure!(status == 201, "{said}");
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         // These meet their expiry.
         sleep(Duration::from_millis(990)).await;
     }
