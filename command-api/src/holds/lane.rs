@@ -1,9 +1,11 @@
 //! Lane: decides requests batch by batch, each batch in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ledger_core::account::Core;
 use ledger_core::decide::{Decision, Work};
 use ledger_core::event::{Clock, Data, Event, Usage};
@@ -26,6 +28,7 @@ use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tracing::error;
 
 use super::rows::{Decided, Writes};
 use super::store::{self, Named};
@@ -105,7 +108,12 @@ impl Lane {
             last = queued.len();
             while !queued.is_empty() {
                 let rest = queued.split_off(together(&queued));
-                self.answer(std::mem::replace(&mut queued, rest)).await;
+                let batch = std::mem::replace(&mut queued, rest);
+                if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
+                    // Who asked is told to ask again, and what was cached is gone.
+                    error!("a batch of requests on holds panicked");
+                    self = Lane::new(self.pool, self.waiter, self.locking, self.keep_grants);
+                }
             }
         }
     }
@@ -160,7 +168,15 @@ impl Lane {
         };
         if self.locking == Locking::Gates {
             let accounts: Vec<&str> = asked.accounts.keys().map(|account| account.as_str()).collect();
-            store::lock(&mut tx, &accounts).await?;
+            let without = store::lock(&mut tx, &accounts).await?;
+            if !without.is_empty() {
+                tx.rollback().await?;
+                let mut making = pg::begin_write_on(&mut *connection, schema).await?;
+                store::make_gates(&mut making, &without).await?;
+                making.commit().await?;
+                tx = pg::begin_write_on(&mut *connection, schema).await?;
+                store::lock(&mut tx, &accounts).await?;
+            }
             named = store::named(&mut tx, &asked.reservations).await?;
             asked.add_users(&named);
         }

@@ -222,7 +222,8 @@ impl Holds {
 
     /// Asks, and waits for what comes of it; it comes of it too where the caller goes away.
     pub async fn ask(&self, request: Request) -> Verdict {
-        let ended = |_| Fault::Problem(Problem::unavailable("the service is stopping"));
+        let ended =
+            |_| Fault::Problem(Problem::unavailable("it is not known what came of it: send the same again"));
         let lane = self.lane_of(&request);
         let (answer, answered) = oneshot::channel();
         let queue = lane.send(Queued { request, answer });

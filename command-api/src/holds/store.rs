@@ -30,20 +30,19 @@ const MAKE: &str = "
     order by account_id
     on conflict do nothing";
 
-/// Locks the gates of accounts, making those that are missing; accounts that do not exist have none.
-pub async fn lock(tx: &mut PgConnection, accounts: &[&str]) -> Result<(), sqlx::Error> {
-    let locked: Vec<String> = sqlx::query_scalar(LOCK).bind(accounts).fetch_all(&mut *tx).await?;
+/// Locks the gates of accounts, and returns which have none.
+pub async fn lock<'a>(tx: &mut PgConnection, accounts: &[&'a str]) -> Result<Vec<&'a str>, sqlx::Error> {
+    let locked: Vec<String> = sqlx::query_scalar(LOCK).bind(accounts).fetch_all(tx).await?;
     if locked.len() == accounts.len() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let missing: Vec<&str> =
-        accounts.iter().copied().filter(|account| !locked.iter().any(|locked| locked == account)).collect();
-    let made = sqlx::query(MAKE).bind(&missing).execute(&mut *tx).await?;
-    if made.rows_affected() < missing.len() as u64 {
-        // Somebody else made them meanwhile; or the accounts do not exist.
-        sqlx::query(LOCK).bind(&missing).execute(tx).await?;
-    }
-    Ok(())
+    let is_locked = |account: &&str| locked.iter().any(|locked| locked == account);
+    Ok(accounts.iter().copied().filter(|account| !is_locked(account)).collect())
+}
+
+/// Makes the gates of accounts that exist. In a transaction of its own: nobody waits for a new gate with others in hand.
+pub async fn make_gates(tx: &mut PgConnection, accounts: &[&str]) -> Result<(), sqlx::Error> {
+    sqlx::query(MAKE).bind(accounts).execute(tx).await.map(drop)
 }
 
 /// A hold that a request names.

@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Utc};
+use ledger_core::fold;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
+use runtime::kafka::Position;
+use runtime::pg;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -162,7 +166,40 @@ async fn a_hundred_thousand_attempts_get_exactly_what_there_is() -> Result<()> {
         }
     }
     sums_are_right(&fleet).await?;
+    let refused = attempts.iter().flatten().filter(|attempt| !attempt.granted).count();
+    decisions_are_kept(&fleet, refused).await?;
     fleet.replays_equal().await
+}
+
+const DECISIONS: &str = r#"
+    select account_id, decided_at, settled::text, "partition", "offset"
+    from (select *, row_number() over (partition by account_id order by md5(reservation_id)) as nth
+          from control.decision) as kept
+    where nth <= 3"#;
+
+/// Fails unless each refusal was kept once, and some of them say what the journal says at their position.
+async fn decisions_are_kept(fleet: &Fleet, refused: usize) -> Result<()> {
+    let kept: i64 = sqlx::query_scalar(
+        "select count(*) from control.decision where code is not null and kind <> 'check'",
+    )
+    .fetch_one(&fleet.pool)
+    .await?;
+    ensure!(kept == refused as i64, "{kept} refusals were kept of {refused}");
+    type Row = (String, DateTime<Utc>, String, i32, i64);
+    let rows: Vec<Row> = sqlx::query_as(DECISIONS).fetch_all(&fleet.pool).await?;
+    ensure!(rows.len() >= PRIZES.len(), "few decisions were kept");
+    for (account, decided_at, settled, partition, offset) in rows {
+        let folded = fleet.folded_to(&account, Position { partition, offset }).await?;
+        let mut core = folded.context("the account is open")?;
+        fold::roll_to(&mut core, pg::time_of(decided_at));
+        let settled = pg::credits_of(&settled)?;
+        ensure!(
+            core.settled() == settled,
+            "{account}: {settled} was kept, the journal says {}",
+            core.settled()
+        );
+    }
+    Ok(())
 }
 
 /// Takes attempts until there are none left.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use alert_worker::alerting::{Alerting, Evaluation, Telling};
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
+use ledger_core::account::Core;
 use ledger_core::credits::Credits;
 use ledger_core::fold::{FOLD_VERSION, Fact};
 use ledger_core::memory::Memory;
@@ -133,16 +134,29 @@ impl Fleet {
         tokio::task::spawn_blocking(move || committed_to_the_end(&kafka, &group)).await?
     }
 
+    /// Reads a partition of the journal, up to an offset and without it.
+    async fn facts(&self, end: Position) -> Result<Vec<Fact>> {
+        let stream = kafka::read_partition(&self.kafka, end.partition, 1, end.offset);
+        let records: Vec<_> = stream.try_collect().await?;
+        let facts = records.iter().map(|record| {
+            let event = wire::decode(&record.value).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            Ok(Fact::new(event, record.appended_at, record.position.offset))
+        });
+        facts.collect()
+    }
+
+    /// Returns an account as the journal has it at a position of its partition.
+    pub async fn folded_to(&self, account: &str, last: Position) -> Result<Option<Core>> {
+        let mut memory = Memory::default();
+        memory.fold(&self.facts(Position { offset: last.offset + 1, ..last }).await?);
+        let found = memory.accounts.into_iter().find(|(id, _)| id.as_str() == account);
+        Ok(found.and_then(|(_, account)| account.core))
+    }
+
     async fn equals_memory(&self, ends: &[Position]) -> Result<()> {
         let mut memory = Memory::default();
         for end in ends {
-            let stream = kafka::read_partition(&self.kafka, end.partition, 1, end.offset);
-            let records: Vec<_> = stream.try_collect().await?;
-            let facts = records.iter().map(|record| {
-                let event = wire::decode(&record.value).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-                Ok(Fact::new(event, record.appended_at, record.position.offset))
-            });
-            memory.fold(&facts.collect::<Result<Vec<_>>>()?);
+            memory.fold(&self.facts(*end).await?);
         }
         let mut tx = pg::begin_read(&self.pool, self.live().await?).await?;
         let stored: Vec<(String, serde_json::Value)> =
