@@ -601,3 +601,57 @@ struct About<'a> {
     user: Option<&'a Id>,
     feature: Option<&'a Label>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn request(account: &str, at: Option<Time>, ask: Ask) -> Request {
+        Request { account: id(account), at, actor: Label::new("k").expect("a label"), ask }
+    }
+
+    #[test]
+    fn a_request_with_a_time_of_its_own_is_decided_alone_and_in_its_turn() {
+        let check = |times: &[Option<i64>], expected: usize| {
+            let queued: Vec<Queued> = times
+                .iter()
+                .map(|at| {
+                    let request = request("acme", at.map(Time::from_millis), Ask::Sweep);
+                    Queued { request, answer: oneshot::channel().0 }
+                })
+                .collect();
+            assert_eq!(together(&queued), expected, "{times:?}");
+        };
+        check(&[None, None, None], 3);
+        check(&[None, Some(1), None], 1);
+        check(&[Some(1), None], 1);
+        check(&[Some(1), Some(2)], 1);
+    }
+
+    #[test]
+    fn a_batch_names_each_account_user_and_hold_once() {
+        let reserve = |id: &str| {
+            let body = format!(r#"{{"reservation_id":"{id}","user_id":"ana","amount":"1"}}"#);
+            Ask::Reserve(serde_json::from_str(&body).expect("a body"))
+        };
+        let requests = [
+            request("beta", None, reserve("r1")),
+            request("acme", None, reserve("r1")),
+            request("beta", None, Ask::Release(id("r1"))),
+            request("beta", None, reserve("r2")),
+        ];
+        let batch = Batch::of(&requests);
+        let accounts: Vec<(&str, usize, usize)> = batch
+            .accounts
+            .iter()
+            .map(|(account, of)| (account.as_str(), of.users.len(), of.requests.len()))
+            .collect();
+        assert_eq!(accounts, [("acme", 1, 1), ("beta", 1, 3)]);
+        assert_eq!(batch.reservations, [("acme", "r1"), ("beta", "r1"), ("beta", "r2")]);
+    }
+}
