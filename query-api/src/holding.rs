@@ -56,9 +56,11 @@ impl Holding {
     async fn mark(&self, pool: &PgPool, account: &Id) -> Result<Mark, sqlx::Error> {
         let mut seen = self.seen.lock().await;
         if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
+            // Before the answer: a database that is away is asked no more often.
+            seen.at = Some(Instant::now());
             let accounts: Vec<String> = self.followed().keys().map(ToString::to_string).collect();
             let rows: Vec<(String, String)> = sqlx::query_as(MARKS).bind(accounts).fetch_all(pool).await?;
-            *seen = Seen { at: Some(Instant::now()), marks: rows.into_iter().collect() };
+            seen.marks = rows.into_iter().collect();
         }
         Ok(seen.marks.get(account.as_str()).cloned())
     }
