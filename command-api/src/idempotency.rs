@@ -3,7 +3,7 @@
 //! A repeat finds the same bytes here: it is answered from them, or, where nobody knows whether they reached the
 //! journal, they are appended again under the same event id, which folds to one effect.
 
-use runtime::pg::PgPool;
+use runtime::pg::{PgConnection, PgPool};
 use runtime::position::Position;
 
 /// Names a write among those of its account.
@@ -63,6 +63,26 @@ const KEEP: &str = r#"
 /// Keeps a write unless one is kept under its name, and returns the one that is.
 pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
     write(pool, KEEP, name, new).await
+}
+
+const KEEP_IN: &str = "
+    insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
+    values ($1, $2, $3, $4, $5, $6, clock_timestamp())
+    on conflict (account_id, kind, key) do nothing
+";
+
+/// Keeps a write in the transaction of a decision; says whether nothing was kept under its name before.
+pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> Result<bool, sqlx::Error> {
+    let kept = sqlx::query(KEEP_IN)
+        .bind(&name.account)
+        .bind(name.kind)
+        .bind(&name.key)
+        .bind(&new.content)
+        .bind(&new.event_id)
+        .bind(&new.event)
+        .execute(connection)
+        .await?;
+    Ok(kept.rows_affected() > 0)
 }
 
 const REPLACE: &str = r#"

@@ -9,9 +9,12 @@ mod asked;
 mod book;
 mod cards;
 mod check;
+mod checkout;
 mod clock;
 mod contacts;
+mod effects;
 mod grants;
+mod growth;
 mod holds;
 mod idempotency;
 mod ingress;
@@ -28,6 +31,7 @@ mod reversals;
 mod settings;
 mod submit;
 mod usage;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,6 +46,7 @@ use runtime::auth::{Auth, AuthConfig};
 use runtime::http::ops::{self, Readiness};
 use runtime::http::{self, HttpConfig, Problem};
 use runtime::kafka::{self, Journal, KafkaOptions};
+use runtime::payment::{self, PaymentConfig, Provider, SettingError};
 use runtime::pg::{self, Model, PgConfig, PgPool};
 use runtime::position::Position;
 use runtime::waiter::Waiter;
@@ -51,6 +56,7 @@ use tracing::warn;
 
 use crate::book::{Account, Book};
 use crate::cards::Cards;
+pub use crate::growth::GrowthConfig;
 use crate::holds::Holds;
 pub use crate::holds::HoldsConfig;
 pub use crate::openapi::openapi;
@@ -74,8 +80,28 @@ pub struct Parts {
     pub waiter: Arc<Waiter>,
     /// Who calls.
     pub auth: Auth,
+    /// What is sold, by whom it is paid, and what is given away.
+    pub sales: Sales,
     cards: Cards,
     holds: Holds,
+}
+
+/// What is sold, by whom it is paid, and what is given away.
+pub struct Sales {
+    /// What new accounts and their referrers get.
+    pub growth: GrowthConfig,
+    /// Who moves the money.
+    pub provider: Arc<dyn Provider>,
+    /// What its webhooks are signed with; empty: none is taken.
+    pub webhook_secret: String,
+}
+
+impl Sales {
+    /// Errors: a setting that can't work.
+    pub fn new(growth: GrowthConfig, payment: &PaymentConfig, pool: &PgPool) -> Result<Sales, SettingError> {
+        let provider = payment::provider(payment, pool)?;
+        Ok(Sales { growth, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
+    }
 }
 
 impl std::ops::Deref for App {
@@ -94,9 +120,16 @@ impl FromRef<App> for Auth {
 
 impl App {
     /// Puts the parts together, and starts the tasks that decide on holds.
-    pub fn new(pool: PgPool, journal: Journal, waiter: Arc<Waiter>, auth: Auth, holds: HoldsConfig) -> App {
+    pub fn new(
+        pool: PgPool,
+        journal: Journal,
+        waiter: Arc<Waiter>,
+        auth: Auth,
+        holds: HoldsConfig,
+        sales: Sales,
+    ) -> App {
         let holds = Holds::start(&pool, &waiter, holds);
-        App(Arc::new(Parts { pool, journal, waiter, auth, cards: Cards::default(), holds }))
+        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards: Cards::default(), holds }))
     }
 
     /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
@@ -163,7 +196,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 26] {
+fn routes() -> [(&'static str, MethodRouter<App>); 31] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -176,6 +209,11 @@ fn routes() -> [(&'static str, MethodRouter<App>); 26] {
         ("/v1/accounts/{account}/adjustments", post(adjustments::adjust)),
         ("/v1/accounts/{account}/purchases", post(payments::purchase)),
         ("/v1/accounts/{account}/refunds", post(payments::refund)),
+        ("/v1/accounts/{account}/checkout", post(checkout::create)),
+        ("/v1/accounts/{account}/redemptions", post(growth::create_redemption)),
+        ("/v1/accounts/{account}/referrals", post(growth::invite)),
+        ("/v1/promo-codes", post(growth::create_promo_code)),
+        ("/v1/webhooks/stripe", post(webhooks::stripe)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
         ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),
         ("/v1/accounts/{account}/auto-top-up", put(settings::put_auto_top_up)),
@@ -215,6 +253,12 @@ pub struct Config {
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: HoldsConfig,
+    /// What new accounts and their referrers get.
+    #[command(flatten)]
+    pub growth: GrowthConfig,
+    /// Who moves the money.
+    #[command(flatten)]
+    pub payment: PaymentConfig,
 }
 
 /// Runs what the write side does without being asked, until `shutdown`: the ingress, the outbox, upkeep of holds.
@@ -248,7 +292,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let journal = Journal::new(&config.kafka, identity)?;
     let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds);
+    let sales = Sales::new(config.growth, &config.payment, &pool)?;
+    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
 
     let documented = Router::new().route("/openapi.json", get(|| async { Json(openapi()) }));
     let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);

@@ -58,11 +58,13 @@ impl Draft {
         Draft { account, kind, key, source: derive::API, event_id: new_id(now), data }
     }
 
-    fn name(&self) -> Name {
+    /// Returns its name among the writes of its account.
+    pub fn name(&self) -> Name {
         Name { account: self.account.to_string(), kind: self.kind, key: self.key.clone() }
     }
 
-    fn event(&self, recorded_at: Time, actor: Label) -> Result<Event, Problem> {
+    /// Returns the event that it makes.
+    pub fn event(&self, recorded_at: Time, actor: Label) -> Result<Event, Problem> {
         Ok(Event {
             id: self.event_id.clone(),
             source: Source::new(self.source).map_err(Problem::internal)?,
@@ -75,7 +77,7 @@ impl Draft {
     }
 
     /// Returns the write as it is kept and appended.
-    fn recorded(&self, recorded_at: Time, actor: Label) -> Result<Kept, Problem> {
+    pub fn recorded(&self, recorded_at: Time, actor: Label) -> Result<Kept, Problem> {
         let event = self.event(recorded_at, actor)?;
         let bytes = wire::encode(&event);
         if bytes.len() > wire::RECORD_BYTES_MAX {

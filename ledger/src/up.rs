@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
 use clap::Args;
+use command_api::GrowthConfig;
 use query_api::Waiters;
 use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
@@ -72,6 +73,9 @@ pub struct UpConfig {
     /// Who moves the money.
     #[command(flatten)]
     pub payment: PaymentConfig,
+    /// What new accounts and their referrers get.
+    #[command(flatten)]
+    pub growth: GrowthConfig,
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: command_api::HoldsConfig,
@@ -160,8 +164,15 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let waiters = Waiters::listen(&command_pool, &shutdown).await?;
     let waiter = waiters.projected.clone();
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
-    let app =
-        command_api::App::new(command_pool.clone(), journal.clone(), waiter, auth.clone(), config.holds);
+    let sales = command_api::Sales::new(config.growth, &config.payment, &command_pool)?;
+    let app = command_api::App::new(
+        command_pool.clone(),
+        journal.clone(),
+        waiter,
+        auth.clone(),
+        config.holds,
+        sales,
+    );
     let working = command_api::work(app.clone(), kafka.clone(), config.holds, shutdown.clone());
     services.spawn(async move { ("command-api", working.await) });
 

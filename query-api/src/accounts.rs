@@ -10,6 +10,7 @@ use ledger_core::id::{Id, Text};
 use ledger_core::limit::Limits;
 use ledger_core::period::{Cycle, Period};
 use ledger_core::time::{Time, Zone};
+use ledger_core::top_up::AutoTopUp;
 use runtime::auth::{Accounts, Action, Principal};
 use runtime::http::{Problem, Query};
 use runtime::pg;
@@ -82,6 +83,7 @@ struct AccountView {
     low_balance_threshold: Option<Credits>,
     limits: Option<Limits>,
     user_alert: Option<UserAlert>,
+    auto_top_up: Option<AutoTopUp>,
     referred_by: Option<Id>,
     opened_at: Time,
     plan: PlanView,
@@ -101,6 +103,7 @@ impl From<&Core> for AccountView {
             low_balance_threshold: core.low_balance_threshold,
             limits: core.limits.clone(),
             user_alert: core.user_alert.clone(),
+            auto_top_up: core.top_ups.settings.clone(),
             referred_by: core.referred_by.clone(),
             opened_at: core.opened_at,
             plan: PlanView::from(&core.plan),

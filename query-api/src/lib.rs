@@ -23,6 +23,7 @@ mod notifications;
 mod openapi;
 mod periods;
 mod reading;
+mod referrals;
 mod reservations;
 mod service;
 mod stops;

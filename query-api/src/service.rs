@@ -21,7 +21,7 @@ use tracing::info;
 use crate::holding::Holding;
 use crate::{
     accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, messages, notifications,
-    openapi, periods, reservations, stream, usage, users,
+    openapi, periods, referrals, reservations, stream, usage, users,
 };
 
 /// Between two looks for a read model at the start.
@@ -155,7 +155,7 @@ pub fn router(state: State) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<State>); 19] {
+fn routes() -> [(&'static str, MethodRouter<State>); 20] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
@@ -164,6 +164,7 @@ fn routes() -> [(&'static str, MethodRouter<State>); 19] {
         ("/v1/accounts/{account}/users", get(users::list)),
         ("/v1/accounts/{account}/grants", get(grants::list)),
         ("/v1/accounts/{account}/periods", get(periods::list)),
+        ("/v1/accounts/{account}/referrals", get(referrals::read)),
         ("/v1/accounts/{account}/entries", get(entries::list)),
         ("/v1/accounts/{account}/events/{event_id}", get(events::one)),
         ("/v1/accounts/{account}/messages/{message_id}", get(messages::one)),

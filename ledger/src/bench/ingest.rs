@@ -99,7 +99,9 @@ impl Server {
         let journal = Journal::new(&place.kafka, identity)?;
         let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
         let auth = Auth::new(pool.clone(), &AuthConfig { operator_key: Some(KEY.to_owned()) })?;
-        let app = command_api::App::new(pool, journal, waiter, auth, command_api::HoldsConfig::default());
+        let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool)?;
+        let holds = command_api::HoldsConfig::default();
+        let app = command_api::App::new(pool, journal, waiter, auth, holds, sales);
         let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 512 };
         let listener = http::bind(config.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);

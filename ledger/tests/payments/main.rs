@@ -3,7 +3,9 @@
 #[path = "../whole/mod.rs"]
 mod whole;
 
+mod growth;
 mod outcomes;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -223,7 +223,7 @@ pub fn price(core: &Core, amount: Credits) -> Option<Credits> {
 }
 
 /// Returns a price in whole cents, rounded up: what is paid is never less than what is got.
-fn cents(usd: Credits) -> Option<i64> {
+pub fn cents(usd: Credits) -> Option<i64> {
     let cents = usd.mul_div_half_even(CENTS, Credits::whole(1)).ok()?;
     let whole = cents.units().div_euclid(Credits::UNITS_PER_CREDIT);
     let rest = i128::from(cents.units().rem_euclid(Credits::UNITS_PER_CREDIT) > 0);

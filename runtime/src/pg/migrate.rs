@@ -28,7 +28,7 @@ macro_rules! migrations {
 }
 
 const CONTROL: &[Migration] =
-    migrations!("control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups");
+    migrations!("control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth");
 const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from");
 pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model", "0002_ended_hold");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
@@ -76,7 +76,7 @@ $$";
 const LET_READER_SEE_CONTROL: &str = "
 grant usage  on schema control to ledger_reader;
 grant select on control.generation, control.log_identity, control.api_key, control.rate_card, control.gate,
-                control.hold, control.user_hold, control.decision
+                control.hold, control.user_hold, control.decision, control.referrer
     to ledger_reader;
 grant usage  on schema delivery to ledger_reader;
 grant select (account_id, notification_id, firing_id, kind, channel, recipient, subject, text, status, attempts,

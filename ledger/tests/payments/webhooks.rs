@@ -1,0 +1,179 @@
+//! Checkouts, and the provider's webhooks: forged, replayed, in every order.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::whole::{Answer, Whole};
+use crate::{Account, count};
+
+const SECRET: &str = "whsec_of_these_tests";
+const SIGNED: [&str; 2] = ["--stripe-webhook-secret", SECRET];
+
+/// HMAC-SHA256 by RFC 2104, for a key of at most a block.
+fn hmac(key: &str, message: &str) -> String {
+    let mut block = [0_u8; 64];
+    block[..key.len()].copy_from_slice(key.as_bytes());
+    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
+    hex::encode(Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize())
+}
+
+async fn send(whole: &Whole, secret: &str, late_seconds: i64, body: &Value) -> Result<Answer> {
+    let (at, body) = (runtime::clock::now().micros() / 1_000_000 - late_seconds, body.to_string());
+    let signature = format!("t={at},v1={}", hmac(secret, &format!("{at}.{body}")));
+    let caller = whole.caller(None).with("Stripe-Signature", &signature);
+    let path = "/v1/webhooks/stripe";
+    caller.send_as(reqwest::Method::POST, path, "application/json; charset=utf-8", &body).await
+}
+
+async fn tell(whole: &Whole, kind: &str, object: Value) -> Result<()> {
+    let body = json!({"id": "evt_1", "type": kind, "data": {"object": object}});
+    send(whole, SECRET, 0, &body).await?.expect(200).map(drop)
+}
+
+fn session(account: &str, payment: &str) -> Value {
+    json!({"id": format!("cs_{payment}"), "payment_intent": payment, "payment_status": "paid", "amount_total": 100,
+           "metadata": {"account_id": account, "amount": "100"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    let operator = whole.operator();
+    let checkout = operator.post("/v1/accounts/acme/checkout", json!({"amount": "100"})).await?;
+    let checkout = &checkout.expect(201)?.body;
+    ensure!(checkout["checkout_id"].as_str().context("an id")?.starts_with("sandbox_"), "{checkout}");
+    operator
+        .post("/v1/accounts/acme/checkout", json!({"amount": "0"}))
+        .await?
+        .expect_fields(&["amount not_positive"])?;
+    operator
+        .post("/v1/accounts/none/checkout", json!({"amount": "1"}))
+        .await?
+        .expect_problem(404, "account_not_found")?;
+    ensure!(acme.figure("settled").await? == "0");
+
+    let paid = json!({"id": "evt_1", "type": "checkout.session.completed", "data": {"object": session("acme", "pi_1")}});
+    send(&whole, "whsec_forged", 0, &paid).await?.expect_problem(401, "unauthorized")?;
+    send(&whole, SECRET, 301, &paid).await?.expect_problem(401, "unauthorized")?;
+    let bare = whole.caller(None).with("Stripe-Signature", "t=1,v1=00");
+    bare.post("/v1/webhooks/stripe", paid.clone()).await?.expect_problem(401, "unauthorized")?;
+    ensure!(acme.figure("settled").await? == "0");
+    for _ in 0..3 {
+        send(&whole, SECRET, 0, &paid).await?.expect(200)?;
+    }
+    // The same payment by another event, and by hand.
+    tell(
+        &whole,
+        "payment_intent.succeeded",
+        json!({"id": "pi_1", "amount": 100, "metadata": {"account_id": "acme", "amount": "100"}}),
+    )
+    .await?;
+    operator
+        .post("/v1/accounts/acme/purchases", json!({"payment_id": "pi_1", "amount": "100"}))
+        .await?
+        .expect(200)?;
+    ensure!(acme.figure("settled").await? == "100" && acme.figure("lifetime_added").await? == "100");
+    // Of an account that is not there: told again later.
+    let lost = json!({"type": "checkout.session.completed", "data": {"object": session("lost", "pi_2")}});
+    send(&whole, SECRET, 0, &lost).await?.expect_problem(404, "account_not_found")?;
+    tell(&whole, "customer.created", json!({"id": "cus_1"})).await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let of = |payment: &str| {
+        [
+            (
+                "refund",
+                "charge.refunded",
+                json!({"id": "ch", "payment_intent": payment, "amount": 100, "amount_refunded": 40}),
+            ),
+            (
+                "opened",
+                "charge.dispute.created",
+                json!({"id": format!("dp_{payment}"), "payment_intent": payment, "amount": 60, "status": "needs_response"}),
+            ),
+            (
+                "won",
+                "charge.dispute.closed",
+                json!({"id": format!("dp_{payment}"), "payment_intent": payment, "amount": 60, "status": "won"}),
+            ),
+        ]
+    };
+    let orders: [[usize; 4]; 6] =
+        [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 2, 3, 0], [3, 0, 1, 2]];
+    for (number, order) in orders.into_iter().enumerate() {
+        let account = Account::open(&whole, &format!("acct-{number}")).await?;
+        account.spend("u1", "30").await?;
+        let payment = format!("pi_{number}");
+        let others = of(&payment);
+        for step in order {
+            match step.checked_sub(1) {
+                None => {
+                    tell(&whole, "checkout.session.completed", session(&format!("acct-{number}"), &payment))
+                        .await?
+                }
+                Some(other) => {
+                    let (_, kind, object) = &others[other];
+                    tell(&whole, kind, object.clone()).await?;
+                    tell(&whole, kind, object.clone()).await?;
+                }
+            }
+        }
+        // 100 bought, 30 used, 40 refunded, the dispute undone.
+        let settled = account.figure("settled").await?;
+        ensure!(settled == "30", "order {order:?}: {settled}");
+        ensure!(account.figure("period_maximum").await? == "60", "order {order:?}");
+    }
+    ensure!(count(&whole, "control.outbox").await? == 0, "nothing is left to relay");
+    let shown = Account::open(&whole, "shown").await?;
+    tell(&whole, "checkout.session.completed", session("shown", "pi_s")).await?;
+    let [_, (_, opened, object), (_, won, _)] = of("pi_s");
+    tell(&whole, opened, object.clone()).await?;
+    ensure!(shown.figure("settled").await? == "40");
+    let refunded = shown.read("entries?type=refunded").await?;
+    ensure!(
+        refunded["items"][0]["amount"] == "-60" && refunded["items"][0]["balance_after"] == "40",
+        "{refunded}"
+    );
+    let mut lost = object;
+    lost["status"] = json!("lost");
+    tell(&whole, won, lost).await?;
+    ensure!(shown.figure("settled").await? == "40", "a lost dispute stays");
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
+    let whole = Whole::start_with(&[&SIGNED[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_down", json!({})).await?;
+    crate::until_count(&whole, "control.top_up where asks >= 2", 1).await?;
+    let attempt: String =
+        sqlx::query_scalar("select attempt_id from control.top_up").fetch_one(&whole.pool).await?;
+    let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
+    // The provider says at first that it failed, and later that it was paid after all.
+    let error = json!({"code": "card_declined"});
+    tell(
+        &whole,
+        "payment_intent.payment_failed",
+        json!({"id": "pi_1", "metadata": metadata, "last_payment_error": error}),
+    )
+    .await?;
+    crate::until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
+    let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});
+    for _ in 0..2 {
+        tell(&whole, "payment_intent.succeeded", paid.clone()).await?;
+    }
+    acme.until("settled", "50").await?;
+    let grants = acme.read("grants").await?;
+    ensure!(
+        grants["items"][0]["grant_id"] == attempt.as_str() && grants["items"][0]["source"] == "top_up",
+        "{grants}"
+    );
+    whole.replay_and_stop().await
+}
