@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Records of one look.
 const RECORDS_MAX: i64 = 500;
 
-// Due again where this process does not come to an end with them.
+// Due again where this process does not come to an end with them. The clock is read once, and so the index is used.
 const TAKE: &str = "
     with taken as (
         update control.outbox
@@ -27,7 +27,7 @@ const TAKE: &str = "
         where outbox_id = any(array(
             select outbox_id
             from control.outbox
-            where due_at <= clock_timestamp()
+            where due_at <= (select clock_timestamp())
             order by outbox_id
             limit $1
             for update skip locked))

@@ -51,7 +51,7 @@ impl Failure {
     }
 }
 
-/// Leases what is due on a channel, the longest due first.
+/// Leases what is due on a channel, the longest due first. The clock is read once, and so the index is used.
 pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
     let lease = Uuid::new_v4();
     let rows: Vec<DueColumns> = pg::write(pool, move |connection| {
@@ -61,7 +61,7 @@ pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> R
                      select notification_id
                      from delivery.notification
                      where status = 'pending' and channel = $1
-                       and next_attempt_at <= clock_timestamp()
+                       and next_attempt_at <= (select clock_timestamp())
                        and (leased_until is null or leased_until <= clock_timestamp())
                      order by next_attempt_at
                      limit $2

@@ -142,7 +142,7 @@ pub async fn lease(pool: &PgPool, lease_ms: u64) -> Result<Vec<Due>, sqlx::Error
              select ctid
              from control.top_up
              where state = 'started'
-               and next_ask_at <= clock_timestamp()
+               and next_ask_at <= (select clock_timestamp())
                and (leased_until is null or leased_until < clock_timestamp())
              order by next_ask_at
              limit $1
