@@ -16,7 +16,8 @@ pub fn is_good(secret: &str, header: &str, body: &[u8], now: Time) -> bool {
         return false;
     }
     let expected = sign(secret, time, body);
-    let mut given = parts().filter(|(name, _)| *name == "v1").filter_map(|(_, value)| hex::decode(value).ok());
+    let mut given =
+        parts().filter(|(name, _)| *name == "v1").filter_map(|(_, value)| hex::decode(value).ok());
     given.any(|given| expected.clone().verify_slice(&given).is_ok())
 }
 
