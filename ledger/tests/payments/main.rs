@@ -5,6 +5,7 @@ mod whole;
 
 mod growth;
 mod outcomes;
+mod stripe;
 mod webhooks;
 
 use std::time::Duration;
