@@ -10,6 +10,7 @@ mod proof;
 mod read_back;
 mod scenario;
 mod tables;
+mod top_ups;
 mod trace;
 mod workload;
 
@@ -18,6 +19,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use futures::future::try_join_all;
+use runtime::payment::ProviderName;
 use runtime::shutdown::CancellationToken;
 use tokio::time::Instant;
 
@@ -62,11 +64,12 @@ pub async fn run(
     // A key of the reader's own does not belong on the screen.
     let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;
+    let sandbox = config.up.payment.payment_provider == ProviderName::Sandbox;
     let mut up = tokio::select! {
         up = up::start(config.up, &say) => up?,
         () = stopping.cancelled() => return Ok(()),
     };
-    let place = Place::of(&up, own_key);
+    let place = Place::of(&up, own_key, sandbox);
     let shown = tokio::select! {
         shown = show(&place, config.events, stays, out) => shown,
         () = stopping.cancelled() => Err(anyhow::anyhow!("the demo was stopped before its end")),
@@ -87,16 +90,19 @@ struct Place {
     key: String,
     /// Whether the key was set, not made up.
     own_key: bool,
+    /// Whether payments are only pretended.
+    sandbox: bool,
     brokers: String,
     usage_topic: String,
 }
 
 impl Place {
-    fn of(up: &Up, own_key: bool) -> Place {
+    fn of(up: &Up, own_key: bool, sandbox: bool) -> Place {
         Place {
             url: up.url.clone(),
             key: up.operator_key.clone(),
             own_key,
+            sandbox,
             brokers: up.kafka.brokers.clone(),
             usage_topic: up.kafka.topics().usage,
         }
@@ -124,6 +130,9 @@ async fn show(place: &Place, events: usize, stays: bool, out: &mut impl Write) -
     let said = try_join_all(scenarios.iter().map(|scenario| read_back::read_back(&client, scenario))).await?;
     let told: Vec<Told<'_>> = scenarios.iter().zip(&said).collect();
     print_tables(&told, out)?;
+    if place.sandbox {
+        top_ups::show(&client, &name, out).await?;
+    }
     prove(&told, fed, resent, out)?;
     writeln!(out, "  Took {:.1} s.", started.elapsed().as_secs_f64())?;
     print_ways_on(place, &name, stays, out)

@@ -193,7 +193,7 @@ fn summed(sum: &Sum, total: Credits, unit: Unit) -> [String; 4] {
     [counted(usize::try_from(sum.events).unwrap_or(usize::MAX)), money(sum.credits, unit), share, bar]
 }
 
-fn laid_out(mut table: Table, header: &[&str], numbers: std::ops::Range<usize>) -> String {
+pub fn laid_out(mut table: Table, header: &[&str], numbers: std::ops::Range<usize>) -> String {
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
     table.force_no_tty();
     table.set_header(header.to_vec());
