@@ -1,6 +1,7 @@
 //! The one program: everything the ledger does, behind subcommands.
 
 pub mod bench;
+pub mod decide_top_up;
 pub mod demo;
 pub mod doctor;
 pub mod key;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use ledger::bench::{self, Bench};
+use ledger::decide_top_up::{self, DecideTopUp};
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
@@ -55,6 +56,8 @@ enum Command {
     Rebuild(Box<Rebuild>),
     /// Lets notifications that were parked go out again
     Redeliver(Redeliver),
+    /// Says what has become of a top-up that the payment provider has not told for 20 hours
+    DecideTopUp(DecideTopUp),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -129,6 +132,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             telemetry::init();
             let equal = rebuild::run(&asked, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!equal)))
+        }
+        Command::DecideTopUp(asked) => {
+            decide_top_up::run(&asked, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Redeliver(asked) => {
             let all = redeliver::run(&asked, &mut std::io::stdout()).await?;

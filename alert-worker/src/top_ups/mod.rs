@@ -7,6 +7,7 @@
 
 mod charge;
 mod decided;
+mod person;
 mod relay;
 mod store;
 
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub use decided::Decided;
+pub use person::{Decision, decide};
 pub(crate) use store::write;
 
 /// Milliseconds between two looks, unless told otherwise.

@@ -279,3 +279,52 @@ pub async fn adopt(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
     Ok(())
 }
+
+/// An attempt that waits for a person.
+#[derive(Debug)]
+pub struct Parked {
+    pub attempt: Id,
+    pub amount: Credits,
+    pub live: bool,
+    pub ledger_time: Time,
+}
+
+/// Returns the attempt of an account that waits for a person; one at most is open.
+pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Option<Parked>, sqlx::Error> {
+    let row = sqlx::query(
+        "select attempt_id, amount::text, live, ledger_time
+         from control.top_up
+         where account_id = $1 and state = 'parked'
+         for update",
+    )
+    .bind(account.as_str())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Parked {
+        attempt: Id::new(row.try_get("attempt_id")?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        amount: credits_of(row.try_get("amount")?)?,
+        live: row.try_get("live")?,
+        ledger_time: time_of(row.try_get::<DateTime<Utc>, _>("ledger_time")?),
+    }))
+}
+
+/// Notes what a person has decided of an attempt, and puts its event into the outbox.
+pub async fn tell_parked(
+    connection: &mut PgConnection,
+    account: &Id,
+    attempt: &Id,
+    event: &Event,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update control.top_up
+         set state = 'told',
+             reply = 'decided by a person'
+         where account_id = $1 and attempt_id = $2",
+    )
+    .bind(account.as_str())
+    .bind(attempt.as_str())
+    .execute(&mut *connection)
+    .await?;
+    enqueue(connection, event).await
+}

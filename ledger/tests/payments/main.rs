@@ -4,6 +4,7 @@
 mod whole;
 
 mod growth;
+mod lost;
 mod outcomes;
 mod stripe;
 mod webhooks;
@@ -34,6 +35,11 @@ impl Account {
         let caller = whole.operator();
         caller.at("2026-01-05T00:00:00Z").post("/v1/accounts", body).await?.expect(200)?;
         Ok(Account { caller, path: format!("/v1/accounts/{id}") })
+    }
+
+    /// Returns one that is open.
+    pub fn again(whole: &Whole, id: &str) -> Account {
+        Account { caller: whole.operator(), path: format!("/v1/accounts/{id}") }
     }
 
     /// Buys 50 at 10 or less, by this payment method.

@@ -128,6 +128,8 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
         let settled = account.figure("settled").await?;
         ensure!(settled == "30", "order {order:?}: {settled}");
         ensure!(account.figure("period_maximum").await? == "60", "order {order:?}");
+        let folded_again = account.read("balance?as_of=2026-01-05T00:00:00Z").await?;
+        ensure!(folded_again["settled"] == "30", "order {order:?}: {folded_again}");
     }
     ensure!(count(&whole, "control.outbox").await? == 0, "nothing is left to relay");
     let shown = Account::open(&whole, "shown").await?;

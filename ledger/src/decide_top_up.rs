@@ -1,0 +1,53 @@
+//! Decide top-up: a person says what has become of an attempt that the payment provider has not told for 20 hours.
+
+use std::io::Write;
+
+use alert_worker::top_ups::{Decision, decide};
+use anyhow::{Context, Result};
+use clap::Args;
+use ledger_core::id::{Id, Text};
+use runtime::pg;
+
+use crate::place::Place;
+
+/// Which account, and what has become of its attempt.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("outcome").required(true))]
+pub struct DecideTopUp {
+    /// The account whose attempt is parked
+    pub account: Id,
+    /// It was paid, by this payment of the provider
+    #[arg(long, group = "outcome")]
+    pub paid: Option<Id>,
+    /// It was not paid, for this reason
+    #[arg(long, group = "outcome", value_parser = reason)]
+    pub failed: Option<Text>,
+    /// The ledger's Postgres, as postgres://user:password@host:port/database
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The local stack, where no Postgres is named.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+fn reason(text: &str) -> Result<Text, String> {
+    let reason = Text::new(text).map_err(|error| error.to_string())?;
+    if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(reason) }
+}
+
+/// Puts the outcome into the outbox, from where the alert worker tells the journal.
+pub async fn run(asked: &DecideTopUp, out: &mut impl Write) -> Result<()> {
+    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let pool = pg::connect(&url, "ledger decide-top-up", 1).await.context("the database can't be reached")?;
+    pg::migrate(&pool).await?;
+    let decision = match (&asked.paid, &asked.failed) {
+        (Some(payment), _) => Decision::Paid(payment.clone()),
+        (None, Some(reason)) => Decision::Failed(reason.clone()),
+        (None, None) => anyhow::bail!("say --paid or --failed"),
+    };
+    let attempt = decide(&pool, &asked.account, decision).await?;
+    pool.close().await;
+    let attempt = attempt.with_context(|| format!("no top-up of {} waits for a person", asked.account))?;
+    writeln!(out, "{attempt} of {} is decided, and the journal is told", asked.account)?;
+    Ok(())
+}
