@@ -18,15 +18,16 @@ use super::store::{self, Due};
 /// Longest pause between two questions for one attempt: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
-/// Asks for everything that is due, all at once.
+/// Asks for everything that is due, all at once, and returns how many that were.
 pub async fn round(
     config: &TopUpConfig,
     pool: &PgPool,
     provider: &Arc<dyn Provider>,
-) -> Result<(), sqlx::Error> {
+) -> Result<usize, sqlx::Error> {
     let due = store::lease(pool, config.top_up_lease_ms).await?;
     let asked = due.iter().map(|due| ask(config, pool, provider.as_ref(), due));
-    join_all(asked).await.into_iter().collect()
+    join_all(asked).await.into_iter().collect::<Result<(), _>>()?;
+    Ok(due.len())
 }
 
 async fn ask(

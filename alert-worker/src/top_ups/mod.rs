@@ -34,6 +34,11 @@ const FIRST_BACKOFF_MS: u64 = 5_000;
 /// Milliseconds of a lease, unless told otherwise: a look-up and a charge, each with its most time.
 const LEASE_MS: u64 = 60_000;
 
+/// How long a stop waits for the provider; the whole stop must stay under 10 s.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
+/// Between two looks where the first one failed.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
 /// How top-ups run.
 #[derive(Debug, Clone, Args)]
 pub struct TopUpConfig {
@@ -70,15 +75,32 @@ pub async fn run(
     let pause = Duration::from_millis(config.top_up_interval_ms);
     let mut adopted = false;
     loop {
+        let done = tokio::select! {
+            done = round(&config, &pool, &journal, &provider, adopted) => done,
+            // Who is cut off here has asked under a key, and whoever asks next gets the same answer.
+            () = drained(&shutdown) => return Ok(()),
+        };
+        let wait = match done {
+            Ok(()) => {
+                adopted = true;
+                pause
+            }
+            Err(error) => {
+                warn!(%error, "a round of top-ups failed, trying again");
+                pause.max(FAILED_PAUSE)
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
-        }
-        match round(&config, &pool, &journal, &provider, adopted).await {
-            Ok(()) => adopted = true,
-            Err(error) => warn!(%error, "a round of top-ups failed, trying again"),
+            () = sleep(wait) => {}
         }
     }
+}
+
+/// Completes when a stop has waited long enough for the provider.
+async fn drained(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    sleep(DRAIN_TIME_MAX).await;
 }
 
 async fn round(
@@ -92,6 +114,8 @@ async fn round(
         store::adopt(pool).await?;
     }
     relay::round(pool, journal).await?;
-    charge::round(config, pool, provider).await?;
-    relay::round(pool, journal).await
+    if charge::round(config, pool, provider).await? > 0 {
+        relay::round(pool, journal).await?;
+    }
+    Ok(())
 }

@@ -97,7 +97,8 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            url: Some(format!("/v1/sandbox/checkouts/{checkout_id}")),
+            // Nobody can pay there: its webhook is told by whoever tries it out.
+            url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,
         })
