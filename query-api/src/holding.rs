@@ -14,10 +14,10 @@ use tokio::time::Instant;
 /// Between two statements, whoever asks.
 pub(crate) const HOLDING_POLL: Duration = Duration::from_secs(1);
 
-/// What open holds of an account take, to be compared and nothing else; none before its first hold.
+/// Changes whenever what open holds of an account take does; none before its first hold.
 pub(crate) type Mark = Option<String>;
 
-/// The accounts that are followed, and what their holds took when last looked at.
+/// The accounts that are followed, and their marks when last looked at.
 #[derive(Default)]
 pub(crate) struct Holding {
     /// How many follow each.
@@ -31,14 +31,15 @@ struct Seen {
     marks: BTreeMap<String, String>,
 }
 
-// What is over by time is taken off, as those who decide take it off. The clock is read once, and so the index is used.
+// Which transaction moved the gate last, and not what is held: that may have come back to what it was meanwhile. What is
+// over by time moves no gate. The clock is read once, and so the index is used.
 const MARKS: &str = "
     select gate.account_id,
-           (gate.held - coalesce((select sum(hold.counts)
-                                  from control.hold
-                                  where hold.account_id = gate.account_id
-                                    and hold.state      = 'held'
-                                    and hold.expires_at <= (select clock_timestamp())), 0))::text
+           gate.xmin::text || '/' || coalesce((select sum(hold.counts)
+                                               from control.hold
+                                               where hold.account_id = gate.account_id
+                                                 and hold.state      = 'held'
+                                                 and hold.expires_at <= (select clock_timestamp())), 0)::text
     from control.gate
     where gate.account_id = any($1)";
 
@@ -73,7 +74,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Returns what open holds take, as it was less than [`HOLDING_POLL`] ago.
+    /// Returns the account's mark, as it was less than [`HOLDING_POLL`] ago.
     pub async fn mark(&self, pool: &PgPool) -> Result<Mark, sqlx::Error> {
         self.holding.mark(pool, &self.account).await
     }

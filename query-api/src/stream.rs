@@ -90,7 +90,7 @@ struct Follower {
     /// The firing that was sent last, or where firings stood at the beginning.
     fired: Place,
     stops: Stops,
-    /// What open holds took before the last look.
+    /// The mark of its holds before the last look.
     holding: Following,
     held: Mark,
     /// There is more than one look takes.
@@ -209,7 +209,7 @@ impl Follower {
         Ok(())
     }
 
-    /// What open holds take; as before where the database does not say.
+    /// The mark of its holds; as before where the database does not say.
     async fn mark(&self) -> Mark {
         self.holding.mark(&self.state.pool).await.unwrap_or_else(|_| self.held.clone())
     }
