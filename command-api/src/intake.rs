@@ -23,7 +23,9 @@ use tokio::time::Instant;
 
 use crate::App;
 use crate::book::{Account, Book};
-use crate::holds::{Answer, Ask, Fault, HOLD_ENDED, Landed, RESERVATION_NOT_FOUND, Request, Settled};
+use crate::holds::{
+    Answer, Ask, Fault, HOLD_ENDED, Landed, RESERVATION_NOT_FOUND, Request, Settled, no_reservation,
+};
 
 /// Events judged on the request's own task; more go to a thread for long work.
 const INLINE_EVENTS_MAX: usize = 32;
@@ -148,7 +150,7 @@ impl Refusal {
     }
 
     fn reservation_not_found(account: &Id, reservation: &Id) -> Refusal {
-        Refusal::new(RESERVATION_NOT_FOUND, format!("account {account} has no reservation {reservation}"))
+        Refusal::new(RESERVATION_NOT_FOUND, no_reservation(account, reservation))
     }
 
     /// Answers a request whose only event is refused.

@@ -109,10 +109,7 @@ pub async fn settle(
     let admitted = verdict.map_err(Refusal::problem)?;
     let Some(settles) = &admitted.settles else {
         // Its id stands in the journal already, and the hold does not: it ended long ago.
-        return Err(Problem::not_found(
-            holds::RESERVATION_NOT_FOUND,
-            format!("account {account} has no reservation {reservation}"),
-        ));
+        return Err(Fault::HoldAbsent(reservation).problem(&account));
     };
     let position = match settles.position {
         Some(position) => position,

@@ -31,7 +31,7 @@ use tokio::time::sleep;
 use tracing::error;
 
 use super::rows::{Decided, Writes};
-use super::store::{self, Named};
+use super::store::{self, Named, NamedHolds};
 use super::{Answer, Ask, Fault, HOLD_ENDED, HoldView, Queued, Request, Settled, Verdict};
 use crate::intake;
 use crate::submit::clock_is_live;
@@ -161,7 +161,7 @@ impl Lane {
         requests: &[Request],
     ) -> Result<Attempt, Problem> {
         let mut asked = Batch::of(requests);
-        let mut named = BTreeMap::new();
+        let mut named = NamedHolds::new();
         let mut tx = match self.locking {
             Locking::Gates => pg::begin_write_on(&mut *connection, schema).await?,
             Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
@@ -305,11 +305,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds whose holds are named.
-    fn add_users(&mut self, named: &BTreeMap<(Id, Id), Named>) {
-        for ((account, _), named) in named {
-            let user = named.hold.as_ref().and_then(|hold| hold.user_id.clone());
+    fn add_users(&mut self, named: &NamedHolds) {
+        for (account, named) in named {
+            let holds = named.iter().filter_map(|(_, named)| named.hold.as_ref());
             if let Some(account) = self.accounts.get_mut(account) {
-                account.users.extend(user);
+                account.users.extend(holds.filter_map(|hold| hold.user_id.clone()));
             }
         }
     }
@@ -340,7 +340,7 @@ impl Ask {
 /// A batch with everything that it is decided on.
 struct Deciding<'a> {
     requests: &'a [Request],
-    named: BTreeMap<(Id, Id), Named>,
+    named: NamedHolds,
     found: Standings,
     cores: &'a Cores,
     keep_grants: bool,
@@ -360,12 +360,8 @@ impl Deciding<'_> {
                 continue;
             }
             let mut one = OneAccount::new(account, core, &standing, self.keep_grants);
-            let of_account: Vec<(Id, Id)> =
-                self.named.keys().filter(|(named, _)| named == *account).cloned().collect();
-            for key in of_account {
-                if let Some(named) = self.named.remove(&key) {
-                    one.add(key.1, named);
-                }
+            for (reservation, named) in self.named.remove(*account).unwrap_or_default() {
+                one.add(reservation, named);
             }
             for at in &of.requests {
                 verdicts[*at] = one.decide(&self.requests[*at], writes);

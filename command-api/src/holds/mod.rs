@@ -176,15 +176,19 @@ pub const RESERVATION_NOT_FOUND: &str = "reservation_not_found";
 /// Code of a hold that has ended.
 pub const HOLD_ENDED: &str = "hold_ended";
 
+/// Says that there never was such a hold.
+pub fn no_reservation(account: &Id, reservation: &Id) -> String {
+    format!("account {account} has no reservation {reservation}")
+}
+
 impl Fault {
     /// Returns the answer to who asked this of an account.
     pub fn problem(self, account: &Id) -> Problem {
         match self {
             Fault::AccountAbsent => Problem::account_not_found(account.as_str()),
-            Fault::HoldAbsent(reservation) => Problem::not_found(
-                RESERVATION_NOT_FOUND,
-                format!("account {account} has no reservation {reservation}"),
-            ),
+            Fault::HoldAbsent(reservation) => {
+                Problem::not_found(RESERVATION_NOT_FOUND, no_reservation(account, &reservation))
+            }
             Fault::Problem(problem) => problem,
         }
     }

@@ -75,21 +75,24 @@ const NAMED: &str = r#"
         limit 1
     ) as ended on true"#;
 
+/// The holds that requests name, by account.
+pub type NamedHolds = BTreeMap<Id, Vec<(Id, Named)>>;
+
 /// Reads the holds that requests name.
-pub async fn named(
-    tx: &mut PgConnection,
-    wanted: &[(&str, &str)],
-) -> Result<BTreeMap<(Id, Id), Named>, sqlx::Error> {
+pub async fn named(tx: &mut PgConnection, wanted: &[(&str, &str)]) -> Result<NamedHolds, sqlx::Error> {
+    let mut named = NamedHolds::new();
     if wanted.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(named);
     }
     let (accounts, reservations): (Vec<&str>, Vec<&str>) = wanted.iter().copied().unzip();
-    let rows = sqlx::query(NAMED).bind(accounts).bind(reservations).fetch_all(tx).await?;
-    rows.iter().map(read_named).collect()
+    for row in &sqlx::query(NAMED).bind(accounts).bind(reservations).fetch_all(tx).await? {
+        named.entry(parsed(row, 0, Id::new)?).or_default().push(read_named(row)?);
+    }
+    Ok(named)
 }
 
-fn read_named(row: &PgRow) -> Result<((Id, Id), Named), sqlx::Error> {
-    let (account, reservation): (Id, Id) = (parsed(row, 0, Id::new)?, parsed(row, 1, Id::new)?);
+fn read_named(row: &PgRow) -> Result<(Id, Named), sqlx::Error> {
+    let reservation = parsed(row, 1, Id::new)?;
     let ended: bool = row.try_get(2)?;
     let content: Option<&[u8]> = row.try_get(3)?;
     let hold = match content {
@@ -99,7 +102,7 @@ fn read_named(row: &PgRow) -> Result<((Id, Id), Named), sqlx::Error> {
     let partition: Option<i32> = row.try_get(14)?;
     let offset: Option<i64> = row.try_get(15)?;
     let position = partition.zip(offset).map(|(partition, offset)| Position { partition, offset });
-    Ok(((account, reservation), Named { hold, ended, position }))
+    Ok((reservation, Named { hold, ended, position }))
 }
 
 fn read_hold(row: &PgRow, reservation_id: Id, content: &[u8], ended: bool) -> Result<Hold, sqlx::Error> {
@@ -156,60 +159,60 @@ where
     text.map(parse).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-const NOTE_DUE: &str = "
-    with swept as (
-        update control.hold
-        set state = 'expired'
-        from unnest($1::text[], $2::timestamptz[]) as due (account_id, now)
-        where hold.account_id = due.account_id and hold.state = 'held' and hold.expires_at <= due.now
-        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature, hold.counts
+/// A statement that changes holds and moves the sums beside their gates by what each of them grew.
+macro_rules! with_sums {
+    ($change:literal, $growth:literal) => {
+        concat!(
+            "with changed as (",
+            $change,
+            "
+        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature, ",
+            $growth,
+            " as growth
     ),
     of_users as (
         update control.user_hold
-        set held = user_hold.held - less.held
-        from (select account_id, user_id, feature, sum(counts) as held
-              from swept
+        set held = user_hold.held + more.held
+        from (select account_id, user_id, feature, sum(growth) as held
+              from changed
               where user_id is not null
-              group by account_id, user_id, feature) as less
-        where user_hold.account_id = less.account_id
-          and user_hold.user_id    = less.user_id
-          and user_hold.feature    = less.feature
+              group by account_id, user_id, feature) as more
+        where user_hold.account_id = more.account_id
+          and user_hold.user_id    = more.user_id
+          and user_hold.feature    = more.feature
     )
     update control.gate
-    set held = gate.held - less.held
-    from (select account_id, sum(counts) as held from swept group by account_id) as less
-    where gate.account_id = less.account_id";
+    set held = gate.held + more.held
+    from (select account_id, sum(growth) as held from changed group by account_id) as more
+    where gate.account_id = more.account_id"
+        )
+    };
+}
 
-const NOTE_ENDED: &str = "
-    with swept as (
+const NOTE_DUE: &str = with_sums!(
+    "
+        update control.hold
+        set state = 'expired'
+        from unnest($1::text[], $2::timestamptz[]) as due (account_id, now)
+        where hold.account_id = due.account_id and hold.state = 'held' and hold.expires_at <= due.now",
+    "-hold.counts"
+);
+
+const NOTE_ENDED: &str = with_sums!(
+    "
         update control.hold
         set state = 'settled'
         where hold.account_id = any($1) and hold.state = 'settling'
           and exists (select from ended_hold
                       where ended_hold.account_id     = hold.account_id
-                        and ended_hold.reservation_id = hold.reservation_id)
-        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature, hold.counts
-    ),
-    of_users as (
-        update control.user_hold
-        set held = user_hold.held - less.held
-        from (select account_id, user_id, feature, sum(counts) as held
-              from swept
-              where user_id is not null
-              group by account_id, user_id, feature) as less
-        where user_hold.account_id = less.account_id
-          and user_hold.user_id    = less.user_id
-          and user_hold.feature    = less.feature
-    )
-    update control.gate
-    set held = gate.held - less.held
-    from (select account_id, sum(counts) as held from swept group by account_id) as less
-    where gate.account_id = less.account_id";
+                        and ended_hold.reservation_id = hold.reservation_id)",
+    "-hold.counts"
+);
 
 // Of the usage that was to settle a hold came nothing: it is projected and ended no hold. Records that are parked are
 // passed by the checkpoint and still to be folded.
-const UNDO: &str = r#"
-    with undone as (
+const UNDO: &str = with_sums!(
+    r#"
         update control.hold
         set state = 'held', counts = hold.amount, event_id = null, source = null, settlement = null,
             "partition" = null, "offset" = null
@@ -223,25 +226,9 @@ const UNDO: &str = r#"
                                 and ended_hold.reservation_id = hold.reservation_id)
               and not exists (select from parked where parked.account_id = hold.account_id)
         ) as before
-        where hold.account_id = before.account_id and hold.reservation_id = before.reservation_id
-        returning hold.account_id, hold.user_id, coalesce(hold.feature, '') as feature,
-                  hold.amount - before.counts as growth
-    ),
-    of_users as (
-        update control.user_hold
-        set held = user_hold.held + more.held
-        from (select account_id, user_id, feature, sum(growth) as held
-              from undone
-              where user_id is not null
-              group by account_id, user_id, feature) as more
-        where user_hold.account_id = more.account_id
-          and user_hold.user_id    = more.user_id
-          and user_hold.feature    = more.feature
-    )
-    update control.gate
-    set held = gate.held + more.held
-    from (select account_id, sum(growth) as held from undone group by account_id) as more
-    where gate.account_id = more.account_id"#;
+        where hold.account_id = before.account_id and hold.reservation_id = before.reservation_id"#,
+    "hold.amount - before.counts"
+);
 
 macro_rules! put_holds {
     () => {
