@@ -28,7 +28,7 @@ use crate::time::Time;
 use crate::top_up::{self, Attempt, Want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
-pub const FOLD_VERSION: i32 = 2;
+pub const FOLD_VERSION: i32 = 3;
 /// How far a live account's ledger time may lie ahead of the broker's append time: 2 s.
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.

@@ -291,9 +291,12 @@ impl Lots {
         ids
     }
 
-    /// Returns the lots that start at or before `now`, earliest first, then by id.
+    /// Returns the lots that start at or before `now`: earliest first, those of one instant in burn order.
     pub fn starting(&self, now: Time) -> Vec<Id> {
-        self.waiting.keys().take_while(|(from, _)| *from <= now).map(|(_, id)| id.clone()).collect()
+        let mut starting: Vec<&Lot> =
+            self.waiting.iter().take_while(|((from, _), _)| *from <= now).map(|(_, lot)| lot).collect();
+        starting.sort_by_cached_key(|lot| (lot.effective_at, lot.burn_key()));
+        starting.into_iter().map(|lot| lot.grant_id.clone()).collect()
     }
 
     fn count(&mut self, lot: &Lot, change: Credits) {

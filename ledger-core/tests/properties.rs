@@ -79,7 +79,7 @@ fn tell(story: &mut Story, line: &Line) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_conserves_credits_and_agrees_with_a_naive_model(lines in prop::collection::vec(line(), 1..80)) {
@@ -262,13 +262,11 @@ impl Naive {
             } else {
                 self.end_lots(next);
             }
-            for at in 0..self.lots.len() {
+            for at in self.burn_order(|lot| !lot.started && !lot.closed && lot.starts <= next) {
                 let lot = &mut self.lots[at];
-                if !lot.started && !lot.closed && lot.starts <= next {
-                    lot.started = true;
-                    self.maximum += lot.amount;
-                    self.repay();
-                }
+                lot.started = true;
+                self.maximum += lot.amount;
+                self.repay();
             }
         }
         self.now = self.now.max(to);
@@ -321,16 +319,19 @@ impl Naive {
         self.repay();
     }
 
-    /// Takes from lots in burn order; returns what each gave and what was short.
-    fn draw(&mut self, mut wanted: i64) -> (Vec<(String, i64)>, i64) {
-        let mut order: Vec<usize> =
-            (0..self.lots.len()).filter(|at| self.lots[*at].started && self.lots[*at].left > 0).collect();
+    fn burn_order(&self, wanted: impl Fn(&NaiveLot) -> bool) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.lots.len()).filter(|at| wanted(&self.lots[*at])).collect();
         order.sort_by_key(|at| {
             let lot = &self.lots[*at];
             (lot.rank, lot.ends.unwrap_or(i64::MAX), lot.paid, lot.starts, lot.id.clone())
         });
+        order
+    }
+
+    /// Takes from lots in burn order; returns what each gave and what was short.
+    fn draw(&mut self, mut wanted: i64) -> (Vec<(String, i64)>, i64) {
         let mut from = Vec::new();
-        for at in order {
+        for at in self.burn_order(|lot| lot.started && lot.left > 0) {
             let taken = wanted.min(self.lots[at].left);
             if taken > 0 {
                 self.lots[at].left -= taken;

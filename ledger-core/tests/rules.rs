@@ -161,6 +161,14 @@ fn a_lot_that_starts_repays_overdraft() {
 }
 
 #[test]
+fn lots_that_start_at_one_instant_repay_in_burn_order() {
+    let grants = r#"grant a 2 "priority":40,"effective_at":"2026-01-10T00:00:00Z";
+        grant b 2 "effective_at":"2026-01-10T00:00:00Z";
+        grant c 2 "effective_at":"2026-01-10T00:00:00Z","expires_at":"2026-01-11T00:00:00Z""#;
+    check(&format!("plan 5; {grants}; use 8; at 2026-01-10T00:00:00Z; tick"), "b 1, a 2");
+}
+
+#[test]
 fn expiry_is_exclusive_and_does_not_lower_the_maximum() {
     let script =
         r#"plan 5; grant g 2 "expires_at":"2026-01-10T00:00:00Z"; at 2026-01-09T23:59:59.999999Z; tick"#;
