@@ -6,6 +6,7 @@ use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
 use ledger_core::wire;
 use runtime::http::Problem;
+use runtime::outbox;
 use runtime::pg::PgConnection;
 use runtime::position::Position;
 
@@ -40,22 +41,13 @@ impl Effect {
     }
 }
 
-// The relay leaves it to who decided for a while.
-const ENQUEUE: &str = "
-    insert into control.outbox (account_id, event_id, source, event, created_at, due_at)
-    select $1, $2, $3, $4, now, now + interval '5 seconds'
-    from clock_timestamp() as now";
+/// The relay leaves it to who decided for so long.
+const LEAD_SECONDS: f64 = 5.0;
 
 /// Puts events into the outbox, in their order.
 pub async fn enqueue(connection: &mut PgConnection, events: &[Event]) -> Result<(), sqlx::Error> {
     for event in events {
-        sqlx::query(ENQUEUE)
-            .bind(event.account.as_str())
-            .bind(event.id.as_str())
-            .bind(event.source.as_str())
-            .bind(wire::encode(event))
-            .execute(&mut *connection)
-            .await?;
+        outbox::put(connection, event, LEAD_SECONDS).await?;
     }
     Ok(())
 }

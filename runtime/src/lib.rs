@@ -8,6 +8,7 @@ pub mod fold;
 pub mod holds;
 pub mod http;
 pub mod kafka;
+pub mod outbox;
 pub mod payment;
 pub mod pg;
 pub mod position;

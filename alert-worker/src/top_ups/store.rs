@@ -5,15 +5,16 @@ use ledger_core::credits::Credits;
 use ledger_core::event::Event;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use ledger_core::wire;
 use runtime::consume::WorkerError;
 use runtime::fold::Amount;
+use runtime::outbox;
 use runtime::payment::Charge;
 use runtime::pg::{self, Model, PgPool, credits_of, time_of, timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::decided::{Decided, Proposal, Step};
+use super::relay::LEAD_SECONDS;
 
 /// Attempts that one look takes.
 const CHARGES_MAX: i64 = 16;
@@ -24,7 +25,7 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
         match step {
             Step::Propose(proposal, event) => {
                 if propose(tx, proposal).await? {
-                    enqueue(tx, event).await?;
+                    outbox::put(tx, event, LEAD_SECONDS).await?;
                 }
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
@@ -97,24 +98,8 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
     .execute(&mut *tx)
     .await?;
     if told.rows_affected() > 0 {
-        enqueue(tx, event).await?;
+        outbox::put(tx, event, LEAD_SECONDS).await?;
     }
-    Ok(())
-}
-
-/// Puts an event into the outbox; the write side relays it where this worker has not done so after two seconds.
-async fn enqueue(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into control.outbox (account_id, event_id, source, event, created_at, due_at)
-         select $1, $2, $3, $4, now, now + interval '2 seconds'
-         from clock_timestamp() as now",
-    )
-    .bind(event.account.as_str())
-    .bind(event.id.as_str())
-    .bind(event.source.as_str())
-    .bind(wire::encode(event))
-    .execute(tx)
-    .await?;
     Ok(())
 }
 
@@ -207,7 +192,7 @@ pub async fn tell(
             .execute(&mut *connection)
             .await?;
             if told.rows_affected() > 0 {
-                enqueue(connection, &event).await?;
+                outbox::put(connection, &event, LEAD_SECONDS).await?;
             }
             Ok(())
         })
@@ -326,5 +311,5 @@ pub async fn tell_parked(
     .bind(attempt.as_str())
     .execute(&mut *connection)
     .await?;
-    enqueue(connection, event).await
+    outbox::put(connection, event, LEAD_SECONDS).await
 }
