@@ -63,9 +63,9 @@ impl Fleet {
     async fn settled(&self) -> Result<Vec<Position>> {
         loop {
             self.charged_once().await?;
-            // What was folded last may have asked for one more.
+            // What was folded last may have asked for one more, and that one may have ended since.
             let ends = self.at_rest().await?;
-            if self.under_way().await? == 0 {
+            if self.under_way().await? == 0 && Ends::new(&self.kafka, self.identity)?.all().await? == ends {
                 return Ok(ends);
             }
         }
