@@ -49,7 +49,7 @@ async fn open_first(
     let first = draft.event(recorded_at, actor.clone())?;
     let (welcome, bonus, account) =
         (growth::welcome(app, account)?, app.sales.growth.referral_bonus, account.clone());
-    let events = pg::write(&app.pool, move |connection| {
+    let put = pg::write(&app.pool, move |connection| {
         Box::pin(async move {
             if !idempotency::keep_in(connection, &name, &kept).await? {
                 return Ok(Vec::new());
@@ -59,8 +59,8 @@ async fn open_first(
                 events.push(effect.event(recorded_at, &actor)?);
             }
             if let Some(code) = &opening.promo_code {
-                let promo = growth::redeem(connection, &account, code, recorded_at).await?;
-                events.push(promo.event(recorded_at, &actor)?);
+                let redeemed = growth::redeem(connection, &account, code, recorded_at, recorded_at, &actor);
+                events.push(redeemed.await?);
             }
             if let Some(referrer) = &referrer {
                 let rewards = growth::referred(connection, bonus, &account, referrer).await?;
@@ -73,14 +73,13 @@ async fn open_first(
                 // Nothing to go together with.
                 return Ok(Vec::new());
             }
-            effects::enqueue(connection, &events).await?;
-            Ok::<_, Problem>(events)
+            Ok::<_, Problem>(effects::enqueue(connection, events).await?)
         })
     })
     .await?;
-    let positions = effects::append(app, &events).await?;
-    if let (Some(event), Some(position)) = (events.first(), positions.first()) {
-        idempotency::acknowledge(&app.pool, &draft.name(), event.id.as_str(), *position).await?;
+    let positions = effects::append(app, &put).await?;
+    if let (Some(opening), Some(position)) = (put.first(), positions.first()) {
+        idempotency::acknowledge(&app.pool, &draft.name(), opening.event.id.as_str(), *position).await?;
     }
     if asked.waits() {
         for position in positions.iter().skip(1) {

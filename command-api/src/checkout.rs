@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ledger_core::account::Core;
 use ledger_core::credits::Credits;
-use ledger_core::door::{Body, FieldError, TOP_UP_MAX};
+use ledger_core::door::{Body, FieldError};
 use ledger_core::id::Id;
 use runtime::auth::Action;
 use runtime::http::{Path, Problem};
@@ -30,8 +30,6 @@ impl Body for NewCheckout {
     fn check(&self, errors: &mut Vec<FieldError>) {
         if !self.amount.is_positive() {
             errors.push(FieldError::new("amount", "not_positive", "must be above 0"));
-        } else if self.amount > TOP_UP_MAX {
-            errors.push(FieldError::new("amount", "out_of_range", "must be at most 100000"));
         }
     }
 }
@@ -47,7 +45,11 @@ pub async fn create(
     let NewCheckout { amount } = asked::body(request).await?;
     submit::admit(&app, &asked, &account).await?;
     let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
-    let order = Order { account, amount, usd: payment::price(&core, amount) };
+    let usd = payment::price(&core, amount);
+    if core.usd_per_unit.is_some() && usd.and_then(payment::cents).is_none() {
+        return Err(Problem::bad_field("amount", "out_of_range", "costs more than can be paid at once"));
+    }
+    let order = Order { account, amount, usd };
     let checkout = app.sales.provider.checkout(&order).await.map_err(|error| match error {
         CheckoutError::NoPrice => Problem::unprocessable("no_price", error.to_string()),
         CheckoutError::Refused(_) => Problem::unprocessable("payment_refused", error.to_string()),

@@ -1,17 +1,20 @@
 //! Effects: events that follow a decision in Postgres. Put into the outbox in its transaction, then appended at once, in
 //! their order; the relay appends what a crash has left behind. The same record twice folds once.
 
+use std::time::Duration;
+
 use ledger_core::event::{Data, Event};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
 use ledger_core::wire;
 use runtime::http::Problem;
-use runtime::outbox;
 use runtime::pg::PgConnection;
 use runtime::position::Position;
+use runtime::{failpoint, outbox};
+use tokio::time::{Instant, sleep};
 
-use crate::App;
 use crate::submit::not_appended;
+use crate::{App, WAIT_MAX};
 
 /// What an effect says, beside its account and time.
 #[derive(Debug, Clone)]
@@ -41,39 +44,46 @@ impl Effect {
     }
 }
 
-/// The relay leaves it to who decided for so long.
+/// The relay leaves an event to who decided for so long: he appends it within [`WAIT_MAX`] or not at all.
 const LEAD_SECONDS: f64 = 5.0;
+/// Between two looks for older events that are on their way.
+const OLDER_PAUSE: Duration = Duration::from_millis(20);
+
+/// An event in the outbox.
+#[derive(Debug)]
+pub struct Put {
+    /// Its place there.
+    pub outbox_id: i64,
+    /// The event.
+    pub event: Event,
+}
 
 /// Puts events into the outbox, in their order.
-pub async fn enqueue(connection: &mut PgConnection, events: &[Event]) -> Result<(), sqlx::Error> {
+pub async fn enqueue(connection: &mut PgConnection, events: Vec<Event>) -> Result<Vec<Put>, sqlx::Error> {
+    let mut put = Vec::with_capacity(events.len());
     for event in events {
-        outbox::put(connection, event, LEAD_SECONDS).await?;
+        let outbox_id = outbox::put(connection, &event, LEAD_SECONDS).await?;
+        put.push(Put { outbox_id, event });
     }
-    Ok(())
+    Ok(put)
 }
 
-const DONE: &str = "
-    delete from control.outbox
-    where account_id = $1 and event_id = $2 and source = $3 and reservation_id is null";
-
-/// Appends events that are in the outbox, in their order, and returns where they are. What fails stays there.
-pub async fn append(app: &App, events: &[Event]) -> Result<Vec<Position>, Problem> {
-    let mut positions = Vec::with_capacity(events.len());
-    for event in events {
+/// Appends events that are in the outbox, in their order, and returns where they are. What fails stays there, and so does
+/// all from where older events of an account do not get through.
+pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut positions = Vec::with_capacity(put.len());
+    for Put { outbox_id, event } in put {
+        failpoint::hit("effects.before_append");
+        while !outbox::is_first(&app.pool, &event.account, *outbox_id).await? {
+            if Instant::now() >= deadline {
+                return Ok(positions);
+            }
+            sleep(OLDER_PAUSE).await;
+        }
         let appended = app.journal.append(event.account.as_str(), wire::encode(event)).await;
         positions.push(appended.map_err(not_appended)?);
-        done(app, event).await?;
+        outbox::done(&app.pool, vec![*outbox_id]).await?;
     }
     Ok(positions)
-}
-
-/// Takes an event out of the outbox that the journal has.
-pub async fn done(app: &App, event: &Event) -> Result<(), sqlx::Error> {
-    sqlx::query(DONE)
-        .bind(event.account.as_str())
-        .bind(event.id.as_str())
-        .bind(event.source.as_str())
-        .execute(&app.pool)
-        .await?;
-    Ok(())
 }

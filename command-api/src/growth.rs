@@ -9,11 +9,12 @@ use chrono::{DateTime, Utc};
 use ledger_core::credits::Credits;
 use ledger_core::derive;
 use ledger_core::door::{Body, FieldError};
-use ledger_core::event::{Data, Grant, GrantSource};
-use ledger_core::id::{EventId, Id};
+use ledger_core::event::{Data, Event, Grant, GrantSource};
+use ledger_core::id::{EventId, Id, Label};
 use ledger_core::time::Time;
 use runtime::auth::Action;
 use runtime::http::{Path, Problem};
+use runtime::outbox;
 use runtime::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,7 +26,7 @@ use crate::asked::{self, Asked};
 use crate::effects::{self, Effect};
 use crate::grants::lot_draft;
 use crate::idempotency;
-use crate::submit;
+use crate::submit::{self, Draft};
 
 /// Accounts whose referrer is rewarded: the first ones of each.
 const REWARDED_MAX: i32 = 10;
@@ -131,15 +132,9 @@ impl NewPromoCode {
         })
     }
 
-    fn effect(&self, account: &Id) -> Result<Effect, Problem> {
+    fn draft(&self, account: &Id) -> Result<Draft, Problem> {
         let grant = self.grant()?;
-        let event_id = EventId::from(&grant.grant_id);
-        Ok(Effect {
-            account: account.clone(),
-            source: derive::GRANTS,
-            event_id,
-            data: Data::CreditsGranted(grant),
-        })
+        Ok(lot_draft(account, &grant.grant_id.clone(), Data::CreditsGranted(grant)))
     }
 }
 
@@ -211,7 +206,8 @@ pub async fn create_promo_code(
     }
 }
 
-/// Redeems a code for an account that has not done so before: counts it, and returns the grant.
+/// Redeems a code for an account that has not done so before: counts it, keeps the grant for whoever redeems again, and
+/// returns it.
 ///
 /// Locks the code, so that no race passes its uses. `at`: the account's time.
 pub async fn redeem(
@@ -219,7 +215,9 @@ pub async fn redeem(
     account: &Id,
     code: &Id,
     at: Time,
-) -> Result<Effect, Problem> {
+    recorded_at: Time,
+    actor: &Label,
+) -> Result<Event, Problem> {
     let Some((promo, redemptions)) = promo_code(connection, code, true).await? else {
         return Err(unknown_code(code));
     };
@@ -246,7 +244,9 @@ pub async fn redeem(
     .bind(code.as_str())
     .execute(&mut *connection)
     .await?;
-    promo.effect(account)
+    let draft = promo.draft(account)?;
+    idempotency::keep_in(connection, &draft.name(), &draft.recorded(recorded_at, actor.clone())?).await?;
+    draft.event(recorded_at, actor.clone())
 }
 
 /// Body of `POST /v1/accounts/{account}/redemptions`.
@@ -279,29 +279,23 @@ pub async fn create_redemption(
         Box::pin(async move { promo_code(connection, &looked_up, false).await })
     });
     let Some((promo, _)) = promo.await.map_err(Problem::from)? else { return Err(unknown_code(&code)) };
-    let grant = promo.grant()?;
-    let draft = lot_draft(&account, &grant.grant_id.clone(), Data::CreditsGranted(grant));
-    let (name, kept) = (draft.name(), draft.recorded(recorded_at, asked.actor()?)?);
+    let draft = promo.draft(&account)?;
     let at = recorded_at.max(known.ledger_time);
-    let (redeeming, actor, decided) = (account.clone(), asked.actor()?, name.clone());
-    let event = pg::write(&app.pool, move |connection| {
+    let (redeeming, actor) = (account.clone(), asked.actor()?);
+    let put = pg::write(&app.pool, move |connection| {
         Box::pin(async move {
             lock_account(connection, &redeeming).await?;
             if has_redeemed(connection, &redeeming, &code).await? {
-                return Ok(None);
+                return Ok(Vec::new());
             }
-            let event = redeem(connection, &redeeming, &code, at).await?.event(recorded_at, &actor)?;
-            idempotency::keep_in(connection, &decided, &kept).await?;
-            effects::enqueue(connection, std::slice::from_ref(&event)).await?;
-            Ok::<_, Problem>(Some(event))
+            let event = redeem(connection, &redeeming, &code, at, recorded_at, &actor).await?;
+            Ok::<_, Problem>(effects::enqueue(connection, vec![event]).await?)
         })
     })
     .await?;
-    let missing = || Problem::internal("a redemption without its grant");
-    let answer = submit::once(&app, &asked, draft, async { Err(missing()) }).await?;
-    if let Some(event) = event {
-        effects::done(&app, &event).await?;
-    }
+    // Kept in the same transaction: it is appended here, or found to be.
+    let answer = submit::once(&app, &asked, draft, async { Ok(recorded_at) }).await?;
+    outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;
     Ok(answer)
 }
 

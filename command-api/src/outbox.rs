@@ -19,23 +19,28 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Relays what waits until `shutdown`.
 pub async fn relay(app: App, shutdown: CancellationToken) {
     loop {
+        let relayed = relay_once(&app).await.unwrap_or_else(|error| {
+            warn!(%error, "the outbox could not be relayed, trying again");
+            0
+        });
+        // Behind each record there may be the next of its account.
+        let pause = if relayed > 0 { Duration::ZERO } else { PAUSE };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = sleep(PAUSE) => {}
-        }
-        if let Err(error) = relay_once(&app).await {
-            warn!(%error, "the outbox could not be relayed, trying again");
+            () = sleep(pause) => {}
         }
     }
 }
 
-async fn relay_once(app: &App) -> Result<(), sqlx::Error> {
+/// Returns how many the journal has acknowledged.
+async fn relay_once(app: &App) -> Result<usize, sqlx::Error> {
     let waiting = outbox::take_due(&app.pool).await?;
     if waiting.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let appended = outbox::append(&app.journal, &waiting).await;
-    info!(done = appended.len(), of = waiting.len(), "relayed from the outbox");
+    let relayed = appended.len();
+    info!(done = relayed, of = waiting.len(), "relayed from the outbox");
     let (landed, done): (Vec<_>, Vec<_>) =
         appended.into_iter().partition(|(one, _)| one.reservation.is_some());
     outbox::done(&app.pool, done.iter().map(|(one, _)| one.outbox_id).collect()).await?;
@@ -43,7 +48,7 @@ async fn relay_once(app: &App) -> Result<(), sqlx::Error> {
     for (one, position) in landed {
         note(app, one, position).await;
     }
-    Ok(())
+    Ok(relayed)
 }
 
 async fn note(app: &App, one: &Waiting, position: Position) {

@@ -223,7 +223,7 @@ impl TopUps {
     }
 
     /// Says whether an attempt is the one that is open.
-    pub(crate) fn has_open(&self, attempt: &Id) -> bool {
+    pub fn has_open(&self, attempt: &Id) -> bool {
         self.is_open && self.last.as_ref().is_some_and(|last| last.attempt_id == *attempt)
     }
 

@@ -45,9 +45,8 @@ pub async fn run(asked: &DecideTopUp, out: &mut impl Write) -> Result<()> {
         (None, Some(reason)) => Decision::Failed(reason.clone()),
         (None, None) => anyhow::bail!("say --paid or --failed"),
     };
-    let attempt = decide(&pool, &asked.account, decision).await?;
+    let attempt = decide(&pool, &asked.account, decision).await;
     pool.close().await;
-    let attempt = attempt.with_context(|| format!("no top-up of {} waits for a person", asked.account))?;
-    writeln!(out, "{attempt} of {} is decided, and the journal is told", asked.account)?;
+    writeln!(out, "{} of {} is decided, and the journal is told", attempt?, asked.account)?;
     Ok(())
 }

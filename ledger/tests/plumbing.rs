@@ -7,6 +7,8 @@ use axum::http::HeaderMap;
 use futures::future::{join_all, try_join_all};
 use ledger::stack::TestSpace;
 use ledger_core::credits::Credits;
+use ledger_core::event::{Data, Event};
+use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
 use rand::RngExt;
 use runtime::auth::{Auth, AuthConfig, NewKey, Principal, create_key, list_keys, revoke_key};
@@ -15,7 +17,8 @@ use runtime::pg::{self, Model, PgPool, Schema};
 use runtime::position::Position;
 use runtime::shutdown::CancellationToken;
 use runtime::waiter::{Waiter, payload};
-use runtime::{clock, consume};
+use runtime::{clock, consume, outbox};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -52,6 +55,56 @@ async fn services_that_start_together_make_one_set_of_tables() -> Result<()> {
     pg::migrate(&pools[0]).await?;
     let live = pg::live_generation(&pools[0], Model::ReadModel).await?;
     assert_eq!(live, Some(FIRST));
+    Ok(())
+}
+
+/// A usage event of an account, by its id.
+fn usage(account: &str, id: &str) -> Result<Event> {
+    let (now, usage) = (clock::now(), json!({"credits": "1"}));
+    Ok(Event {
+        id: EventId::new(id)?,
+        source: Source::new("/app")?,
+        account: Id::new(account)?,
+        occurred_at: now,
+        recorded_at: now,
+        actor: Label::new("k")?,
+        data: Data::UsageRecorded(serde_json::from_value(usage)?),
+    })
+}
+
+/// Takes what is due, and says whose it is: `acme/u1`.
+async fn taken(pool: &PgPool) -> Result<Vec<outbox::Waiting>> {
+    Ok(outbox::take_due(pool).await?)
+}
+
+fn named(waiting: &[outbox::Waiting]) -> Vec<String> {
+    waiting.iter().map(|one| format!("{}/{}", one.account, one.event_id)).collect()
+}
+
+#[tokio::test]
+async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
+    let place = place().await?;
+    let mut connection = place.pool.acquire().await?;
+    let mut places = Vec::new();
+    for (account, id) in [("acme", "u1"), ("acme", "u2"), ("beta", "u3"), ("acme", "u4")] {
+        places.push(outbox::put(&mut connection, &usage(account, id)?, 0.0).await?);
+    }
+    // One that settles a hold waits for nobody.
+    sqlx::query("update control.outbox set reservation_id = 'r' where outbox_id = $1")
+        .bind(places[3])
+        .execute(&mut *connection)
+        .await?;
+    let acme = Id::new("acme")?;
+    ensure!(outbox::is_first(&place.pool, &acme, places[0]).await?);
+    ensure!(!outbox::is_first(&place.pool, &acme, places[1]).await?);
+    let first = taken(&place.pool).await?;
+    ensure!(named(&first) == ["acme/u1", "beta/u3", "acme/u4"], "{first:?}");
+    // Whoever has the first is at it, or has failed: the second is nobody's.
+    ensure!(taken(&place.pool).await?.is_empty());
+    outbox::done(&place.pool, vec![places[0], places[3]]).await?;
+    ensure!(outbox::is_first(&place.pool, &acme, places[1]).await?);
+    let second = taken(&place.pool).await?;
+    ensure!(named(&second) == ["acme/u2"], "{second:?}");
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! Outbox: events that follow a decision in Postgres, in `control.outbox` from its transaction until the journal has them.
 //!
-//! Whoever decided appends at once, or a relay does: records are taken by one process at a time, in the order that they
-//! were put in, and taken again where that process does not come to an end with them. The same record twice folds once.
+//! Whoever decided appends at once, or a relay does: a record is taken by one process at a time, and taken again where
+//! that process does not come to an end with it. The same record twice folds once. Records of one account keep their
+//! order, since a later one may build on an earlier one: none is taken while an older one is there. Records that settle
+//! holds build on none.
 
 use ledger_core::event::Event;
 use ledger_core::id::{EventId, Id, Source};
@@ -18,19 +20,23 @@ const RECORDS_MAX: i64 = 500;
 const PUT: &str = "
     insert into control.outbox (account_id, event_id, source, event, created_at, due_at)
     select $1, $2, $3, $4, now, now + make_interval(secs => $5)
-    from clock_timestamp() as now";
+    from clock_timestamp() as now
+    returning outbox_id";
 
-/// Puts an event in; relays leave it to whoever put it in for so many seconds.
-pub async fn put(connection: &mut PgConnection, event: &Event, lead_seconds: f64) -> Result<(), sqlx::Error> {
-    sqlx::query(PUT)
+/// Puts an event in, and returns its place. [`take_due`] leaves it to whoever put it in for so many seconds.
+pub async fn put(
+    connection: &mut PgConnection,
+    event: &Event,
+    lead_seconds: f64,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(PUT)
         .bind(event.account.as_str())
         .bind(event.id.as_str())
         .bind(event.source.as_str())
         .bind(wire::encode(event))
         .bind(lead_seconds)
-        .execute(connection)
+        .fetch_one(connection)
         .await
-        .map(drop)
 }
 
 /// A record that the journal may not have.
@@ -50,7 +56,7 @@ pub struct Waiting {
     pub reservation: Option<Id>,
 }
 
-/// Number, account, event id, source, record, reservation.
+/// Place, account, event id, source, record, reservation.
 type Row = (i64, String, String, String, Vec<u8>, Option<String>);
 
 impl Waiting {
@@ -73,18 +79,36 @@ where
     parse(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
+macro_rules! older {
+    ($of:literal) => {
+        concat!(
+            "(select from control.outbox as older
+              where older.account_id = ",
+            $of,
+            ".account_id and older.outbox_id < ",
+            $of,
+            ".outbox_id and older.reservation_id is null)"
+        )
+    };
+}
+
+// The clock is read once, and so the index is used.
 macro_rules! take {
     ($which:literal) => {
         concat!(
             "with taken as (
                  update control.outbox
-                 set due_at = clock_timestamp() + interval '10 seconds'
+                 set taken_until = clock_timestamp() + interval '10 seconds'
                  where outbox_id = any(array(
                      select outbox_id
-                     from control.outbox
+                     from control.outbox as waiting
                      where ",
             $which,
             "
+                       and (taken_until is null or taken_until <= (select clock_timestamp()))
+                       and (reservation_id is not null or not exists ",
+            older!("waiting"),
+            ")
                      order by outbox_id
                      limit $1
                      for update skip locked))
@@ -97,12 +121,8 @@ macro_rules! take {
     };
 }
 
-// The clock is read once, and so the index is used.
 const TAKE_DUE: &str = take!("due_at <= (select clock_timestamp())");
-const TAKE_OWN: &str = take!(
-    "source = $2
-     and (due_at <= (select clock_timestamp()) or due_at = created_at + make_interval(secs => $3))"
-);
+const TAKE_OWN: &str = take!("source = $2");
 
 /// Takes what is due, whoever put it in.
 pub async fn take_due(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
@@ -110,14 +130,24 @@ pub async fn take_due(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
     rows.into_iter().map(Waiting::of).collect()
 }
 
-/// Takes one producer's records, those too that nobody has taken within the lead they were put in with.
-pub async fn take_own(pool: &PgPool, source: &str, lead_seconds: f64) -> Result<Vec<Waiting>, sqlx::Error> {
-    let take = sqlx::query_as(TAKE_OWN).bind(RECORDS_MAX).bind(source).bind(lead_seconds);
-    let rows: Vec<Row> = take.fetch_all(pool).await?;
+/// Takes one producer's records at once: he need not wait until others may.
+pub async fn take_own(pool: &PgPool, source: &str) -> Result<Vec<Waiting>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(TAKE_OWN).bind(RECORDS_MAX).bind(source).fetch_all(pool).await?;
     rows.into_iter().map(Waiting::of).collect()
 }
 
-/// Appends records in their order, and returns those that the journal has, with where.
+const IS_FIRST: &str = concat!(
+    "select not exists ",
+    older!("mine"),
+    " from (select $1::text collate \"C\" as account_id, $2::bigint as outbox_id) as mine"
+);
+
+/// Says whether no older record of the account waits, so that this one may be appended.
+pub async fn is_first(pool: &PgPool, account: &Id, outbox_id: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(IS_FIRST).bind(account.as_str()).bind(outbox_id).fetch_one(pool).await
+}
+
+/// Appends records, and returns those that the journal has, with where.
 pub async fn append<'a>(journal: &Journal, waiting: &'a [Waiting]) -> Vec<(&'a Waiting, Position)> {
     let records: Vec<(&Id, &Vec<u8>)> = waiting.iter().map(|one| (&one.account, &one.event)).collect();
     let outcomes = journal.append_all(&records).await;

@@ -80,7 +80,18 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
             Found::Nothing => {}
         }
     }
-    Some(provider.charge(charge).await)
+    let refused = match provider.charge(charge).await {
+        Ok(reply) => return Some(reply),
+        Err(refused) => refused,
+    };
+    if due.is_first() {
+        return Some(Reply::Declined { reason: refused.reason });
+    }
+    // It may have been charged when it was asked before, by a card that is gone since.
+    match provider.look_up(charge).await {
+        Found::Known(reply) => Some(reply),
+        Found::Nothing => Some(Reply::Unknown { detail: refused.to_string() }),
+    }
 }
 
 fn succeeded(due: &Due, payment_id: Id, now: Time) -> Event {

@@ -27,6 +27,8 @@ pub(super) enum Step {
     Start(Proposal, Time),
     /// It has an outcome, or its start was refused.
     End(Id, Id),
+    /// Its credit was refused, and it is open: a person has to decide.
+    Park(Id, Id, Reason),
     /// A brake refuses, by this event.
     Refuse(Event),
 }
@@ -90,6 +92,12 @@ fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
         }
         (Data::TopUpFailed(failure), Outcome::Applied) => end(&failure.attempt_id),
         (Data::CreditsToppedUp(paid), Outcome::Applied) => end(&paid.attempt_id),
+        // What it was paid by is credited already, as a purchase.
+        (Data::CreditsToppedUp(paid), Outcome::Rejected(reason))
+            if core.top_ups.has_open(&paid.attempt_id) =>
+        {
+            Some(Step::Park(core.account.clone(), paid.attempt_id.clone(), reason))
+        }
         _ => None,
     }
 }

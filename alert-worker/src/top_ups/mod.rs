@@ -19,11 +19,11 @@ use runtime::kafka::Journal;
 use runtime::payment::Provider;
 use runtime::pg::PgPool;
 use runtime::shutdown::CancellationToken;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 pub use decided::Decided;
-pub use person::{Decision, decide};
+pub use person::{DecideError, Decision, decide};
 pub(crate) use store::write;
 
 /// Milliseconds between two looks, unless told otherwise.
@@ -36,6 +36,8 @@ const LEASE_MS: u64 = 60_000;
 
 /// How long a stop waits for the provider; the whole stop must stay under 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
+/// Between two looks for attempts that this database has lost, and for those that wait for a person.
+const LOOKOUT_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks where the first one failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,18 +75,15 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     info!(provider = provider.name().as_str(), "topping up");
     let pause = Duration::from_millis(config.top_up_interval_ms);
-    let mut adopted = false;
+    let mut lookout = Lookout { adopted: false, next: Instant::now() };
     loop {
         let done = tokio::select! {
-            done = round(&config, &pool, &journal, &provider, adopted) => done,
+            done = round(&config, &pool, &journal, &provider, &mut lookout) => done,
             // Who is cut off here has asked under a key, and whoever asks next gets the same answer.
             () = drained(&shutdown) => return Ok(()),
         };
         let wait = match done {
-            Ok(()) => {
-                adopted = true;
-                pause
-            }
+            Ok(()) => pause,
             Err(error) => {
                 warn!(%error, "a round of top-ups failed, trying again");
                 pause.max(FAILED_PAUSE)
@@ -103,16 +102,35 @@ async fn drained(shutdown: &CancellationToken) {
     sleep(DRAIN_TIME_MAX).await;
 }
 
+/// What is looked for now and then.
+struct Lookout {
+    /// Whether every attempt that this database has lost is found.
+    adopted: bool,
+    next: Instant,
+}
+
+impl Lookout {
+    async fn look(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        if Instant::now() < self.next {
+            return Ok(());
+        }
+        if !self.adopted {
+            self.adopted = store::adopt(pool).await?;
+        }
+        metrics::gauge!("ledger_top_ups_parked").set(store::count_parked(pool).await? as f64);
+        self.next = Instant::now() + LOOKOUT_PAUSE;
+        Ok(())
+    }
+}
+
 async fn round(
     config: &TopUpConfig,
     pool: &PgPool,
     journal: &Journal,
     provider: &Arc<dyn Provider>,
-    adopted: bool,
+    lookout: &mut Lookout,
 ) -> Result<(), sqlx::Error> {
-    if !adopted {
-        store::adopt(pool).await?;
-    }
+    lookout.look(pool).await?;
     relay::round(pool, journal).await?;
     if charge::round(config, pool, provider).await? > 0 {
         relay::round(pool, journal).await?;

@@ -12,12 +12,15 @@ pub const LEAD_SECONDS: f64 = 2.0;
 
 /// Appends what waits.
 pub async fn round(pool: &PgPool, journal: &Journal) -> Result<(), sqlx::Error> {
-    let waiting = outbox::take_own(pool, TOP_UPS, LEAD_SECONDS).await?;
-    if waiting.is_empty() {
-        return Ok(());
+    loop {
+        let waiting = outbox::take_own(pool, TOP_UPS).await?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        failpoint::hit("top_up.before_relay");
+        let appended = outbox::append(journal, &waiting).await;
+        failpoint::hit("top_up.after_relay");
+        outbox::done(pool, appended.iter().map(|(one, _)| one.outbox_id).collect()).await?;
+        // Behind each there may be the next of its account.
     }
-    failpoint::hit("top_up.before_relay");
-    let appended = outbox::append(journal, &waiting).await;
-    failpoint::hit("top_up.after_relay");
-    outbox::done(pool, appended.iter().map(|(one, _)| one.outbox_id).collect()).await
 }

@@ -3,15 +3,17 @@
 use chrono::{DateTime, Utc};
 use ledger_core::credits::Credits;
 use ledger_core::event::Event;
+use ledger_core::fold::Reason;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
 use runtime::consume::WorkerError;
 use runtime::fold::Amount;
 use runtime::outbox;
 use runtime::payment::Charge;
-use runtime::pg::{self, Model, PgPool, credits_of, time_of, timestamp};
+use runtime::pg::{self, Model, PgPool, Schema, credits_of, time_of, timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tracing::error;
 
 use super::decided::{Decided, Proposal, Step};
 use super::relay::LEAD_SECONDS;
@@ -30,6 +32,7 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
             Step::End(account, attempt) => end(tx, account, attempt).await?,
+            Step::Park(account, attempt, reason) => give_up(tx, account, attempt, *reason).await?,
             Step::Refuse(event) => refuse(tx, event).await?,
         }
     }
@@ -87,6 +90,30 @@ async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sq
     Ok(())
 }
 
+/// Leaves an attempt to a person whose credit the fold has refused.
+async fn give_up(
+    tx: &mut PgConnection,
+    account: &Id,
+    attempt: &Id,
+    reason: Reason,
+) -> Result<(), sqlx::Error> {
+    error!(account_id = %account, %attempt, reason = reason.code(), "a top-up was paid and its credit refused: a person has to decide");
+    sqlx::query(
+        "update control.top_up
+         set state = 'parked',
+             reply = 'paid by ' || coalesce(payment_id, '?') || ', and the credit refused: ' || $3
+         where account_id = $1
+           and attempt_id = $2
+           and state      = 'told'",
+    )
+    .bind(account.as_str())
+    .bind(attempt.as_str())
+    .bind(reason.code())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
     let told = sqlx::query(
         "insert into control.top_up_refusal (account_id, event_id)
@@ -114,6 +141,13 @@ pub struct Due {
     pub since: Time,
     /// How often it was asked for, this time included.
     pub asks: i32,
+}
+
+impl Due {
+    /// Says whether nobody can have asked for it before.
+    pub fn is_first(&self) -> bool {
+        self.asks == 1 && !self.look_up
+    }
 }
 
 /// Leases what is due: nobody else asks for it until the lease is over.
@@ -244,11 +278,24 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
     Ok(())
 }
 
-/// Takes in attempts that the journal says are open and this database has lost: the provider may know them.
+/// Says whether everything is folded that the journal had when this database was new: what started before is not charged
+/// when it is folded, but adopted.
+async fn is_caught_up(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error> {
+    let sql = format!(
+        "select coalesce(bool_and(coalesce(checkpoint.next_offset, 0) >= told_from.next_offset), false)
+         from delivery.told_from
+         left join {schema}.checkpoint using (partition)"
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await
+}
+
+/// Takes in attempts that the journal says are open and this database has lost: the provider may know them. Says whether
+/// all were found.
 ///
 /// Half a minute later, so that what the journal says after them has been folded.
-pub async fn adopt(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(()) };
+pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(false) };
+    let found_all = is_caught_up(pool, schema).await?;
     let sql = format!(
         "insert into control.top_up (account_id, attempt_id, number, amount, payment_method, live, ledger_time, state, look_up,
                                      asks, started_at, next_ask_at, usd)
@@ -262,7 +309,12 @@ pub async fn adopt(pool: &PgPool) -> Result<(), sqlx::Error> {
          on conflict (account_id, attempt_id) do nothing"
     );
     sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
-    Ok(())
+    Ok(found_all)
+}
+
+/// Returns how many attempts wait for a person.
+pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from control.top_up where state = 'parked'").fetch_one(pool).await
 }
 
 /// An attempt that waits for a person.
@@ -272,12 +324,14 @@ pub struct Parked {
     pub amount: Credits,
     pub live: bool,
     pub ledger_time: Time,
+    /// What it was paid by, where the fold has refused its credit.
+    pub refused: Option<Id>,
 }
 
 /// Returns the attempt of an account that waits for a person; one at most is open.
 pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Option<Parked>, sqlx::Error> {
     let row = sqlx::query(
-        "select attempt_id, amount::text, live, ledger_time
+        "select attempt_id, amount::text, live, ledger_time, payment_id
          from control.top_up
          where account_id = $1 and state = 'parked'
          for update",
@@ -286,12 +340,28 @@ pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Optio
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let parsed = |text: &str| Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()));
     Ok(Some(Parked {
-        attempt: Id::new(row.try_get("attempt_id")?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        attempt: parsed(row.try_get("attempt_id")?)?,
+        refused: row.try_get::<Option<&str>, _>("payment_id")?.map(parsed).transpose()?,
         amount: credits_of(row.try_get("amount")?)?,
         live: row.try_get("live")?,
         ledger_time: time_of(row.try_get::<DateTime<Utc>, _>("ledger_time")?),
     }))
+}
+
+/// Says whether a payment is credited to the account already.
+pub async fn is_credited(
+    connection: &mut PgConnection,
+    live: Schema,
+    account: &Id,
+    payment: &Id,
+) -> Result<bool, sqlx::Error> {
+    let sql = format!(
+        "select exists (select from {live}.lot where account_id = $1 and payment_id = $2) as credited"
+    );
+    let credited = sqlx::query_scalar(AssertSqlSafe(sql));
+    credited.bind(account.as_str()).bind(payment.as_str()).fetch_one(connection).await
 }
 
 /// Notes what a person has decided of an attempt, and puts its event into the outbox.
@@ -311,5 +381,5 @@ pub async fn tell_parked(
     .bind(attempt.as_str())
     .execute(&mut *connection)
     .await?;
-    outbox::put(connection, event, LEAD_SECONDS).await
+    outbox::put(connection, event, LEAD_SECONDS).await.map(drop)
 }

@@ -6,10 +6,14 @@
 mod heard;
 mod payment;
 mod signature;
+mod store;
+
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use ledger_core::credits::Credits;
 use ledger_core::derive;
 use ledger_core::event::{Data, Dispute, FailTopUp, Purchase, Refund, TopUp};
 use ledger_core::id::{EventId, Id, Label, Text};
@@ -22,10 +26,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::effects::{self, Effect};
+use crate::effects::{self, Effect, Put};
 use crate::{App, WAIT_MAX, checkout, intake};
-use heard::Heard;
-use payment::{Payment, Tell};
+use heard::{Heard, What};
+use payment::{Credited, Payment, Tell};
 
 /// Largest webhook, in bytes: an event carries its whole object.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
@@ -52,54 +56,110 @@ pub async fn stripe(
     Ok(axum::Json(json!({"received": true})).into_response())
 }
 
+/// Notes what a webhook says, and tells the journal what follows.
 async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
     let deadline = Instant::now() + WAIT_MAX;
-    let priced = match &heard.account {
+    let heard = Arc::new(heard);
+    info!(payment_id = %heard.payment_id, said = ?heard.what, "webhook");
+    if let Some(account) = &heard.account {
         // Stored only for an account that is there: else the provider tells again later.
-        Some(account) => {
-            app.account(account, None, deadline).await?;
-            price(app, account, &heard).await?
+        app.account(account, None, deadline).await?;
+    }
+    let mut known = store::read(&app.pool, &heard.payment_id).await?;
+    // Another webhook may say whose it is between the look and the lock: then its account is looked up too.
+    let put = loop {
+        let credited = credited(app, &heard, &known).await?;
+        let account =
+            heard.account.clone().or(known.account).or_else(|| Some(credited.as_ref()?.account.clone()));
+        let amount = heard.amount.or_else(|| Some(credited.as_ref()?.amount));
+        let told = match &account {
+            Some(account) => Some(Told {
+                priced: price(app, account, amount).await?,
+                at: recorded_at(app, account, deadline).await?,
+            }),
+            None => None,
+        };
+        match note(app, &heard, credited, told).await? {
+            Noted::Done(put) => break put,
+            Noted::Owned(payment) => known = *payment,
         }
-        None => None,
     };
-    let payment_id = heard.payment_id.clone();
-    info!(%payment_id, said = ?heard.what, "webhook");
-    let known = payment::read(&app.pool, &payment_id).await?;
-    let account = heard.account.clone().or(known.account);
-    let Some(account) = account else {
-        // Of a payment that is not known yet: kept until it is.
-        return payment::note(&app.pool, heard, priced).await.map_err(Problem::from);
-    };
-    let known = app.account(&account, None, deadline).await?;
-    let at = intake::recorded_at(&known, None, clock::now()).unwrap_or(known.ledger_time);
-    let actor = format!("provider:{}", app.sales.provider.name().as_str());
-    let actor = Label::new(&actor).map_err(Problem::internal)?;
-    let events = pg::write(&app.pool, move |connection| {
-        Box::pin(async move {
-            let mut payment = payment::lock(connection, &payment_id).await?;
-            payment.hear(&heard, priced);
-            let mut events = Vec::new();
-            for tell in payment.due() {
-                if let Some(effect) = effect(&payment, &tell)? {
-                    events.push(effect.event(at, &actor)?);
-                }
-            }
-            payment::save(connection, &payment).await?;
-            effects::enqueue(connection, &events).await?;
-            Ok::<_, Problem>(events)
-        })
-    })
-    .await?;
-    let positions = effects::append(app, &events).await?;
+    let positions = effects::append(app, &put).await?;
     if let Some(last) = positions.last() {
         app.waiter.wait_for(*last, deadline).await;
     }
     Ok(())
 }
 
-/// Returns what the payment cost in cents by the account's price, where the webhook does not say what was charged.
-async fn price(app: &App, account: &Id, heard: &Heard) -> Result<Option<i64>, Problem> {
-    let Some(amount) = heard.amount else { return Ok(None) };
+/// What the journal is told with.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// What the payment cost in cents by the account's price, where the webhook does not say what was charged.
+    priced: Option<i64>,
+    /// When it is recorded.
+    at: Time,
+}
+
+/// What came of noting a webhook.
+enum Noted {
+    /// It is noted, and this is in the outbox.
+    Done(Vec<Put>),
+    /// Nothing is noted: the payment has an account that nobody looked up.
+    Owned(Box<Payment>),
+}
+
+async fn note(
+    app: &App,
+    heard: &Arc<Heard>,
+    credited: Option<Credited>,
+    told: Option<Told>,
+) -> Result<Noted, Problem> {
+    let actor = format!("provider:{}", app.sales.provider.name().as_str());
+    let actor = Label::new(&actor).map_err(Problem::internal)?;
+    let heard = Arc::clone(heard);
+    pg::write(&app.pool, move |connection| {
+        Box::pin(async move {
+            let mut payment = store::lock(connection, &heard.payment_id).await?;
+            if payment.account.is_some() && told.is_none() {
+                return Ok(Noted::Owned(Box::new(payment)));
+            }
+            if let Some(credited) = credited.filter(|_| !payment.is_paid()) {
+                payment.is_credited(credited, told.and_then(|told| told.priced));
+            }
+            payment.hear(&heard, told.and_then(|told| told.priced));
+            let mut events = Vec::new();
+            if let Some(told) = told {
+                for tell in payment.due() {
+                    if let Some(effect) = effect(&payment, &tell)? {
+                        events.push(effect.event(told.at, &actor)?);
+                    }
+                }
+            }
+            store::save(connection, &payment).await?;
+            Ok::<_, Problem>(Noted::Done(effects::enqueue(connection, events).await?))
+        })
+    })
+    .await
+}
+
+/// Returns what is credited of a payment that is given back or contested, and that no webhook has said to be paid.
+async fn credited(app: &App, heard: &Heard, known: &Payment) -> Result<Option<Credited>, Problem> {
+    let takes_back = matches!(heard.what, What::Refunded { .. } | What::Opened { .. } | What::Won { .. });
+    if !takes_back || known.is_paid() {
+        return Ok(None);
+    }
+    let account = heard.account.as_ref().or(known.account.as_ref());
+    Ok(store::credited(&app.pool, app.waiter.schema(), &heard.payment_id, account).await?)
+}
+
+async fn recorded_at(app: &App, account: &Id, deadline: Instant) -> Result<Time, Problem> {
+    let known = app.account(account, None, deadline).await?;
+    Ok(intake::recorded_at(&known, None, clock::now()).unwrap_or(known.ledger_time))
+}
+
+/// Returns what an amount costs in cents by the account's price; a unit without a price is a dollar.
+async fn price(app: &App, account: &Id, amount: Option<Credits>) -> Result<Option<i64>, Problem> {
+    let Some(amount) = amount else { return Ok(None) };
     let core = checkout::core(app, account).await?;
     let usd = core.and_then(|core| provider::price(&core, amount)).unwrap_or(amount);
     Ok(provider::cents(usd))
@@ -153,12 +213,4 @@ fn effect(payment: &Payment, tell: &Tell) -> Result<Option<Effect>, Problem> {
         warn!(%account, "the provider says that a payment failed");
     }
     Ok(Some(Effect { account, source, event_id, data }))
-}
-
-/// When a webhook was signed may differ from now by so much.
-const TOLERANCE_SECONDS: i64 = 5 * 60;
-
-/// Says whether a time is near enough.
-fn is_recent(signed_at: i64, now: Time) -> bool {
-    (now.micros().div_euclid(1_000_000) - signed_at).abs() <= TOLERANCE_SECONDS
 }

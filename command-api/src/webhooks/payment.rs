@@ -1,12 +1,10 @@
 //! Payment: everything that webhooks have said of one payment, and what of it the journal is to be told next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
-use runtime::pg::{self, PgConnection, PgPool, credits_of, numeric_text};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 
 use super::heard::{Heard, What};
 
@@ -20,35 +18,53 @@ pub struct Payment {
     /// The top-up that it is for.
     pub attempt: Option<Id>,
     /// What it buys, in the account's unit.
-    amount: Option<Credits>,
+    pub(super) amount: Option<Credits>,
     /// What it cost, in the provider's smallest unit, as the next ones.
-    charged: Option<i64>,
+    pub(super) charged: Option<i64>,
     /// All refunds together.
-    refunded: i64,
-    disputes: BTreeMap<Id, Disputed>,
-    told: Told,
+    pub(super) refunded: i64,
+    pub(super) disputes: BTreeMap<Id, Disputed>,
+    pub(super) told: Told,
 }
 
 /// A dispute as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Disputed {
+pub(super) struct Disputed {
     amount: i64,
     opened: bool,
     won: bool,
 }
 
-/// What the journal has been told.
+/// What the journal has been told, and what it is to be told of whether the payment came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Told {
-    /// Whether a webhook has said that it is paid.
+pub(super) struct Told {
+    /// Whether it is paid.
     is_paid: bool,
     paid: bool,
     /// Why it failed, where a webhook has said so.
     failure: Option<String>,
     failed: bool,
-    refunded: i64,
-    opened: BTreeSet<Id>,
-    won: BTreeSet<Id>,
+    refunded: Part,
+    opened: BTreeMap<Id, Part>,
+    won: BTreeMap<Id, Part>,
+}
+
+/// A part of a payment: what it is in money, and in credits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    money: i64,
+    credits: Credits,
+}
+
+/// What the ledger has credited of a payment, whoever said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credited {
+    /// Whose it is.
+    pub account: Id,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What it bought, in the account's unit.
+    pub amount: Credits,
 }
 
 /// What the journal is to be told, amounts in the account's unit.
@@ -67,7 +83,8 @@ pub enum Tell {
 }
 
 impl Payment {
-    fn new(payment_id: Id) -> Self {
+    /// A payment that nothing is known of.
+    pub fn new(payment_id: Id) -> Self {
         Self {
             payment_id,
             account: None,
@@ -106,6 +123,20 @@ impl Payment {
         }
     }
 
+    /// Says whether it is known to be paid.
+    pub fn is_paid(&self) -> bool {
+        self.told.is_paid
+    }
+
+    /// Takes in that it is credited already; `priced`: what it cost by the account's price.
+    pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
+        self.account = Some(credited.account);
+        self.attempt = credited.attempt;
+        self.amount = Some(credited.amount);
+        self.charged = self.charged.or(priced);
+        (self.told.is_paid, self.told.paid) = (true, true);
+    }
+
     /// Returns what follows from all that was said and was not told yet, in an order that makes sense: paid before anything
     /// is taken back, and never more taken back at once than was paid.
     pub fn due(&mut self) -> Vec<Tell> {
@@ -130,130 +161,64 @@ impl Payment {
     }
 
     fn next_won(&mut self) -> Option<Tell> {
-        let won = |(dispute, known): (&Id, &Disputed)| (known.won).then(|| (dispute.clone(), known.amount));
-        let told = |dispute: &Id| self.told.opened.contains(dispute) && !self.told.won.contains(dispute);
-        let (dispute, amount) = self.disputes.iter().filter_map(won).find(|(dispute, _)| told(dispute))?;
-        self.told.won.insert(dispute.clone());
-        Some(Tell::Won { dispute, amount: self.credits(amount) })
-    }
-
-    fn next_refund(&mut self) -> Option<Tell> {
-        let more = self.refunded - self.told.refunded;
-        if more <= 0 || more > self.left() {
-            return None;
-        }
-        let before = self.credits(self.told.refunded);
-        self.told.refunded = self.refunded;
-        let amount = self.credits(self.refunded).minus(before).ok().filter(|amount| amount.is_positive())?;
-        Some(Tell::Refunded { amount, total: self.refunded })
-    }
-
-    fn next_opened(&mut self) -> Option<Tell> {
-        let left = self.left();
-        let is_next = |(dispute, known): &(&Id, &Disputed)| {
-            known.opened && known.amount <= left && !self.told.opened.contains(*dispute)
+        let is_won = |(dispute, _): &(&Id, &Part)| {
+            self.disputes.get(*dispute).is_some_and(|known| known.won)
+                && !self.told.won.contains_key(*dispute)
         };
-        let (dispute, amount) =
-            self.disputes.iter().find(is_next).map(|(dispute, known)| (dispute.clone(), known.amount))?;
-        self.told.opened.insert(dispute.clone());
-        Some(Tell::Opened { dispute, amount: self.credits(amount) })
+        let (dispute, part) =
+            self.told.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
+        self.told.won.insert(dispute.clone(), part);
+        Some(Tell::Won { dispute, amount: part.credits })
+    }
+
+    /// What was refunded beyond what is left waits until a dispute is won.
+    fn next_refund(&mut self) -> Option<Tell> {
+        let part = self.take(self.refunded - self.told.refunded.money)?;
+        self.told.refunded.money += part.money;
+        self.told.refunded.credits = self.told.refunded.credits.plus(part.credits).ok()?;
+        Some(Tell::Refunded { amount: part.credits, total: self.told.refunded.money })
+    }
+
+    /// A provider may contest more than was paid, or than is left of it.
+    fn next_opened(&mut self) -> Option<Tell> {
+        let is_new =
+            |(dispute, known): &(&Id, &Disputed)| known.opened && !self.told.opened.contains_key(*dispute);
+        let (dispute, contested) =
+            self.disputes.iter().find(is_new).map(|(dispute, known)| (dispute.clone(), known.amount))?;
+        let part = self.take(contested)?;
+        self.told.opened.insert(dispute.clone(), part);
+        Some(Tell::Opened { dispute, amount: part.credits })
+    }
+
+    /// Returns what can be taken back where so much is asked for; none where nothing can.
+    ///
+    /// What takes all that is left takes all credits that are left: parts never come to more, or less, than the whole.
+    fn take(&self, money: i64) -> Option<Part> {
+        let left = self.left();
+        let money = money.min(left.money);
+        let credits = if money == left.money { left.credits } else { self.credits(money).min(left.credits) };
+        (money > 0 && credits.is_positive()).then_some(Part { money, credits })
     }
 
     /// What of the payment is not taken back.
-    fn left(&self) -> i64 {
-        let open = self.told.opened.difference(&self.told.won);
-        let contested: i64 =
-            open.filter_map(|dispute| self.disputes.get(dispute)).map(|known| known.amount).sum();
-        self.charged.unwrap_or_default() - self.told.refunded - contested
+    fn left(&self) -> Part {
+        let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains_key(*dispute));
+        let taken = contested.map(|(_, part)| part).chain([&self.told.refunded]);
+        let whole =
+            Part { money: self.charged.unwrap_or_default(), credits: self.amount.unwrap_or_default() };
+        taken.fold(whole, |left, part| Part {
+            money: left.money - part.money,
+            credits: left.credits.minus(part.credits).unwrap_or_default(),
+        })
     }
 
-    /// Returns what a part of the charge is worth in the account's unit; all of it is all that was bought.
+    /// Returns what a part of the charge is worth in the account's unit.
     fn credits(&self, part: i64) -> Credits {
         let (Some(amount), Some(charged)) = (self.amount, self.charged.filter(|charged| *charged > 0)) else {
             return Credits::ZERO;
         };
         amount.mul_div_half_even(Credits::whole(part), Credits::whole(charged)).unwrap_or(amount)
     }
-}
-
-const READ: &str = "
-    select account_id, attempt_id, amount::text, charged, refunded, disputes::text, told::text
-    from control.payment
-    where payment_id = $1";
-
-async fn load(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
-    let mut payment = Payment::new(payment_id.clone());
-    let row = sqlx::query(READ).bind(payment_id.as_str()).fetch_optional(connection).await?;
-    let Some(row) = row else { return Ok(payment) };
-    let name = |column| {
-        let text: Option<&str> = row.try_get(column)?;
-        text.map(Id::new).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
-    };
-    payment.account = name("account_id")?;
-    payment.attempt = name("attempt_id")?;
-    let amount: Option<&str> = row.try_get("amount")?;
-    payment.amount = amount.map(credits_of).transpose()?;
-    payment.charged = row.try_get("charged")?;
-    payment.refunded = row.try_get("refunded")?;
-    let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
-    payment.disputes = serde_json::from_str(row.try_get("disputes")?).map_err(unreadable)?;
-    payment.told = serde_json::from_str(row.try_get("told")?).map_err(unreadable)?;
-    Ok(payment)
-}
-
-/// Reads what is known of a payment.
-pub async fn read(pool: &PgPool, payment_id: &Id) -> Result<Payment, sqlx::Error> {
-    let payment_id = payment_id.clone();
-    pg::write(pool, |connection| Box::pin(async move { load(connection, &payment_id).await })).await
-}
-
-/// The same under a lock: one webhook of a payment is taken in after the other.
-pub async fn lock(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended('payment/' || $1, 0))")
-        .bind(payment_id.as_str())
-        .execute(&mut *connection)
-        .await?;
-    load(connection, payment_id).await
-}
-
-/// Keeps what was said of a payment whose account is not known yet.
-pub async fn note(pool: &PgPool, heard: Heard, priced: Option<i64>) -> Result<(), sqlx::Error> {
-    pg::write(pool, move |connection| {
-        Box::pin(async move {
-            let mut payment = lock(connection, &heard.payment_id).await?;
-            payment.hear(&heard, priced);
-            save(connection, &payment).await
-        })
-    })
-    .await
-}
-
-/// Stores a payment.
-pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<(), sqlx::Error> {
-    let json = |value: serde_json::Result<String>| value.map_err(|error| sqlx::Error::Encode(error.into()));
-    sqlx::query(
-        "insert into control.payment (payment_id, account_id, attempt_id, amount, charged, refunded, disputes, told)
-         values ($1, $2, $3, $4::text::numeric, $5, $6, $7::text::jsonb, $8::text::jsonb)
-         on conflict (payment_id) do update
-         set account_id = excluded.account_id,
-             attempt_id = excluded.attempt_id,
-             amount     = excluded.amount,
-             charged    = excluded.charged,
-             refunded   = excluded.refunded,
-             disputes   = excluded.disputes,
-             told       = excluded.told",
-    )
-    .bind(payment.payment_id.as_str())
-    .bind(payment.account.as_ref().map(Id::as_str))
-    .bind(payment.attempt.as_ref().map(Id::as_str))
-    .bind(payment.amount.map(numeric_text))
-    .bind(payment.charged)
-    .bind(payment.refunded)
-    .bind(json(serde_json::to_string(&payment.disputes))?)
-    .bind(json(serde_json::to_string(&payment.told))?)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -277,7 +242,7 @@ mod tests {
             payment.hear(&heard((*what).clone()), None);
             told.extend(payment.due().into_iter().map(|tell| format!("{tell:?}")));
         }
-        (payment.credits(payment.left()), told)
+        (payment.left().credits, told)
     }
 
     fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
@@ -309,6 +274,34 @@ mod tests {
             let again: Vec<&What> = order.iter().chain(&order).copied().collect();
             assert_eq!(hear(&again).0, left, "{order:?}");
         }
+    }
+
+    #[test]
+    fn a_dispute_of_more_than_is_left_takes_what_is_left() {
+        let paid = What::Paid { charged: Some(500) };
+        let part = What::Refunded { total: 200, charged: Some(500) };
+        for amount in [400, 500, 501] {
+            let opened = What::Opened { dispute: id("dp_1"), amount };
+            let won = What::Won { dispute: id("dp_1"), amount };
+            for order in orders(&[&paid, &part, &opened]) {
+                let (left, told) = hear(&order);
+                assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
+            }
+            for order in orders(&[&paid, &part, &opened, &won]) {
+                let (left, told) = hear(&order);
+                assert_eq!(left.to_string(), "60", "{order:?}: {told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_divide_come_to_the_whole_and_never_to_more() {
+        // Two thirds of a credit a cent: three parts rounded each by itself would be more than was bought.
+        let paid = What::Paid { charged: Some(150) };
+        let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
+        let (left, told) = hear(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, told.len()), (Credits::ZERO, 4), "{told:?}");
+        assert!(told[3].contains("33.333333334"), "{told:?}");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use ledger_core::time::Time;
 use sha2::Sha256;
 
-use super::is_recent;
+/// When a webhook was signed may differ from now by so much.
+const TOLERANCE_SECONDS: u64 = 5 * 60;
 
 /// Says whether a body was signed with the secret, not more than five minutes ago or ahead. No secret takes nothing.
 pub fn is_good(secret: &str, header: &str, body: &[u8], now: Time) -> bool {
@@ -12,7 +13,7 @@ pub fn is_good(secret: &str, header: &str, body: &[u8], now: Time) -> bool {
     let time = parts().find(|(name, _)| *name == "t").map(|(_, value)| value);
     let Some(time) = time.filter(|_| !secret.is_empty()) else { return false };
     let Ok(signed_at) = time.parse::<i64>() else { return false };
-    if !is_recent(signed_at, now) {
+    if now.micros().div_euclid(1_000_000).abs_diff(signed_at) > TOLERANCE_SECONDS {
         return false;
     }
     let expected = sign(secret, time, body);
@@ -49,7 +50,8 @@ mod tests {
         // Of a signature made elsewhere: openssl dgst -sha256 -hmac whsec_test.
         let elsewhere = "t=1800000000,v1=45705be2a45ab5acdd1395cc695e9e7073125385ec24194921c401dff44176f8";
         assert!(good(elsewhere, body));
-        for header in ["", "t=1800000000", "v1=00", "t=x,v1=00", "t=1800000000,v1="] {
+        let distant = format!("t={},v1=00", i64::MIN);
+        for header in ["", "t=1800000000", "v1=00", "t=x,v1=00", "t=1800000000,v1=", &distant] {
             assert!(!good(header, body), "{header}");
         }
         assert!(!is_good("", &header(1_800_000_000, ""), body, now), "without a secret nothing is taken");

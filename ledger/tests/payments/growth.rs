@@ -53,6 +53,9 @@ async fn a_new_account_gets_its_bonuses_with_its_opening_and_once() -> Result<()
     let again = open(&operator, "guest", both).await?;
     ensure!(again.expect(200)?.body["event_id"] == first.body["event_id"], "the first answer again");
     open(&operator, "guest", json!({})).await?.expect_problem(409, "conflict")?;
+    // Redeemed with the opening is redeemed: again gets that answer.
+    let again = operator.post("/v1/accounts/guest/redemptions", json!({"code": "SPRING"})).await?;
+    ensure!(again.expect(200)?.body["event_id"] == "promo:SPRING", "{}", again.text);
     ensure!(grants(&operator, "guest").await? == expected);
     ensure!(grants(&operator, "host").await? == ["welcome:host 1000", "referral:guest 50"]);
 

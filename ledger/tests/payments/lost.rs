@@ -1,8 +1,8 @@
 //! What is lost, late or old: attempts that this database has forgotten, starts that come too late, and the past.
 
-use alert_worker::top_ups::{Decision, decide};
+use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
-use ledger_core::id::Id;
+use ledger_core::id::{Id, Text};
 use ledger_core::top_up::{self, Attempt};
 use ledger_core::{derive, wire};
 use runtime::kafka::Appender;
@@ -51,9 +51,59 @@ async fn what_nobody_knows_for_twenty_hours_is_left_to_a_person_and_nothing_else
     // Who has asked the provider himself says what came of it, once.
     let (account, payment) = (Id::new("acme")?, Id::new("pi_found")?);
     let decided = decide(&whole.pool, &account, Decision::Paid(payment.clone())).await?;
-    ensure!(decided == Some(derive::attempt_id(&account, 1)));
-    ensure!(decide(&whole.pool, &account, Decision::Paid(payment)).await?.is_none());
+    ensure!(decided == derive::attempt_id(&account, 1));
+    let again = decide(&whole.pool, &account, Decision::Paid(payment)).await;
+    ensure!(matches!(again, Err(DecideError::NoneParked(_))), "{again:?}");
     acme.until("settled", "45").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_attempts_are_looked_for_until_the_past_is_folded() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_timeout", json!({})).await?;
+    until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
+    // As in a new database that folds a long journal: its end is far ahead.
+    sql(&whole, "update delivery.told_from set next_offset = next_offset + 1000000").await?;
+    let whole = whole.restart().await?;
+    // Each time its start might have been folded only now.
+    for _ in 0..2 {
+        sql(&whole, "delete from control.top_up").await?;
+        until_count(&whole, "control.top_up where state = 'started' and look_up", 1).await?;
+    }
+    sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
+    Account::again(&whole, "acme").until("settled", "50").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_credited_once() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_timeout", json!({})).await?;
+    until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
+    let account = Id::new("acme")?;
+    let payment = Id::new(&format!("sandbox_pi_{}", derive::attempt_id(&account, 1)))?;
+    let purchase = json!({"payment_id": payment, "amount": "50"});
+    whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
+    // The provider answers at last, with a payment that is credited already.
+    sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
+    until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
+    let paid = decide(&whole.pool, &account, Decision::Paid(Id::new("pi_other")?)).await;
+    ensure!(matches!(paid, Err(DecideError::Refused(_))), "{paid:?}");
+    let failed = Decision::Failed(Text::new("recorded as a purchase")?);
+    decide(&whole.pool, &account, failed).await?;
+    until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
+    acme.until("settled", "50").await?;
+    let said = acme
+        .read(&format!("events/{}", derive::top_up_failed_id(&account, &derive::attempt_id(&account, 1))))
+        .await?;
+    ensure!(said["outcome"] == "applied", "{said}");
+    // And the next one starts again.
+    acme.set("pm_ok", json!({})).await?;
+    acme.spend("u1", "45").await?;
+    acme.until("settled", "55").await?;
     whole.replay_and_stop().await
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -74,7 +74,7 @@ async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
     };
     // It answers with one fixture, a payment that lacks a method; a field that Stripe does not know it refuses in words.
     match stripe.charge(&charge).await {
-        Reply::Declined { reason } => ensure!(!reason.as_str().contains("validation"), "{reason}"),
+        Ok(Reply::Declined { reason }) => ensure!(!reason.as_str().contains("validation"), "{reason}"),
         other => bail!("not the fixture: {other:?}"),
     }
     ensure!(stripe.look_up(&charge).await == Found::Nothing, "the fixture is another's payment");
@@ -129,18 +129,37 @@ async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) ->
     }
     book.charged.insert(key.clone(), form);
     match method.as_str() {
-        "pm_drop" if first => broken(),
+        "pm_drop" | "pm_detached" | "pm_moved" if first => broken(),
+        // Its customer is another by now, and so is the form that is sent under the key.
+        "pm_moved" => {
+            (StatusCode::BAD_REQUEST, Json(json!({"error": {"type": "idempotency_error"}}))).into_response()
+        }
         "pm_500" if first => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({}))).into_response(),
         "pm_processing" if first => Json(json!({"id": "pi", "status": "processing"})).into_response(),
         _ => Json(intent(&key)).into_response(),
     }
 }
 
+/// A method that is detached once it has been charged; all others stay.
+async fn method(State(book): State<Shared>, Path(id): Path<String>) -> Response {
+    let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if id == "pm_detached" && book.charged.values().any(|form| form.get("payment_method") == Some(&id)) {
+        return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": "resource_missing"}}))).into_response();
+    }
+    Json(json!({"id": id, "customer": "cus_1"})).into_response()
+}
+
+async fn search(State(book): State<Shared>, Query(asked): Query<BTreeMap<String, String>>) -> Json<Value> {
+    let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let wanted = |key: &&String| asked.get("query").is_some_and(|query| query.contains(key.as_str()));
+    Json(json!({"data": book.charged.keys().filter(wanted).map(|key| intent(key)).collect::<Vec<_>>()}))
+}
+
 async fn fake(book: Shared) -> Result<String> {
-    let method = |Path(id): Path<String>| async move { Json(json!({"id": id, "customer": "cus_1"})) };
     let routes = Router::new()
         .route("/v1/payment_methods/{id}", get(method))
         .route("/v1/payment_intents", post(charge))
+        .route("/v1/payment_intents/search", get(search))
         .with_state(book);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -154,7 +173,8 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
     let url = fake(Arc::clone(&book)).await?;
     let settings = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", &url];
     let whole = Whole::start_with(&[&settings[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
-    let paid = ["pm_ok", "pm_drop", "pm_500", "pm_busy", "pm_processing"];
+    // The last two are charged, and refused when asked again: they are looked up, not tried again by a new attempt.
+    let paid = ["pm_ok", "pm_drop", "pm_500", "pm_busy", "pm_processing", "pm_detached", "pm_moved"];
     let refused = ["pm_declined", "pm_drop_declined"];
     let mut accounts = Vec::new();
     for method in paid.into_iter().chain(refused) {
@@ -162,7 +182,7 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
         account.set(method, json!({})).await?;
         accounts.push((method, account));
     }
-    until_count(&whole, "control.top_up where state = 'ended'", 7).await?;
+    until_count(&whole, "control.top_up where state = 'ended'", 9).await?;
     for (method, account) in &accounts {
         let expected = if paid.contains(method) { "50" } else { "0" };
         account.until("settled", expected).await.with_context(|| (*method).to_owned())?;
@@ -171,7 +191,7 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
         let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         (book.charged.clone(), book.asked.clone())
     };
-    ensure!(charged.len() == 5 && asked.len() == 7, "{charged:?}");
+    ensure!(charged.len() == 7 && asked.len() == 9, "{charged:?}");
     for (key, form) in &charged {
         let said = |name: &str| form.get(name).map(String::as_str);
         ensure!(
@@ -183,7 +203,7 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
             "{form:?}"
         );
     }
-    ensure!(asked.values().filter(|times| **times > 1).count() == 5, "unknown is asked again: {asked:?}");
+    ensure!(asked.values().filter(|times| **times > 1).count() == 6, "unknown is asked again: {asked:?}");
     let failed = whole.operator().get("/v1/accounts/pm_declined/firings").await?;
     ensure!(failed.expect(200)?.body["items"][0]["kind"] == "credit_purchase_failed", "{}", failed.text);
     whole.replay_and_stop().await

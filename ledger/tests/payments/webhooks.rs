@@ -1,6 +1,10 @@
 //! Checkouts, and the provider's webhooks: forged, replayed, in every order.
 
 use anyhow::{Context, Result, ensure};
+use ledger_core::derive;
+use ledger_core::event::{Data, Event, Purchase};
+use ledger_core::id::{EventId, Id, Label, Source};
+use runtime::outbox;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -79,6 +83,82 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
     let lost = json!({"type": "checkout.session.completed", "data": {"object": session("lost", "pi_2")}});
     send(&whole, SECRET, 0, &lost).await?.expect_problem(404, "account_not_found")?;
     tell(&whole, "customer.created", json!({"id": "cus_1"})).await?;
+    whole.replay_and_stop().await
+}
+
+fn refund(payment: &str, cents: i64) -> Value {
+    json!({"id": "ch", "payment_intent": payment, "amount": 100, "amount_refunded": cents})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_webhook_has_told_to_be_paid_is_refunded_all_the_same() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let operator = whole.operator();
+    for (account, payment) in [("one", "pi_1"), ("two", "pi_2"), ("three", "pi_2")] {
+        Account::open(&whole, account).await?;
+        let purchase = json!({"payment_id": payment, "amount": "100"});
+        operator.post(&format!("/v1/accounts/{account}/purchases"), purchase).await?.expect(200)?;
+    }
+    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    ensure!(Account::again(&whole, "one").figure("settled").await? == "60");
+    // Two accounts have a payment of this id: the webhook has to say which.
+    tell(&whole, "charge.refunded", refund("pi_2", 40)).await?;
+    ensure!(Account::again(&whole, "two").figure("settled").await? == "100");
+    let mut named = refund("pi_2", 40);
+    named["metadata"] = json!({"account_id": "three"});
+    tell(&whole, "charge.refunded", named).await?;
+    ensure!(Account::again(&whole, "two").figure("settled").await? == "100");
+    ensure!(Account::again(&whole, "three").figure("settled").await? == "60");
+    // A top-up that the provider answered at once.
+    let wallet = Account::open(&whole, "wallet").await?;
+    wallet.set("pm_ok", json!({})).await?;
+    wallet.until("settled", "50").await?;
+    let payment = format!("sandbox_pi_{}", derive::attempt_id(&Id::new("wallet")?, 1));
+    let dispute = json!({"id": "dp", "payment_intent": payment, "amount": 50, "status": "needs_response"});
+    tell(&whole, "charge.dispute.created", dispute).await?;
+    whole.all_projected().await?;
+    let disputed = wallet.read("entries?type=refunded").await?;
+    ensure!(disputed["items"][0]["amount"] == "-50", "{disputed}");
+    whole.replay_and_stop().await
+}
+
+/// As a process leaves it that is killed when it has noted a payment and not appended it yet.
+async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()> {
+    let (account, payment_id) = (Id::new(account)?, Id::new(payment)?);
+    let at = "2026-01-05T00:00:00Z".parse()?;
+    let event = Event {
+        id: EventId::from(&payment_id),
+        source: Source::new(derive::GRANTS)?,
+        account: account.clone(),
+        occurred_at: at,
+        recorded_at: at,
+        actor: Label::new("provider:sandbox")?,
+        data: Data::CreditsPurchased(Purchase { payment_id, amount: "100".parse()? }),
+    };
+    let mut tx = whole.pool.begin().await?;
+    outbox::put(&mut tx, &event, 3.0).await?;
+    sqlx::query(
+        "insert into control.payment (payment_id, account_id, amount, charged, refunded, disputes, told)
+         values ($1, $2, 100, 100, 0, '{}',
+                 '{\"is_paid\": true, \"paid\": true, \"failure\": null, \"failed\": false, \"opened\": {}, \"won\": {},
+                   \"refunded\": {\"money\": 0, \"credits\": \"0\"}}')",
+    )
+    .bind(payment)
+    .bind(account.as_str())
+    .execute(&mut *tx)
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_does_not_overtake_the_payment_that_a_crash_left_behind() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    leave_behind(&whole, "acme", "pi_1").await?;
+    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    acme.until("settled", "60").await?;
+    ensure!(count(&whole, "control.outbox").await? == 0, "nothing is left to relay");
     whole.replay_and_stop().await
 }
 

@@ -130,10 +130,23 @@ impl Reply {
     }
 
     pub(crate) fn declined(reason: &str) -> Reply {
-        let fits: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-        let fits = if fits.is_empty() { "declined" } else { &fits };
-        Reply::Declined { reason: Text::new(fits).expect("a short text without control characters") }
+        Reply::Declined { reason: why(reason) }
     }
+}
+
+/// Returns a provider's words as the journal takes them.
+fn why(reason: &str) -> Text {
+    let fits: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    let fits = if fits.is_empty() { "declined" } else { &fits };
+    Text::new(fits).expect("a short text without control characters")
+}
+
+/// The request was not taken, and charged nothing. An earlier one under the same key may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the payment provider refused the request: {reason}")]
+pub struct Refused {
+    /// Why.
+    pub reason: Text,
 }
 
 /// What the provider knows of a key.
@@ -186,7 +199,9 @@ pub trait Provider: Send + Sync + 'static {
     fn name(&self) -> ProviderName;
 
     /// Charges without the payer being there; a key once.
-    async fn charge(&self, charge: &Charge) -> Reply;
+    ///
+    /// Errors: the request was not taken.
+    async fn charge(&self, charge: &Charge) -> Result<Reply, Refused>;
 
     /// Says what became of a charge, without charging.
     async fn look_up(&self, charge: &Charge) -> Found;

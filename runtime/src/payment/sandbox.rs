@@ -8,7 +8,7 @@ use ledger_core::id::Id;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Charge, Checkout, CheckoutError, Found, Order, Provider, ProviderName, Reply};
+use super::{Charge, Checkout, CheckoutError, Found, Order, Provider, ProviderName, Refused, Reply};
 
 /// Begins everything that the sandbox gives a name to, so that nobody takes it for a payment.
 pub const PREFIX: &str = "sandbox_";
@@ -82,8 +82,8 @@ impl Provider for Sandbox {
         ProviderName::Sandbox
     }
 
-    async fn charge(&self, charge: &Charge) -> Reply {
-        self.try_charge(charge).await.unwrap_or_else(Reply::unknown)
+    async fn charge(&self, charge: &Charge) -> Result<Reply, Refused> {
+        Ok(self.try_charge(charge).await.unwrap_or_else(Reply::unknown))
     }
 
     async fn look_up(&self, charge: &Charge) -> Found {

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::client::{Answer, Client};
 use super::{
-    Charge, Checkout, CheckoutError, Found, Order, PaymentConfig, Provider, ProviderName, Reply,
-    SettingError, cents,
+    Charge, Checkout, CheckoutError, Found, Order, PaymentConfig, Provider, ProviderName, Refused, Reply,
+    SettingError, cents, why,
 };
 
 /// Moves money by Stripe.
@@ -28,15 +28,21 @@ impl Stripe {
     }
 
     /// Whose payment method it is: Stripe takes a saved one only together with its customer.
-    async fn customer(&self, charge: &Charge) -> Result<Option<String>, Reply> {
+    async fn customer(&self, charge: &Charge) -> Result<Option<String>, NoCustomer> {
         let path = format!("/v1/payment_methods/{}", charge.payment_method);
-        let answer = self.client.get(&path, &[]).await.map_err(Reply::unknown)?;
+        let answer = self.client.get(&path, &[]).await.map_err(NoCustomer::Unknown)?;
         match answer.status {
             200 => Ok(text(&answer.body, "/customer").map(str::to_owned)),
-            400 | 404 => Err(Reply::declined(&refusal(&answer.body))),
-            status => Err(Reply::unknown(format!("status {status}: {}", refusal(&answer.body)))),
+            400 | 404 => Err(NoCustomer::Refused(refused(&answer))),
+            status => Err(NoCustomer::Unknown(format!("status {status}: {}", refusal(&answer.body)))),
         }
     }
+}
+
+/// Why it is not known whose a payment method is.
+enum NoCustomer {
+    Refused(Refused),
+    Unknown(String),
 }
 
 #[async_trait]
@@ -45,13 +51,14 @@ impl Provider for Stripe {
         ProviderName::Stripe
     }
 
-    async fn charge(&self, charge: &Charge) -> Reply {
+    async fn charge(&self, charge: &Charge) -> Result<Reply, Refused> {
         let Some(cents) = charge.usd.and_then(cents) else {
-            return Reply::declined("the account's unit has no price");
+            return Ok(Reply::declined("the account's unit has no price"));
         };
         let customer = match self.customer(charge).await {
             Ok(customer) => customer,
-            Err(reply) => return reply,
+            Err(NoCustomer::Refused(refused)) => return Err(refused),
+            Err(NoCustomer::Unknown(detail)) => return Ok(Reply::unknown(detail)),
         };
         let mut form = vec![
             ("amount", cents.to_string()),
@@ -66,7 +73,7 @@ impl Provider for Stripe {
         form.extend(customer.map(|customer| ("customer", customer)));
         match self.client.post("/v1/payment_intents", Some(charge.key.as_str()), &form).await {
             Ok(answer) => judge(&answer),
-            Err(detail) => Reply::unknown(detail),
+            Err(detail) => Ok(Reply::unknown(detail)),
         }
     }
 
@@ -114,13 +121,19 @@ impl Provider for Stripe {
     }
 }
 
-/// 402: the card was declined. 400 and 404: no such payment method. Whatever else is not known.
-fn judge(answer: &Answer) -> Reply {
-    match answer.status {
+/// 402: the card was declined. 400 and 404: no such payment method, or the key was used for another request. Whatever
+/// else is not known.
+fn judge(answer: &Answer) -> Result<Reply, Refused> {
+    Ok(match answer.status {
         200 => judge_intent(&answer.body),
-        400 | 402 | 404 => Reply::declined(&refusal(&answer.body)),
+        402 => Reply::declined(&refusal(&answer.body)),
+        400 | 404 => return Err(refused(answer)),
         status => Reply::unknown(format!("status {status}: {}", refusal(&answer.body))),
-    }
+    })
+}
+
+fn refused(answer: &Answer) -> Refused {
+    Refused { reason: why(&refusal(&answer.body)) }
 }
 
 fn judge_intent(intent: &Value) -> Reply {
@@ -158,9 +171,10 @@ mod tests {
 
     fn check(status: u16, body: Value, expected: &str) {
         let said = match judge(&Answer { status, body }) {
-            Reply::Paid { payment_id } => format!("paid {payment_id}"),
-            Reply::Declined { reason } => format!("declined {reason}"),
-            Reply::Unknown { .. } => "unknown".to_owned(),
+            Ok(Reply::Paid { payment_id }) => format!("paid {payment_id}"),
+            Ok(Reply::Declined { reason }) => format!("declined {reason}"),
+            Ok(Reply::Unknown { .. }) => "unknown".to_owned(),
+            Err(Refused { reason }) => format!("refused {reason}"),
         };
         assert_eq!(said, expected);
     }
@@ -174,7 +188,8 @@ mod tests {
         check(200, wants_the_payer, "declined authentication_required");
         let declined = json!({"error": {"code": "card_declined", "decline_code": "insufficient_funds"}});
         check(402, declined.clone(), "declined insufficient_funds");
-        check(404, json!({"error": {"code": "resource_missing"}}), "declined resource_missing");
+        check(404, json!({"error": {"code": "resource_missing"}}), "refused resource_missing");
+        check(400, json!({"error": {"type": "idempotency_error"}}), "refused idempotency_error");
         for status in [401, 409, 429, 500, 503] {
             check(status, declined.clone(), "unknown");
         }
