@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::App;
 use crate::asked::{self, Asked};
 use crate::holds::{Answer, Ask};
-use crate::reservations::{self, NoQuery};
+use crate::reservations::{self, DecideQuery, require_projected};
 
 /// Whether it may begin, with the figures that say so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,12 +42,13 @@ pub struct Checked {
 /// `POST /v1/accounts/{account}/check`
 pub async fn check(
     State(app): State<App>,
-    asked: Asked<NoQuery>,
+    asked: Asked<DecideQuery>,
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Json<Checked>, Problem> {
     asked.require(Action::CheckAndHold, &account)?;
     let work: Work = asked::body(request).await?;
+    require_projected(&app, &asked).await?;
     match reservations::ask(&app, &asked, &account, Ask::Check(work)).await? {
         Answer::Checked(decision, message) => Ok(Json(answer(*decision, message))),
         _ => Err(Problem::internal("a check was answered otherwise")),

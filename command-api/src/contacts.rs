@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::App;
 use crate::asked::{self, Asked};
+use crate::submit;
 
 /// Largest body in bytes.
 pub const CONTACTS_BYTES_MAX: usize = 1024 * 1024;
@@ -153,7 +154,7 @@ pub async fn put(
     asked.require(Action::Settings, &account)?;
     let value = asked::json_up_to(request, CONTACTS_BYTES_MAX).await?;
     let contacts: Contacts = door::read(value).map_err(Problem::invalid)?;
-    app.account(&account, None, asked.deadline).await?;
+    submit::admit(&app, &asked, &account).await?;
     let made_up = auth::new_webhook_secret()?;
     let standing = pg::write(&app.pool, move |connection| {
         Box::pin(async move { write(connection, account, contacts, made_up).await })

@@ -396,13 +396,16 @@ async fn settle_one(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Res
     })
 }
 
+/// What the fraction of a second adds to a record where the time that it is recorded at gets one.
+const FRACTION_BYTES: usize = ".123456".len();
+
 /// Returns how long the record of a usage that settles a hold may become.
 fn longest(event: &Event) -> usize {
     let mut longest = event.clone();
     if let Data::UsageRecorded(usage) = &mut longest.data {
         usage.held = Some(Credits::MAX_AMOUNT);
     }
-    wire::encode(&longest).len()
+    wire::encode(&longest).len() + FRACTION_BYTES
 }
 
 async fn first_pass_off_task(

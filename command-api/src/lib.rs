@@ -58,7 +58,7 @@ use crate::book::{Account, Book};
 use crate::cards::Cards;
 pub use crate::growth::GrowthConfig;
 use crate::holds::Holds;
-pub use crate::holds::HoldsConfig;
+pub use crate::holds::{HoldsConfig, drop_old};
 pub use crate::openapi::openapi;
 
 /// Longest wait for the projection, before an answer that depends on it and again for an outcome.

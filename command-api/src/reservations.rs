@@ -21,24 +21,26 @@ use crate::outcome::{self, Identity, Outcome, Progress};
 use crate::usage::append_one;
 use crate::{App, WAIT_MAX};
 
-/// The query of reserving: the decision is made at this position or a later one.
+/// The query of a decision, which is made at this position or a later one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReserveQuery {
+pub struct DecideQuery {
     /// Where it must be projected to.
     pub at_least: Option<AtLeast>,
+    /// Taken as with every write. A decision is not in the journal, and there is nothing to wait for.
+    pub wait: Option<bool>,
 }
 
-impl Waits for ReserveQuery {
+impl Waits for DecideQuery {
     fn wait(&self) -> Option<bool> {
-        None
+        self.wait
     }
 }
 
 /// `POST /v1/accounts/{account}/reservations`
 pub async fn reserve(
     State(app): State<App>,
-    asked: Asked<ReserveQuery>,
+    asked: Asked<DecideQuery>,
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -50,7 +52,7 @@ pub async fn reserve(
 }
 
 /// 503 unless the projection reaches the position asked for in time.
-async fn require_projected(app: &App, asked: &Asked<ReserveQuery>) -> Result<(), Problem> {
+pub async fn require_projected(app: &App, asked: &Asked<DecideQuery>) -> Result<(), Problem> {
     let Some(AtLeast(position)) = asked.query.at_least else { return Ok(()) };
     let partitions = app.journal.partitions();
     if !(0..partitions).contains(&position.partition) {
@@ -66,19 +68,20 @@ async fn require_projected(app: &App, asked: &Asked<ReserveQuery>) -> Result<(),
 /// `PATCH /v1/accounts/{account}/reservations/{reservation}`
 pub async fn extend(
     State(app): State<App>,
-    asked: Asked<NoQuery>,
+    asked: Asked<DecideQuery>,
     Path((account, reservation)): Path<(Id, Id)>,
     request: Request,
 ) -> Result<Json<HoldView>, Problem> {
     asked.require(Action::CheckAndHold, &account)?;
     let extend: Extend = asked::body(request).await?;
+    require_projected(&app, &asked).await?;
     on_hold(&app, &asked, &account, Ask::Extend(reservation, extend)).await.map(Json)
 }
 
 /// `POST /v1/accounts/{account}/reservations/{reservation}/release`
 pub async fn release(
     State(app): State<App>,
-    asked: Asked<NoQuery>,
+    asked: Asked,
     Path((account, reservation)): Path<(Id, Id)>,
 ) -> Result<Json<HoldView>, Problem> {
     asked.require(Action::CheckAndHold, &account)?;
@@ -148,17 +151,6 @@ async fn come_to(
         app.holds.tell(&admitted.account, Ask::Sweep).await;
     }
     Ok(progress)
-}
-
-/// The query of a request on a hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoQuery {}
-
-impl Waits for NoQuery {
-    fn wait(&self) -> Option<bool> {
-        None
-    }
 }
 
 async fn on_hold<Q: Waits>(

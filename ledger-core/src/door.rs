@@ -471,7 +471,10 @@ impl Body for SetLimits {
         let too_many = features.len() > EXCLUDED_FEATURES_MAX;
         refuse(errors, too_many, "excluded_features", "too_many", "has at most 100 features");
         said_once(errors, "excluded_features", features);
-        check_recipients(errors, "notify", self.notify.as_ref());
+        // Nobody is an answer too: the product shows the limit itself.
+        if self.notify != Some(Recipients::These(Vec::new())) {
+            check_recipients(errors, "notify", self.notify.as_ref());
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Lane {
     pool: PgPool,
     waiter: Arc<Waiter>,
     locking: Locking,
-    keep_grants: bool,
+    keep_allowed: bool,
     cache: Cache<Place>,
     /// Kept from batch to batch: its statements are prepared and planned.
     connection: Option<PoolConnection<Postgres>>,
@@ -86,9 +86,9 @@ enum Attempt {
 }
 
 impl Lane {
-    pub fn new(pool: PgPool, waiter: Arc<Waiter>, locking: Locking, keep_grants: bool) -> Lane {
+    pub fn new(pool: PgPool, waiter: Arc<Waiter>, locking: Locking, keep_allowed: bool) -> Lane {
         let cache = Cache::new(CACHED_ACCOUNTS_MAX, CACHED_LOTS_MAX);
-        Lane { pool, waiter, locking, keep_grants, cache, connection: None }
+        Lane { pool, waiter, locking, keep_allowed, cache, connection: None }
     }
 
     /// Takes what has queued, again and again, until nobody can ask any more.
@@ -112,7 +112,7 @@ impl Lane {
                 if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
                     // Who asked is told to ask again, and what was cached is gone.
                     error!("a batch of requests on holds panicked");
-                    self = Lane::new(self.pool, self.waiter, self.locking, self.keep_grants);
+                    self = Lane::new(self.pool, self.waiter, self.locking, self.keep_allowed);
                 }
             }
         }
@@ -162,6 +162,7 @@ impl Lane {
     ) -> Result<Attempt, Problem> {
         let mut asked = Batch::of(requests);
         let mut named = NamedHolds::new();
+        let mut ungated: Vec<Id> = Vec::new();
         let mut tx = match self.locking {
             Locking::Gates => pg::begin_write_on(&mut *connection, schema).await?,
             Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
@@ -175,19 +176,23 @@ impl Lane {
                 store::make_gates(&mut making, &without).await?;
                 making.commit().await?;
                 tx = pg::begin_write_on(&mut *connection, schema).await?;
-                store::lock(&mut tx, &accounts).await?;
+                let without = store::lock(&mut tx, &accounts).await?;
+                ungated =
+                    without.into_iter().map(Id::new).collect::<Result<_, _>>().map_err(Problem::internal)?;
             }
             named = store::named(&mut tx, &asked.reservations).await?;
             asked.add_users(&named);
         }
-        let (found, cores) = self.look(&mut tx, schema, &asked).await?;
+        let (mut found, cores) = self.look(&mut tx, schema, &asked).await?;
         if let Some(generation) = found.live.filter(|live| *live != schema.generation) {
             self.keep(cores);
             tx.rollback().await?;
             return Ok(Attempt::Flipped(Schema { generation, model: Model::ReadModel }));
         }
+        // Projected only since its gate was looked for: it is absent to this batch.
+        ungated.iter().for_each(|account| drop(found.accounts.remove(account)));
         let mut writes = Writes::default();
-        let deciding = Deciding { requests, named, found, cores: &cores, keep_grants: self.keep_grants };
+        let deciding = Deciding { requests, named, found, cores: &cores, keep_allowed: self.keep_allowed };
         let verdicts = deciding.all(&asked, &mut writes);
         self.keep(cores);
         match self.locking {
@@ -343,7 +348,7 @@ struct Deciding<'a> {
     named: NamedHolds,
     found: Standings,
     cores: &'a Cores,
-    keep_grants: bool,
+    keep_allowed: bool,
 }
 
 impl Deciding<'_> {
@@ -359,7 +364,7 @@ impl Deciding<'_> {
                 of.requests.iter().for_each(|at| verdicts[*at] = Err(Fault::Problem(problem.clone())));
                 continue;
             }
-            let mut one = OneAccount::new(account, core, &standing, self.keep_grants);
+            let mut one = OneAccount::new(account, core, &standing, self.keep_allowed);
             for (reservation, named) in self.named.remove(*account).unwrap_or_default() {
                 one.add(reservation, named);
             }
@@ -390,12 +395,13 @@ struct OneAccount<'a> {
     halted: bool,
     due: bool,
     ended: bool,
-    keep_grants: bool,
+    keep_allowed: bool,
     landed: BTreeMap<Id, Position>,
+    records: BTreeMap<Id, Vec<u8>>,
 }
 
 impl<'a> OneAccount<'a> {
-    fn new(account: &'a Id, core: &'a Core, standing: &Standing, keep_grants: bool) -> Self {
+    fn new(account: &'a Id, core: &'a Core, standing: &Standing, keep_allowed: bool) -> Self {
         let mut gate = Gate::new(core, standing.now, standing.held);
         for (user, figures) in &standing.users {
             gate.with_user(user.clone(), figures.clone(), core.period.index);
@@ -407,14 +413,18 @@ impl<'a> OneAccount<'a> {
             halted: standing.halted,
             due: standing.due > 0,
             ended: standing.ended > 0,
-            keep_grants,
+            keep_allowed,
             landed: BTreeMap::new(),
+            records: BTreeMap::new(),
         }
     }
 
     fn add(&mut self, reservation: Id, named: Named) {
         if let Some(position) = named.position {
             self.landed.insert(reservation.clone(), position);
+        }
+        if let Some(record) = named.record {
+            self.records.insert(reservation.clone(), record);
         }
         if named.ended {
             self.gate.with_ended(reservation);
@@ -505,7 +515,7 @@ impl<'a> OneAccount<'a> {
     }
 
     fn log(&self, about: About<'_>, decision: &Decision, actor: &Label, writes: &mut Writes) {
-        if decision.refusal.is_none() && !self.keep_grants {
+        if decision.refusal.is_none() && !self.keep_allowed {
             return;
         }
         let About { kind, reservation, user, feature } = about;
@@ -544,9 +554,13 @@ impl<'a> OneAccount<'a> {
         let settles = Usage { held: Some(settling.held), ..usage.clone() };
         let recorded_at = event.recorded_at.max(settling.not_before);
         let record = Event { recorded_at, data: Data::UsageRecorded(settles), ..event.clone() };
-        let bytes = wire::encode(&record);
+        let mut bytes = wire::encode(&record);
         if !settling.repeat {
             writes.settles(id, event, &bytes);
+            self.records.insert(id.clone(), bytes.clone());
+        } else if let Some(first) = self.records.get(id) {
+            // As it was priced then: the hold counts that.
+            bytes.clone_from(first);
         }
         Ok(Answer::Settling(Settled { bytes, held: settling.held, position: self.landed.get(id).copied() }))
     }

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use lane::{Lane, Locking};
-pub use upkeep::keep_up;
+pub use upkeep::{drop_old, keep_up};
 
 /// Lanes that decide under gates; an account is always in the same.
 const GATE_LANES: usize = 2;
@@ -36,22 +36,25 @@ const LOOK_LANES: usize = 2;
 /// Requests that wait for one lane; whoever comes next waits to queue.
 const QUEUE_MAX: usize = 4_096;
 
+/// Days that decisions are kept, unless told otherwise.
+const DECISIONS_DAYS: u32 = 400;
+
 /// Settings of holds and decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 #[group(id = "holds")]
 pub struct HoldsConfig {
-    /// Keep every decision that granted something too, not the refusals alone.
-    #[arg(long, env = "LEDGER_KEEP_GRANTS")]
-    pub keep_grants: bool,
-    /// Days that decisions are kept.
-    #[arg(long, env = "LEDGER_DECISIONS_DAYS", default_value_t = 400,
+    /// Keep what was allowed too, not the refusals alone: a row for every check, reservation and extension
+    #[arg(long = "decisions-keep-allowed", env = "LEDGER_DECISIONS_KEEP_ALLOWED")]
+    pub keep_allowed: bool,
+    /// Days that decisions are kept
+    #[arg(long, env = "LEDGER_DECISIONS_DAYS", default_value_t = DECISIONS_DAYS,
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub decisions_days: u32,
 }
 
 impl Default for HoldsConfig {
     fn default() -> Self {
-        Self { keep_grants: false, decisions_days: 400 }
+        Self { keep_allowed: false, decisions_days: DECISIONS_DAYS }
     }
 }
 
@@ -215,7 +218,7 @@ impl Holds {
         let mut lanes = Vec::new();
         let mut start = |locking: Locking| {
             let (queue, queued) = mpsc::channel(QUEUE_MAX);
-            let lane = Lane::new(pool.clone(), Arc::clone(waiter), locking, config.keep_grants);
+            let lane = Lane::new(pool.clone(), Arc::clone(waiter), locking, config.keep_allowed);
             lanes.push(AbortOnDropHandle::new(tokio::spawn(lane.run(queued))));
             queue
         };

@@ -54,13 +54,15 @@ pub struct Named {
     pub ended: bool,
     /// Where the journal has the usage that settles it.
     pub position: Option<Position>,
+    /// The record of that usage, while the journal may not have it.
+    pub record: Option<Vec<u8>>,
 }
 
 const NAMED: &str = r#"
     select wanted.account_id, wanted.reservation_id, ended.yes is not null,
            hold.content, hold.user_id, hold.feature, hold.amount::text, hold.counts::text, hold.state,
            hold.expires_at, hold.decided_at, hold.event_id, hold.source, hold.settlement, hold."partition",
-           hold."offset"
+           hold."offset", waiting.event
     from unnest($1::text[], $2::text[]) as wanted (account_id, reservation_id)
     left join lateral (
         select *
@@ -73,7 +75,15 @@ const NAMED: &str = r#"
         from ended_hold
         where ended_hold.account_id = wanted.account_id and ended_hold.reservation_id = wanted.reservation_id
         limit 1
-    ) as ended on true"#;
+    ) as ended on true
+    left join lateral (
+        select event
+        from control.outbox
+        where hold.state = 'settling'
+          and outbox.account_id = wanted.account_id and outbox.reservation_id = wanted.reservation_id
+          and outbox.event_id = hold.event_id and outbox.source = hold.source
+        limit 1
+    ) as waiting on true"#;
 
 /// The holds that requests name, by account.
 pub type NamedHolds = BTreeMap<Id, Vec<(Id, Named)>>;
@@ -102,7 +112,7 @@ fn read_named(row: &PgRow) -> Result<(Id, Named), sqlx::Error> {
     let partition: Option<i32> = row.try_get(14)?;
     let offset: Option<i64> = row.try_get(15)?;
     let position = partition.zip(offset).map(|(partition, offset)| Position { partition, offset });
-    Ok((reservation, Named { hold, ended, position }))
+    Ok((reservation, Named { hold, ended, position, record: row.try_get(16)? }))
 }
 
 fn read_hold(row: &PgRow, reservation_id: Id, content: &[u8], ended: bool) -> Result<Hold, sqlx::Error> {

@@ -18,18 +18,20 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks for holds whose time is over.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(10);
 /// Between two looks for what is old.
-const DROP_PAUSE: Duration = Duration::from_secs(60);
+const DROP_PAUSE: Duration = Duration::from_secs(600);
+/// Before the first of them: a process that is restarted often drops all the same.
+const FIRST_DROP: Duration = Duration::from_secs(300);
 /// Accounts of one look.
 const ACCOUNTS_MAX: i64 = 1_000;
 /// Rows dropped by one statement.
 const DROPPED_MAX: i64 = 5_000;
-/// Usage is refused once it is older than 35 days: nobody settles a hold that ended before.
+/// Usage is refused once it is older than 35 days (`door::TOO_OLD_SECONDS`): nobody settles a hold that ended before.
 const HOLD_DAYS: i32 = 40;
 
 /// Keeps up until `shutdown`.
 pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken) {
     let mut expire_at = Instant::now() + EXPIRE_PAUSE;
-    let mut drop_at = Instant::now() + DROP_PAUSE;
+    let mut drop_at = Instant::now() + FIRST_DROP;
     let mut after = String::new();
     loop {
         tokio::select! {
@@ -43,7 +45,7 @@ pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken)
         }
         if Instant::now() >= drop_at {
             drop_at = Instant::now() + DROP_PAUSE;
-            note(drop_old(&app.pool, config).await);
+            note(drop_old(&app.pool, config, &shutdown).await);
         }
     }
 }
@@ -118,28 +120,72 @@ async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
 }
 
 // What a request has locked this moment is left for the next time. The clock is read once, and so the index is used.
+// With a hold goes the sum of its user where that is 0; who holds again gets a new one.
 const DROP_HOLDS: &str = "
-    delete from control.hold
-    where ctid = any(array(
-        select ctid
-        from control.hold
-        where state in ('settled', 'released', 'expired')
-          and created_at < (select clock_timestamp()) - make_interval(days => $1)
-        limit $2
-        for update skip locked))";
+    with dropped as (
+        delete from control.hold
+        where ctid = any(array(
+            select ctid
+            from control.hold
+            where state in ('settled', 'released', 'expired')
+              and created_at < (select clock_timestamp()) - make_interval(days => $1)
+            limit $2
+            for update skip locked))
+        returning account_id, user_id, coalesce(feature, '') as feature
+    ),
+    emptied as (
+        delete from control.user_hold
+        using (select distinct account_id, user_id, feature from dropped where user_id is not null) as user_of
+        where user_hold.account_id = user_of.account_id
+          and user_hold.user_id    = user_of.user_id
+          and user_hold.feature    = user_of.feature
+          and user_hold.held       = 0
+    )
+    select count(*) from dropped";
 
 const DROP_DECISIONS: &str = "
-    delete from control.decision
-    where ctid = any(array(
-        select ctid
-        from control.decision
-        where logged_at < (select clock_timestamp()) - make_interval(days => $1)
-        limit $2
-        for update skip locked))";
+    with dropped as (
+        delete from control.decision
+        where ctid = any(array(
+            select ctid
+            from control.decision
+            where logged_at < (select clock_timestamp()) - make_interval(days => $1)
+            limit $2
+            for update skip locked))
+        returning 1
+    )
+    select count(*) from dropped";
 
-async fn drop_old(pool: &PgPool, config: HoldsConfig) -> Result<(), sqlx::Error> {
-    sqlx::query(DROP_HOLDS).bind(HOLD_DAYS).bind(DROPPED_MAX).execute(pool).await?;
+/// Drops holds and decisions that are older than they are kept, until `shutdown`.
+pub async fn drop_old(
+    pool: &PgPool,
+    config: HoldsConfig,
+    shutdown: &CancellationToken,
+) -> Result<(), sqlx::Error> {
     let days = i32::try_from(config.decisions_days).unwrap_or(i32::MAX);
-    sqlx::query(DROP_DECISIONS).bind(days).bind(DROPPED_MAX).execute(pool).await?;
+    drop_all(pool, DROP_HOLDS, HOLD_DAYS, shutdown).await?;
+    drop_all(pool, DROP_DECISIONS, days, shutdown).await
+}
+
+/// Drops piece by piece, so that nobody waits for long, until nothing so old is left.
+async fn drop_all(
+    pool: &PgPool,
+    statement: &'static str,
+    days: i32,
+    shutdown: &CancellationToken,
+) -> Result<(), sqlx::Error> {
+    while !shutdown.is_cancelled() {
+        let dropped = pg::write(pool, move |connection| {
+            Box::pin(async move {
+                // Old rows are few or none, which the planner can't know: it would read a table to its end for them.
+                sqlx::raw_sql("set local enable_seqscan = off").execute(&mut *connection).await?;
+                let drop = sqlx::query_scalar::<_, i64>(statement);
+                drop.bind(days).bind(DROPPED_MAX).fetch_one(connection).await
+            })
+        });
+        if dropped.await? < DROPPED_MAX {
+            break;
+        }
+    }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Reservations: holds granted exactly to the line, extended, given back, expired, and ended by their usage.
 
 use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use crate::whole::{Answer, Caller, Whole};
@@ -202,6 +204,96 @@ async fn a_live_hold_expires_by_itself() -> Result<()> {
     expect_hold(&reserve(&operator, "acme", hold("r2", "1")).await?, 201, "held", "1", "9")?;
     expect_hold(&reserve(&operator, "acme", short).await?, 201, "expired", "10", "9")?;
     operator.patch(&path("acme", "/r1"), json!({"amount": "1"})).await?.expect_problem(409, "hold_ended")?;
+    whole.replay_and_stop().await
+}
+
+/// Accounts whose gate's sum is another than that of their open holds.
+const ASTRAY: &str = "
+    select count(*)
+    from (select account_id, sum(counts) as held
+          from control.hold
+          where state = 'held'
+          group by account_id) as holds
+    full join control.gate using (account_id)
+    where coalesce(gate.held, 0) <> coalesce(holds.held, 0)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_races_the_opening_of_its_account_is_held_under_its_gate() -> Result<()> {
+    const ACCOUNTS: usize = 200;
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    let plan = json!({"cycle": "monthly", "allowance": "10"});
+    let racing = (0..ACCOUNTS).map(async |number| {
+        let account = format!("acct-{number}");
+        let body = json!({"account_id": account, "plan": plan});
+        operator.post("/v1/accounts?wait=false", body).await?.expect(202)?;
+        // Four holds of 5, for two of which there is room.
+        let holds = (0..4).map(|id| {
+            let hold = hold(&format!("r{id}"), "5");
+            reserve(&operator, &account, hold)
+        });
+        let answers = try_join_all(holds).await?;
+        let granted = answers.iter().filter(|answer| answer.status == 201).count();
+        ensure!(granted == 2, "{account}: {granted} were granted");
+        anyhow::Ok(())
+    });
+    futures::stream::iter(racing).buffer_unordered(16).try_collect::<Vec<()>>().await?;
+    let astray: i64 = sqlx::query_scalar(ASTRAY).fetch_one(&whole.pool).await?;
+    ensure!(astray == 0, "the gates of {astray} accounts do not know their holds");
+    whole.replay_and_stop().await
+}
+
+/// Old holds and decisions, more than one piece of each, with one of both that are kept.
+const OLD: &str = r#"
+    insert into control.hold (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
+                              decided_at, created_at)
+    select 'old', 'r' || n, '\x00', 'u' || n % 10, null, 1, 1, case when n = 1 then 'held' else 'released' end,
+           old.at, old.at, old.at
+    from generate_series(1, 12000) as n
+    cross join (select now() - interval '41 days' as at) as old;
+    insert into control.user_hold (account_id, user_id, feature, held)
+    select 'old', 'u' || n, '', case when n = 1 then 1 else 0 end
+    from generate_series(0, 9) as n;
+    insert into control.decision (account_id, decided_at, logged_at, kind, settled, available, used, held, period_index,
+                                  resets_at, "partition", "offset", actor)
+    select 'old', now(), now() - case when n = 1 then 399 else 401 end * interval '1 day', 'check', 1, 1, 1, 1, 0, now(),
+           0, 1, 'k'
+    from generate_series(1, 12000) as n"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_dropped_piece_by_piece_until_nothing_of_it_is_left() -> Result<()> {
+    let whole = Whole::start().await?;
+    sqlx::raw_sql(OLD).execute(&whole.pool).await?;
+    let token = runtime::shutdown::CancellationToken::new();
+    command_api::drop_old(&whole.pool, command_api::HoldsConfig::default(), &token).await?;
+    let left: (i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from control.hold), (select count(*) from control.decision),
+                (select count(*) from control.user_hold)",
+    )
+    .fetch_one(&whole.pool)
+    .await?;
+    ensure!(left == (1, 1, 1), "{left:?} are left");
+    whole.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_takes_the_queries_of_every_write() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    let position = operator.get("/v1/accounts/acme/balance").await?.position()?;
+    let at_least = format!("at_least={}:{}", position.partition, position.offset);
+    for query in ["?wait=false", "?wait=true", &format!("?wait=false&{at_least}")] {
+        operator.post(&path("acme", query), hold("r1", "5")).await?.expect(201)?;
+        operator.patch(&path("acme", &format!("/r1{query}")), json!({"amount": "5"})).await?.expect(200)?;
+        let work = json!({"user_id": "ana", "amount": "5"});
+        let checked = operator.post(&format!("/v1/accounts/acme/check{query}"), work).await?;
+        ensure!(checked.expect(200)?.body["allowed"] == true, "{}", checked.text);
+    }
+    operator.post_nothing(&path("acme", "/r1/release?wait=false")).await?.expect(200)?;
+    let ahead = format!("?at_least={}:{}", position.partition, position.offset + 1_000);
+    let checked = operator.post(&format!("/v1/accounts/acme/check{ahead}"), json!({})).await?;
+    checked.expect_problem(503, "behind")?;
     whole.replay_and_stop().await
 }
 

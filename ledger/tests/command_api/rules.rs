@@ -204,7 +204,7 @@ async fn what_is_no_rule_is_refused_and_nothing_is_stored() -> Result<()> {
 async fn every_bad_field_of_limits_is_named(operator: &Caller) -> Result<()> {
     let path = "/v1/accounts/acme/limits";
     let bad = json!({"enabled": "yes", "default_limit": "-1", "custom": {"ana": "-1", "bo": "never", "no id": "1", "cy": 5},
-                     "excluded_features": ["a", "a"], "notify": [], "users": {}});
+                     "excluded_features": ["a", "a"], "notify": ["carl", "carl"], "users": {}});
     operator.put(path, bad).await?.expect_fields(&[
         "custom.ana negative",
         "custom.bo not_an_amount",
@@ -213,7 +213,7 @@ async fn every_bad_field_of_limits_is_named(operator: &Caller) -> Result<()> {
         "default_limit negative",
         "enabled wrong_type",
         "excluded_features duplicate",
-        "notify out_of_range",
+        "notify duplicate",
         "users unknown_field",
     ])?;
     operator.put(path, json!({"notify": ["carl", "no id"]})).await?.expect_fields(&["notify.1 bad_id"])?;

@@ -63,10 +63,13 @@ async fn open_holds_show_in_the_balance_and_with_each_user() -> Result<()> {
     check_balance(&story, "", "90 90 0 depleted").await?;
 
     let ana = json!({"user_id": "ana", "used": "10", "counted": "10", "held": "25", "limit": "50", "blocked": false});
-    // Users with usage in the period, so nothing of bo.
-    ensure_is(&json!(story.items("/users").await?), &json!([ana]))?;
+    // Who holds is listed, though he has used nothing.
+    let bo =
+        json!({"user_id": "bo", "used": "0", "counted": "0", "held": "35", "limit": "50", "blocked": false});
+    ensure_is(&json!(story.items("/users").await?), &json!([ana, bo]))?;
+    ensure_is(&json!(story.pages("/users", 1).await?), &json!([ana, bo]))?;
     let csv = story.csv("/users").await?;
-    ensure!(csv.text.ends_with("\nana,10,10,25,50,false\n"), "{}", csv.text);
+    ensure!(csv.text.ends_with("\nana,10,10,25,50,false\nbo,0,0,35,50,false\n"), "{}", csv.text);
     let member = whole.keyed("member", &["acme"], Some("ana")).await?;
     let own = read(&member, "/v1/accounts/acme/users").await?;
     ensure_is(&own.body["items"], &json!([ana]))?;
@@ -217,7 +220,7 @@ fn told(decisions: &[Value]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Result<()> {
-    let whole = Whole::start_with(&["--keep-grants"]).await?;
+    let whole = Whole::start_with(&["--decisions-keep-allowed"]).await?;
     let story = tell(&whole).await?;
     let operator = whole.operator();
     let (at_1, at_2, at_3) = ("2026-01-06T10:04:00Z", "2026-01-06T10:05:00Z", "2026-01-06T10:06:00Z");
