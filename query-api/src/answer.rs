@@ -108,7 +108,7 @@ pub(crate) fn page<T: Serialize + Record>(
         return object(reflects, page);
     }
     let text = to_csv(header, &page.items).map_err(Problem::internal)?;
-    let mut response = ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response();
+    let mut response = ([(header::CONTENT_TYPE, "text/csv")], text).into_response();
     mark(&mut response, reflects)?;
     if let Some(cursor) = page.next_cursor {
         response.headers_mut().insert(NEXT_CURSOR, value(&cursor)?);

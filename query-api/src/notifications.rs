@@ -102,6 +102,7 @@ async fn load(
             and ($4::text is null or channel = $4)
             and ($5::text is null or status = $5)
             and ($6::text is null or recipient = $6)
+            and kind <> 'referral_invitation'
           order by created_at desc, notification_id desc
           limit {}",
         query.limit.rows_to_ask()

@@ -64,7 +64,8 @@ where
     snapshot(state, &state.waiter, account, at_least, work).await
 }
 
-/// The same of the alert worker's own fold, which may lag behind the balances, or run ahead.
+/// The same of the alert worker's own fold. Where it lags behind the balances it is waited for, 2 s at most: who has
+/// read a balance, or set an alert, finds what follows from it.
 pub(crate) async fn of_alerts<T, F>(
     state: &State,
     account: Id,
@@ -78,12 +79,30 @@ where
         + 'static,
 {
     wait_in(state, &state.alerted, at_least).await?;
-    if !is_evaluated(state, &account).await? {
-        // Whoever has read its balance may ask for its alerts.
-        let (reflects, ()) = of(state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
-        wait_in(state, &state.alerted, Some(AtLeast(reflects.position))).await?;
-    }
+    catch_up(state, &account).await?;
     snapshot(state, &state.alerted, account, at_least, work).await
+}
+
+/// The same as it stands.
+pub(crate) async fn of_alerts_now<T, F>(state: &State, account: Id, work: F) -> Result<(Reflects, T), Problem>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
+        + Send
+        + 'static,
+{
+    snapshot(state, &state.alerted, account, None, work).await
+}
+
+/// Waits for the alert worker to come to where the balances are. What it has is shown where it takes too long: 503 only
+/// where it does not know the account yet.
+async fn catch_up(state: &State, account: &Id) -> Result<(), Problem> {
+    let (reflects, ()) = of(state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+    let deadline = Instant::now() + WAIT_MAX;
+    if state.alerted.wait_for(reflects.position, deadline).await || is_evaluated(state, account).await? {
+        return Ok(());
+    }
+    Err(behind(reflects.position))
 }
 
 async fn is_evaluated(state: &State, account: &Id) -> Result<bool, Problem> {

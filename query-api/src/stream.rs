@@ -174,13 +174,10 @@ impl Follower {
         }
         self.behind = more || self.stops.begins();
         let after = self.fired;
-        let (_, firings) =
-            reading::of_alerts(&self.state, self.account.clone(), None, move |connection, account| {
-                Box::pin(
-                    async move { Ok(alerts::firings_after(connection, account, after, FIRINGS_MAX).await?) },
-                )
-            })
-            .await?;
+        let fired = reading::of_alerts_now(&self.state, self.account.clone(), move |connection, account| {
+            Box::pin(async move { Ok(alerts::firings_after(connection, account, after, FIRINGS_MAX).await?) })
+        });
+        let (_, firings) = fired.await?;
         firings.into_iter().try_for_each(|firing| self.push_firing(&firing))
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct UsersQuery {
     at_least: Option<AtLeast>,
 }
 
-/// A user with usage in the open period.
+/// A user with usage in the open period, or with open holds.
 #[derive(Debug, Serialize)]
 struct User {
     user_id: String,
@@ -114,6 +114,11 @@ impl InForce {
         Self { default_limit: limits.default_limit.map(Amount), excluded_features, custom }
     }
 
+    /// Returns what holds for a user.
+    fn limit_of(&self, user: &str) -> Option<Credits> {
+        self.custom.get(user).copied().unwrap_or_else(|| self.default_limit.map(|Amount(limit)| limit))
+    }
+
     /// Returns whom to look at; none for everyone. Without a default only users with a limit of their own can be
     /// over budget, and nobody else's usage need be read.
     fn candidates(&self, wanted: &Wanted) -> Option<Vec<String>> {
@@ -136,17 +141,80 @@ async fn load(
     let rows = sqlx::query(AssertSqlSafe(statement(&wanted, candidates.is_some())))
         .bind(account.id())
         .bind(account.core.period.index)
-        .bind(wanted.after.unwrap_or_default())
+        .bind(wanted.after.as_deref().unwrap_or_default())
         .bind(candidates)
-        .bind(limits.excluded_features)
+        .bind(&limits.excluded_features)
         .bind(limits.default_limit)
-        .bind(Json(limits.custom))
+        .bind(Json(&limits.custom))
         .fetch_all(&mut *connection)
         .await?;
-    let users = rows.iter().map(user_of).collect::<Result<Vec<User>, sqlx::Error>>()?;
+    let mut users = rows.iter().map(user_of).collect::<Result<Vec<User>, sqlx::Error>>()?;
+    if !wanted.over_budget {
+        add_holders(connection, account, &limits, &wanted, &mut users).await?;
+    }
     let mut page = Page::cut(users, wanted.limit, |user| user.user_id.clone());
     note_held(connection, account, &mut page.items).await?;
     Ok(page)
+}
+
+/// Adds users of the same stretch of ids who hold credits and have used none yet.
+async fn add_holders(
+    connection: &mut PgConnection,
+    account: &Account,
+    limits: &InForce,
+    wanted: &Wanted,
+    users: &mut Vec<User>,
+) -> Result<(), sqlx::Error> {
+    let (after, only) = (wanted.after.as_deref().unwrap_or_default(), wanted.only.as_deref());
+    let sql = match only {
+        Some(_) => next_holder("$2", "and user_id = $3"),
+        None => format!(
+            "with recursive holder as (
+                 ({})
+                 union all
+                 select next.user_id
+                   from holder
+                   cross join lateral ({}) as next
+             )
+             select user_id
+               from holder
+              where $3::text is null
+              limit {}",
+            next_holder("$2", ""),
+            next_holder("holder.user_id", ""),
+            wanted.limit.rows_to_ask()
+        ),
+    };
+    let holders: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(after)
+        .bind(only)
+        .fetch_all(connection)
+        .await?;
+    for user_id in holders {
+        if let Err(place) = users.binary_search_by(|user| user.user_id.cmp(&user_id)) {
+            let limit = limits.limit_of(&user_id);
+            let blocked = limit.is_some_and(|limit| limit <= Credits::ZERO);
+            let (used, counted, held) = (Credits::ZERO, Credits::ZERO, Credits::ZERO);
+            users.insert(place, User { user_id, used, counted, held, limit, blocked });
+        }
+    }
+    users.truncate(usize::try_from(wanted.limit.rows_to_ask()).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// From one user to the next by the key, however many each has.
+fn next_holder(after: &str, only: &str) -> String {
+    format!(
+        "select user_id
+           from control.user_hold
+          where account_id = $1
+            and user_id > {after}
+            and held <> 0
+            {only}
+          order by account_id, user_id
+          limit 1"
+    )
 }
 
 /// Notes what all open holds of each user hold, whatever for.
@@ -167,7 +235,6 @@ async fn note_held(
 /// Returns the query. A condition stands in it only where it is needed: then every plan can use the key's order, or
 /// find the few users by it.
 ///
-/// A user whose usage was all reversed has no usage in the period.
 fn statement(wanted: &Wanted, of_candidates: bool) -> String {
     let candidates = if of_candidates { "and user_id = any($4)" } else { "and $4::text[] is null" };
     let over_budget = if wanted.over_budget { "where counted >= max" } else { "" };
@@ -181,7 +248,6 @@ fn statement(wanted: &Wanted, of_candidates: bool) -> String {
                 and user_id > $3
                 {candidates}
               group by user_id
-             having sum(events) > 0
               order by user_id
          ),
          limited as (

@@ -79,16 +79,15 @@ impl Account {
     }
 
     /// Reads, as new as what was written last.
-    pub async fn get(&self, whole: &Whole, what: &str) -> Result<Value> {
-        whole.all_evaluated().await?;
+    pub async fn get(&self, what: &str) -> Result<Value> {
         let answer = self.operator.get(&format!("{}/{what}", self.path)).await?;
         answer.expect(200)?;
         Ok(answer.body)
     }
 
     /// Returns what fired, oldest first, as `kind subject figure/threshold v<version> @period`.
-    pub async fn fired(&self, whole: &Whole) -> Result<Vec<String>> {
-        let body = self.get(whole, "firings?limit=500").await?;
+    pub async fn fired(&self) -> Result<Vec<String>> {
+        let body = self.get("firings?limit=500").await?;
         let items = body["items"].as_array().context("items")?;
         Ok(items.iter().rev().map(shown).collect())
     }

@@ -13,14 +13,14 @@ async fn an_org_alert_fires_once_a_period_and_again_when_its_threshold_is_anothe
     let alert = |threshold: &str| json!({"basis": "percent_used", "threshold": threshold});
     acme.put("06", "alerts/a75", alert("75")).await?;
     acme.uses("07", "ana", "7000").await?;
-    ensure!(acme.fired(&whole).await?.is_empty());
+    ensure!(acme.fired().await?.is_empty());
     let last = acme.uses("08", "ana", "500").await?;
     let first = "org_alert a75 acme 75/75 v1 @0".to_owned();
-    ensure!(acme.fired(&whole).await? == std::slice::from_ref(&first));
-    let alerts = acme.get(&whole, "alerts").await?;
+    ensure!(acme.fired().await? == std::slice::from_ref(&first));
+    let alerts = acme.get("alerts").await?;
     ensure!(alerts["items"][0]["state"] == "fired", "{alerts}");
     ensure!(alerts["items"][0]["fired_at"] == "2026-01-08T12:00:00Z", "{alerts}");
-    let firing = &acme.get(&whole, "firings?kind=org_alert&subject=acme&alert_id=a75").await?["items"][0];
+    let firing = &acme.get("firings?kind=org_alert&subject=acme&alert_id=a75").await?["items"][0];
     ensure!(firing["event_id"] == last.as_str(), "{firing}");
 
     // Back below and up again: nothing.
@@ -30,23 +30,23 @@ async fn an_org_alert_fires_once_a_period_and_again_when_its_threshold_is_anothe
     let others =
         json!({"basis": "percent_used", "threshold": "75", "recipients": ["carl"], "channels": ["in_app"]});
     acme.put("09", "alerts/a75", others).await?;
-    ensure!(acme.fired(&whole).await? == std::slice::from_ref(&first));
+    ensure!(acme.fired().await? == std::slice::from_ref(&first));
     // Lower: at once. Higher: silent until there.
     acme.put("10", "alerts/a75", alert("70")).await?;
     acme.put("10", "alerts/a75", alert("90")).await?;
     acme.uses("11", "ana", "1399").await?;
     let second = "org_alert a75 acme 76/70 v2 @0".to_owned();
-    ensure!(acme.fired(&whole).await? == [first.clone(), second.clone()], "{:?}", acme.fired(&whole).await?);
+    ensure!(acme.fired().await? == [first.clone(), second.clone()], "{:?}", acme.fired().await?);
     acme.uses("12", "ana", "1").await?;
     // The next period begins at nothing used and arms again.
     acme.uses("2026-02-03T00:00:00Z", "ana", "9500").await?;
     let third = "org_alert a75 acme 90/90 v3 @0".to_owned();
     let fourth = "org_alert a75 acme 95/90 v3 @1".to_owned();
-    ensure!(acme.fired(&whole).await? == [first, second, third, fourth]);
+    ensure!(acme.fired().await? == [first, second, third, fourth]);
     // Removed, it is silent; set again, it is another version.
     acme.delete("2026-02-04T00:00:00Z", "alerts/a75").await?;
     acme.put("2026-02-05T00:00:00Z", "alerts/a75", alert("90")).await?;
-    let fired = acme.fired(&whole).await?;
+    let fired = acme.fired().await?;
     ensure!(fired.last().map(String::as_str) == Some("org_alert a75 acme 95/90 v4 @1"), "{fired:?}");
     whole.replay_and_stop().await
 }
@@ -72,7 +72,7 @@ async fn each_basis_watches_its_own_figure() -> Result<()> {
         "org_alert pr acme 40/40 v1 @0",
         "org_alert ar acme 70/70 v1 @0",
     ];
-    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
+    ensure!(acme.fired().await? == expected, "{:?}", acme.fired().await?);
     whole.replay_and_stop().await
 }
 
@@ -96,8 +96,8 @@ async fn users_have_an_alert_and_limits_of_their_own() -> Result<()> {
         "user_limit_reached ana 100/100 v1 @0",
         "user_limit_reached bo 2000/2000 v1 @0",
     ];
-    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
-    let over = acme.get(&whole, "users?over_budget=true").await?;
+    ensure!(acme.fired().await? == expected, "{:?}", acme.fired().await?);
+    let over = acme.get("users?over_budget=true").await?;
     let users: Vec<_> = over["items"].as_array().into_iter().flatten().map(|user| &user["user_id"]).collect();
     ensure!(users == ["ana", "bo"], "{over}");
     whole.replay_and_stop().await
@@ -121,7 +121,7 @@ async fn a_balance_is_told_of_once_an_episode() -> Result<()> {
         "credit_balance_depleted acme -5/0 v1 @0",
         "credits_available_again acme 95/0 v1 @0",
     ];
-    ensure!(acme.fired(&whole).await? == expected, "{:?}", acme.fired(&whole).await?);
+    ensure!(acme.fired().await? == expected, "{:?}", acme.fired().await?);
     whole.replay_and_stop().await
 }
 
@@ -131,8 +131,8 @@ async fn what_an_account_never_had_it_is_not_told_of() -> Result<()> {
     let body = json!({"plan": {"allowance": "0"}, "low_balance_threshold": "50"});
     let acme = Account::open(&whole, "acme", body).await?;
     acme.uses("06", "ana", "5").await?;
-    ensure!(acme.fired(&whole).await?.is_empty(), "{:?}", acme.fired(&whole).await?);
-    ensure!(acme.get(&whole, "alerts").await?["items"] == json!([]));
+    ensure!(acme.fired().await?.is_empty(), "{:?}", acme.fired().await?);
+    ensure!(acme.get("alerts").await?["items"] == json!([]));
     let nobody = whole.operator().get("/v1/accounts/nobody/firings").await?;
     nobody.expect_problem(404, "account_not_found")?;
     whole.replay_and_stop().await

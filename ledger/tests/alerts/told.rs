@@ -100,7 +100,7 @@ async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_tells_nobody_again()
     acme.put("06", "alerts/a50", alert).await?;
     acme.uses("07", "ana", "600").await?;
     delivered(&whole, "acme", 2).await?;
-    let before = acme.get(&whole, "firings").await?;
+    let before = acme.get("firings").await?;
 
     let identity = kafka::existing(&whole.kafka).await?;
     let source = Source { kafka: whole.kafka.clone(), identity, pool: whole.pool.clone() };

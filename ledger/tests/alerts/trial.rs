@@ -20,8 +20,8 @@ async fn tried(whole: &Whole, rule: Value) -> Result<Vec<String>> {
 }
 
 /// What really fired, as a trial says it.
-async fn fired(acme: &Account, whole: &Whole, kind: &str) -> Result<Vec<String>> {
-    let body = acme.get(whole, &format!("firings?kind={kind}&limit=500")).await?;
+async fn fired(acme: &Account, kind: &str) -> Result<Vec<String>> {
+    let body = acme.get(&format!("firings?kind={kind}&limit=500")).await?;
     let items = body["items"].as_array().cloned().unwrap_or_default();
     Ok(items
         .iter()
@@ -56,13 +56,13 @@ async fn a_rule_tried_on_the_past_finds_what_it_told_when_it_was_in_force() -> R
     acme.post("2026-04-11T00:00:00Z", &undone, json!({"reason": "x"})).await?;
 
     let found = tried(&whole, org).await?;
-    ensure!(found.len() == 3 && found == fired(&acme, &whole, "org_alert").await?, "{found:#?}");
+    ensure!(found.len() == 3 && found == fired(&acme, "org_alert").await?, "{found:#?}");
     let found = tried(&whole, json!({"kind": "user_alert", "threshold": "200"})).await?;
-    ensure!(found.len() == 7 && found == fired(&acme, &whole, "user_alert").await?, "{found:#?}");
+    ensure!(found.len() == 7 && found == fired(&acme, "user_alert").await?, "{found:#?}");
     let mut rule = limits;
     rule["kind"] = json!("user_limit_reached");
     let found = tried(&whole, rule).await?;
-    ensure!(found.len() == 7 && found == fired(&acme, &whole, "user_limit_reached").await?, "{found:#?}");
+    ensure!(found.len() == 7 && found == fired(&acme, "user_limit_reached").await?, "{found:#?}");
     // A rule that nobody set: one day earlier.
     let found = tried(&whole, json!({"basis": "absolute_used", "threshold": "500"})).await?;
     ensure!(found.first().is_some_and(|hit| hit.contains("2026-01-08")), "{found:#?}");

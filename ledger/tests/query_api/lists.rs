@@ -42,20 +42,23 @@ async fn users_of_the_open_period_are_listed_with_what_they_used() -> Result<()>
     }
     story.usage("2026-02-02T00:00:00Z", "nobody", json!({"credits": "3"})).await?;
     story.post("2026-02-03T00:00:00Z", "/usage/u4/reversal", json!({"reason": "wrong"})).await?;
-    check(&story, "/users", json!([user("ana", "3"), user("bo", "0"), user("cy", "1")])).await?;
-    check(&story, "/users?over_budget=false", json!([user("ana", "3"), user("bo", "0"), user("cy", "1")]))
-        .await?;
+    // All usage of di was taken back.
+    let users = json!([user("ana", "3"), user("bo", "0"), user("cy", "1"), user("di", "0")]);
+    check(&story, "/users", users.clone()).await?;
+    check(&story, "/users?over_budget=false", users).await?;
     // Nobody has a limit to be over.
     check(&story, "/users?over_budget=true", json!([])).await?;
 
     let csv = story.csv("/users").await?;
-    let expected =
-        "user_id,used,counted,held,limit,blocked\nana,3,3,0,,false\nbo,0,0,0,,false\ncy,1,1,0,,false\n";
+    let expected = "user_id,used,counted,held,limit,blocked\nana,3,3,0,,false\nbo,0,0,0,,false\ncy,1,1,0,,false\ndi,0,0,0,,false\n";
     ensure!(csv.text == expected, "{}", csv.text);
     let first = story.csv("/users?limit=2").await?;
     let cursor = first.headers["next-cursor"].to_str()?;
     let rest = story.csv(&format!("/users?limit=2&cursor={cursor}")).await?;
-    ensure!(rest.text.ends_with("blocked\ncy,1,1,0,,false\n") && !rest.headers.contains_key("next-cursor"));
+    ensure!(
+        rest.text.ends_with("blocked\ncy,1,1,0,,false\ndi,0,0,0,,false\n")
+            && !rest.headers.contains_key("next-cursor")
+    );
     whole.replay_and_stop().await
 }
 

@@ -10,7 +10,7 @@ use ledger_core::id::Id;
 use ledger_core::time::Time;
 use rand::TryRng;
 use rand::rngs::SysRng;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, PgExecutor, Row};
@@ -52,7 +52,7 @@ pub struct NewKey {
     /// What it is for.
     pub role: Role,
     /// Account ids, or `["*"]`; none for operator and auditor, exactly one for a member.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub accounts: Vec<String>,
     /// The user of a member's key.
     #[serde(default)]
@@ -61,8 +61,17 @@ pub struct NewKey {
     #[serde(default)]
     pub expires_at: Option<Time>,
     /// What people call it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub name: String,
+}
+
+/// Null is as good as absent.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl door::Body for NewKey {
