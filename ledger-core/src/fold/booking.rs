@@ -1,0 +1,198 @@
+//! Booking: the rule for taking, the rule for giving, and the entries of both.
+
+use super::{Applied, Entry, EntryType, LotChange, LotChanges};
+use crate::account::Core;
+use crate::credits::Credits;
+use crate::event::LotSource;
+use crate::id::{EventId, Id};
+use crate::lot::{Draws, Lot, default_priority, less, more};
+use crate::overdraft::Stretch;
+use crate::pages::{Pages, Repayment};
+use crate::time::Time;
+
+/// What both an event and a crossing can do to an account.
+pub(super) trait Booking {
+    fn parts(&mut self) -> (&mut Core, &mut Pages, &mut Applied);
+    fn stamp(&self) -> Stamp;
+
+    /// Books an entry; figures and totals are the caller's.
+    fn book(
+        &mut self,
+        entry_type: EntryType,
+        event_id: EventId,
+        lots: LotChanges,
+        overdraft: Credits,
+    ) -> Credits {
+        let stamp = self.stamp();
+        let (core, _, applied) = self.parts();
+        let amount = less(lots.iter().fold(Credits::ZERO, |sum, change| more(sum, change.amount)), overdraft);
+        core.totals.turnover = more(core.totals.turnover, amount.abs());
+        let entry = Entry {
+            seq: applied.next_seq(),
+            entry_type,
+            amount,
+            balance_after: core.settled(),
+            credit_balance_after: core.lots.paid(),
+            event_id,
+            recorded_at: stamp.recorded_at,
+            occurred_at: stamp.occurred_at,
+            lots,
+            overdraft,
+        };
+        applied.entries.push(entry);
+        amount
+    }
+
+    /// Takes credits: draws lots in burn order and leaves the rest as overdraft.
+    fn take(&mut self, amount: Credits, usage: bool) -> (Draws, Option<Stretch>) {
+        let (core, pages, _) = self.parts();
+        let draws = core.lots.draw(amount, |lot| pages.put(lot));
+        let mut drawn = Credits::ZERO;
+        for draw in &draws {
+            drawn = more(drawn, draw.amount);
+            if usage && draw.is_paid() {
+                core.totals.spent = more(core.totals.spent, draw.amount);
+            }
+            if !pages.touched.contains(&draw.grant_id) {
+                pages.touched.insert(draw.grant_id.clone());
+            }
+        }
+        let short = less(amount, drawn);
+        let line = short.is_positive().then(|| core.overdraft.take(short, usage));
+        (draws, line)
+    }
+
+    /// Repays overdraft from what can be drawn, oldest taking first, in burn order; returns what lots gave.
+    fn settle_overdraft(&mut self) -> Draws {
+        let (core, pages, _) = self.parts();
+        let amount = core.overdraft.total().min(core.lots.drawable());
+        if !amount.is_positive() {
+            return Draws::new();
+        }
+        let draws = core.lots.draw(amount, |lot| pages.put(lot));
+        let pieces = core.overdraft.repay(amount);
+        let mut pieces = pieces.into_iter();
+        let mut piece = pieces.next();
+        for draw in &draws {
+            pages.touched.insert(draw.grant_id.clone());
+            let mut left = draw.amount;
+            while left.is_positive() {
+                let Some(owed) = &mut piece else { break };
+                let paid = left.min(owed.stretch.length());
+                let end = more(owed.stretch.start, paid);
+                let stretch = Stretch { start: owed.stretch.start, end };
+                let repayment = Repayment { stretch, grant_id: draw.grant_id.clone() };
+                pages.repayments.insert(stretch.start, repayment.clone());
+                pages.new_repayments.push(repayment);
+                if owed.usage && draw.is_paid() {
+                    core.totals.spent = more(core.totals.spent, paid);
+                }
+                left = less(left, paid);
+                owed.stretch.start = end;
+                if owed.stretch.length().is_zero() {
+                    piece = pieces.next();
+                }
+            }
+        }
+        draws
+    }
+
+    /// Puts a lot where it belongs: into the core with something left, else among the pages.
+    fn keep(&mut self, lot: Lot) {
+        let now = self.stamp().recorded_at;
+        let (core, pages, _) = self.parts();
+        pages.touched.insert(lot.grant_id.clone());
+        if lot.remaining.is_positive() {
+            core.lots.insert(lot, now);
+        } else {
+            pages.put(lot);
+        }
+    }
+
+    /// Puts a lot into the account and repays overdraft from it; returns the entry's changes of lots and overdraft.
+    fn put_lot(&mut self, lot: Lot) -> (LotChanges, Credits) {
+        let mut changes = LotChanges::new();
+        change(&mut changes, &lot.grant_id, lot.source, lot.remaining);
+        self.keep(lot);
+        let overdraft = self.settle_into(&mut changes);
+        (changes, overdraft)
+    }
+
+    /// Repays overdraft and nets the draws into an entry's changes; returns the overdraft's change.
+    fn settle_into(&mut self, changes: &mut LotChanges) -> Credits {
+        let mut repaid = Credits::ZERO;
+        for draw in self.settle_overdraft() {
+            change(changes, &draw.grant_id, draw.source, draw.amount.negated());
+            repaid = more(repaid, draw.amount);
+        }
+        repaid.negated()
+    }
+
+    /// Gives the open period's allowance.
+    fn give_allowance(&mut self, now: Time, event_id: &EventId) {
+        let offset = self.stamp().offset;
+        let (core, _, applied) = self.parts();
+        let amount = core.plan.allowance;
+        let grant_id = period_lot_id("plan", core.period.index);
+        let place = (offset, applied.next_seq());
+        let lot = Lot {
+            expires_at: Some(core.period.ends_at),
+            ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, place)
+        };
+        core.figures.added = more(core.figures.added, amount);
+        core.figures.granted = more(core.figures.granted, amount);
+        core.totals.granted = more(core.totals.granted, amount);
+        let (changes, overdraft) = self.put_lot(lot);
+        if amount.is_positive() {
+            self.book(EntryType::Granted, event_id.clone(), changes, overdraft);
+        }
+    }
+}
+
+/// When and where an entry is booked.
+pub(super) struct Stamp {
+    pub recorded_at: Time,
+    pub occurred_at: Time,
+    pub offset: i64,
+}
+
+/// Nets a change of a lot into an entry's list.
+pub(super) fn change(changes: &mut LotChanges, grant_id: &Id, source: LotSource, amount: Credits) {
+    match changes.iter_mut().find(|change| change.grant_id == *grant_id) {
+        Some(change) => change.amount = more(change.amount, amount),
+        None => changes.push(LotChange { grant_id: grant_id.clone(), source, amount }),
+    }
+}
+
+/// A lot with what its source implies; `place` is the log offset and order of its making.
+pub(super) fn new_lot(
+    grant_id: Id,
+    source: LotSource,
+    amount: Credits,
+    now: Time,
+    event_id: &EventId,
+    place: (i64, i32),
+) -> Lot {
+    Lot {
+        grant_id,
+        source,
+        amount,
+        remaining: amount,
+        lapsed: Credits::ZERO,
+        refunded: Credits::ZERO,
+        priority: default_priority(source),
+        effective_at: now,
+        expires_at: None,
+        granted_at: now,
+        voided_at: None,
+        event_id: event_id.clone(),
+        payment_id: None,
+        reason: None,
+        offset: place.0,
+        seq: place.1,
+    }
+}
+
+pub(super) fn period_lot_id(kind: &str, index: i64) -> Id {
+    Id::new(&format!("{kind}:{index}")).expect("a kind and a number are a well-formed id")
+}

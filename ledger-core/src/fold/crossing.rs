@@ -1,0 +1,179 @@
+//! Crossing: what time does to an account at one instant: lots end, a period ends and the next begins, lots start.
+
+use super::booking::{Booking, Stamp, change, new_lot, period_lot_id};
+use super::{Applied, ClosedPeriod, EntryType, LotChanges, Moment, Observer};
+use crate::account::Core;
+use crate::credits::Credits;
+use crate::derive;
+use crate::event::{LotSource, OverdraftPolicy, RolloverMode};
+use crate::id::{EventId, Id};
+use crate::lot::{Lot, less, more};
+use crate::pages::Pages;
+use crate::time::Time;
+
+/// One instant that is crossed.
+pub(super) struct Crossing<'a> {
+    pub core: &'a mut Core,
+    pub pages: &'a mut Pages,
+    pub offset: i64,
+    pub at: Time,
+    pub applied: &'a mut Applied,
+}
+
+impl Booking for Crossing<'_> {
+    fn parts(&mut self) -> (&mut Core, &mut Pages, &mut Applied) {
+        (self.core, self.pages, self.applied)
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { recorded_at: self.at, occurred_at: self.at, offset: self.offset }
+    }
+}
+
+impl Crossing<'_> {
+    fn seen_by(&self, observer: &mut impl Observer, event_id: &EventId, adds: bool) {
+        observer.after(self.core, &Moment { at: self.at, event_id, applied: None, adds });
+    }
+
+    /// Ends a period and begins the next.
+    pub(super) fn boundary(&mut self, observer: &mut impl Observer) {
+        let index = self.core.next_period().1.index;
+        let event_id = derive::reset_id(&self.core.account, index);
+        let rolled_over = self.close_period_lots(&event_id);
+        for id in self.core.lots.ending(self.at) {
+            self.expire(&id, Credits::ZERO, &event_id);
+        }
+        let figures = std::mem::take(&mut self.core.figures);
+        self.applied.closed.push(ClosedPeriod { period: self.core.period, figures, rolled_over });
+
+        let (periods, period) = self.core.next_period();
+        if let Some(plan) = self.core.next_plan.take() {
+            self.core.plan = plan;
+        }
+        self.core.periods = periods;
+        self.core.period = period;
+        if rolled_over.is_positive() {
+            self.roll_in(rolled_over, &event_id);
+        }
+        if self.core.overdraft_policy == OverdraftPolicy::ForgiveAtReset {
+            self.forgive(&event_id);
+        }
+        self.core.figures.carried_in = self.core.settled();
+        self.give_allowance(self.at, &event_id);
+        self.seen_by(observer, &event_id, true);
+    }
+
+    /// Closes plan and rollover lots and returns what rolls over. What expires is what would have burned first.
+    fn close_period_lots(&mut self, event_id: &EventId) -> Credits {
+        let ids: Vec<(Id, Credits)> = self
+            .core
+            .lots
+            .iter()
+            .filter(|lot| lot.is_of_plan() && lot.expires_at.is_some_and(|end| end <= self.at))
+            .map(|lot| (lot.grant_id.clone(), lot.remaining))
+            .collect();
+        let unused = ids.iter().fold(Credits::ZERO, |sum, (_, remaining)| more(sum, *remaining));
+        let plan = &self.core.plan;
+        let rolled_over = match plan.rollover.mode {
+            RolloverMode::None => Credits::ZERO,
+            RolloverMode::Capped => unused.min(plan.rollover.cap.unwrap_or(plan.allowance)),
+            RolloverMode::Unlimited => unused,
+        };
+        let mut to_expire = less(unused, rolled_over);
+        for (id, remaining) in ids {
+            let expired = remaining.min(to_expire);
+            to_expire = less(to_expire, expired);
+            self.expire(&id, less(remaining, expired), event_id);
+        }
+        rolled_over
+    }
+
+    /// Closes a lot: `rolled_out` of it goes on, the rest expires.
+    fn expire(&mut self, id: &Id, rolled_out: Credits, event_id: &EventId) {
+        let waiting = self.core.lots.is_waiting(id);
+        let Some(mut lot) = self.core.lots.remove(id) else { return };
+        let expired = less(lot.remaining, rolled_out);
+        lot.remaining = Credits::ZERO;
+        lot.lapsed = more(lot.lapsed, expired);
+        let source = lot.source;
+        self.pages.touched.insert(id.clone());
+        self.pages.put(lot);
+        if waiting {
+            return;
+        }
+        // Both parts have left by now, so the first line's balance is put right by what the second takes.
+        if expired.is_positive() {
+            self.core.figures.expired = more(self.core.figures.expired, expired);
+            self.core.totals.expired = more(self.core.totals.expired, expired);
+            self.book_out(EntryType::Expired, id, source, expired, event_id);
+            if let Some(entry) = self.applied.entries.last_mut() {
+                entry.balance_after = more(entry.balance_after, rolled_out);
+            }
+        }
+        if rolled_out.is_positive() {
+            self.core.totals.rolled_out = more(self.core.totals.rolled_out, rolled_out);
+            self.book_out(EntryType::RolledOut, id, source, rolled_out, event_id);
+        }
+    }
+
+    fn book_out(
+        &mut self,
+        entry_type: EntryType,
+        id: &Id,
+        source: LotSource,
+        amount: Credits,
+        event_id: &EventId,
+    ) {
+        let mut changes = LotChanges::new();
+        change(&mut changes, id, source, amount.negated());
+        self.book(entry_type, event_id.clone(), changes, Credits::ZERO);
+    }
+
+    fn roll_in(&mut self, amount: Credits, event_id: &EventId) {
+        let grant_id = period_lot_id("rollover", self.core.period.index);
+        let place = (self.offset, self.applied.next_seq());
+        let lot = Lot {
+            expires_at: Some(self.core.period.ends_at),
+            ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, place)
+        };
+        self.core.figures.granted = more(self.core.figures.granted, amount);
+        self.core.totals.rolled_in = more(self.core.totals.rolled_in, amount);
+        let (changes, overdraft) = self.put_lot(lot);
+        self.book(EntryType::RolledIn, event_id.clone(), changes, overdraft);
+    }
+
+    fn forgive(&mut self, event_id: &EventId) {
+        let forgiven = self.core.overdraft.forgive();
+        if forgiven.is_positive() {
+            self.core.totals.adjusted = more(self.core.totals.adjusted, forgiven);
+            self.book(EntryType::Adjusted, event_id.clone(), LotChanges::new(), forgiven.negated());
+        }
+    }
+
+    /// Closes the lots that end here, in burn order.
+    pub(super) fn end_lots(&mut self, observer: &mut impl Observer) {
+        let ending = self.core.lots.ending(self.at);
+        if ending.is_empty() {
+            return;
+        }
+        let event_id = derive::tick_id(&self.core.account, self.at);
+        for id in ending {
+            self.expire(&id, Credits::ZERO, &event_id);
+            self.seen_by(observer, &event_id, false);
+        }
+    }
+
+    /// Lets the lots count that start here.
+    pub(super) fn start_lots(&mut self, observer: &mut impl Observer) {
+        for id in self.core.lots.starting(self.at) {
+            let Some(lot) = self.core.lots.remove(&id) else { continue };
+            let event_id = lot.event_id.clone();
+            self.core.figures.added = more(self.core.figures.added, lot.amount);
+            self.core.figures.granted = more(self.core.figures.granted, lot.amount);
+            self.core.totals.granted = more(self.core.totals.granted, lot.amount);
+            let (changes, overdraft) = self.put_lot(lot);
+            self.book(EntryType::Granted, event_id.clone(), changes, overdraft);
+            self.seen_by(observer, &event_id, true);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Grants: credits that are given, corrected and voided.
+
+use super::booking::{Booking, change};
+use super::step::{Decision, Step, is_fold_lot};
+use super::{EntryType, LotChanges, Reason};
+use crate::credits::Credits;
+use crate::event::{Adjust, Grant, LotSource, VoidGrant};
+use crate::id::Id;
+use crate::lot::{Lot, OPEN_LOTS_MAX, default_priority, less, more};
+
+impl Step<'_> {
+    pub(super) fn grant(&mut self, grant: &Grant) -> Decision {
+        let now = self.core.ledger_time;
+        if is_fold_lot(&grant.grant_id) {
+            return Ok(Err(Reason::GrantReserved));
+        }
+        if self.find_lot(&grant.grant_id)?.is_some() {
+            return Ok(Err(Reason::GrantExists));
+        }
+        if grant.expires_at.is_some_and(|expires| expires <= now.max(grant.effective_at.unwrap_or(now))) {
+            return Ok(Err(Reason::GrantExpired));
+        }
+        if self.core.lots.len() >= OPEN_LOTS_MAX {
+            return Ok(Err(Reason::TooManyLots));
+        }
+        let source = grant.source.into();
+        let lot = Lot {
+            priority: grant.priority.unwrap_or_else(|| default_priority(source)),
+            effective_at: grant.effective_at.unwrap_or(now),
+            expires_at: grant.expires_at,
+            reason: grant.reason.clone(),
+            ..self.new_lot(grant.grant_id.clone(), source, grant.amount)
+        };
+        if lot.effective_at > now {
+            self.pages.touched.insert(lot.grant_id.clone());
+            self.core.lots.insert(lot, now);
+        } else {
+            self.core.totals.granted = more(self.core.totals.granted, grant.amount);
+            self.add_lot(EntryType::Granted, lot);
+        }
+        Ok(Ok(()))
+    }
+
+    /// A signed correction: a new lot, or a taking.
+    pub(super) fn adjust(&mut self, adjustment: &Adjust) -> Result<(), Reason> {
+        let event_id = self.fact.event.id.clone();
+        let amount = adjustment.amount;
+        if amount.is_positive() {
+            if self.core.lots.len() >= OPEN_LOTS_MAX {
+                return Err(Reason::TooManyLots);
+            }
+            let grant_id = Id::new(event_id.as_str()).map_err(|_| Reason::GrantUnknown)?;
+            let reason = Some(adjustment.reason.clone());
+            let lot = Lot { reason, ..self.new_lot(grant_id, LotSource::Adjustment, amount) };
+            self.core.totals.adjusted = more(self.core.totals.adjusted, amount);
+            self.add_lot(EntryType::Adjusted, lot);
+        } else {
+            let taken = amount.negated();
+            self.core.totals.adjusted = less(self.core.totals.adjusted, taken);
+            self.core.figures.added = less(self.core.figures.added, taken);
+            let (draws, line) = self.take(taken, false);
+            self.book_taking(EntryType::Adjusted, draws, line);
+        }
+        Ok(())
+    }
+
+    pub(super) fn void(&mut self, void: &VoidGrant) -> Decision {
+        let now = self.core.ledger_time;
+        let id = &void.grant_id;
+        let Some(lot) = self.find_lot(id)? else { return Ok(Err(Reason::GrantUnknown)) };
+        if lot.is_of_plan() || lot.is_closed(now) {
+            return Ok(Err(Reason::GrantNotVoidable));
+        }
+        let waiting = self.core.lots.is_waiting(id);
+        let mut lot = self.take_lot(id);
+        let taken = std::mem::take(&mut lot.remaining);
+        lot.voided_at = Some(now);
+        lot.lapsed = more(lot.lapsed, taken);
+        let source = lot.source;
+        self.keep(lot);
+        if taken.is_positive() && !waiting {
+            self.core.figures.added = less(self.core.figures.added, taken);
+            self.core.totals.voided = more(self.core.totals.voided, taken);
+            let mut changes = LotChanges::new();
+            change(&mut changes, id, source, taken.negated());
+            self.book(EntryType::Voided, self.fact.event.id.clone(), changes, Credits::ZERO);
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,229 @@
+//! The fold: one pure function from the events of an account, in log order, to its balance and entries.
+//!
+//! `apply` sees an account's core and the loaded pages; what it lacks it names before it changes anything but what time
+//! has crossed, which it keeps for the next call. Two rules carry the money: whatever takes credits draws lots in burn
+//! order and leaves the rest as overdraft (`take`); whatever gives credits first repays overdraft, oldest first
+//! (`settle_overdraft`). Both, and the entries, are in `booking`; what time does is in `crossing`, what each type of
+//! event does in the others, which `step` calls.
+
+mod applied;
+mod booking;
+mod crossing;
+mod grants;
+mod outcome;
+mod payments;
+mod settings;
+mod step;
+mod top_ups;
+mod usage;
+
+use std::sync::Arc;
+
+use crate::account::Core;
+use crate::credits::Credits;
+use crate::event::{Clock, Data, OpenAccount};
+use crate::pages::{Missing, Pages, Seen, Taking};
+use crate::time::Time;
+pub use applied::{
+    Applied, ClosedPeriod, Entry, EntryType, Fact, LotChange, LotChanges, Moment, Observer, UsageChange,
+};
+use booking::Booking;
+use crossing::Crossing;
+pub use outcome::{Outcome, Reason};
+use step::{Step, decide};
+
+/// Version of the rules, the time-zone data among them; fixed per generation of a read model.
+pub const FOLD_VERSION: i32 = 3;
+/// How far a live account's ledger time may lie ahead of the broker's append time: 2 s.
+pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
+/// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
+pub const CROSSINGS_MAX: i64 = 5_000;
+/// Bound on the sum of all amounts ever booked on an account: keeps every sum far inside `Credits` and
+/// `numeric(38,9)`.
+pub const TURNOVER_MAX: Credits = Credits::from_units(10_000_000_000_000_000_000_000_000_000 * 1_000_000_000);
+
+/// Applies the next event of an account.
+///
+/// Errors: a page that has to be loaded first; load it and call again with the same arguments.
+pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<Applied, Missing> {
+    apply_watched(core, pages, fact, &mut ())
+}
+
+/// The same under the eyes of an observer. What it has seen before a page was missing it does not see again.
+pub fn apply_watched(
+    core: &mut Option<Core>,
+    pages: &mut Pages,
+    fact: &Fact,
+    observer: &mut impl Observer,
+) -> Result<Applied, Missing> {
+    let event = &*fact.event;
+    if let Data::AccountOpened(opening) = &event.data
+        && core.is_none()
+    {
+        return Ok(open(core, pages, fact, opening, observer));
+    }
+    let Some(core) = core else {
+        return Ok(Applied { outcome: Outcome::Rejected(Reason::AccountNotOpen), ..Applied::default() });
+    };
+    let seen =
+        pages.seen.get(&fact.key).ok_or_else(|| Missing::Event(event.source.clone(), event.id.clone()))?;
+    let repeated = seen
+        .as_ref()
+        .map(|first| if first.content == fact.content { Outcome::Duplicate } else { Outcome::Conflict });
+
+    let now = ledger_time(core, fact);
+    if core.clock == Clock::Test && core.crosses(now) && core.crossings_until(now) > CROSSINGS_MAX {
+        core.events += 1;
+        if repeated.is_none() {
+            remember(pages, fact, None);
+        }
+        let mut applied = Applied {
+            outcome: repeated.unwrap_or(Outcome::Rejected(Reason::ClockJump)),
+            ..Applied::default()
+        };
+        finish(core, &mut applied);
+        return Ok(applied);
+    }
+    let mut applied = pages.unfinished.take().map_or_else(Applied::default, |unfinished| *unfinished);
+    roll(core, pages, fact.offset, now, &mut applied, observer);
+    core.ledger_time = now;
+
+    let added = core.figures.added;
+    let outcome = match repeated {
+        Some(outcome) => Ok(outcome),
+        None => decide(core, pages, fact, &mut applied),
+    };
+    match outcome {
+        Ok(outcome) => applied.outcome = outcome,
+        Err(missing) => {
+            pages.unfinished = Some(Box::new(applied));
+            return Err(missing);
+        }
+    }
+    if repeated.is_none() {
+        let taking = taking_of(core, fact, &applied);
+        remember(pages, fact, taking);
+    }
+    core.events += 1;
+    finish(core, &mut applied);
+    let effect = (applied.outcome == Outcome::Applied).then_some(&event.data);
+    let adds = effect.is_some_and(is_addition) && core.figures.added > added;
+    observer.after(core, &Moment { at: now, event_id: &event.id, applied: effect, adds });
+    Ok(applied)
+}
+
+/// Says whether an event of this type is an addition where it adds to the period's maximum. What a reversal gives
+/// back is none.
+fn is_addition(data: &Data) -> bool {
+    matches!(
+        data,
+        Data::CreditsGranted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsToppedUp(_)
+            | Data::CreditsAdjusted(_)
+            | Data::PlanChanged(_)
+    )
+}
+
+/// Moves an account to `until`, crossing every boundary, lot start and lot end on the way.
+///
+/// For reads that want a state between two events.
+pub fn roll_to(core: &mut Core, until: Time) {
+    roll_with(core, &mut Pages::default(), until);
+}
+
+/// The same for a state that goes on being folded: what leaves the core on the way is kept in `pages`.
+pub fn roll_with(core: &mut Core, pages: &mut Pages, until: Time) {
+    roll_watched(core, pages, until, &mut ());
+}
+
+/// The same under the eyes of an observer.
+pub fn roll_watched(core: &mut Core, pages: &mut Pages, until: Time, observer: &mut impl Observer) {
+    roll(core, pages, 0, until, &mut Applied::default(), observer);
+    core.ledger_time = core.ledger_time.max(until);
+}
+
+/// Ledger time of an event: as stamped; on live accounts held to the broker's; never going back.
+fn ledger_time(core: &Core, fact: &Fact) -> Time {
+    core.ledger_time.max(stamped(core.clock, fact))
+}
+
+fn stamped(clock: Clock, fact: &Fact) -> Time {
+    match clock {
+        Clock::Live => fact.event.recorded_at.min(fact.appended_at.plus_seconds(AHEAD_OF_BROKER_MAX_SECONDS)),
+        Clock::Test => fact.event.recorded_at,
+    }
+}
+
+fn remember(pages: &mut Pages, fact: &Fact, taking: Option<Arc<Taking>>) {
+    pages.seen.insert(fact.key, Some(Seen { content: fact.content, taking, reversed: false }));
+}
+
+/// What an event took that a later one may undo.
+fn taking_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Taking>> {
+    if applied.outcome != Outcome::Applied {
+        return None;
+    }
+    match &fact.event.data {
+        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.taking.clone()),
+        Data::DisputeOpened(dispute) => Some(Arc::new(Taking {
+            event: fact.event.clone(),
+            period_index: core.period.index,
+            credits: dispute.amount,
+            draws: applied.draws.clone(),
+            line: applied.line,
+        })),
+        _ => None,
+    }
+}
+
+fn finish(core: &Core, applied: &mut Applied) {
+    applied.ledger_time = Some(core.ledger_time);
+    applied.period_index = core.period.index;
+    applied.balance_after = core.settled();
+    applied.credit_balance_after = core.lots.paid();
+    debug_assert_eq!(core.conserved(), core.settled(), "conservation of credits on {}", core.account);
+}
+
+fn open(
+    slot: &mut Option<Core>,
+    pages: &mut Pages,
+    fact: &Fact,
+    opening: &OpenAccount,
+    observer: &mut impl Observer,
+) -> Applied {
+    let mut applied = Applied::default();
+    let now = stamped(opening.clock.unwrap_or_default(), fact);
+    let core = slot.insert(Core::open(fact.event.account.clone(), opening, now));
+    let mut step = Step { core, pages, fact, applied: &mut applied };
+    step.give_allowance(now, &fact.event.id.clone());
+    remember(pages, fact, None);
+    core.events += 1;
+    finish(core, &mut applied);
+    let event = &*fact.event;
+    let moment = Moment { at: now, event_id: &event.id, applied: Some(&event.data), adds: true };
+    observer.after(core, &moment);
+    applied
+}
+
+/// Crosses everything that lies at or before `until`, in order: at one instant lots that end, then the boundary,
+/// then lots that start.
+fn roll(
+    core: &mut Core,
+    pages: &mut Pages,
+    offset: i64,
+    until: Time,
+    applied: &mut Applied,
+    observer: &mut impl Observer,
+) {
+    while let Some(at) = core.next_crossing().filter(|at| *at <= until) {
+        let mut crossing = Crossing { core, pages, offset, at, applied };
+        if at == crossing.core.period.ends_at {
+            crossing.boundary(observer);
+        } else {
+            crossing.end_lots(observer);
+        }
+        crossing.start_lots(observer);
+        core.ledger_time = core.ledger_time.max(at);
+    }
+}

@@ -1,0 +1,134 @@
+//! Payments: credits that were paid for, and what is taken back of them.
+
+use super::booking::Booking;
+use super::step::{Decision, Step, is_fold_lot};
+use super::{EntryType, Reason};
+use crate::credits::Credits;
+use crate::event::{Data, Dispute, LotSource, PackExpiry, Purchase, TopUp};
+use crate::id::Id;
+use crate::key::dedupe_key;
+use crate::lot::{Draw, Lot, less, more};
+use crate::pages::{Missing, Seen, Taking, opening_of};
+
+impl Step<'_> {
+    pub(super) fn purchase(&mut self, purchase: &Purchase) -> Decision {
+        let payment = &purchase.payment_id;
+        let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
+        if known.is_some() {
+            return Ok(Err(Reason::PaymentExists));
+        }
+        if is_fold_lot(payment) {
+            return Ok(Err(Reason::GrantReserved));
+        }
+        if self.find_lot(payment)?.is_some() {
+            return Ok(Err(Reason::GrantExists));
+        }
+        let lot = self.paid_lot(LotSource::Purchase, payment, payment, purchase.amount);
+        self.core.totals.purchased = more(self.core.totals.purchased, purchase.amount);
+        self.core.top_ups.start_afresh();
+        self.add_lot(EntryType::Purchased, lot);
+        Ok(Ok(()))
+    }
+
+    /// Credits an attempt that was paid, whatever was said of it before.
+    pub(super) fn top_up(&mut self, top_up: &TopUp) -> Decision {
+        let (attempt, payment) = (&top_up.attempt_id, &top_up.payment_id);
+        let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
+        if known.is_some() || self.find_lot(attempt)?.is_some_and(Lot::is_paid) {
+            return Ok(Err(Reason::PaymentExists));
+        }
+        if is_fold_lot(attempt) {
+            return Ok(Err(Reason::GrantReserved));
+        }
+        if self.find_lot(attempt)?.is_some() {
+            return Ok(Err(Reason::GrantExists));
+        }
+        let lot = self.paid_lot(LotSource::TopUp, attempt, payment, top_up.amount);
+        let core = &mut *self.core;
+        core.totals.topped_up = more(core.totals.topped_up, top_up.amount);
+        core.top_ups.succeed(attempt, top_up.amount, core.period.index);
+        self.add_lot(EntryType::ToppedUp, lot);
+        Ok(Ok(()))
+    }
+
+    /// A lot that was paid for, from now on, and its payment.
+    fn paid_lot(&mut self, source: LotSource, id: &Id, payment: &Id, amount: Credits) -> Lot {
+        let expires_at = match self.core.plan.pack_expiry {
+            PackExpiry::PeriodEnd => Some(self.core.period.ends_at),
+            PackExpiry::Never => None,
+        };
+        self.pages.payments.insert(payment.clone(), Some(id.clone()));
+        Lot { expires_at, payment_id: Some(payment.clone()), ..self.new_lot(id.clone(), source, amount) }
+    }
+
+    /// Takes a payment back: first what remains of its lot, then what lapsed of it (nothing to take), then what was
+    /// spent, by the rule for taking.
+    pub(super) fn take_payment(&mut self, payment: &Id, amount: Credits) -> Decision {
+        let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
+        let Some(id) = known.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
+        let Some(lot) = self.find_lot(&id)? else { return Ok(Err(Reason::PaymentUnknown)) };
+        if more(lot.refunded, amount) > lot.amount {
+            return Ok(Err(Reason::RefundExceedsPayment));
+        }
+        let mut lot = self.take_lot(&id);
+        let remaining = amount.min(lot.remaining);
+        let lapsed = less(amount, remaining).min(lot.lapsed);
+        let spent = less(less(amount, remaining), lapsed);
+        lot.remaining = less(lot.remaining, remaining);
+        lot.lapsed = less(lot.lapsed, lapsed);
+        lot.refunded = more(lot.refunded, amount);
+        let own = Draw { grant_id: id.clone(), source: lot.source, amount: remaining };
+        self.keep(lot);
+        let (mut draws, line) = self.take(spent, false);
+        if own.amount.is_positive() {
+            draws.insert(0, own);
+        }
+        let moved = self.book_taking(EntryType::Refunded, draws, line).negated();
+        self.core.figures.added = less(self.core.figures.added, moved);
+        self.core.totals.refunded = more(self.core.totals.refunded, moved);
+        Ok(Ok(()))
+    }
+
+    /// Undoes what a dispute took, which is decided for the account.
+    pub(super) fn win(&mut self, dispute: &Dispute) -> Decision {
+        let (source, opened) = opening_of(&self.core.account, dispute);
+        let key = dedupe_key(&self.core.account, &source, &opened);
+        let seen = self.pages.seen.get(&key).ok_or(Missing::Event(source, opened))?;
+        let (taking, is_won) = match seen {
+            Some(Seen { taking: Some(taking), reversed, .. }) => (taking.clone(), *reversed),
+            _ => return Ok(Err(Reason::DisputeUnknown)),
+        };
+        let Data::DisputeOpened(Dispute { payment_id, .. }) = &taking.event.data else {
+            return Ok(Err(Reason::DisputeUnknown));
+        };
+        if *payment_id != dispute.payment_id {
+            return Ok(Err(Reason::DisputeUnknown));
+        }
+        if is_won {
+            return Ok(Err(Reason::AlreadyReversed));
+        }
+        let payment =
+            self.pages.payments.get(payment_id).ok_or_else(|| Missing::Payment(payment_id.clone()))?;
+        let Some(id) = payment.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
+        if self.find_lot(&id)?.is_none() {
+            return Ok(Err(Reason::PaymentUnknown));
+        }
+        let returns = self.returns_of(&taking)?;
+        self.uncontest(&id, &taking);
+        let amount = self.undo(&taking, returns);
+        self.core.figures.added = more(self.core.figures.added, amount);
+        self.core.totals.refunded = less(self.core.totals.refunded, amount);
+        self.note_reversed(key);
+        Ok(Ok(()))
+    }
+
+    /// Puts back what a dispute noted in its payment's lot: what was paid back of it, and what had lapsed.
+    fn uncontest(&mut self, id: &Id, taking: &Taking) {
+        let mut lot = self.take_lot(id);
+        let moved = taking.draws.iter().fold(Credits::ZERO, |sum, draw| more(sum, draw.amount));
+        let moved = more(moved, taking.line.map_or(Credits::ZERO, |line| line.length()));
+        lot.lapsed = more(lot.lapsed, less(taking.credits, moved));
+        lot.refunded = less(lot.refunded, taking.credits);
+        self.keep(lot);
+    }
+}

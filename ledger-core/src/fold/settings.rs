@@ -1,0 +1,88 @@
+//! Settings: name, plan, resets and alerts.
+
+use super::booking::{Booking, change, period_lot_id};
+use super::step::{Decision, Step};
+use super::{EntryType, LotChanges, Reason};
+use crate::account::Plan;
+use crate::alert::rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
+use crate::credits::Credits;
+use crate::event::{
+    ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetOrgAlert, SetUserAlert,
+};
+use crate::lot::{less, more};
+use crate::pages::Missing;
+
+impl Step<'_> {
+    pub(super) fn change_account(&mut self, change: &ChangeAccount) -> Result<(), Reason> {
+        if let Some(name) = &change.name {
+            self.core.name = Some(name.clone());
+        }
+        if let Some(policy) = change.overdraft {
+            self.core.overdraft_policy = policy;
+        }
+        if let Some(threshold) = change.low_balance_threshold {
+            self.core.low_balance_threshold = threshold;
+        }
+        Ok(())
+    }
+
+    /// Changes the plan at once or at the next boundary; its schedule waits for the boundary either way.
+    pub(super) fn change_plan(&mut self, change: &ChangePlan) -> Decision {
+        let plan = Plan::of(&change.plan, self.core.plan.schedule.anchor);
+        if change.at.unwrap_or_default() == ChangeAt::NextPeriod {
+            self.core.next_plan = Some(plan);
+            return Ok(Ok(()));
+        }
+        if plan.allowance != self.core.plan.allowance {
+            self.move_allowance(plan.allowance)?;
+        }
+        self.core.plan = plan;
+        self.core.next_plan = None;
+        Ok(Ok(()))
+    }
+
+    /// Moves the open period's plan lot by the difference of the allowances, never below zero remaining.
+    fn move_allowance(&mut self, allowance: Credits) -> Result<(), Missing> {
+        let id = period_lot_id("plan", self.core.period.index);
+        self.find_lot(&id)?;
+        let mut lot = self.take_lot(&id);
+        let difference = less(allowance, self.core.plan.allowance);
+        let moved = difference.max(lot.remaining.negated());
+        lot.amount = more(lot.amount, difference).max(Credits::ZERO);
+        lot.remaining = more(lot.remaining, moved);
+        let mut changes = LotChanges::new();
+        change(&mut changes, &id, lot.source, moved);
+        self.keep(lot);
+        self.core.figures.added = more(self.core.figures.added, moved);
+        self.core.totals.adjusted = more(self.core.totals.adjusted, moved);
+        let overdraft = self.settle_into(&mut changes);
+        if !moved.is_zero() {
+            self.book(EntryType::Adjusted, self.fact.event.id.clone(), changes, overdraft);
+        }
+        Ok(())
+    }
+
+    /// The boundary was crossed before any event at or after it, so a reset only shows that it was.
+    pub(super) fn reset(&mut self, reset: &ResetPeriod) -> Result<(), Reason> {
+        if reset.index > self.core.period.index { Err(Reason::PeriodNotBegun) } else { Ok(()) }
+    }
+
+    pub(super) fn set_org_alert(&mut self, alert: &SetOrgAlert) -> Result<(), Reason> {
+        let alerts = &mut self.core.org_alerts;
+        if alerts.len() >= ORG_ALERTS_MAX && !alerts.contains_key(&alert.alert_id) {
+            return Err(Reason::TooManyAlerts);
+        }
+        alerts.insert(alert.alert_id.clone(), OrgAlert::from(alert));
+        Ok(())
+    }
+
+    pub(super) fn remove_org_alert(&mut self, removal: &RemoveOrgAlert) -> Result<(), Reason> {
+        let removed = self.core.org_alerts.remove(&removal.alert_id);
+        removed.map(drop).ok_or(Reason::AlertUnknown)
+    }
+
+    pub(super) fn set_user_alert(&mut self, alert: &SetUserAlert) -> Result<(), Reason> {
+        self.core.user_alert = Some(UserAlert::of(alert, self.core.user_alert.as_ref()));
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Step: one event being applied. Each type of event has its rule in a module of its own.
+
+use super::booking::{Booking, Stamp, change, new_lot};
+use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason, TURNOVER_MAX};
+use crate::account::Core;
+use crate::credits::Credits;
+use crate::event::{Data, LotSource};
+use crate::id::Id;
+use crate::limit::Limits;
+use crate::lot::{Draws, Lot, more};
+use crate::overdraft::Stretch;
+use crate::pages::{Missing, Pages};
+
+/// One event being applied.
+pub(super) struct Step<'a> {
+    pub core: &'a mut Core,
+    pub pages: &'a mut Pages,
+    pub fact: &'a Fact,
+    pub applied: &'a mut Applied,
+}
+
+impl Booking for Step<'_> {
+    fn parts(&mut self) -> (&mut Core, &mut Pages, &mut Applied) {
+        (self.core, self.pages, self.applied)
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            recorded_at: self.core.ledger_time,
+            occurred_at: self.fact.event.occurred_at,
+            offset: self.fact.offset,
+        }
+    }
+}
+
+/// Outer: a page is missing. Inner: a rule refuses.
+pub(super) type Decision = Result<Result<(), Reason>, Missing>;
+
+/// Does what an event says, unless a rule rejects it.
+///
+/// Errors: a page is missing; nothing has changed.
+pub(super) fn decide(
+    core: &mut Core,
+    pages: &mut Pages,
+    fact: &Fact,
+    applied: &mut Applied,
+) -> Result<Outcome, Missing> {
+    if core.totals.turnover > TURNOVER_MAX && !matches!(fact.event.data, Data::PeriodReset(_)) {
+        return Ok(Outcome::Rejected(Reason::OutOfRange));
+    }
+    let mut step = Step { core, pages, fact, applied };
+    let result = match &fact.event.data {
+        Data::UsageRecorded(usage) => step.use_credits(usage),
+        Data::UsageReversed(reversal) => step.reverse(reversal)?,
+        Data::CreditsGranted(grant) => step.grant(grant)?,
+        Data::GrantVoided(void) => step.void(void)?,
+        Data::CreditsAdjusted(adjustment) => step.adjust(adjustment),
+        Data::CreditsPurchased(purchase) => step.purchase(purchase)?,
+        Data::CreditsToppedUp(top_up) => step.top_up(top_up)?,
+        Data::CreditsRefunded(refund) => step.take_payment(&refund.payment_id, refund.amount)?,
+        Data::DisputeOpened(dispute) => step.take_payment(&dispute.payment_id, dispute.amount)?,
+        Data::DisputeWon(dispute) => step.win(dispute)?,
+        Data::AutoTopUpSet(settings) => {
+            step.core.top_ups.save(settings);
+            Ok(())
+        }
+        Data::TopUpStarted(start) => step.start_top_up(start),
+        Data::TopUpFailed(failure) => step.fail_top_up(failure),
+        Data::TopUpRefused(refusal) => step.refuse_top_up(refusal),
+        Data::PlanChanged(change) => step.change_plan(change)?,
+        Data::AccountChanged(change) => step.change_account(change),
+        Data::PeriodReset(reset) => step.reset(reset),
+        Data::ClockAdvanced(_) => Ok(()),
+        Data::LimitsSet(limits) => {
+            step.core.limits = Some(Limits::from(limits));
+            Ok(())
+        }
+        Data::OrgAlertSet(alert) => step.set_org_alert(alert),
+        Data::OrgAlertRemoved(removal) => step.remove_org_alert(removal),
+        Data::UserAlertSet(alert) => step.set_user_alert(alert),
+        Data::AccountOpened(_) => Err(Reason::AccountExists),
+    };
+    Ok(match result {
+        Ok(()) => Outcome::Applied,
+        Err(reason) => Outcome::Rejected(reason),
+    })
+}
+
+impl Step<'_> {
+    /// Finds a lot, in the core or among the pages.
+    pub(super) fn find_lot(&self, id: &Id) -> Result<Option<&Lot>, Missing> {
+        match self.core.lots.get(id) {
+            Some(lot) => Ok(Some(lot)),
+            None => self.pages.lot(id),
+        }
+    }
+
+    /// Takes a lot that was found; [`Booking::keep`] puts it back.
+    pub(super) fn take_lot(&mut self, id: &Id) -> Lot {
+        let paged = || self.pages.lots.get(id).cloned().flatten();
+        self.core.lots.remove(id).or_else(paged).expect("the lot was looked at before")
+    }
+
+    /// A lot that this event makes, in effect from now on.
+    pub(super) fn new_lot(&self, grant_id: Id, source: LotSource, amount: Credits) -> Lot {
+        let place = (self.fact.offset, self.applied.next_seq());
+        new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, place)
+    }
+
+    /// Adds a lot that counts at once, with its entry.
+    pub(super) fn add_lot(&mut self, entry_type: EntryType, lot: Lot) {
+        self.core.figures.added = more(self.core.figures.added, lot.amount);
+        self.core.figures.granted = more(self.core.figures.granted, lot.amount);
+        let (changes, overdraft) = self.put_lot(lot);
+        self.book(entry_type, self.fact.event.id.clone(), changes, overdraft);
+    }
+
+    /// Books what a taking other than usage took, and keeps its draws for a later undoing.
+    pub(super) fn book_taking(
+        &mut self,
+        entry_type: EntryType,
+        draws: Draws,
+        line: Option<Stretch>,
+    ) -> Credits {
+        let mut changes = LotChanges::new();
+        for draw in &draws {
+            change(&mut changes, &draw.grant_id, draw.source, draw.amount.negated());
+        }
+        let overdraft = line.map_or(Credits::ZERO, |line| line.length());
+        self.applied.draws = draws;
+        self.applied.line = line;
+        self.book(entry_type, self.fact.event.id.clone(), changes, overdraft)
+    }
+}
+
+/// Says whether the fold itself makes lots of this id.
+pub(super) fn is_fold_lot(id: &Id) -> bool {
+    id.as_str().starts_with("plan:") || id.as_str().starts_with("rollover:")
+}

@@ -1,0 +1,44 @@
+//! Top-ups: attempts that start and fail, and brakes that refuse. What is credited is a payment.
+
+use super::Reason;
+use super::step::Step;
+use crate::derive;
+use crate::event::{FailTopUp, RefuseTopUp, StartTopUp};
+use crate::top_up::{self, Attempt, Want};
+
+impl Step<'_> {
+    /// Takes the number of an attempt, and opens it where it is still wanted.
+    pub(super) fn start_top_up(&mut self, start: &StartTopUp) -> Result<(), Reason> {
+        let number = self.core.top_ups.asked + 1;
+        if start.attempt_id != derive::attempt_id(&self.core.account, number) {
+            return Err(Reason::AttemptOutOfOrder);
+        }
+        let StartTopUp { attempt_id, amount, payment_method } = start.clone();
+        let attempt = Attempt { attempt_id, number, amount, payment_method };
+        let is_wanted = top_up::want(self.core) == Want::Start(attempt.clone());
+        let top_ups = &mut self.core.top_ups;
+        top_ups.asked = number;
+        if !is_wanted {
+            return Err(Reason::TopUpNotDue);
+        }
+        top_ups.last = Some(attempt);
+        top_ups.is_open = true;
+        Ok(())
+    }
+
+    pub(super) fn fail_top_up(&mut self, failure: &FailTopUp) -> Result<(), Reason> {
+        if !self.core.top_ups.has_open(&failure.attempt_id) {
+            return Err(Reason::AttemptNotOpen);
+        }
+        self.core.top_ups.fail(self.core.ledger_time);
+        Ok(())
+    }
+
+    /// A refusal that comes after its period or its settings says nothing of those that stand now.
+    pub(super) fn refuse_top_up(&mut self, refusal: &RefuseTopUp) -> Result<(), Reason> {
+        if self.fact.event.id == top_up::refused_id(self.core, refusal.reason) {
+            self.core.top_ups.refuse(self.core.period.index, refusal.reason);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Usage: credits that are used, and what is given back when that, or a dispute, is undone.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::booking::{Booking, change};
+use super::step::{Decision, Step};
+use super::{EntryType, LotChanges, Reason, UsageChange};
+use crate::credits::Credits;
+use crate::event::{Data, ReverseUsage, Usage};
+use crate::id::Id;
+use crate::key::{DedupeKey, dedupe_key};
+use crate::lot::{less, more};
+use crate::pages::{Missing, Taking};
+
+impl Step<'_> {
+    pub(super) fn use_credits(&mut self, usage: &Usage) -> Result<(), Reason> {
+        let credits = usage.credits.filter(|credits| !credits.is_negative()).ok_or(Reason::UnpricedUsage)?;
+        let (draws, line) = self.take(credits, true);
+        let core = &mut *self.core;
+        core.figures.used = more(core.figures.used, credits);
+        core.totals.consumed = more(core.totals.consumed, credits);
+        core.totals.turnover = more(core.totals.turnover, credits);
+        let taking =
+            Taking { event: self.fact.event.clone(), period_index: core.period.index, credits, draws, line };
+        self.applied.usage = Some(UsageChange { sign: 1, taking: Arc::new(taking) });
+        Ok(())
+    }
+
+    /// Gives a usage's credits back to the lots they came from and cancels what is left of its overdraft.
+    pub(super) fn reverse(&mut self, reversal: &ReverseUsage) -> Decision {
+        let key = dedupe_key(&self.core.account, &reversal.source, &reversal.event_id);
+        let missing = || Missing::Event(reversal.source.clone(), reversal.event_id.clone());
+        let Some(seen) = self.pages.seen.get(&key).ok_or_else(missing)? else {
+            return Ok(Err(Reason::EventUnknown));
+        };
+        if seen.reversed {
+            return Ok(Err(Reason::AlreadyReversed));
+        }
+        let Some(taking) = seen.taking.clone() else { return Ok(Err(Reason::EventUnknown)) };
+        let returns = self.returns_of(&taking)?;
+        let amount = self.undo(&taking, returns);
+
+        let core = &mut *self.core;
+        core.totals.consumed = less(core.totals.consumed, amount);
+        if taking.period_index == core.period.index {
+            core.figures.used = less(core.figures.used, taking.credits);
+            self.applied.usage = Some(UsageChange { sign: -1, taking });
+        } else {
+            core.figures.added = more(core.figures.added, amount);
+        }
+        self.note_reversed(key);
+        Ok(Ok(()))
+    }
+
+    pub(super) fn note_reversed(&mut self, key: DedupeKey) {
+        if let Some(Some(seen)) = self.pages.seen.get_mut(&key) {
+            seen.reversed = true;
+        }
+        self.applied.reversed = Some(key);
+    }
+
+    /// Returns a taking's credits to lots, cancels what is left of its overdraft, and books both; returns what came back.
+    pub(super) fn undo(&mut self, taking: &Taking, returns: SmallVec<[(Id, Credits); 2]>) -> Credits {
+        let is_usage = matches!(taking.event.data, Data::UsageRecorded(_));
+        let mut changes = LotChanges::new();
+        for (grant_id, amount) in returns {
+            self.give_back(&grant_id, amount, is_usage, &mut changes);
+        }
+        let cancelled = taking.line.map_or(Credits::ZERO, |line| self.core.overdraft.cancel(&line));
+        let repaid = self.settle_into(&mut changes);
+        let overdraft = less(repaid, cancelled);
+        self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft)
+    }
+
+    /// What goes back to which lot: what each gave, and what it repaid of the taking's overdraft. Sees to it that
+    /// every lot is at hand.
+    pub(super) fn returns_of(&self, taking: &Taking) -> Result<SmallVec<[(Id, Credits); 2]>, Missing> {
+        let mut returns: SmallVec<[(Id, Credits); 2]> =
+            taking.draws.iter().map(|draw| (draw.grant_id.clone(), draw.amount)).collect();
+        if let Some(line) = taking.line {
+            let covered = self.pages.covered.iter().any(|c| c.start <= line.start && line.end <= c.end);
+            if !covered {
+                return Err(Missing::Repayments(line));
+            }
+            for repayment in self.pages.repayments.range(..line.end).map(|(_, repayment)| repayment) {
+                if let Some(both) = repayment.stretch.overlap(&line) {
+                    returns.push((repayment.grant_id.clone(), both.length()));
+                }
+            }
+        }
+        for (grant_id, _) in &returns {
+            self.find_lot(grant_id)?;
+        }
+        Ok(returns)
+    }
+
+    /// Returns credits to an open lot; those of a closed one count as lapsed.
+    fn give_back(&mut self, grant_id: &Id, amount: Credits, is_usage: bool, changes: &mut LotChanges) {
+        let now = self.core.ledger_time;
+        let in_core = self.core.lots.remove(grant_id);
+        let Some(mut lot) = in_core.or_else(|| self.pages.lots.get(grant_id).cloned().flatten()) else {
+            return;
+        };
+        if is_usage && lot.is_paid() {
+            self.core.totals.spent = less(self.core.totals.spent, amount);
+        }
+        self.pages.touched.insert(grant_id.clone());
+        if lot.is_closed(now) {
+            lot.lapsed = more(lot.lapsed, amount);
+            self.pages.put(lot);
+        } else {
+            lot.remaining = more(lot.remaining, amount);
+            change(changes, grant_id, lot.source, amount);
+            self.core.lots.insert(lot, now);
+        }
+    }
+}
