@@ -12,7 +12,7 @@ use runtime::pg;
 
 use crate::App;
 use crate::asked::{self, Asked};
-use crate::growth::{self, Referrer};
+use crate::promotions::{self, Referrer, Rewards};
 use crate::submit::{self, Draft};
 use crate::{effects, idempotency, intake};
 
@@ -48,7 +48,7 @@ async fn open_first(
     let kept = draft.recorded(recorded_at, actor.clone())?;
     let first = draft.event(recorded_at, actor.clone())?;
     let (welcome, bonus, account) =
-        (growth::welcome(app, account)?, app.sales.growth.referral_bonus, account.clone());
+        (promotions::welcome(app, account)?, app.sales.promotions.referral_bonus, account.clone());
     let put = pg::write(&app.pool, move |connection| {
         Box::pin(async move {
             if !idempotency::keep_in(connection, &name, &kept).await? {
@@ -59,14 +59,15 @@ async fn open_first(
                 events.push(effect.event(recorded_at, &actor)?);
             }
             if let Some(code) = &opening.promo_code {
-                let redeemed = growth::redeem(connection, &account, code, recorded_at, recorded_at, &actor);
+                let redeemed =
+                    promotions::redeem(connection, &account, code, recorded_at, recorded_at, &actor);
                 events.push(redeemed.await?);
             }
             if let Some(referrer) = &referrer {
-                let rewards = growth::referred(connection, bonus, &account, referrer).await?;
-                for (is_referrers, reward) in rewards {
-                    let at = if is_referrers { referrer.at } else { recorded_at };
-                    events.push(reward.event(at, &actor)?);
+                let rewards = promotions::referred(connection, bonus, &account, referrer).await?;
+                if let Some(Rewards { guests, referrers }) = rewards {
+                    events.push(guests.event(recorded_at, &actor)?);
+                    events.extend(referrers.map(|reward| reward.event(referrer.at, &actor)).transpose()?);
                 }
             }
             if events.len() == 1 {
@@ -95,7 +96,7 @@ async fn referrer(app: &App, asked: &Asked, account: &Id, said: &Id) -> Result<R
         let detail = "is neither an account nor the code of an invitation";
         Problem::bad_field("referred_by", "unknown", detail)
     };
-    let referrer = growth::inviter(app, said).await?.unwrap_or_else(|| said.clone());
+    let referrer = promotions::inviter(app, said).await?.unwrap_or_else(|| said.clone());
     if referrer == *account {
         return Err(unknown());
     }

@@ -91,17 +91,16 @@ fn check_people(errors: &mut Vec<FieldError>, list: &str, people: &[Person]) {
             errors.push(FieldError::new(format!("{list}.{at}.id"), "duplicate", "stands in the list twice"));
         }
         if person.email.as_deref().is_some_and(|email| !is_email(email)) {
-            errors.push(FieldError::new(
-                format!("{list}.{at}.email"),
-                "not_an_email",
-                "is like ana@example.com",
-            ));
+            errors.push(FieldError::new(format!("{list}.{at}.email"), "not_an_email", NOT_AN_EMAIL));
         }
     }
 }
 
+/// What is said of one that is none.
+pub const NOT_AN_EMAIL: &str = "is like ana@example.com";
+
 /// Looks like an address: the mail server knows better, and says so.
-fn is_email(text: &str) -> bool {
+pub fn is_email(text: &str) -> bool {
     let is_plain =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_whitespace() || c.is_control());
     let fits = text.chars().count() <= EMAIL_CHARS_MAX && !text.contains([',', '<', '>', ';', '"']);

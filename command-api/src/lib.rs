@@ -14,7 +14,6 @@ mod clock;
 mod contacts;
 mod effects;
 mod grants;
-mod growth;
 mod holds;
 mod idempotency;
 mod ingress;
@@ -25,6 +24,7 @@ mod outbox;
 mod outcome;
 mod payments;
 mod plan;
+mod promotions;
 mod rate_cards;
 mod reservations;
 mod reversals;
@@ -56,10 +56,10 @@ use tracing::warn;
 
 use crate::book::{Account, Book};
 use crate::cards::Cards;
-pub use crate::growth::GrowthConfig;
 use crate::holds::Holds;
 pub use crate::holds::{HoldsConfig, drop_old};
 pub use crate::openapi::openapi;
+pub use crate::promotions::PromotionsConfig;
 
 /// Longest wait for the projection, before an answer that depends on it and again for an outcome.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ pub struct Parts {
 /// What is sold, by whom it is paid, and what is given away.
 pub struct Sales {
     /// What new accounts and their referrers get.
-    pub growth: GrowthConfig,
+    pub promotions: PromotionsConfig,
     /// Who moves the money.
     pub provider: Arc<dyn Provider>,
     /// What its webhooks are signed with; empty: none is taken.
@@ -98,9 +98,13 @@ pub struct Sales {
 
 impl Sales {
     /// Errors: a setting that can't work.
-    pub fn new(growth: GrowthConfig, payment: &PaymentConfig, pool: &PgPool) -> Result<Sales, SettingError> {
+    pub fn new(
+        promotions: PromotionsConfig,
+        payment: &PaymentConfig,
+        pool: &PgPool,
+    ) -> Result<Sales, SettingError> {
         let provider = payment::provider(payment, pool)?;
-        Ok(Sales { growth, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
+        Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
     }
 }
 
@@ -210,9 +214,9 @@ fn routes() -> [(&'static str, MethodRouter<App>); 31] {
         ("/v1/accounts/{account}/purchases", post(payments::purchase)),
         ("/v1/accounts/{account}/refunds", post(payments::refund)),
         ("/v1/accounts/{account}/checkout", post(checkout::create)),
-        ("/v1/accounts/{account}/redemptions", post(growth::create_redemption)),
-        ("/v1/accounts/{account}/referrals", post(growth::invite)),
-        ("/v1/promo-codes", post(growth::create_promo_code)),
+        ("/v1/accounts/{account}/redemptions", post(promotions::create_redemption)),
+        ("/v1/accounts/{account}/referrals", post(promotions::invite)),
+        ("/v1/promo-codes", post(promotions::create_promo_code)),
         ("/v1/webhooks/stripe", post(webhooks::stripe)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
         ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),
@@ -255,7 +259,7 @@ pub struct Config {
     pub holds: HoldsConfig,
     /// What new accounts and their referrers get.
     #[command(flatten)]
-    pub growth: GrowthConfig,
+    pub promotions: PromotionsConfig,
     /// Who moves the money.
     #[command(flatten)]
     pub payment: PaymentConfig,
@@ -292,7 +296,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let journal = Journal::new(&config.kafka, identity)?;
     let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let sales = Sales::new(config.growth, &config.payment, &pool)?;
+    let sales = Sales::new(config.promotions, &config.payment, &pool)?;
     let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
 
     let documented = Router::new().route("/openapi.json", get(|| async { Json(openapi()) }));

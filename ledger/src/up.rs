@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::routing::get;
 use clap::Args;
-use command_api::GrowthConfig;
+use command_api::PromotionsConfig;
 use query_api::Waiters;
 use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
@@ -75,7 +75,7 @@ pub struct UpConfig {
     pub payment: PaymentConfig,
     /// What new accounts and their referrers get.
     #[command(flatten)]
-    pub growth: GrowthConfig,
+    pub promotions: PromotionsConfig,
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: command_api::HoldsConfig,
@@ -164,7 +164,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let waiters = Waiters::listen(&command_pool, &shutdown).await?;
     let waiter = waiters.projected.clone();
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
-    let sales = command_api::Sales::new(config.growth, &config.payment, &command_pool)?;
+    let sales = command_api::Sales::new(config.promotions, &config.payment, &command_pool)?;
     let app = command_api::App::new(
         command_pool.clone(),
         journal.clone(),

@@ -76,7 +76,7 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
 }
 
 /// Account, lot, source and amount.
-type Row4 = (String, String, String, String);
+type Found = (String, String, String, String);
 
 /// Returns what the ledger has credited of a payment that no webhook has told: it was recorded by hand, or answered to a
 /// top-up at once. None too where several accounts have a payment of this id, and `account` does not say which.
@@ -87,7 +87,7 @@ pub async fn credited(
     account: Option<&Id>,
 ) -> Result<Option<Credited>, sqlx::Error> {
     let (payment_id, account) = (payment_id.to_string(), account.map(Id::to_string));
-    let rows: Vec<Row4> = pg::read(pool, schema, |connection| {
+    let rows: Vec<Found> = pg::read(pool, schema, |connection| {
         Box::pin(async move {
             sqlx::query_as(
                 "select account_id, grant_id, source, amount::text

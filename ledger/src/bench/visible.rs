@@ -59,7 +59,7 @@ pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, T
         delivery,
         top_ups: Default::default(),
         payment: Default::default(),
-        growth: Default::default(),
+        promotions: Default::default(),
         holds: command_api::HoldsConfig::default(),
     };
     Ok((up::start(config, say).await?, folder))

@@ -1,0 +1,159 @@
+//! Promo codes: what redeeming them is worth, from when to when, and how often.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use ledger_core::credits::Credits;
+use ledger_core::door::{Body, FieldError};
+use ledger_core::event::{Data, Grant, GrantSource};
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::auth::Action;
+use runtime::http::Problem;
+use runtime::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::App;
+use crate::asked::{self, Asked};
+use crate::grants::lot_draft;
+use crate::submit::Draft;
+
+/// Longest promo code, so that the id of its lot is one.
+const CODE_CHARS_MAX: usize = 100;
+
+/// Body of `POST /v1/promo-codes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPromoCode {
+    pub(super) code: Id,
+    pub(super) amount: Credits,
+    #[serde(default)]
+    pub(super) valid_from: Option<Time>,
+    #[serde(default)]
+    pub(super) valid_until: Option<Time>,
+    #[serde(default)]
+    pub(super) max_redemptions: Option<i32>,
+    #[serde(default)]
+    pub(super) expires_at: Option<Time>,
+}
+
+impl Body for NewPromoCode {
+    const GOOD: &'static str = r#"{"code":"c","amount":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        let mut refuse = |bad: bool, field: &str, code: &str, detail: &str| {
+            if bad {
+                errors.push(FieldError::new(field, code, detail));
+            }
+        };
+        let too_long = self.code.as_str().len() > CODE_CHARS_MAX;
+        refuse(too_long, "code", "too_long", "is at most 100 characters");
+        refuse(!self.amount.is_positive(), "amount", "not_positive", "must be above 0");
+        let most = self.max_redemptions.is_some_and(|most| most < 1);
+        refuse(most, "max_redemptions", "out_of_range", "must be 1 or more");
+        let backwards = self.valid_from.zip(self.valid_until).is_some_and(|(from, until)| until <= from);
+        refuse(backwards, "valid_until", "not_after", "must be after valid_from");
+    }
+}
+
+impl NewPromoCode {
+    fn grant(&self) -> Result<Grant, Problem> {
+        Ok(Grant {
+            grant_id: Id::new(&format!("promo:{}", self.code)).map_err(Problem::internal)?,
+            source: GrantSource::Promo,
+            amount: self.amount,
+            priority: None,
+            effective_at: None,
+            expires_at: self.expires_at,
+            reason: None,
+        })
+    }
+
+    pub(super) fn draft(&self, account: &Id) -> Result<Draft, Problem> {
+        let grant = self.grant()?;
+        Ok(lot_draft(account, &grant.grant_id.clone(), Data::CreditsGranted(grant)))
+    }
+}
+
+macro_rules! promo_code {
+    () => {
+        "select code, amount::text, valid_from, valid_until, max_redemptions, expires_at, redemptions
+         from control.promo_code
+         where code = $1"
+    };
+}
+
+const FIND: &str = promo_code!();
+const LOCK: &str = concat!(promo_code!(), " for update");
+
+/// Returns a code as it was made.
+pub(super) async fn find(
+    connection: &mut PgConnection,
+    code: &Id,
+) -> Result<Option<NewPromoCode>, sqlx::Error> {
+    let row = sqlx::query(FIND).bind(code.as_str()).fetch_optional(connection).await?;
+    row.map(|row| promo_code(&row)).transpose()
+}
+
+/// Returns a code, locked, with how often it was redeemed.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    code: &Id,
+) -> Result<Option<(NewPromoCode, i32)>, sqlx::Error> {
+    let row = sqlx::query(LOCK).bind(code.as_str()).fetch_optional(connection).await?;
+    row.map(|row| Ok((promo_code(&row)?, row.try_get("redemptions")?))).transpose()
+}
+
+fn promo_code(row: &PgRow) -> Result<NewPromoCode, sqlx::Error> {
+    let time = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<DateTime<Utc>>, _>(column)?.map(time_of));
+    let code = Id::new(row.try_get("code")?).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(NewPromoCode {
+        code,
+        amount: credits_of(row.try_get("amount")?)?,
+        valid_from: time("valid_from")?,
+        valid_until: time("valid_until")?,
+        max_redemptions: row.try_get("max_redemptions")?,
+        expires_at: time("expires_at")?,
+    })
+}
+
+pub(super) fn unknown(code: &Id) -> Problem {
+    Problem::not_found("promo_code_unknown", format!("there is no promo code {code}"))
+}
+
+/// `POST /v1/promo-codes`
+pub async fn create(State(app): State<App>, asked: Asked, request: Request) -> Result<Response, Problem> {
+    asked.principal.require_role(Action::PromoCodes)?;
+    let new: NewPromoCode = asked::body(request).await?;
+    let stored = pg::write(&app.pool, {
+        let new = new.clone();
+        move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "insert into control.promo_code (code, amount, valid_from, valid_until, max_redemptions, expires_at,
+                                                     redemptions, created_at)
+                     values ($1, $2::text::numeric, $3, $4, $5, $6, 0, clock_timestamp())
+                     on conflict (code) do nothing",
+                )
+                .bind(new.code.as_str())
+                .bind(numeric_text(new.amount))
+                .bind(new.valid_from.map(timestamp))
+                .bind(new.valid_until.map(timestamp))
+                .bind(new.max_redemptions)
+                .bind(new.expires_at.map(timestamp))
+                .execute(&mut *connection)
+                .await?;
+                find(connection, &new.code).await
+            })
+        }
+    })
+    .await
+    .map_err(Problem::from)?;
+    match stored {
+        Some(stored) if stored == new => Ok((StatusCode::CREATED, axum::Json(new)).into_response()),
+        _ => Err(Problem::conflict("this code was made before, with other content")),
+    }
+}

@@ -1,0 +1,120 @@
+//! Redemptions: a promo code becomes a grant, once for each account.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::door::{Body, FieldError};
+use ledger_core::event::Event;
+use ledger_core::id::{Id, Label};
+use ledger_core::time::Time;
+use runtime::auth::Action;
+use runtime::http::{Path, Problem};
+use runtime::outbox;
+use runtime::pg::{self, PgConnection};
+use serde::Deserialize;
+
+use super::{lock_account, promo_codes};
+use crate::App;
+use crate::asked::{self, Asked};
+use crate::submit;
+use crate::{effects, idempotency};
+
+/// Redeems a code for an account that has not done so before: counts it, keeps the grant for whoever redeems again, and
+/// returns it.
+///
+/// Locks the code, so that no race passes its uses. `at`: the account's time.
+pub async fn redeem(
+    connection: &mut PgConnection,
+    account: &Id,
+    code: &Id,
+    at: Time,
+    recorded_at: Time,
+    actor: &Label,
+) -> Result<Event, Problem> {
+    let Some((promo, redemptions)) = promo_codes::lock(connection, code).await? else {
+        return Err(promo_codes::unknown(code));
+    };
+    let refuse = |code: &'static str, detail: String| Err(Problem::unprocessable(code, detail));
+    let ended = promo.valid_until.is_some_and(|until| at >= until)
+        || promo.expires_at.is_some_and(|expires| at >= expires);
+    if ended {
+        return refuse("promo_code_expired", format!("the promo code {code} has ended"));
+    }
+    if promo.valid_from.is_some_and(|from| at < from) {
+        return refuse("promo_code_not_yet_valid", format!("the promo code {code} does not hold yet"));
+    }
+    if promo.max_redemptions.is_some_and(|most| redemptions >= most) {
+        return refuse("promo_code_used_up", format!("the promo code {code} is used up"));
+    }
+    sqlx::query("update control.promo_code set redemptions = redemptions + 1 where code = $1")
+        .bind(code.as_str())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "insert into control.redemption (account_id, code, redeemed_at) values ($1, $2, clock_timestamp())",
+    )
+    .bind(account.as_str())
+    .bind(code.as_str())
+    .execute(&mut *connection)
+    .await?;
+    let draft = promo.draft(account)?;
+    idempotency::keep_in(connection, &draft.name(), &draft.recorded(recorded_at, actor.clone())?).await?;
+    draft.event(recorded_at, actor.clone())
+}
+
+/// Body of `POST /v1/accounts/{account}/redemptions`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redemption {
+    code: Id,
+}
+
+impl Body for Redemption {
+    const GOOD: &'static str = r#"{"code":"c"}"#;
+
+    fn check(&self, _: &mut Vec<FieldError>) {}
+}
+
+/// `POST /v1/accounts/{account}/redemptions`
+///
+/// Redeeming again gives the first answer, also when the code has ended since.
+pub async fn create(
+    State(app): State<App>,
+    asked: Asked,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    asked.require(Action::Settings, &account)?;
+    let Redemption { code } = asked::body(request).await?;
+    let (known, recorded_at) = submit::admit(&app, &asked, &account).await?;
+    let looked_up = code.clone();
+    let promo = pg::write(&app.pool, |connection| {
+        Box::pin(async move { promo_codes::find(connection, &looked_up).await })
+    });
+    let Some(promo) = promo.await.map_err(Problem::from)? else { return Err(promo_codes::unknown(&code)) };
+    let draft = promo.draft(&account)?;
+    let at = recorded_at.max(known.ledger_time);
+    let (redeeming, actor) = (account.clone(), asked.actor()?);
+    let put = pg::write(&app.pool, move |connection| {
+        Box::pin(async move {
+            lock_account(connection, &redeeming).await?;
+            if has_redeemed(connection, &redeeming, &code).await? {
+                return Ok(Vec::new());
+            }
+            let event = redeem(connection, &redeeming, &code, at, recorded_at, &actor).await?;
+            Ok::<_, Problem>(effects::enqueue(connection, vec![event]).await?)
+        })
+    })
+    .await?;
+    // Kept in the same transaction: it is appended here, or found to be.
+    let answer = submit::once(&app, &asked, draft, async { Ok(recorded_at) }).await?;
+    outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;
+    Ok(answer)
+}
+
+async fn has_redeemed(connection: &mut PgConnection, account: &Id, code: &Id) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from control.redemption where account_id = $1 and code = $2)")
+        .bind(account.as_str())
+        .bind(code.as_str())
+        .fetch_one(connection)
+        .await
+}

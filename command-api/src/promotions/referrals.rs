@@ -1,0 +1,211 @@
+//! Referrals: an account invites by mail, and both sides get credits when the invited one opens.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ledger_core::credits::Credits;
+use ledger_core::derive;
+use ledger_core::door::{Body, FieldError};
+use ledger_core::event::GrantSource;
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::auth::Action;
+use runtime::http::{Path, Problem};
+use runtime::pg::{self, PgConnection, numeric_text};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{grant_effect, lock_account};
+use crate::App;
+use crate::asked::{self, Asked};
+use crate::contacts::{NOT_AN_EMAIL, is_email};
+use crate::effects::Effect;
+use crate::submit;
+
+/// Accounts whose referrer is rewarded: the first ones of each.
+const REWARDED_MAX: i32 = 10;
+/// Begins the codes of invitations.
+const INVITATION: &str = "ref_";
+
+/// Body of `POST /v1/accounts/{account}/referrals`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    email: String,
+}
+
+impl Body for Invitation {
+    const GOOD: &'static str = r#"{"email":"a@b.c"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if !is_email(&self.email) {
+            errors.push(FieldError::new("email", "not_an_email", NOT_AN_EMAIL));
+        }
+    }
+}
+
+/// `POST /v1/accounts/{account}/referrals`
+///
+/// The same address again gets the same code, and no second mail.
+pub async fn invite(
+    State(app): State<App>,
+    asked: Asked,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    asked.require(Action::Settings, &account)?;
+    let Invitation { email } = asked::body(request).await?;
+    submit::admit(&app, &asked, &account).await?;
+    let code: String = pg::write(&app.pool, move |connection| {
+        Box::pin(async move { invited(connection, &account, &email).await })
+    })
+    .await
+    .map_err(Problem::from)?;
+    Ok((StatusCode::CREATED, axum::Json(json!({"code": code}))).into_response())
+}
+
+async fn invited(connection: &mut PgConnection, account: &Id, email: &str) -> Result<String, sqlx::Error> {
+    lock_account(connection, account).await?;
+    let known: Option<String> = sqlx::query_scalar(
+        "select code from control.invitation where account_id = $1 and lower(email) = lower($2)",
+    )
+    .bind(account.as_str())
+    .bind(email)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(code) = known {
+        return Ok(code);
+    }
+    let code = format!("{INVITATION}{}", &Uuid::new_v4().simple().to_string()[..16]);
+    sqlx::query(
+        "insert into control.invitation (code, account_id, email, created_at)
+         values ($1, $2, $3, clock_timestamp())",
+    )
+    .bind(&code)
+    .bind(account.as_str())
+    .bind(email)
+    .execute(&mut *connection)
+    .await?;
+    count(connection, account, Stats { invited: 1, accepted: 0 }).await?;
+    mail(connection, account, email, &code).await?;
+    Ok(code)
+}
+
+/// Puts the invitation among the mails that the alert worker sends.
+async fn mail(
+    connection: &mut PgConnection,
+    account: &Id,
+    email: &str,
+    code: &str,
+) -> Result<(), sqlx::Error> {
+    let subject = format!("{account} invites you");
+    let text = format!(
+        "Hello,\n\n{account} invites you. Open an account with the referral code {code}, and both of you get credits.\n"
+    );
+    sqlx::query(
+        "insert into delivery.notification (account_id, notification_id, firing_id, kind, channel, recipient, address, subject,
+                                            text, status, attempts, next_attempt_at, created_at)
+         values ($1, $2, $3, 'referral_invitation', 'email', $4, $5, $6, $7, 'pending', 0, clock_timestamp(),
+                 clock_timestamp())",
+    )
+    .bind(account.as_str())
+    .bind(format!("invitation-{code}"))
+    .bind(Uuid::new_v5(&derive::NAMESPACE, format!("invitation/{account}/{code}").as_bytes()))
+    .bind(code)
+    .bind(email)
+    .bind(subject)
+    .bind(text)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Invitations of an account, and accounts opened by them.
+struct Stats {
+    invited: i32,
+    accepted: i32,
+}
+
+/// Adds to what an account's invitations have come to.
+async fn count(connection: &mut PgConnection, account: &Id, more: Stats) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into control.referrer as known (account_id, invited, accepted, rewarded, credits_earned)
+         values ($1, $2, $3, 0, 0)
+         on conflict (account_id) do update
+         set invited  = known.invited + excluded.invited,
+             accepted = known.accepted + excluded.accepted",
+    )
+    .bind(account.as_str())
+    .bind(more.invited)
+    .bind(more.accepted)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Returns the account behind a code of an invitation; none: it is none.
+pub async fn inviter(app: &App, code: &Id) -> Result<Option<Id>, Problem> {
+    let account: Option<String> =
+        sqlx::query_scalar("select account_id from control.invitation where code = $1")
+            .bind(code.as_str())
+            .fetch_optional(&app.pool)
+            .await?;
+    account.map(|account| Id::new(&account).map_err(Problem::internal)).transpose()
+}
+
+/// Whoever has referred a new account, with the time that its reward is recorded at.
+#[derive(Debug, Clone)]
+pub struct Referrer {
+    /// The account.
+    pub account: Id,
+    /// As the new account said it: its id or the code of an invitation.
+    pub said: Id,
+    /// When.
+    pub at: Time,
+}
+
+/// What both sides of a referral get.
+#[derive(Debug)]
+pub struct Rewards {
+    /// The new account's.
+    pub guests: Effect,
+    /// That of the account that has referred it; none beyond the first ten.
+    pub referrers: Option<Effect>,
+}
+
+/// Counts a new account as referred, and returns what both sides get; none where there is no bonus.
+pub async fn referred(
+    connection: &mut PgConnection,
+    bonus: Credits,
+    guest: &Id,
+    referrer: &Referrer,
+) -> Result<Option<Rewards>, Problem> {
+    let accepted =
+        sqlx::query("update control.invitation set accepted_by = $2 where code = $1 and accepted_by is null")
+            .bind(referrer.said.as_str())
+            .bind(guest.as_str())
+            .execute(&mut *connection)
+            .await?;
+    // An account id, or a code that was passed on, is an invitation that nobody sent.
+    let invited = i32::from(accepted.rows_affected() == 0);
+    count(connection, &referrer.account, Stats { invited, accepted: 1 }).await?;
+    if !bonus.is_positive() {
+        return Ok(None);
+    }
+    let guests = grant_effect(guest, &format!("referral:{guest}:joined"), GrantSource::Referral, bonus)?;
+    let rewarded = sqlx::query(
+        "update control.referrer
+         set rewarded       = rewarded + 1,
+             credits_earned = credits_earned + $3::text::numeric
+         where account_id = $1 and rewarded < $2",
+    )
+    .bind(referrer.account.as_str())
+    .bind(REWARDED_MAX)
+    .bind(numeric_text(bonus))
+    .execute(connection)
+    .await?;
+    let referrers = (rewarded.rows_affected() > 0)
+        .then(|| grant_effect(&referrer.account, &format!("referral:{guest}"), GrantSource::Referral, bonus));
+    Ok(Some(Rewards { guests, referrers: referrers.transpose()? }))
+}
