@@ -854,10 +854,11 @@ mod tests {
         );
         check::<SetLimits>(
             r#"{"enabled":"yes","default_limit":"-1","custom":{"ana":"-1","bo":"never","no id":"1","cy":5},
-                "excluded_features":["a","a"],"notify":[]}"#,
+                "excluded_features":["a","a"],"notify":["a","a"]}"#,
             "custom.ana negative, custom.bo not_an_amount, custom.cy not_an_amount, custom.no id bad_id, \
-             default_limit negative, enabled wrong_type, excluded_features duplicate, notify out_of_range",
+             default_limit negative, enabled wrong_type, excluded_features duplicate, notify duplicate",
         );
+        check::<SetLimits>(r#"{"notify":[]}"#, "fine");
         check::<SetLimits>(r#"{"notify":"everyone"}"#, "notify not_one_of");
         check::<SetLimits>(r#"{"notify":["no id"]}"#, "notify.0 bad_id");
         check::<SetLimits>(r#"{"notify":["ana","ana"],"users":{}}"#, "notify duplicate, users unknown_field");

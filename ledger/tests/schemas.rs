@@ -337,7 +337,7 @@ fn what_makes_no_sense_is_refused_by_both() {
         ("limits.set.v1/full.json", "/data/custom/ana", json!("-1")),
         ("limits.set.v1/full.json", "/data/custom/ana", json!(null)),
         ("limits.set.v1/full.json", "/data/excluded_features", json!(["a", "a"])),
-        ("limits.set.v1/full.json", "/data/notify", json!([])),
+        ("limits.set.v1/full.json", "/data/notify", json!(["carl", "carl"])),
         ("org_alert.set.v1/full.json", "/data/threshold", json!("0.9")),
         ("org_alert.set.v1/full.json", "/data/threshold", json!("100.1")),
         ("org_alert.set.v1/percent_remaining.json", "/data/threshold", json!("101")),

@@ -191,13 +191,18 @@ fn recipients() -> impl Strategy<Value = Recipients> {
     ]
 }
 
+/// The same, or nobody.
+fn notified() -> impl Strategy<Value = Recipients> {
+    prop_oneof![4 => recipients(), 1 => Just(Recipients::These(Vec::new()))]
+}
+
 fn limit() -> impl Strategy<Value = Limit> {
     prop_oneof![Just(Limit::Unlimited), not_negative().prop_map(Limit::At)]
 }
 
 prop_compose! {
     fn limits()(
-        (enabled, default_limit, notify) in (option::of(any::<bool>()), option::of(not_negative()), option::of(recipients())),
+        (enabled, default_limit, notify) in (option::of(any::<bool>()), option::of(not_negative()), option::of(notified())),
         custom in option::of(collection::btree_map(id(), limit(), 0..5)),
         features in option::of(collection::btree_set(label(), 0..4)),
     ) -> SetLimits {
