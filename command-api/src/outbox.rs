@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::outbox::{self, Waiting};
 use runtime::position::Position;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,10 +15,19 @@ use crate::holds::{Ask, Landed};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at how long the oldest record has waited.
+const GAUGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Relays what waits until `shutdown`.
 pub async fn relay(app: App, shutdown: CancellationToken) {
+    let mut gauge_at = Instant::now();
     loop {
+        if Instant::now() >= gauge_at {
+            gauge_at = Instant::now() + GAUGE_PAUSE;
+            if let Ok(seconds) = outbox::oldest_seconds(&app.pool).await {
+                metrics::gauge!("ledger_outbox_oldest_seconds").set(seconds);
+            }
+        }
         let relayed = relay_once(&app).await.unwrap_or_else(|error| {
             warn!(%error, "the outbox could not be relayed, trying again");
             0

@@ -84,6 +84,7 @@ fn named(waiting: &[outbox::Waiting]) -> Vec<String> {
 #[tokio::test]
 async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
     let place = place().await?;
+    ensure!(outbox::oldest_seconds(&place.pool).await? == 0.0, "nothing waits");
     let mut connection = place.pool.acquire().await?;
     let mut places = Vec::new();
     for (account, id) in [("acme", "u1"), ("acme", "u2"), ("beta", "u3"), ("acme", "u4")] {
@@ -94,6 +95,7 @@ async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
         .bind(places[3])
         .execute(&mut *connection)
         .await?;
+    ensure!(outbox::oldest_seconds(&place.pool).await? > 0.0);
     let acme = Id::new("acme")?;
     ensure!(outbox::is_first(&place.pool, &acme, places[0]).await?);
     ensure!(!outbox::is_first(&place.pool, &acme, places[1]).await?);

@@ -147,6 +147,18 @@ pub async fn is_first(pool: &PgPool, account: &Id, outbox_id: i64) -> Result<boo
     sqlx::query_scalar(IS_FIRST).bind(account.as_str()).bind(outbox_id).fetch_one(pool).await
 }
 
+const OLDEST: &str = "
+    select extract(epoch from clock_timestamp() - created_at)::float8
+    from control.outbox
+    order by outbox_id
+    limit 1";
+
+/// Returns for how many seconds the oldest record has waited; 0 where none does.
+pub async fn oldest_seconds(pool: &PgPool) -> Result<f64, sqlx::Error> {
+    let oldest: Option<f64> = sqlx::query_scalar(OLDEST).fetch_optional(pool).await?;
+    Ok(oldest.unwrap_or_default())
+}
+
 /// Appends records, and returns those that the journal has, with where.
 pub async fn append<'a>(journal: &Journal, waiting: &'a [Waiting]) -> Vec<(&'a Waiting, Position)> {
     let records: Vec<(&Id, &Vec<u8>)> = waiting.iter().map(|one| (&one.account, &one.event)).collect();
