@@ -61,10 +61,6 @@ async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
     let deadline = Instant::now() + WAIT_MAX;
     let heard = Arc::new(heard);
     info!(payment_id = %heard.payment_id, said = ?heard.what, "webhook");
-    if let Some(account) = &heard.account {
-        // Stored only for an account that is there: else the provider tells again later.
-        app.account(account, None, deadline).await?;
-    }
     let mut known = store::read(&app.pool, &heard.payment_id).await?;
     // Another webhook may say whose it is between the look and the lock: then its account is looked up too.
     let put = loop {
@@ -72,10 +68,11 @@ async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
         let account =
             heard.account.clone().or(known.account).or_else(|| Some(credited.as_ref()?.account.clone()));
         let amount = heard.amount.or_else(|| Some(credited.as_ref()?.amount));
+        // Stored only for an account that is there: else the provider tells again later.
         let told = match &account {
             Some(account) => Some(Told {
-                priced: price(app, account, amount).await?,
                 at: recorded_at(app, account, deadline).await?,
+                priced: price(app, account, amount).await?,
             }),
             None => None,
         };

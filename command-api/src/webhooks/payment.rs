@@ -1,6 +1,6 @@
 //! Payment: everything that webhooks have said of one payment, and what of it the journal is to be told next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
@@ -46,7 +46,7 @@ pub(super) struct Told {
     failed: bool,
     refunded: Part,
     opened: BTreeMap<Id, Part>,
-    won: BTreeMap<Id, Part>,
+    won: BTreeSet<Id>,
 }
 
 /// A part of a payment: what it is in money, and in credits.
@@ -162,12 +162,11 @@ impl Payment {
 
     fn next_won(&mut self) -> Option<Tell> {
         let is_won = |(dispute, _): &(&Id, &Part)| {
-            self.disputes.get(*dispute).is_some_and(|known| known.won)
-                && !self.told.won.contains_key(*dispute)
+            self.disputes.get(*dispute).is_some_and(|known| known.won) && !self.told.won.contains(*dispute)
         };
         let (dispute, part) =
             self.told.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
-        self.told.won.insert(dispute.clone(), part);
+        self.told.won.insert(dispute.clone());
         Some(Tell::Won { dispute, amount: part.credits })
     }
 
@@ -202,7 +201,7 @@ impl Payment {
 
     /// What of the payment is not taken back.
     fn left(&self) -> Part {
-        let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains_key(*dispute));
+        let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains(*dispute));
         let taken = contested.map(|(_, part)| part).chain([&self.told.refunded]);
         let whole =
             Part { money: self.charged.unwrap_or_default(), credits: self.amount.unwrap_or_default() };

@@ -141,7 +141,7 @@ async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()>
     sqlx::query(
         "insert into control.payment (payment_id, account_id, amount, charged, refunded, disputes, told)
          values ($1, $2, 100, 100, 0, '{}',
-                 '{\"is_paid\": true, \"paid\": true, \"failure\": null, \"failed\": false, \"opened\": {}, \"won\": {},
+                 '{\"is_paid\": true, \"paid\": true, \"failure\": null, \"failed\": false, \"opened\": {}, \"won\": [],
                    \"refunded\": {\"money\": 0, \"credits\": \"0\"}}')",
     )
     .bind(payment)
