@@ -100,7 +100,7 @@ async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little(
     // Readers that don't read: each holds what was fetched ahead, not the 60 MB that it asked for.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let grown = resident_kbytes()?.saturating_sub(before);
-    let most = STREAMS_MAX as u64 * 32 * 1024;
+    let most = STREAMS_MAX as u64 * HELD_KBYTES_MAX;
     ensure!(grown < most, "{STREAMS_MAX} readers that wait hold {grown} KiB");
 
     let mut last = readers.pop().context("a reader")?;
@@ -124,10 +124,18 @@ async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little(
 /// Set in the process that runs one test alone.
 const ALONE: &str = "LEDGER_TEST_ALONE";
 
-/// Runs one test of this program in a process of its own, because what a process holds is the whole process's.
+/// What a reader that waits may hold: 4 MB that librdkafka fetched ahead, a chunk of records as it turns into lines, and
+/// what stands in sockets. Some three times what is measured, half of what was asked for.
+const HELD_KBYTES_MAX: u64 = 32 * 1024;
+
+/// Runs one test of this program in a process of its own, because what a process holds is the whole process's. The C
+/// library gives back at once what is freed there: else it keeps more than the readers hold, and what is measured is that.
 fn alone(test: &str) -> Result<()> {
     let program = std::env::current_exe()?;
-    let ran = std::process::Command::new(program).args([test, "--exact"]).env(ALONE, "1").output()?;
+    let mut command = std::process::Command::new(program);
+    command.args([test, "--exact"]).env(ALONE, "1");
+    command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
+    let ran = command.output()?;
     let said = String::from_utf8_lossy(&ran.stdout);
     ensure!(ran.status.success() && said.contains("1 passed"), "{said}");
     Ok(())

@@ -11,8 +11,8 @@ use super::{Error, KafkaOptions, Record};
 
 /// Records and bytes held at a time.
 const CHUNK_RECORDS_MAX: usize = 1_000;
-const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
-const PREFETCH_KBYTES_MAX: usize = 8 * 1024;
+const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+const PREFETCH_KBYTES_MAX: usize = 4 * 1024;
 /// The log has the records, so silence means trouble.
 const FETCH_WAIT: Duration = Duration::from_secs(1);
 const SILENT_FETCHES_MAX: usize = 15;
