@@ -14,6 +14,9 @@ use super::progress::Progress;
 use super::scenario::{self, Action, Scenario, Step};
 use super::workload::{HTTP_SOURCE, Item};
 
+/// How often the same events are sent again where the ledger lags; it waits for them for 2 seconds each time.
+const RESENDS_MAX: usize = 30;
+
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fed {
@@ -89,22 +92,43 @@ async fn take_step(ways: &Ways, scenario: &Scenario, step: &Step<'_>) -> Result<
     Ok(fed)
 }
 
-/// Sends usage at one ledger time and returns how many of the events were known.
-pub async fn send_batch(client: &Client, account: &str, at: Time, items: &[&Item]) -> Result<usize> {
+/// What the ledger says of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Events that it knew already.
+    pub known: usize,
+    /// Events that it has not folded yet: nobody knows whether it knew them.
+    pub waiting: usize,
+}
+
+/// Sends usage at one ledger time.
+pub async fn send_batch(client: &Client, account: &str, at: Time, items: &[&Item]) -> Result<Taken> {
     let batch: Vec<Value> = items.iter().map(|item| item.cloud_event(account)).collect();
     let mut write = Write::new(Method::POST, "/v1/events".into(), batch.into()).at(at);
     write.content_type = "application/cloudevents-batch+json";
     let answer = client.write(&write).await?;
     let results = answer["items"].as_array().context("a batch is answered item by item")?;
-    let mut known = 0;
+    let mut taken = Taken::default();
     for result in results {
         match (result["result"].as_str(), result["outcome"].as_str()) {
-            (Some("accepted"), None | Some("applied")) => {}
-            (Some("accepted"), Some("duplicate")) => known += 1,
+            (Some("accepted"), Some("applied")) => {}
+            (Some("accepted"), Some("duplicate")) => taken.known += 1,
+            (Some("accepted"), None) => taken.waiting += 1,
             _ => bail!("an event was not taken: {result}"),
         }
     }
-    Ok(known)
+    Ok(taken)
+}
+
+/// Sends usage that was sent before, until the ledger says of every event whether it knew it, and returns how many it knew.
+pub async fn resend_batch(client: &Client, account: &str, at: Time, items: &[&Item]) -> Result<usize> {
+    for _ in 0..RESENDS_MAX {
+        let taken = send_batch(client, account, at, items).await?;
+        if taken.waiting == 0 {
+            return Ok(taken.known);
+        }
+    }
+    bail!("{account}: events sent again are not folded after {RESENDS_MAX} times")
 }
 
 async fn act(client: &Client, scenario: &Scenario, at: Time, action: &Action) -> Result<()> {
@@ -138,4 +162,40 @@ async fn act(client: &Client, scenario: &Scenario, at: Time, action: &Action) ->
     }
     client.write(&write.at(at)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::extract::State;
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use tokio::net::TcpListener;
+
+    use super::super::{trace, workload};
+    use super::*;
+
+    /// A ledger that lags: it says what became of two events only when they are sent for the third time.
+    async fn lags(State(times): State<Arc<AtomicUsize>>) -> Json<Value> {
+        let mut item = json!({"result": "accepted"});
+        if times.fetch_add(1, Ordering::Relaxed) >= 2 {
+            item["outcome"] = json!("duplicate");
+        }
+        Json(json!({"items": [item.clone(), item]}))
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_lags_is_asked_again_what_it_knew() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let client = Client::new(&format!("http://{}", listener.local_addr()?), "key")?;
+        let routes = Router::new().route("/v1/events", post(lags)).with_state(Arc::default());
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
+        let items = workload::items(workload::Account::Team, &trace::thin(trace::calls()?, 10))?;
+        let two: Vec<&Item> = items.iter().take(2).collect();
+        assert_eq!(resend_batch(&client, "acme", Scenario::end()?, &two).await?, 2);
+        serving.abort();
+        Ok(())
+    }
 }

@@ -18,6 +18,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use command_api::PromotionsConfig;
 use futures::future::try_join_all;
 use runtime::payment::ProviderName;
 use runtime::shutdown::CancellationToken;
@@ -49,18 +50,20 @@ pub struct DemoConfig {
     /// About how many calls of the trace are sent.
     #[arg(long, hide = true, default_value_t = usize::MAX)]
     pub events: usize,
-    /// Where and how the ledger runs.
+    /// Where and how the ledger runs; without bonuses, whatever is set.
     #[command(flatten)]
     pub up: UpConfig,
 }
 
 /// Runs the demo; an error where the ledger's figures are not what they must be.
 pub async fn run(
-    config: DemoConfig,
+    mut config: DemoConfig,
     stopping: CancellationToken,
     out: &mut impl Write,
     say: impl Fn(&str) + Send + Sync,
 ) -> Result<()> {
+    // A bonus would be in the ledger's figures and not in the demo's own.
+    config.up.promotions = PromotionsConfig::default();
     // A key of the reader's own does not belong on the screen.
     let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;
@@ -188,7 +191,7 @@ async fn resend(client: &Client, scenarios: &[Scenario]) -> Result<usize> {
     let mut resent = 0;
     for scenario in scenarios {
         let items: Vec<&Item> = scenario.items.iter().take(RESENT_ITEMS).collect();
-        let known = feed::send_batch(client, &scenario.id, Scenario::end()?, &items).await?;
+        let known = feed::resend_batch(client, &scenario.id, Scenario::end()?, &items).await?;
         ensure!(
             known == items.len(),
             "of {} events sent again the ledger took {} for new",

@@ -14,7 +14,8 @@ async fn the_demo_proves_itself_and_a_second_run_goes_on_cleanly() -> Result<()>
     let folder = tempfile::tempdir()?;
     for run in [1, 2] {
         let mut command = ledger_in(&space, folder.path());
-        command.env_remove("RUST_LOG").args([
+        // The demo's own figures know of no bonus.
+        command.env_remove("RUST_LOG").env("LEDGER_WELCOME_BONUS", "1000").args([
             "demo",
             "--exit",
             "--events",
@@ -32,14 +33,31 @@ async fn the_demo_proves_itself_and_a_second_run_goes_on_cleanly() -> Result<()>
 }
 
 fn check(said: &str, name: &str) -> Result<()> {
-    for title in
-        ["Balances", "Where it all went", "Top users", "What ", "Month by month", "Proof", "Go on with"]
-    {
+    let titles = [
+        "Balances",
+        "Where it all went",
+        "Top users",
+        "What ",
+        "Month by month",
+        "Auto top-up",
+        "Proof",
+        "Go on with",
+    ];
+    for title in titles {
         ensure!(said.lines().any(|line| line.starts_with(title)), "{title} is missing");
     }
     for account in ["team", "crew", "monthly", "yearly", "wallet"] {
         let rows = said.lines().filter(|line| line.starts_with(&format!("  {name}-{account} "))).count();
         ensure!(rows == 4, "{account} has a row in {rows} tables of 4");
+    }
+    let topped_up = ["tops itself up", "$33.00", "$60.00", "$27.00", "3 x credit_auto_recharge_triggered"];
+    let declined = ["its card fails", "$33.00", "$0.00", "-$33.00", "1 x credit_purchase_failed"];
+    for (account, cells) in [("auto", topped_up), ("declined", declined)] {
+        let row = said.lines().find(|line| line.starts_with(&format!("  {name}-{account} ")));
+        let row = row.with_context(|| format!("{account} has no row"))?;
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let expected = cells.join(" ");
+        ensure!(words[1..].join(" ") == expected, "{row} is not {expected}");
     }
     for words in ["all equal", "no credit appeared or disappeared", "none counted twice"] {
         ensure!(said.contains(words), "not proved: {words}");
