@@ -25,10 +25,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// The zero character as URLs write it. No text in the database has it, and asking for one with it is an error there.
+const ZERO: &str = "%00";
+
 /// Reads a query; after a bad field it goes on without it, and so finds the others.
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
     let mut pairs: Vec<&str> = query.split('&').collect();
-    let mut errors: Vec<FieldError> = Vec::new();
+    let mut errors = take_zeros(&mut pairs);
     loop {
         let bad = match parse_pairs::<T>(&pairs) {
             Ok(read) if errors.is_empty() => return Ok(read),
@@ -45,6 +48,14 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
             return Err(errors);
         }
     }
+}
+
+/// Takes out what no text of ours can equal, and says so of each.
+fn take_zeros(pairs: &mut Vec<&str>) -> Vec<FieldError> {
+    let zeros = pairs.extract_if(.., |pair| pair.contains(ZERO));
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let refuse = |pair| FieldError::new(name(pair), "control_character", "must not have control characters");
+    zeros.map(refuse).take(ERRORS_MAX).collect()
 }
 
 fn parse_pairs<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, FieldError> {
@@ -100,6 +111,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match RawPath::<T>::from_request_parts(parts, state).await {
+            Ok(_) if parts.uri.path().contains(ZERO) => {
+                Err(Problem::not_found("not_found", "nothing has a name with control characters"))
+            }
             Ok(RawPath(read)) => Ok(Path(read)),
             Err(rejection) => Err(refuse_path(&parts.method, &rejection)),
         }
@@ -169,6 +183,7 @@ mod tests {
         #[serde(default)]
         wait: bool,
         kind: Option<Kind>,
+        name: Option<String>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -199,6 +214,11 @@ mod tests {
         check("as_of=yesterday", &[("as_of", "not_a_time")]);
         check("colour=red", &[("colour", "unknown_field")]);
         check("limit=1&limit=2", &[("limit", "duplicate")]);
+        check("name=%00", &[("name", "control_character")]);
+        check(
+            "limit=many&name=a%00b&colour%00=red",
+            &[("colour%00", "control_character"), ("limit", "wrong_type"), ("name", "control_character")],
+        );
         check(
             "as_of=yesterday&colour=red&limit=-1&wait=perhaps",
             &[
@@ -220,7 +240,9 @@ mod tests {
 
     async fn status_of(method: &str, path: &str) -> (u16, String) {
         let named = |Path(id): Path<Id>| async move { id.to_string() };
-        let router = Router::new().route("/things/{id}", get(named).merge(put(named)));
+        let words = get(|Path(word): Path<String>| async move { word });
+        let router =
+            Router::new().route("/things/{id}", get(named).merge(put(named))).route("/words/{word}", words);
         let request = Request::builder().method(method).uri(path).body(Body::empty());
         let response = router.oneshot(request.expect("a request")).await.expect("an answer");
         let status = response.status().as_u16();
@@ -236,6 +258,9 @@ mod tests {
         let (status, body) = status_of("PUT", "/things/-bad").await;
         assert_eq!(status, 422, "{body}");
         assert!(body.contains("bad_id"), "{body}");
+        assert_eq!(status_of("GET", "/words/a%2500").await, (200, "a%00".into()));
+        let (status, body) = status_of("GET", "/words/a%00").await;
+        assert_eq!(status, 404, "{body}");
     }
 
     #[test]
