@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::{App, WAIT_MAX};
+use crate::App;
 
 /// Header by which a write to a test account says at which ledger time it is recorded.
 pub const LEDGER_TIME: &str = "Ledger-Time";
@@ -96,7 +96,7 @@ impl<Q: Waits> FromRequestParts<App> for Asked<Q> {
             idempotency_key: header(&parts.headers, IDEMPOTENCY_KEY)?,
             query,
             now: clock::now(),
-            deadline: Instant::now() + WAIT_MAX,
+            deadline: app.waiter.deadline(),
         })
     }
 }

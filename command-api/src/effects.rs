@@ -13,8 +13,8 @@ use runtime::position::Position;
 use runtime::{failpoint, outbox};
 use tokio::time::{Instant, sleep};
 
+use crate::App;
 use crate::submit::not_appended;
-use crate::{App, WAIT_MAX};
 
 /// What an effect says, beside its account and time.
 #[derive(Debug, Clone)]
@@ -44,8 +44,10 @@ impl Effect {
     }
 }
 
-/// The relay leaves an event to who decided for so long: he appends it within [`WAIT_MAX`] or not at all.
+/// The relay leaves an event to who decided for so long. Where his append takes longer, both append it.
 const LEAD_SECONDS: f64 = 5.0;
+/// Longest wait for older events of the account; shorter than the lead, so that the relay goes on from there.
+const OLDER_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Between two looks for older events that are on their way.
 const OLDER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -71,7 +73,7 @@ pub async fn enqueue(connection: &mut PgConnection, events: Vec<Event>) -> Resul
 /// Appends events that are in the outbox, in their order, and returns where they are. What fails stays there, and so does
 /// all from where older events of an account do not get through.
 pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
-    let deadline = Instant::now() + WAIT_MAX;
+    let deadline = Instant::now() + OLDER_WAIT_MAX;
     let mut positions = Vec::with_capacity(put.len());
     for Put { outbox_id, event } in put {
         failpoint::hit("effects.before_append");

@@ -15,12 +15,12 @@ use runtime::clock;
 use runtime::failpoint;
 use runtime::kafka::{AppendError, Appender, Error, IngressConsumer, KafkaOptions, Letter, Record};
 use runtime::position::Position;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::App;
 use crate::intake::{self, Admitted, BEHIND, Form, Offered, Refusal, Stamp, Verdict};
-use crate::{App, WAIT_MAX};
 
 /// Records handled together.
 const BATCH_RECORDS_MAX: usize = 5_000;
@@ -98,7 +98,7 @@ impl Ingress {
     async fn judge(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
         while !self.shutdown.is_cancelled() {
             let offers = batch.iter().map(|record| self.read(record)).collect();
-            let deadline = Instant::now() + WAIT_MAX;
+            let deadline = self.app.waiter.deadline();
             match intake::admit(&self.app, offers, stamp(), deadline).await {
                 Ok(verdicts) => return Some(verdicts),
                 Err(problem) => warn!(code = problem.code, problem.detail, "ingress can't judge"),

@@ -49,7 +49,7 @@ use runtime::kafka::{self, Journal, KafkaOptions};
 use runtime::payment::{self, PaymentConfig, Provider, SettingError};
 use runtime::pg::{self, Model, PgConfig, PgPool};
 use runtime::position::Position;
-use runtime::waiter::Waiter;
+use runtime::waiter::{WaitConfig, Waiter};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -61,8 +61,6 @@ pub use crate::holds::{HoldsConfig, drop_old};
 pub use crate::openapi::openapi;
 pub use crate::promotions::PromotionsConfig;
 
-/// Longest wait for the projection, before an answer that depends on it and again for an outcome.
-pub const WAIT_MAX: Duration = Duration::from_secs(2);
 /// At the end, for what the journal has not acknowledged yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -254,6 +252,9 @@ pub struct Config {
     /// Whose key opens.
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// How long answers wait.
+    #[command(flatten)]
+    pub wait: WaitConfig,
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: HoldsConfig,
@@ -294,7 +295,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     pg::ensure_generation(&pool, Model::ReadModel).await?;
     let identity = kafka::prepare(&config.kafka, &pool).await?;
     let journal = Journal::new(&config.kafka, identity)?;
-    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, config.wait, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
     let sales = Sales::new(config.promotions, &config.payment, &pool)?;
     let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);

@@ -11,15 +11,14 @@ use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 use runtime::position::{AtLeast, Position};
 use serde::Deserialize;
-use tokio::time::Instant;
 
+use crate::App;
 use crate::answer::Written;
 use crate::asked::{self, Asked, Waits};
 use crate::holds::{self, Answer, Ask, Fault, HoldView};
 use crate::intake::{self, Admitted, Form, Refusal, Settles, Stamp};
 use crate::outcome::{self, Identity, Outcome, Progress};
 use crate::usage::append_one;
-use crate::{App, WAIT_MAX};
 
 /// The query of a decision, which is made at this position or a later one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -131,7 +130,7 @@ async fn come_to(
     settles: &Settles,
     position: Position,
 ) -> Result<Progress, Problem> {
-    if !asked.waits() || !app.waiter.wait_for(position, Instant::now() + WAIT_MAX).await {
+    if !asked.waits() || !app.waiter.wait_for(position, app.waiter.deadline()).await {
         return Ok(Progress::Waiting);
     }
     let identity = Identity {

@@ -16,17 +16,16 @@ use runtime::failpoint;
 use runtime::http::Problem;
 use runtime::kafka::AppendError;
 use runtime::position::Position;
-use tokio::time::Instant;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use crate::App;
 use crate::answer::Written;
 use crate::asked::{self, Asked, Waits};
 use crate::book::Account;
 use crate::idempotency::{self, Kept, Name};
 use crate::intake;
 use crate::outcome::{self, Identity, Progress};
-use crate::{App, WAIT_MAX};
 
 /// A write before it is recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -269,7 +268,7 @@ async fn settle(
     kept: &Kept,
     position: Position,
 ) -> (Position, Progress) {
-    let waited = wait && app.waiter.wait_for(position, Instant::now() + WAIT_MAX).await;
+    let waited = wait && app.waiter.wait_for(position, app.waiter.deadline()).await;
     if !waited {
         return (position, Progress::Waiting);
     }

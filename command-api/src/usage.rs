@@ -19,15 +19,14 @@ use runtime::position::Position;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 use tracing::warn;
 
+use crate::App;
 use crate::answer::Written;
 use crate::asked::{self, Asked};
 use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Settles, Stamp, Verdict};
 use crate::outcome::{self, Outcome, Progress};
 use crate::submit::not_appended;
-use crate::{App, WAIT_MAX};
 
 /// Most events of a batch.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
@@ -85,7 +84,7 @@ async fn one(app: &App, asked: &Asked, offer: Offer, form: Form) -> Result<Respo
     let position = append_one(app, &admitted).await?;
     let Admitted { account, id, settles, .. } = admitted;
     let mut progress = Progress::Waiting;
-    if asked.usage_waits() && app.waiter.wait_for(position, Instant::now() + WAIT_MAX).await {
+    if asked.usage_waits() && app.waiter.wait_for(position, app.waiter.deadline()).await {
         progress = look(app, &[(account.clone(), position)]).await.pop().unwrap_or(progress);
     }
     // Usage of a halted account is taken all the same: it happened, and is folded when a newer program runs.
@@ -317,7 +316,7 @@ async fn wait_for_all(app: &App, positions: &[Position]) -> bool {
         let known = last.entry(position.partition).or_insert(*position);
         *known = (*known).max(*position);
     }
-    let deadline = Instant::now() + WAIT_MAX;
+    let deadline = app.waiter.deadline();
     for position in last.into_values() {
         if !app.waiter.wait_for(position, deadline).await {
             return false;

@@ -24,6 +24,7 @@ use runtime::kafka::{self, Appender, Journal, KafkaOptions};
 use runtime::payment::{self, PaymentConfig};
 use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
+use runtime::waiter::WaitConfig;
 use tokio::task::JoinSet;
 
 use crate::openapi;
@@ -55,6 +56,9 @@ pub struct UpConfig {
     /// The operator's key; without one it is made up and kept in the data directory.
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// How long answers wait.
+    #[command(flatten)]
+    pub wait: WaitConfig,
     /// The projector.
     #[command(flatten)]
     pub projector: projector::Options,
@@ -161,7 +165,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
 
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
     let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };
-    let waiters = Waiters::listen(&command_pool, &shutdown).await?;
+    let waiters = Waiters::listen(&command_pool, config.wait, &shutdown).await?;
     let waiter = waiters.projected.clone();
     let auth = Auth::new(command_pool.clone(), &auth_config)?;
     let sales = command_api::Sales::new(config.promotions, &config.payment, &command_pool)?;

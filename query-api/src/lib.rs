@@ -34,5 +34,4 @@ mod users;
 pub use audit::line as journal_line;
 pub use list::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use openapi::openapi;
-pub use reading::WAIT_MAX;
 pub use service::{Config, State, Waiters, router, run};

@@ -1,7 +1,5 @@
 //! Reading: one snapshot of an account, with the position that it reflects.
 
-use std::time::Duration;
-
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::id::Id;
@@ -11,14 +9,10 @@ use runtime::pg;
 use runtime::position::{AtLeast, Position};
 use runtime::waiter::Waiter;
 use sqlx::{PgConnection, Row};
-use tokio::time::Instant;
 
 use crate::State;
 use crate::answer::Reflects;
 use crate::columns;
-
-/// How long a read waits to be as new as its caller asks.
-pub const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// An account as one snapshot shows it.
 #[derive(Debug)]
@@ -98,8 +92,9 @@ where
 /// where it does not know the account yet.
 async fn catch_up(state: &State, account: &Id) -> Result<(), Problem> {
     let (reflects, ()) = of(state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
-    let deadline = Instant::now() + WAIT_MAX;
-    if state.alerted.wait_for(reflects.position, deadline).await || is_evaluated(state, account).await? {
+    if state.alerted.wait_for(reflects.position, state.alerted.deadline()).await
+        || is_evaluated(state, account).await?
+    {
         return Ok(());
     }
     Err(behind(reflects.position))
@@ -140,7 +135,7 @@ where
     .await
 }
 
-/// Waits until the projection has come to a position, for [`WAIT_MAX`] at most.
+/// Waits until the projection has come to a position, for as long as it is set to at most.
 pub(crate) async fn wait_for(state: &State, at_least: Option<AtLeast>) -> Result<(), Problem> {
     wait_in(state, &state.waiter, at_least).await
 }
@@ -151,7 +146,7 @@ async fn wait_in(state: &State, model: &Waiter, at_least: Option<AtLeast>) -> Re
         let detail = format!("the journal has {} partitions", state.identity.partitions);
         return Err(Problem::bad_field("at_least", "no_such_partition", detail));
     }
-    if model.wait_for(position, Instant::now() + WAIT_MAX).await { Ok(()) } else { Err(behind(position)) }
+    if model.wait_for(position, model.deadline()).await { Ok(()) } else { Err(behind(position)) }
 }
 
 /// The snapshot itself must have the position: another generation may have become live since the wait.

@@ -11,7 +11,7 @@ use runtime::auth::{Auth, AuthConfig};
 use runtime::http::{self, HttpConfig, ops};
 use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity};
 use runtime::pg::{self, Model, PgConfig};
-use runtime::waiter::Waiter;
+use runtime::waiter::{WaitConfig, Waiter};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -42,6 +42,9 @@ pub struct Config {
     /// Who may come in.
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// How long answers wait.
+    #[command(flatten)]
+    pub wait: WaitConfig,
 }
 
 /// What the handlers share; cheap to clone.
@@ -88,10 +91,13 @@ pub struct Waiters {
 
 impl Waiters {
     /// Follows the live generation of both until `shutdown`.
-    pub async fn listen(pool: &PgPool, shutdown: &CancellationToken) -> Result<Self, sqlx::Error> {
-        let projected = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
-        let alerted = Waiter::listen(pool.clone(), Model::Alerting, shutdown.clone()).await?;
-        Ok(Self { projected, alerted })
+    pub async fn listen(
+        pool: &PgPool,
+        config: WaitConfig,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, sqlx::Error> {
+        let listen = |model| Waiter::listen(pool.clone(), model, config, shutdown.clone());
+        Ok(Self { projected: listen(Model::ReadModel).await?, alerted: listen(Model::Alerting).await? })
     }
 }
 
@@ -187,7 +193,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .await
         .context("the database can't be reached")?;
     let Some(identity) = begun(&pool, &shutdown).await? else { return Ok(()) };
-    let waiters = Waiters::listen(&pool, &shutdown).await?;
+    let waiters = Waiters::listen(&pool, config.wait, &shutdown).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
     let state = State::new(pool, waiters, auth, config.kafka, identity, shutdown.clone())?;
     let routes = router(state.clone())

@@ -26,11 +26,27 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Longest payload that Postgres takes is 8,000 bytes; a batch of more partitions is left to the poll.
 const PAYLOAD_BYTES_MAX: usize = 7_900;
 
+/// How long answers wait.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct WaitConfig {
+    /// Longest wait for the projection before an answer that depends on it, in milliseconds; then it is 202 or 503
+    #[arg(long, env = "LEDGER_WAIT_MS", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub wait_ms: u64,
+}
+
+impl Default for WaitConfig {
+    fn default() -> Self {
+        Self { wait_ms: 2_000 }
+    }
+}
+
 /// Knows how far the live generation of a model has come, and wakes waiters as it moves.
 ///
 /// Made once per process and shared; dropping the last one ends its tasks.
 pub struct Waiter {
     progress: Arc<Progress>,
+    patience: Duration,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -41,6 +57,7 @@ impl Waiter {
     pub async fn listen(
         pool: PgPool,
         model: Model,
+        config: WaitConfig,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, sqlx::Error> {
         let schema = pg::live_generation(&pool, model).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -50,7 +67,13 @@ impl Waiter {
         let polling = poll(pool, Arc::clone(&progress));
         let tasks =
             [tokio::spawn(until(shutdown.clone(), listening)), tokio::spawn(until(shutdown, polling))];
-        Ok(Arc::new(Self { progress, _tasks: tasks.map(AbortOnDropHandle::new) }))
+        let patience = Duration::from_millis(config.wait_ms);
+        Ok(Arc::new(Self { progress, patience, _tasks: tasks.map(AbortOnDropHandle::new) }))
+    }
+
+    /// Returns until when an answer that is asked for now may wait.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
     }
 
     /// Returns the live generation, at most a second old.

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::effects::{self, Effect, Put};
-use crate::{App, WAIT_MAX, checkout, intake};
+use crate::{App, checkout, intake};
 use heard::{Heard, What};
 use payment::{Credited, Payment, Tell};
 
@@ -58,7 +58,7 @@ pub async fn stripe(
 
 /// Notes what a webhook says, and tells the journal what follows.
 async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
-    let deadline = Instant::now() + WAIT_MAX;
+    let deadline = app.waiter.deadline();
     let heard = Arc::new(heard);
     info!(payment_id = %heard.payment_id, said = ?heard.what, "webhook");
     let mut known = store::read(&app.pool, &heard.payment_id).await?;

@@ -11,7 +11,7 @@ use runtime::http::{self, HttpConfig};
 use runtime::kafka::Journal;
 use runtime::pg::{self, Model};
 use runtime::shutdown::CancellationToken;
-use runtime::waiter::Waiter;
+use runtime::waiter::{WaitConfig, Waiter};
 use serde_json::json;
 
 use super::place::{KEY, Place};
@@ -97,7 +97,8 @@ impl Server {
         tokio::spawn(projector::project(options, source, Status::default(), projecting.clone()));
 
         let journal = Journal::new(&place.kafka, identity)?;
-        let waiter = Waiter::listen(pool.clone(), Model::ReadModel, shutdown.clone()).await?;
+        let waiter =
+            Waiter::listen(pool.clone(), Model::ReadModel, WaitConfig::default(), shutdown.clone()).await?;
         let auth = Auth::new(pool.clone(), &AuthConfig { operator_key: Some(KEY.to_owned()) })?;
         let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool)?;
         let holds = command_api::HoldsConfig::default();
