@@ -19,7 +19,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 
-const WAIT_MAX: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A running `ledger stack`.
 struct Program {
@@ -216,7 +216,7 @@ async fn each_test_has_a_database_and_topics_of_its_own_that_go_with_it() -> Res
     assert!(!seen, "tests do not see each other's tables");
     let (brokers, topic) = (one.kafka_brokers.clone(), format!("{}events", one.topic_prefix));
     create_topic(&brokers, &topic).await?;
-    assert!(topics(&brokers)?.contains(&topic));
+    wait_until("the topic is there", || Ok(topics(&brokers)?.contains(&topic)))?;
 
     drop(one);
     assert!(PgConnection::connect(&url).await.is_err(), "dropped with its space");

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
@@ -18,6 +19,9 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const PORT_TRIES_MAX: usize = 200;
 const LOCK_FILE: &str = "lock";
 const PORTS_FILE: &str = "ports.json";
+/// How often a lock in use is looked at again, and how long after.
+const LOOKS_MAX: usize = 20;
+const LOOK: Duration = Duration::from_millis(25);
 
 /// A data directory that belongs to this process until it is dropped or the process ends.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ impl DataDir {
             .truncate(false)
             .open(path.join(LOCK_FILE))
             .with_context(|| format!("cannot write in the data directory {}", path.display()))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
                 "the data directory {} is in use by another ledger{}: stop that one or choose another --data-dir",
@@ -86,6 +90,17 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
+}
+
+/// Locks for itself alone; who only looks whether somebody does holds the lock for a moment.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOOKS_MAX {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+            other => return other,
+        }
+    }
+    lock.try_lock()
 }
 
 /// Returns the ports that a data directory remembers.

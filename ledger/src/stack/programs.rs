@@ -226,7 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = tokio::process::Command::new("sh");
         command.args(["-c", "echo waiting for the moon; sleep 30"]);
-        let error = run("moon", command, &folder.path().join("log"), Duration::from_millis(300))
+        let error = run("moon", command, &folder.path().join("log"), Duration::from_secs(3))
             .await
             .expect_err("too slow")
             .to_string();

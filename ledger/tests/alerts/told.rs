@@ -14,7 +14,7 @@ use crate::Account;
 use crate::server::{MailServer, Mood};
 use crate::whole::Whole;
 
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Starts everything with a mail server.
 async fn with_mail() -> Result<(Whole, MailServer)> {

@@ -17,7 +17,7 @@ fn grant(id: &str) -> Value {
 
 #[tokio::test]
 async fn a_wait_that_runs_out_answers_without_an_outcome() -> Result<()> {
-    let whole = Whole::start().await?;
+    let whole = Whole::start_impatient().await?;
     let operator = whole.operator();
     open(&operator, "acme", "10").await?;
     whole.all_projected().await?;

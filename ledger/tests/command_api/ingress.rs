@@ -20,7 +20,7 @@ use crate::whole::{Caller, Whole};
 use crate::{OPENED, balance, expect_balance, expect_written, open, open_live};
 
 /// Longest wait for what was produced to come out.
-const OUT_MAX: Duration = Duration::from_secs(30);
+const OUT_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A producer that knows nothing of the ledger but the topic.

@@ -10,7 +10,7 @@ use crate::whole::{Answer, Caller, Whole};
 use crate::{OPENED, balance, expect_balance, open};
 
 /// Longest wait for everything to go on by itself.
-const RESUMED_MAX: Duration = Duration::from_secs(20);
+const RESUMED_MAX: Duration = Duration::from_secs(120);
 
 fn usage(id: &str) -> Value {
     json!({"id": id, "occurred_at": OPENED, "credits": "1"})

@@ -192,7 +192,7 @@ async fn a_live_hold_expires_by_itself() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
     open_live(&operator, "acme", "10").await?;
-    let short = json!({"reservation_id": "r1", "amount": "10", "ttl_seconds": 1});
+    let short = json!({"reservation_id": "r1", "amount": "10", "ttl_seconds": 600});
     reserve(&operator, "acme", short.clone()).await?.expect(201)?;
     reserve(&operator, "acme", hold("r2", "1")).await?.expect_problem(402, "credits_exhausted")?;
     operator
@@ -200,6 +200,7 @@ async fn a_live_hold_expires_by_itself() -> Result<()> {
         .post(&path("acme", ""), hold("r3", "1"))
         .await?
         .expect_problem(409, "clock_is_live")?;
+    operator.patch(&path("acme", "/r1"), json!({"ttl_seconds": 1})).await?.expect(200)?;
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     expect_hold(&reserve(&operator, "acme", hold("r2", "1")).await?, 201, "held", "1", "9")?;
     expect_hold(&reserve(&operator, "acme", short).await?, 201, "expired", "10", "9")?;
@@ -278,7 +279,7 @@ async fn what_is_old_is_dropped_piece_by_piece_until_nothing_of_it_is_left() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_takes_the_queries_of_every_write() -> Result<()> {
-    let whole = Whole::start().await?;
+    let whole = Whole::start_impatient().await?;
     let operator = whole.operator();
     open(&operator, "acme", "10").await?;
     let position = operator.get("/v1/accounts/acme/balance").await?.position()?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ledger::redeliver::{self, Redeliver};
@@ -69,7 +70,9 @@ async fn a_mail_waits_for_a_server_that_is_down_is_parked_and_goes_out_again_on_
     let (place, mut server) = (Place::new().await?, MailServer::start(Mood::Take).await?);
     server.go_down().await;
     place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
-    let worker = place.work(soon(&server.url()));
+    // Long enough for a test that stalls to see it between two attempts.
+    let patient = DeliveryConfig { delivery_first_backoff_ms: 2_000, ..soon(&server.url()) };
+    let worker = place.work(patient);
     place.fire(&[alert("acme", &[Channel::Email])]).await?;
     place.one(|one| one.status == "pending" && one.attempts > 0 && !one.error.is_empty()).await?;
     let parked = place.one(|one| one.status == "parked").await?;
@@ -96,7 +99,7 @@ async fn a_mail_waits_for_a_server_that_is_down_is_parked_and_goes_out_again_on_
 async fn a_refusal_for_now_is_tried_again_and_one_for_good_is_parked_at_once() -> Result<()> {
     let (place, server) = (Place::new().await?, MailServer::start(Mood::RefuseForNow).await?);
     place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
-    let patient = alert_worker::delivery::DeliveryConfig { delivery_attempts: 100, ..soon(&server.url()) };
+    let patient = DeliveryConfig { delivery_attempts: 100, ..soon(&server.url()) };
     let worker = place.work(patient);
     place.fire(&[alert("acme", &[Channel::Email])]).await?;
     let waiting = place.one(|one| one.attempts >= 2).await?;
@@ -122,7 +125,7 @@ async fn a_refusal_for_now_is_tried_again_and_one_for_good_is_parked_at_once() -
 async fn a_mail_whose_acceptance_was_not_heard_comes_again_under_the_same_id() -> Result<()> {
     let (place, server) = (Place::new().await?, MailServer::start(Mood::HangUpAfterData).await?);
     place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
-    let worker = place.work(soon(&server.url()));
+    let worker = place.work(DeliveryConfig { delivery_attempts: 100, ..soon(&server.url()) });
     place.fire(&[alert("acme", &[Channel::Email])]).await?;
     server.wait_for(1).await?;
     server.feel(Mood::Take);
@@ -170,7 +173,7 @@ async fn a_lease_keeps_others_away_until_it_runs_out() -> Result<()> {
     place
         .execute(
             "update delivery.notification
-             set status = 'pending', lease = gen_random_uuid(), leased_until = clock_timestamp() + interval '2 s'",
+             set status = 'pending', lease = gen_random_uuid(), leased_until = clock_timestamp() + interval '5 s'",
         )
         .await?;
     let worker = place.work(soon(&server.url()));

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// Longer than anything here takes.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 const FROM: &str = "Ledger <ledger@example.test>";
 
 /// Where a test delivers.

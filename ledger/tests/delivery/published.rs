@@ -27,7 +27,7 @@ async fn published(place: &Place, records: usize) -> Result<Vec<(String, String)
             all.add_partition_offset(&topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&all)?;
-        let (mut found, end) = (Vec::new(), std::time::Instant::now() + Duration::from_secs(20));
+        let (mut found, end) = (Vec::new(), std::time::Instant::now() + Duration::from_secs(120));
         // A little longer than it takes, so that one too many is seen.
         let mut last = std::time::Instant::now();
         while found.len() < records || last.elapsed() < Duration::from_millis(700) {
@@ -96,7 +96,7 @@ async fn an_operator_sees_what_waits_what_is_parked_and_how_attempts_end() -> Re
         "ledger_delivery_seconds_bucket{channel=\"email\"",
         "ledger_alerts_published_total",
     ];
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(120);
     loop {
         let page = recorder.render();
         let missing: BTreeSet<&str> = wanted.into_iter().filter(|name| !page.contains(name)).collect();

@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 use crate::identity::Identity;
 
 /// Longer than anything here takes.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// A call as it came.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::identity::Identity;
 
 /// Longer than anything here takes.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// What it does with mails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,15 +170,16 @@ async fn who_is_trusted_is_told_over_tls_by_mail_and_by_webhook() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_goes_where_the_contacts_say_when_it_is_sent() -> Result<()> {
-    let (place, receiver) = (Place::new().await?, Receiver::start([Answer::of(500)]).await?);
+    let (place, receiver) =
+        (Place::new().await?, Receiver::start(std::array::from_fn::<_, 9, _>(|_| Answer::of(500))).await?);
     place.set_webhook("acme", &receiver.url(), SECRET).await?;
-    let slow = DeliveryConfig { delivery_first_backoff_ms: 1_000, ..soon("") };
+    let slow = DeliveryConfig { delivery_first_backoff_ms: 2_000, delivery_attempts: 9, ..soon("") };
     let worker = place.work(slow);
     place.fire(&[alert("acme", HOOK)]).await?;
     receiver.wait_for(1).await?;
     place.execute("update control.contacts set webhook_url = null").await?;
     let parked = place.one(|one| one.status == "parked").await?;
-    assert_eq!((parked.attempts, parked.error.as_str()), (2, "the account has no webhook any more"));
-    assert_eq!(receiver.calls().len(), 1);
+    assert_eq!(parked.error, "the account has no webhook any more");
+    assert_eq!(receiver.calls().len() as i32, parked.attempts - 1, "all but the last attempt were calls");
     worker.stop().await
 }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::client::{Load, open_accounts};
 use crate::fleet::Fleet;
 
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_told_to_stop_under_load_drains_and_loses_nothing() -> Result<()> {

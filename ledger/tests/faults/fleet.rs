@@ -18,11 +18,16 @@ use tokio::time::{Instant, sleep};
 /// What every service knows as the operator's key.
 pub const OPERATOR_KEY: &str = "the operator's key of these tests";
 pub const PARTITIONS: i32 = 8;
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
 /// These tests load the machine and some are timed: one at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no other test runs.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().await
+}
 
 /// A space, and the processes in it by a name that tells copies of one service apart, such as `projector.2`.
 pub struct Fleet {
@@ -53,12 +58,12 @@ impl Drop for Process {
 impl Fleet {
     /// Starts these services and waits until they are ready.
     pub async fn start(names: &[&str]) -> Result<Fleet> {
-        Fleet::start_on(TestSpace::new().await?, names).await
+        let alone = alone().await;
+        Fleet::start_on(alone, TestSpace::new().await?, names).await
     }
 
     /// Starts them on a given space.
-    pub async fn start_on(space: TestSpace, names: &[&str]) -> Result<Fleet> {
-        let alone = ALONE.lock().await;
+    pub async fn start_on(alone: MutexGuard<'static, ()>, space: TestSpace, names: &[&str]) -> Result<Fleet> {
         let kafka = KafkaOptions {
             brokers: space.kafka_brokers.clone(),
             topic_prefix: space.topic_prefix.clone(),
@@ -138,6 +143,20 @@ impl Fleet {
             sleep(POLL).await;
         }
         bail!("{name} is not ready after {READY_MAX:?}: {said}")
+    }
+
+    /// Waits until all services are ready; one that could not start beside all else is started once more, as whatever
+    /// runs services would.
+    pub async fn ready_all(&mut self) -> Result<()> {
+        let names: Vec<String> = self.processes.keys().cloned().collect();
+        for name in names {
+            if self.ready(&name).await.is_err() {
+                self.kill(&name)?;
+                self.launch(&name, None)?;
+                self.ready(&name).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns where a service listens.

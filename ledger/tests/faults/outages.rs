@@ -11,13 +11,16 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Load, open_accounts};
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 
 /// Longer than an append is waited for.
 const FROZEN: Duration = Duration::from_secs(14);
-const RESUMED_MAX: Duration = Duration::from_secs(15);
+/// Longer than a request waits for a connection.
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+const RESUMED_MAX: Duration = Duration::from_secs(60);
 
 async fn own_stack() -> Result<(Stack, TempDir, Fleet)> {
+    let alone = fleet::alone().await;
     let folder = tempfile::tempdir()?;
     let options = StackOptions {
         data_dir: folder.path().join("data"),
@@ -27,7 +30,7 @@ async fn own_stack() -> Result<(Stack, TempDir, Fleet)> {
     };
     let stack = Stack::start(options, |_| {}).await?;
     let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
-    let fleet = Fleet::start_on(space, &["projector", "command-api", "alert-worker"]).await?;
+    let fleet = Fleet::start_on(alone, space, &["projector", "command-api", "alert-worker"]).await?;
     open_accounts(&fleet).await?;
     Ok((stack, folder, fleet))
 }
@@ -54,12 +57,13 @@ async fn the_broker_and_the_database_killed_under_load_are_waited_for() -> Resul
     sleep(Duration::from_secs(1)).await;
     let before = load.refusals.unavailable.load(Ordering::Relaxed);
     stack.stop_postgres_immediate().await?;
-    sleep(Duration::from_secs(2)).await;
+    let down = Instant::now();
+    while load.refusals.unavailable.load(Ordering::Relaxed) == before {
+        ensure!(down.elapsed() < REFUSED_MAX, "no client was told to come back later");
+        sleep(Duration::from_millis(100)).await;
+    }
     stack.start_postgres().await?;
     resumed(&mut fleet).await?;
-    sleep(Duration::from_secs(1)).await;
-    let unavailable = load.refusals.unavailable.load(Ordering::Relaxed) - before;
-    ensure!(unavailable > 0, "no client was told to come back later");
 
     let sent = load.finish().await?;
     fleet.verify(sent).await?;

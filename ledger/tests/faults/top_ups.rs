@@ -11,8 +11,8 @@ use crate::fleet::Fleet;
 use crate::verify::LIVE;
 
 /// A lease of a killed worker, and all steps after it.
-const ENDED_MAX: Duration = Duration::from_secs(60);
-const ABORT_MAX: Duration = Duration::from_secs(30);
+const ENDED_MAX: Duration = Duration::from_secs(120);
+const ABORT_MAX: Duration = Duration::from_secs(120);
 
 /// Attempts that have not ended, and events that nobody has appended yet.
 const UNDER_WAY: &str = "

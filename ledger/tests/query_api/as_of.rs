@@ -22,7 +22,7 @@ use crate::whole::Whole;
 /// Reads in flight at a time.
 const READS_MAX: usize = 8;
 /// How long the scheduler may take for months of daily boundaries.
-const REST_MAX: Duration = Duration::from_secs(60);
+const REST_MAX: Duration = Duration::from_secs(120);
 
 /// An account's states in the order of their ledger times, one after each record.
 struct Past {

@@ -18,7 +18,7 @@ const TOUCHED_MAX: i64 = 5_000;
 /// Lots that are open at once, at most: a balance names them all.
 const LOTS: i64 = 10_000;
 /// Postgres adds up what an idle connection has read within ten seconds.
-const COUNTED_WITHIN: Duration = Duration::from_secs(11);
+const COUNTED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Rows as a projector would have written them, of one account, beside what it really has.
 fn statements() -> Vec<String> {

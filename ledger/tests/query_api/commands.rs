@@ -14,7 +14,7 @@ use crate::whole::Whole;
 /// What a replay may hold of the journal at a time, with the program itself: far below what it reads in the test.
 const REPLAY_KBYTES_MAX: u64 = 96 * 1024;
 /// How soon a following replay shows what was appended; it asks twice a second.
-const FOLLOWS_MAX: Duration = Duration::from_secs(10);
+const FOLLOWS_MAX: Duration = Duration::from_secs(60);
 
 fn ledger(whole: &Whole, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));

@@ -118,7 +118,7 @@ async fn a_member_sees_only_the_own_rows() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_waits_until_it_is_as_new_as_asked_and_says_so_when_it_can_not() -> Result<()> {
-    let whole = Whole::start().await?;
+    let whole = Whole::start_impatient().await?;
     let story = tell(&whole).await?;
     let operator = whole.operator();
     // What was just accepted is seen, each time, by every read.
@@ -137,6 +137,7 @@ async fn a_read_waits_until_it_is_as_new_as_asked_and_says_so_when_it_can_not() 
     }
     let now = story.get("/balance").await?.position()?;
     let later = Position { offset: now.offset + 1, ..now };
+    let mut shortest = Duration::MAX;
     for path in
         READS.map(|what| format!("/v1/accounts/acme{what}")).iter().chain([&"/v1/accounts".to_owned()])
     {
@@ -147,7 +148,8 @@ async fn a_read_waits_until_it_is_as_new_as_asked_and_says_so_when_it_can_not() 
         behind.expect_problem(503, "behind")?;
         let waited = asked.elapsed();
         ensure!(behind.retry_after == "1", "{:?}", behind.headers);
-        ensure!(waited >= Duration::from_secs(2) && waited < Duration::from_secs(4), "{waited:?}");
+        ensure!(waited >= Duration::from_secs(2), "{path}: {waited:?}");
+        shortest = shortest.min(waited);
         for (text, code) in
             [("3", "not_a_position"), ("-1:2", "not_a_position"), ("99:1", "no_such_partition")]
         {
@@ -155,6 +157,8 @@ async fn a_read_waits_until_it_is_as_new_as_asked_and_says_so_when_it_can_not() 
             answer.expect_fields(&[&format!("at_least {code}")])?;
         }
     }
+    // A machine that stalls may hold some of them up, and not all.
+    ensure!(shortest < Duration::from_secs(4), "{shortest:?}");
     // Asked before it is there, a read answers as soon as it is.
     let early = tokio::spawn({
         let (operator, path) = (operator.clone(), format!("/v1/accounts/acme/balance?at_least={later}"));
@@ -184,7 +188,14 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
         ("/v1/accounts/acme/users?cursor=MQ", &["cursor bad_cursor"]),
         ("/v1/accounts/acme/users?limit=1&limit=2", &["limit duplicate"]),
         ("/v1/accounts/acme/grants?limit=501", &["limit out_of_range"]),
-        ("/v1/accounts/acme/grants?cursor=%00", &["cursor bad_cursor"]),
+        ("/v1/accounts/acme/grants?cursor=%00", &["cursor control_character"]),
+        ("/v1/accounts/acme/decisions?user=%00", &["user control_character"]),
+        (
+            "/v1/accounts/acme/reservations?user=a%00&cursor=%00",
+            &["cursor control_character", "user control_character"],
+        ),
+        ("/v1/accounts/acme/notifications?recipient=%00", &["recipient control_character"]),
+        ("/v1/keys?cursor=%00", &["cursor control_character"]),
         ("/v1/accounts/acme/periods?limit=-1", &["limit out_of_range"]),
         ("/v1/accounts/acme/periods?cursor=x", &["cursor bad_cursor"]),
         ("/v1/accounts/acme/entries?type=spent", &["type not_one_of"]),
@@ -203,6 +214,7 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
     let answer = operator.get("/v1/accounts/acme/nothing").await?;
     answer.expect(404)?;
     operator.delete("/v1/accounts/acme/balance").await?.expect(405)?;
+    operator.delete("/v1/keys/%00").await?.expect(404)?;
     whole.replay_and_stop().await
 }
 
@@ -235,6 +247,7 @@ async fn health_readiness_metrics_and_the_description_need_no_key() -> Result<()
     let whole = Whole::start().await?;
     tell(&whole).await?;
     let anybody = whole.caller(None);
+    whole.ready().await?;
     for path in ["/healthz", "/readyz", "/openapi.json"] {
         let answer = read(&anybody, path).await?;
         answer.expect(200)?;

@@ -26,11 +26,14 @@ use tempfile::TempDir;
 
 /// Enough to have accounts side by side and apart.
 const PARTITIONS: i32 = 3;
+const WAIT: &str = "--wait-ms";
 const OPERATOR_KEY: &str = "the operator's key of these tests";
 /// Longest wait for the projection.
-const PROJECTED_MAX: Duration = Duration::from_secs(20);
+const PROJECTED_MAX: Duration = Duration::from_secs(120);
+/// How long an answer waits for the projection here: a machine that stalls for seconds fails no test.
+const WAIT_MS: &str = "20000";
 /// A first answer may wait for a group to be joined.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(90);
 
 /// The running whole.
 pub struct Whole {
@@ -78,8 +81,10 @@ fn settings(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up
         "--operator-key",
         OPERATOR_KEY,
     ];
+    let waits = more.iter().any(|flag| flag == WAIT);
+    let wait = [WAIT, WAIT_MS].into_iter().filter(|_| !waits);
     let more = more.iter().map(String::as_str);
-    Ok(Settings::try_parse_from(arguments.into_iter().chain(more))?.up)
+    Ok(Settings::try_parse_from(arguments.into_iter().chain(wait).chain(more))?.up)
 }
 
 async fn run(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up> {
@@ -95,6 +100,11 @@ impl Whole {
     /// Starts everything with more flags.
     pub async fn start_with(more: &[&str]) -> Result<Whole> {
         Whole::begin(TestSpace::new().await?, more.iter().map(|flag| (*flag).to_owned()).collect()).await
+    }
+
+    /// Starts everything with the patience that callers meet by default, for tests in which it runs out.
+    pub async fn start_impatient() -> Result<Whole> {
+        Whole::start_with(&[WAIT, "2000"]).await
     }
 
     /// Starts everything on this space.
@@ -220,6 +230,17 @@ impl Whole {
             }
         };
         tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
+    }
+
+    /// Waits until the services say that they are ready.
+    pub async fn ready(&self) -> Result<()> {
+        let waiting = async {
+            while self.caller(None).get("/readyz").await?.status != 200 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PROJECTED_MAX, waiting).await.context("not ready")?
     }
 
     /// Returns a caller with the operator's key.
