@@ -14,13 +14,29 @@ use runtime::fold::{Reversed, Rows, lot_changes};
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;
 
+/// Firings that one statement writes.
+const FIRINGS_MAX: usize = 5_000;
+
+/// What fires as an event is folded.
+#[derive(Debug)]
+pub struct Fired<'a> {
+    /// The event.
+    pub fact: &'a Fact,
+    /// What came of it.
+    pub applied: &'a Applied,
+    /// Whether it is told.
+    pub tells: bool,
+    /// How much of it is collected.
+    pub count: i32,
+}
+
 /// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Rows of `event`.
     pub events: Rows,
-    /// Rows of `firing`.
-    pub firings: Rows,
+    /// Rows of `firing`, so many to a statement.
+    pub firings: Vec<Rows>,
     /// What is to be told.
     pub outbox: Vec<OutboxRow>,
     /// Usage events that were reversed, and when.
@@ -82,20 +98,24 @@ impl Changes {
     }
 
     /// Collects what fired, in order, with what is to be told of it.
-    pub fn fired(&mut self, core: &Core, fact: &Fact, applied: &Applied, firings: Vec<Firing>, tells: bool) {
-        for (seq, firing) in (0_i32..).zip(firings) {
-            self.push_firing(&core.account, fact.offset, seq, &firing);
+    pub fn fired(&mut self, core: &Core, fired: &mut Fired<'_>, firings: impl Iterator<Item = Firing>) {
+        for firing in firings {
+            self.push_firing(&core.account, fired.fact.offset, fired.count, &firing);
+            fired.count += 1;
             metrics::counter!("ledger_firings_total", "kind" => firing.kind.as_str()).increment(1);
-            if tells {
-                let about = about(core, applied, &firing);
+            if fired.tells {
+                let about = about(core, fired.applied, &firing);
                 self.outbox.push(OutboxRow { account_id: core.account.clone(), firing, about });
             }
         }
     }
 
     fn push_firing(&mut self, account: &Id, offset: i64, seq: i32, firing: &Firing) {
-        self.firings
-            .row()
+        if self.firings.last().is_none_or(|rows| rows.len() == FIRINGS_MAX) {
+            self.firings.push(Rows::default());
+        }
+        let Some(rows) = self.firings.last_mut() else { return };
+        rows.row()
             .text(account.as_str())
             .bigint(offset)
             .int(seq)

@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use ledger_core::alert::{self, Firing, Users, Watch, Watcher};
-use ledger_core::fold::{self, Applied, Fact};
+use ledger_core::fold::{self, Fact};
 use runtime::consume::WorkerError;
 use runtime::fold::{Account, Accounts, Book, Fold};
 use runtime::kafka::Record;
 use sqlx::PgConnection;
 
-use super::changes::Changes;
+use super::changes::{Changes, Fired};
 use super::service::Telling;
 use super::{load, store};
 
@@ -83,18 +83,16 @@ impl Book for Alerting {
                 fold::apply_watched(&mut account.core, &mut account.pages, fact, &mut watcher)
             })
             .await?;
-        evaluate_users(tx, accounts.at(at), fact, &applied, &mut firings).await?;
         let account = accounts.at(at);
         changes.folded(fact, &applied);
-        if let Some(core) = &account.core {
-            changes.enter(core, &applied);
-            let tells = self.telling.of(account.partition, fact.offset);
-            changes.fired(core, fact, &applied, firings, tells);
-            if tells {
-                changes.top_ups.folded(core, fact, &applied);
-            }
+        let Some(core) = &account.core else { return Ok(()) };
+        changes.enter(core, &applied);
+        let tells = self.telling.of(account.partition, fact.offset);
+        if tells {
+            changes.top_ups.folded(core, fact, &applied);
         }
-        Ok(())
+        evaluate_users(tx, account, &mut Fired { fact, applied: &applied, tells, count: 0 }, firings, changes)
+            .await
     }
 
     fn dead_letter(&self, _: &mut Changes, _: &Record, _: &str) {
@@ -115,20 +113,29 @@ impl Book for Alerting {
     }
 }
 
-/// Evaluates the rules about users, loading the pages that it finds missing.
+/// Evaluates the rules about users, loading the pages that it finds missing, and collects all that has fired.
+///
+/// The edit of a rule may meet every user of the account: what is told of some is written before the next are loaded.
 async fn evaluate_users(
     tx: &mut PgConnection,
     account: &mut Account<Watched>,
-    fact: &Fact,
-    applied: &Applied,
-    firings: &mut Vec<Firing>,
+    fired: &mut Fired<'_>,
+    mut firings: Vec<Firing>,
+    changes: &mut Changes,
 ) -> Result<(), WorkerError> {
     loop {
         let Some(core) = &account.core else { return Ok(()) };
         let Watched { watch, users } = &mut account.beside;
-        match watch.users(core, users, fact, applied, firings) {
-            Ok(()) => return Ok(()),
-            Err(missing) => load::missing(tx, &account.id, users, missing).await?,
+        let missing = watch.users(core, users, fired.fact, fired.applied, &mut firings).err();
+        changes.fired(core, fired, firings.drain(..));
+        let passed = users.pass();
+        if !passed.is_empty() {
+            store::write_passed(tx, &account.id, users.period_index(), &passed).await?;
+            store::write_firings(tx, changes).await?;
+        }
+        match missing {
+            None => return Ok(()),
+            Some(missing) => load::missing(tx, &account.id, users, missing).await?,
         }
     }
 }

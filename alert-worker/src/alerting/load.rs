@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ledger_core::alert::{MissingUsers, UserPage, Users, Watch};
+use ledger_core::credits::Credits;
 use ledger_core::id::Id;
 use runtime::consume::WorkerError;
 use runtime::fold::{Account, Accounts, Amount};
@@ -10,6 +11,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::evaluate::Watched;
+
+/// Users whom the edit of a rule comes to at once: what is told of them is in memory, and in one statement.
+const PART_USERS_MAX: usize = 5_000;
 
 /// Loads what the rules of these accounts have told so far.
 pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
@@ -98,27 +102,44 @@ pub async fn missing(
                 users.load(user, pages.remove(&n));
             }
         }
-        MissingUsers::Past(past) => {
-            let rows = sqlx::query(
-                "select user_id, page::text
-                 from user_page
-                 where account_id   = $1
-                   and period_index = $2
-                   and used        >= $3",
-            )
-            .bind(account.as_str())
-            .bind(period)
-            .bind(Amount(past))
-            .fetch_all(tx)
-            .await?;
-            let mut pages = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let user = Id::new(row.try_get(0)?).map_err(unreadable)?;
-                pages.push((user, page_of(row, 1)?));
-            }
-            users.load_past(past, pages);
-        }
+        MissingUsers::Next { past, after } => next(tx, account, users, past, after.as_ref()).await?,
     }
+    Ok(())
+}
+
+// In the order of the index from where it stopped: all users of a period are gone through once.
+const NEXT: &str = "
+    select user_id, page::text
+    from user_page
+    where account_id   = $1
+      and period_index = $2
+      and user_id      > $3
+      and used        >= $4
+    order by user_id
+    limit $5";
+
+/// Loads some of the users whom the edit of a rule comes to.
+async fn next(
+    tx: &mut PgConnection,
+    account: &Id,
+    users: &mut Users,
+    past: Credits,
+    after: Option<&Id>,
+) -> Result<(), WorkerError> {
+    let rows = sqlx::query(NEXT)
+        .bind(account.as_str())
+        .bind(users.period_index())
+        .bind(after.map_or("", Id::as_str))
+        .bind(Amount(past))
+        .bind(PART_USERS_MAX as i64)
+        .fetch_all(tx)
+        .await?;
+    let mut pages = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let user = Id::new(row.try_get(0)?).map_err(unreadable)?;
+        pages.push((user, page_of(row, 1)?));
+    }
+    users.load_next(pages, rows.len() < PART_USERS_MAX);
     Ok(())
 }
 

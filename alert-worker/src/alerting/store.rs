@@ -1,6 +1,8 @@
 //! Store: writes a batch's rows, one statement a table over arrays.
 
 use ledger_core::account::Core;
+use ledger_core::alert::UserPage;
+use ledger_core::id::Id;
 use runtime::consume::WorkerError;
 use runtime::fold::{Account, Rows, column, write_reversals};
 use runtime::pg::timestamp;
@@ -40,19 +42,43 @@ const PAGES_DELETED_MAX: i64 = 20_000;
 /// Writes everything that a batch changed, besides what every fold writes alike.
 pub async fn write(
     tx: &mut PgConnection,
-    changes: Changes,
+    mut changes: Changes,
     accounts: &[Account<Watched>],
 ) -> Result<(), WorkerError> {
     changes.events.send(&mut *tx, INSERT_EVENTS).await?;
-    changes.firings.send(&mut *tx, INSERT_FIRINGS).await?;
+    write_firings(&mut *tx, &mut changes).await?;
     user_rows(accounts).send(&mut *tx, UPSERT_USERS).await?;
     write_accounts(&mut *tx, accounts).await?;
     // After the events themselves: a usage may be recorded and reversed in one batch.
     write_reversals(&mut *tx, &changes.reversed).await?;
     delete_pages(&mut *tx, &changes).await?;
-    delivery::enqueue(&mut *tx, &changes.outbox).await?;
     top_ups::write(tx, &changes.top_ups).await?;
     Ok(())
+}
+
+/// Writes what has fired so far, with what is to be told of it, and forgets it.
+pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Result<(), WorkerError> {
+    for rows in std::mem::take(&mut changes.firings) {
+        rows.send(&mut *tx, INSERT_FIRINGS).await?;
+    }
+    let outbox = std::mem::take(&mut changes.outbox);
+    delivery::enqueue(tx, &outbox).await?;
+    Ok(())
+}
+
+/// Writes the pages of users whom the edit of a rule has passed.
+pub async fn write_passed(
+    tx: &mut PgConnection,
+    account: &Id,
+    period_index: Option<i64>,
+    passed: &[(Id, UserPage)],
+) -> Result<(), WorkerError> {
+    let Some(period_index) = period_index else { return Ok(()) };
+    let mut rows = Rows::default();
+    for (user, page) in passed {
+        push_user(&mut rows, account, period_index, user, page);
+    }
+    Ok(rows.send(tx, UPSERT_USERS).await?)
 }
 
 fn user_rows(accounts: &[Account<Watched>]) -> Rows {
@@ -61,15 +87,14 @@ fn user_rows(accounts: &[Account<Watched>]) -> Rows {
         let users = &account.beside.users;
         let Some(period_index) = users.period_index() else { continue };
         for (user, page) in users.touched() {
-            rows.row()
-                .text(account.id.as_str())
-                .bigint(period_index)
-                .text(user.as_str())
-                .amount(page.used)
-                .jsonb(page);
+            push_user(&mut rows, &account.id, period_index, user, page);
         }
     }
     rows
+}
+
+fn push_user(rows: &mut Rows, account: &Id, period_index: i64, user: &Id, page: &UserPage) {
+    rows.row().text(account.as_str()).bigint(period_index).text(user.as_str()).amount(page.used).jsonb(page);
 }
 
 /// An account's row: what it has come to, and what its rules have told.

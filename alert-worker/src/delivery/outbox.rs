@@ -8,6 +8,9 @@ use runtime::pg::PgConnection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// Firings that one statement inserts: with a hundred recipients each, some tens of megabytes.
+const INSERT_MAX: usize = 2_000;
+
 /// What the words need to know of the account as the rule fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -45,9 +48,14 @@ pub struct OutboxRow {
 ///
 /// Returns how many are new.
 pub async fn enqueue(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64, sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(0);
+    let mut inserted = 0;
+    for some in rows.chunks(INSERT_MAX) {
+        inserted += insert(connection, some).await?;
     }
+    Ok(inserted)
+}
+
+async fn insert(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64, sqlx::Error> {
     let account_ids: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
     let firing_ids: Vec<Uuid> = rows.iter().map(|row| row.firing.firing_id).collect();
     let firings = rows.iter().map(|row| json(&row.firing)).collect::<Result<Vec<_>, _>>()?;

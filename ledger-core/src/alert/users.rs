@@ -1,8 +1,10 @@
 //! Users: what each used in the open period, as far as rules about users ask for it.
 //!
 //! An account may have a million users, so what a batch touches is loaded as pages, and what lacks is named before
-//! anything changes.
+//! anything changes. The edit of a rule goes through all users whom it may meet, some at a time and by id, and lets go of
+//! those who are behind it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
@@ -71,8 +73,31 @@ impl UserPage {
 pub enum MissingUsers {
     /// These users, whether or not they used anything.
     These(Vec<Id>),
-    /// Every user of the open period who used at least this much.
-    Past(Credits),
+    /// The next users of the open period by id, after this one, of those who used at least this much.
+    Next {
+        /// What they used.
+        past: Credits,
+        /// The last who was looked at; none: nobody was.
+        after: Option<Id>,
+    },
+}
+
+/// Users who come one after another by id.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    after: Option<Id>,
+    /// The last of them; none: nobody comes behind.
+    to: Option<Id>,
+}
+
+impl Part {
+    pub fn has(&self, user: &Id) -> bool {
+        self.after.as_ref().is_none_or(|after| user > after) && self.to.as_ref().is_none_or(|to| user <= to)
+    }
+
+    pub fn is_last(&self) -> bool {
+        self.to.is_none()
+    }
 }
 
 /// Pages of one account's users in the open period, loaded for one batch, and what the batch changed in them.
@@ -82,10 +107,14 @@ pub struct Users {
     period_index: Option<i64>,
     /// It began within this batch, so who has no page has used nothing.
     is_new: bool,
-    /// Everyone who used at least this much is loaded.
-    past: Option<Credits>,
     pages: FxHashMap<Id, UserPage>,
     touched: BTreeSet<Id>,
+    /// The last user whom the edit of a rule has come to, while it goes through all of them.
+    walked: Option<Id>,
+    /// Those whom it comes to next are loaded.
+    part: Option<Part>,
+    /// Those who were loaded for that alone, and are let go behind it.
+    passing: Vec<Id>,
 }
 
 impl Users {
@@ -104,12 +133,29 @@ impl Users {
         self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
     }
 
-    /// Takes the pages, as stored, of everyone who used at least `past`.
-    pub fn load_past(&mut self, past: Credits, pages: impl IntoIterator<Item = (Id, UserPage)>) {
+    /// Takes pages, as stored, of the users that `MissingUsers::Next` names, by id; `are_last` where no more come.
+    pub fn load_next(&mut self, pages: Vec<(Id, UserPage)>, are_last: bool) {
+        let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
+        self.part = Some(Part { after: self.walked.clone(), to });
         for (user, page) in pages {
-            self.load(user, Some(page));
+            if let Entry::Vacant(place) = self.pages.entry(user.clone()) {
+                place.insert(page);
+                self.passing.push(user);
+            }
         }
-        self.past = Some(past);
+    }
+
+    /// Lets go of the users whom the edit of a rule has passed, and returns the pages that it has changed: to be stored
+    /// before anything else of them is loaded.
+    pub fn pass(&mut self) -> Vec<(Id, UserPage)> {
+        let mut changed = Vec::new();
+        for user in std::mem::take(&mut self.passing) {
+            let page = self.pages.remove(&user);
+            if self.touched.remove(&user) {
+                changed.extend(page.map(|page| (user, page)));
+            }
+        }
+        changed
     }
 
     /// Returns the pages to be stored, by user, all of `period_index`.
@@ -134,10 +180,15 @@ impl Users {
         if missing.is_empty() { Ok(()) } else { Err(MissingUsers::These(missing)) }
     }
 
-    /// Sees to it that everyone is there who used at least `past`.
-    pub(crate) fn need_past(&self, past: Credits) -> Result<(), MissingUsers> {
-        let is_there = self.is_new || self.past.is_some_and(|there| there <= past);
-        if is_there { Ok(()) } else { Err(MissingUsers::Past(past)) }
+    /// Returns the next part, of which everyone is there who used at least `past`.
+    pub(crate) fn next_part(&mut self, past: Credits) -> Result<Part, MissingUsers> {
+        if self.is_new {
+            return Ok(Part::default());
+        }
+        let part = self.part.take();
+        let part = part.ok_or_else(|| MissingUsers::Next { past, after: self.walked.clone() })?;
+        self.walked = part.to.clone();
+        Ok(part)
     }
 
     /// Returns a page to be changed.
@@ -151,9 +202,10 @@ impl Users {
         self.pages.get(user)
     }
 
-    /// Returns everyone there who used at least `past`, by id.
-    pub(crate) fn past(&self, past: Credits) -> BTreeSet<Id> {
-        self.pages.iter().filter(|(_, page)| page.used >= past).map(|(user, _)| user.clone()).collect()
+    /// Returns everyone of a part who used at least `past`, by id.
+    pub(crate) fn past(&self, past: Credits, part: &Part) -> BTreeSet<Id> {
+        let there = self.pages.iter().filter(|(user, page)| page.used >= past && part.has(user));
+        there.map(|(user, _)| user.clone()).collect()
     }
 }
 

@@ -304,7 +304,8 @@ impl Watch {
     /// Counts an applied event in its user's page and looks at the rules about users that it may have met, by user:
     /// user alert, then limit.
     ///
-    /// Comes after the fold of the event, once; errors name the pages that lack, and then nothing has changed.
+    /// Comes after the fold of the event, once, and again after each error, which names the pages that lack: `These`
+    /// before anything has changed; `Next` behind users who are done, and of whom all that is to be told has been told.
     pub fn users(
         &self,
         core: &Core,
@@ -352,11 +353,15 @@ impl Watch {
     ) -> Result<(), MissingUsers> {
         let alert = core.user_alert.as_ref().filter(|alert| alert.enabled);
         let Some(threshold) = alert.and_then(|alert| alert.threshold) else { return Ok(()) };
-        users.need_past(threshold)?;
-        for user in users.past(threshold) {
-            firings.extend(self.user_alert(core, users, &user, cause));
+        loop {
+            let part = users.next_part(threshold)?;
+            for user in users.past(threshold, &part) {
+                firings.extend(self.user_alert(core, users, &user, cause));
+            }
+            if part.is_last() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn all_limits(
@@ -367,17 +372,25 @@ impl Watch {
         firings: &mut Vec<Firing>,
     ) -> Result<(), MissingUsers> {
         let Some(limits) = core.limits.as_ref().filter(|limits| limits.enabled) else { return Ok(()) };
-        if let Some(limit) = limits.default_limit {
-            users.need_past(limit)?;
-        }
         let own = || limits.custom.iter().filter(|(_, limit)| limit.amount().is_some()).map(|(user, _)| user);
         users.need(own())?;
-        let mut all = limits.default_limit.map(|limit| users.past(limit)).unwrap_or_default();
-        all.extend(own().cloned());
-        for user in all {
-            firings.extend(self.limit(core, users, &user, cause));
+        loop {
+            let (part, mut all) = match limits.default_limit {
+                Some(limit) => {
+                    let part = users.next_part(limit)?;
+                    let past = users.past(limit, &part);
+                    (part, past)
+                }
+                None => Default::default(),
+            };
+            all.extend(own().filter(|user| part.has(user)).cloned());
+            for user in all {
+                firings.extend(self.limit(core, users, &user, cause));
+            }
+            if part.is_last() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn user_alert(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {

@@ -214,6 +214,27 @@ fn a_user_alert_set_or_changed_fires_at_once_for_all_who_are_past() {
 }
 
 #[test]
+fn an_edit_meets_all_users_some_at_a_time_by_id() {
+    let check = |script: &str, expected: &str, parts: usize| {
+        let watched = watched(script);
+        assert_eq!((shown(&watched.firings).as_str(), watched.parts), (expected, parts), "{script}");
+    };
+    let used = "plan 100; by eve 9; by cy 9; by ana 6; by bo 4; by dan 7; by flo 5; by gus 1";
+    let alert = r#"user-alert {"threshold":"5"}"#;
+    let all = "user_alert ana v1 6; user_alert cy v1 9; user_alert dan v1 7; user_alert eve v1 9; user_alert flo v1 5";
+    check(&format!("{used}; {alert}"), all, 3);
+    // What was told of those who had passed is known to the next edit.
+    check(&format!(r#"{used}; {alert}; user-alert {{"threshold":"5","notify_user":true}}"#), all, 6);
+    check(
+        &format!(
+            r#"{used}; limits {{"default_limit":"6","custom":{{"dan":"8","gus":"1","cy":"unlimited"}}}}"#
+        ),
+        "user_limit_reached ana v1 6; user_limit_reached eve v1 9; user_limit_reached gus v1 1",
+        3,
+    );
+}
+
+#[test]
 fn a_user_alert_that_is_off_fires_nothing_and_on_again_tells_only_what_is_new() {
     check(r#"plan 100; user-alert {"enabled":false,"threshold":"5"}; by ana 9"#, "");
     check(

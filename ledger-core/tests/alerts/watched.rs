@@ -19,7 +19,12 @@ pub struct Watched {
     /// Pages of the period, as stored.
     pub pages: BTreeMap<Id, String>,
     period_index: Option<i64>,
+    /// Parts in which edits of rules went through the users.
+    pub parts: usize,
 }
+
+/// Users that an edit of a rule meets at once.
+pub const PART_USERS_MAX: usize = 2;
 
 impl Watched {
     pub fn core(&self) -> Option<&Core> {
@@ -49,18 +54,29 @@ impl Watched {
         let Some(core) = account.and_then(|account| account.core.as_ref()) else { return };
         loop {
             let told = self.firings.len();
-            match self.watch.users(core, users, fact, applied, &mut self.firings) {
-                Ok(()) => return,
-                Err(MissingUsers::These(ids)) => ids.into_iter().for_each(|id| {
-                    let page = self.pages.get(&id).map(|json| page(json));
-                    users.load(id, page);
-                }),
-                Err(MissingUsers::Past(past)) => {
+            let missing = self.watch.users(core, users, fact, applied, &mut self.firings).err();
+            for (user, page) in users.pass() {
+                self.pages.insert(user, serde_json::to_string(&page).expect("JSON"));
+            }
+            match missing {
+                None => return,
+                Some(MissingUsers::These(ids)) => {
+                    assert_eq!(self.firings.len(), told, "something fired before a page was missed");
+                    for id in ids {
+                        let page = self.pages.get(&id).map(|json| page(json));
+                        users.load(id, page);
+                    }
+                }
+                Some(MissingUsers::Next { past, after }) => {
+                    let behind = |id: &Id| after.as_ref().is_none_or(|after| id > after);
                     let pages = self.pages.iter().map(|(id, json)| (id.clone(), page(json)));
-                    users.load_past(past, pages.filter(|(_, page)| page.used >= past).collect::<Vec<_>>());
+                    let mut pages = pages.filter(|(id, page)| behind(id) && page.used >= past);
+                    let some: Vec<_> = pages.by_ref().take(PART_USERS_MAX).collect();
+                    let are_last = some.len() < PART_USERS_MAX;
+                    users.load_next(some, are_last);
+                    self.parts += 1;
                 }
             }
-            assert_eq!(self.firings.len(), told, "something fired before a page was missed");
         }
     }
 }

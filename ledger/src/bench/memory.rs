@@ -1,4 +1,5 @@
-//! Memory: what each service, as a process of its own, holds at its peak while an account has a million users.
+//! Memory: what each service, as a process of its own, holds at its peak while an account has a million users, and one
+//! edit of a rule meets them all.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ const USERS: usize = 1_000_000;
 /// Records appended at a time.
 const APPEND_EVENTS: usize = 20_000;
 const READY_MAX: Duration = Duration::from_secs(60);
-const PROJECTED_MAX: Duration = Duration::from_secs(600);
+const FOLDED_MAX: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(100);
 const SERVICES: [&str; 4] = ["projector", "command-api", "alert-worker", "query-api"];
 
@@ -51,8 +52,13 @@ async fn measure(place: &Place) -> Result<Vec<Measured>> {
             appended?;
         }
     }
-    wait_until_projected(&pool, &journal).await?;
+    wait_until_folded(&pool, &journal).await?;
     work(command, query).await?;
+    // Every one of them is past this limit.
+    command
+        .put("/v1/accounts/account-0/limits", &json!({"default_limit": "0.1", "notify": ["carl"]}))
+        .await?;
+    wait_until_folded(&pool, &journal).await?;
     services
         .iter()
         .zip(empty)
@@ -85,23 +91,25 @@ async fn work(command: &Service, query: &Service) -> Result<()> {
     Ok(())
 }
 
-async fn wait_until_projected(pool: &PgPool, journal: &Journal) -> Result<()> {
-    let deadline = Instant::now() + PROJECTED_MAX;
+/// Waits for the read model and for the alerts.
+async fn wait_until_folded(pool: &PgPool, journal: &Journal) -> Result<()> {
+    let deadline = Instant::now() + FOLDED_MAX;
     let account = load::account(0);
     let end = journal.end(journal.partition_of(account.as_str())).await?;
     loop {
-        let next: i64 =
-            sqlx::query_scalar("select next_offset from read_model_1.checkpoint where partition = $1")
-                .bind(end.partition)
-                .fetch_one(pool)
-                .await?;
+        let next: i64 = sqlx::query_scalar(
+            "select least(projected.next_offset, evaluated.next_offset)
+             from read_model_1.checkpoint as projected
+             join alerting_1.checkpoint   as evaluated using (partition)
+             where partition = $1",
+        )
+        .bind(end.partition)
+        .fetch_one(pool)
+        .await?;
         if next >= end.offset {
             return Ok(());
         }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "a million events are not projected after {PROJECTED_MAX:?}"
-        );
+        anyhow::ensure!(Instant::now() < deadline, "a million events are not folded after {FOLDED_MAX:?}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Rules: what fires when, and only once.
 
 use anyhow::{Result, ensure};
+use runtime::kafka::Appender;
 use serde_json::json;
 
 use crate::Account;
@@ -100,6 +101,50 @@ async fn users_have_an_alert_and_limits_of_their_own() -> Result<()> {
     let over = acme.get("users?over_budget=true").await?;
     let users: Vec<_> = over["items"].as_array().into_iter().flatten().map(|user| &user["user_id"]).collect();
     ensure!(users == ["ana", "bo"], "{over}");
+    whole.replay_and_stop().await
+}
+
+/// More than one statement writes.
+const USERS: usize = 6_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_edit_of_a_rule_that_thousands_are_past_tells_of_each_of_them_once() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100000"}})).await?;
+    let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
+    let at = "2026-01-06T12:00:00Z";
+    let used = |n: usize| {
+        let event = json!({"specversion": "1.0", "id": format!("u{n}"), "source": "/app", "subject": "acme",
+                           "type": "ledger.usage.recorded.v1", "time": at, "recordedat": at, "actor": "app",
+                           "data": {"user_id": format!("user{n:05}"), "feature": "chat", "credits": "2"}});
+        ("acme", event.to_string())
+    };
+    for appended in appender.append_all(&(0..USERS).map(used).collect::<Vec<_>>()).await {
+        appended?;
+    }
+    let alert = |notify_user| json!({"threshold": "2", "recipients": ["carl"], "notify_user": notify_user});
+    whole.all_projected().await?;
+    acme.put("07", "user-alert", alert(false)).await?;
+    whole.all_evaluated().await?;
+    acme.put("08", "limits", json!({"default_limit": "1", "notify": ["carl"]})).await?;
+    whole.all_evaluated().await?;
+    // Who is told is no new threshold.
+    acme.put("09", "user-alert", alert(true)).await?;
+    whole.all_evaluated().await?;
+    for kind in ["user_alert", "user_limit_reached"] {
+        let told = format!(
+            r#"select count(*), count(distinct subject), min(seq), max(seq),
+                      bool_and(subject = 'user' || lpad(seq::text, 5, '0')),
+                      (select count(*) from delivery.outbox where firing ->> 'kind' = '{kind}')
+               from alerting_1.firing
+               where kind = '{kind}'"#
+        );
+        let (fired, users, first, last, are_by_user, queued): (i64, i64, i32, i32, bool, i64) =
+            sqlx::query_as(sqlx::AssertSqlSafe(told)).fetch_one(&whole.pool).await?;
+        let all = i64::try_from(USERS)?;
+        ensure!((fired, users, queued) == (all, all, all), "{kind}: {fired} {users} {queued}");
+        ensure!((first, last, are_by_user) == (0, i32::try_from(USERS)? - 1, true), "{kind}: {first} {last}");
+    }
     whole.replay_and_stop().await
 }
 

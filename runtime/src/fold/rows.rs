@@ -75,6 +75,11 @@ impl Rows {
         self.count == 0
     }
 
+    /// Returns how many rows there are.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or_default()
+    }
+
     /// Puts a `text`.
     pub fn text(&mut self, text: &str) -> &mut Self {
         self.maybe_text(Some(text))
