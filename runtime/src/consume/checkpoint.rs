@@ -8,6 +8,8 @@ use uuid::Uuid;
 use super::decide::{Standing, Step};
 use super::{Error, Source};
 use crate::pg::Schema;
+use crate::position::Position;
+use crate::waiter;
 
 /// A partition as its new owner found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +90,12 @@ pub(super) async fn advance(
     channel: &str,
     steps: &[Step],
 ) -> Result<usize, sqlx::Error> {
-    let heard: Vec<String> =
-        steps.iter().map(|step| format!("{}:{}", step.partition, step.new_offset)).collect();
     let partitions: Vec<i32> = steps.iter().map(|step| step.partition).collect();
     let epochs: Vec<Uuid> = steps.iter().map(|step| step.epoch).collect();
     let old: Vec<i64> = steps.iter().map(|step| step.old_offset).collect();
     let new: Vec<i64> = steps.iter().map(|step| step.new_offset).collect();
     let leaves: Vec<&[u8]> = steps.iter().map(|step| step.last_leaf.as_slice()).collect();
-    let (moved, ()): (i64, ()) = sqlx::query_as(
+    let (moved, _told): (i64, Option<String>) = sqlx::query_as(
         "with moved as (
              update checkpoint as c set next_offset = step.new, last_leaf = step.leaf
              from unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -103,7 +103,8 @@ pub(super) async fn advance(
              where c.partition = step.partition and c.epoch = step.epoch and c.next_offset = step.old
              returning 1
          )
-         select (select count(*) from moved), pg_notify($6, $7)",
+         select (select count(*) from moved),
+                case when $7::text is not null then pg_notify($6, $7)::text end",
     )
     .bind(&partitions)
     .bind(&epochs)
@@ -111,10 +112,18 @@ pub(super) async fn advance(
     .bind(&new)
     .bind(&leaves)
     .bind(channel)
-    .bind(format!("{schema} {}", heard.join(",")))
+    .bind(told(schema, steps))
     .fetch_one(tx)
     .await?;
     Ok(usize::try_from(moved).unwrap_or_default())
+}
+
+/// Returns what is told of a batch; none where it is of more partitions than a notification can name, and the waiters'
+/// poll finds it.
+fn told(schema: Schema, steps: &[Step]) -> Option<String> {
+    let heard: Vec<Position> =
+        steps.iter().map(|step| Position { partition: step.partition, offset: step.new_offset }).collect();
+    waiter::payload(schema, &heard)
 }
 
 /// Locks the rows of claims that still hold and returns how many they are.
@@ -146,4 +155,29 @@ pub(super) async fn standing(
         sqlx::query_as(AssertSqlSafe(read)).bind(partitions).fetch_all(pool).await?;
     let standing = |(partition, epoch, next_offset)| (partition, Standing { epoch, next_offset });
     Ok(rows.into_iter().map(standing).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::Model;
+
+    #[test]
+    fn a_batch_of_more_partitions_than_a_notification_can_name_is_told_to_nobody() {
+        let told_of = |partitions: i32| {
+            let step = |partition| Step {
+                partition,
+                epoch: Uuid::nil(),
+                old_offset: 0,
+                new_offset: 1_000_000,
+                last_leaf: [0; 32],
+            };
+            let steps: Vec<Step> = (0..partitions).map(step).collect();
+            told(Schema { model: Model::ReadModel, generation: 1 }, &steps)
+        };
+        assert_eq!(told_of(2).as_deref(), Some("read_model_1 0:1000000,1:1000000"));
+        // Postgres takes 8,000 bytes less one.
+        assert!(told_of(600).is_some_and(|text| text.len() < 8_000));
+        assert_eq!(told_of(1_000), None);
+    }
 }
