@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,6 +11,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Upper bounds of histogram buckets, in seconds: from a local read to the longest wait.
 const LATENCY_BUCKETS_SECONDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// Upper bounds of the buckets of all other histograms, which count: from one of them to the largest batch.
+const COUNT_BUCKETS: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
 
 /// Starts logging to standard error: lines for people, or JSON where `LEDGER_LOG_FORMAT=json`.
 ///
@@ -39,9 +42,14 @@ pub fn init_with(default: &str) {
 /// Returns the process's metrics, installing the recorder at the first call.
 pub fn metrics() -> Result<&'static PrometheusHandle, &'static BuildError> {
     static RECORDER: OnceLock<Result<PrometheusHandle, BuildError>> = OnceLock::new();
-    RECORDER
-        .get_or_init(|| PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS_SECONDS)?.install_recorder())
-        .as_ref()
+    RECORDER.get_or_init(|| builder()?.install_recorder()).as_ref()
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets(&COUNT_BUCKETS)?
+        .set_buckets_for_metric(seconds, &LATENCY_BUCKETS_SECONDS)
 }
 
 #[cfg(test)]
@@ -54,5 +62,23 @@ mod tests {
         metrics::counter!("ledger_test_total").increment(2);
         let page = metrics().expect("second").render();
         assert!(page.contains("ledger_test_total 2"), "{page}");
+    }
+
+    #[test]
+    fn seconds_and_counts_have_buckets_of_their_own() {
+        metrics().expect("installed");
+        metrics::histogram!("ledger_test_seconds", "step" => "fold").record(0.12);
+        metrics::histogram!("ledger_test_records").record(512.0);
+        let page = metrics().expect("installed").render();
+        for line in [
+            r#"ledger_test_seconds_bucket{step="fold",le="0.1"} 0"#,
+            r#"ledger_test_seconds_bucket{step="fold",le="0.15"} 1"#,
+            r#"ledger_test_records_bucket{le="500"} 0"#,
+            r#"ledger_test_records_bucket{le="1000"} 1"#,
+            r#"ledger_test_records_bucket{le="10000"} 1"#,
+        ] {
+            assert!(page.lines().any(|said| said == line), "no {line} in {page}");
+        }
+        assert!(!page.contains(r#"ledger_test_records_bucket{le="0.1"}"#), "{page}");
     }
 }
