@@ -28,9 +28,19 @@ pub(super) enum Step {
     /// It has an outcome, or its start was refused.
     End(Id, Id),
     /// Its credit was refused, and it is open: a person has to decide.
-    Park(Id, Id, Reason),
+    Park(Refused),
     /// A brake refuses, by this event.
     Refuse(Event),
+}
+
+/// A credit that was refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub account: Id,
+    pub attempt: Id,
+    /// What it was paid by.
+    pub payment: Id,
+    pub reason: &'static str,
 }
 
 /// An attempt with what charging it needs to know of its account.
@@ -92,11 +102,18 @@ fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
         }
         (Data::TopUpFailed(failure), Outcome::Applied) => end(&failure.attempt_id),
         (Data::CreditsToppedUp(paid), Outcome::Applied) => end(&paid.attempt_id),
-        // What it was paid by is credited already, as a purchase.
-        (Data::CreditsToppedUp(paid), Outcome::Rejected(reason))
-            if core.top_ups.has_open(&paid.attempt_id) =>
-        {
-            Some(Step::Park(core.account.clone(), paid.attempt_id.clone(), reason))
+        // What it was paid by is credited already, as a purchase. Told again, the credit is a duplicate of the refused one.
+        (Data::CreditsToppedUp(paid), refused) if core.top_ups.has_open(&paid.attempt_id) => {
+            let reason = match refused {
+                Outcome::Rejected(reason) => reason.code(),
+                other => other.as_str(),
+            };
+            Some(Step::Park(Refused {
+                account: core.account.clone(),
+                attempt: paid.attempt_id.clone(),
+                payment: paid.payment_id.clone(),
+                reason,
+            }))
         }
         _ => None,
     }

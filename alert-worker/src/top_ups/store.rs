@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 use ledger_core::credits::Credits;
 use ledger_core::event::Event;
-use ledger_core::fold::Reason;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
 use runtime::consume::WorkerError;
@@ -15,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tracing::error;
 
-use super::decided::{Decided, Proposal, Step};
+use super::decided::{Decided, Proposal, Refused, Step};
 use super::relay::LEAD_SECONDS;
 
 /// Attempts that one look takes.
@@ -32,7 +31,7 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
             Step::End(account, attempt) => end(tx, account, attempt).await?,
-            Step::Park(account, attempt, reason) => give_up(tx, account, attempt, *reason).await?,
+            Step::Park(refused) => give_up(tx, refused).await?,
             Step::Refuse(event) => refuse(tx, event).await?,
         }
     }
@@ -90,27 +89,29 @@ async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sq
     Ok(())
 }
 
-/// Leaves an attempt to a person whose credit the fold has refused.
-async fn give_up(
-    tx: &mut PgConnection,
-    account: &Id,
-    attempt: &Id,
-    reason: Reason,
-) -> Result<(), sqlx::Error> {
-    error!(account_id = %account, %attempt, reason = reason.code(), "a top-up was paid and its credit refused: a person has to decide");
-    sqlx::query(
+/// Leaves an attempt to a person whose credit the fold has refused, whoever told of it, and whether or not the worker knows
+/// of the payment yet.
+async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
+    let Refused { account, attempt, payment, reason } = refused;
+    let parked = sqlx::query(
         "update control.top_up
-         set state = 'parked',
-             reply = 'paid by ' || coalesce(payment_id, '?') || ', and the credit refused: ' || $3
+         set state        = 'parked',
+             leased_until = null,
+             payment_id   = $3,
+             reply        = 'paid by ' || $3 || ', and the credit refused: ' || $4
          where account_id = $1
            and attempt_id = $2
-           and state      = 'told'",
+           and state      in ('started', 'told')",
     )
     .bind(account.as_str())
     .bind(attempt.as_str())
-    .bind(reason.code())
+    .bind(payment.as_str())
+    .bind(*reason)
     .execute(tx)
     .await?;
+    if parked.rows_affected() > 0 {
+        error!(account_id = %account, %attempt, %payment, reason, "a top-up was paid and its credit refused: a person has to decide");
+    }
     Ok(())
 }
 

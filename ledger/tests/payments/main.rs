@@ -6,6 +6,7 @@ mod whole;
 mod growth;
 mod lost;
 mod outcomes;
+mod refused;
 mod stripe;
 mod webhooks;
 
