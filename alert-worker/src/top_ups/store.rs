@@ -279,11 +279,15 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
     Ok(())
 }
 
-/// Says whether everything is folded that the journal had when this database was new: what started before is not charged
-/// when it is folded, but adopted.
-async fn is_caught_up(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error> {
+/// Of a partition whose checkpoint is a `checkpoint`: everything is folded that it had when this database was new. A
+/// partition with nothing but its genesis record has no past.
+const IS_PAST_FOLDED: &str =
+    "(told_from.next_offset <= 1 or coalesce(checkpoint.next_offset, 0) >= told_from.next_offset)";
+
+/// Says whether the past of every partition is folded.
+async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error> {
     let sql = format!(
-        "select coalesce(bool_and(coalesce(checkpoint.next_offset, 0) >= told_from.next_offset), false)
+        "select coalesce(bool_and({IS_PAST_FOLDED}), false)
          from delivery.told_from
          left join {schema}.checkpoint using (partition)"
     );
@@ -293,10 +297,12 @@ async fn is_caught_up(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error
 /// Takes in attempts that the journal says are open and this database has lost: the provider may know them. Says whether
 /// all were found.
 ///
-/// Half a minute later, so that what the journal says after them has been folded.
+/// In the middle of the past an attempt looks open whose outcome is yet to be folded, so none is taken in before its
+/// partition is through it; from there on starts and ends are written down as they are folded. One whose end is being
+/// folded this moment is waited for. Half a minute later, so that what the journal says after them has been folded.
 pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(false) };
-    let found_all = is_caught_up(pool, schema).await?;
+    let found_all = is_past_folded(pool, schema).await?;
     let sql = format!(
         "insert into control.top_up (account_id, attempt_id, number, amount, payment_method, live, ledger_time, state, look_up,
                                      asks, started_at, next_ask_at, usd)
@@ -305,8 +311,12 @@ pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
                 clock_timestamp() + interval '30 seconds',
                 round((last ->> 'amount')::numeric * (core ->> 'usd_per_unit')::numeric, 9)
          from {schema}.account
+         join delivery.told_from using (partition)
+         left join {schema}.checkpoint using (partition)
          cross join lateral (select core -> 'top_ups' -> 'last' as last) as attempt
          where (core -> 'top_ups' ->> 'is_open')::boolean
+           and {IS_PAST_FOLDED}
+         for share of account
          on conflict (account_id, attempt_id) do nothing"
     );
     sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
