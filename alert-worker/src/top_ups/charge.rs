@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use ledger_core::event::Event;
 use ledger_core::id::{Id, Text};
 use ledger_core::time::Time;
@@ -10,6 +9,7 @@ use ledger_core::top_up;
 use runtime::payment::{Charge, Found, Provider, Reply, is_too_old};
 use runtime::pg::PgPool;
 use runtime::{clock, failpoint};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::TopUpConfig;
@@ -18,52 +18,88 @@ use super::store::{self, Due};
 /// Longest pause between two questions for one attempt: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
-/// Asks for everything that is due, all at once, and returns how many that were.
-pub async fn round(
-    config: &TopUpConfig,
-    pool: &PgPool,
-    provider: &Arc<dyn Provider>,
-) -> Result<usize, sqlx::Error> {
-    let due = store::lease(pool, config.top_up_lease_ms).await?;
-    let asked = due.iter().map(|due| ask(config, pool, provider.as_ref(), due));
-    join_all(asked).await.into_iter().collect::<Result<(), _>>()?;
-    Ok(due.len())
+/// Attempts that a worker asks about at the same time.
+const ASKS_MAX: usize = 16;
+
+/// Asks the provider about attempts, each on a task of its own, so that one that hangs holds up no other.
+pub struct Asker {
+    what: Arc<Asked>,
+    asking: JoinSet<()>,
 }
 
-async fn ask(
-    config: &TopUpConfig,
-    pool: &PgPool,
-    provider: &dyn Provider,
-    due: &Due,
-) -> Result<(), sqlx::Error> {
-    let charge = &due.charge;
-    failpoint::hit("top_up.before_charge");
-    let reply = reply(provider, due, clock::now()).await;
-    failpoint::hit("top_up.after_charge");
-    let said = format!("{reply:?}");
-    match reply {
-        Some(Reply::Paid { payment_id }) => {
-            info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
-            let event = succeeded(due, payment_id.clone(), clock::now());
-            count("paid");
-            store::tell(pool, charge, Some(payment_id), said, event).await
+/// Who is asked, and how.
+struct Asked {
+    config: TopUpConfig,
+    pool: PgPool,
+    provider: Arc<dyn Provider>,
+}
+
+impl Asker {
+    /// Asks about nothing yet.
+    pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>) -> Asker {
+        Asker { what: Arc::new(Asked { config, pool, provider }), asking: JoinSet::new() }
+    }
+
+    /// Begins to ask about what is due.
+    pub async fn ask_due(&mut self) -> Result<(), sqlx::Error> {
+        let free = ASKS_MAX - self.asking.len();
+        if free == 0 {
+            return Ok(());
         }
-        Some(Reply::Declined { reason }) => {
-            info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
-            count("declined");
-            store::tell(pool, charge, None, said, failed(due, reason, clock::now())).await
+        let lease_ms = self.what.config.top_up_lease_ms;
+        for due in store::lease(&self.what.pool, lease_ms, free).await? {
+            let what = Arc::clone(&self.what);
+            self.asking.spawn(async move {
+                if let Err(error) = what.ask(&due).await {
+                    let (account, attempt) = (&due.charge.account, &due.charge.key);
+                    warn!(account_id = %account, %attempt, %error, "not noted, so it is asked about again");
+                }
+            });
         }
-        Some(Reply::Unknown { detail }) => {
-            warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
-            count("unknown");
-            let doublings = u32::try_from(due.asks - 1).unwrap_or_default().min(20);
-            let pause = (config.top_up_first_backoff_ms << doublings).min(BACKOFF_MS_MAX);
-            store::ask_again(pool, charge, &detail, i64::try_from(pause).unwrap_or(i64::MAX)).await
+        Ok(())
+    }
+
+    /// Completes when there is an answer more; at once where nothing is being asked.
+    pub async fn answered(&mut self) -> Option<()> {
+        let ended = self.asking.join_next().await?;
+        if let Err(error) = ended {
+            error!(%error, "a task that asks about a top-up broke off; its lease runs out");
         }
-        None => {
-            error!(account_id = %charge.account, attempt = %charge.key, "outcome of a top-up unknown for 20 h: a person has to decide");
-            count("parked");
-            store::park(pool, charge, "unknown for 20 h").await
+        Some(())
+    }
+}
+
+impl Asked {
+    async fn ask(&self, due: &Due) -> Result<(), sqlx::Error> {
+        let (config, pool, charge) = (&self.config, &self.pool, &due.charge);
+        failpoint::hit("top_up.before_charge");
+        let reply = reply(self.provider.as_ref(), due, clock::now()).await;
+        failpoint::hit("top_up.after_charge");
+        let said = format!("{reply:?}");
+        match reply {
+            Some(Reply::Paid { payment_id }) => {
+                info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
+                let event = succeeded(due, payment_id.clone(), clock::now());
+                count("paid");
+                store::tell(pool, charge, Some(payment_id), said, event).await
+            }
+            Some(Reply::Declined { reason }) => {
+                info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
+                count("declined");
+                store::tell(pool, charge, None, said, failed(due, reason, clock::now())).await
+            }
+            Some(Reply::Unknown { detail }) => {
+                warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
+                count("unknown");
+                let doublings = u32::try_from(due.asks - 1).unwrap_or_default().min(20);
+                let pause = (config.top_up_first_backoff_ms << doublings).min(BACKOFF_MS_MAX);
+                store::ask_again(pool, charge, &detail, i64::try_from(pause).unwrap_or(i64::MAX)).await
+            }
+            None => {
+                error!(account_id = %charge.account, attempt = %charge.key, "outcome of a top-up unknown for 20 h: a person has to decide");
+                count("parked");
+                store::park(pool, charge, "unknown for 20 h").await
+            }
         }
     }
 }

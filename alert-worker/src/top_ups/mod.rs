@@ -11,16 +11,19 @@ mod person;
 mod relay;
 mod store;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use runtime::kafka::Journal;
-use runtime::payment::Provider;
+use runtime::payment::{CALL_TIME_MAX, Provider};
 use runtime::pg::PgPool;
 use runtime::shutdown::CancellationToken;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
+
+use charge::Asker;
 
 pub use decided::Decided;
 pub use person::{DecideError, Decision, decide};
@@ -31,8 +34,12 @@ const INTERVAL_MS: u64 = 100;
 /// Milliseconds before an unknown outcome is asked for again, unless told otherwise.
 const FIRST_BACKOFF_MS: u64 = 5_000;
 
-/// Milliseconds of a lease, unless told otherwise: a look-up and a charge, each with its most time.
-const LEASE_MS: u64 = 60_000;
+/// Calls that one attempt may need: a look-up, the payment method's owner, the charge, and a look-up where it was refused.
+const CALLS_MAX: u64 = 4;
+/// Milliseconds that the database may take beside them.
+const LEASE_SLACK_MS: u64 = 20_000;
+/// Milliseconds of a lease, unless told otherwise: it ends by itself only where the worker is gone.
+const LEASE_MS: u64 = CALLS_MAX * CALL_TIME_MAX.as_millis() as u64 + LEASE_SLACK_MS;
 
 /// How long a stop waits for the provider; the whole stop must stay under 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
@@ -50,7 +57,7 @@ pub struct TopUpConfig {
     /// Milliseconds before the payment provider is asked again what it did not answer; each further pause is twice the one before, an hour at most
     #[arg(long, env = "LEDGER_TOP_UP_FIRST_BACKOFF_MS", default_value_t = FIRST_BACKOFF_MS, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub top_up_first_backoff_ms: u64,
-    /// Milliseconds after which another worker asks about an attempt whose worker does not say what came of it; longer than a call may take
+    /// Milliseconds after which another worker asks about an attempt whose worker does not say what came of it; longer than four calls of 20 s may take
     #[arg(long, env = "LEDGER_TOP_UP_LEASE_MS", default_value_t = LEASE_MS, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub top_up_lease_ms: u64,
 }
@@ -75,12 +82,13 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     info!(provider = provider.name().as_str(), "topping up");
     let pause = Duration::from_millis(config.top_up_interval_ms);
+    let mut asker = Asker::new(config, pool.clone(), provider);
     let mut lookout = Lookout { adopted: false, next: Instant::now() };
-    loop {
+    let mut cut_off = pin!(drained(&shutdown));
+    while !shutdown.is_cancelled() {
         let done = tokio::select! {
-            done = round(&config, &pool, &journal, &provider, &mut lookout) => done,
-            // Who is cut off here has asked under a key, and whoever asks next gets the same answer.
-            () = drained(&shutdown) => return Ok(()),
+            done = round(&pool, &journal, &mut asker, &mut lookout) => done,
+            () = &mut cut_off => return Ok(()),
         };
         let wait = match done {
             Ok(()) => pause,
@@ -90,9 +98,25 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            // What it came to is relayed at once.
+            Some(()) = asker.answered() => {}
+            () = shutdown.cancelled() => {}
             () = sleep(wait) => {}
         }
+    }
+    tokio::select! {
+        () = finish(&pool, &journal, &mut asker) => {}
+        // Who is cut off here has asked under a key, and whoever asks next gets the same answer.
+        () = &mut cut_off => warn!("cut off top-ups that were being charged"),
+    }
+    Ok(())
+}
+
+/// Waits for what is being asked, and relays what it came to.
+async fn finish(pool: &PgPool, journal: &Journal, asker: &mut Asker) {
+    while asker.answered().await.is_some() {}
+    if let Err(error) = relay::round(pool, journal).await {
+        warn!(%error, "outcomes of top-ups are left to whoever relays next");
     }
 }
 
@@ -124,16 +148,12 @@ impl Lookout {
 }
 
 async fn round(
-    config: &TopUpConfig,
     pool: &PgPool,
     journal: &Journal,
-    provider: &Arc<dyn Provider>,
+    asker: &mut Asker,
     lookout: &mut Lookout,
 ) -> Result<(), sqlx::Error> {
     lookout.look(pool).await?;
     relay::round(pool, journal).await?;
-    if charge::round(config, pool, provider).await? > 0 {
-        relay::round(pool, journal).await?;
-    }
-    Ok(())
+    asker.ask_due().await
 }

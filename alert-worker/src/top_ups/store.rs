@@ -17,9 +17,6 @@ use tracing::error;
 use super::decided::{Decided, Proposal, Refused, Step};
 use super::relay::LEAD_SECONDS;
 
-/// Attempts that one look takes.
-const CHARGES_MAX: i64 = 16;
-
 /// Writes what a batch asks of top-ups; what was asked for before stands.
 pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), WorkerError> {
     for step in &decided.steps {
@@ -151,8 +148,8 @@ impl Due {
     }
 }
 
-/// Leases what is due: nobody else asks for it until the lease is over.
-pub async fn lease(pool: &PgPool, lease_ms: u64) -> Result<Vec<Due>, sqlx::Error> {
+/// Leases what is due, so many at most: nobody else asks for it until the lease is over.
+pub async fn lease(pool: &PgPool, lease_ms: u64, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
     let rows = sqlx::query(
         "update control.top_up
          set leased_until   = clock_timestamp() + $2 * interval '1 millisecond',
@@ -170,7 +167,7 @@ pub async fn lease(pool: &PgPool, lease_ms: u64) -> Result<Vec<Due>, sqlx::Error
          returning account_id, attempt_id, amount::text, usd::text, payment_method, live, ledger_time, look_up,
                    coalesce(started_at, first_asked_at) as since, asks",
     )
-    .bind(CHARGES_MAX)
+    .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
     .bind(i64::try_from(lease_ms).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;

@@ -4,6 +4,7 @@
 mod whole;
 
 mod growth;
+mod hanging;
 mod lost;
 mod outcomes;
 mod refused;

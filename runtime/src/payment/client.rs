@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -19,10 +18,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Url, form_urlencoded};
 
-use super::SettingError;
+use super::{CALL_TIME_MAX, SettingError};
 
-/// Time for one call, from looking up the name to the end of the answer.
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 

@@ -8,6 +8,7 @@ mod sandbox;
 mod stripe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
@@ -20,6 +21,8 @@ use sqlx::PgPool;
 pub use sandbox::Sandbox;
 pub use stripe::Stripe;
 
+/// Time for one call to a provider, from looking up its name to the end of its answer.
+pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// Credits per unit of an amount in cents.
 const CENTS: Credits = Credits::whole(100);
 
