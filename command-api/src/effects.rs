@@ -77,15 +77,28 @@ pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
     let mut positions = Vec::with_capacity(put.len());
     for Put { outbox_id, event } in put {
         failpoint::hit("effects.before_append");
-        while !outbox::is_first(&app.pool, &event.account, *outbox_id).await? {
-            if Instant::now() >= deadline {
-                return Ok(positions);
-            }
-            sleep(OLDER_PAUSE).await;
+        if !nothing_before(app, &event.account, *outbox_id, deadline).await? {
+            return Ok(positions);
         }
         let appended = app.journal.append(event.account.as_str(), wire::encode(event)).await;
         positions.push(appended.map_err(not_appended)?);
         outbox::done(&app.pool, vec![*outbox_id]).await?;
     }
     Ok(positions)
+}
+
+/// Waits until the journal has all of an account's effects that are in the outbox now; false where it has not in time.
+pub async fn all_appended(app: &App, account: &Id, deadline: Instant) -> Result<bool, Problem> {
+    nothing_before(app, account, i64::MAX, deadline).await
+}
+
+/// Waits until nothing older than this waits for the account.
+async fn nothing_before(app: &App, account: &Id, outbox_id: i64, deadline: Instant) -> Result<bool, Problem> {
+    while !outbox::is_first(&app.pool, account, outbox_id).await? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(OLDER_PAUSE).await;
+    }
+    Ok(true)
 }

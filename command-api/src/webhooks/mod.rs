@@ -38,7 +38,8 @@ const SIGNATURE: &str = "stripe-signature";
 
 /// `POST /v1/webhooks/stripe`
 ///
-/// Takes what the payment provider signs, the sandbox's too. What is not about credits is taken and means nothing.
+/// Takes what the payment provider signs, or who tries out the sandbox. What is not about credits is taken and means
+/// nothing.
 pub async fn stripe(
     State(app): State<App>,
     headers: HeaderMap,
@@ -62,11 +63,11 @@ async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
     let heard = Arc::new(heard);
     info!(payment_id = %heard.payment_id, said = ?heard.what, "webhook");
     let mut known = store::read(&app.pool, &heard.payment_id).await?;
-    // Another webhook may say whose it is between the look and the lock: then its account is looked up too.
+    // Another webhook may be noted between the look and the lock: then all is looked up again.
     let put = loop {
-        let credited = credited(app, &heard, &known).await?;
-        let account =
-            heard.account.clone().or(known.account).or_else(|| Some(credited.as_ref()?.account.clone()));
+        let credited = credited(app, &heard, &known, deadline).await?;
+        let said = heard.account.clone().or_else(|| known.account.clone());
+        let account = said.or_else(|| Some(credited.as_ref()?.account.clone()));
         let amount = heard.amount.or_else(|| Some(credited.as_ref()?.amount));
         // Stored only for an account that is there: else the provider tells again later.
         let told = match &account {
@@ -76,9 +77,12 @@ async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
             }),
             None => None,
         };
-        match note(app, &heard, credited, told).await? {
+        match note(app, &heard, known, credited, told).await? {
             Noted::Done(put) => break put,
-            Noted::Owned(payment) => known = *payment,
+            Noted::Changed(payment) => known = *payment,
+        }
+        if Instant::now() >= deadline {
+            return Err(Problem::unavailable("too many webhooks of one payment at once"));
         }
     };
     let positions = effects::append(app, &put).await?;
@@ -101,13 +105,14 @@ struct Told {
 enum Noted {
     /// It is noted, and this is in the outbox.
     Done(Vec<Put>),
-    /// Nothing is noted: the payment has an account that nobody looked up.
-    Owned(Box<Payment>),
+    /// Nothing is noted: another webhook was, since the payment was looked up.
+    Changed(Box<Payment>),
 }
 
 async fn note(
     app: &App,
     heard: &Arc<Heard>,
+    known: Payment,
     credited: Option<Credited>,
     told: Option<Told>,
 ) -> Result<Noted, Problem> {
@@ -117,10 +122,10 @@ async fn note(
     pg::write(&app.pool, move |connection| {
         Box::pin(async move {
             let mut payment = store::lock(connection, &heard.payment_id).await?;
-            if payment.account.is_some() && told.is_none() {
-                return Ok(Noted::Owned(Box::new(payment)));
+            if payment != known {
+                return Ok(Noted::Changed(Box::new(payment)));
             }
-            if let Some(credited) = credited.filter(|_| !payment.is_paid()) {
+            if let Some(credited) = credited {
                 payment.is_credited(credited, told.and_then(|told| told.priced));
             }
             payment.hear(&heard, told.and_then(|told| told.priced));
@@ -139,14 +144,36 @@ async fn note(
     .await
 }
 
-/// Returns what is credited of a payment that is given back or contested, and that no webhook has said to be paid.
-async fn credited(app: &App, heard: &Heard, known: &Payment) -> Result<Option<Credited>, Problem> {
+/// Returns what is credited and taken back of a payment of which something goes back: an operator may have recorded the
+/// payment, or a refund of it, by hand. Looked up at the journal's end, so that what he did before counts. What he does
+/// between this look and the append, the fold judges.
+async fn credited(
+    app: &App,
+    heard: &Heard,
+    known: &Payment,
+    deadline: Instant,
+) -> Result<Option<Credited>, Problem> {
     let takes_back = matches!(heard.what, What::Refunded { .. } | What::Opened { .. } | What::Won { .. });
-    if !takes_back || known.is_paid() {
+    if !takes_back && !known.goes_back() {
         return Ok(None);
     }
-    let account = heard.account.as_ref().or(known.account.as_ref());
-    Ok(store::credited(&app.pool, app.waiter.schema(), &heard.payment_id, account).await?)
+    let look = async |account: Option<&Id>| {
+        store::credited(&app.pool, app.waiter.schema(), &heard.payment_id, account).await
+    };
+    let said = if known.is_paid() { known.account.as_ref() } else { None };
+    let account = match said.or(heard.account.as_ref()).or(known.account.as_ref()) {
+        Some(account) => account.clone(),
+        None => match look(None).await? {
+            Some(credited) => credited.account,
+            None => return Ok(None),
+        },
+    };
+    // What webhooks took is told apart from what others took once all of it is projected.
+    if known.is_taken_from() && !effects::all_appended(app, &account, deadline).await? {
+        return Err(Problem::behind("what was said of this payment before is not in the journal yet"));
+    }
+    app.require_caught_up(&account, deadline).await?;
+    Ok(look(Some(&account)).await?)
 }
 
 async fn recorded_at(app: &App, account: &Id, deadline: Instant) -> Result<Time, Problem> {

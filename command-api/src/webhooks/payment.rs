@@ -25,6 +25,8 @@ pub struct Payment {
     pub(super) refunded: i64,
     pub(super) disputes: BTreeMap<Id, Disputed>,
     pub(super) told: Told,
+    /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
+    otherwise: Credits,
 }
 
 /// A dispute as far as it is known.
@@ -65,6 +67,8 @@ pub struct Credited {
     pub attempt: Option<Id>,
     /// What it bought, in the account's unit.
     pub amount: Credits,
+    /// What is taken back of it, whoever said so.
+    pub refunded: Credits,
 }
 
 /// What the journal is to be told, amounts in the account's unit.
@@ -94,6 +98,7 @@ impl Payment {
             refunded: 0,
             disputes: BTreeMap::new(),
             told: Told::default(),
+            otherwise: Credits::ZERO,
         }
     }
 
@@ -123,13 +128,28 @@ impl Payment {
         }
     }
 
+    /// Says whether a webhook has said that something of it goes back.
+    pub fn goes_back(&self) -> bool {
+        self.refunded > 0 || !self.disputes.is_empty()
+    }
+
+    /// Says whether the journal was told to take back something of it.
+    pub fn is_taken_from(&self) -> bool {
+        self.taken().money > 0 || !self.told.opened.is_empty()
+    }
+
     /// Says whether it is known to be paid.
     pub fn is_paid(&self) -> bool {
         self.told.is_paid
     }
 
-    /// Takes in that it is credited already; `priced`: what it cost by the account's price.
+    /// Takes in what is credited and taken back of it, where all that the journal was told is in that;
+    /// `priced`: what it cost by the account's price.
     pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
+        self.otherwise = credited.refunded.minus(self.taken().credits).unwrap_or_default().max(Credits::ZERO);
+        if self.told.is_paid {
+            return;
+        }
         self.account = Some(credited.account);
         self.attempt = credited.attempt;
         self.amount = Some(credited.amount);
@@ -201,13 +221,20 @@ impl Payment {
 
     /// What of the payment is not taken back.
     fn left(&self) -> Part {
+        let taken = self.taken();
+        let bought = self.amount.unwrap_or_default();
+        let left = bought.minus(taken.credits).and_then(|left| left.minus(self.otherwise));
+        let money = self.charged.unwrap_or_default() - taken.money;
+        Part { money, credits: left.unwrap_or_default().max(Credits::ZERO) }
+    }
+
+    /// What of it the journal was told to take back: all refunds, and the disputes that are not won.
+    fn taken(&self) -> Part {
         let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains(*dispute));
-        let taken = contested.map(|(_, part)| part).chain([&self.told.refunded]);
-        let whole =
-            Part { money: self.charged.unwrap_or_default(), credits: self.amount.unwrap_or_default() };
-        taken.fold(whole, |left, part| Part {
-            money: left.money - part.money,
-            credits: left.credits.minus(part.credits).unwrap_or_default(),
+        let parts = contested.map(|(_, part)| part).chain([&self.told.refunded]);
+        parts.fold(Part::default(), |taken, part| Part {
+            money: taken.money + part.money,
+            credits: taken.credits.plus(part.credits).unwrap_or(taken.credits),
         })
     }
 
@@ -314,6 +341,38 @@ mod tests {
             assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
             assert!(told.iter().any(|tell| tell.starts_with("Refunded")), "{order:?}: {told:?}");
         }
+    }
+
+    #[test]
+    fn what_an_operator_has_refunded_is_not_taken_again() {
+        let credited = |refunded: &str| Credited {
+            account: id("acme"),
+            attempt: None,
+            amount: Credits::whole(100),
+            refunded: refunded.parse().expect("an amount"),
+        };
+        let check = |said: &What, operator: &str, expected: &[&str]| {
+            let mut payment = Payment::new(id("pi_1"));
+            payment.hear(&heard(What::Paid { charged: Some(500) }), None);
+            payment.due();
+            payment.is_credited(credited(operator), None);
+            payment.hear(&heard(said.clone()), None);
+            let told: Vec<String> = payment.due().iter().map(|tell| format!("{tell:?}")).collect();
+            assert_eq!(told.len(), expected.len(), "{told:?}");
+            for (tell, amount) in told.iter().zip(expected) {
+                assert!(
+                    tell.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
+                    "{tell}"
+                );
+            }
+            // All that was told is folded: what the operator did stays what it was.
+            let before = payment.otherwise;
+            payment.is_credited(credited("100"), None);
+            assert_eq!(payment.otherwise, before);
+        };
+        check(&What::Refunded { total: 500, charged: Some(500) }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "100", &[]);
     }
 
     #[test]

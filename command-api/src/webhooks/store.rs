@@ -75,11 +75,10 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
     Ok(())
 }
 
-/// Account, lot, source and amount.
-type Found = (String, String, String, String);
+/// Account, lot, source, amount and what is refunded.
+type Found = (String, String, String, String, String);
 
-/// Returns what the ledger has credited of a payment that no webhook has told: it was recorded by hand, or answered to a
-/// top-up at once. None too where several accounts have a payment of this id, and `account` does not say which.
+/// Returns what the ledger has credited of a payment, and what is taken back of it, whoever said so. None too where several accounts have a payment of this id, and `account` does not say which.
 pub async fn credited(
     pool: &PgPool,
     schema: Schema,
@@ -90,7 +89,7 @@ pub async fn credited(
     let rows: Vec<Found> = pg::read(pool, schema, |connection| {
         Box::pin(async move {
             sqlx::query_as(
-                "select account_id, grant_id, source, amount::text
+                "select account_id, grant_id, source, amount::text, refunded::text
                  from lot
                  where payment_id = $1 and ($2::text is null or account_id = $2)
                  limit 2",
@@ -102,9 +101,9 @@ pub async fn credited(
         })
     })
     .await?;
-    let [(account, lot, source, amount)] = rows.as_slice() else { return Ok(None) };
+    let [(account, lot, source, amount, refunded)] = rows.as_slice() else { return Ok(None) };
     let id = |text: &str| Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()));
     let attempt = (source == "top_up").then(|| id(lot)).transpose()?;
-    let amount: Credits = credits_of(amount)?;
-    Ok(Some(Credited { account: id(account)?, attempt, amount }))
+    let (amount, refunded): (Credits, Credits) = (credits_of(amount)?, credits_of(refunded)?);
+    Ok(Some(Credited { account: id(account)?, attempt, amount, refunded }))
 }

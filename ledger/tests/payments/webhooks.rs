@@ -123,6 +123,46 @@ async fn what_no_webhook_has_told_to_be_paid_is_refunded_all_the_same() -> Resul
     whole.replay_and_stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let operator = whole.operator();
+    let refund_by_hand = async |account: &str, payment: &str| {
+        // Not waited for: the webhook that follows must not overlook it.
+        let path = format!("/v1/accounts/{account}/refunds?wait=false");
+        let body = json!({"payment_id": payment, "amount": "40", "reason": "asked for"});
+        let once = operator.with("Idempotency-Key", payment);
+        once.post(&path, body).await?.expect(202).map(drop)
+    };
+    let dispute = |payment: &str, status: &str| json!({"id": format!("dp_{payment}"), "payment_intent": payment, "amount": 100, "status": status});
+
+    let refunded = Account::open(&whole, "refunded").await?;
+    tell(&whole, "checkout.session.completed", session("refunded", "pi_1")).await?;
+    refund_by_hand("refunded", "pi_1").await?;
+    tell(&whole, "charge.refunded", refund("pi_1", 100)).await?;
+    ensure!(refunded.figure("settled").await? == "0", "{}", refunded.read("entries").await?);
+
+    let disputed = Account::open(&whole, "disputed").await?;
+    tell(&whole, "checkout.session.completed", session("disputed", "pi_2")).await?;
+    refund_by_hand("disputed", "pi_2").await?;
+    tell(&whole, "charge.dispute.created", dispute("pi_2", "needs_response")).await?;
+    ensure!(disputed.figure("settled").await? == "0", "{}", disputed.read("entries").await?);
+    tell(&whole, "charge.dispute.closed", dispute("pi_2", "won")).await?;
+    ensure!(disputed.figure("settled").await? == "60", "{}", disputed.read("entries").await?);
+
+    // Paid by hand, and in parts: what a webhook took before is not taken for the operator's.
+    let parts = Account::open(&whole, "parts").await?;
+    let purchase = json!({"payment_id": "pi_3", "amount": "100"});
+    operator.post("/v1/accounts/parts/purchases", purchase).await?.expect(200)?;
+    tell(&whole, "charge.refunded", refund("pi_3", 10)).await?;
+    refund_by_hand("parts", "pi_3").await?;
+    tell(&whole, "charge.refunded", refund("pi_3", 30)).await?;
+    ensure!(parts.figure("settled").await? == "30", "{}", parts.read("entries").await?);
+    tell(&whole, "charge.refunded", refund("pi_3", 100)).await?;
+    ensure!(parts.figure("settled").await? == "0", "{}", parts.read("entries").await?);
+    whole.replay_and_stop().await
+}
+
 /// As a process leaves it that is killed when it has noted a payment and not appended it yet.
 async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()> {
     let (account, payment_id) = (Id::new(account)?, Id::new(payment)?);
@@ -257,5 +297,32 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
         grants["items"][0]["grant_id"] == attempt.as_str() && grants["items"][0]["source"] == "top_up",
         "{grants}"
     );
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_is_told_after_the_payment_changes_nothing() -> Result<()> {
+    let whole = Whole::start_with(&[&SIGNED[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_down", json!({})).await?;
+    crate::until_count(&whole, "control.top_up where asks >= 1", 1).await?;
+    let account = Id::new("acme")?;
+    let attempt = derive::attempt_id(&account, 1);
+    let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
+    let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});
+    tell(&whole, "payment_intent.succeeded", paid).await?;
+    acme.until("settled", "50").await?;
+    let error = json!({"code": "card_declined"});
+    let failed = json!({"id": "pi_1", "metadata": metadata, "last_payment_error": error});
+    for _ in 0..2 {
+        tell(&whole, "payment_intent.payment_failed", failed.clone()).await?;
+    }
+    whole.all_projected().await?;
+    let event = acme.read(&format!("events/{}", derive::top_up_failed_id(&account, &attempt))).await?;
+    ensure!(event["outcome"] == "rejected", "{event}");
+    ensure!(acme.figure("settled").await? == "50");
+    whole.all_evaluated().await?;
+    let fired = acme.fired(1).await?;
+    ensure!(fired.iter().all(|kind| kind != "credit_purchase_failed"), "{fired:?}");
     whole.replay_and_stop().await
 }
