@@ -35,6 +35,8 @@ impl Body for NewCheckout {
 }
 
 /// `POST /v1/accounts/{account}/checkout`
+///
+/// Any amount whose price fits in cents; the provider may refuse what is too much for it.
 pub async fn create(
     State(app): State<App>,
     asked: Asked,

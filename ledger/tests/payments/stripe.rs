@@ -93,6 +93,8 @@ struct Book {
     asked: BTreeMap<String, u32>,
     /// Paid: its form.
     charged: BTreeMap<String, BTreeMap<String, String>>,
+    /// Forms of the checkouts that were opened.
+    opened: Vec<BTreeMap<String, String>>,
 }
 
 type Shared = Arc<Mutex<Book>>;
@@ -155,9 +157,27 @@ async fn search(State(book): State<Shared>, Query(asked): Query<BTreeMap<String,
     Json(json!({"data": book.charged.keys().filter(wanted).map(|key| intent(key)).collect::<Vec<_>>()}))
 }
 
+/// Opens a checkout; one of an account is refused, one of another finds it out of order.
+async fn session(State(book): State<Shared>, body: String) -> Response {
+    let form: BTreeMap<String, String> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    match form.get("metadata[account_id]").map(String::as_str) {
+        Some("refused") => {
+            let error = json!({"error": {"type": "invalid_request_error", "code": "amount_too_small"}});
+            (StatusCode::BAD_REQUEST, Json(error)).into_response()
+        }
+        Some("out-of-order") => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => {
+            book.lock().unwrap_or_else(std::sync::PoisonError::into_inner).opened.push(form);
+            let url = "https://checkout.example.test/cs_1";
+            Json(json!({"id": "cs_1", "url": url, "client_secret": null})).into_response()
+        }
+    }
+}
+
 async fn fake(book: Shared) -> Result<String> {
     let routes = Router::new()
         .route("/v1/payment_methods/{id}", get(method))
+        .route("/v1/checkout/sessions", post(session))
         .route("/v1/payment_intents", post(charge))
         .route("/v1/payment_intents/search", get(search))
         .with_state(book);
@@ -206,5 +226,62 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
     ensure!(asked.values().filter(|times| **times > 1).count() == 6, "unknown is asked again: {asked:?}");
     let failed = whole.operator().get("/v1/accounts/pm_declined/firings").await?;
     ensure!(failed.expect(200)?.body["items"][0]["kind"] == "credit_purchase_failed", "{}", failed.text);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_says_the_price_and_what_its_webhook_will_need() -> Result<()> {
+    let book = Shared::default();
+    let url = fake(Arc::clone(&book)).await?;
+    let settings = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", &url];
+    let whole = Whole::start_with(&settings).await?;
+    let operator = whole.operator();
+    for (account, more) in [
+        ("acme", json!({"usd_per_unit": "0.015"})),
+        ("dollars", json!({"unit": "usd"})),
+        ("free", json!({})),
+        ("refused", json!({"usd_per_unit": "0.01"})),
+        ("out-of-order", json!({"usd_per_unit": "0.01"})),
+    ] {
+        let mut body = json!({"account_id": account, "plan": {"cycle": "monthly", "allowance": "0"}});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        operator.post("/v1/accounts", body).await?.expect(200)?;
+    }
+    let buy = async |account: &str, amount: &str| {
+        operator.post(&format!("/v1/accounts/{account}/checkout"), json!({"amount": amount})).await
+    };
+    let checkout = buy("acme", "101").await?;
+    let expected =
+        json!({"checkout_id": "cs_1", "url": "https://checkout.example.test/cs_1", "client_secret": null});
+    ensure!(checkout.expect(201)?.body == expected, "{}", checkout.text);
+    buy("dollars", "100001").await?.expect(201)?;
+    buy("free", "1").await?.expect_problem(422, "no_price")?;
+    buy("refused", "1").await?.expect_problem(422, "payment_refused")?;
+    let unavailable = buy("out-of-order", "1").await?;
+    ensure!(!unavailable.expect(503)?.retry_after.is_empty(), "{unavailable:?}");
+    buy("dollars", "999999999999999999").await?.expect_fields(&["amount out_of_range"])?;
+    {
+        let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let [acme, dollars] = book.opened.as_slice() else { bail!("not two: {:?}", book.opened) };
+        let ensure_said = |form: &BTreeMap<String, String>, account: &str, amount: &str, cents: &str| {
+            for (name, value) in [
+                ("mode", "payment"),
+                ("line_items[0][price_data][currency]", "usd"),
+                ("line_items[0][price_data][unit_amount]", cents),
+                ("metadata[account_id]", account),
+                ("metadata[amount]", amount),
+                ("payment_intent_data[metadata][account_id]", account),
+                ("payment_intent_data[metadata][amount]", amount),
+            ] {
+                ensure!(form.get(name).map(String::as_str) == Some(value), "{name} is not {value}: {form:?}");
+            }
+            Ok(())
+        };
+        // 101 credits at one and a half cents are 151.5 cents: rounded up.
+        ensure_said(acme, "acme", "101", "152")?;
+        ensure_said(dollars, "dollars", "100001", "10000100")?;
+    }
     whole.replay_and_stop().await
 }

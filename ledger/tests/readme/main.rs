@@ -22,6 +22,8 @@ const README: &str = include_str!("../../../README.md");
 const URL: &str = "http://127.0.0.1:8080";
 /// Where the README says that usage goes to in Kafka.
 const USAGE_TOPIC: &str = "ledger.usage";
+/// What the README says that webhooks are signed with in a trial.
+const WEBHOOK_SECRET: &str = "whsec_trial";
 /// Prints the answer and, on a line of its own, its status.
 const CURL: &str = "curl() { command curl -sS --max-time 60 -w '\\n%{http_code}' \"$@\"; }";
 /// Longest wait for what went through Kafka.
@@ -63,6 +65,7 @@ impl Up {
         let folder = tempfile::tempdir()?;
         let mut program = ledger_in(&space, folder.path())
             .args(["up", "--listen", "127.0.0.1:0"])
+            .env("LEDGER_STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
             .stdout(Stdio::piped())
             .spawn()?;
         let first = BufReader::new(program.stdout.take().context("piped")?).lines().next();
@@ -177,8 +180,9 @@ async fn every_line_to_paste_works_and_answers_as_shown() -> Result<()> {
     for Block { language, text } in blocks() {
         match language {
             "sh" if setup.is_empty() => setup = text,
-            "sh" => {
-                ensure!(text.starts_with("curl "), "one curl a block: {text}");
+            // In `bash` a curl may be prepared.
+            "sh" | "bash" => {
+                ensure!(language == "bash" || text.starts_with("curl "), "one curl a block: {text}");
                 answer = paste(&up, &setup, &text, produced)?;
                 (pasted, produced) = (pasted + 1, false);
             }
@@ -196,6 +200,10 @@ async fn every_line_to_paste_works_and_answers_as_shown() -> Result<()> {
         }
     }
     // A README without blocks would prove nothing.
+    ensure!(
+        README.contains(&format!("LEDGER_STRIPE_WEBHOOK_SECRET={WEBHOOK_SECRET}`")),
+        "the secret is named"
+    );
     ensure!(pasted >= 25 && compared >= 10, "{pasted} pasted, {compared} compared");
     Ok(())
 }

@@ -41,7 +41,8 @@ pub struct PaymentConfig {
         hide_env_values = true
     )]
     pub stripe_api_key: String,
-    /// What webhooks of the payment provider are signed with; the sandbox's too. Without it none is taken
+    /// What webhooks of the payment provider are signed with; without it none is taken. The sandbox sends none: who tries
+    /// it out signs and sends one himself
     #[arg(
         long,
         env = "LEDGER_STRIPE_WEBHOOK_SECRET",

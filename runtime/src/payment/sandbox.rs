@@ -97,7 +97,7 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            // Nobody can pay there: its webhook is told by whoever tries it out.
+            // Nobody can pay there, and the sandbox sends no webhook: whoever tries it out signs and sends one himself.
             url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,
