@@ -62,7 +62,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .with_status("alert-worker", &status);
     let pages = http::finish(ops::router(readiness));
     let alerts = Appender::new(&config.kafka, &config.kafka.topics().alerts, identity.partitions)?;
-    let delivering = delivery::run(config.delivery, pool.clone(), alerts, shutdown.clone());
+    let delivering = delivery::run(
+        config.delivery,
+        config.payment.payment_provider,
+        pool.clone(),
+        alerts,
+        shutdown.clone(),
+    );
     let provider = payment::provider(&config.payment, &pool)?;
     let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
     let token = shutdown.clone();

@@ -153,8 +153,8 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
         ("alert-worker", Ok(()))
     });
     let alerts = Appender::new(&kafka, &kafka.topics().alerts, identity.partitions)?;
-    let delivering =
-        delivery::run(config.delivery.clone(), pool("delivery").await?, alerts, shutdown.clone());
+    let (settings, payer) = (config.delivery.clone(), config.payment.payment_provider);
+    let delivering = delivery::run(settings, payer, pool("delivery").await?, alerts, shutdown.clone());
     services.spawn(async move { ("delivery", delivering.await) });
 
     let top_up_pool = pool("top-ups").await?;

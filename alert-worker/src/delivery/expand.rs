@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ledger_core::derive;
 use ledger_core::event::{Channel, Recipients};
 use ledger_core::id::Id;
+use runtime::payment::ProviderName;
 use runtime::pg::{self, PgConnection, PgPool};
 use tracing::info;
 use uuid::Uuid;
@@ -107,16 +108,16 @@ struct Notification {
     reason: Option<String>,
 }
 
-fn notification(row: &OutboxRow, told: Told) -> Result<Notification, Error> {
+fn notification(row: &OutboxRow, told: Told, payer: ProviderName) -> Result<Notification, Error> {
     let Told { channel, recipient, way } = told;
     let firing_id = row.firing.firing_id;
     let parts = [&firing_id.to_string(), channel.as_str(), recipient.as_str()];
     let notification_id = derive::derived("notification", &parts).to_string();
     let notice = match channel {
-        Channel::Email => notice::mail(row, &recipient, &notification_id)?,
-        Channel::InApp => notice::in_app(row, &recipient)?,
+        Channel::Email => notice::mail(row, &recipient, payer, &notification_id)?,
+        Channel::InApp => notice::in_app(row, &recipient, payer)?,
         // The body is for programs; its subject is what people see in the list of notifications, and nobody's own.
-        Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "")? },
+        Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "", payer)? },
     };
     let (status, address, reason) = match way {
         Way::Here => ("delivered", None, None),
@@ -148,9 +149,9 @@ pub(super) struct Expanded {
     pub is_more: bool,
 }
 
-/// Expands what waits.
-pub(super) async fn round(pool: &PgPool) -> Result<Expanded, Error> {
-    pg::write(pool, |connection| {
+/// Expands what waits; `payer` moves the money.
+pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded, Error> {
+    pg::write(pool, move |connection| {
         Box::pin(async move {
             let rows = take(connection).await?;
             if rows.is_empty() {
@@ -164,7 +165,7 @@ pub(super) async fn round(pool: &PgPool) -> Result<Expanded, Error> {
                     break;
                 }
                 for told in told(row, contacts.get(row.account_id.as_str())) {
-                    notifications.push(notification(row, told)?);
+                    notifications.push(notification(row, told, payer)?);
                 }
                 expanded += 1;
             }
@@ -350,7 +351,9 @@ mod tests {
         let told =
             |recipient: &str, channel| Told { channel, recipient: recipient.to_owned(), way: Way::Here };
         let made = |recipient: &str, channel| {
-            notification(&row, told(recipient, channel)).expect("rendered").notification_id
+            notification(&row, told(recipient, channel), ProviderName::Sandbox)
+                .expect("rendered")
+                .notification_id
         };
         assert_eq!(made("carl", Channel::Email), made("carl", Channel::Email));
         let ids = [
@@ -366,7 +369,7 @@ mod tests {
     fn a_webhook_carries_the_event_and_the_list_shows_words() {
         let row = samples::row("acme", 1);
         let hook = Told { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook };
-        let made = notification(&row, hook).expect("rendered");
+        let made = notification(&row, hook, ProviderName::Sandbox).expect("rendered");
         assert_eq!(made.subject, "Acme has used 75.2% of its credits");
         assert_eq!(made.text, event_of(&row).expect("JSON"));
         assert_eq!((made.status, made.html), ("pending", None));

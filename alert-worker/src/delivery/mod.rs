@@ -25,6 +25,7 @@ use clap::Args;
 use futures::future::BoxFuture;
 use ledger_core::event::Channel;
 use runtime::kafka::Appender;
+use runtime::payment::ProviderName;
 use runtime::pg::PgPool;
 use runtime::shutdown::CancellationToken;
 use runtime::{clock, failpoint};
@@ -109,9 +110,10 @@ pub(crate) enum Error {
     Json(#[from] serde_json::Error),
 }
 
-/// Delivers until `shutdown`; an error is a setting that can't work.
+/// Delivers until `shutdown`; `payer` moves the money that notices tell of. An error is a setting that can't work.
 pub async fn run(
     config: DeliveryConfig,
+    payer: ProviderName,
     pool: PgPool,
     alerts: Appender,
     shutdown: CancellationToken,
@@ -126,7 +128,7 @@ pub async fn run(
     let expanding = every(pause, &shutdown, "expand", || {
         let (pool, wake) = (pool.clone(), [mails.wake.clone(), webhooks.wake.clone()]);
         Box::pin(async move {
-            let expanded = expand::round(&pool).await?;
+            let expanded = expand::round(&pool, payer).await?;
             if expanded.notifications > 0 {
                 wake.iter().for_each(|lane| lane.notify_one());
             }

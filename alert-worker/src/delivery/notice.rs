@@ -8,6 +8,7 @@ use ledger_core::alert::Kind;
 use ledger_core::credits::Credits;
 use ledger_core::event::Basis;
 use ledger_core::words;
+use runtime::payment::ProviderName;
 
 use super::outbox::{About, OutboxRow, is_about_a_user};
 
@@ -33,6 +34,8 @@ struct Words<'a> {
     is_used: bool,
     is_percent: bool,
     period_ends_at: String,
+    /// Whether the payment was only pretended.
+    is_sandbox: bool,
 }
 
 macro_rules! templates {
@@ -99,21 +102,31 @@ struct Html<'a> {
 }
 
 /// Returns what a recipient reads in the product.
-pub fn in_app(row: &OutboxRow, recipient: &str) -> Result<Notice, askama::Error> {
-    notice(row, recipient, None)
+pub fn in_app(row: &OutboxRow, recipient: &str, payer: ProviderName) -> Result<Notice, askama::Error> {
+    notice(row, recipient, payer, None)
 }
 
 /// Returns what a recipient gets as a mail, in plain text and in HTML.
-pub fn mail(row: &OutboxRow, recipient: &str, notification_id: &str) -> Result<Notice, askama::Error> {
+pub fn mail(
+    row: &OutboxRow,
+    recipient: &str,
+    payer: ProviderName,
+    notification_id: &str,
+) -> Result<Notice, askama::Error> {
     let footer = Footer {
         why: format!("You get this because you are among the contacts of {}.", account_name(row)),
         which: format!("Notification {notification_id}"),
     };
-    notice(row, recipient, Some(&footer))
+    notice(row, recipient, payer, Some(&footer))
 }
 
-fn notice(row: &OutboxRow, recipient: &str, footer: Option<&Footer>) -> Result<Notice, askama::Error> {
-    let told = told(row.firing.kind, &words(row, recipient))?;
+fn notice(
+    row: &OutboxRow,
+    recipient: &str,
+    payer: ProviderName,
+    footer: Option<&Footer>,
+) -> Result<Notice, askama::Error> {
+    let told = told(row.firing.kind, &words(row, recipient, payer))?;
     let mut paragraphs = told.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let subject = paragraphs.next().unwrap_or_default();
     let paragraphs: Vec<&str> = paragraphs.collect();
@@ -127,7 +140,7 @@ fn notice(row: &OutboxRow, recipient: &str, footer: Option<&Footer>) -> Result<N
     })
 }
 
-fn words<'a>(row: &'a OutboxRow, recipient: &str) -> Words<'a> {
+fn words<'a>(row: &'a OutboxRow, recipient: &str, payer: ProviderName) -> Words<'a> {
     let OutboxRow { firing, about, .. } = row;
     let basis = about.basis.unwrap_or(Basis::AbsoluteUsed);
     Words {
@@ -140,6 +153,7 @@ fn words<'a>(row: &'a OutboxRow, recipient: &str) -> Words<'a> {
         is_used: matches!(basis, Basis::PercentUsed | Basis::AbsoluteUsed),
         is_percent: is_percent(basis),
         period_ends_at: words::time(about.period_ends_at, about.timezone),
+        is_sandbox: payer == ProviderName::Sandbox,
     }
 }
 
@@ -212,6 +226,8 @@ mod tests {
     use super::*;
     use crate::delivery::samples;
 
+    const STRIPE: ProviderName = ProviderName::Stripe;
+
     /// Compares with a file of `tests/golden`, which `UPDATE_GOLDEN=1` writes anew.
     fn check_golden(name: &str, found: &str) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -222,7 +238,7 @@ mod tests {
     }
 
     fn check(row: &OutboxRow, recipient: &str, subject: &str, parts: &[&str]) {
-        let mail = mail(row, recipient, "n-1").expect("rendered");
+        let mail = mail(row, recipient, STRIPE, "n-1").expect("rendered");
         assert_eq!(mail.subject, subject);
         let html = mail.html.expect("a mail has HTML");
         for part in parts {
@@ -238,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_alert_mail_says_what_happened_at_which_figure_and_what_to_do() {
-        let mail = mail(&samples::row("acme", 1), "carl", "n-1").expect("rendered");
+        let mail = mail(&samples::row("acme", 1), "carl", STRIPE, "n-1").expect("rendered");
         assert_eq!(mail.subject, "Acme has used 75.2% of its credits");
         check_golden("org_alert.txt", &mail.text);
         check_golden("org_alert.html", &mail.html.expect("a mail has HTML"));
@@ -339,10 +355,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_payment_is_said_to_be_one_and_a_real_one_is_not() {
+        let check = |kind, says_so: bool| {
+            let row = samples::of_kind(kind, "acme", "50", "10");
+            for (payer, expected) in [(ProviderName::Sandbox, says_so), (STRIPE, false)] {
+                let mail = mail(&row, "carl", payer, "n-1").expect("rendered");
+                let in_app = in_app(&row, "carl", payer).expect("rendered");
+                for text in [mail.text, mail.html.expect("a mail has HTML"), in_app.text] {
+                    let found = text.contains("no money moved") && text.contains("sandbox payment");
+                    assert_eq!(found, expected, "{payer:?}: {text}");
+                }
+            }
+        };
+        check(Kind::CreditAutoRechargeTriggered, true);
+        check(Kind::CreditPurchaseFailed, true);
+        check(Kind::CreditBalanceLow, false);
+    }
+
+    #[test]
     fn a_name_can_not_smuggle_markup_into_a_mail() {
         let mut row = samples::row("acme", 1);
         row.about.name = Some(Text::new("<b>Acme</b> & \"Sons\"").expect("a text"));
-        let mail = mail(&row, "carl", "n-1").expect("rendered");
+        let mail = mail(&row, "carl", STRIPE, "n-1").expect("rendered");
         assert_eq!(mail.subject, "<b>Acme</b> & \"Sons\" has used 75.2% of its credits");
         assert!(mail.text.contains("<b>Acme</b> & \"Sons\""), "plain text needs no escapes");
         let html = mail.html.expect("a mail has HTML");
@@ -361,8 +395,10 @@ mod tests {
     #[test]
     fn what_is_read_in_the_product_says_the_same_without_a_mail_s_footer() {
         let row = samples::row("acme", 1);
-        let (mail, in_app) =
-            (mail(&row, "carl", "n-1").expect("rendered"), in_app(&row, "carl").expect("rendered"));
+        let (mail, in_app) = (
+            mail(&row, "carl", STRIPE, "n-1").expect("rendered"),
+            in_app(&row, "carl", STRIPE).expect("rendered"),
+        );
         assert_eq!((in_app.subject.as_str(), in_app.html), (mail.subject.as_str(), None));
         assert!(mail.text.starts_with(in_app.text.trim_end()), "{}\n{}", mail.text, in_app.text);
         assert!(mail.text.ends_with("\nNotification n-1\n") && !in_app.text.contains("Notification"));

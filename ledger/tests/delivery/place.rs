@@ -10,6 +10,7 @@ use ledger_core::alert::{Audience, Firing, Kind};
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
 use ledger_core::id::{EventId, Id, Text};
 use runtime::kafka::{self, Appender, KafkaOptions};
+use runtime::payment::ProviderName;
 use runtime::pg::{self, PgPool};
 use runtime::shutdown::CancellationToken;
 use serde_json::{Value, json};
@@ -101,7 +102,8 @@ impl Place {
     /// Starts a worker that tries three times, soon.
     pub fn work(&self, config: DeliveryConfig) -> Worker {
         let stop = CancellationToken::new();
-        let running = delivery::run(config, self.pool.clone(), self.alerts.clone(), stop.clone());
+        let (pool, alerts) = (self.pool.clone(), self.alerts.clone());
+        let running = delivery::run(config, ProviderName::Sandbox, pool, alerts, stop.clone());
         Worker { stop, running: tokio::spawn(running) }
     }
 
