@@ -1,4 +1,5 @@
-//! Redelivery: what was parked goes out again, with the same id, to the address that the contacts have now.
+//! Redelivery: what was parked goes out again, with the same id, to the address that the contacts have now. Who was
+//! invited is no contact: an invitation goes to the address that it was made for.
 
 use std::collections::HashMap;
 
@@ -8,6 +9,8 @@ use runtime::pg::{self, PgConnection, PgPool};
 
 use super::contacts::{self, Contacts};
 
+/// What `command-api` calls an invitation; its recipient is its code.
+const INVITATION: &str = "referral_invitation";
 /// Notifications that one transaction sends back.
 const ROWS_MAX: i64 = 500;
 
@@ -38,10 +41,15 @@ pub struct Redelivery {
 struct Found {
     account_id: String,
     notification_id: String,
+    kind: String,
     channel: String,
     recipient: String,
+    address: Option<String>,
     is_leased: bool,
 }
+
+/// The same as it is selected.
+type FoundColumns = (String, String, String, String, String, Option<String>, bool);
 
 /// Lets them go out again; `report` hears of each.
 pub async fn redeliver(
@@ -84,8 +92,8 @@ async fn redeliver_page(pool: &PgPool, which: Which, after: String) -> Result<Ve
 }
 
 async fn find(connection: &mut PgConnection, which: &Which, after: &str) -> Result<Vec<Found>, sqlx::Error> {
-    let rows: Vec<(String, String, String, String, bool)> = sqlx::query_as(
-        "select account_id, notification_id, channel, recipient,
+    let rows: Vec<FoundColumns> = sqlx::query_as(
+        "select account_id, notification_id, kind, channel, recipient, address,
                 coalesce(leased_until > clock_timestamp(), false)
          from delivery.notification
          where (status = 'parked' or notification_id = $2)
@@ -102,12 +110,9 @@ async fn find(connection: &mut PgConnection, which: &Which, after: &str) -> Resu
     .bind(ROWS_MAX)
     .fetch_all(connection)
     .await?;
-    let found = rows.into_iter().map(|(account_id, notification_id, channel, recipient, is_leased)| Found {
-        account_id,
-        notification_id,
-        channel,
-        recipient,
-        is_leased,
+    let found = rows.into_iter().map(|row| {
+        let (account_id, notification_id, kind, channel, recipient, address, is_leased) = row;
+        Found { account_id, notification_id, kind, channel, recipient, address, is_leased }
     });
     Ok(found.collect())
 }
@@ -122,6 +127,9 @@ fn way(row: &Found, contacts: &HashMap<String, Contacts>) -> Result<Option<Strin
     }
     if row.channel == Channel::Webhook.as_str() {
         return Ok(None);
+    }
+    if row.kind == INVITATION {
+        return row.address.clone().map(Some).ok_or_else(|| "the invitation has no address".to_owned());
     }
     let contacts = contacts.get(&row.account_id).ok_or("the account has no contacts")?;
     contacts.address_of(&row.recipient).map(|address| Some(address.to_owned()))

@@ -22,9 +22,13 @@ struct Arguments {
     asked: Redeliver,
 }
 
-/// Runs `ledger redeliver` and returns what it says.
 async fn redelivered(place: &Place, arguments: &[&str]) -> Result<String> {
-    let given = ["redeliver", "--database-url", &place.space.database_url];
+    redelivered_in(&place.space.database_url, arguments).await
+}
+
+/// Runs `ledger redeliver` and returns what it says.
+pub async fn redelivered_in(database_url: &str, arguments: &[&str]) -> Result<String> {
+    let given = ["redeliver", "--database-url", database_url];
     let asked = Arguments::try_parse_from(given.iter().chain(arguments))?.asked;
     let mut said = Vec::new();
     redeliver::run(&asked, &mut said).await?;
