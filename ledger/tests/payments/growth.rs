@@ -156,3 +156,79 @@ async fn both_sides_of_a_referral_are_rewarded_and_the_referrer_for_the_first_te
     ensure!(mails == 2, "{mails} mails for two people");
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkouts_redemptions_and_invitations_are_the_admins_and_of_his_accounts_alone() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", json!({})).await?.expect(200)?;
+    open(&operator, "beta", json!({})).await?.expect(200)?;
+    operator.post("/v1/promo-codes", json!({"code": "SPRING", "amount": "5"})).await?.expect(201)?;
+    let writes = [
+        ("checkout", json!({"amount": "1"}), 201),
+        ("redemptions", json!({"code": "SPRING"}), 200),
+        ("referrals", json!({"email": "bo@example.test"}), 201),
+    ];
+    let others = [
+        whole.keyed("admin", &["beta"], None).await?,
+        whole.keyed("producer", &["acme"], None).await?,
+        whole.keyed("member", &["acme"], Some("ana")).await?,
+        whole.keyed("auditor", &[], None).await?,
+    ];
+    let admin = whole.keyed("admin", &["acme"], None).await?;
+    for (what, body, status) in writes {
+        let path = format!("/v1/accounts/acme/{what}");
+        for other in &others {
+            other.post(&path, body.clone()).await?.expect_problem(403, "forbidden")?;
+        }
+        admin.post(&path, body).await?.expect(status)?;
+    }
+    let [elsewhere, producer, member, auditor] = &others;
+    for other in [elsewhere, producer, member] {
+        other.get("/v1/accounts/acme/referrals").await?.expect_problem(403, "forbidden")?;
+    }
+    for reader in [&admin, auditor] {
+        let stats = reader.get("/v1/accounts/acme/referrals").await?;
+        ensure!(stats.expect(200)?.body["invited"] == 1, "{}", stats.text);
+    }
+    ensure!(grants(&operator, "acme").await? == ["promo:SPRING 5"], "redeemed by the admin alone");
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promo_code_begins_and_ends_by_the_clock_of_the_account() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    let codes = [
+        json!({"code": "WINTER", "amount": "5", "valid_until": "2026-01-06T00:00:00Z", "expires_at": "2026-02-01T00:00:00Z"}),
+        json!({"code": "GONE", "amount": "5", "expires_at": "2026-01-05T00:00:00Z"}),
+        json!({"code": "LATER", "amount": "7", "valid_from": "2026-01-06T00:00:00Z"}),
+    ];
+    for code in codes {
+        operator.post("/v1/promo-codes", code).await?.expect(201)?;
+    }
+    let (early, late) =
+        (crate::Account::open(&whole, "early").await?, crate::Account::open(&whole, "late").await?);
+    let redeem = async |account: &str, code: &str| {
+        operator.post(&format!("/v1/accounts/{account}/redemptions"), json!({"code": code})).await
+    };
+    // Both stand on 5 January 2026, whatever day it is here.
+    let first = redeem("early", "WINTER").await?;
+    first.expect(200)?;
+    let lots = early.read("grants").await?;
+    let found = lots["items"].as_array().into_iter().flatten().find(|lot| lot["grant_id"] == "promo:WINTER");
+    ensure!(found.is_some_and(|lot| lot["expires_at"] == "2026-02-01T00:00:00Z"), "{lots}");
+    redeem("early", "GONE").await?.expect_problem(422, "promo_code_expired")?;
+    redeem("late", "LATER").await?.expect_problem(422, "promo_code_not_yet_valid")?;
+    late.advance("2026-01-06T00:00:00Z").await?;
+    redeem("late", "WINTER").await?.expect_problem(422, "promo_code_expired")?;
+    redeem("late", "LATER").await?.expect(200)?;
+    ensure!(late.figure("settled").await? == "7" && early.figure("settled").await? == "5");
+    // Its credits end with it; who redeems again gets the first answer.
+    early.advance("2026-02-01T00:00:00Z").await?;
+    ensure!(early.figure("settled").await? == "0");
+    let again = redeem("early", "WINTER").await?;
+    ensure!(again.expect(200)?.body["position"] == first.body["position"], "{}", again.text);
+    ensure!(early.figure("settled").await? == "0");
+    whole.replay_and_stop().await
+}

@@ -72,6 +72,19 @@ async fn a_card_that_fails_is_tried_again_later_and_after_the_fourth_time_left_a
     whole.replay_and_stop().await
 }
 
+/// What a brake refused is in the journal as any other event.
+async fn ensure_refused(whole: &Whole, account: &str) -> Result<()> {
+    let refusal = "select event_id from control.top_up_refusal where account_id = $1";
+    let event: String = sqlx::query_scalar(refusal).bind(account).fetch_one(&whole.pool).await?;
+    until_count(whole, "control.outbox", 0).await?;
+    whole.all_projected().await?;
+    let found = whole.operator().get(&format!("/v1/accounts/{account}/events/{event}")).await?;
+    let found = &found.expect(200)?.body;
+    let said = (found["type"].as_str(), found["outcome"].as_str());
+    ensure!(said == (Some("ledger.top_up.refused.v1"), Some("applied")), "{found}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brakes_hold_and_say_so_once() -> Result<()> {
     let whole = Whole::start_with(&QUICK).await?;
@@ -87,6 +100,7 @@ async fn brakes_hold_and_say_so_once() -> Result<()> {
     counted.spend("u4", "1").await?;
     whole.all_evaluated().await?;
     ensure!(count(&whole, refusals).await? == 1 && counted.figure("settled").await? == "8");
+    ensure_refused(&whole, "counted").await?;
     // The next period has its own.
     counted.advance("2026-02-01T00:00:00Z").await?;
     counted.until("settled", "58").await?;
@@ -97,6 +111,7 @@ async fn brakes_hold_and_say_so_once() -> Result<()> {
     capped.spend("u1", "45").await?;
     until_count(&whole, "control.top_up_refusal where account_id = 'capped'", 1).await?;
     ensure!(capped.figure("settled").await? == "5");
+    ensure_refused(&whole, "capped").await?;
     whole.replay_and_stop().await
 }
 
