@@ -84,8 +84,10 @@ fn what(kind: &str, object: &Value) -> Option<What> {
             total: number("amount_refunded").filter(|total| *total > 0)?,
             charged: number("amount").filter(|charged| *charged > 0),
         },
-        // An inquiry takes no money.
-        "charge.dispute.created" if !text("/status").unwrap_or_default().starts_with("warning_") => {
+        // An inquiry takes no money; where it becomes a dispute later, only the withdrawal says so.
+        "charge.dispute.created" | "charge.dispute.funds_withdrawn"
+            if !text("/status").unwrap_or_default().starts_with("warning_") =>
+        {
             let (dispute, amount) = dispute()?;
             What::Opened { dispute, amount }
         }
@@ -138,6 +140,11 @@ mod tests {
             "pi_1 Opened { dispute: \"dp_1\", amount: 500 }",
         );
         check("charge.dispute.created", dispute("warning_needs_response"), "nothing");
+        check(
+            "charge.dispute.funds_withdrawn",
+            dispute("needs_response"),
+            "pi_1 Opened { dispute: \"dp_1\", amount: 500 }",
+        );
         check("charge.dispute.closed", dispute("won"), "pi_1 Won { dispute: \"dp_1\", amount: 500 }");
         check("charge.dispute.closed", dispute("lost"), "nothing");
         check("customer.created", json!({"id": "cus_1"}), "nothing");
