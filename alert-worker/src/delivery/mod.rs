@@ -7,6 +7,7 @@
 
 mod contacts;
 mod expand;
+mod kept;
 mod mail;
 mod notice;
 mod outbox;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+pub use kept::drop_old;
 pub use notice::Notice;
 pub use outbox::{About, OutboxRow, enqueue};
 pub use publish::{FIRED, event_of};
@@ -49,6 +51,11 @@ const SENDS_MAX: usize = 16;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
 /// How often what waits and what is parked is counted.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between two looks for what is older than it is kept.
+const DROP_PAUSE: Duration = Duration::from_secs(600);
+/// Days that notifications are kept, unless told otherwise.
+const KEEP_DAYS: u32 = 400;
 
 /// Milliseconds between two looks, unless told otherwise.
 const INTERVAL_MS: u64 = 200;
@@ -84,6 +91,9 @@ pub struct DeliveryConfig {
     /// Attempts before a notification is parked; 20 are some ten hours
     #[arg(long, env = "LEDGER_DELIVERY_ATTEMPTS", default_value_t = ATTEMPTS, value_parser = clap::value_parser!(i32).range(1..=1_000))]
     pub delivery_attempts: i32,
+    /// Days that notifications are kept once they are delivered or parked, with the addresses that they went to
+    #[arg(long, env = "LEDGER_NOTIFICATIONS_KEEP_DAYS", default_value_t = KEEP_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub notifications_keep_days: u32,
 }
 
 impl Default for DeliveryConfig {
@@ -95,6 +105,7 @@ impl Default for DeliveryConfig {
             delivery_interval_ms: INTERVAL_MS,
             delivery_first_backoff_ms: FIRST_BACKOFF_MS,
             delivery_attempts: ATTEMPTS,
+            notifications_keep_days: KEEP_DAYS,
         }
     }
 }
@@ -139,10 +150,16 @@ pub async fn run(
         let pool = pool.clone();
         Box::pin(async move { count(&pool).await.map(|()| false) })
     });
+    let days = config.notifications_keep_days;
+    let dropping = every(DROP_PAUSE, &shutdown, "drop", || {
+        let pool = pool.clone();
+        Box::pin(async move { Ok(drop_old(&pool, days).await?) })
+    });
     tokio::join!(
         publishing,
         expanding,
         counting,
+        dropping,
         mails.run(pause, &shutdown),
         webhooks.run(pause, &shutdown)
     );

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alert_worker::delivery::drop_old;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ledger::rebuild::{Rebuild, rebuild};
@@ -118,4 +119,60 @@ async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_tells_nobody_again()
     ensure!(items(&after.body).len() == 2, "{}", after.text);
     ensure!(items(&after.body)[1..] == items(&before)[..], "{} was {before}", after.text);
     whole.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_is_kept_for_a_while_and_told_by_no_later_fold() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "10000"}})).await?;
+    acme.put("06", "user-alert", json!({"threshold": "500", "recipients": ["carl"]})).await?;
+    for user in ["ana", "bo", "cy"] {
+        acme.uses("07", user, "500").await?;
+    }
+    delivered(&whole, "acme", 3).await?;
+    let counts = async || -> Result<(i64, i64, i64)> {
+        let counts = "select (select count(*) from delivery.outbox where published_at is not null),
+                             (select count(*) from delivery.notification),
+                             (select max(next_offset) from delivery.told_from)";
+        Ok(sqlx::query_as(counts).fetch_one(&whole.pool).await?)
+    };
+    let end = Instant::now() + WAIT_MAX;
+    while counts().await?.0 < 3 {
+        ensure!(Instant::now() < end, "not published");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let (_, _, told_from) = counts().await?;
+    drop_old(&whole.pool, 400).await?;
+    ensure!(counts().await? == (3, 3, told_from), "nothing is old: {:?}", counts().await?);
+
+    // All is old; of one firing the notification is still to be sent, and one is not published.
+    for statement in [
+        "update delivery.outbox set created_at = created_at - interval '401 days'",
+        "update delivery.notification set created_at = created_at - interval '401 days'",
+        "update delivery.notification
+         set status = 'pending', next_attempt_at = clock_timestamp() + interval '1 day'
+         where firing_id = (select firing_id from alerting_1.firing where subject = 'ana')",
+        "update delivery.outbox set expanded_at = null, published_at = null, firing = '{}'
+         where firing_id = (select firing_id from alerting_1.firing where subject = 'cy')",
+    ] {
+        sqlx::query(statement).execute(&whole.pool).await?;
+    }
+    drop_old(&whole.pool, 400).await?;
+    let left: Vec<String> = sqlx::query_scalar(
+        "select subject from alerting_1.firing join delivery.outbox using (firing_id)
+         union all
+         select 'notification of ' || firing.subject
+         from alerting_1.firing join delivery.notification using (firing_id)",
+    )
+    .fetch_all(&whole.pool)
+    .await?;
+    ensure!(left == ["cy", "notification of ana"], "{left:?}");
+    // A fold of the whole journal from here on begins to tell behind the last firing that is gone.
+    let behind: i64 = sqlx::query_scalar(
+        r#"select max("offset") + 1 from alerting_1.firing where subject in ('ana', 'bo')"#,
+    )
+    .fetch_one(&whole.pool)
+    .await?;
+    ensure!(behind > told_from && counts().await?.2 == behind, "{behind} {:?}", counts().await?);
+    whole.replay_and_stop().await
 }

@@ -231,6 +231,7 @@ pub fn soon(smtp_url: &str) -> DeliveryConfig {
         delivery_interval_ms: 20,
         delivery_first_backoff_ms: 50,
         delivery_attempts: 3,
+        notifications_keep_days: 400,
     }
 }
 

@@ -30,7 +30,7 @@ macro_rules! migrations {
 const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order"
 );
-const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from");
+const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");
 pub(super) const READ_MODEL: &[Migration] =
     migrations!("read_model": "0001_read_model", "0002_ended_hold", "0003_payments");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
