@@ -85,11 +85,12 @@ pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bo
 
 /// Reads what is not published, oldest first; none where another worker is at it, or nothing waits.
 async fn take(connection: &mut PgConnection) -> anyhow::Result<Option<Vec<OutboxRow>>> {
-    let waiting: bool =
-        sqlx::query_scalar("select exists (select from delivery.outbox where published_at is null)")
-            .fetch_one(&mut *connection)
+    // Asked whether any exists, the planner reads the table, and with it all that is published before the first.
+    let waiting: Option<i64> =
+        sqlx::query_scalar("select seq from delivery.outbox where published_at is null order by seq limit 1")
+            .fetch_optional(&mut *connection)
             .await?;
-    if !waiting {
+    if waiting.is_none() {
         return Ok(None);
     }
     let first: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
