@@ -2,6 +2,8 @@
 //!
 //! Every write bears repetition, so whatever is not answered is simply sent again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use ledger_core::time::Time;
 use reqwest::Method;
@@ -14,8 +16,10 @@ use super::progress::Progress;
 use super::scenario::{self, Action, Scenario, Step};
 use super::workload::{HTTP_SOURCE, Item};
 
-/// How often the same events are sent again where the ledger lags; it waits for them for 2 seconds each time.
-const RESENDS_MAX: usize = 30;
+/// How often the same events are sent again where the ledger lags.
+const RESENDS_MAX: usize = 60;
+/// Wait before they are, besides what the ledger itself waits for them.
+const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -127,6 +131,7 @@ pub async fn resend_batch(client: &Client, account: &str, at: Time, items: &[&It
         if taken.waiting == 0 {
             return Ok(taken.known);
         }
+        tokio::time::sleep(RESEND_PAUSE).await;
     }
     bail!("{account}: events sent again are not folded after {RESENDS_MAX} times")
 }
