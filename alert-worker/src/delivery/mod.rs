@@ -61,7 +61,7 @@ const KEEP_DAYS: u32 = 400;
 const INTERVAL_MS: u64 = 200;
 /// Milliseconds before the second attempt, unless told otherwise.
 const FIRST_BACKOFF_MS: u64 = 5_000;
-/// Attempts, unless told otherwise: with the pauses between them some ten hours.
+/// Attempts, unless told otherwise: with the pauses between them five to ten hours.
 const ATTEMPTS: i32 = 20;
 
 /// How delivery runs.
@@ -88,7 +88,7 @@ pub struct DeliveryConfig {
     /// Milliseconds before the second attempt; each further pause is twice the one before, an hour at most
     #[arg(long, env = "LEDGER_DELIVERY_FIRST_BACKOFF_MS", default_value_t = FIRST_BACKOFF_MS, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub delivery_first_backoff_ms: u64,
-    /// Attempts before a notification is parked; 20 are some ten hours
+    /// Attempts before a notification is parked; 20 are five to ten hours
     #[arg(long, env = "LEDGER_DELIVERY_ATTEMPTS", default_value_t = ATTEMPTS, value_parser = clap::value_parser!(i32).range(1..=1_000))]
     pub delivery_attempts: i32,
     /// Days that notifications are kept once they are delivered or parked, with the addresses that they went to

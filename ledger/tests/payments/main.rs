@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::whole::{Caller, Whole};
 
 /// Longest wait for something to come of a top-up.
-const CAME_MAX: Duration = Duration::from_secs(20);
+const CAME_MAX: Duration = Duration::from_secs(120);
 
 /// An account on a test clock without an allowance.
 pub struct Account {

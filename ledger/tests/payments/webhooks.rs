@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::whole::{Answer, Whole};
-use crate::{Account, count};
+use crate::{Account, until_count};
 
 const SECRET: &str = "whsec_of_these_tests";
 const SIGNED: [&str; 2] = ["--stripe-webhook-secret", SECRET];
@@ -198,7 +198,8 @@ async fn a_refund_does_not_overtake_the_payment_that_a_crash_left_behind() -> Re
     leave_behind(&whole, "acme", "pi_1").await?;
     tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     acme.until("settled", "60").await?;
-    ensure!(count(&whole, "control.outbox").await? == 0, "nothing is left to relay");
+    // Nothing is left to relay.
+    until_count(&whole, "control.outbox", 0).await?;
     whole.replay_and_stop().await
 }
 
@@ -251,7 +252,8 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
         let folded_again = account.read("balance?as_of=2026-01-05T00:00:00Z").await?;
         ensure!(folded_again["settled"] == "30", "order {order:?}: {folded_again}");
     }
-    ensure!(count(&whole, "control.outbox").await? == 0, "nothing is left to relay");
+    // Nothing is left to relay.
+    until_count(&whole, "control.outbox", 0).await?;
     let shown = Account::open(&whole, "shown").await?;
     tell(&whole, "checkout.session.completed", session("shown", "pi_s")).await?;
     let [_, (_, opened, object), (_, won, _)] = of("pi_s");
@@ -274,7 +276,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
     let whole = Whole::start_with(&[&SIGNED[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_down", json!({})).await?;
-    crate::until_count(&whole, "control.top_up where asks >= 2", 1).await?;
+    until_count(&whole, "control.top_up where asks >= 2", 1).await?;
     let attempt: String =
         sqlx::query_scalar("select attempt_id from control.top_up").fetch_one(&whole.pool).await?;
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
@@ -286,7 +288,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
         json!({"id": "pi_1", "metadata": metadata, "last_payment_error": error}),
     )
     .await?;
-    crate::until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
+    until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
     let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});
     for _ in 0..2 {
         tell(&whole, "payment_intent.succeeded", paid.clone()).await?;
@@ -305,7 +307,7 @@ async fn a_failure_that_is_told_after_the_payment_changes_nothing() -> Result<()
     let whole = Whole::start_with(&[&SIGNED[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_down", json!({})).await?;
-    crate::until_count(&whole, "control.top_up where asks >= 1", 1).await?;
+    until_count(&whole, "control.top_up where asks >= 1", 1).await?;
     let account = Id::new("acme")?;
     let attempt = derive::attempt_id(&account, 1);
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});

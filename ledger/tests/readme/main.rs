@@ -119,6 +119,8 @@ fn ledger_in(space: &TestSpace, folder: &Path) -> Command {
         .env("DATABASE_URL", &space.database_url)
         .env("LEDGER_TOPIC_PREFIX", &space.topic_prefix)
         .env("RUST_LOG", "warn")
+        // A machine that stalls for seconds answers late, and shows the same.
+        .env("LEDGER_WAIT_MS", "20000")
         .env_remove("LEDGER_OPERATOR_KEY")
         .env_remove("LEDGER_DATA_DIR")
         .stdin(Stdio::null());
