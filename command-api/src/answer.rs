@@ -48,7 +48,7 @@ impl SettledHold {
             _ => State::Settling,
         };
         let (reservation_id, held) = (settles.reservation.clone(), settles.held);
-        SettledHold { reservation_id, state, held, over_hold: settles.over_hold() }
+        SettledHold { reservation_id, state, held, over_hold: settles.over_hold }
     }
 }
 

@@ -283,7 +283,7 @@ mod tests {
     fn good() -> Verdict {
         let id = |text: &str| ledger_core::id::EventId::new(text).expect("an id");
         let (account, id) = (Id::new("a").expect("an id"), id("e"));
-        Ok(Admitted { account, id, bytes: Vec::new(), settles: None })
+        Ok(Admitted { account, id, bytes: Vec::new(), hold: intake::Named::None })
     }
 
     #[test]

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use ledger_core::credits::Credits;
 use ledger_core::door::{self, FieldError, Offer};
 use ledger_core::event::{Clock, Data, Event, Line};
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::hold::over_hold;
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::{ContentHash, content_hash};
 use ledger_core::time::Time;
@@ -39,8 +39,31 @@ pub struct Admitted {
     pub id: EventId,
     /// The record.
     pub bytes: Vec<u8>,
-    /// The hold that it settles.
-    pub settles: Option<Settles>,
+    /// What becomes of the hold that it names.
+    pub hold: Named,
+}
+
+/// What becomes of the hold that usage names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Named {
+    /// It names none.
+    None,
+    /// It settles it.
+    Settles(Settles),
+    /// Nothing: the usage's id stands in the journal already, and there is no such hold.
+    Absent,
+    /// Nothing: the usage's id stands in the journal already, and it did not settle this hold.
+    Other,
+}
+
+impl Named {
+    /// Returns how the hold is settled, where it is.
+    pub fn settles(&self) -> Option<&Settles> {
+        match self {
+            Named::Settles(settles) => Some(settles),
+            Named::None | Named::Absent | Named::Other => None,
+        }
+    }
 }
 
 /// How usage settles a hold.
@@ -52,25 +75,18 @@ pub struct Settles {
     pub source: Source,
     /// What its producer sent.
     pub content: ContentHash,
-    /// What the usage charges.
-    pub credits: Credits,
     /// What the hold held.
     pub held: Credits,
+    /// What the usage charges beyond that.
+    pub over_hold: Credits,
     /// Where the journal has it from before.
     pub position: Option<Position>,
-}
-
-impl Settles {
-    /// Returns what the usage charges beyond the hold.
-    pub fn over_hold(&self) -> Credits {
-        over_hold(self.credits, self.held)
-    }
 }
 
 impl Admitted {
     /// Notes where the journal has it, if it settles a hold.
     pub async fn landed(&self, app: &App, position: Position) {
-        let Some(settles) = &self.settles else { return };
+        let Some(settles) = self.hold.settles() else { return };
         let landed = Landed {
             reservation: settles.reservation.clone(),
             event_id: self.id.clone(),
@@ -239,17 +255,17 @@ struct Terms {
     priced: Option<(Vec<Line>, Credits)>,
 }
 
-/// Judges usage by what is known of its account. `known`: its id stands in the journal already, so that whatever
-/// it is now, it folds to a duplicate or a conflict and costs nothing.
-fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, known: bool) -> Result<Terms, Refusal> {
+/// Judges usage by what is known of it and of its account.
+fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen) -> Result<Terms, Refusal> {
     let account = account.ok_or_else(|| Refusal::account_not_found(&offer.account))?;
     let recorded_at = stamp
         .recorded_at(account)
         .ok_or_else(|| Refusal::new(CLOCK_IS_LIVE, "Ledger-Time is for accounts on a test clock"))?;
+    let recorded_at = seen.not_before.map_or(recorded_at, |decided_at| recorded_at.max(decided_at));
     if account.jumps {
         return Err(Refusal::new(CLOCK_JUMP, clock_jump_detail()).doubtful());
     }
-    if known {
+    if seen.known {
         let priced =
             offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
         return Ok(Terms { recorded_at, priced });
@@ -297,7 +313,7 @@ fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Refusal
     if bytes.len() > wire::RECORD_BYTES_MAX {
         return Err(too_large(bytes.len()));
     }
-    Ok(Admitted { account: event.account, id: event.id, bytes, settles: None })
+    Ok(Admitted { account: event.account, id: event.id, bytes, hold: Named::None })
 }
 
 /// Refuses a record for its length.
@@ -374,17 +390,13 @@ async fn settle_one(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Res
     }
     let (account, id, source) = (event.account.clone(), event.id.clone(), event.source.clone());
     let content = content_hash(&event);
-    let credits = match &event.data {
-        Data::UsageRecorded(usage) => usage.credits.unwrap_or_default(),
-        _ => Credits::ZERO,
-    };
     let ask = Ask::Settle(reservation.clone(), Box::new(event));
     let asked =
         app.holds.ask(Request { account: account.clone(), at: None, actor: actor.clone(), ask }).await;
     Ok(match asked {
-        Ok(Answer::Settling(Settled { bytes, held, position })) => {
-            let settles = Some(Settles { reservation, source, content, credits, held, position });
-            Ok(Admitted { account, id, bytes, settles })
+        Ok(Answer::Settling(Settled { bytes, held, over_hold, position })) => {
+            let settles = Settles { reservation, source, content, held, over_hold, position };
+            Ok(Admitted { account, id, bytes, hold: Named::Settles(settles) })
         }
         Ok(_) => return Err(Problem::internal("settling was answered otherwise")),
         Err(Fault::AccountAbsent) => Err(Refusal::account_not_found(&account)),
@@ -392,6 +404,10 @@ async fn settle_one(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Res
             Err(Refusal::reservation_not_found(&account, &reservation).doubtful())
         }
         Err(Fault::Problem(problem)) if problem.status.is_server_error() => return Err(problem),
+        // The first usage of this id may be folded already: then this one is recorded, and folds to a conflict.
+        Err(Fault::Problem(problem)) if problem.code == CONFLICT => {
+            Err(Refusal::new(CONFLICT, problem.detail).doubtful())
+        }
         Err(Fault::Problem(problem)) => Err(Refusal::new(problem.code, problem.detail)),
     })
 }
@@ -427,7 +443,7 @@ fn first_pass(offers: Vec<Offered>, book: &Book, stamp: &Stamp) -> (Vec<Verdict>
     for (place, offer) in offers.into_iter().enumerate() {
         let verdict = match offer {
             Err(refusal) => Err(refusal),
-            Ok(offer) => match judge(&offer, book.get(&offer.account), stamp, false) {
+            Ok(offer) => match judge(&offer, book.get(&offer.account), stamp, Seen::default()) {
                 Ok(terms) if offer.usage.reservation_id.is_some() => {
                     settling.push((place, offer, terms));
                     Err(Refusal::behind())
@@ -456,12 +472,14 @@ async fn second_pass(
     let accounts: BTreeSet<Id> = doubtful.iter().map(|(_, offer)| offer.account.clone()).collect();
     let caught_up = app.catch_up(&accounts, deadline).await;
     let book = Book::read(app, &accounts, stamp.ledger_time).await?;
-    let known = known(app, &doubtful).await?;
-    let mut settling = Settling::new();
-    for ((place, offer), known) in doubtful.into_iter().zip(known) {
-        verdicts[place] = match judge(&offer, book.get(&offer.account), stamp, known) {
-            // What is known already folds to a duplicate or a conflict, and settles nothing.
-            Ok(terms) if offer.usage.reservation_id.is_some() && !known => {
+    let seen = seen(app, &doubtful).await?;
+    let (mut settling, mut repeated) = (Settling::new(), Vec::new());
+    for ((place, offer), seen) in doubtful.into_iter().zip(seen) {
+        verdicts[place] = match judge(&offer, book.get(&offer.account), stamp, seen) {
+            Ok(terms) if offer.usage.reservation_id.is_some() => {
+                if seen.known {
+                    repeated.push((place, record(offer.clone(), terms.clone(), &stamp.actor)));
+                }
                 settling.push((place, offer, terms));
                 continue;
             }
@@ -470,6 +488,13 @@ async fn second_pass(
         };
     }
     settle(app, settling, stamp, verdicts).await?;
+    // What is known already and settles nothing is recorded all the same, and folds to a duplicate or a conflict.
+    for (place, record) in repeated {
+        if let Err(refusal) = &verdicts[place] {
+            let hold = if refusal.code == RESERVATION_NOT_FOUND { Named::Absent } else { Named::Other };
+            verdicts[place] = record.map(|admitted| Admitted { hold, ..admitted });
+        }
+    }
     for verdict in verdicts {
         if let Err(refusal) = verdict
             && refusal.certainty == Certainty::Doubtful
@@ -484,29 +509,47 @@ async fn second_pass(
     Ok(())
 }
 
-const KNOWN: &str = "
+/// What is known of usage before it is judged.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Its id stands in the journal already: whatever it is now, it folds to a duplicate or a conflict and costs nothing.
+    known: bool,
+    /// When the hold that it names was last granted something: it is recorded no earlier.
+    not_before: Option<Time>,
+}
+
+const SEEN: &str = "
     select exists (
-        select from event
-        where event.account_id = asked.account_id and event.event_id = asked.event_id
-          and event.source = asked.source)
-    from unnest($1::text[], $2::text[], $3::text[]) with ordinality
-         as asked (account_id, event_id, source, place)
+               select from event
+               where event.account_id = asked.account_id and event.event_id = asked.event_id
+                 and event.source = asked.source),
+           hold.decided_at
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
+         as asked (account_id, event_id, source, reservation_id, place)
+    left join control.hold
+         on hold.account_id = asked.account_id and hold.reservation_id = asked.reservation_id
     order by asked.place
 ";
 
-/// Says of each usage whether its id stands in the journal already.
-async fn known(app: &App, offers: &Doubtful) -> Result<Vec<bool>, sqlx::Error> {
+/// Looks each usage up, and the hold that it names.
+async fn seen(app: &App, offers: &Doubtful) -> Result<Vec<Seen>, sqlx::Error> {
     let text =
         |of: fn(&Offer) -> &str| offers.iter().map(|(_, offer)| of(offer).to_owned()).collect::<Vec<_>>();
+    // No hold has this name.
+    let reservations = text(|offer| offer.usage.reservation_id.as_ref().map_or("", Id::as_str));
     let accounts = text(|offer| offer.account.as_str());
     let ids = text(|offer| offer.id.as_str());
     let sources = text(|offer| offer.source.as_str());
-    pg::read(&app.pool, app.waiter.schema(), |connection| {
+    let rows: Vec<(bool, Option<DateTime<Utc>>)> = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {
-            sqlx::query_scalar(KNOWN).bind(accounts).bind(ids).bind(sources).fetch_all(connection).await
+            let query = sqlx::query_as(SEEN).bind(accounts).bind(ids).bind(sources).bind(reservations);
+            query.fetch_all(connection).await
         })
     })
-    .await
+    .await?;
+    let seen =
+        |(known, decided_at): (bool, Option<_>)| Seen { known, not_before: decided_at.map(pg::time_of) };
+    Ok(rows.into_iter().map(seen).collect())
 }
 
 #[cfg(test)]
@@ -559,7 +602,8 @@ mod tests {
     #[test]
     fn usage_is_priced_by_credits_given_or_by_the_card() {
         let check = |data: &str, carded: bool, expected: &str| {
-            let outcome = judge(&offer(NOW, data), Some(&account(Clock::Live, carded)), &stamp(None), false);
+            let outcome =
+                judge(&offer(NOW, data), Some(&account(Clock::Live, carded)), &stamp(None), Seen::default());
             assert_eq!(said(outcome), expected, "{data}");
         };
         check(r#"{"credits":"1"}"#, false, "credits as given");
@@ -574,8 +618,12 @@ mod tests {
     #[test]
     fn age_is_measured_from_the_recording_time() {
         let check = |clock: Clock, time: &str, given: Option<&str>, expected: &str| {
-            let outcome =
-                judge(&offer(time, r#"{"credits":"1"}"#), Some(&account(clock, false)), &stamp(given), false);
+            let outcome = judge(
+                &offer(time, r#"{"credits":"1"}"#),
+                Some(&account(clock, false)),
+                &stamp(given),
+                Seen::default(),
+            );
             assert_eq!(said(outcome), expected, "{time}");
         };
         check(Clock::Live, "2026-02-03T10:05:00Z", None, "credits as given");
@@ -588,24 +636,40 @@ mod tests {
 
     #[test]
     fn a_known_id_is_taken_again_however_old_and_whatever_the_prices_are_now() {
+        let seen = Seen { known: true, ..Seen::default() };
         let known = |time: &str, data: &str| {
-            said(judge(&offer(time, data), Some(&account(Clock::Live, true)), &stamp(None), true))
+            said(judge(&offer(time, data), Some(&account(Clock::Live, true)), &stamp(None), seen))
         };
         assert_eq!(known("2020-01-01T00:00:00Z", r#"{"credits":"1"}"#), "credits as given");
         assert_eq!(known(NOW, r#"{"category":"gone","quantities":{"x":1}}"#), "0 in 0 lines");
     }
 
     #[test]
+    fn usage_that_names_a_hold_is_judged_by_the_time_of_the_hold() {
+        let later = "2026-01-09T00:00:00Z";
+        let of_hold = |decided_at: Option<&str>| {
+            let not_before = decided_at.map(|time| time.parse().expect("a time"));
+            let seen = Seen { not_before, ..Seen::default() };
+            judge(&offer(later, r#"{"credits":"1"}"#), Some(&account(Clock::Test, false)), &stamp(None), seen)
+        };
+        assert_eq!(said(of_hold(None)), "too_new Doubtful");
+        let terms = of_hold(Some(later)).expect("no newer than its hold");
+        assert_eq!(terms.recorded_at.to_string(), later);
+    }
+
+    #[test]
     fn usage_may_not_move_a_test_clock_too_far() {
         let far = Account { jumps: true, ..account(Clock::Test, false) };
-        let outcome = judge(&offer(NOW, r#"{"credits":"1"}"#), Some(&far), &stamp(Some(NOW)), false);
+        let outcome =
+            judge(&offer(NOW, r#"{"credits":"1"}"#), Some(&far), &stamp(Some(NOW)), Seen::default());
         assert_eq!(said(outcome), "clock_jump Doubtful");
     }
 
     #[test]
     fn a_record_carries_its_stamp_and_its_lines() {
         let priced = offer(NOW, r#"{"category":"c","quantities":{"x":2}}"#);
-        let terms = judge(&priced, Some(&account(Clock::Live, true)), &stamp(None), false).expect("good");
+        let terms =
+            judge(&priced, Some(&account(Clock::Live, true)), &stamp(None), Seen::default()).expect("good");
         let bytes = record(priced, terms, &stamp(None).actor).expect("a record").bytes;
         let event = wire::decode(&bytes).expect("an event");
         let Data::UsageRecorded(usage) = &event.data else { panic!("usage") };
@@ -619,7 +683,8 @@ mod tests {
     fn a_record_past_64_kib_is_refused() {
         let long = "x".repeat(wire::RECORD_BYTES_MAX);
         let large = offer(NOW, &format!(r#"{{"credits":"1","metadata":{{"k":"{long}"}}}}"#));
-        let terms = judge(&large, Some(&account(Clock::Live, false)), &stamp(None), false).expect("good");
+        let terms =
+            judge(&large, Some(&account(Clock::Live, false)), &stamp(None), Seen::default()).expect("good");
         let refused = record(large, terms, &stamp(None).actor).expect_err("too large");
         assert_eq!(refused.code, "too_large");
     }

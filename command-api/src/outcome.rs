@@ -17,6 +17,13 @@ pub enum Progress {
     Waiting,
 }
 
+impl Progress {
+    /// Whether the record was folded and had no effect, now or before.
+    pub fn came_to_nothing(&self) -> bool {
+        matches!(self, Progress::Folded(Outcome::Conflict | Outcome::Rejected(_)))
+    }
+}
+
 /// One row per record asked for, in the order asked.
 ///
 /// An event's first record stands in `event`, every later one and what came before the opening in `refused`.

@@ -16,9 +16,9 @@ use crate::App;
 use crate::answer::Written;
 use crate::asked::{self, Asked, Waits};
 use crate::holds::{self, Answer, Ask, Fault, HoldView};
-use crate::intake::{self, Admitted, Form, Refusal, Settles, Stamp};
+use crate::intake::{self, Admitted, Form, Named, Refusal, Settles, Stamp};
 use crate::outcome::{self, Identity, Outcome, Progress};
-use crate::usage::append_one;
+use crate::usage::{self, append_one};
 
 /// The query of a decision, which is made at this position or a later one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -109,9 +109,11 @@ pub async fn settle(
     let mut verdicts = intake::admit(&app, vec![Ok(offer)], stamp, asked.deadline).await?;
     let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
     let admitted = verdict.map_err(Refusal::problem)?;
-    let Some(settles) = &admitted.settles else {
+    let settles = match &admitted.hold {
+        Named::Settles(settles) => settles,
         // Its id stands in the journal already, and the hold does not: it ended long ago.
-        return Err(Fault::HoldAbsent(reservation).problem(&account));
+        Named::Absent => return Err(Fault::HoldAbsent(reservation).problem(&account)),
+        Named::None | Named::Other => return usage::append_and_answer(&app, admitted, asked.waits()).await,
     };
     let position = match settles.position {
         Some(position) => position,
@@ -145,8 +147,8 @@ async fn come_to(
         Some(_) => Progress::Folded(Outcome::Conflict),
         None => Progress::Waiting,
     };
-    if matches!(progress, Progress::Folded(Outcome::Conflict | Outcome::Rejected(_))) {
-        // Of the usage came nothing: the hold is open again at once, and not at the next round of upkeep.
+    if progress.came_to_nothing() {
+        // The hold is open again at once, and not at the next round of upkeep.
         app.holds.tell(&admitted.account, Ask::Sweep).await;
     }
     Ok(progress)

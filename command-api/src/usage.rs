@@ -24,7 +24,8 @@ use tracing::warn;
 use crate::App;
 use crate::answer::Written;
 use crate::asked::{self, Asked};
-use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Settles, Stamp, Verdict};
+use crate::holds::Ask;
+use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Stamp, Verdict};
 use crate::outcome::{self, Outcome, Progress};
 use crate::submit::not_appended;
 
@@ -81,17 +82,26 @@ async fn one(app: &App, asked: &Asked, offer: Offer, form: Form) -> Result<Respo
     let mut verdicts = intake::admit(app, vec![Ok(offer)], stamp(asked, form)?, asked.deadline).await?;
     let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
     let admitted = verdict.map_err(Refusal::problem)?;
+    append_and_answer(app, admitted, asked.usage_waits()).await
+}
+
+/// Appends a record and answers what it comes to, as far as its caller waits for that.
+pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Result<Response, Problem> {
     let position = append_one(app, &admitted).await?;
-    let Admitted { account, id, settles, .. } = admitted;
+    let Admitted { account, id, hold, .. } = admitted;
     let mut progress = Progress::Waiting;
-    if asked.usage_waits() && app.waiter.wait_for(position, app.waiter.deadline()).await {
+    if waits && app.waiter.wait_for(position, app.waiter.deadline()).await {
         progress = look(app, &[(account.clone(), position)]).await.pop().unwrap_or(progress);
     }
     // Usage of a halted account is taken all the same: it happened, and is folded when a newer program runs.
     if progress == Progress::Halted {
         progress = Progress::Waiting;
     }
-    Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, settles.as_ref()))
+    if hold.settles().is_some() && progress.came_to_nothing() {
+        // The hold is open again at once, and not at the next round of upkeep.
+        app.holds.tell(&account, Ask::Sweep).await;
+    }
+    Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, hold.settles()))
 }
 
 /// Appends a record, and notes it where it settles a hold.
@@ -282,7 +292,7 @@ fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Ad
         let mut item = Item::accepted(index, id);
         match verdict {
             Ok(one) => {
-                item.over_hold = one.settles.as_ref().map(Settles::over_hold);
+                item.over_hold = one.hold.settles().map(|settles| settles.over_hold);
                 admitted.push(one);
             }
             Err(Refusal { code, detail, .. }) => {
@@ -409,7 +419,7 @@ mod tests {
             account: Id::new("acme").expect("an id"),
             id: id("b").expect("an id"),
             bytes: vec![1],
-            settles: None,
+            hold: intake::Named::None,
         };
         let verdicts = vec![Err(Refusal::new(FORBIDDEN, "no")), Ok(admitted)];
         let (mut items, records) = sort(vec![id("a"), id("b")], verdicts);

@@ -187,10 +187,20 @@ pub enum Refused {
 pub struct Settling {
     /// What it held.
     pub held: Credits,
+    /// What the usage charges beyond that; of a repeat what it charged the first time, whatever its price is now.
+    pub over_hold: Credits,
     /// The usage is recorded no earlier.
     pub not_before: Time,
     /// Whether this usage settled it before.
     pub repeat: bool,
+}
+
+impl Settling {
+    /// `hold` counts what its usage charges already.
+    fn of(hold: &Hold, repeat: bool) -> Settling {
+        let over_hold = over_hold(hold.counts, hold.amount);
+        Settling { held: hold.amount, over_hold, not_before: hold.decided_at, repeat }
+    }
 }
 
 /// What the requests on one account are decided on.
@@ -362,7 +372,7 @@ impl<'a> Gate<'a> {
             if first.content != by.content {
                 return Err(Refused::OtherRequest);
             }
-            return Ok(Settling { held: hold.amount, not_before: hold.decided_at, repeat: true });
+            return Ok(Settling::of(&hold, true));
         }
         match hold.state_at(self.now) {
             State::Held => hold.counts = hold.amount.max(credits),
@@ -373,7 +383,7 @@ impl<'a> Gate<'a> {
             }
             State::Settling | State::Settled => return Err(Refused::Ended),
         }
-        let settling = Settling { held: hold.amount, not_before: hold.decided_at, repeat: false };
+        let settling = Settling::of(&hold, false);
         (hold.state, hold.settlement) = (State::Settling, Some(by));
         self.put(hold);
         Ok(settling)

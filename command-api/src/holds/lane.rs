@@ -562,7 +562,8 @@ impl<'a> OneAccount<'a> {
             // As it was priced then: the hold counts that.
             bytes.clone_from(first);
         }
-        Ok(Answer::Settling(Settled { bytes, held: settling.held, position: self.landed.get(id).copied() }))
+        let (held, over_hold, position) = (settling.held, settling.over_hold, self.landed.get(id).copied());
+        Ok(Answer::Settling(Settled { bytes, held, over_hold, position }))
     }
 
     fn refuse(&self, id: &Id, refused: Refused) -> Fault {

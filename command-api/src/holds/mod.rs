@@ -159,6 +159,8 @@ pub struct Settled {
     pub bytes: Vec<u8>,
     /// What the hold held.
     pub held: Credits,
+    /// What the usage charges beyond that.
+    pub over_hold: Credits,
     /// Where the journal has it already.
     pub position: Option<Position>,
 }

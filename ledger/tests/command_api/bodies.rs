@@ -29,6 +29,14 @@ fn routes() -> Vec<(Method, &'static str, Value)> {
         (Method::PUT, "/v1/accounts/acme/user-alert", json!({"threshold": "1"})),
         (Method::PUT, "/v1/accounts/acme/alerts/a1", json!({"basis": "absolute_used", "threshold": "1"})),
         (Method::PUT, "/v1/accounts/acme/contacts", json!({"admins": []})),
+        (Method::POST, "/v1/accounts/acme/check", json!({"amount": "1"})),
+        (Method::POST, "/v1/accounts/acme/reservations", json!({"reservation_id": "r", "amount": "1"})),
+        (Method::PATCH, "/v1/accounts/acme/reservations/r", json!({"amount": "1"})),
+        (
+            Method::POST,
+            "/v1/accounts/acme/reservations/r/settle",
+            json!({"id": "u", "occurred_at": OPENED, "credits": "1"}),
+        ),
         (Method::PUT, "/v1/rate-cards/card", json!({"meters": []})),
         (Method::POST, "/v1/keys", json!({"role": "auditor"})),
     ]

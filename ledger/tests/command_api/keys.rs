@@ -44,6 +44,15 @@ fn writes(account: &str) -> Vec<(Method, String, Value)> {
         ),
         (Method::GET, at("/contacts"), Value::Null),
         (Method::POST, at("/contacts/webhook-secret"), Value::Null),
+        (Method::POST, at("/check"), json!({"amount": "1"})),
+        (Method::POST, at("/reservations"), json!({"reservation_id": "r", "amount": "1"})),
+        (Method::PATCH, at("/reservations/r"), json!({"amount": "1"})),
+        (
+            Method::POST,
+            at("/reservations/r/settle"),
+            json!({"id": "s", "occurred_at": OPENED, "credits": "1"}),
+        ),
+        (Method::POST, at("/reservations/r/release"), Value::Null),
     ]
 }
 
@@ -51,7 +60,7 @@ fn writes(account: &str) -> Vec<(Method, String, Value)> {
 fn allowed(role: &str) -> &'static [usize] {
     match role {
         "admin" => &[1, 2, 3, 15, 16, 17, 18, 19, 20, 21],
-        "producer" => &[4],
+        "producer" => &[4, 22, 23, 24, 25, 26],
         _ => &[],
     }
 }

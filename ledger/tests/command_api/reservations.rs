@@ -170,6 +170,100 @@ async fn a_hold_ends_with_its_usage_which_is_charged_in_full() -> Result<()> {
     whole.replay_and_stop().await
 }
 
+/// Seven of category c by meter.
+fn metered(id: &str, meter: &str, count: u32) -> Value {
+    json!({"id": id, "occurred_at": OPENED, "user_id": "ana", "feature": "chat", "category": "c",
+           "quantities": {meter: count}})
+}
+
+async fn publish(operator: &Caller, credits: &str) -> Result<()> {
+    let card = json!({"meters": [{"category": "c", "prices": {"x": {"credits": credits, "per": "1"}}}]});
+    operator.put("/v1/rate-cards/std", card).await?.expect(200).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settle_answers_as_at_first_whatever_prices_and_clock_are_now() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    publish(&operator, "1").await?;
+    let plan =
+        json!({"cycle": "monthly", "anchor": "2026-02-01T00:00:00Z", "allowance": "100", "rate_card": "std"});
+    let body = json!({"account_id": "acme", "clock": "test", "plan": plan});
+    operator.at(OPENED).post("/v1/accounts", body).await?.expect(200)?;
+    let settle = |id: &str| path("acme", &format!("/{id}/settle"));
+    reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
+    reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
+    let settled = operator.post(&settle("r1"), metered("u1", "x", 7)).await?;
+    ensure!(settled.expect(200)?.body["over_hold"] == "2", "{}", settled.text);
+
+    // What has no price settles nothing.
+    operator
+        .post(&settle("r2"), metered("u2", "y", 1))
+        .await?
+        .expect_fields(&["quantities unpriced_usage"])?;
+    expect_hold(&reserve(&operator, "acme", hold("r2", "5")).await?, 201, "held", "5", "88")?;
+
+    publish(&operator, "2").await?;
+    let again = operator.post(&settle("r1"), metered("u1", "x", 7)).await?;
+    ensure!(again.expect(200)?.body == settled.body, "{} and then {}", settled.text, again.text);
+    operator.patch("/v1/accounts/acme", json!({"rate_card": null})).await?;
+    let advance = json!({"advance_to": "2026-04-15T00:00:00Z"});
+    operator.post("/v1/accounts/acme/clock", advance).await?.expect(200)?;
+    let again = operator.post(&settle("r1"), metered("u1", "x", 7)).await?;
+    ensure!(again.expect(200)?.body == settled.body, "{} and then {}", settled.text, again.text);
+    let too_old = operator.post(&settle("r2"), metered("u9", "x", 1)).await?;
+    too_old.expect_fields(&["occurred_at too_old"])?;
+    // Other content under the id of the usage is on record, however old.
+    let other = operator.post(&settle("r1"), metered("u1", "x", 8)).await?;
+    other.expect_problem(409, "conflict")?;
+    let told = operator.get("/v1/accounts/acme/events/u1").await?;
+    ensure!(told.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", told.text);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
+    let named = |credits: &str| {
+        let mut body = usage("u1", credits);
+        body["reservation_id"] = json!("r1");
+        body
+    };
+    operator.post("/v1/accounts/acme/usage?wait=true", named("5")).await?.expect(200)?;
+    let other = operator.post("/v1/accounts/acme/usage?wait=true", named("6")).await?;
+    other.expect_problem(409, "conflict")?;
+    let position = other.position()?;
+    let told = operator.get("/v1/accounts/acme/events/u1").await?;
+    let repeat = &told.expect(200)?.body["repeats"][0];
+    ensure!(repeat["outcome"] == "conflict" && repeat["position"] == json!(position), "{}", told.text);
+    expect_balance(&operator, "acme", "settled=5 used=5").await?;
+
+    // Usage that comes to nothing by this door, too, leaves the hold open at once.
+    reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
+    let mut taken = usage("u1", "1");
+    taken["reservation_id"] = json!("r2");
+    operator.post("/v1/accounts/acme/usage?wait=true", taken).await?.expect_problem(409, "conflict")?;
+    operator.patch(&path("acme", "/r2"), json!({"amount": "4"})).await?.expect(200)?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settle_is_no_earlier_than_its_hold() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "10").await?;
+    let later = "2026-02-05T10:00:00Z";
+    operator.at(later).post(&path("acme", ""), hold("r1", "5")).await?.expect(201)?;
+    let work = json!({"id": "u1", "occurred_at": later, "credits": "5"});
+    operator.post(&path("acme", "/r1/settle"), work).await?.expect(200)?;
+    let told = operator.get("/v1/accounts/acme/events/u1").await?;
+    ensure!(told.expect(200)?.body["recorded_at"] == later, "{}", told.text);
+    whole.replay_and_stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_whose_usage_comes_to_nothing_is_held_again() -> Result<()> {
     let whole = Whole::start().await?;
