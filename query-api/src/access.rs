@@ -34,6 +34,11 @@ impl Seen {
         }
         Ok(asked.or_else(|| self.caller.only_user().map(str::to_owned)))
     }
+
+    /// Returns whether the caller may see the account's own figures beside the rows; a member may not.
+    pub fn sees_account(&self) -> bool {
+        self.caller.only_user().is_none()
+    }
 }
 
 impl FromRequestParts<State> for Whole {

@@ -48,11 +48,9 @@ struct Kept {
     feature: Option<String>,
     /// Asked for, of an extension the growth; none is the smallest work.
     amount: Option<Credits>,
-    settled: Credits,
-    /// Settled less all open holds.
-    available: Credits,
-    /// How far available may sink; none where nothing bounds it.
-    floor: Option<Credits>,
+    /// What the account had; a member is not shown it.
+    #[serde(flatten)]
+    of_account: Option<OfAccount>,
     limit: Option<Credits>,
     used: Credits,
     held: Credits,
@@ -60,9 +58,19 @@ struct Kept {
     resets_at: Time,
     /// What was projected when it was decided.
     position: Position,
-    actor: String,
     #[serde(skip)]
     place: Place,
+}
+
+/// The account's figures of a decision, and who asked.
+#[derive(Debug, Serialize)]
+struct OfAccount {
+    settled: Credits,
+    /// Settled less all open holds.
+    available: Credits,
+    /// How far available may sink; none where nothing bounds it.
+    floor: Option<Credits>,
+    actor: String,
 }
 
 /// When, and order among those of one instant.
@@ -79,7 +87,8 @@ pub(crate) async fn list(
     // An end is a place before all of its instant.
     let end = query.to.map(|to| (to, i64::MIN));
     let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
-    let wanted = Wanted { user, from: query.from.unwrap_or(Time::MIN), before, limit: query.limit };
+    let from = query.from.unwrap_or(Time::MIN);
+    let wanted = Wanted { user, of_account: seen.sees_account(), from, before, limit: query.limit };
     let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
         Box::pin(async move { Ok(load(connection, account, wanted).await?) })
     })
@@ -90,6 +99,8 @@ pub(crate) async fn list(
 /// Which decisions are asked for.
 struct Wanted {
     user: Option<String>,
+    /// With the account's own figures.
+    of_account: bool,
     from: Time,
     before: Place,
     limit: Limit,
@@ -124,12 +135,16 @@ async fn load(
         .bind(wanted.user)
         .fetch_all(connection)
         .await?;
-    let kept = rows.iter().map(|row| kept_of(row, account)).collect::<Result<Vec<_>, _>>()?;
+    let kept_of = |row| kept_of(row, account, wanted.of_account);
+    let kept = rows.iter().map(kept_of).collect::<Result<Vec<_>, _>>()?;
     Ok(Page::cut(kept, wanted.limit, |kept| kept.place))
 }
 
-fn kept_of(row: &PgRow, account: &Account) -> Result<Kept, sqlx::Error> {
+fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sqlx::Error> {
     let decision = decision_of(row)?;
+    let Decision { settled, available, floor, .. } = decision;
+    let actor = row.try_get("actor")?;
+    let of_account = of_account.then_some(OfAccount { settled, available, floor, actor });
     let decided_at = columns::time(row, "decided_at")?;
     Ok(Kept {
         decided_at,
@@ -141,16 +156,13 @@ fn kept_of(row: &PgRow, account: &Account) -> Result<Kept, sqlx::Error> {
         user_id: row.try_get("user_id")?,
         feature: row.try_get("feature")?,
         amount: decision.amount,
-        settled: decision.settled,
-        available: decision.available,
-        floor: decision.floor,
+        of_account,
         limit: decision.limit,
         used: decision.used,
         held: decision.held,
         period_index: decision.period_index,
         resets_at: decision.resets_at,
         position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
-        actor: row.try_get("actor")?,
         place: (decided_at, row.try_get("seq")?),
     })
 }

@@ -1,6 +1,6 @@
 //! Users: what each has used in the open period, and what of it counts toward which limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
@@ -149,22 +149,25 @@ async fn load(
         .fetch_all(&mut *connection)
         .await?;
     let mut users = rows.iter().map(user_of).collect::<Result<Vec<User>, sqlx::Error>>()?;
+    let mut holders = BTreeSet::new();
     if !wanted.over_budget {
-        add_holders(connection, account, &limits, &wanted, &mut users).await?;
+        holders = add_holders(connection, account, &limits, &wanted, &mut users).await?;
     }
     let mut page = Page::cut(users, wanted.limit, |user| user.user_id.clone());
     note_held(connection, account, &mut page.items).await?;
+    // Whose holds have expired holds nothing, though the sums may still say so.
+    page.items.retain(|user| user.held.is_positive() || !holders.contains(&user.user_id));
     Ok(page)
 }
 
-/// Adds users of the same stretch of ids who hold credits and have used none yet.
+/// Adds users of the same stretch of ids who hold credits and have used none yet, and returns them.
 async fn add_holders(
     connection: &mut PgConnection,
     account: &Account,
     limits: &InForce,
     wanted: &Wanted,
     users: &mut Vec<User>,
-) -> Result<(), sqlx::Error> {
+) -> Result<BTreeSet<String>, sqlx::Error> {
     let (after, only) = (wanted.after.as_deref().unwrap_or_default(), wanted.only.as_deref());
     let sql = match only {
         Some(_) => next_holder("$2", "and user_id = $3"),
@@ -191,16 +194,18 @@ async fn add_holders(
         .bind(only)
         .fetch_all(connection)
         .await?;
+    let mut added = BTreeSet::new();
     for user_id in holders {
         if let Err(place) = users.binary_search_by(|user| user.user_id.cmp(&user_id)) {
             let limit = limits.limit_of(&user_id);
             let blocked = limit.is_some_and(|limit| limit <= Credits::ZERO);
             let (used, counted, held) = (Credits::ZERO, Credits::ZERO, Credits::ZERO);
+            added.insert(user_id.clone());
             users.insert(place, User { user_id, used, counted, held, limit, blocked });
         }
     }
     users.truncate(usize::try_from(wanted.limit.rows_to_ask()).unwrap_or(usize::MAX));
-    Ok(())
+    Ok(added)
 }
 
 /// From one user to the next by the key, however many each has.

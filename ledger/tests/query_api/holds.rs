@@ -261,6 +261,9 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
 
     let member = whole.keyed("member", &["acme"], Some("ana")).await?;
     let own = read(&member, "/v1/accounts/acme/decisions").await?;
+    for field in ["settled", "available", "floor", "actor"] {
+        ensure!(own.body["items"][0].get(field).is_none(), "the account's own: {}", own.text);
+    }
     let own = told(own.body["items"].as_array().context("items")?);
     ensure!(own == all[2..], "{own:?}");
     read(&member, "/v1/accounts/acme/decisions?user=bo").await?.expect_problem(403, "forbidden")?;
