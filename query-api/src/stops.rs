@@ -92,6 +92,10 @@ impl Stops {
             stops.push(stop(&gate, &dry, None, look.held));
         }
         self.dry = dry.refusal.is_some();
+        if !is_limited(core) {
+            // Nobody is looked at, and everybody may work again.
+            self.stopped.clear();
+        }
         for (user, figures) in look.users {
             stops.extend(self.after_user(&mut gate, core.period.index, user, figures));
         }
@@ -117,10 +121,14 @@ impl Stops {
             self.stopped.remove(&user);
             return None;
         }
+        if self.stopped.contains(&user) {
+            return None;
+        }
         if self.stopped.len() >= STOPPED_MAX {
             self.stopped.pop_first();
         }
-        self.stopped.insert(user.clone()).then(|| stop(gate, &decision, Some(user), held))
+        self.stopped.insert(user.clone());
+        Some(stop(gate, &decision, Some(user), held))
     }
 }
 
@@ -137,6 +145,10 @@ fn stop(gate: &Gate<'_>, decision: &Decision, user_id: Option<Id>, held: Credits
     }
 }
 
+fn is_limited(core: &Core) -> bool {
+    core.limits.as_ref().is_some_and(|limits| limits.enabled)
+}
+
 /// Reads what open holds take, and the figures of users who may have reached their limits since the last look.
 pub(crate) async fn look(
     connection: &mut PgConnection,
@@ -144,7 +156,7 @@ pub(crate) async fn look(
     asking: Asking,
 ) -> Result<Look, sqlx::Error> {
     let core = &account.core;
-    let limited = core.limits.as_ref().is_some_and(|limits| limits.enabled);
+    let limited = is_limited(core);
     let (mut users, mut looked) = (BTreeSet::new(), account.position.offset);
     let mut more = false;
     if limited {
@@ -317,6 +329,29 @@ mod tests {
                 "available": "8", "limit": "5", "used": "6", "held": "2", "resets_at": "2026-02-01T00:00:00Z",
             }])
         );
+    }
+
+    #[test]
+    fn who_was_stopped_is_told_again_after_limits_were_off() {
+        let mut stops = Stops::default();
+        let over = || look("0", &[("ana", "6", "0")]);
+        let mut after = |limits: &str, look: Look| said(&stops.after(&account(limits), look));
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "ana user_limit_reached");
+        assert_eq!(after(r#"{"default_limit":"5","enabled":false}"#, look("0", &[])), "");
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "ana user_limit_reached");
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "");
+    }
+
+    #[test]
+    fn nobody_is_told_twice_however_many_are_stopped() {
+        let (core, mut stops) = (account(r#"{"default_limit":"5"}"#), Stops::default());
+        let all = || {
+            let names: Vec<String> = (0..STOPPED_MAX).map(|n| format!("user-{n:04}")).collect();
+            let users: Vec<_> = names.iter().map(|name| (name.as_str(), "6", "0")).collect();
+            look("0", &users)
+        };
+        assert_eq!(stops.after(&core, all()).len(), STOPPED_MAX);
+        assert_eq!(said(&stops.after(&core, all())), "");
     }
 
     #[test]
