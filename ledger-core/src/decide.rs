@@ -94,7 +94,11 @@ impl Decision {
             Refusal::UserLimitReached => {
                 let limit = amount(self.limit.unwrap_or_default());
                 let held = match self.held.is_positive() {
-                    true => format!(", and {} are held for work in progress", number(self.held)),
+                    true => {
+                        let figure = number(self.held);
+                        let verb = if figure == "1" { "is" } else { "are" };
+                        format!(", and {figure} {verb} held for work in progress")
+                    }
                     false => String::new(),
                 };
                 format!(
