@@ -13,7 +13,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_told_to_stop_under_load_drains_and_loses_nothing() -> Result<()> {
-    let mut fleet = Fleet::start(&["projector", "command-api", "alert-worker", "query-api"]).await?;
+    let mut fleet = Fleet::start_alone(&["projector", "command-api", "alert-worker", "query-api"]).await?;
     open_accounts(&fleet).await?;
     let load = Load::start(&fleet)?;
     for service in ["command-api", "projector", "alert-worker", "query-api"] {

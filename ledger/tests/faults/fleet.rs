@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::kafka::{self, KafkaOptions, LogIdentity};
 use runtime::pg::{self, Model, PgPool, Schema};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep};
 
 /// What every service knows as the operator's key.
@@ -21,12 +21,23 @@ pub const PARTITIONS: i32 = 8;
 const READY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
-/// These tests load the machine and some are timed: one at a time.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// Tests that are timed, or load the machine, run alone; those that mostly wait run beside each other.
+static TURNS: RwLock<()> = RwLock::const_new(());
+
+/// The right to run, until it is dropped.
+pub enum Turn {
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Beside { _guard: RwLockReadGuard<'static, ()> },
+}
 
 /// Waits until no other test runs.
-pub async fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().await
+pub async fn alone() -> Turn {
+    Turn::Alone { _guard: TURNS.write().await }
+}
+
+/// Waits until no test runs that must be alone.
+async fn beside() -> Turn {
+    Turn::Beside { _guard: TURNS.read().await }
 }
 
 /// A space, and the processes in it by a name that tells copies of one service apart, such as `projector.2`.
@@ -38,7 +49,7 @@ pub struct Fleet {
     pub command_url: String,
     processes: BTreeMap<String, Process>,
     client: reqwest::Client,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
     // Last: its database and topics go when nobody uses them any more.
     _space: TestSpace,
 }
@@ -58,12 +69,18 @@ impl Drop for Process {
 impl Fleet {
     /// Starts these services and waits until they are ready.
     pub async fn start(names: &[&str]) -> Result<Fleet> {
-        let alone = alone().await;
-        Fleet::start_on(alone, TestSpace::new().await?, names).await
+        let turn = beside().await;
+        Fleet::start_on(turn, TestSpace::new().await?, names).await
+    }
+
+    /// Starts them when no other test runs, and none will.
+    pub async fn start_alone(names: &[&str]) -> Result<Fleet> {
+        let turn = alone().await;
+        Fleet::start_on(turn, TestSpace::new().await?, names).await
     }
 
     /// Starts them on a given space.
-    pub async fn start_on(alone: MutexGuard<'static, ()>, space: TestSpace, names: &[&str]) -> Result<Fleet> {
+    pub async fn start_on(turn: Turn, space: TestSpace, names: &[&str]) -> Result<Fleet> {
         let kafka = KafkaOptions {
             brokers: space.kafka_brokers.clone(),
             topic_prefix: space.topic_prefix.clone(),
@@ -81,7 +98,7 @@ impl Fleet {
             command_url: String::new(),
             processes: BTreeMap::new(),
             client: reqwest::Client::new(),
-            _alone: alone,
+            _turn: turn,
             _space: space,
         };
         for name in names {

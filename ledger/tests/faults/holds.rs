@@ -134,7 +134,7 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_attempts_get_exactly_what_there_is() -> Result<()> {
-    let fleet = Fleet::start(&[&DOORS[..], &OTHERS[..]].concat()).await?;
+    let fleet = Fleet::start_alone(&[&DOORS[..], &OTHERS[..]].concat()).await?;
     let client = Client::of(&fleet, &DOORS)?;
     for (number, prize) in PRIZES.iter().enumerate() {
         client.open(&format!("prize-{number}"), prize).await?;
