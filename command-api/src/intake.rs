@@ -404,9 +404,9 @@ async fn settle_one(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Res
             Err(Refusal::reservation_not_found(&account, &reservation).doubtful())
         }
         Err(Fault::Problem(problem)) if problem.status.is_server_error() => return Err(problem),
-        // The first usage of this id may be folded already: then this one is recorded, and folds to a conflict.
-        Err(Fault::Problem(problem)) if problem.code == CONFLICT => {
-            Err(Refusal::new(CONFLICT, problem.detail).doubtful())
+        // Usage of this id may be folded already: then this one is recorded, and folds to a duplicate or a conflict.
+        Err(Fault::Problem(problem)) if matches!(problem.code, CONFLICT | HOLD_ENDED) => {
+            Err(Refusal::new(problem.code, problem.detail).doubtful())
         }
         Err(Fault::Problem(problem)) => Err(Refusal::new(problem.code, problem.detail)),
     })
@@ -478,7 +478,11 @@ async fn second_pass(
         verdicts[place] = match judge(&offer, book.get(&offer.account), stamp, seen) {
             Ok(terms) if offer.usage.reservation_id.is_some() => {
                 if seen.known {
-                    repeated.push((place, record(offer.clone(), terms.clone(), &stamp.actor)));
+                    // Where it settles nothing, its hold does not say when it is recorded.
+                    let unheld = Seen { not_before: None, ..seen };
+                    let plain = judge(&offer, book.get(&offer.account), stamp, unheld);
+                    repeated
+                        .push((place, plain.and_then(|terms| record(offer.clone(), terms, &stamp.actor))));
                 }
                 settling.push((place, offer, terms));
                 continue;

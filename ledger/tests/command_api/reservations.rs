@@ -241,6 +241,17 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     ensure!(repeat["outcome"] == "conflict" && repeat["position"] == json!(position), "{}", told.text);
     expect_balance(&operator, "acme", "settled=5 used=5").await?;
 
+    // So is usage that was charged already and names a hold which another has ended.
+    operator.post("/v1/accounts/acme/usage?wait=true", usage("u2", "0")).await?.expect(200)?;
+    let mut late = usage("u2", "0");
+    late["reservation_id"] = json!("r1");
+    operator.post("/v1/accounts/acme/usage?wait=true", late).await?.expect_problem(409, "conflict")?;
+    let told = operator.get("/v1/accounts/acme/events/u2").await?;
+    ensure!(told.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", told.text);
+    let mut fresh = usage("u3", "0");
+    fresh["reservation_id"] = json!("r1");
+    operator.post("/v1/accounts/acme/usage?wait=true", fresh).await?.expect_problem(409, "hold_ended")?;
+
     // Usage that comes to nothing by this door, too, leaves the hold open at once.
     reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
     let mut taken = usage("u1", "1");
