@@ -18,15 +18,18 @@ use ledger_core::derive;
 use ledger_core::event::{Data, Dispute, FailTopUp, Purchase, Refund, TopUp};
 use ledger_core::id::{EventId, Id, Label, Text};
 use ledger_core::time::Time;
+use metrics::counter;
 use runtime::clock;
 use runtime::http::{Accepts, Payload, Problem, json_value};
 use runtime::payment as provider;
 use runtime::pg;
+use runtime::position::Position;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::effects::{self, Effect, Put};
+use crate::outcome::{self, Outcome, Progress};
 use crate::{App, checkout, intake};
 use heard::{Heard, What};
 use payment::{Credited, Payment, Tell};
@@ -86,10 +89,28 @@ async fn take_in(app: &App, heard: Heard) -> Result<(), Problem> {
         }
     };
     let positions = effects::append(app, &put).await?;
-    if let Some(last) = positions.last() {
-        app.waiter.wait_for(*last, deadline).await;
+    if let Some(last) = positions.last()
+        && app.waiter.wait_for(*last, deadline).await
+    {
+        report_refused(app, &heard, &put, &positions).await;
     }
     Ok(())
+}
+
+/// Says what of it the fold has refused: it is told once only, and a person has to see what it means for the account.
+async fn report_refused(app: &App, heard: &Heard, put: &[Put], positions: &[Position]) {
+    let accounts = put.iter().map(|put| put.event.account.clone());
+    let records: Vec<(Id, Position)> = accounts.zip(positions.iter().copied()).collect();
+    let found = outcome::progress(&app.pool, app.waiter.schema(), &records).await;
+    for (put, progress) in put.iter().zip(found.unwrap_or_default()) {
+        if let Progress::Folded(Outcome::Rejected(reason)) = progress {
+            counter!("ledger_webhook_records_refused_total").increment(1);
+            error!(
+                payment_id = %heard.payment_id, account_id = %put.event.account, event_id = %put.event.id,
+                reason = reason.code(), "what a webhook led to was refused: a person has to decide"
+            );
+        }
+    }
 }
 
 /// What the journal is told with.
@@ -145,8 +166,8 @@ async fn note(
 }
 
 /// Returns what is credited and taken back of a payment of which something goes back: an operator may have recorded the
-/// payment, or a refund of it, by hand. Looked up at the journal's end, so that what he did before counts. What he does
-/// between this look and the append, the fold judges.
+/// payment, or a refund of it, by hand. Where the account is known it is looked up at the journal's end, so that what he did
+/// before counts. What he does between this look and the append, the fold judges; see [`report_refused`].
 async fn credited(
     app: &App,
     heard: &Heard,
