@@ -1,3 +1,3 @@
 -- By age, for what is kept for a while only.
-create index outbox_created       on delivery.outbox       using brin (created_at) with (autosummarize = on);
-create index notification_created on delivery.notification using brin (created_at) with (autosummarize = on);
+create index outbox_created       on delivery.outbox       (created_at);
+create index notification_created on delivery.notification (created_at);

@@ -1,7 +1,8 @@
 //! Kept: what was told is kept for a while, and people's addresses and the words with it; then it goes, piece by piece.
 //!
 //! A firing that has left the outbox is not known there any more, so whoever folds the journal anew would tell it again:
-//! `told_from` moves behind it in the same transaction. Firings that the live generation does not have stay.
+//! `told_from` moves behind it in the same transaction. Firings that the live generation does not have stay, and so do all of
+//! a partition with an account that waits for a newer program: its records are folded later, at the places that they have.
 
 use runtime::pg::{self, Model, PgConnection, PgPool, Schema};
 use sqlx::AssertSqlSafe;
@@ -32,7 +33,9 @@ fn drop_firings(live: Schema) -> String {
                    select outbox.ctid
                    from delivery.outbox
                    join {live}.firing using (firing_id)
-                   where outbox.published_at is not null
+                   join {live}.account on account.account_id = firing.account_id
+                   where not exists (select from {live}.parked where parked.partition = account.partition)
+                     and outbox.published_at is not null
                      and outbox.expanded_at is not null
                      and outbox.created_at < (select clock_timestamp()) - make_interval(days => $1)
                    limit $2

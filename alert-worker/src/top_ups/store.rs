@@ -98,7 +98,7 @@ async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::E
              reply        = 'paid by ' || $3 || ', and the credit refused: ' || $4
          where account_id = $1
            and attempt_id = $2
-           and state      in ('started', 'told')",
+           and (state in ('started', 'told') or state = 'parked' and payment_id is null)",
     )
     .bind(account.as_str())
     .bind(attempt.as_str())
