@@ -1,6 +1,6 @@
-//! The thread that owns a consumer: librdkafka blocks, the rest of the program does not.
+//! Runs a consumer on a thread of its own: librdkafka blocks, the rest of the program does not.
 //!
-//! Rebalances are taken only while someone fetches, so never in the middle of a batch.
+//! Rebalances are taken only during a fetch, so never in the middle of a batch.
 
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -16,7 +16,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::oneshot;
 
-use super::{Error, Position, Record};
+use super::ends::ends;
+use super::error::Error;
+use super::record::Record;
+use crate::position::Position;
 
 /// How long seeking may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where to begin when the group gives a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnAssign {
+pub enum OnAssign {
     /// At the end, until its owner has looked up the right place and seeks there.
     AwaitSeek,
     /// Where the group's committed offset says.
@@ -36,7 +39,7 @@ pub(crate) enum OnAssign {
 
 /// What the group decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub enum Change {
     /// These partitions are this consumer's now.
     Assigned(Vec<i32>),
     /// These are not any more.
@@ -45,7 +48,7 @@ pub(crate) enum Change {
 
 /// What one fetch brought.
 #[derive(Debug, Default)]
-pub(crate) struct Fetched {
+pub struct Fetched {
     pub records: Vec<Record>,
     pub changes: Vec<Change>,
     pub error: Option<KafkaError>,
@@ -53,7 +56,7 @@ pub(crate) struct Fetched {
 
 /// How much one fetch brings at most, and how long it waits for the first record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FetchLimits {
+pub struct FetchLimits {
     pub records: usize,
     pub bytes: usize,
     pub wait: Duration,
@@ -63,7 +66,7 @@ type RawConsumer = BaseConsumer<Rebalances>;
 type Command = Box<dyn FnOnce(&RawConsumer) + Send>;
 
 /// A consumer on a thread of its own; dropping it leaves the group.
-pub(crate) struct Poller {
+pub struct Poller {
     commands: mpsc::Sender<Command>,
     thread: JoinHandle<()>,
     topic: String,
@@ -86,7 +89,7 @@ impl Poller {
     }
 
     /// Runs `work` on the consumer's thread.
-    pub async fn call<T: Send + 'static>(
+    async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&RawConsumer, &str) -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -124,21 +127,21 @@ impl Poller {
     }
 
     /// Goes on at these positions.
-    pub async fn seek(&self, places: Vec<Position>) -> Result<(), Error> {
-        self.call(move |consumer, topic| seek(consumer, topic, &places)).await?
+    pub async fn seek(&self, positions: Vec<Position>) -> Result<(), Error> {
+        self.call(move |consumer, topic| seek(consumer, topic, &positions)).await?
     }
 
     /// Tells the group how far this consumer is; failures are of no consequence.
-    pub async fn commit(&self, places: Vec<Position>) -> Result<(), Error> {
+    pub async fn commit(&self, positions: Vec<Position>) -> Result<(), Error> {
         let commit = move |consumer: &RawConsumer, topic: &str| {
-            consumer.commit(&list_of(topic, &places)?, CommitMode::Async)
+            consumer.commit(&list_of(topic, &positions)?, CommitMode::Async)
         };
         Ok(self.call(commit).await??)
     }
 
     /// Asks the brokers for the ends of partitions.
     pub async fn ends(&self, partitions: Vec<i32>, timeout: Duration) -> Result<Vec<Position>, Error> {
-        self.call(move |consumer, topic| super::journal::ends(consumer, topic, &partitions, timeout)).await?
+        self.call(move |consumer, topic| ends(consumer, topic, &partitions, timeout)).await?
     }
 
     /// Leaves the group and waits for it.
@@ -183,9 +186,9 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-fn seek(consumer: &RawConsumer, topic: &str, places: &[Position]) -> Result<(), Error> {
+fn seek(consumer: &RawConsumer, topic: &str, positions: &[Position]) -> Result<(), Error> {
     let deadline = Instant::now() + SEEK_TIMEOUT;
-    let mut waiting = places.to_vec();
+    let mut waiting = positions.to_vec();
     while !waiting.is_empty() {
         let sought = consumer.seek_partitions(list_of(topic, &waiting)?, SEEK_TIMEOUT)?;
         let refused = |position: &Position| {
@@ -204,16 +207,16 @@ fn seek(consumer: &RawConsumer, topic: &str, places: &[Position]) -> Result<(), 
     Ok(())
 }
 
-fn list_of(topic: &str, places: &[Position]) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::with_capacity(places.len());
-    for place in places {
-        list.add_partition_offset(topic, place.partition, Offset::Offset(place.offset))?;
+fn list_of(topic: &str, positions: &[Position]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for position in positions {
+        list.add_partition_offset(topic, position.partition, Offset::Offset(position.offset))?;
     }
     Ok(list)
 }
 
 /// Follows the group's decisions and keeps them for the next fetch to hand over.
-pub(crate) struct Rebalances {
+struct Rebalances {
     on_assign: OnAssign,
     changes: Mutex<Vec<Change>>,
 }

@@ -1,4 +1,4 @@
-//! Conversions between the ledger's scalars and what travels to Postgres.
+//! Converts between the ledger's scalars and what travels to Postgres.
 //!
 //! Amounts travel as text (`$1::text::numeric` in, `amount::text` out): exact, whatever the width.
 

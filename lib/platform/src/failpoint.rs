@@ -1,4 +1,4 @@
-//! Failpoints: places where a test may kill the process.
+//! Failpoints let a test kill the process at a named step.
 //!
 //! `LEDGER_FAILPOINT=projector.before_commit:3` aborts at the third passing; unset, a failpoint costs one comparison.
 

@@ -1,4 +1,4 @@
-//! Transactions: opened in a generation's schema, and never torn by a caller that goes away.
+//! Opens transactions in a generation's schema, and runs them to their end when the caller goes away.
 //!
 //! A request's future is dropped when its client hangs up, and a transaction dropped between `begin` and its
 //! answer goes back to the pool open (sqlx 0.9: `begin` is not cancel-safe). So [`read`] and [`write`] run the
@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tracing::Instrument;
 
-use super::Schema;
+use super::schema::Schema;
 
 /// Longest single statement of a read; a longer one is cancelled, so that abandoned reads end too.
 const READ_STATEMENT_SECONDS_MAX: u32 = 30;
@@ -48,7 +48,7 @@ pub async fn begin_read_on(
 /// Opens a transaction that may lock and write, unqualified names in one generation's schema; each statement sees what was
 /// committed when it began.
 ///
-/// Not for request handlers, whose futures may be dropped. Who is frozen with locks in hand loses them.
+/// Not for request handlers, whose futures may be dropped. A process that freezes with locks in hand loses them.
 pub async fn begin_write_on(
     connection: &mut PgConnection,
     schema: Schema,

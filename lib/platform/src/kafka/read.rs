@@ -1,4 +1,4 @@
-//! Reading a stretch of the journal, for replays and audits.
+//! Reads a stretch of the journal, for replays and audits.
 
 use std::time::Duration;
 
@@ -6,8 +6,10 @@ use futures::{Stream, TryStreamExt, stream};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 
+use super::error::Error;
+use super::options::KafkaOptions;
 use super::poller::{FetchLimits, OnAssign, Poller};
-use super::{Error, KafkaOptions, Record};
+use super::record::Record;
 
 /// Records and bytes held at a time.
 const CHUNK_RECORDS_MAX: usize = 1_000;

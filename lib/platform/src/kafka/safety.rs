@@ -1,4 +1,4 @@
-//! Settings of Kafka and Postgres that could lose what was acknowledged.
+//! Finds settings of Kafka and Postgres that could lose what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use sqlx::PgPool;
 
-use super::{Error, KafkaOptions};
+use super::error::Error;
+use super::options::KafkaOptions;
 
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -17,7 +18,6 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Unsafe {
     /// Where and which, such as `postgres fsync`.
     pub setting: String,
-    /// What it is.
     pub value: String,
     /// What can happen.
     pub reason: &'static str,

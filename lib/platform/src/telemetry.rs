@@ -1,4 +1,4 @@
-//! Telemetry: log lines and the metrics recorder, set up once per process.
+//! Sets up logging and the metrics recorder, once per process.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;

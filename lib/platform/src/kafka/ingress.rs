@@ -1,9 +1,12 @@
-//! Ingress: reading a topic that others write, each record handled at least once.
+//! Reads a topic that others write, each record at least once.
 
 use std::time::Duration;
 
+use super::error::Error;
+use super::options::KafkaOptions;
 use super::poller::{FetchLimits, Fetched, OnAssign, Poller};
-use super::{Error, KafkaOptions, Position, Record};
+use super::record::Record;
+use crate::position::Position;
 
 /// Bytes of one batch at most.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -57,8 +60,8 @@ impl IngressConsumer {
     }
 
     /// Reads again from these records on.
-    pub async fn rewind(&self, places: &[Position]) -> Result<(), Error> {
-        self.poller.seek(places.to_vec()).await
+    pub async fn rewind(&self, positions: &[Position]) -> Result<(), Error> {
+        self.poller.seek(positions.to_vec()).await
     }
 
     /// Leaves the group.

@@ -1,24 +1,4 @@
-//! Kafka: the journal and the other topics.
-
-mod error;
-mod ingress;
-mod journal;
-pub(crate) mod poller;
-mod prepare;
-mod read;
-mod record;
-mod safety;
-
-pub use error::Error;
-pub use ingress::IngressConsumer;
-pub use journal::{AppendError, Appender, Ends, Journal, Letter, RECORD_BYTES_MAX};
-pub(crate) use prepare::genesis_of;
-pub use prepare::{existing, prepare};
-pub use read::read_partition;
-pub use record::{Record, leaf_hash};
-pub use safety::{Unsafe, safety};
-
-pub use crate::position::Position;
+//! Where Kafka is, the names of the topics, and the settings that every client shares.
 
 use clap::Args;
 use rdkafka::ClientConfig;
@@ -50,13 +30,13 @@ pub struct KafkaOptions {
 pub struct Topics {
     /// The journal.
     pub events: String,
-    /// Ingress for producers who write to Kafka themselves.
+    /// Ingress of producers that write to Kafka themselves.
     pub usage: String,
     /// Firings and notices.
     pub alerts: String,
     /// Signed tree heads.
     pub checkpoints: String,
-    /// What could not be understood.
+    /// Records that could not be read.
     pub dead_letters: String,
 }
 
@@ -83,7 +63,7 @@ impl KafkaOptions {
     }
 
     /// The settings that every client shares.
-    fn client(&self) -> ClientConfig {
+    pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
@@ -97,14 +77,14 @@ impl KafkaOptions {
     }
 
     /// The settings that every consumer shares.
-    pub(crate) fn reader(&self) -> ClientConfig {
+    pub fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         config
             // Needed even where partitions are taken by hand; nobody joins a group by it.
             .set("group.id", "ledger-reader")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // A place that is not there must be noticed, not papered over.
+            // An offset that the log does not have must be noticed, not papered over.
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", PREFETCH_KBYTES_MAX.to_string())

@@ -1,14 +1,14 @@
-//! Migrations: every table in order, for `control`, for `delivery` and for each generation of each model.
+//! The embedded migrations, and the runner that applies them to one schema.
 //!
-//! An own runner of a few lines instead of sqlx's: one program migrates several schemas of one shape
-//! (`read_model_1`, `read_model_2` …), all in one transaction, which sqlx's migrator has no notion of.
+//! sqlx's own migrator does not fit: one program migrates several schemas of one shape (`read_model_1`,
+//! `read_model_2` …), all in one transaction.
 
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
-use tracing::{info, warn};
+use sqlx::{AssertSqlSafe, PgConnection};
+use tracing::info;
 
-use super::generation::{self, Schema};
-use super::{Error, write};
+use super::error::Error;
+use super::schema::Schema;
 
 /// One file under `migrations/`; never edited once applied anywhere.
 #[derive(Debug)]
@@ -22,15 +22,16 @@ macro_rules! migrations {
     ($folder:literal: $($name:literal),*) => {
         &[$(Migration {
             name: $name,
-            sql: include_str!(concat!("../../../migrations/", $folder, "/", $name, ".sql")),
+            sql: include_str!(concat!("../../../../migrations/", $folder, "/", $name, ".sql")),
         }),*]
     };
 }
 
-const CONTROL: &[Migration] = migrations!(
+pub(super) const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order"
 );
-const DELIVERY: &[Migration] = migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");
+pub(super) const DELIVERY: &[Migration] =
+    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");
 pub(super) const READ_MODEL: &[Migration] =
     migrations!("read_model": "0001_read_model", "0002_ended_hold", "0003_payments");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
@@ -38,16 +39,6 @@ pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting
 /// Any constant: held while tables are made or dropped, so that processes starting together take turns.
 const MIGRATION_LOCK: i64 = 0x6c65_6467_6572;
 
-/// Role of connections that only read; nobody logs in as it.
-const READER: &str = "ledger_reader";
-
-/// Takes the reader's role where it exists and may be taken; otherwise leaves the session as it is.
-pub(super) const BECOME_READER: &str = "select set_config('role', rolname, false)
-       from pg_roles
-      where rolname = 'ledger_reader'
-        and pg_has_role(rolname, 'member')";
-
-/// What has been applied where; made before the first migration, which it records.
 const BOOKKEEPING: &str = r#"
 create schema if not exists control;
 create table if not exists control.migration (
@@ -58,49 +49,9 @@ create table if not exists control.migration (
     primary key (schema, name)
 )"#;
 
-/// Roles belong to the whole server: another database's migration may be making it this moment,
-/// and the user may not be allowed to make roles at all.
-const CREATE_READER: &str = "do $$
-begin
-    if not exists (select from pg_roles where rolname = 'ledger_reader') then
-        create role ledger_reader nologin;
-    end if;
-    if not pg_has_role('ledger_reader', 'member') then
-        execute format('grant ledger_reader to %I', current_user);
-    end if;
-exception
-    when duplicate_object or unique_violation then null;
-end
-$$";
-
-/// What reading services need of `control` and `delivery`: no record in waiting, no address, nothing that is only for
-/// writing. Of holds, what they show.
-const LET_READER_SEE_CONTROL: &str = "
-grant usage  on schema control to ledger_reader;
-grant select on control.generation, control.log_identity, control.api_key, control.rate_card, control.gate,
-                control.hold, control.user_hold, control.decision, control.referrer
-    to ledger_reader;
-grant usage  on schema delivery to ledger_reader;
-grant select (account_id, notification_id, firing_id, kind, channel, recipient, subject, text, status, attempts,
-              next_attempt_at, created_at, sent_at, last_error)
-    on delivery.notification to ledger_reader";
-
-/// Brings `control`, `delivery` and every standing generation to the newest tables; harmless to repeat and to race.
-pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
-    create_reader(pool).await;
-    write(pool, |connection| {
-        Box::pin(async move {
-            lock(connection).await?;
-            sqlx::raw_sql(BOOKKEEPING).execute(&mut *connection).await?;
-            apply(connection, "control", CONTROL).await?;
-            apply(connection, "delivery", DELIVERY).await?;
-            if reader_exists(connection).await? {
-                sqlx::raw_sql(LET_READER_SEE_CONTROL).execute(&mut *connection).await?;
-            }
-            generation::apply_all(connection).await
-        })
-    })
-    .await
+/// Makes the table that records what has been applied where.
+pub(super) async fn make_bookkeeping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(BOOKKEEPING).execute(connection).await.map(drop)
 }
 
 /// Waits for the turn to make or drop tables; held until the transaction ends.
@@ -174,32 +125,6 @@ pub(super) async fn forget(connection: &mut PgConnection, schema: Schema) -> Res
     Ok(())
 }
 
-/// Lets the reader's role see all tables of a generation, where there is such a role.
-pub(super) async fn let_reader_see_all(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
-    if !reader_exists(connection).await? {
-        return Ok(());
-    }
-    let grant = format!(
-        "grant usage on schema {schema} to {READER};
-         grant select on all tables in schema {schema} to {READER}"
-    );
-    sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await?;
-    Ok(())
-}
-
-async fn create_reader(pool: &PgPool) {
-    if let Err(error) = sqlx::raw_sql(CREATE_READER).execute(pool).await {
-        warn!(%error, "no role {READER}: reads run under the writer's role, in read-only transactions");
-    }
-}
-
-async fn reader_exists(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
-        .bind(READER)
-        .fetch_one(connection)
-        .await
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -246,7 +171,7 @@ mod tests {
             ("alerting", ALERTING),
         ];
         for (folder, embedded) in folders {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(folder);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations").join(folder);
             let mut files: Vec<String> = fs::read_dir(path)
                 .map(|entries| {
                     entries

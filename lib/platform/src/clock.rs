@@ -1,4 +1,4 @@
-//! Clock: the only place that asks what time it is, and the check that it agrees with the others.
+//! Reads the time, which nothing else may do, and checks that the clocks of the machines agree.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,6 @@ pub fn now() -> Time {
 pub struct Reading {
     /// Time by this machine's clock as the question went out.
     pub asked: Time,
-    /// The answer.
     pub other: Time,
     /// Time from question to answer, by a clock that never jumps.
     pub took: Duration,

@@ -11,7 +11,6 @@ const LEAF_PREFIX: u8 = 0;
 /// One record as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands.
     pub position: Position,
     /// The account, unless someone wrote it without a key.
     pub key: Option<Vec<u8>>,

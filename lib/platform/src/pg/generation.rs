@@ -1,91 +1,18 @@
-//! Generations: a model is a schema `<model>_<n>`, and one row says which n is live.
-
-use std::fmt;
-use std::str::FromStr;
+//! Makes, drops and flips generations; one row of `control.generation` says which one of a model is live.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-use super::migrate::{self, Migration};
-use super::{Error, write};
+use super::error::Error;
+use super::migrations::{self, ALERTING, Migration, READ_MODEL};
+use super::reader;
+use super::schema::{Model, Schema};
+use super::transaction::write;
 
 /// Channel that a flip notifies; the payload is the schema that is live now.
 pub const GENERATION_CHANNEL: &str = "ledger_generation";
 
-/// Advisory lock of who writes the live generation (shared) and of who flips it or holds it still (exclusive);
-/// with the model's number.
+/// Advisory lock, with the model's number: shared by writers of the live generation, exclusive to flip it or hold it still.
 const LIVE_LOCK: i32 = 0x6c67_656e;
-
-/// What is rebuilt from the journal as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Model {
-    /// Balances and history, written by the projector.
-    ReadModel,
-    /// Alerts, notices and deliveries, written by the alert worker.
-    Alerting,
-}
-
-impl Model {
-    const ALL: [Model; 2] = [Model::ReadModel, Model::Alerting];
-
-    /// Returns the name that schemas and the row of the live generation carry.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Model::ReadModel => "read_model",
-            Model::Alerting => "alerting",
-        }
-    }
-
-    /// Returns the model's place among the locks.
-    const fn number(self) -> i32 {
-        match self {
-            Model::ReadModel => 1,
-            Model::Alerting => 2,
-        }
-    }
-
-    fn migrations(self) -> &'static [Migration] {
-        match self {
-            Model::ReadModel => migrate::READ_MODEL,
-            Model::Alerting => migrate::ALERTING,
-        }
-    }
-}
-
-/// One generation of a model; its text is the schema's name and needs no quoting in SQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Schema {
-    /// Whose generation.
-    pub model: Model,
-    /// Counts from 1.
-    pub generation: i32,
-}
-
-impl fmt::Display for Schema {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.model.name(), self.generation)
-    }
-}
-
-/// The text names no generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a generation: want a name like read_model_1")]
-pub struct NotASchema;
-
-impl FromStr for Schema {
-    type Err = NotASchema;
-
-    fn from_str(text: &str) -> Result<Self, NotASchema> {
-        let (name, number) = text.rsplit_once('_').ok_or(NotASchema)?;
-        let model = Model::ALL.into_iter().find(|model| model.name() == name).ok_or(NotASchema)?;
-        let generation = number.parse().map_err(|_| NotASchema)?;
-        let schema = Schema { model, generation };
-        // Only the one way of writing a number: 01 and +1 name no schema.
-        if generation < 1 || schema.to_string() != text {
-            return Err(NotASchema);
-        }
-        Ok(schema)
-    }
-}
 
 /// Returns the live generation of a model, asked from the database; `None` before the first start.
 pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schema>, sqlx::Error> {
@@ -100,7 +27,7 @@ pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schem
 pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Error> {
     write(pool, move |connection| {
         Box::pin(async move {
-            migrate::lock(connection).await?;
+            migrations::lock(connection).await?;
             if let Some(generation) = live(connection, model).await? {
                 return Ok(Schema { model, generation });
             }
@@ -117,7 +44,7 @@ pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Er
 pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
     write(pool, move |connection| {
         Box::pin(async move {
-            migrate::lock(connection).await?;
+            migrations::lock(connection).await?;
             create(connection, schema).await
         })
     })
@@ -128,13 +55,13 @@ pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Erro
 pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
     write(pool, move |connection| {
         Box::pin(async move {
-            migrate::lock(connection).await?;
+            migrations::lock(connection).await?;
             if live(connection, schema.model).await? == Some(schema.generation) {
                 return Err(Error::GenerationLive(schema));
             }
             let drop = format!("drop schema if exists {schema} cascade");
             sqlx::query(AssertSqlSafe(drop)).execute(&mut *connection).await?;
-            migrate::forget(connection, schema).await
+            migrations::forget(connection, schema).await
         })
     })
     .await
@@ -153,10 +80,10 @@ pub async fn generations(connection: &mut PgConnection, model: Model) -> Result<
     Ok(schemas)
 }
 
-/// Tells whether a generation is live, and keeps it so until the transaction ends.
+/// Returns whether a generation is live, and keeps it so until the transaction ends.
 ///
-/// Who writes the live generation asks first in each transaction: what a flip leaves behind never moves again, so
-/// whoever saw a position in it finds it in the next generation too.
+/// Writers of the live generation call this first in each transaction: the generation that a flip leaves never advances
+/// again, so a position that a reader saw in it is in the next generation too.
 pub async fn keep_live(connection: &mut PgConnection, schema: Schema) -> Result<bool, sqlx::Error> {
     // Two statements in one message: the second one's snapshot is taken when the lock is held.
     let ask = format!(
@@ -212,8 +139,8 @@ async fn create(connection: &mut PgConnection, schema: Schema) -> Result<(), Err
 
 /// Brings a standing generation to the newest tables.
 pub(super) async fn apply(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
-    migrate::apply(connection, &schema.to_string(), schema.model.migrations()).await?;
-    migrate::let_reader_see_all(connection, schema).await
+    migrations::apply(connection, &schema.to_string(), migrations_of(schema.model)).await?;
+    Ok(reader::let_see(connection, schema).await?)
 }
 
 /// Brings every standing generation of every model to the newest tables.
@@ -240,33 +167,9 @@ async fn exists(connection: &mut PgConnection, schema: Schema) -> Result<bool, s
         .await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schema_reads_back_as_written() {
-        for text in ["read_model_1", "alerting_12"] {
-            let schema: Schema = text.parse().expect("a schema");
-            assert_eq!(schema.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn nothing_else_can_reach_sql_as_a_schema() {
-        for text in [
-            "",
-            "read_model",
-            "read_model_",
-            "read_model_0",
-            "read_model_01",
-            "read_model_-1",
-            "read_model_+1",
-            "control_1",
-            "read_model_1; drop table x",
-            "Read_Model_1",
-        ] {
-            assert_eq!(text.parse::<Schema>(), Err(NotASchema), "{text}");
-        }
+fn migrations_of(model: Model) -> &'static [Migration] {
+    match model {
+        Model::ReadModel => READ_MODEL,
+        Model::Alerting => ALERTING,
     }
 }

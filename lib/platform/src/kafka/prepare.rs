@@ -1,10 +1,9 @@
-//! Making the topics, and refusing a log that is not the one we know.
+//! Makes the topics, and refuses a log that is not the one we know.
 //!
-//! Every journal partition begins with a genesis record; who finds another one, none, or a hole stops here.
+//! Every journal partition begins with a genesis record; a start that finds another one, none, or a hole fails.
 
 use std::time::Duration;
 
-use ledger_core::time::Time;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,18 +11,16 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::error::once_led;
-use super::journal::content_type;
-use super::{Error, KafkaOptions, LogIdentity, Topics};
+use super::appender::content_type;
+use super::error::{Error, once_led};
+use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, genesis_of};
+use super::options::{KafkaOptions, LogIdentity, Topics};
 use crate::{clock, pg};
 
-/// Type of a partition's first record.
-const GENESIS_TYPE: &str = "ledger.genesis.v1";
 /// Only one process at a time makes topics; "ledger" in ASCII.
 const PREPARE_LOCK: i64 = 0x6c65_6467_6572;
 /// One question to Kafka.
@@ -38,31 +35,6 @@ const MESSAGE_BYTES_MAX: &str = "1048588";
 const WEEK_MS: &str = "604800000";
 const MONTH_MS: &str = "2592000000";
 const FOREVER: &str = "-1";
-
-/// First record of every journal partition; it has no key and is no event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Genesis {
-    #[serde(rename = "type")]
-    kind: GenesisType,
-    log_id: Uuid,
-    partitions: i32,
-    created_at: Time,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum GenesisType {
-    #[serde(rename = "ledger.genesis.v1")]
-    V1,
-}
-
-/// Returns which log a genesis record begins; none where the record is no genesis.
-pub(crate) fn genesis_of(key: Option<&[u8]>, value: &[u8]) -> Option<LogIdentity> {
-    if key.is_some() {
-        return None;
-    }
-    let genesis: Genesis = serde_json::from_slice(value).ok()?;
-    Some(LogIdentity { log_id: genesis.log_id, partitions: genesis.partitions })
-}
 
 /// Makes the topics and the genesis records where they are missing, and refuses a log that does not fit.
 ///

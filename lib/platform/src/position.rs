@@ -1,4 +1,4 @@
-//! Position: where a record stands in the journal.
+//! The position of a record in the journal.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What can go wrong with the topics.
+//! Errors of the topics.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Shutdown: one token that SIGTERM and Ctrl-C cancel, and that everything long-lived watches.
+//! SIGTERM and Ctrl-C cancel one token, which everything long-lived watches.
 
 use tokio::signal::unix::{SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;

@@ -1,6 +1,6 @@
-//! Rows: what a batch adds to one table, kept by column as arrays in Postgres's binary form.
+//! Rows to insert into one table, kept by column as arrays in Postgres's binary form.
 //!
-//! One statement takes them all by `unnest`. Not by `COPY`: sqlx sends its end as a packet of its own and without
+//! One statement inserts them all by `unnest`. Not by `COPY`: sqlx sends its end as a packet of its own and without
 //! `TCP_NODELAY`, so each would wait 40 ms for the server's delayed acknowledgement.
 
 use ledger_core::credits::Credits;
@@ -70,53 +70,43 @@ impl Rows {
         self
     }
 
-    /// Says whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Returns how many rows there are.
     pub fn len(&self) -> usize {
         usize::try_from(self.count).unwrap_or_default()
     }
 
-    /// Puts a `text`.
     pub fn text(&mut self, text: &str) -> &mut Self {
         self.maybe_text(Some(text))
     }
 
-    /// Puts a `text` or null.
     pub fn maybe_text(&mut self, text: Option<&str>) -> &mut Self {
         self.field(Kind::TEXT, text, |text, bytes| bytes.extend_from_slice(text.as_bytes()))
     }
 
-    /// Puts a `bytea`.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.maybe_bytes(Some(bytes))
     }
 
-    /// Puts a `bytea` or null.
     pub fn maybe_bytes(&mut self, field: Option<&[u8]>) -> &mut Self {
         self.field(Kind::BYTEA, field, |field, bytes| bytes.extend_from_slice(field))
     }
 
-    /// Puts an `int`.
     pub fn int(&mut self, number: i32) -> &mut Self {
         self.maybe_int(Some(number))
     }
 
-    /// Puts an `int` or null.
     pub fn maybe_int(&mut self, number: Option<i32>) -> &mut Self {
         self.field(Kind::INT, number, |number, bytes| bytes.extend_from_slice(&number.to_be_bytes()))
     }
 
-    /// Puts a `bigint`.
     pub fn bigint(&mut self, number: i64) -> &mut Self {
         let push = |number: i64, bytes: &mut Vec<u8>| bytes.extend_from_slice(&number.to_be_bytes());
         self.field(Kind::BIGINT, Some(number), push)
     }
 
-    /// Puts a `uuid`.
     pub fn uuid(&mut self, id: Uuid) -> &mut Self {
         self.field(Kind::UUID, Some(id), |id, bytes| bytes.extend_from_slice(id.as_bytes()))
     }
@@ -133,17 +123,14 @@ impl Rows {
         self.maybe_amount(Some(amount))
     }
 
-    /// Puts a `numeric` or null.
     pub fn maybe_amount(&mut self, amount: Option<Credits>) -> &mut Self {
         self.field(Kind::NUMERIC, amount, |amount, bytes| push_numeric(bytes, amount))
     }
 
-    /// Puts a `json`.
     pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> &mut Self {
         self.maybe_json(Some(value))
     }
 
-    /// Puts a `json` or null.
     pub fn maybe_json<T: Serialize + ?Sized>(&mut self, value: Option<&T>) -> &mut Self {
         self.field(Kind::JSON, value, |value, bytes| push_json(bytes, value))
     }
@@ -153,7 +140,6 @@ impl Rows {
         self.field(Kind::JSON, Some(json), |json, bytes| bytes.extend_from_slice(json))
     }
 
-    /// Puts a `jsonb`.
     pub fn jsonb<T: Serialize + ?Sized>(&mut self, value: &T) -> &mut Self {
         self.field(Kind::JSONB, Some(value), |value, bytes| {
             bytes.push(JSONB_VERSION);
@@ -237,11 +223,16 @@ fn push_json<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(bytes, value).expect("the ledger's own types are plain JSON with string keys");
 }
 
+/// Returns one column of rows, to be bound as an array.
+pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
 /// Groups of four digits before and after the decimal point of an amount: 30 and 9 digits at most.
 const WHOLE_GROUPS: usize = 8;
 const GROUPS: usize = WHOLE_GROUPS + 3;
 const NEGATIVE: u16 = 0x4000;
-/// Places that an amount shows.
+/// Decimal places of an amount.
 const SCALE: u16 = 9;
 
 /// Appends a `numeric` as Postgres sends and receives it: digits to base 10,000.

@@ -1,0 +1,10 @@
+//! Platform: Postgres, Kafka, clock, shutdown, telemetry and failpoints, as every service uses them.
+
+pub mod clock;
+pub mod failpoint;
+pub mod kafka;
+pub mod periodic;
+pub mod pg;
+pub mod position;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,61 @@
+//! Errors of Postgres: why a schema could not be changed, and whether trying again may help.
+
+use super::schema::Schema;
+
+/// Why the database could not be made ready or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that was applied earlier reads differently now.
+    #[error("migration {schema}/{name} was changed after it had been applied")]
+    MigrationChanged { schema: String, name: String },
+    /// The database was migrated by a newer program.
+    #[error("migration {schema}/{name} is unknown: this program is older than the database")]
+    MigrationUnknown { schema: String, name: String },
+    #[error("generation {0} exists already")]
+    GenerationExists(Schema),
+    #[error("generation {0} does not exist")]
+    GenerationMissing(Schema),
+    /// The live generation is never dropped.
+    #[error("generation {0} is live")]
+    GenerationLive(Schema),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Returns whether trying again later may help: the server is away, full, read only or shutting down.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| is_unavailable_state(&code)),
+        _ => false,
+    }
+}
+
+/// SQLSTATE classes and codes of a server that can't take the work now.
+fn is_unavailable_state(code: &str) -> bool {
+    // 08 connection, 53 out of disk, memory or connections, 57 operator intervention and timeouts, 58 I/O;
+    // 25006 read only, 25P03 too long silent within a transaction, 40001 and 40P01 conflicts with other transactions, 55P03 lock not available;
+    // 3F000 and 42P01: the generation was dropped after a flip.
+    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || ["25006", "25P03", "40001", "40P01", "55P03", "3F000", "42P01"].contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_or_read_only_server_is_unavailable_and_a_broken_rule_is_not() {
+        for code in ["53100", "25006", "25P03", "57P01", "08006", "40001"] {
+            assert!(is_unavailable_state(code), "{code}");
+        }
+        for code in ["23505", "22003", "42601"] {
+            assert!(!is_unavailable_state(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+-- Reading services need no waiting record, no address and nothing that is only for writing; of holds, what they show.
+grant usage  on schema control to ledger_reader;
+grant select on control.generation, control.log_identity, control.api_key, control.rate_card, control.gate,
+                control.hold, control.user_hold, control.decision, control.referrer
+    to ledger_reader;
+grant usage  on schema delivery to ledger_reader;
+grant select (account_id, notification_id, firing_id, kind, channel, recipient, subject, text, status, attempts,
+              next_attempt_at, created_at, sent_at, last_error)
+    on delivery.notification to ledger_reader;
