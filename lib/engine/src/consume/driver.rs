@@ -1,10 +1,12 @@
-//! The loop itself: claim, fetch, fold, and go on from what the checkpoint says.
+//! The consume loop: claims, fetches, folds, and goes on from what the checkpoint says.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
 use metrics::{counter, gauge, histogram};
+use platform::kafka::{Change, FetchLimits, Fetched, OnAssign, Poller, Position};
+use platform::pg;
 use rand::RngExt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
@@ -12,15 +14,16 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::checkpoint;
 use super::checkpoint::Claim;
 use super::decide::{Attempt, Next, judge};
+use super::error::Error;
 use super::lanes::Lanes;
-use super::owned::{Admitted, Folding, Hold, admit};
+use super::options::{ConsumeOptions, Source};
+use super::partitions::{Admitted, Folding, PartitionState, admit};
+use super::status::Status;
 use super::transaction::{self, Batch, Ended};
-use super::{ConsumeOptions, Error, Source, Status, Worker, checkpoint};
-use crate::kafka::Position;
-use crate::kafka::poller::{Change, FetchLimits, Fetched, OnAssign, Poller};
-use crate::pg;
+use super::worker::Worker;
 
 /// Bytes of one transaction's records at most.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -31,9 +34,9 @@ const RECLAIM_AFTER: std::ops::Range<Duration> = Duration::from_millis(200)..Dur
 /// First and longest pause after a failure; each is halved at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often the group hears how far we are, and the brokers are asked for the ends.
+/// How often our offsets are shown to the group, and the brokers are asked for the ends.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// For the ends of partitions; short, because it holds the loop up.
+/// For the ends of partitions; short, because it states the loop up.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the live generation is asked for, so that a flip is followed before the next record comes.
 const ASK_LIVE_EVERY: Duration = Duration::from_millis(250);
@@ -113,7 +116,7 @@ struct Driver<W> {
     status: Status,
     poller: Poller,
     shutdown: CancellationToken,
-    holds: BTreeMap<i32, Hold>,
+    states: BTreeMap<i32, PartitionState>,
     /// Where to stop, in a rebuild; nothing at or after it is folded.
     ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
@@ -139,7 +142,7 @@ impl<W: Worker> Driver<W> {
             status,
             poller,
             shutdown,
-            holds: BTreeMap::new(),
+            states: BTreeMap::new(),
             ends: None,
             failures: 0,
             reported_at: Instant::now(),
@@ -181,7 +184,7 @@ impl<W: Worker> Driver<W> {
         for change in changes {
             self.follow(change);
         }
-        let admitted = admit(&mut self.holds, records, self.source.identity);
+        let admitted = admit(&mut self.states, records, self.source.identity);
         self.fold(admitted).await?;
         if let Some(error) = error {
             self.look_into(error).await?;
@@ -192,7 +195,7 @@ impl<W: Worker> Driver<W> {
     /// Takes partitions that are to be claimed at once.
     fn take(&mut self, partitions: &[i32]) {
         for partition in partitions {
-            self.holds.insert(*partition, Hold::Unclaimed(Instant::now()));
+            self.states.insert(*partition, PartitionState::Unclaimed(Instant::now()));
         }
     }
 
@@ -202,7 +205,7 @@ impl<W: Worker> Driver<W> {
             Change::Assigned(partitions) => self.take(&partitions),
             Change::Lost(partitions) => {
                 for partition in &partitions {
-                    self.holds.remove(partition);
+                    self.states.remove(partition);
                     self.status.lose(*partition);
                 }
                 self.lanes.forget(&partitions);
@@ -212,9 +215,9 @@ impl<W: Worker> Driver<W> {
 
     async fn claim_due(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let is_due = |hold: &Hold| matches!(hold, Hold::Unclaimed(at) if *at <= now);
+        let is_due = |state: &PartitionState| matches!(state, PartitionState::Unclaimed(at) if *at <= now);
         let due: Vec<i32> =
-            self.holds.iter().filter(|(_, hold)| is_due(hold)).map(|(partition, _)| *partition).collect();
+            self.states.iter().filter(|(_, state)| is_due(state)).map(|(partition, _)| *partition).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -229,7 +232,7 @@ impl<W: Worker> Driver<W> {
             .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
             .collect();
         let short = self.lost_tails(&stands).await?;
-        if !self.tell_claimed(&claims).await? {
+        if !self.run_claimed(&claims).await? {
             return Ok(());
         }
         for claim in &claims {
@@ -240,7 +243,7 @@ impl<W: Worker> Driver<W> {
                 );
                 continue;
             }
-            self.holds.insert(claim.partition, Hold::Folding(Folding::new(*claim)));
+            self.states.insert(claim.partition, PartitionState::Folding(Folding::new(*claim)));
             self.status.set_folding(claim.partition, claim.next_offset);
         }
         info!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
@@ -248,11 +251,11 @@ impl<W: Worker> Driver<W> {
     }
 
     /// Runs the worker's own part of a claim; answers whether it stands, else the claim is made again.
-    async fn tell_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
+    async fn run_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
         for (lane, claims) in self.lanes.share(claims.iter().copied(), |claim| claim.partition) {
             let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
-            let told = transaction::run_claimed(&self.source.pool, &self.options, worker, claims).await;
-            let Some((worker, ended)) = told else { return Err(Error::Panicked(self.name)) };
+            let ran = transaction::run_claimed(&self.source.pool, &self.options, worker, claims).await;
+            let Some((worker, ended)) = ran else { return Err(Error::Panicked(self.name)) };
             self.lanes.put(lane, worker);
             if matches!(ended, Ended::Committed(_)) {
                 self.lanes.committed(lane);
@@ -370,7 +373,7 @@ impl<W: Worker> Driver<W> {
         }
     }
 
-    /// Tells whether the generation was to be live and is not any more.
+    /// Returns whether the generation was to be live and is not any more.
     async fn is_retired(&self) -> Result<bool, Error> {
         if !self.options.follows_live {
             return Ok(false);
@@ -386,7 +389,7 @@ impl<W: Worker> Driver<W> {
         let Some(live) = live else { return Err(Error::Refused(format!("no {} is live", model.name()))) };
         info!(worker = self.name, from = %self.options.schema, to = %live, "another generation is live");
         self.options.schema = live;
-        let partitions: Vec<i32> = self.holds.keys().copied().collect();
+        let partitions: Vec<i32> = self.states.keys().copied().collect();
         for partition in &partitions {
             self.status.lose(*partition);
         }
@@ -399,7 +402,7 @@ impl<W: Worker> Driver<W> {
     async fn settle(&mut self, lane: usize, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
         let partitions = partitions_of(&batch);
         let rows = loop {
-            match checkpoint::standing(&self.source.pool, self.options.schema, &partitions).await {
+            match checkpoint::rows(&self.source.pool, self.options.schema, &partitions).await {
                 Ok(rows) => break rows,
                 Err(error) => self.back_off(&format!("postgres: {error}")).await,
             }
@@ -422,14 +425,14 @@ impl<W: Worker> Driver<W> {
             self.lanes.rolled_back(lane);
         }
         let mut stale = Vec::new();
-        let mut places = Vec::new();
+        let mut rereads = Vec::new();
         for (partition, next) in &verdict.partitions {
             match next {
                 Next::GoOn => {}
-                Next::Again => places.push(*partition),
+                Next::Again => rereads.push(*partition),
                 Next::From(offset) => {
                     stale.push(*partition);
-                    places.push(*partition);
+                    rereads.push(*partition);
                     self.move_to(*partition, *offset);
                 }
                 Next::Lost => {
@@ -439,7 +442,7 @@ impl<W: Worker> Driver<W> {
             }
         }
         self.lanes.forget(&stale);
-        self.seek_to_next(&places).await?;
+        self.seek_to_next(&rereads).await?;
         Ok(verdict.committed)
     }
 
@@ -451,7 +454,7 @@ impl<W: Worker> Driver<W> {
     }
 
     fn move_to(&mut self, partition: i32, next_offset: i64) {
-        if let Some(Hold::Folding(folding)) = self.holds.get_mut(&partition) {
+        if let Some(PartitionState::Folding(folding)) = self.states.get_mut(&partition) {
             folding.set_next_offset(next_offset);
             self.status.set_folding(partition, next_offset);
         }
@@ -459,28 +462,28 @@ impl<W: Worker> Driver<W> {
 
     fn claim_later(&mut self, partition: i32) {
         let at = Instant::now() + rand::rng().random_range(RECLAIM_AFTER);
-        self.holds.insert(partition, Hold::Unclaimed(at));
+        self.states.insert(partition, PartitionState::Unclaimed(at));
         self.status.lose(partition);
     }
 
     fn halt(&mut self, partition: i32, why: String) {
         error!(worker = self.name, partition, why, "partition halted, somebody must look");
         counter!("ledger_partitions_halted_total", "worker" => self.name).increment(1);
-        self.holds.insert(partition, Hold::Halted);
+        self.states.insert(partition, PartitionState::Halted);
         self.status.halt(partition, why);
     }
 
     /// Goes on reading where each claimed partition stands.
     async fn seek_to_next(&mut self, partitions: &[i32]) -> Result<(), Error> {
-        let place = |partition: &i32| match self.holds.get(partition) {
-            Some(Hold::Folding(folding)) => Some(folding.read_from(*partition)),
+        let next = |partition: &i32| match self.states.get(partition) {
+            Some(PartitionState::Folding(folding)) => Some(folding.read_from(*partition)),
             _ => None,
         };
-        let places: Vec<Position> = partitions.iter().filter_map(place).collect();
-        if places.is_empty() {
+        let positions: Vec<Position> = partitions.iter().filter_map(next).collect();
+        if positions.is_empty() {
             return Ok(());
         }
-        let sought = self.poller.seek(places).await;
+        let sought = self.poller.seek(positions).await;
         if sought.is_err() {
             // Where it reads now is unknown: begin again with a claim.
             self.take(partitions);
@@ -488,18 +491,20 @@ impl<W: Worker> Driver<W> {
         Ok(sought?)
     }
 
-    /// A place that the log does not have is a broken log; anything else passes.
+    /// An offset that the log does not have means a broken log; anything else passes.
     async fn look_into(&mut self, error: KafkaError) -> Result<(), Error> {
-        let lost_place = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange];
-        if !error.rdkafka_error_code().is_some_and(|code| lost_place.contains(&code)) {
+        let lost_offset = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange];
+        if !error.rdkafka_error_code().is_some_and(|code| lost_offset.contains(&code)) {
             warn!(worker = self.name, %error, "kafka");
             return Ok(());
         }
-        let stand = |(partition, hold): (&i32, &Hold)| match hold {
-            Hold::Folding(folding) => Some(Position { partition: *partition, offset: folding.next_offset() }),
+        let stand = |(partition, state): (&i32, &PartitionState)| match state {
+            PartitionState::Folding(folding) => {
+                Some(Position { partition: *partition, offset: folding.next_offset() })
+            }
             _ => None,
         };
-        let stands: Vec<Position> = self.holds.iter().filter_map(stand).collect();
+        let stands: Vec<Position> = self.states.iter().filter_map(stand).collect();
         let short = self.lost_tails(&stands).await?;
         for (partition, end) in &short {
             self.halt(*partition, format!("the log ends at {end}, before the place where we stand"));
@@ -518,8 +523,9 @@ impl<W: Worker> Driver<W> {
         if folding.is_empty() {
             return Ok(());
         }
-        let place = |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
-        if let Err(error) = self.poller.commit(folding.iter().map(place).collect()).await {
+        let position =
+            |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
+        if let Err(error) = self.poller.commit(folding.iter().map(position).collect()).await {
             debug!(worker = self.name, %error, "offsets not shown to the group");
         }
         for end in self.poller.ends(folding.keys().copied().collect(), ENDS_TIMEOUT).await? {
@@ -545,12 +551,12 @@ impl<W: Worker> Driver<W> {
     }
 
     fn has_halted(&self) -> bool {
-        self.holds.values().any(|hold| *hold == Hold::Halted)
+        self.states.values().any(|state| *state == PartitionState::Halted)
     }
 
     fn has_reached_ends(&self) -> bool {
-        let reached = |(partition, end): (&i32, &i64)| match self.holds.get(partition) {
-            Some(Hold::Folding(folding)) => folding.next_offset() >= *end,
+        let reached = |(partition, end): (&i32, &i64)| match self.states.get(partition) {
+            Some(PartitionState::Folding(folding)) => folding.next_offset() >= *end,
             _ => false,
         };
         self.ends.as_ref().is_some_and(|ends| ends.iter().all(reached))

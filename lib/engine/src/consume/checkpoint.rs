@@ -1,15 +1,16 @@
-//! The checkpoint rows: claim, move, read.
+//! Claims, moves and reads the checkpoint's rows.
 
 use std::collections::BTreeMap;
 
+use platform::pg::Schema;
+use platform::position::Position;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::decide::{Standing, Step};
-use super::{Error, Source};
-use crate::pg::Schema;
-use crate::position::Position;
-use crate::waiter;
+use super::decide::{CheckpointRow, Step};
+use super::error::Error;
+use super::options::Source;
+use crate::progress_channel;
 
 /// A partition as its new owner found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(super) struct Claim {
     pub last_leaf: Option<[u8; 32]>,
 }
 
-/// Writes a random epoch into each partition's row, so that whoever held it can't write any more.
+/// Writes a random epoch into each partition's row, so that its former owner can't write any more.
 ///
 /// Refuses where another fold version or another log stands.
 pub(super) async fn claim(
@@ -53,7 +54,7 @@ pub(super) async fn claim(
     Ok(rows.into_iter().map(claim_of).collect())
 }
 
-/// Says why a generation is not for this binary and this log.
+/// Returns why this binary or this log does not fit a generation.
 async fn misfit(source: &Source, schema: Schema, fold_version: i32) -> Result<Error, Error> {
     let odd = format!(
         "select fold_version, log_id from {schema}.checkpoint where fold_version <> $1 or log_id <> $2 limit 1"
@@ -81,7 +82,7 @@ async fn misfit(source: &Source, schema: Schema, fold_version: i32) -> Result<Er
     }))
 }
 
-/// Moves the checkpoint of every partition of a batch and tells who waits; returns how many rows moved.
+/// Moves the checkpoint of every partition of a batch and notifies waiters; returns how many rows moved.
 ///
 /// First statement of a batch's transaction: fewer rows than steps means that a claim is gone.
 pub(super) async fn advance(
@@ -95,7 +96,7 @@ pub(super) async fn advance(
     let old: Vec<i64> = steps.iter().map(|step| step.old_offset).collect();
     let new: Vec<i64> = steps.iter().map(|step| step.new_offset).collect();
     let leaves: Vec<&[u8]> = steps.iter().map(|step| step.last_leaf.as_slice()).collect();
-    let (moved, _told): (i64, Option<String>) = sqlx::query_as(
+    let (moved, _notified): (i64, Option<String>) = sqlx::query_as(
         "with moved as (
              update checkpoint as c set next_offset = step.new, last_leaf = step.leaf
              from unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -112,22 +113,22 @@ pub(super) async fn advance(
     .bind(&new)
     .bind(&leaves)
     .bind(channel)
-    .bind(told(schema, steps))
+    .bind(notification(schema, steps))
     .fetch_one(tx)
     .await?;
     Ok(usize::try_from(moved).unwrap_or_default())
 }
 
-/// Returns what is told of a batch; none where it is of more partitions than a notification can name, and the waiters'
-/// poll finds it.
-fn told(schema: Schema, steps: &[Step]) -> Option<String> {
-    let heard: Vec<Position> =
+/// Returns the notification of a batch; none where the batch has more partitions than a notification can name, and the
+/// waiters' poll finds it.
+fn notification(schema: Schema, steps: &[Step]) -> Option<String> {
+    let next_offsets: Vec<Position> =
         steps.iter().map(|step| Position { partition: step.partition, offset: step.new_offset }).collect();
-    waiter::payload(schema, &heard)
+    progress_channel::payload(schema, &next_offsets)
 }
 
-/// Locks the rows of claims that still hold and returns how many they are.
-pub(super) async fn hold(tx: &mut PgConnection, claims: &[Claim]) -> Result<usize, sqlx::Error> {
+/// Locks the rows of claims that still hold and returns their number.
+pub(super) async fn lock(tx: &mut PgConnection, claims: &[Claim]) -> Result<usize, sqlx::Error> {
     let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();
     let epochs: Vec<Uuid> = claims.iter().map(|claim| claim.epoch).collect();
     let held: Vec<i32> = sqlx::query_scalar(
@@ -143,28 +144,29 @@ pub(super) async fn hold(tx: &mut PgConnection, claims: &[Claim]) -> Result<usiz
     Ok(held.len())
 }
 
-/// Reads what stands there now.
-pub(super) async fn standing(
+/// Reads the rows as they are now.
+pub(super) async fn rows(
     pool: &PgPool,
     schema: Schema,
     partitions: &[i32],
-) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
+) -> Result<BTreeMap<i32, CheckpointRow>, sqlx::Error> {
     let read =
         format!("select partition, epoch, next_offset from {schema}.checkpoint where partition = any($1)");
     let rows: Vec<(i32, Option<Uuid>, i64)> =
         sqlx::query_as(AssertSqlSafe(read)).bind(partitions).fetch_all(pool).await?;
-    let standing = |(partition, epoch, next_offset)| (partition, Standing { epoch, next_offset });
-    Ok(rows.into_iter().map(standing).collect())
+    let row = |(partition, epoch, next_offset)| (partition, CheckpointRow { epoch, next_offset });
+    Ok(rows.into_iter().map(row).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use platform::pg::Model;
+
     use super::*;
-    use crate::pg::Model;
 
     #[test]
-    fn a_batch_of_more_partitions_than_a_notification_can_name_is_told_to_nobody() {
-        let told_of = |partitions: i32| {
+    fn a_batch_of_more_partitions_than_a_notification_can_name_has_no_notification() {
+        let notification_of = |partitions: i32| {
             let step = |partition| Step {
                 partition,
                 epoch: Uuid::nil(),
@@ -173,11 +175,11 @@ mod tests {
                 last_leaf: [0; 32],
             };
             let steps: Vec<Step> = (0..partitions).map(step).collect();
-            told(Schema { model: Model::ReadModel, generation: 1 }, &steps)
+            notification(Schema { model: Model::ReadModel, generation: 1 }, &steps)
         };
-        assert_eq!(told_of(2).as_deref(), Some("read_model_1 0:1000000,1:1000000"));
+        assert_eq!(notification_of(2).as_deref(), Some("read_model_1 0:1000000,1:1000000"));
         // Postgres takes 8,000 bytes less one.
-        assert!(told_of(600).is_some_and(|text| text.len() < 8_000));
-        assert_eq!(told_of(1_000), None);
+        assert!(notification_of(600).is_some_and(|text| text.len() < 8_000));
+        assert_eq!(notification_of(1_000), None);
     }
 }

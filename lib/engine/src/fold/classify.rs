@@ -1,4 +1,4 @@
-//! Intake: what a journal record is, before any account is looked at.
+//! Classifies journal records before any account is loaded.
 
 use std::num::NonZeroU32;
 
@@ -7,65 +7,57 @@ use ledger_core::fold::Fact;
 use ledger_core::id::Id;
 use ledger_core::partition::partition_of;
 use ledger_core::wire::DecodeError;
-
-use crate::kafka::Record;
+use platform::kafka::Record;
 
 /// Reads a record's value; a newer binary's knows more types.
 pub type Decode = fn(&[u8]) -> Result<Event, DecodeError>;
 
-/// A record and what it is.
+/// A record and its kind.
 #[derive(Debug)]
-pub struct Item<'a> {
-    /// As stored.
+pub struct Classified<'a> {
     pub record: &'a Record,
-    /// What it is.
-    pub intake: Intake,
+    pub kind: Kind,
 }
 
 /// What a record is.
 #[derive(Debug)]
-pub enum Intake {
+pub enum Kind {
     /// An event to fold.
     Fold(Fact),
     /// An event of a type that this binary does not know: it halts its account.
-    Unknown {
-        /// The account that halts.
-        account: Id,
-        /// The type.
-        event_type: String,
-    },
-    /// No event of its key in its partition: kept whole, folded never.
+    Unknown { account: Id, event_type: String },
+    /// A record that is no event of its key in its partition: kept whole, never folded.
     Dead(String),
 }
 
-impl Item<'_> {
+impl Classified<'_> {
     /// Returns the account that the record is about, unless it is a dead letter.
     pub fn account(&self) -> Option<&Id> {
-        match &self.intake {
-            Intake::Fold(fact) => Some(&fact.event.account),
-            Intake::Unknown { account, .. } => Some(account),
-            Intake::Dead(_) => None,
+        match &self.kind {
+            Kind::Fold(fact) => Some(&fact.event.account),
+            Kind::Unknown { account, .. } => Some(account),
+            Kind::Dead(_) => None,
         }
     }
 }
 
-/// Says what a record is.
-pub fn read(record: &Record, decode: Decode, partitions: NonZeroU32) -> Item<'_> {
-    Item { record, intake: intake(record, decode, partitions) }
+/// Classifies one record.
+pub fn classify(record: &Record, decode: Decode, partitions: NonZeroU32) -> Classified<'_> {
+    Classified { record, kind: kind_of(record, decode, partitions) }
 }
 
-fn intake(record: &Record, decode: Decode, partitions: NonZeroU32) -> Intake {
+fn kind_of(record: &Record, decode: Decode, partitions: NonZeroU32) -> Kind {
     match decode(&record.value) {
-        Err(DecodeError::NotAnEvent(reason)) => Intake::Dead(format!("not_an_event: {}", printable(&reason))),
+        Err(DecodeError::NotAnEvent(reason)) => Kind::Dead(format!("not_an_event: {}", printable(&reason))),
         Err(DecodeError::UnknownType { account, event_type }) => {
             match misplaced(record, &account, partitions) {
-                Some(reason) => Intake::Dead(reason),
-                None => Intake::Unknown { account, event_type: printable(&event_type) },
+                Some(reason) => Kind::Dead(reason),
+                None => Kind::Unknown { account, event_type: printable(&event_type) },
             }
         }
         Ok(event) => match misplaced(record, &event.account, partitions) {
-            Some(reason) => Intake::Dead(reason),
-            None => Intake::Fold(Fact::new(event, record.appended_at, record.position.offset)),
+            Some(reason) => Kind::Dead(reason),
+            None => Kind::Fold(Fact::new(event, record.appended_at, record.position.offset)),
         },
     }
 }
@@ -75,7 +67,7 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Says why a record stands where its account's events never do: someone else wrote it, or wrote it wrongly.
+/// Returns why a record stands where its account's events never do: someone else wrote it, or wrote it wrongly.
 fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<String> {
     let Some(key) = &record.key else {
         return Some(format!("wrong_key: no key on an event of account {account}"));
@@ -92,10 +84,11 @@ fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::kafka::Position;
     use ledger_core::time::Time;
     use ledger_core::wire;
+    use platform::kafka::Position;
+
+    use super::*;
 
     const EVENT: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
         "subject":"acme","time":"2026-02-03T10:00:00Z","recordedat":"2026-02-03T10:00:01Z","actor":"k",
@@ -116,10 +109,10 @@ mod tests {
             value: value.as_bytes().to_vec(),
             appended_at: Time::from_millis(0),
         };
-        let said = match read(&record, wire::decode, partitions()).intake {
-            Intake::Fold(fact) => format!("fold {}", fact.event.id),
-            Intake::Unknown { account, event_type } => format!("unknown {account} {event_type}"),
-            Intake::Dead(reason) => reason,
+        let said = match classify(&record, wire::decode, partitions()).kind {
+            Kind::Fold(fact) => format!("fold {}", fact.event.id),
+            Kind::Unknown { account, event_type } => format!("unknown {account} {event_type}"),
+            Kind::Dead(reason) => reason,
         };
         assert!(said.starts_with(expected), "{said}");
     }

@@ -1,9 +1,10 @@
-//! How a consume loop is doing, for readiness and for operators.
+//! The status of a consume loop, for readiness and for operators.
 
 use std::collections::BTreeMap;
+use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Shared between a loop and those who ask about it; clones see the same.
+/// Shared between a loop and its observers; clones see the same.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     shared: Arc<Mutex<State>>,
@@ -26,6 +27,15 @@ impl Status {
         let halted =
             state.halted.iter().map(|(partition, why)| format!("partition {partition} halted: {why}"));
         halted.chain(state.trouble.clone()).collect()
+    }
+
+    /// Returns a readiness check that fails while the loop is not doing its work.
+    pub fn check(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+        let status = self.clone();
+        move || {
+            let problems = status.problems();
+            ready(if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) })
+        }
     }
 
     /// Returns the next offset of each partition that this loop folds.

@@ -1,4 +1,4 @@
-//! Cache: cores of the accounts used last, so that most batches load nothing.
+//! Caches cores of the accounts used last, so that most batches load nothing.
 //!
 //! A batch takes its cores out and puts them back once its commit is known; whatever goes wrong in between, the
 //! cache knows nothing of it and the next batch loads from the database.
@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 /// Most accounts kept; a core takes about 2 KiB.
 pub const CACHED_ACCOUNTS_MAX: usize = 50_000;
-/// Most open lots kept over all accounts; a lot takes about 1 KiB with its places in the orders.
+/// Most open lots kept over all accounts; a lot takes about 1 KiB with its entries in the orders.
 pub const CACHED_LOTS_MAX: usize = 200_000;
 
 /// Cores by account, bounded; the longest unused go first.
@@ -29,7 +29,7 @@ pub struct Cache<X> {
 #[derive(Debug)]
 struct Cached<X> {
     core: Core,
-    beside: X,
+    side_state: X,
     partition: i32,
     used: u64,
 }
@@ -47,22 +47,22 @@ impl<X> Cache<X> {
         Self { cores, uses, clock: 0, lots: 0, accounts_max, lots_max }
     }
 
-    /// Takes an account's core out, with what stands beside it.
+    /// Takes an account's core out, with its side state.
     pub fn take(&mut self, account: &Id) -> Option<(Core, X)> {
         let cached = self.cores.remove(account)?;
         self.uses.remove(&cached.used);
         self.lots -= cached.core.lots.len();
-        Some((cached.core, cached.beside))
+        Some((cached.core, cached.side_state))
     }
 
     /// Puts an account's core in, and the longest unused out where there are too many.
-    pub fn put(&mut self, core: Core, beside: X, partition: i32) {
+    pub fn put(&mut self, core: Core, side_state: X, partition: i32) {
         let account = core.account.clone();
         self.take(&account);
         self.clock += 1;
         self.lots += core.lots.len();
         self.uses.insert(self.clock, account.clone());
-        self.cores.insert(account, Cached { core, beside, partition, used: self.clock });
+        self.cores.insert(account, Cached { core, side_state, partition, used: self.clock });
         while self.cores.len() > self.accounts_max || self.lots > self.lots_max {
             let Some((_, oldest)) = self.uses.pop_first() else { break };
             if let Some(cached) = self.cores.remove(&oldest) {

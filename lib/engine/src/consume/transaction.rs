@@ -1,15 +1,16 @@
-//! One batch, one transaction, on a task of its own that nobody drops.
+//! Runs one batch in one transaction, on a task of its own that nobody drops.
 
+use platform::kafka::Record;
+use platform::{failpoint, pg};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
+use super::checkpoint;
 use super::checkpoint::Claim;
 use super::decide::Step;
-use super::{ConsumeOptions, Summary, Worker, WorkerError, checkpoint};
-use crate::failpoint;
-use crate::kafka::Record;
-use crate::pg;
+use super::options::ConsumeOptions;
+use super::worker::{Summary, Worker, WorkerError};
 
-/// A transaction that hears nothing from us for so long is ended by the server: a lost process must not keep its rows.
+/// A transaction that is idle for so long is ended by the server: a lost process must not keep its rows.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
 
 /// Records, and how they move the checkpoint.
@@ -126,7 +127,7 @@ async fn write_claimed<W: Worker>(
     if options.follows_live && !pg::keep_live(&mut tx, options.schema).await? {
         return leave(tx, Written::Retired).await;
     }
-    if checkpoint::hold(&mut tx, claims).await? < claims.len() {
+    if checkpoint::lock(&mut tx, claims).await? < claims.len() {
         return leave(tx, Written::Fenced).await;
     }
     let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();

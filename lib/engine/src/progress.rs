@@ -1,12 +1,14 @@
-//! Waiter: wakes whoever waits for a position to be projected, and knows which generation is live.
+//! Progress of the live generation: wakes requests that wait for a position, and knows which generation is live.
 //!
-//! One connection listens for `ledger_projected`; a slow poll of the checkpoints stands behind it, so that a lost
-//! notification or connection delays an answer and never loses it.
+//! One connection listens for `ledger_projected`; a slow poll of the checkpoints backs it up, so that a lost notification
+//! or connection delays an answer and never loses it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use platform::pg::{self, GENERATION_CHANNEL, Model, Schema};
+use platform::position::Position;
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgNotification};
 use tokio::sync::oneshot;
@@ -15,16 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::consume::PROJECTED_CHANNEL;
-use crate::pg::{self, GENERATION_CHANNEL, Model, Schema};
-use crate::position::Position;
+use crate::progress_channel::{PROJECTED_CHANNEL, read_payload};
 
-/// How often the checkpoints are read, whatever was notified.
+/// How often the checkpoints are read, with or without notifications.
 const POLL: Duration = Duration::from_millis(250);
 /// Pause before listening again after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// Longest payload that Postgres takes is 8,000 bytes; a batch of more partitions is left to the poll.
-const PAYLOAD_BYTES_MAX: usize = 7_900;
 
 /// How long answers wait.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -41,7 +39,7 @@ impl Default for WaitConfig {
     }
 }
 
-/// Knows how far the live generation of a model has come, and wakes waiters as it moves.
+/// Follows the progress of a model's live generation, and wakes waiters as it advances.
 ///
 /// Made once per process and shared; dropping the last one ends its tasks.
 pub struct Waiter {
@@ -51,7 +49,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// Reads where the live generation stands, then follows it until `shutdown`.
+    /// Reads the live generation's checkpoints, then follows them until `shutdown`.
     ///
     /// Makes no generation: call [`pg::ensure_generation`] before, as every service does at its start.
     pub async fn listen(
@@ -71,7 +69,7 @@ impl Waiter {
         Ok(Arc::new(Self { progress, patience, _tasks: tasks.map(AbortOnDropHandle::new) }))
     }
 
-    /// Returns until when an answer that is asked for now may wait.
+    /// Returns the deadline of an answer whose request comes now.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -81,7 +79,7 @@ impl Waiter {
         self.progress.lock().schema
     }
 
-    /// Returns the offset up to which a partition is projected: the first not yet, 0 where nothing is.
+    /// Returns the first offset of a partition that is not projected yet, 0 where nothing is.
     pub fn next_offset(&self, partition: i32) -> i64 {
         self.progress.lock().partitions.get(&partition).map_or(0, |partition| partition.next_offset)
     }
@@ -90,22 +88,6 @@ impl Waiter {
     pub async fn wait_for(&self, position: Position, deadline: Instant) -> bool {
         self.progress.wait_for(position, deadline).await
     }
-}
-
-/// What one batch tells: the schema it wrote and each partition's next offset; `None` where that is too long.
-///
-/// Text: `read_model_1 3:1042,4:17`.
-pub fn payload(schema: Schema, next_offsets: &[Position]) -> Option<String> {
-    let offsets: Vec<String> = next_offsets.iter().map(Position::to_string).collect();
-    let text = format!("{schema} {}", offsets.join(","));
-    (text.len() <= PAYLOAD_BYTES_MAX).then_some(text)
-}
-
-/// Reads a payload; what is not one is left to the poll.
-fn read_payload(text: &str) -> Option<(Schema, Vec<Position>)> {
-    let (schema, offsets) = text.split_once(' ')?;
-    let next_offsets: Result<_, _> = offsets.split(',').map(str::parse).collect();
-    Some((schema.parse().ok()?, next_offsets.ok()?))
 }
 
 async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
@@ -131,13 +113,13 @@ async fn listen_once(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Err
     refresh(pool, progress).await?;
     loop {
         match listener.try_recv().await? {
-            Some(notification) => hear(pool, progress, &notification).await?,
+            Some(notification) => apply(pool, progress, &notification).await?,
             None => refresh(pool, progress).await?,
         }
     }
 }
 
-async fn hear(pool: &PgPool, progress: &Progress, notification: &PgNotification) -> Result<(), sqlx::Error> {
+async fn apply(pool: &PgPool, progress: &Progress, notification: &PgNotification) -> Result<(), sqlx::Error> {
     if notification.channel() == GENERATION_CHANNEL {
         return refresh(pool, progress).await;
     }
@@ -154,7 +136,7 @@ async fn poll(pool: PgPool, progress: Arc<Progress>) {
     loop {
         ticks.tick().await;
         let read = refresh(&pool, &progress).await;
-        // Said once per outage, not four times a second.
+        // Logged once per outage, not four times a second.
         match &read {
             Err(error) if reachable => warn!(%error, "checkpoints can't be read"),
             Ok(()) if !reachable => info!("checkpoints can be read again"),
@@ -180,7 +162,7 @@ async fn refresh(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> 
     Ok(())
 }
 
-/// How far the live generation is, and who waits.
+/// Next offsets of the live generation, and the waiters.
 struct Progress(Mutex<State>);
 
 struct State {
@@ -216,7 +198,7 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes over to another generation, whose offsets are its own.
+    /// Switches to another generation, whose offsets are its own.
     fn enter(&self, schema: Schema) {
         let mut state = self.lock();
         state.schema = schema;
@@ -225,7 +207,7 @@ impl Progress {
         }
     }
 
-    /// Takes note of what was projected, in any order and repeated; other generations don't count.
+    /// Takes note of next offsets, in any order and repeated; those of other generations don't count.
     fn advance(&self, schema: Schema, next_offsets: &[Position]) {
         let mut state = self.lock();
         if state.schema != schema {
@@ -241,14 +223,14 @@ impl Progress {
     }
 
     async fn wait_for(&self, position: Position, deadline: Instant) -> bool {
-        let Some((woken, _place)) = self.queue(position) else {
+        let Some((woken, _entry)) = self.queue(position) else {
             return true;
         };
         timeout_at(deadline, woken).await.is_ok_and(|woken| woken.is_ok())
     }
 
-    /// Takes a place in the queue; `None` where the position is projected already.
-    fn queue(&self, position: Position) -> Option<(oneshot::Receiver<()>, Place<'_>)> {
+    /// Enters the queue; `None` where the position is projected already.
+    fn queue(&self, position: Position) -> Option<(oneshot::Receiver<()>, QueueEntry<'_>)> {
         let mut state = self.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
@@ -258,18 +240,18 @@ impl Progress {
         }
         let (wake, woken) = oneshot::channel();
         partition.waiting.insert((position.offset, ticket), wake);
-        Some((woken, Place { progress: self, position, ticket }))
+        Some((woken, QueueEntry { progress: self, position, ticket }))
     }
 }
 
-/// A place in the queue, given up when the waiter goes: woken, too late, or hung up.
-struct Place<'a> {
+/// A waiter in the queue, removed when it goes: woken, too late, or hung up.
+struct QueueEntry<'a> {
     progress: &'a Progress,
     position: Position,
     ticket: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         let mut state = self.progress.lock();
         if let Some(partition) = state.partitions.get_mut(&self.position.partition) {
@@ -357,22 +339,5 @@ mod tests {
         progress.advance(LIVE, &[at("1:10")]);
         progress.advance(LIVE, &[at("1:7")]);
         assert_eq!(progress.lock().partitions[&1].next_offset, 10);
-    }
-
-    #[test]
-    fn a_payload_reads_back_as_written() {
-        let offsets = [at("3:1042"), at("4:17")];
-        let text = payload(LIVE, &offsets).expect("short");
-        assert_eq!(text, "read_model_1 3:1042,4:17");
-        assert_eq!(read_payload(&text), Some((LIVE, offsets.to_vec())));
-    }
-
-    #[test]
-    fn a_payload_that_postgres_would_refuse_is_not_made_and_nonsense_is_not_read() {
-        let many: Vec<_> = (0..1_000).map(|partition| Position { partition, offset: i64::MAX }).collect();
-        assert_eq!(payload(LIVE, &many), None);
-        for text in ["", "read_model_1", "read_model_1 ", "nobody_1 1:2", "read_model_1 1:2,"] {
-            assert_eq!(read_payload(text), None, "{text}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What to do after a batch, from what the checkpoint says. Pure.
+//! Decides what to do after a batch, from the checkpoint's rows. Pure.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ pub(super) struct Step {
     pub last_leaf: [u8; 32],
 }
 
-/// One checkpoint row as it stands.
+/// One row of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct CheckpointRow {
     pub epoch: Option<Uuid>,
     pub next_offset: i64,
 }
@@ -53,7 +53,7 @@ pub(super) struct Verdict {
 }
 
 /// Decides what became of a batch, and how each of its partitions goes on.
-pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, Standing>) -> Verdict {
+pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, CheckpointRow>) -> Verdict {
     let ours = |step: &Step| rows.get(&step.partition).filter(|row| row.epoch == Some(step.epoch));
     // One transaction moved all or none, so any row under our claim tells.
     let moved = |step: &Step| ours(step).is_some_and(|row| row.next_offset == step.new_offset);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     fn check(attempt: Attempt, rows: [(Uuid, i64); 2], committed: bool, next: [Next; 2]) {
-        let rows = rows.map(|(epoch, next_offset)| Standing { epoch: Some(epoch), next_offset });
+        let rows = rows.map(|(epoch, next_offset)| CheckpointRow { epoch: Some(epoch), next_offset });
         let rows = BTreeMap::from([(0, rows[0]), (1, rows[1])]);
         let verdict = judge(attempt, &steps(), &rows);
         let expected = Verdict { committed, partitions: vec![(0, next[0]), (1, next[1])] };

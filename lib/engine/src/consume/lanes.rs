@@ -1,7 +1,7 @@
-//! Lanes: workers side by side, each with the partitions that are its own, each batch a transaction of its own.
+//! Worker lanes: workers side by side, each with its own partitions, each batch in a transaction of its own.
 
-use super::Worker;
 use super::transaction::Batch;
+use super::worker::Worker;
 
 /// Workers by lane; a partition goes to the lane of its number, modulo how many there are.
 pub(super) struct Lanes<W> {
@@ -29,19 +29,19 @@ impl<W: Worker> Lanes<W> {
 
     /// Takes a lane's worker back.
     pub fn put(&mut self, lane: usize, worker: W) {
-        if let Some(place) = self.workers.get_mut(lane) {
-            *place = Some(worker);
+        if let Some(slot) = self.workers.get_mut(lane) {
+            *slot = Some(worker);
         }
     }
 
-    /// Tells a lane's worker that its batch stands.
+    /// Tells a lane's worker that its batch is committed.
     pub fn committed(&mut self, lane: usize) {
         if let Some(Some(worker)) = self.workers.get_mut(lane) {
             worker.committed();
         }
     }
 
-    /// Tells a lane's worker that its batch does not stand.
+    /// Tells a lane's worker that its batch is rolled back.
     pub fn rolled_back(&mut self, lane: usize) {
         if let Some(Some(worker)) = self.workers.get_mut(lane) {
             worker.rolled_back();
@@ -92,14 +92,14 @@ fn lane_of(partition: i32, lanes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use ledger_core::time::Time;
+    use platform::kafka::{Position, Record};
     use sqlx::PgConnection;
     use uuid::Uuid;
 
     use super::super::decide::Step;
-    use super::super::{Summary, WorkerError};
+    use super::super::worker::{Summary, WorkerError};
     use super::*;
-    use crate::kafka::{Position, Record};
-    use ledger_core::time::Time;
 
     struct Idle;
 
@@ -135,10 +135,10 @@ mod tests {
         let shown: Vec<_> = parts
             .iter()
             .map(|(lane, batch)| {
-                let places: Vec<_> =
+                let positions: Vec<_> =
                     batch.records.iter().map(|r| (r.position.partition, r.position.offset)).collect();
                 let steps: Vec<_> = batch.steps.iter().map(|step| step.partition).collect();
-                (*lane, steps, places)
+                (*lane, steps, positions)
             })
             .collect();
         // The genesis record moves partition 5 and is not folded.

@@ -1,4 +1,4 @@
-//! The partitions that this process holds, and which fetched records may be folded. Pure.
+//! The partitions that this process owns, and which fetched records may be folded. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::checkpoint::Claim;
 use super::decide::Step;
 use super::transaction::Batch;
-use crate::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
+use platform::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
 
-/// How one partition stands.
+/// The state of one owned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(super) enum PartitionState {
     /// Assigned, to be claimed once this time has come.
     Unclaimed(Instant),
     /// Claimed and read.
@@ -70,7 +70,7 @@ pub(super) struct Admitted {
 
 /// Takes what is next in each claimed partition and leaves the rest.
 pub(super) fn admit(
-    holds: &mut BTreeMap<i32, Hold>,
+    states: &mut BTreeMap<i32, PartitionState>,
     records: Vec<Record>,
     identity: LogIdentity,
 ) -> Admitted {
@@ -78,7 +78,7 @@ pub(super) fn admit(
     let mut cursors: BTreeMap<i32, Cursor> = BTreeMap::new();
     for record in records {
         let partition = record.position.partition;
-        let Some(Hold::Folding(folding)) = holds.get_mut(&partition) else { continue };
+        let Some(PartitionState::Folding(folding)) = states.get_mut(&partition) else { continue };
         let cursor = cursors.entry(partition).or_insert_with(|| Cursor::new(folding));
         if cursor.stopped {
             continue;
@@ -91,7 +91,8 @@ pub(super) fn admit(
         }
     }
     for (partition, cursor) in cursors {
-        let (Some(Hold::Folding(folding)), Some(last)) = (holds.get(&partition), cursor.last) else {
+        let (Some(PartitionState::Folding(folding)), Some(last)) = (states.get(&partition), cursor.last)
+        else {
             continue;
         };
         admitted.batch.steps.push(Step {
@@ -183,7 +184,7 @@ impl Cursor {
         Take::Leave
     }
 
-    /// Once is a late record of an earlier place; twice is a hole.
+    /// The first time it may be a late record of an earlier seek; the second time it is a hole.
     fn miss(&mut self, folding: &mut Folding, offset: i64) -> Take {
         self.stopped = true;
         if folding.gap_at == Some(offset) {
@@ -224,9 +225,9 @@ mod tests {
         Record { key: None, value: value.into_bytes(), ..record(0) }
     }
 
-    fn claimed(next_offset: i64, last_leaf: Option<[u8; 32]>) -> BTreeMap<i32, Hold> {
+    fn claimed(next_offset: i64, last_leaf: Option<[u8; 32]>) -> BTreeMap<i32, PartitionState> {
         let claim = Claim { partition: 0, epoch: Uuid::from_u128(9), next_offset, last_leaf };
-        BTreeMap::from([(0, Hold::Folding(Folding::new(claim)))])
+        BTreeMap::from([(0, PartitionState::Folding(Folding::new(claim)))])
     }
 
     fn offsets(admitted: &Admitted) -> Vec<i64> {
@@ -235,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_claim_goes_on_only_after_the_record_it_stands_on() {
-        let mut holds = claimed(5, Some(leaf_hash(&record(4))));
-        let admitted = admit(&mut holds, (3..8).map(record).collect(), IDENTITY);
+        let mut states = claimed(5, Some(leaf_hash(&record(4))));
+        let admitted = admit(&mut states, (3..8).map(record).collect(), IDENTITY);
         assert_eq!(offsets(&admitted), [5, 6, 7]);
         let step = admitted.batch.steps[0];
         assert_eq!((step.old_offset, step.new_offset), (5, 8));
@@ -245,8 +246,8 @@ mod tests {
 
     #[test]
     fn an_overwritten_tail_halts_the_partition() {
-        let mut holds = claimed(5, Some(leaf_hash(&Record { value: b"other".to_vec(), ..record(4) })));
-        let admitted = admit(&mut holds, (4..8).map(record).collect(), IDENTITY);
+        let mut states = claimed(5, Some(leaf_hash(&Record { value: b"other".to_vec(), ..record(4) })));
+        let admitted = admit(&mut states, (4..8).map(record).collect(), IDENTITY);
         assert_eq!(offsets(&admitted), [0; 0]);
         assert_eq!(admitted.batch.steps, []);
         assert!(admitted.halts[0].1.contains("offset 4"), "{:?}", admitted.halts);
@@ -254,8 +255,8 @@ mod tests {
 
     #[test]
     fn the_genesis_record_moves_the_checkpoint_and_is_not_folded() {
-        let mut holds = claimed(0, None);
-        let admitted = admit(&mut holds, vec![genesis(1), record(1)], IDENTITY);
+        let mut states = claimed(0, None);
+        let admitted = admit(&mut states, vec![genesis(1), record(1)], IDENTITY);
         assert_eq!(offsets(&admitted), [1]);
         assert_eq!(admitted.batch.steps[0].new_offset, 2);
         let admitted = admit(&mut claimed(0, None), vec![genesis(1)], IDENTITY);
@@ -279,22 +280,22 @@ mod tests {
 
     #[test]
     fn a_missing_record_is_read_again_once_and_then_halts() {
-        let mut holds = claimed(5, None);
+        let mut states = claimed(5, None);
         let fetched = || vec![record(5), record(7), record(8)];
-        let admitted = admit(&mut holds, fetched(), IDENTITY);
+        let admitted = admit(&mut states, fetched(), IDENTITY);
         assert_eq!((offsets(&admitted), &admitted.rereads), (vec![5], &vec![0]));
-        if let Some(Hold::Folding(folding)) = holds.get_mut(&0) {
+        if let Some(PartitionState::Folding(folding)) = states.get_mut(&0) {
             folding.set_next_offset(6);
         }
-        let admitted = admit(&mut holds, fetched(), IDENTITY);
+        let admitted = admit(&mut states, fetched(), IDENTITY);
         assert_eq!((offsets(&admitted), admitted.rereads.len()), (vec![], 0));
         assert!(admitted.halts[0].1.contains("offset 6"), "{:?}", admitted.halts);
     }
 
     #[test]
     fn partitions_that_are_not_claimed_are_left() {
-        let mut holds = BTreeMap::from([(0, Hold::Halted)]);
-        assert_eq!(offsets(&admit(&mut holds, vec![record(0)], IDENTITY)), [0; 0]);
+        let mut states = BTreeMap::from([(0, PartitionState::Halted)]);
+        assert_eq!(offsets(&admit(&mut states, vec![record(0)], IDENTITY)), [0; 0]);
         let other = Record { position: Position { partition: 1, offset: 0 }, ..record(0) };
         assert_eq!(offsets(&admit(&mut claimed(0, None), vec![other], IDENTITY)), [0; 0]);
     }

@@ -1,0 +1,113 @@
+//! Compares two generations of a model, row for row.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use platform::pg::Schema;
+use serde::Serialize;
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::tables::{self, Table};
+
+/// Differing rows shown of each table.
+pub const SAMPLES_MAX: usize = 5;
+
+/// Rows of one table in which two generations differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    pub table: &'static str,
+    /// Keys whose row differs, or is in one only.
+    pub rows: i64,
+    pub only_first: i64,
+    pub only_second: i64,
+    /// Some of them, the first by key.
+    pub samples: Vec<Sample>,
+}
+
+/// A row's values as text, by the names of their columns.
+pub type Columns = BTreeMap<String, Option<String>>;
+
+/// A row as each of two generations has it: none where it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    pub first: Option<Columns>,
+    pub second: Option<Columns>,
+}
+
+/// Returns the tables in which two generations of one model differ, as one snapshot sees them.
+pub async fn compare(
+    tx: &mut PgConnection,
+    first: Schema,
+    second: Schema,
+) -> Result<Vec<Difference>, sqlx::Error> {
+    let mut differences = Vec::new();
+    for table in tables::of(first.model) {
+        let difference = compare_table(&mut *tx, first, second, *table).await?;
+        if difference.rows > 0 {
+            differences.push(difference);
+        }
+    }
+    Ok(differences)
+}
+
+async fn compare_table(
+    tx: &mut PgConnection,
+    first: Schema,
+    second: Schema,
+    table: Table,
+) -> Result<Difference, sqlx::Error> {
+    let key = table.key;
+    // As text, because json has no equality. Both sides come in the order of their primary keys.
+    let differing = format!(
+        "from {} as first full join {} as second using ({key})
+         where first::text is distinct from second::text",
+        table.rows_in(first),
+        table.rows_in(second)
+    );
+    let count = format!(
+        "select count(*), count(*) filter (where second is null), count(*) filter (where first is null) {differing}"
+    );
+    let found = sqlx::query(AssertSqlSafe(count)).fetch_one(&mut *tx).await?;
+    let mut difference = Difference {
+        table: table.name,
+        rows: found.try_get(0)?,
+        only_first: found.try_get(1)?,
+        only_second: found.try_get(2)?,
+        samples: Vec::new(),
+    };
+    if difference.rows > 0 {
+        let show = format!(
+            "select case when first is null  then null
+                         else (select json_object_agg(key, value) from json_each_text(to_json(first)))  end,
+                    case when second is null then null
+                         else (select json_object_agg(key, value) from json_each_text(to_json(second))) end
+             {differing}
+             order by {key}
+             limit {SAMPLES_MAX}"
+        );
+        for row in sqlx::query(AssertSqlSafe(show)).fetch_all(&mut *tx).await? {
+            let side =
+                |at| row.try_get::<Option<Json<Columns>>, _>(at).map(|side| side.map(|Json(side)| side));
+            difference.samples.push(Sample { first: side(0)?, second: side(1)? });
+        }
+    }
+    Ok(difference)
+}
+
+impl Sample {
+    /// Returns the columns in which the two differ, each with both values.
+    pub fn columns(&self) -> Vec<(&str, Option<&str>, Option<&str>)> {
+        let names: BTreeSet<&str> = [&self.first, &self.second]
+            .into_iter()
+            .flatten()
+            .flat_map(Columns::keys)
+            .map(String::as_str)
+            .collect();
+        let both = |name| (name, value(&self.first, name), value(&self.second, name));
+        names.into_iter().map(both).filter(|(_, first, second)| first != second).collect()
+    }
+}
+
+fn value<'a>(row: &'a Option<Columns>, name: &str) -> Option<&'a str> {
+    row.as_ref()?.get(name)?.as_deref()
+}

@@ -1,0 +1,20 @@
+//! The one consume loop: journal records into Postgres with exactly-once effect.
+//!
+//! A worker folds; the loop claims partitions, fences, commits, and finds out whether a commit whose answer was lost stands.
+
+mod checkpoint;
+mod decide;
+mod driver;
+mod error;
+mod lanes;
+mod options;
+mod partitions;
+mod status;
+mod transaction;
+mod worker;
+
+pub use driver::{run, run_until};
+pub use error::Error;
+pub use options::{BATCH_RECORDS_MAX, ConsumeOptions, Source};
+pub use status::Status;
+pub use worker::{Summary, Worker, WorkerError};

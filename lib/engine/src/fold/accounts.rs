@@ -1,0 +1,96 @@
+//! The accounts of a batch while it is folded.
+
+use ledger_core::account::Core;
+use ledger_core::fold::Fact;
+use ledger_core::id::Id;
+use ledger_core::pages::{Missing, Pages};
+use rustc_hash::FxHashMap;
+use sqlx::PgConnection;
+
+use crate::consume::WorkerError;
+use crate::load::{self, AccountPages};
+
+/// Pages that one event may ask for one by one, at most: a reversal touches at most every lot that an account may have.
+const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::lot::OPEN_LOTS_MAX;
+
+/// An account while a batch is folded.
+#[derive(Debug)]
+pub struct Account<X> {
+    pub id: Id,
+    pub partition: i32,
+    /// None before its opening.
+    pub core: Option<Core>,
+    /// What was loaded of it besides the core.
+    pub pages: Pages,
+    /// What the projection keeps with it.
+    pub side_state: X,
+    /// Whether it was open when the batch began: only then can the tables have pages of it.
+    pub stored: bool,
+    /// The last event folded in this batch.
+    pub folded: Option<i64>,
+    pub(super) halted: bool,
+}
+
+/// The accounts of a batch.
+#[derive(Debug)]
+pub struct Accounts<X> {
+    pub(super) list: Vec<Account<X>>,
+    pub(super) indices: FxHashMap<Id, usize>,
+}
+
+impl<X> Accounts<X> {
+    /// Returns the account at an index.
+    pub fn at(&mut self, index: usize) -> &mut Account<X> {
+        &mut self.list[index]
+    }
+
+    /// Folds one event by `apply`, loading what that finds missing.
+    pub async fn apply<T: Send>(
+        &mut self,
+        tx: &mut PgConnection,
+        at: usize,
+        fact: &Fact,
+        mut apply: impl FnMut(&mut Account<X>, &Fact) -> Result<T, Missing> + Send,
+    ) -> Result<T, WorkerError>
+    where
+        X: Send,
+    {
+        for _ in 0..LOADS_PER_EVENT_MAX {
+            let account = &mut self.list[at];
+            match apply(account, fact) {
+                Ok(applied) => return Ok(applied),
+                Err(missing) if account.stored => load::missing(tx, missing, self, at).await?,
+                Err(missing) => put_absent(&mut account.pages, &account.id, missing),
+            }
+        }
+        let (event, offset) = (&fact.event, fact.offset);
+        Err(WorkerError::Internal(format!(
+            "event {} of {} at offset {offset} never ends",
+            event.id, event.account
+        )))
+    }
+}
+
+impl<X> AccountPages for Accounts<X> {
+    fn pages_of(&mut self, account: usize) -> (&Id, &mut Pages) {
+        let account = &mut self.list[account];
+        (&account.id, &mut account.pages)
+    }
+}
+
+/// Notes as absent what the tables can't have, because the account's opening is not stored yet.
+pub(super) fn put_absent(pages: &mut Pages, account: &Id, missing: Missing) {
+    match missing {
+        Missing::Event(source, id) => {
+            let key = ledger_core::key::dedupe_key(account, &source, &id);
+            pages.seen.entry(key).or_insert(None);
+        }
+        Missing::Lot(id) => {
+            pages.lots.entry(id).or_insert(None);
+        }
+        Missing::Payment(id) => {
+            pages.payments.entry(id).or_insert(None);
+        }
+        Missing::Repayments(stretch) => pages.covered.push(stretch),
+    }
+}

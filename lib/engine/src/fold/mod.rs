@@ -1,0 +1,21 @@
+//! The fold in Postgres: loads cores and pages for a batch of records, folds the records, and stores the result.
+//!
+//! Every worker that folds the journal into tables does it here, so that accounts, lots, repayments and halted accounts are
+//! kept one way; a [`Projection`] says what else is built. Its schema has the tables `account`, `event`, `lot`, `repayment`
+//! and `parked` with the columns read here.
+
+mod accounts;
+mod cache;
+mod classify;
+mod projection;
+mod reversals;
+mod store;
+mod worker;
+
+pub use accounts::{Account, Accounts};
+pub use cache::Cache;
+pub use classify::Decode;
+pub use projection::Projection;
+pub use reversals::{Reversed, write_reversals};
+pub use store::lot_changes;
+pub use worker::FoldWorker;

@@ -1,0 +1,62 @@
+//! Reversals: marks in table `event` which usage was reversed and which disputes were won.
+
+use ledger_core::event::Data;
+use ledger_core::fold::{Applied, Fact};
+use ledger_core::id::{EventId, Id, Source};
+use ledger_core::pages::opening_of;
+use ledger_core::time::Time;
+use platform::pg::{column, timestamp};
+use sqlx::PgConnection;
+
+use crate::consume::WorkerError;
+
+/// A usage event that was reversed, or a dispute that was won.
+#[derive(Debug)]
+pub struct Reversed {
+    account: Id,
+    source: Source,
+    event_id: EventId,
+    /// Ledger time of the reversal.
+    at: Time,
+}
+
+impl Reversed {
+    /// Returns what an event reversed, if it reversed something.
+    pub fn of(fact: &Fact, applied: &Applied) -> Option<Reversed> {
+        let account = fact.event.account.clone();
+        let (source, event_id) = match (&fact.event.data, &applied.reversed) {
+            (Data::UsageReversed(reversal), Some(_)) => (reversal.source.clone(), reversal.event_id.clone()),
+            (Data::DisputeWon(dispute), Some(_)) => opening_of(&account, dispute),
+            _ => return None,
+        };
+        Some(Reversed {
+            account,
+            source,
+            event_id,
+            at: applied.ledger_time.unwrap_or(fact.event.recorded_at),
+        })
+    }
+}
+
+/// Marks the reversed events in their rows; comes after the rows of the batch itself are written.
+pub async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update event
+         set reversed_at = reversal.reversed_at
+         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+              as reversal (account_id, event_id, source, reversed_at)
+         where event.account_id = reversal.account_id
+           and event.event_id   = reversal.event_id
+           and event.source     = reversal.source",
+    )
+    .bind(column(rows, |row| row.account.as_str()))
+    .bind(column(rows, |row| row.event_id.as_str()))
+    .bind(column(rows, |row| row.source.as_str()))
+    .bind(column(rows, |row| timestamp(row.at)))
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Stores what every projection has alike: lots, repayments, and the records of halted accounts.
+
+use ledger_core::fold::LotChange;
+use ledger_core::id::Id;
+use ledger_core::lot::{Draw, Draws};
+use ledger_core::pages::Pages;
+use platform::kafka::Record;
+use platform::pg::Rows;
+use smallvec::SmallVec;
+use sqlx::PgConnection;
+
+use super::accounts::Account;
+use crate::consume::WorkerError;
+use crate::tables::lot::{self, LotRow};
+use crate::tables::{parked, repayment};
+
+/// The records that a batch parks.
+#[derive(Debug, Default)]
+pub(super) struct Parked(Rows);
+
+impl Parked {
+    pub fn collect(&mut self, account: &Id, record: &Record, reason: &str) {
+        parked::collect(&mut self.0, account, record, reason);
+    }
+}
+
+/// Writes lots, repayments and parked records, and empties the accounts' pages.
+pub(super) async fn write<X>(
+    tx: &mut PgConnection,
+    accounts: &mut [Account<X>],
+    parked: Parked,
+) -> Result<(), WorkerError> {
+    let pages: Vec<Pages> = accounts.iter_mut().map(|account| std::mem::take(&mut account.pages)).collect();
+    let (mut lots, mut repayments) = (Vec::new(), Rows::default());
+    for (account, pages) in accounts.iter().zip(&pages) {
+        for new in &pages.new_repayments {
+            repayment::collect(&mut repayments, &account.id, new);
+        }
+        let Some(core) = &account.core else { continue };
+        let mut touched: Vec<&Id> = pages.touched.iter().collect();
+        touched.sort_unstable();
+        for id in touched {
+            let lot = core.lots.get(id).or_else(|| pages.lots.get(id).and_then(Option::as_ref));
+            let lot =
+                lot.ok_or_else(|| WorkerError::Internal(format!("lot {id} was changed and is nowhere")))?;
+            lots.push(LotRow { account: &account.id, lot });
+        }
+    }
+    repayment::insert(&mut *tx, &repayments).await?;
+    parked::insert(&mut *tx, &parked.0).await?;
+    lot::write(tx, &lots).await?;
+    Ok(())
+}
+
+/// Returns what a taking's draws did to lots, as entries and events show it: negative.
+pub fn lot_changes(draws: &Draws) -> SmallVec<[LotChange; 2]> {
+    let change = |draw: &Draw| LotChange {
+        grant_id: draw.grant_id.clone(),
+        source: draw.source,
+        amount: draw.amount.negated(),
+    };
+    draws.iter().map(change).collect()
+}

@@ -1,0 +1,134 @@
+//! Commitments: how much open holds take of accounts, read in one statement with the position of the generation.
+//!
+//! A hold is open unless it ended in `control`, its time is over, or the generation being read has usage that ended it.
+//! `control.gate` and `control.user_hold` keep the sums, so the statement takes off only what has ended and was not
+//! swept up yet.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use ledger_core::credits::Credits;
+use ledger_core::hold::{ByFeature, UserFigures};
+use ledger_core::id::{Id, Label};
+use ledger_core::time::Time;
+use platform::pg::columns::{amount, name, optional_name, parsed, time};
+use platform::pg::{credits_of, timestamp};
+use platform::position::Position;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+/// An account to read, and what of it.
+#[derive(Debug, Clone)]
+pub struct AccountQuery {
+    pub account: Id,
+    /// The period whose usage is read.
+    pub period_index: i64,
+    /// On a test account: the instant to read at, where it lies after the account's ledger time.
+    pub at: Option<Time>,
+    /// Users whose figures are read as well.
+    pub users: Vec<Id>,
+}
+
+/// An account's open holds, and the position at which they were read.
+#[derive(Debug, Clone)]
+pub struct AccountStanding {
+    /// Offset of the account's last projected event.
+    pub offset: i64,
+    /// The last projected record of its partition.
+    pub position: Position,
+    /// Whether an event of an unknown type halts the account.
+    pub halted: bool,
+    /// The database's clock; on test accounts ledger time.
+    pub now: Time,
+    /// The sum of all open holds.
+    pub held: Credits,
+    /// Holds whose time is over and which are not marked as expired yet.
+    pub due: i64,
+    /// Settling holds whose usage is projected and which are not marked as settled yet.
+    pub ended: i64,
+    pub users: BTreeMap<Id, UserFigures>,
+}
+
+/// What one statement saw.
+#[derive(Debug, Clone)]
+pub struct Standings {
+    /// The live generation; none where no account exists.
+    pub live: Option<i32>,
+    /// Accounts that exist.
+    pub accounts: BTreeMap<Id, AccountStanding>,
+}
+
+const STANDINGS: &str = include_str!("commitments.sql");
+
+/// Reads the standings of accounts in one statement; accounts that do not exist are left out.
+pub async fn standings(
+    connection: &mut PgConnection,
+    queries: &[AccountQuery],
+) -> Result<Standings, sqlx::Error> {
+    let accounts: Vec<&str> = queries.iter().map(|query| query.account.as_str()).collect();
+    let periods: Vec<i64> = queries.iter().map(|query| query.period_index).collect();
+    let instants: Vec<Option<DateTime<Utc>>> = queries.iter().map(|query| query.at.map(timestamp)).collect();
+    let users = queries
+        .iter()
+        .flat_map(|query| query.users.iter().map(|user| (query.account.as_str(), user.as_str())));
+    let (of_accounts, users): (Vec<&str>, Vec<&str>) = users.unzip();
+    let query =
+        sqlx::query(STANDINGS).bind(accounts).bind(periods).bind(instants).bind(of_accounts).bind(users);
+    let mut standings = Standings { live: None, accounts: BTreeMap::new() };
+    for row in &query.fetch_all(connection).await? {
+        standings.live = Some(row.try_get(0)?);
+        let account: Id = name(row, 1)?;
+        if !standings.accounts.contains_key(&account) {
+            standings.accounts.insert(account.clone(), standing(row)?);
+        }
+        let user = user_figures(row)?;
+        if let (Some((user, figures)), Some(standing)) = (user, standings.accounts.get_mut(&account)) {
+            standing.users.insert(user, figures);
+        }
+    }
+    Ok(standings)
+}
+
+/// Reads the sum of one account's open holds, and those of some of its users, in the caller's snapshot.
+pub async fn held(
+    connection: &mut PgConnection,
+    account: &Id,
+    users: Vec<Id>,
+) -> Result<(Credits, BTreeMap<Id, UserFigures>), sqlx::Error> {
+    let query = AccountQuery { account: account.clone(), period_index: 0, at: None, users };
+    let mut standings = standings(connection, &[query]).await?;
+    let standing = standings.accounts.remove(account);
+    Ok(standing.map_or_else(Default::default, |standing| (standing.held, standing.users)))
+}
+
+fn standing(row: &PgRow) -> Result<AccountStanding, sqlx::Error> {
+    let next_offset: i64 = row.try_get(4)?;
+    Ok(AccountStanding {
+        offset: row.try_get(2)?,
+        position: Position { partition: row.try_get(3)?, offset: next_offset - 1 },
+        halted: row.try_get(5)?,
+        now: time(row, 6)?,
+        held: amount(row, 7)?,
+        due: row.try_get(8)?,
+        ended: row.try_get(9)?,
+        users: BTreeMap::new(),
+    })
+}
+
+/// Reads the user of a row, where it has one.
+fn user_figures(row: &PgRow) -> Result<Option<(Id, UserFigures)>, sqlx::Error> {
+    let Some(user) = optional_name(row, 10)? else { return Ok(None) };
+    Ok(Some((user, UserFigures { used: by_feature(row, 11)?, held: by_feature(row, 13)? })))
+}
+
+/// Reads two arrays, features and amounts; '' is no feature.
+fn by_feature(row: &PgRow, first: usize) -> Result<ByFeature, sqlx::Error> {
+    let features: Option<Vec<String>> = row.try_get(first)?;
+    let amounts: Option<Vec<String>> = row.try_get(first + 1)?;
+    let mut sums = ByFeature::new();
+    for (feature, amount) in features.into_iter().flatten().zip(amounts.into_iter().flatten()) {
+        let feature: Option<Label> = if feature.is_empty() { None } else { Some(parsed(&feature)?) };
+        sums.insert(feature, credits_of(&amount)?);
+    }
+    Ok(sums)
+}

@@ -1,0 +1,114 @@
+//! The tables of each generation, and the statements that several services run on them.
+
+pub mod commitments;
+pub(crate) mod lot;
+pub(crate) mod parked;
+pub(crate) mod repayment;
+
+use platform::pg::{Model, Schema};
+
+/// One table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    pub name: &'static str,
+    /// Its primary key.
+    pub key: &'static str,
+    /// Which of its rows follow from the journal, where not all do; `{schema}` stands for the generation.
+    rows: Option<&'static str>,
+}
+
+impl Table {
+    const fn new(name: &'static str, key: &'static str) -> Self {
+        Self { name, key, rows: None }
+    }
+
+    const fn of_rows(self, rows: &'static str) -> Self {
+        Self { rows: Some(rows), ..self }
+    }
+
+    pub(crate) fn rows_in(&self, schema: Schema) -> String {
+        let named = || format!("{schema}.{}", self.name);
+        self.rows.map_or_else(named, |rows| format!("({})", rows.replace("{schema}", &schema.to_string())))
+    }
+}
+
+/// The epoch names a process, and a partition of which nothing was folded has a row only where a process claimed it:
+/// neither follows from the journal.
+const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
+    "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
+);
+
+const READ_MODEL: [Table; 15] = [
+    Table::new("account", "account_id"),
+    Table::new("category_usage", "account_id, period_index, category"),
+    CHECKPOINT,
+    Table::new("dead_letter", "partition, \"offset\""),
+    Table::new("ended_hold", "account_id, reservation_id"),
+    Table::new("entry", "account_id, \"offset\", seq"),
+    Table::new("event", "account_id, \"offset\""),
+    Table::new("lot", "account_id, grant_id"),
+    Table::new("parked", "account_id, \"offset\""),
+    Table::new("period", "account_id, index"),
+    Table::new("refused", "account_id, \"offset\""),
+    Table::new("repayment", "account_id, line_start"),
+    Table::new("snapshot", "account_id, \"offset\""),
+    Table::new(
+        "usage_rollup",
+        "account_id, period_index, user_id, day, category, tier, model, feature, org_id",
+    ),
+    Table::new("user_usage", "account_id, period_index, user_id, feature"),
+];
+
+/// Pages of a period that has ended are of no more use: a batch that crosses its end leaves out what it changed last.
+const USER_PAGE: Table = Table::new("user_page", "account_id, period_index, user_id").of_rows(
+    "select user_page.* from {schema}.user_page join {schema}.account using (account_id)
+     where period_index = (core -> 'period' ->> 'index')::bigint",
+);
+
+const ALERTING: [Table; 8] = [
+    Table::new("account", "account_id"),
+    CHECKPOINT,
+    Table::new("event", "account_id, event_id, source"),
+    Table::new("firing", "account_id, \"offset\", seq"),
+    Table::new("lot", "account_id, grant_id"),
+    Table::new("parked", "account_id, \"offset\""),
+    Table::new("repayment", "account_id, line_start"),
+    USER_PAGE,
+];
+
+/// Returns the tables of each generation of a model.
+pub const fn of(model: Model) -> &'static [Table] {
+    match model {
+        Model::ReadModel => &READ_MODEL,
+        Model::Alerting => &ALERTING,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(model: Model, migrations: &[&str]) {
+        let mut tables: Vec<&str> = migrations
+            .iter()
+            .flat_map(|migration| migration.lines())
+            .filter_map(|line| line.strip_prefix("create table "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        tables.sort_unstable();
+        let compared: Vec<&str> = of(model).iter().map(|table| table.name).collect();
+        assert_eq!(tables, compared);
+    }
+
+    #[test]
+    fn every_table_of_a_generation_is_compared() {
+        check(
+            Model::ReadModel,
+            &[
+                include_str!("../../../../migrations/read_model/0001_read_model.sql"),
+                include_str!("../../../../migrations/read_model/0002_ended_hold.sql"),
+            ],
+        );
+        check(Model::Alerting, &[include_str!("../../../../migrations/alerting/0001_alerting.sql")]);
+    }
+}

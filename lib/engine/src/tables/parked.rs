@@ -1,0 +1,81 @@
+//! Table `parked`: the records of halted accounts.
+
+use ledger_core::id::Id;
+use platform::kafka::{Position, Record};
+use platform::pg::Rows;
+use platform::pg::columns::{name, time};
+use rustc_hash::FxHashSet;
+use sqlx::{PgConnection, Row};
+
+/// Parked records folded at a time when their account goes on.
+const RESUMED_RECORDS_MAX: i64 = 5_000;
+/// Halted accounts read at a time: each comes with a record of up to 64 KiB.
+const HALTED_ACCOUNTS_MAX: i64 = 1_000;
+
+const HEADS: &str = include_str!("halted_heads.sql");
+
+const INSERT: &str = r#"
+    insert into parked (account_id, partition, "offset", appended_at, reason, key, value)
+    select *
+    from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
+
+/// Collects a record of a halted account.
+pub(crate) fn collect(rows: &mut Rows, account: &Id, record: &Record, reason: &str) {
+    rows.row()
+        .text(account.as_str())
+        .int(record.position.partition)
+        .bigint(record.position.offset)
+        .time(record.appended_at)
+        .text(reason)
+        .bytes(record.key.as_deref().unwrap_or_default())
+        .bytes(&record.value);
+}
+
+/// Inserts the collected records.
+pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sqlx::Error> {
+    rows.send(tx, INSERT).await
+}
+
+/// Returns the next halted accounts after one, each with the record that halts it.
+pub(crate) async fn heads(
+    tx: &mut PgConnection,
+    partitions: &[i32],
+    after: &str,
+) -> Result<Vec<(Id, Vec<u8>)>, sqlx::Error> {
+    let rows =
+        sqlx::query(HEADS).bind(partitions).bind(after).bind(HALTED_ACCOUNTS_MAX).fetch_all(tx).await?;
+    rows.iter().map(|row| Ok((name(row, 0)?, row.try_get(1)?))).collect()
+}
+
+const TAKE: &str = r#"
+    with taken as (
+        delete from parked
+        where ctid = any(array(select ctid
+                               from parked
+                               where account_id = any($1)
+                               order by account_id, "offset"
+                               limit $2))
+        returning parked.*
+    )
+    select partition, "offset", appended_at, key, value
+    from taken
+    order by account_id, "offset""#;
+
+/// Takes the next parked records of these accounts out of the table, in the order of their accounts and offsets.
+pub(crate) async fn take(
+    tx: &mut PgConnection,
+    accounts: &FxHashSet<Id>,
+) -> Result<Vec<Record>, sqlx::Error> {
+    let accounts: Vec<&str> = accounts.iter().map(Id::as_str).collect();
+    let rows = sqlx::query(TAKE).bind(accounts).bind(RESUMED_RECORDS_MAX).fetch_all(tx).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Record {
+                position: Position { partition: row.try_get(0)?, offset: row.try_get(1)? },
+                appended_at: time(row, 2)?,
+                key: Some(row.try_get(3)?),
+                value: row.try_get(4)?,
+            })
+        })
+        .collect()
+}
