@@ -1,4 +1,4 @@
-//! Parameters: query, path and headers, refused field by field like a body.
+//! Reads query, path and headers, and refuses them field by field like a body.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use ledger_core::door::ERRORS_MAX;
 use serde::de::DeserializeOwned;
 
-use super::{FieldError, Problem};
+use super::problem::{FieldError, Problem};
 
 /// The query string as `T`; let `T` deny unknown fields, and every bad one is named in a 422.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Around every route: a span, its figures, and an answer in problem+json whatever happens.
+//! Gives every route a span, metrics, and an answer in problem+json whatever happens.
 
 use std::any::Any;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use metrics::{gauge, histogram};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use super::Problem;
+use super::problem::Problem;
 
 /// Completes a router, once and last: unknown routes, wrong methods and panics answer as problems, and each
 /// request is measured under its route.
@@ -101,7 +101,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::telemetry;
+    use platform::telemetry;
 
     async fn panics() -> &'static str {
         panic!("the secret of the house")

@@ -1,4 +1,4 @@
-//! The operator's pages: is it alive, is it ready and if not why, and its figures.
+//! The operator's pages: liveness, readiness with its reasons, and metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::{BoxFuture, join_all};
+use platform::kafka::{self, KafkaOptions};
+use platform::{clock, telemetry};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::Problem;
-use crate::consume::Status;
-use crate::kafka::{self, KafkaOptions};
-use crate::{clock, telemetry};
+use super::problem::Problem;
 
 /// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Answers are kept this long, so that asking often costs the database nothing.
+/// Answers are kept this long, so that frequent probes cost the database nothing.
 const KEPT: Duration = Duration::from_secs(1);
 
 type Run = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -75,15 +74,6 @@ impl Readiness {
                 let found = kafka::safety(&options, &pool).await.map_err(|error| error.to_string())?;
                 sentences(found.iter().map(ToString::to_string).collect())
             }
-        })
-    }
-
-    /// Adds how a loop over the journal is doing.
-    pub fn with_status(self, name: &'static str, status: &Status) -> Self {
-        let status = status.clone();
-        self.with(name, move || {
-            let problems = status.problems();
-            async move { sentences(problems) }
         })
     }
 

@@ -12,4 +12,4 @@ pub use body::{Accepts, BATCH_BYTES_MAX, Json, Payload, RECORD_BYTES_MAX, Value,
 pub use observe::finish;
 pub use params::{Path, Query, header};
 pub use problem::{FieldError, Problem};
-pub use serve::{HttpConfig, bind, serve, serve_beside};
+pub use serve::{HttpConfig, bind, serve, serve_with};

@@ -1,4 +1,4 @@
-//! Roles: one table of who may do what, and the accounts in which.
+//! The table of roles: what each may do, and in which accounts.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Accounts {
     }
 }
 
-/// Who calls, as the key says.
+/// The caller, as its key says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// Public id of the key; the `actor` of what it writes.

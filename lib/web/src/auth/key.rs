@@ -1,4 +1,4 @@
-//! Keys: `ldg_<key id>_<secret>`, of which only a hash is kept.
+//! API keys `ldg_<key id>_<secret>`, of which only a hash is kept.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use subtle::ConstantTimeEq;
 
-use super::{Accounts, Principal, Role};
-use crate::pg;
+use super::role::{Accounts, Principal, Role};
+use platform::pg;
 
 /// Bytes of a public key id; 16 hex digits in text.
 const KEY_ID_BYTES: usize = 8;

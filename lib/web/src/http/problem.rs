@@ -1,4 +1,4 @@
-//! Problem: every refusal of the API, as problem+json with a stable code.
+//! Every refusal of the API, as problem+json with a stable code.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tracing::{error, warn};
 
-use crate::pg;
+use platform::pg;
 
 /// When to try again where the log or the database is away: a restart takes seconds, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;

@@ -1,4 +1,4 @@
-//! A connection that gives up on a peer which takes nothing of its answer.
+//! Closes a connection whose peer takes nothing of its answer.
 
 use std::io;
 use std::pin::Pin;

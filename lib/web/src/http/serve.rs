@@ -1,4 +1,4 @@
-//! The server: HTTP/1.1 with bounded headers, time and connections, drained at the end.
+//! Serves HTTP/1.1 with bounded headers, time and connections, and drains at the end.
 //!
 //! Not `axum::serve`, which bounds none of them. HTTP/2 is left to the proxy that ends TLS: it needs TLS to be
 //! negotiated, and its streams would slip past the limit on connections.
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::stall::{STALL_MAX, Stall};
-use crate::telemetry;
+use platform::telemetry;
 
 /// Longest head of a request, in bytes: the longest path and key of ours fit many times.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -80,10 +80,10 @@ pub async fn serve(
     Ok(())
 }
 
-/// Binds, then serves beside a service's work, which watches the same `shutdown`; the first to end stops the other.
+/// Binds, then serves while a service's work runs, which watches the same `shutdown`; the first to end stops the other.
 ///
 /// Returns the work's error before the server's.
-pub async fn serve_beside<E: From<io::Error>>(
+pub async fn serve_with<E: From<io::Error>>(
     work: impl Future<Output = Result<(), E>>,
     router: Router,
     config: &HttpConfig,

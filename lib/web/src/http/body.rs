@@ -1,4 +1,4 @@
-//! Bodies: read to a limit, in bounded time and memory, and only under the content type that they claim.
+//! Reads bodies to a limit, in bounded time and memory, and only under the content type that they claim.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use super::Problem;
+use super::problem::Problem;
 
 /// Largest single record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;

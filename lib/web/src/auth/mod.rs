@@ -1,4 +1,4 @@
-//! Auth: who calls, by API key, and what each role may do where.
+//! Authenticates callers by API key, and authorizes them by role.
 
 mod key;
 mod role;
@@ -18,9 +18,9 @@ use tokio::time::Instant;
 pub use key::{CreatedKey, Key, NewKey, create_key, list_keys, load_key, new_webhook_secret, revoke_key};
 pub use role::{Accounts, Action, Principal, Role};
 
-use crate::clock;
 use crate::http::Problem;
 use key::{Hash, StoredKey, hash_of, key_id_in};
+use platform::clock;
 
 /// Shortest operator key that is taken from the environment.
 pub const OPERATOR_KEY_CHARS_MIN: usize = 32;
@@ -69,7 +69,7 @@ impl Auth {
         Ok(Self(Arc::new(Inner { pool, operator, kept: Mutex::default() })))
     }
 
-    /// Returns who sent these headers: 401 where no valid key is in them.
+    /// Returns the caller that sent these headers; 401 where they have no valid key.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
         let hash = hash_of(token);

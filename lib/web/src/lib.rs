@@ -1,0 +1,4 @@
+//! Serves HTTP with limits, problems, readiness and API keys.
+
+pub mod auth;
+pub mod http;
