@@ -1,4 +1,4 @@
-//! Client: one call to a payment provider's HTTP API, by a connection of its own.
+//! Calls a payment provider's HTTP API, each call by a connection of its own.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Url, form_urlencoded};
 
-use super::{CALL_TIME_MAX, SettingError};
+use crate::config::SettingError;
+use crate::provider::CALL_TIME_MAX;
 
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Calls one API.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     base: Url,
     authorization: String,
     tls: TlsConnector,
@@ -33,13 +34,13 @@ pub(super) struct Client {
 
 /// What the API answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub body: Value,
 }
 
 impl Client {
-    /// Trusts whom this machine trusts.
+    /// Trusts the certificate authorities that this machine trusts.
     pub fn new(base: &str, key: &str) -> Result<Client, SettingError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -66,7 +67,6 @@ impl Client {
         self.call(Method::POST, path, key, form).await
     }
 
-    /// Asks.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, String> {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
         let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };

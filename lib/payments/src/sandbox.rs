@@ -1,14 +1,14 @@
-//! The sandbox: a provider for trials and demos whose outcomes are scripted by the payment method's name. No money moves.
+//! The sandbox is a provider for trials and demos whose outcomes are scripted by the payment method's name. No money moves.
 //!
-//! It keeps a book of keys in the database, as a real one does, so that two workers, a crash or a repeated call charge
-//! once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
+//! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call charge once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
 
 use async_trait::async_trait;
 use ledger_core::id::Id;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Charge, Checkout, CheckoutError, Found, Order, Provider, ProviderName, Refused, Reply};
+use crate::config::ProviderName;
+use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply};
 
 /// Begins everything that the sandbox gives a name to, so that nobody takes it for a payment.
 pub const PREFIX: &str = "sandbox_";
@@ -19,11 +19,10 @@ pub struct Sandbox {
     pool: PgPool,
 }
 
-/// What its book says of a key: the payment, or why it was declined.
+/// What became of a key: the payment, or why it was declined.
 type Entry = (Option<String>, Option<String>);
 
 impl Sandbox {
-    /// Keeps its book in this database.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
@@ -97,7 +96,7 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            // Nobody can pay there, and the sandbox sends no webhook: whoever tries it out signs and sends one himself.
+            // Nobody can pay there, and the sandbox sends no webhook: whoever tries it out signs and sends one.
             url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,

@@ -1,14 +1,13 @@
-//! Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
+//! Charges by Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
 
 use async_trait::async_trait;
 use ledger_core::id::Id;
 use serde_json::Value;
 
-use super::client::{Answer, Client};
-use super::{
-    Charge, Checkout, CheckoutError, Found, Order, PaymentConfig, Provider, ProviderName, Refused, Reply,
-    SettingError, cents, why,
-};
+use crate::client::{Answer, Client};
+use crate::config::{PaymentConfig, ProviderName, SettingError};
+use crate::price::cents;
+use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply, why};
 
 /// Moves money by Stripe.
 #[derive(Clone)]

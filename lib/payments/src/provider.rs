@@ -1,0 +1,144 @@
+//! The trait of payment providers, with its requests and answers.
+//!
+//! A charge carries a key, and the provider charges a key once, however often it is asked. An answer that does not come is
+//! *unknown* and never *failed*: the same key is asked again.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ledger_core::credits::Credits;
+use ledger_core::id::{Id, Text};
+use ledger_core::time::Time;
+
+use crate::config::ProviderName;
+
+/// Time for one call to a provider, from looking up its name to the end of its answer.
+pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What is to be charged.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// The attempt: charged once, however often it is asked.
+    pub key: Id,
+    pub account: Id,
+    /// What is bought, in the account's unit.
+    pub amount: Credits,
+    /// What it costs; none where the account's unit has no price.
+    pub usd: Option<Credits>,
+    /// What pays, as the provider names it.
+    pub payment_method: Id,
+}
+
+/// What the provider says of a charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Paid {
+        /// The provider's payment, which refunds and disputes name.
+        payment_id: Id,
+    },
+    /// It was not paid, and never will be under this key.
+    Declined { reason: Text },
+    /// The outcome is not known yet.
+    Unknown { detail: String },
+}
+
+impl Reply {
+    pub(crate) fn unknown(detail: impl std::fmt::Display) -> Reply {
+        Reply::Unknown { detail: detail.to_string() }
+    }
+
+    pub(crate) fn declined(reason: &str) -> Reply {
+        Reply::Declined { reason: why(reason) }
+    }
+}
+
+/// Returns a provider's words as the journal takes them.
+pub(crate) fn why(reason: &str) -> Text {
+    let fits: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    let fits = if fits.is_empty() { "declined" } else { &fits };
+    Text::new(fits).expect("a short text without control characters")
+}
+
+/// The request was not taken, and charged nothing. An earlier one under the same key may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the payment provider refused the request: {reason}")]
+pub struct Refused {
+    pub reason: Text,
+}
+
+/// What the provider knows of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Known(Reply),
+    /// The provider was never asked to charge it.
+    Nothing,
+}
+
+/// What a payer wants to buy once.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub account: Id,
+    /// What is bought, in the account's unit.
+    pub amount: Credits,
+    /// What it costs; none where the account's unit has no price.
+    pub usd: Option<Credits>,
+}
+
+/// Where a payer pays.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Checkout {
+    pub checkout_id: String,
+    pub url: Option<String>,
+    pub client_secret: Option<String>,
+}
+
+/// Why there is no checkout.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// The account's unit has no price.
+    #[error("the account's unit has no price: set usd_per_unit when it is opened")]
+    NoPrice,
+    /// The provider refuses.
+    #[error("the payment provider refuses: {0}")]
+    Refused(String),
+    /// The provider can't be reached, or does not answer as it should.
+    #[error("the payment provider can't be reached: {0}")]
+    Unavailable(String),
+}
+
+/// A service that moves the money.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    fn name(&self) -> ProviderName;
+
+    /// Charges without the payer being there; a key once.
+    ///
+    /// Errors: the request was not taken.
+    async fn charge(&self, charge: &Charge) -> Result<Reply, Refused>;
+
+    /// Says what became of a charge, without charging.
+    async fn look_up(&self, charge: &Charge) -> Found;
+
+    /// Opens a checkout; its webhook tells when it is paid.
+    async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError>;
+}
+
+/// How long the same key is asked again; then a person decides.
+pub const SAME_KEY_SECONDS: i64 = 20 * 3_600;
+
+/// Says whether a key is too old to be charged again: providers forget keys after a day.
+pub fn is_too_old(since: Time, now: Time) -> bool {
+    now > since.plus_seconds(SAME_KEY_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_asked_again_for_twenty_hours() {
+        let since: Time = "2026-01-01T00:00:00Z".parse().expect("a time");
+        assert!(!is_too_old(since, since.plus_seconds(20 * 3_600)));
+        assert!(is_too_old(since, since.plus_seconds(20 * 3_600 + 1)));
+    }
+}
