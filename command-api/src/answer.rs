@@ -6,9 +6,9 @@ use ledger_core::credits::Credits;
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::hold::State;
 use ledger_core::id::Id;
-use runtime::http::Problem;
-use runtime::position::Position;
+use platform::position::Position;
 use serde::Serialize;
+use web::http::Problem;
 
 use crate::intake::Settles;
 use crate::outcome::Progress;

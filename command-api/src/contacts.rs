@@ -9,12 +9,12 @@ use axum::extract::{Request, State};
 use ledger_core::door::{self, Body, FieldError};
 use ledger_core::id::{Id, Text};
 use ledger_core::shape::{object_or_null, objects_or_null};
-use runtime::auth::{self, Action};
-use runtime::http::{Path, Problem};
-use runtime::pg::{self, PgConnection};
+use platform::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
 use url::Url;
+use web::auth::{self, Action};
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked};

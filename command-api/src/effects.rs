@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
+use engine::outbox;
 use ledger_core::event::{Data, Event};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::http::Problem;
-use runtime::pg::PgConnection;
-use runtime::position::Position;
-use runtime::{failpoint, outbox};
+use platform::failpoint;
+use platform::pg::PgConnection;
+use platform::position::Position;
 use tokio::time::{Instant, sleep};
+use web::http::Problem;
 
 use crate::App;
 use crate::submit::not_appended;

@@ -6,10 +6,10 @@ use ledger_core::derive;
 use ledger_core::event::{Data, Grant, VoidGrant};
 use ledger_core::id::{EventId, Id, Text};
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
 use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked, Waits};

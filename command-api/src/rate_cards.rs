@@ -5,9 +5,9 @@ use axum::extract::{Request, State};
 use ledger_core::door;
 use ledger_core::id::Id;
 use ledger_core::rate_card::RateCard;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
 use serde::Serialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked};

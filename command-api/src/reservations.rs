@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use ledger_core::door;
 use ledger_core::hold::{Extend, Reserve};
 use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::position::{AtLeast, Position};
+use platform::position::{AtLeast, Position};
 use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::answer::Written;

@@ -5,10 +5,10 @@ use axum::response::Response;
 use ledger_core::door;
 use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
 use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
 use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked};

@@ -6,15 +6,32 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
-/// `ledger-core <- runtime <- services <- ledger`: each crate with the crates of the workspace it may use.
-const ARROWS: [(&str, &[&str]); 7] = [
+/// `ledger-core <- platform <- {engine, web, payments} <- services <- ledger`: each crate with the crates of the workspace
+/// it may use.
+const ARROWS: [(&str, &[&str]); 10] = [
     ("ledger-core", &[]),
-    ("runtime", &["ledger-core"]),
-    ("command-api", &["ledger-core", "runtime"]),
-    ("projector", &["ledger-core", "runtime"]),
-    ("alert-worker", &["ledger-core", "runtime"]),
-    ("query-api", &["ledger-core", "runtime"]),
-    ("ledger", &["ledger-core", "runtime", "command-api", "projector", "alert-worker", "query-api"]),
+    ("platform", &["ledger-core"]),
+    ("engine", &["ledger-core", "platform"]),
+    ("web", &["ledger-core", "platform"]),
+    ("payments", &["ledger-core", "platform"]),
+    ("command-api", &["ledger-core", "platform", "engine", "web", "payments"]),
+    ("projector", &["ledger-core", "platform", "engine", "web"]),
+    ("alert-worker", &["ledger-core", "platform", "engine", "web", "payments"]),
+    ("query-api", &["ledger-core", "platform", "engine", "web"]),
+    (
+        "ledger",
+        &[
+            "ledger-core",
+            "platform",
+            "engine",
+            "web",
+            "payments",
+            "command-api",
+            "projector",
+            "alert-worker",
+            "query-api",
+        ],
+    ),
 ];
 
 fn metadata() -> Result<Metadata> {

@@ -1,13 +1,14 @@
 //! Changes: the rows that a batch leaves behind, collected event by event.
 
+use engine::fold::{Reversed, lot_changes};
 use ledger_core::account::Core;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
 use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use runtime::fold::{Reversed, Rows, lot_changes};
-use runtime::kafka::Record;
+use platform::kafka::Record;
+use platform::pg::Rows;
 use serde::Serialize;
 
 use crate::counters::Counters;

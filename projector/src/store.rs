@@ -1,11 +1,11 @@
 //! Store: writes a batch's rows, one statement a table over arrays, in the order of their keys.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use engine::consume::WorkerError;
+use engine::fold::{Account, write_reversals};
 use ledger_core::account::Core;
 use ledger_core::id::Id;
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Amount, column, write_reversals};
-use runtime::pg::timestamp;
+use platform::pg::{Amount, column, timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;
 

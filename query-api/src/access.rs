@@ -3,9 +3,9 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use ledger_core::id::Id;
-use runtime::auth::{Action, Principal};
-use runtime::http::{Path, Problem};
 use serde::Deserialize;
+use web::auth::{Action, Principal};
+use web::http::{Path, Problem};
 
 use crate::State;
 

@@ -6,12 +6,12 @@ use ledger_core::alert::{Kind, Watch};
 use ledger_core::credits::Credits;
 use ledger_core::id::{EventId, Id};
 use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
+use web::http::{Problem, Query};
 
 use crate::State;
 use crate::access::Whole;

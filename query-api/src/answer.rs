@@ -4,9 +4,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::http::Problem;
-use runtime::position::Position;
+use platform::position::Position;
 use serde::Serialize;
+use web::http::Problem;
 
 use crate::list::Page;
 

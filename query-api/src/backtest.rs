@@ -8,10 +8,10 @@ use ledger_core::door::{self, FieldError};
 use ledger_core::event::{SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
 use ledger_core::id::Id;
-use runtime::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
 
 use crate::State;
 use crate::access::Whole;

@@ -5,12 +5,12 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::decide::{Decision, Refusal};
 use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
+use platform::pg;
+use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::http::{Problem, Query};
 
 use crate::State;
 use crate::access::Seen;

@@ -6,12 +6,12 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::fold::EntryType;
 use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::{AtLeast, Position};
+use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::http::{Problem, Query};
 
 use crate::State;
 use crate::access::Whole;

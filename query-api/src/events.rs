@@ -6,12 +6,12 @@ use ledger_core::credits::Credits;
 use ledger_core::hold::over_hold;
 use ledger_core::id::{EventId, Source};
 use ledger_core::time::Time;
-use runtime::http::{Path, Problem, Query};
-use runtime::position::{AtLeast, Position};
+use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use web::http::{Path, Problem, Query};
 
 use crate::State;
 use crate::access::Seen;

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use runtime::http::Problem;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
+use web::http::Problem;
 
 /// Rows of a page where the caller names no number.
 pub const LIMIT_DEFAULT: u16 = 50;

@@ -5,12 +5,12 @@ use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::http::{Path, Problem, Query};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use web::http::{Path, Problem, Query};
 
 use crate::State;
 use crate::access::Seen;

@@ -6,11 +6,11 @@ use axum::extract::State as Shared;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use web::http::{Problem, Query};
 
 use crate::State;
 use crate::access::Whole;

@@ -1,14 +1,14 @@
 //! Reading: one snapshot of an account, with the position that it reflects.
 
+use engine::progress::Waiter;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::id::Id;
 use ledger_core::lot::Lot;
-use runtime::http::Problem;
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
-use runtime::waiter::Waiter;
+use platform::pg;
+use platform::position::{AtLeast, Position};
 use sqlx::{PgConnection, Row};
+use web::http::Problem;
 
 use crate::State;
 use crate::answer::Reflects;

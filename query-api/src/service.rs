@@ -7,16 +7,16 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{MethodRouter, get, post};
-use runtime::auth::{Auth, AuthConfig};
-use runtime::http::{self, HttpConfig, ops};
-use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity};
-use runtime::pg::{self, Model, PgConfig};
-use runtime::waiter::{WaitConfig, Waiter};
+use engine::progress::{WaitConfig, Waiter};
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity};
+use platform::pg::{self, Model, PgConfig};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use web::auth::{Auth, AuthConfig};
+use web::http::{self, HttpConfig, ops};
 
 use crate::holding::Holding;
 use crate::{

@@ -15,12 +15,12 @@ use ledger_core::account::Core;
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
-use runtime::http::{Problem, header};
-use runtime::position::Position;
+use platform::position::Position;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use web::http::{Problem, header};
 
 use crate::State;
 use crate::access::Whole;

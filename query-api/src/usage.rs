@@ -8,13 +8,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::time::Day;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
 use serde::de::Error;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::http::{Problem, Query};
 
 use crate::State;
 use crate::access::Seen;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::fold::{Reversed, lot_changes};
 use ledger_core::account::Core;
 use ledger_core::alert::Firing;
 use ledger_core::event::{Data, Usage};
@@ -9,7 +10,7 @@ use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::id::Id;
 use ledger_core::period::Period;
 use ledger_core::wire;
-use runtime::fold::{Reversed, Rows, lot_changes};
+use platform::pg::Rows;
 
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;

@@ -12,19 +12,19 @@ mod upkeep;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+use engine::progress::Waiter;
 use ledger_core::credits::Credits;
 use ledger_core::decide::{Decision, Work};
 use ledger_core::event::Event;
 use ledger_core::hold::{Extend, Hold, Reserve, State};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
-use runtime::http::Problem;
-use runtime::pg::PgPool;
-use runtime::position::Position;
-use runtime::waiter::Waiter;
+use platform::pg::PgPool;
+use platform::position::Position;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
+use web::http::Problem;
 
 use lane::{Lane, Locking};
 pub use upkeep::{drop_old, keep_up};

@@ -9,12 +9,12 @@ use ledger_core::door::{Body, FieldError};
 use ledger_core::event::{Data, Grant, GrantSource};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::Problem;
-use runtime::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
+use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use web::auth::Action;
+use web::http::Problem;
 
 use crate::App;
 use crate::asked::{self, Asked};

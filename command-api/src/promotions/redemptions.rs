@@ -2,15 +2,15 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use engine::outbox;
 use ledger_core::door::{Body, FieldError};
 use ledger_core::event::Event;
 use ledger_core::id::{Id, Label};
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::outbox;
-use runtime::pg::{self, PgConnection};
+use platform::pg::{self, PgConnection};
 use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use super::{lock_account, promo_codes};
 use crate::App;

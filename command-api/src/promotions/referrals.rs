@@ -9,12 +9,12 @@ use ledger_core::door::{Body, FieldError};
 use ledger_core::event::GrantSource;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg::{self, PgConnection, numeric_text};
+use platform::pg::{self, PgConnection, numeric_text};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use super::{grant_effect, lock_account};
 use crate::App;

@@ -19,14 +19,13 @@ use ledger_core::event::{Data, Dispute, FailTopUp, Purchase, Refund, TopUp};
 use ledger_core::id::{EventId, Id, Label, Text};
 use ledger_core::time::Time;
 use metrics::counter;
-use runtime::clock;
-use runtime::http::{Accepts, Payload, Problem, json_value};
-use runtime::payment as provider;
-use runtime::pg;
-use runtime::position::Position;
+use payments as provider;
+use platform::position::Position;
+use platform::{clock, pg};
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
+use web::http::{Accepts, Payload, Problem, json_value};
 
 use crate::effects::{self, Effect, Put};
 use crate::outcome::{self, Outcome, Progress};

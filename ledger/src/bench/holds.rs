@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use runtime::http::{self, HttpConfig};
-use runtime::pg;
-use runtime::shutdown::CancellationToken;
+use platform::pg;
+use platform::shutdown::CancellationToken;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use web::http::{self, HttpConfig};
 
 use super::caller::Caller;
 use super::ingest::Server;

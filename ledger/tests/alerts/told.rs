@@ -5,9 +5,9 @@ use std::time::Duration;
 use alert_worker::delivery::drop_old;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use engine::consume::Source;
 use ledger::rebuild::{Rebuild, rebuild};
-use runtime::consume::Source;
-use runtime::kafka;
+use platform::kafka;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 

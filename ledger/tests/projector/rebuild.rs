@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use engine::consume::Status;
+use engine::progress::{WaitConfig, Waiter};
 use ledger::rebuild::{Rebuild, Rebuilt};
 use ledger_core::id::Id;
-use runtime::consume::Status;
-use runtime::kafka::Position;
-use runtime::pg::{self, Model, Schema};
-use runtime::shutdown::CancellationToken;
-use runtime::waiter::{WaitConfig, Waiter};
+use platform::kafka::Position;
+use platform::pg::{self, Model, Schema};
+use platform::shutdown::CancellationToken;
 use sqlx::AssertSqlSafe;
 use tokio::process::Command;
 use tokio::task::JoinHandle;

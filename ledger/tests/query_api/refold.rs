@@ -19,10 +19,10 @@ use ledger_core::memory::Memory;
 use ledger_core::partition::partition_of;
 use ledger_core::time::Time;
 use ledger_core::wire::decode;
+use platform::kafka::Appender;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use runtime::kafka::Appender;
 use serde_json::{Value, json};
 
 use crate::as_of;
