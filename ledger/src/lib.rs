@@ -1,15 +1,14 @@
 //! The one program: everything the ledger does, behind subcommands.
 
 pub mod bench;
+pub mod connection;
 pub mod decide_top_up;
 pub mod demo;
 pub mod doctor;
 pub mod key;
 pub mod openapi;
-pub mod place;
 pub mod rebuild;
 pub mod redeliver;
 pub mod replay;
 pub mod serve;
-pub mod stack;
 pub mod up;

@@ -15,8 +15,8 @@ use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
-use ledger::stack::{self, Stack, StackOptions};
 use ledger::up::{self, UpConfig};
+use local_stack::{Stack, StackOptions};
 use runtime::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,10 +40,7 @@ enum Command {
     /// Starts Kafka and PostgreSQL only, and waits for Ctrl-C.
     Stack {
         #[command(flatten)]
-        place: PlaceArgs,
-        /// Runs the stack that tests share, until no test holds it.
-        #[arg(long, hide = true)]
-        for_tests: bool,
+        stack: StackArgs,
     },
     /// Measures, each figure beside a ceiling of the same run: lines of JSON.
     Bench {
@@ -64,13 +61,13 @@ enum Command {
     /// Says what of the local stack is found and what is missing.
     Doctor {
         #[command(flatten)]
-        place: PlaceArgs,
+        stack: StackArgs,
     },
 }
 
-/// Where the services are.
+/// Where the local stack is.
 #[derive(Debug, Args)]
-struct PlaceArgs {
+struct StackArgs {
     /// Where everything is kept that the local stack leaves behind.
     #[arg(long, env = "LEDGER_DATA_DIR", default_value = ".data")]
     data_dir: PathBuf,
@@ -82,7 +79,7 @@ struct PlaceArgs {
     database_url: Option<String>,
 }
 
-impl PlaceArgs {
+impl StackArgs {
     fn options(self) -> StackOptions {
         StackOptions::named(self.data_dir, self.kafka_brokers, self.database_url)
     }
@@ -113,11 +110,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             serve::run(*service, shutdown::on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stack { place, for_tests: true } => {
-            stack::supervise(&place.data_dir, asked_to_stop()).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Stack { place, .. } => run_stack(place.options()).await,
+        Command::Stack { stack } => run_stack(stack.options()).await,
         Command::Bench { benches } => {
             telemetry::init();
             let benches = if benches.is_empty() { &Bench::ALL[..] } else { &benches[..] };
@@ -145,8 +138,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor { place } => {
-            let complete = doctor::run(&place.options(), &mut std::io::stdout()).await?;
+        Command::Doctor { stack } => {
+            let complete = doctor::run(&stack.options(), &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))
         }
     }

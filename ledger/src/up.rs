@@ -15,6 +15,7 @@ use axum::Router;
 use axum::routing::get;
 use clap::Args;
 use command_api::PromotionsConfig;
+use local_stack::{Stack, StackOptions};
 use query_api::Waiters;
 use runtime::auth::{Auth, AuthConfig};
 use runtime::consume::{Source, Status};
@@ -28,7 +29,6 @@ use runtime::waiter::WaitConfig;
 use tokio::task::JoinSet;
 
 use crate::openapi;
-use crate::stack::{Stack, StackOptions};
 
 /// How long the services may take to drain once told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use runtime::pg::{self, PgPool};
 use tempfile::TempDir;
 
 use super::say;
-use crate::stack::{Stack, StackOptions, TestSpace};
+use local_stack::{Stack, StackOptions, TestSpace};
 
 /// Connections of each pool.
 pub const CONNECTIONS: u32 = 16;
