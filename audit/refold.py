@@ -16,7 +16,7 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-SCHEMAS = os.path.dirname(os.path.abspath(__file__))
+SCHEMAS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schemas")
 OUTPUTS = {"alert.fired.v1.json"}
 UNIT = 10**9
 SECOND = 10**6

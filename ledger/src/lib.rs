@@ -1,8 +1,10 @@
 //! The one program: everything the ledger does, behind subcommands.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod connection;
 pub mod decide_top_up;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
 pub mod key;

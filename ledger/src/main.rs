@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use ledger::bench::{self, Bench};
+#[cfg(feature = "bench")]
+use ledger::bench::{self, BenchConfig};
 use ledger::decide_top_up::{self, DecideTopUp};
+#[cfg(feature = "demo")]
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
@@ -33,6 +35,7 @@ enum Command {
     /// Starts everything on this machine: Kafka and PostgreSQL where none are named, and every service on one address.
     Up(Box<UpConfig>),
     /// Shows what it can do: feeds a real trace of LLM calls to a ledger of its own, and proves the figures right.
+    #[cfg(feature = "demo")]
     Demo(Box<DemoConfig>),
     /// Runs one service, as in production.
     #[command(subcommand)]
@@ -43,10 +46,8 @@ enum Command {
         stack: StackArgs,
     },
     /// Measures, each figure beside a ceiling of the same run: lines of JSON.
-    Bench {
-        /// Which; all of them where none is named.
-        benches: Vec<Bench>,
-    },
+    #[cfg(feature = "bench")]
+    Bench(BenchConfig),
     /// Writes the journal as it is stored, one line of JSON a record
     Replay(Replay),
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
@@ -99,6 +100,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(config) => run_up(*config).await,
+        #[cfg(feature = "demo")]
         Command::Demo(config) => {
             // What librdkafka warns of while a fresh Kafka settles mends itself.
             telemetry::init_with("warn,librdkafka=error");
@@ -111,10 +113,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Stack { stack } => run_stack(stack.options()).await,
-        Command::Bench { benches } => {
+        #[cfg(feature = "bench")]
+        Command::Bench(config) => {
             telemetry::init();
-            let benches = if benches.is_empty() { &Bench::ALL[..] } else { &benches[..] };
-            bench::run(benches, &mut std::io::stdout()).await?;
+            bench::run(&config, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(replay) => {
