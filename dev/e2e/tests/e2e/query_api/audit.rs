@@ -70,7 +70,8 @@ async fn the_journal_is_read_as_stored_and_taken_up_at_any_offset() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little() -> Result<()> {
     if std::env::var_os(ALONE).is_none() {
-        return alone("audit::readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little");
+        let name = "readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little";
+        return alone(&format!("{}::{name}", module_path!()));
     }
     let whole = Whole::start().await?;
     let topic = whole.kafka.topics().events;
@@ -130,8 +131,9 @@ const HELD_KBYTES_MAX: u64 = 32 * 1024;
 
 /// Runs one test of this program in a process of its own, because what a process holds is the whole process's. The C
 /// library gives back at once what is freed there: else it keeps more than the readers hold, and what is measured is that.
-fn alone(test: &str) -> Result<()> {
+fn alone(path: &str) -> Result<()> {
     let program = std::env::current_exe()?;
+    let (_crate, test) = path.split_once("::").context("a path in this crate")?;
     let mut command = std::process::Command::new(program);
     command.args([test, "--exact"]).env(ALONE, "1");
     command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
