@@ -14,9 +14,10 @@ use ledger_core::event::Event;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::kafka::Journal;
-use runtime::pg::{self, Model, PgConnection, PgPool};
-use runtime::{clock, shutdown::CancellationToken};
+use platform::clock;
+use platform::kafka::Journal;
+use platform::pg::{self, Model, PgConnection, PgPool};
+use platform::shutdown::CancellationToken;
 use sqlx::Row;
 use tracing::{info, warn};
 

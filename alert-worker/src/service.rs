@@ -1,13 +1,13 @@
 //! Service: the alert worker as a process of its own.
 
 use anyhow::Context;
-use runtime::consume::{Source, Status};
-use runtime::http::ops::{self, Readiness};
-use runtime::http::{self, HttpConfig};
-use runtime::kafka::{self, Appender, Journal, KafkaOptions};
-use runtime::payment::{self, PaymentConfig};
-use runtime::pg::{self, PgConfig};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{self, Appender, Journal, KafkaOptions};
+use platform::pg::{self, PgConfig};
+use platform::shutdown::CancellationToken;
+use engine::consume::{Source, Status};
+use web::http::{self, HttpConfig};
+use web::http::ops::{self, Readiness};
+use payments::PaymentConfig;
 
 use crate::alerting;
 use crate::delivery::{self, DeliveryConfig};
@@ -59,7 +59,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Readiness::new()
         .with_database(&pool)
         .with_log(&config.kafka, &pool)
-        .with_status("alert-worker", &status);
+        .with("alert-worker", status.check());
     let pages = http::finish(ops::router(readiness));
     let alerts = Appender::new(&config.kafka, &config.kafka.topics().alerts, identity.partitions)?;
     let delivering = delivery::run(
@@ -69,7 +69,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         alerts,
         shutdown.clone(),
     );
-    let provider = payment::provider(&config.payment, &pool)?;
+    let provider = payments::provider(&config.payment, &pool)?;
     let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
     let token = shutdown.clone();
     let scheduling = async move {
@@ -77,5 +77,5 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         Ok(())
     };
     let working = async { tokio::try_join!(evaluating, scheduling, delivering, topping_up).map(drop) };
-    http::serve_beside(working, pages, &config.http, shutdown).await
+    http::serve_with(working, pages, &config.http, shutdown).await
 }

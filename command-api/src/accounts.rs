@@ -6,9 +6,9 @@ use axum::response::Response;
 use ledger_core::event::{Clock, Data, OpenAccount};
 use ledger_core::time::Time;
 use ledger_core::{derive, door, id::Id};
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked};

@@ -6,8 +6,8 @@ use ledger_core::credits::Credits;
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::hold::State;
 use ledger_core::id::Id;
-use runtime::http::Problem;
-use runtime::position::Position;
+use platform::position::Position;
+use web::http::Problem;
 use serde::Serialize;
 
 use crate::intake::Settles;

@@ -12,7 +12,7 @@ use ledger_core::event::Clock;
 use ledger_core::fold::CROSSINGS_MAX;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::pg;
+use platform::pg;
 
 use crate::App;
 use crate::cards::Card;

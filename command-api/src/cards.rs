@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_core::id::Id;
 use ledger_core::rate_card::RateCard;
-use runtime::pg::{self, PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
 
 /// Versions kept in memory; beyond it the memory starts afresh.

@@ -9,8 +9,8 @@ use ledger_core::credits::Credits;
 use ledger_core::decide::{Decision, Refusal, Work};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Serialize;
 
 use crate::App;

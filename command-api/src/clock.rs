@@ -5,8 +5,8 @@ use axum::response::Response;
 use ledger_core::event::{AdvanceClock, Clock, Data};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::{self, Asked};

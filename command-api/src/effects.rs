@@ -7,10 +7,11 @@ use ledger_core::event::{Data, Event};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::http::Problem;
-use runtime::pg::PgConnection;
-use runtime::position::Position;
-use runtime::{failpoint, outbox};
+use platform::failpoint;
+use platform::pg::PgConnection;
+use platform::position::Position;
+use engine::outbox;
+use web::http::Problem;
 use tokio::time::{Instant, sleep};
 
 use crate::App;

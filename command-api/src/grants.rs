@@ -6,9 +6,9 @@ use ledger_core::derive;
 use ledger_core::event::{Data, Grant, VoidGrant};
 use ledger_core::id::{EventId, Id, Text};
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::App;

@@ -11,10 +11,9 @@ use ledger_core::door::read_offer;
 use ledger_core::id::{Id, Label};
 use ledger_core::wire::RECORD_BYTES_MAX;
 use metrics::counter;
-use runtime::clock;
-use runtime::failpoint;
-use runtime::kafka::{AppendError, Appender, Error, IngressConsumer, KafkaOptions, Letter, Record};
-use runtime::position::Position;
+use platform::{clock, failpoint};
+use platform::kafka::{AppendError, Appender, DeadLetter, Error, IngressConsumer, KafkaOptions, Record};
+use platform::position::Position;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -131,7 +130,7 @@ impl Ingress {
         batch: Vec<Record>,
         verdicts: Vec<Verdict>,
         behind: &Places,
-    ) -> (Vec<Admitted>, Vec<Letter>) {
+    ) -> (Vec<Admitted>, Vec<DeadLetter>) {
         let (mut admitted, mut letters) = (Vec::new(), Vec::new());
         for (record, verdict) in batch.into_iter().zip(verdicts) {
             if waits(&record, behind) {
@@ -167,9 +166,9 @@ impl Ingress {
     }
 
     /// Appends to the dead letters until all is acknowledged; false on shutdown.
-    async fn bury(&self, mut letters: Vec<Letter>) -> bool {
+    async fn bury(&self, mut letters: Vec<DeadLetter>) -> bool {
         while !letters.is_empty() {
-            let outcomes = self.dead_letters.append_letters(&letters).await;
+            let outcomes = self.dead_letters.append_dead_letters(&letters).await;
             for (letter, outcome) in letters.iter_mut().zip(&outcomes) {
                 if let Err(AppendError::Refused(reason)) = outcome {
                     error!(reason, "a dead letter is cut to what its topic takes");
@@ -250,7 +249,7 @@ fn first_failure(outcomes: &[Result<Position, AppendError>]) -> Option<usize> {
 }
 
 /// Cuts what the topic does not take whole, and then drops what it does not take cut.
-fn shorten(letter: &mut Letter) {
+fn shorten(letter: &mut DeadLetter) {
     if letter.headers.iter().any(|(name, _)| *name == CUT) {
         return letter.value.clear();
     }
@@ -258,7 +257,7 @@ fn shorten(letter: &mut Letter) {
     letter.headers.push((CUT, "true".to_owned()));
 }
 
-fn letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
+fn letter(topic: &str, record: Record, refusal: &Refusal) -> DeadLetter {
     let Position { partition, offset } = record.position;
     let headers = vec![
         ("code", refusal.code.to_owned()),
@@ -267,7 +266,7 @@ fn letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
         ("source-partition", partition.to_string()),
         ("source-offset", offset.to_string()),
     ];
-    Letter { key: record.key, value: record.value, headers }
+    DeadLetter { key: record.key, value: record.value, headers }
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::{ContentHash, content_hash};
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::http::Problem;
-use runtime::pg;
-use runtime::position::Position;
+use platform::pg;
+use platform::position::Position;
+use web::http::Problem;
 use tokio::time::Instant;
 
 use crate::App;

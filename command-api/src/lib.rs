@@ -42,14 +42,14 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use axum::{Json, Router};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::{Auth, AuthConfig};
-use runtime::http::ops::{self, Readiness};
-use runtime::http::{self, HttpConfig, Problem};
-use runtime::kafka::{self, Journal, KafkaOptions};
-use runtime::payment::{self, PaymentConfig, Provider, SettingError};
-use runtime::pg::{self, Model, PgConfig, PgPool};
-use runtime::position::Position;
-use runtime::waiter::{WaitConfig, Waiter};
+use platform::kafka::{self, Journal, KafkaOptions};
+use platform::pg::{self, Model, PgConfig, PgPool};
+use platform::position::Position;
+use engine::progress::{WaitConfig, Waiter};
+use web::auth::{Auth, AuthConfig};
+use web::http::{self, HttpConfig, Problem};
+use web::http::ops::{self, Readiness};
+use ::payments::{PaymentConfig, Provider, SettingError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -101,7 +101,7 @@ impl Sales {
         payment: &PaymentConfig,
         pool: &PgPool,
     ) -> Result<Sales, SettingError> {
-        let provider = payment::provider(payment, pool)?;
+        let provider = ::payments::provider(payment, pool)?;
         Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
     }
 }
@@ -304,7 +304,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Readiness::new().with_database(&pool).with_log(&config.kafka, &pool);
     let routes = http::finish(router(app.clone()).merge(documented).merge(ops::router(readiness)));
     let working = work(app, config.kafka.clone(), config.holds, shutdown.clone());
-    let ended = http::serve_beside(working, routes, &config.http, shutdown).await;
+    let ended = http::serve_with(working, routes, &config.http, shutdown).await;
     journal.flush(FLUSH_TIMEOUT).await;
     ended
 }

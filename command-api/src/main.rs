@@ -12,7 +12,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Cli::parse().config;
-    runtime::telemetry::init();
-    let shutdown = runtime::shutdown::on_signal()?;
+    platform::telemetry::init();
+    let shutdown = platform::shutdown::on_signal()?;
     command_api::run(config, shutdown).await
 }

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use runtime::outbox::{self, Waiting};
-use runtime::position::Position;
+use platform::position::Position;
+use engine::outbox::{self, Waiting};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};

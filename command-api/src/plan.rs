@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::Data;
 use ledger_core::id::Id;
-use runtime::http::{Path, Problem};
+use web::http::{Path, Problem};
 
 use crate::App;
 use crate::asked::Asked;

@@ -5,8 +5,8 @@ use axum::extract::{Request, State};
 use ledger_core::door;
 use ledger_core::id::Id;
 use ledger_core::rate_card::RateCard;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Serialize;
 
 use crate::App;

@@ -7,9 +7,9 @@ use axum::response::{IntoResponse, Response};
 use ledger_core::door;
 use ledger_core::hold::{Extend, Reserve};
 use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::position::{AtLeast, Position};
+use platform::position::{AtLeast, Position};
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::App;

@@ -8,9 +8,9 @@ use ledger_core::derive;
 use ledger_core::door::{Body, FieldError};
 use ledger_core::event::{Data, ReverseUsage};
 use ledger_core::id::{EventId, Id, Source, Text};
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::App;

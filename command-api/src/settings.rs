@@ -5,9 +5,9 @@ use axum::response::Response;
 use ledger_core::door;
 use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
 use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::App;

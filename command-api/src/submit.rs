@@ -11,11 +11,11 @@ use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::{ContentHash, content_hash};
 use ledger_core::time::Time;
 use ledger_core::{derive, wire};
-use runtime::auth::Action;
-use runtime::failpoint;
-use runtime::http::Problem;
-use runtime::kafka::AppendError;
-use runtime::position::Position;
+use platform::failpoint;
+use platform::kafka::AppendError;
+use platform::position::Position;
+use web::auth::Action;
+use web::http::Problem;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 

@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use ledger_core::credits::Credits;
 use ledger_core::door::{self, FieldError, Offer};
 use ledger_core::id::{EventId, Id};
-use runtime::auth::{Action, Principal};
-use runtime::failpoint;
-use runtime::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
-use runtime::position::Position;
+use platform::failpoint;
+use platform::position::Position;
+use web::auth::{Action, Principal};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -351,7 +351,7 @@ fn place(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::auth::{Accounts, Role};
+    use web::auth::{Accounts, Role};
 
     const GOOD: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
         "subject":"acme","time":"2026-02-03T10:00:00Z","data":{"credits":"1"}}"#;

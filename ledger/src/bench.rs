@@ -6,8 +6,8 @@ use ::bench::{Bench, LedgerConfig, RunningLedger};
 use anyhow::Result;
 use clap::Args;
 use futures::future::LocalBoxFuture;
-use runtime::auth::AuthConfig;
-use runtime::http::HttpConfig;
+use web::auth::AuthConfig;
+use web::http::HttpConfig;
 
 use crate::up::{self, UpConfig};
 

@@ -6,7 +6,7 @@ use alert_worker::top_ups::{Decision, decide};
 use anyhow::{Context, Result};
 use clap::Args;
 use ledger_core::id::{Id, Text};
-use runtime::pg;
+use platform::pg;
 
 use crate::connection::Connection;
 

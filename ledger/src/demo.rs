@@ -6,8 +6,8 @@ use ::demo::Ledger;
 use anyhow::{Result, bail};
 use clap::Args;
 use command_api::PromotionsConfig;
-use runtime::payment::ProviderName;
-use runtime::shutdown::CancellationToken;
+use platform::shutdown::CancellationToken;
+use payments::ProviderName;
 
 use crate::up::{self, Up, UpConfig};
 

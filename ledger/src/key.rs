@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use ledger_core::door;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::auth::{self, CreatedKey, NewKey, Role};
-use runtime::{clock, pg};
+use platform::{clock, pg};
+use web::auth::{self, CreatedKey, NewKey, Role};
 
 use crate::connection::Connection;
 

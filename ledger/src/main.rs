@@ -19,7 +19,7 @@ use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
 use ledger::up::{self, UpConfig};
 use local_stack::{Stack, StackOptions};
-use runtime::{shutdown, telemetry};
+use platform::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The credit ledger.

@@ -6,7 +6,7 @@ use alert_worker::delivery::{self, Redelivery, Which};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ledger_core::id::Id;
-use runtime::pg;
+use platform::pg;
 
 use crate::connection::Connection;
 

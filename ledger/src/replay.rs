@@ -12,7 +12,7 @@ use clap::Args;
 use futures::StreamExt;
 use ledger_core::id::Id;
 use ledger_core::partition::partition_of;
-use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
 use crate::connection::Connection;
 

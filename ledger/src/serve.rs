@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use runtime::shutdown::CancellationToken;
+use platform::shutdown::CancellationToken;
 
 /// The services.
 #[derive(Debug, Clone, Subcommand)]

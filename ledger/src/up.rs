@@ -17,15 +17,15 @@ use clap::Args;
 use command_api::PromotionsConfig;
 use local_stack::{Stack, StackOptions};
 use query_api::Waiters;
-use runtime::auth::{Auth, AuthConfig};
-use runtime::consume::{Source, Status};
-use runtime::http::ops::{self, Readiness};
-use runtime::http::{self, HttpConfig};
-use runtime::kafka::{self, Appender, Journal, KafkaOptions};
-use runtime::payment::{self, PaymentConfig};
-use runtime::pg::{self, Model};
-use runtime::shutdown::CancellationToken;
-use runtime::waiter::WaitConfig;
+use platform::kafka::{self, Appender, Journal, KafkaOptions};
+use platform::pg::{self, Model};
+use platform::shutdown::CancellationToken;
+use engine::consume::{Source, Status};
+use engine::progress::WaitConfig;
+use web::auth::{Auth, AuthConfig};
+use web::http::{self, HttpConfig};
+use web::http::ops::{self, Readiness};
+use payments::PaymentConfig;
 use tokio::task::JoinSet;
 
 use crate::openapi;
@@ -158,7 +158,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     services.spawn(async move { ("delivery", delivering.await) });
 
     let top_up_pool = pool("top-ups").await?;
-    let provider = payment::provider(&config.payment, &top_up_pool)?;
+    let provider = payments::provider(&config.payment, &top_up_pool)?;
     let topping_up =
         top_ups::run(config.top_ups.clone(), top_up_pool, journal.clone(), provider, shutdown.clone());
     services.spawn(async move { ("top-ups", topping_up.await) });
@@ -185,8 +185,8 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let readiness = Readiness::new()
         .with_database(&command_pool)
         .with_log(&kafka, &command_pool)
-        .with_status("projector", &status)
-        .with_status("alert-worker", &alerts_status);
+        .with("projector", status.check())
+        .with("alert-worker", alerts_status.check());
     let routes = command_api::router(app)
         .merge(query_api::router(reads))
         .route("/openapi.json", get(|| async { axum::Json(openapi::merged()) }))

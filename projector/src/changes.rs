@@ -6,8 +6,9 @@ use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
 use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use runtime::fold::{Reversed, Rows, lot_changes};
-use runtime::kafka::Record;
+use platform::kafka::Record;
+use platform::pg::Rows;
+use engine::fold::{Reversed, lot_changes};
 use serde::Serialize;
 
 use crate::counters::Counters;

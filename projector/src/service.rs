@@ -4,15 +4,15 @@ use std::num::NonZeroU32;
 
 use anyhow::Context;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::http::ops::{self, Readiness};
-use runtime::http::{self, HttpConfig};
-use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, Model, PgConfig};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{self, KafkaOptions, LogIdentity};
+use platform::pg::{self, Model, PgConfig};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
+use web::http::{self, HttpConfig};
+use web::http::ops::{self, Readiness};
 use tracing::info;
 
-use crate::projection::{Projection, ReadModel};
+use crate::projection::{Projector, ReadModel};
 
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "projector";
@@ -85,11 +85,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Readiness::new()
         .with_database(&pool)
         .with_log(&config.kafka, &pool)
-        .with_status("projector", &status);
+        .with("projector", status.check());
     let pages = http::finish(ops::router(readiness));
     let source = Source { kafka: config.kafka, identity, pool };
     let projecting = project(config.options, source, status, shutdown.clone());
-    http::serve_beside(projecting, pages, &config.http, shutdown).await
+    http::serve_with(projecting, pages, &config.http, shutdown).await
 }
 
 /// Projects until `shutdown`, and finishes the batch under way. Follows a flip to another generation.
@@ -114,9 +114,9 @@ pub async fn project(
 }
 
 /// Makes the workers of one loop.
-pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projection>> {
+pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projector>> {
     let partitions = partitions(identity)?;
-    Ok((0..lanes).map(|_| Projection::new(ReadModel, partitions)).collect())
+    Ok((0..lanes).map(|_| Projector::new(ReadModel, partitions)).collect())
 }
 
 /// Returns the journal's partition count as the fold checks it.

@@ -3,9 +3,9 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use ledger_core::account::Core;
 use ledger_core::id::Id;
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Amount, column, write_reversals};
-use runtime::pg::timestamp;
+use platform::pg::{Amount, column, timestamp};
+use engine::consume::WorkerError;
+use engine::fold::{Account, write_reversals};
 use serde::Serialize;
 use sqlx::PgConnection;
 

@@ -3,8 +3,8 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use ledger_core::id::Id;
-use runtime::auth::{Action, Principal};
-use runtime::http::{Path, Problem};
+use web::auth::{Action, Principal};
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::State;

@@ -11,10 +11,10 @@ use ledger_core::limit::Limits;
 use ledger_core::period::{Cycle, Period};
 use ledger_core::time::{Time, Zone};
 use ledger_core::top_up::AutoTopUp;
-use runtime::auth::{Accounts, Action, Principal};
-use runtime::http::{Problem, Query};
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use web::auth::{Accounts, Action, Principal};
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 

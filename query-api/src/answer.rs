@@ -4,8 +4,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use ledger_core::id::Id;
 use ledger_core::time::Time;
-use runtime::http::Problem;
-use runtime::position::Position;
+use platform::position::Position;
+use web::http::Problem;
 use serde::Serialize;
 
 use crate::list::Page;

@@ -16,7 +16,7 @@ use ledger_core::overdraft::Stretch;
 use ledger_core::pages::{Missing, Pages, Repayment, Seen, Taking};
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::http::Problem;
+use web::http::Problem;
 use rustc_hash::FxHashSet;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -108,7 +108,7 @@ impl Past {
                 limit 1"#,
         )
         .bind(account.id())
-        .bind(runtime::pg::timestamp(instant))
+        .bind(platform::pg::timestamp(instant))
         .fetch_optional(&mut *connection)
         .await?;
         let base = match &base {
@@ -214,7 +214,7 @@ impl Past {
         .bind(self.account.as_str())
         .bind(after)
         .bind(self.next_snapshot)
-        .bind(runtime::pg::timestamp(self.instant))
+        .bind(platform::pg::timestamp(self.instant))
         .bind(CHUNK_EVENTS)
         .fetch_all(connection)
         .await?;
@@ -317,7 +317,7 @@ impl Past {
         .bind(fact.offset)
         .fetch_optional(connection)
         .await?;
-        moved.map_or(Ok(Credits::ZERO), |moved| runtime::pg::credits_of(&moved))
+        moved.map_or(Ok(Credits::ZERO), |moved| platform::pg::credits_of(&moved))
     }
 
     /// Loads a page as it stood when `fact` was folded.
@@ -542,8 +542,8 @@ async fn load_repayments(
                                            and line_start <= $2::text::numeric), $2::text::numeric)",
     )
     .bind(account.as_str())
-    .bind(runtime::pg::numeric_text(stretch.start))
-    .bind(runtime::pg::numeric_text(stretch.end))
+    .bind(platform::pg::numeric_text(stretch.start))
+    .bind(platform::pg::numeric_text(stretch.end))
     .fetch_all(connection)
     .await?;
     rows.iter()

@@ -8,9 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use runtime::auth::{Action, Principal};
-use runtime::http::{Problem, Query};
-use runtime::kafka::{self, Record};
+use platform::kafka::{self, Record};
+use web::auth::{Action, Principal};
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
@@ -132,7 +132,7 @@ fn one_line_json(value: &[u8]) -> Option<&RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use runtime::position::Position;
+    use platform::position::Position;
     use serde_json::{Value, json};
 
     use super::*;

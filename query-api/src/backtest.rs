@@ -8,8 +8,8 @@ use ledger_core::door::{self, FieldError};
 use ledger_core::event::{SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
 use ledger_core::id::Id;
-use runtime::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
+use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

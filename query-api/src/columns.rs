@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
-use runtime::pg;
+use platform::pg;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;

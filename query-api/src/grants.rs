@@ -7,8 +7,8 @@ use ledger_core::event::LotSource;
 use ledger_core::id::{Id, Text};
 use ledger_core::lot::Lot;
 use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use platform::position::AtLeast;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 

@@ -12,7 +12,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    runtime::telemetry::init();
-    let shutdown = runtime::shutdown::on_signal()?;
+    platform::telemetry::init();
+    let shutdown = platform::shutdown::on_signal()?;
     query_api::run(arguments.config, shutdown).await
 }

@@ -4,10 +4,10 @@ use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::id::Id;
 use ledger_core::lot::Lot;
-use runtime::http::Problem;
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
-use runtime::waiter::Waiter;
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use engine::progress::Waiter;
+use web::http::Problem;
 use sqlx::{PgConnection, Row};
 
 use crate::State;

@@ -12,7 +12,7 @@ use ledger_core::hold::{ByFeature, Gate, UserFigures};
 use ledger_core::id::Id;
 use ledger_core::limit::Limits;
 use ledger_core::time::Time;
-use runtime::holds::{self, Asked, Standing};
+use engine::tables::commitments::{self, AccountQuery, AccountStanding};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -171,16 +171,16 @@ pub(crate) async fn look(
         }
         users.extend(asking.stopped);
     }
-    let asked = Asked {
+    let asked = AccountQuery {
         account: core.account.clone(),
         period_index: core.period.index,
         at: None,
         users: users.into_iter().collect(),
     };
-    let mut standings = holds::standings(connection, &[asked]).await?;
+    let mut standings = commitments::standings(connection, &[asked]).await?;
     let standing = standings.accounts.remove(&core.account);
     // The account was read in the same snapshot.
-    let Standing { held, now, users, .. } = standing.ok_or(sqlx::Error::RowNotFound)?;
+    let AccountStanding { held, now, users, .. } = standing.ok_or(sqlx::Error::RowNotFound)?;
     Ok(Look { held, now, users, looked, more })
 }
 

@@ -9,7 +9,8 @@ use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::id::Id;
 use ledger_core::period::Period;
 use ledger_core::wire;
-use runtime::fold::{Reversed, Rows, lot_changes};
+use platform::pg::Rows;
+use engine::fold::{Reversed, lot_changes};
 
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use ledger_core::alert::{self, Firing, Users, Watch, Watcher};
 use ledger_core::fold::{self, Fact};
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Accounts, Book, Fold};
-use runtime::kafka::Record;
+use platform::kafka::Record;
+use engine::consume::WorkerError;
+use engine::fold::{Account, Accounts, FoldWorker, Projection};
 use sqlx::PgConnection;
 
 use super::changes::{Changes, Fired};
@@ -13,7 +13,7 @@ use super::service::Telling;
 use super::{load, store};
 
 /// The alert worker's part in the journal's fold.
-pub type Evaluation = Fold<Alerting>;
+pub type Evaluation = FoldWorker<Alerting>;
 
 /// Makes rows of firings; keeps beside each core which rules have told what.
 #[derive(Debug, Clone)]
@@ -38,8 +38,8 @@ pub struct Watched {
 }
 
 #[async_trait]
-impl Book for Alerting {
-    type Beside = Watched;
+impl Projection for Alerting {
+    type SideState = Watched;
     type Changes = Changes;
 
     fn name(&self) -> &'static str {
@@ -62,7 +62,7 @@ impl Book for Alerting {
     ) -> Result<(), WorkerError> {
         for (at, _) in facts {
             let account = accounts.at(*at);
-            account.beside.users = Users::of(account.core.as_ref());
+            account.side_state.users = Users::of(account.core.as_ref());
         }
         let users = facts.iter().filter_map(|(at, fact)| Some((*at, alert::user_of(&fact.event.data)?)));
         load::users(tx, users.collect(), accounts).await
@@ -79,7 +79,7 @@ impl Book for Alerting {
         let mut firings = Vec::new();
         let applied = accounts
             .apply(tx, at, fact, |account, fact| {
-                let mut watcher = Watcher { watch: &mut account.beside.watch, firings: &mut firings };
+                let mut watcher = Watcher { watch: &mut account.side_state.watch, firings: &mut firings };
                 fold::apply_watched(&mut account.core, &mut account.pages, fact, &mut watcher)
             })
             .await?;
@@ -107,7 +107,7 @@ impl Book for Alerting {
     ) -> Result<(), WorkerError> {
         store::write(tx, changes, accounts).await?;
         for account in accounts {
-            account.beside.users = Users::default();
+            account.side_state.users = Users::default();
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ async fn evaluate_users(
 ) -> Result<(), WorkerError> {
     loop {
         let Some(core) = &account.core else { return Ok(()) };
-        let Watched { watch, users } = &mut account.beside;
+        let Watched { watch, users } = &mut account.side_state;
         let missing = watch.users(core, users, fired.fact, fired.applied, &mut firings).err();
         changes.fired(core, fired, firings.drain(..));
         let passed = users.pass();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::kafka::{Ends, LogIdentity};
-use runtime::pg::{self, Model, PgPool};
-use runtime::position::Position;
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{Ends, LogIdentity};
+use platform::pg::{self, Model, PgPool};
+use platform::position::Position;
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use tracing::info;
 
 use super::evaluate::{Alerting, Evaluation};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ledger_core::id::Id;
-use runtime::pg::{PgConnection, PgPool};
+use platform::pg::{PgConnection, PgPool};
 use serde::Deserialize;
 
 /// An account's people.

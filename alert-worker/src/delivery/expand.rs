@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ledger_core::derive;
 use ledger_core::event::{Channel, Recipients};
 use ledger_core::id::Id;
-use runtime::payment::ProviderName;
-use runtime::pg::{self, PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
+use payments::ProviderName;
 use tracing::info;
 use uuid::Uuid;
 

@@ -8,7 +8,7 @@ use ledger_core::alert::Kind;
 use ledger_core::credits::Credits;
 use ledger_core::event::Basis;
 use ledger_core::words;
-use runtime::payment::ProviderName;
+use payments::ProviderName;
 
 use super::outbox::{About, OutboxRow, is_about_a_user};
 

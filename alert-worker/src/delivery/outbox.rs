@@ -4,7 +4,7 @@ use ledger_core::alert::{Firing, Kind};
 use ledger_core::event::{Basis, Unit};
 use ledger_core::id::{Id, Text};
 use ledger_core::time::{Time, Zone};
-use runtime::pg::PgConnection;
+use platform::pg::PgConnection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use ledger_core::event::Channel;
 use ledger_core::id::Id;
-use runtime::pg::{self, PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
 
 use super::contacts::{self, Contacts};
 

@@ -8,7 +8,6 @@ use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::id::{EventId, Id};
 use ledger_core::time::Time;
 use ledger_core::top_up::{self, Attempt, Want};
-use runtime::payment;
 
 /// What a batch asks for, in order.
 #[derive(Debug, Default)]
@@ -57,7 +56,7 @@ impl Proposal {
     fn of(core: &Core, attempt: Attempt) -> Self {
         Self {
             account: core.account.clone(),
-            usd: payment::price(core, attempt.amount),
+            usd: payments::price(core, attempt.amount),
             live: core.clock == Clock::Live,
             ledger_time: core.ledger_time,
             attempt,

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use runtime::kafka::Journal;
-use runtime::payment::{CALL_TIME_MAX, Provider};
-use runtime::pg::PgPool;
-use runtime::shutdown::CancellationToken;
+use platform::kafka::Journal;
+use platform::pg::PgPool;
+use platform::shutdown::CancellationToken;
+use payments::{CALL_TIME_MAX, Provider};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 

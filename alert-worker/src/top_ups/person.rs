@@ -3,8 +3,8 @@
 use ledger_core::event::Event;
 use ledger_core::id::{Id, Label, Text};
 use ledger_core::top_up;
-use runtime::clock;
-use runtime::pg::{self, Model, PgPool};
+use platform::clock;
+use platform::pg::{self, Model, PgPool};
 
 use super::store::{self, Parked};
 

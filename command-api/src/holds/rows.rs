@@ -6,8 +6,8 @@ use ledger_core::event::Event;
 use ledger_core::hold::{Gate, Hold};
 use ledger_core::id::{Id, Label};
 use ledger_core::time::Time;
-use runtime::fold::Rows;
-use runtime::position::Position;
+use platform::pg::Rows;
+use platform::position::Position;
 
 use super::Landed;
 

@@ -6,9 +6,8 @@ use chrono::{DateTime, Utc};
 use ledger_core::hold::{Hold, Settlement, State};
 use ledger_core::id::{EventId, Id, Label, Source};
 use ledger_core::key::ContentHash;
-use runtime::fold::Rows;
-use runtime::pg::{PgConnection, credits_of, time_of};
-use runtime::position::Position;
+use platform::pg::{PgConnection, Rows, credits_of, time_of};
+use platform::position::Position;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 

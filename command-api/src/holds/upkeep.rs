@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ledger_core::id::Id;
-use runtime::pg::{self, PgPool};
+use platform::pg::{self, PgPool};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;

@@ -8,8 +8,8 @@ use ledger_core::credits::Credits;
 use ledger_core::derive;
 use ledger_core::event::{Data, Grant, GrantSource};
 use ledger_core::id::{EventId, Id};
-use runtime::http::Problem;
-use runtime::pg::PgConnection;
+use platform::pg::PgConnection;
+use web::http::Problem;
 
 use crate::App;
 use crate::effects::Effect;

@@ -6,10 +6,10 @@ use ledger_core::door::{Body, FieldError};
 use ledger_core::event::Event;
 use ledger_core::id::{Id, Label};
 use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::outbox;
-use runtime::pg::{self, PgConnection};
+use platform::pg::{self, PgConnection};
+use engine::outbox;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use super::{lock_account, promo_codes};

@@ -2,7 +2,7 @@
 
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
-use runtime::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
+use platform::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
 use sqlx::Row;
 
 use super::payment::{Credited, Payment};

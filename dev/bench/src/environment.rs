@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use local_stack::{Stack, StackOptions, TestSpace};
-use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, PgPool};
+use platform::kafka::{self, KafkaOptions, LogIdentity};
+use platform::pg::{self, PgPool};
 use tempfile::TempDir;
 
 use crate::say;

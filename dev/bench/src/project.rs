@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::Result;
 use futures::future::try_join_all;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::kafka::Journal;
-use runtime::pg::{self, Model, PgPool};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::Journal;
+use platform::pg::{self, Model, PgPool};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use alert_worker::delivery::DeliveryConfig;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
-use runtime::kafka::KafkaOptions;
+use platform::kafka::KafkaOptions;
 use tempfile::TempDir;
 
 use crate::environment::{CONNECTIONS, Environment};

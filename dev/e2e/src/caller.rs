@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
-use runtime::kafka::Position;
+use platform::kafka::Position;
 use serde_json::Value;
 
 use crate::described;

@@ -16,8 +16,8 @@ use ledger_core::id::Id;
 use ledger_core::lot::Lot;
 use ledger_core::memory::Memory;
 use ledger_core::wire::{self, DecodeError};
-use runtime::kafka::{Position, Record};
-use runtime::pg::{self, Schema, credits_of};
+use platform::kafka::{Position, Record};
+use platform::pg::{self, Schema, credits_of};
 use sqlx::Row;
 
 use crate::world::{PARTITIONS, World, opening, raw, using};

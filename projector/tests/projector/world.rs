@@ -8,12 +8,12 @@ use ledger_core::fold::FOLD_VERSION;
 use ledger_core::id::Id;
 use ledger_core::wire;
 use local_stack::TestSpace;
-use projector::{Projection, ReadModel};
-use runtime::consume::{self, ConsumeOptions, Source, Status};
-use runtime::fold::Decode;
-use runtime::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
-use runtime::pg::{self, Model, Schema};
-use runtime::shutdown::CancellationToken;
+use projector::{Projector, ReadModel};
+use platform::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
+use platform::pg::{self, Model, Schema};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, ConsumeOptions, Source, Status};
+use engine::fold::Decode;
 use sqlx::AssertSqlSafe;
 
 use crate::history;
@@ -78,7 +78,7 @@ impl World {
         decode: Decode,
     ) -> Result<()> {
         let partitions = NonZeroU32::new(PARTITIONS as u32).context("partitions")?;
-        let worker = Projection::with_decoder(ReadModel, partitions, decode);
+        let worker = Projector::with_decoder(ReadModel, partitions, decode);
         let options =
             ConsumeOptions { batch_records_max: batch, ..ConsumeOptions::new("test", schema, FOLD_VERSION) };
         let shutdown = CancellationToken::new();
@@ -104,7 +104,7 @@ impl World {
 
     pub async fn ensure_equal(&self, first: Schema, second: Schema) -> Result<()> {
         let mut tx = pg::begin_read(&self.source.pool, first).await?;
-        let differences = pg::compare(&mut tx, first, second).await?;
+        let differences = engine::compare::compare(&mut tx, first, second).await?;
         ensure!(differences.is_empty(), "{first} and {second} differ: {differences:#?}");
         Ok(())
     }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ledger_core::id::{Id, Text};
 use ledger_core::top_up::{self, Attempt};
 use ledger_core::{derive, wire};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::json;
 use tokio::time::sleep;
 

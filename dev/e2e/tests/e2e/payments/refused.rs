@@ -4,7 +4,7 @@ use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
 use ledger_core::id::{Id, Text};
 use ledger_core::{derive, top_up, wire};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::json;
 
 use super::{Account, until_count};

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ledger_core::id::Id;
-use runtime::payment::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
+use payments::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
 use serde_json::{Value, json};
 
 use super::{Account, until_count};

@@ -12,8 +12,8 @@ use ledger_core::id::Id;
 use ledger_core::memory::Memory;
 use ledger_core::time::Time;
 use ledger_core::wire;
-use runtime::kafka::{self, Journal, Record};
-use runtime::pg::{self, Model, Schema};
+use platform::kafka::{self, Journal, Record};
+use platform::pg::{self, Model, Schema};
 use serde_json::Value;
 
 use crate::history;

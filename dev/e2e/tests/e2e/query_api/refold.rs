@@ -22,7 +22,7 @@ use ledger_core::wire::decode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::{Value, json};
 
 use super::as_of;
