@@ -6,7 +6,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p ledger \
+    cargo build --release --locked -p ledger --no-default-features \
     && install -D target/release/ledger /out/ledger
 
 FROM debian:bookworm-slim

@@ -8,7 +8,7 @@ use clap::Args;
 use ledger_core::id::{Id, Text};
 use platform::pg;
 
-use crate::place::Place;
+use crate::connection::Connection;
 
 /// Which account, and what has become of its attempt.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +27,7 @@ pub struct DecideTopUp {
     pub database_url: Option<String>,
     /// The local stack, where no Postgres is named.
     #[command(flatten)]
-    pub place: Place,
+    pub connection: Connection,
 }
 
 fn reason(text: &str) -> Result<Text, String> {
@@ -37,7 +37,7 @@ fn reason(text: &str) -> Result<Text, String> {
 
 /// Puts the outcome into the outbox, from where the alert worker tells the journal.
 pub async fn run(asked: &DecideTopUp, out: &mut impl Write) -> Result<()> {
-    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let url = asked.connection.database_url(asked.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger decide-top-up", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
     let decision = match (&asked.paid, &asked.failed) {

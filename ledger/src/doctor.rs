@@ -4,9 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
-
-use crate::stack::StackOptions;
-use crate::stack::survey::{Finding, State, survey};
+use local_stack::StackOptions;
+use local_stack::survey::{Finding, State, survey};
 
 /// Writes the table and returns whether everything needed is there.
 pub async fn run(options: &StackOptions, out: &mut impl Write) -> Result<bool> {

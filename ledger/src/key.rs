@@ -10,7 +10,7 @@ use ledger_core::time::Time;
 use platform::{clock, pg};
 use web::auth::{self, CreatedKey, NewKey, Role};
 
-use crate::place::Place;
+use crate::connection::Connection;
 
 /// Who made a key that no key asked for.
 const MADE_BY: &str = "cli";
@@ -45,7 +45,7 @@ pub struct CreateKey {
     pub database_url: Option<String>,
     /// The local stack, where no Postgres is named.
     #[command(flatten)]
-    pub place: Place,
+    pub connection: Connection,
 }
 
 fn role(name: &str) -> Result<Role, String> {
@@ -65,7 +65,7 @@ pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Writ
 async fn create(asked: &CreateKey) -> Result<CreatedKey> {
     let now = clock::now();
     let new = checked(asked, now)?;
-    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let url = asked.connection.database_url(asked.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger key", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
     let made = pg::write(&pool, move |connection| {

@@ -1,15 +1,16 @@
 //! The one program: everything the ledger does, behind subcommands.
 
+#[cfg(feature = "bench")]
 pub mod bench;
+pub mod connection;
 pub mod decide_top_up;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
 pub mod key;
 pub mod openapi;
-pub mod place;
 pub mod rebuild;
 pub mod redeliver;
 pub mod replay;
 pub mod serve;
-pub mod stack;
 pub mod up;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use ledger::bench::{self, Bench};
+#[cfg(feature = "bench")]
+use ledger::bench::{self, BenchConfig};
 use ledger::decide_top_up::{self, DecideTopUp};
+#[cfg(feature = "demo")]
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
@@ -15,8 +17,8 @@ use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
-use ledger::stack::{self, Stack, StackOptions};
 use ledger::up::{self, UpConfig};
+use local_stack::{Stack, StackOptions};
 use platform::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,6 +35,7 @@ enum Command {
     /// Starts everything on this machine: Kafka and PostgreSQL where none are named, and every service on one address.
     Up(Box<UpConfig>),
     /// Shows what it can do: feeds a real trace of LLM calls to a ledger of its own, and proves the figures right.
+    #[cfg(feature = "demo")]
     Demo(Box<DemoConfig>),
     /// Runs one service, as in production.
     #[command(subcommand)]
@@ -40,16 +43,11 @@ enum Command {
     /// Starts Kafka and PostgreSQL only, and waits for Ctrl-C.
     Stack {
         #[command(flatten)]
-        place: PlaceArgs,
-        /// Runs the stack that tests share, until no test holds it.
-        #[arg(long, hide = true)]
-        for_tests: bool,
+        stack: StackArgs,
     },
     /// Measures, each figure beside a ceiling of the same run: lines of JSON.
-    Bench {
-        /// Which; all of them where none is named.
-        benches: Vec<Bench>,
-    },
+    #[cfg(feature = "bench")]
+    Bench(BenchConfig),
     /// Writes the journal as it is stored, one line of JSON a record
     Replay(Replay),
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
@@ -64,13 +62,13 @@ enum Command {
     /// Says what of the local stack is found and what is missing.
     Doctor {
         #[command(flatten)]
-        place: PlaceArgs,
+        stack: StackArgs,
     },
 }
 
-/// Where the services are.
+/// Where the local stack is.
 #[derive(Debug, Args)]
-struct PlaceArgs {
+struct StackArgs {
     /// Where everything is kept that the local stack leaves behind.
     #[arg(long, env = "LEDGER_DATA_DIR", default_value = ".data")]
     data_dir: PathBuf,
@@ -82,7 +80,7 @@ struct PlaceArgs {
     database_url: Option<String>,
 }
 
-impl PlaceArgs {
+impl StackArgs {
     fn options(self) -> StackOptions {
         StackOptions::named(self.data_dir, self.kafka_brokers, self.database_url)
     }
@@ -102,6 +100,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(config) => run_up(*config).await,
+        #[cfg(feature = "demo")]
         Command::Demo(config) => {
             // What librdkafka warns of while a fresh Kafka settles mends itself.
             telemetry::init_with("warn,librdkafka=error");
@@ -113,15 +112,11 @@ async fn run(command: Command) -> Result<ExitCode> {
             serve::run(*service, shutdown::on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stack { place, for_tests: true } => {
-            stack::supervise(&place.data_dir, asked_to_stop()).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Stack { place, .. } => run_stack(place.options()).await,
-        Command::Bench { benches } => {
+        Command::Stack { stack } => run_stack(stack.options()).await,
+        #[cfg(feature = "bench")]
+        Command::Bench(config) => {
             telemetry::init();
-            let benches = if benches.is_empty() { &Bench::ALL[..] } else { &benches[..] };
-            bench::run(benches, &mut std::io::stdout()).await?;
+            bench::run(&config, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(replay) => {
@@ -145,8 +140,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor { place } => {
-            let complete = doctor::run(&place.options(), &mut std::io::stdout()).await?;
+        Command::Doctor { stack } => {
+            let complete = doctor::run(&stack.options(), &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))
         }
     }

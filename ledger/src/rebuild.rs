@@ -17,10 +17,10 @@ use platform::kafka::{self, KafkaOptions, Position};
 use platform::pg::{self, Model, PgPool, Schema};
 use platform::shutdown::CancellationToken;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction};
 use tokio::time::sleep;
 
-use crate::place::Place;
+use crate::connection::Connection;
 
 /// Connections: the fold's, who holds the live generation still, the comparison's, and one to spare.
 const CONNECTIONS: u32 = 4;
@@ -46,7 +46,7 @@ pub struct Rebuild {
     pub database_url: Option<String>,
     /// The local stack, where a service is not named.
     #[command(flatten)]
-    pub place: Place,
+    pub connection: Connection,
     /// What is rebuilt: balances and history, or alerts, whose rebuild tells nobody of anything
     #[arg(long, value_enum, default_value_t = Rebuildable::ReadModel)]
     pub model: Rebuildable,
@@ -108,7 +108,7 @@ pub struct Rebuilt {
 
 /// Does it and tells it; false where the generations differ and that was not accepted.
 pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
-    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let url = asked.connection.database_url(asked.database_url.as_deref())?;
     let pool =
         pg::connect(&url, "ledger rebuild", CONNECTIONS).await.context("the database can't be reached")?;
     if let Some(generation) = asked.drop {
@@ -117,7 +117,8 @@ pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
         writeln!(out, "{schema} is dropped")?;
         return Ok(true);
     }
-    let kafka = KafkaOptions { brokers: asked.place.brokers(&asked.kafka.brokers)?, ..asked.kafka.clone() };
+    let kafka =
+        KafkaOptions { brokers: asked.connection.brokers(&asked.kafka.brokers)?, ..asked.kafka.clone() };
     pg::migrate(&pool).await?;
     let identity = kafka::existing(&kafka).await?;
     let rebuilt = rebuild(Source { kafka, identity, pool }, asked).await?;

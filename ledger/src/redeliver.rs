@@ -8,7 +8,7 @@ use clap::Args;
 use ledger_core::id::Id;
 use platform::pg;
 
-use crate::place::Place;
+use crate::connection::Connection;
 
 /// Which notifications, and where the ledger is.
 #[derive(Debug, Clone, Args)]
@@ -28,12 +28,12 @@ pub struct Redeliver {
     pub database_url: Option<String>,
     /// The local stack, where no Postgres is named.
     #[command(flatten)]
-    pub place: Place,
+    pub connection: Connection,
 }
 
 /// Sends them back to the alert worker's queue and writes one line for each; returns whether all could go.
 pub async fn run(asked: &Redeliver, out: &mut impl Write) -> Result<bool> {
-    let url = asked.place.database_url(asked.database_url.as_deref())?;
+    let url = asked.connection.database_url(asked.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger redeliver", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
     let which = Which { account_id: asked.account.clone(), notification_id: asked.notification.clone() };

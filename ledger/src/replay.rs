@@ -14,7 +14,7 @@ use ledger_core::id::Id;
 use ledger_core::partition::partition_of;
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
-use crate::place::Place;
+use crate::connection::Connection;
 
 /// Lines that go out as one where they are at hand.
 const CHUNK_LINES_MAX: usize = 500;
@@ -29,7 +29,7 @@ pub struct Replay {
     pub kafka: KafkaOptions,
     /// The local stack, where no Kafka is named.
     #[command(flatten)]
-    pub place: Place,
+    pub connection: Connection,
     /// Only this account's records
     #[arg(long)]
     pub account: Option<Id>,
@@ -48,7 +48,7 @@ pub struct Replay {
 ///
 /// A reader that has had enough (`| head`) is no error.
 pub async fn run(replay: &Replay, out: &mut impl Write) -> Result<()> {
-    let brokers = replay.place.brokers(&replay.kafka.brokers)?;
+    let brokers = replay.connection.brokers(&replay.kafka.brokers)?;
     let kafka = KafkaOptions { brokers, ..replay.kafka.clone() };
     let identity = kafka::existing(&kafka).await.map_err(|error| match error {
         kafka::Error::Refused(_) => error.into(),

@@ -17,6 +17,7 @@ use clap::Args;
 use command_api::PromotionsConfig;
 use engine::consume::{Source, Status};
 use engine::progress::WaitConfig;
+use local_stack::{Stack, StackOptions};
 use payments::PaymentConfig;
 use platform::kafka::{self, Appender, Journal, KafkaOptions};
 use platform::pg::{self, Model};
@@ -28,7 +29,6 @@ use web::http::ops::{self, Readiness};
 use web::http::{self, HttpConfig};
 
 use crate::openapi;
-use crate::stack::{Stack, StackOptions};
 
 /// How long the services may take to drain once told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,58 @@
+//! Environment: a stack of its own for a benchmark, or the one that is named, with a database and topics of its own in it.
+
+use anyhow::Result;
+use local_stack::{Stack, StackOptions, TestSpace};
+use platform::kafka::{self, KafkaOptions, LogIdentity};
+use platform::pg::{self, PgPool};
+use tempfile::TempDir;
+
+use crate::say;
+
+/// Connections of each pool.
+pub const CONNECTIONS: u32 = 16;
+/// The operator's key of the services that a benchmark starts.
+pub const KEY: &str = "the-operator-key-of-a-benchmark-only";
+/// Partitions of a benchmark's journal.
+pub const PARTITIONS: i32 = 32;
+
+/// Kafka and Postgres for one benchmark; nothing of it stays.
+pub struct Environment {
+    /// Where the database is.
+    pub database_url: String,
+    /// Where the log is.
+    pub kafka: KafkaOptions,
+    space: TestSpace,
+    stack: Stack,
+    folder: TempDir,
+}
+
+impl Environment {
+    /// Uses `KAFKA_BROKERS` and `DATABASE_URL` where they are set, and starts the others.
+    pub async fn new() -> Result<Environment> {
+        let folder = tempfile::tempdir()?;
+        let stack = Stack::start(StackOptions::from_env(folder.path().join("data")), say).await?;
+        let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
+        let kafka = KafkaOptions {
+            brokers: space.kafka_brokers.clone(),
+            topic_prefix: space.topic_prefix.clone(),
+            partitions: PARTITIONS,
+            replication: None,
+        };
+        Ok(Environment { database_url: space.database_url.clone(), kafka, space, stack, folder })
+    }
+
+    /// Makes tables and topics, and returns a pool and the log's identity.
+    pub async fn prepare(&self) -> Result<(PgPool, LogIdentity)> {
+        let pool = pg::connect(&self.database_url, "bench", CONNECTIONS).await?;
+        pg::migrate(&pool).await?;
+        let identity = kafka::prepare(&self.kafka, &pool).await?;
+        Ok((pool, identity))
+    }
+
+    /// Removes the database and the topics, then stops what was started.
+    pub async fn leave(self) -> Result<()> {
+        drop(self.space);
+        self.stack.stop().await?;
+        Ok(self.folder.close()?)
+    }
+}

@@ -1,0 +1,132 @@
+//! Fold: decoded usage in memory on one core, hashes given.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ledger_core::credits::Credits;
+use ledger_core::event::{Data, Event, Usage};
+use ledger_core::fold::{self, Fact};
+use ledger_core::id::{EventId, Id, Label, Source};
+use ledger_core::key::DedupeKey;
+use ledger_core::memory::Memory;
+use ledger_core::pages::Pages;
+use ledger_core::time::Time;
+use ledger_core::wire;
+use rustc_hash::FxHashMap;
+
+use crate::Measured;
+
+/// Accounts that the events go round.
+const ACCOUNTS: usize = 1_000;
+/// Events of one batch, as a projector has them.
+pub(crate) const BATCH_EVENTS: usize = 10_000;
+/// Batches measured, each on fresh pages.
+const BATCHES: usize = 100;
+
+/// Measures the fold and, in turn with it, the least any exact ledger does: know the id, lower a balance.
+pub fn run() -> Measured {
+    let facts = usage();
+    let (mut ours, mut least) = (0.0, 0.0);
+    let mut cores = open_accounts();
+    let mut balances: FxHashMap<Id, i128> = cores.keys().map(|id| (id.clone(), i128::MAX / 2)).collect();
+    for batch in facts.chunks(BATCH_EVENTS) {
+        ours += fold_batch(&mut cores, batch);
+        least += least_batch(&mut balances, batch);
+    }
+    let events = facts.len() as f64;
+    Measured {
+        more: serde_json::json!({"events": facts.len(), "accounts": ACCOUNTS}),
+        ..Measured::new(
+            "fold",
+            "events/s",
+            events / ours,
+            ("a hash set of ids and one subtraction per event", events / least),
+            "2,000,000 events/s on one core",
+        )
+    }
+}
+
+pub(crate) fn fold_batch(
+    cores: &mut FxHashMap<Id, Option<ledger_core::account::Core>>,
+    batch: &[Fact],
+) -> f64 {
+    let mut pages: FxHashMap<Id, Pages> = FxHashMap::default();
+    for fact in batch {
+        pages.entry(fact.event.account.clone()).or_default().seen.insert(fact.key, None);
+    }
+    let start = Instant::now();
+    for fact in batch {
+        let account = &fact.event.account;
+        let (Some(core), Some(pages)) = (cores.get_mut(account), pages.get_mut(account)) else { continue };
+        let applied = fold::apply(core, pages, fact);
+        black_box(applied.is_ok());
+    }
+    start.elapsed().as_secs_f64()
+}
+
+fn least_batch(balances: &mut FxHashMap<Id, i128>, batch: &[Fact]) -> f64 {
+    let mut seen = rustc_hash::FxHashSet::default();
+    let start = Instant::now();
+    for fact in batch {
+        let Some(balance) = balances.get_mut(&fact.event.account) else { continue };
+        if let Data::UsageRecorded(usage) = &fact.event.data
+            && seen.insert(fact.key)
+        {
+            *balance -= usage.credits.unwrap_or_default().units();
+        }
+    }
+    black_box(&balances);
+    start.elapsed().as_secs_f64()
+}
+
+fn account(number: usize) -> Id {
+    Id::new(&format!("account-{number}")).expect("a well-formed id")
+}
+
+pub(crate) fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
+    let mut memory = Memory::default();
+    for number in 0..ACCOUNTS {
+        let opening = br#"{"clock":"test","plan":{"cycle":"monthly","allowance":"1000000000"}}"#;
+        let opening = std::str::from_utf8(opening).expect("UTF-8");
+        let data =
+            wire::data("ledger.account.opened.v1", opening).expect("a known type").expect("a good body");
+        memory.fold(&[Fact::new(event(account(number), "open", data), start(), 1)]);
+    }
+    memory.accounts.into_iter().map(|(id, account)| (id, account.core)).collect()
+}
+
+pub(crate) fn usage() -> Vec<Fact> {
+    (0..BATCHES * BATCH_EVENTS)
+        .map(|number| {
+            let usage = Usage {
+                user_id: Some(Id::new(&format!("user-{}", number % 97)).expect("a well-formed id")),
+                credits: Some(Credits::from_units(380_000_000)),
+                ..Usage::default()
+            };
+            let event = event(account(number % ACCOUNTS), "u", Data::UsageRecorded(usage));
+            // Hashes are given: here any distinct key will do.
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+            let content = ledger_core::key::ContentHash([0; 32]);
+            let offset = i64::try_from(number).unwrap_or(i64::MAX);
+            Fact { event: Arc::new(event), key: DedupeKey(key), content, appended_at: start(), offset }
+        })
+        .collect()
+}
+
+pub(crate) fn start() -> Time {
+    Time::from_micros(1_767_225_600_000_000)
+}
+
+pub(crate) fn event(account: Id, id: &str, data: Data) -> Event {
+    Event {
+        id: EventId::new(id).expect("a well-formed id"),
+        source: Source::new("/bench").expect("a well-formed source"),
+        account,
+        occurred_at: start(),
+        recorded_at: start(),
+        actor: Label::new("bench").expect("a well-formed label"),
+        data,
+    }
+}

@@ -1,0 +1,103 @@
+//! Described: what is sent and answered is held to the OpenAPI document.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use jsonschema::Validator;
+use reqwest::Request;
+use serde_json::{Value, json};
+
+use crate::caller::Answer;
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(ledger::openapi::merged);
+/// Validators by the pointer of their schema.
+static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
+
+/// Fails where an answer is none that the document describes, or where a request that was taken is none.
+pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
+    let method = request.method().as_str().to_lowercase();
+    let operation = template_of(request.url().path())
+        .map(|template| format!("/paths/{}/{method}", escaped(template)))
+        .filter(|pointer| DOCUMENT.pointer(pointer).is_some());
+    let Some(operation) = operation else {
+        let refused = matches!(answer.status, 401 | 404 | 405);
+        ensure!(refused && answer.content_type == PROBLEM, "{} is not described", answer.asked);
+        return Ok(());
+    };
+    answer_fits(&operation, answer).with_context(|| format!("{} answered {}", answer.asked, answer.text))?;
+    if answer.status < 300 { request_fits(&operation, request) } else { Ok(()) }
+}
+
+const PROBLEM: &str = "application/problem+json";
+
+fn answer_fits(operation: &str, answer: &Answer) -> Result<()> {
+    let response = followed(&format!("{operation}/responses/{}", answer.status));
+    ensure!(DOCUMENT.pointer(&response).is_some(), "{} is not described", answer.status);
+    let media_type = media_type_of(&answer.content_type);
+    let content = format!("{response}/content/{}", escaped(media_type));
+    ensure!(DOCUMENT.pointer(&content).is_some(), "{media_type} is not described");
+    match media_type {
+        PROBLEM | "application/json" => fits(&format!("{content}/schema"), &answer.body),
+        _ => Ok(()),
+    }
+}
+
+fn request_fits(operation: &str, request: &Request) -> Result<()> {
+    let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let (Some(content_type), Some(body)) = (content_type, request.body().and_then(|body| body.as_bytes()))
+    else {
+        return Ok(());
+    };
+    let content = format!("{operation}/requestBody/content/{}", escaped(media_type_of(content_type)));
+    ensure!(DOCUMENT.pointer(&content).is_some(), "{content_type} is not described");
+    let body: Value = serde_json::from_slice(body)?;
+    fits(&format!("{content}/schema"), &body).with_context(|| format!("taken: {body}"))
+}
+
+fn media_type_of(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default()
+}
+
+fn template_of(path: &str) -> Option<&'static String> {
+    let segments: Vec<&str> = path.split('/').collect();
+    let paths = DOCUMENT["paths"].as_object()?;
+    paths.keys().find(|template| {
+        let described: Vec<&str> = template.split('/').collect();
+        let alike = |(described, segment): (&&str, &&str)| described == segment || described.starts_with('{');
+        described.len() == segments.len() && described.iter().zip(&segments).all(alike)
+    })
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// Returns where a pointer leads, through a reference that stands there.
+fn followed(pointer: &str) -> String {
+    let reference = DOCUMENT.pointer(pointer).and_then(|value| value["$ref"].as_str());
+    reference.map_or_else(|| pointer.to_owned(), |to| to.trim_start_matches('#').to_owned())
+}
+
+fn fits(schema: &str, value: &Value) -> Result<()> {
+    let errors: Vec<String> = validator(schema)?
+        .iter_errors(value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    ensure!(errors.is_empty(), "{schema}: {}", errors.join("; "));
+    Ok(())
+}
+
+fn validator(schema: &str) -> Result<&'static Validator> {
+    let mut known = VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(validator) = known.get(schema) {
+        return Ok(validator);
+    }
+    let mut whole = DOCUMENT.pointer(schema).with_context(|| schema.to_owned())?.clone();
+    whole["components"] = DOCUMENT["components"].clone();
+    whole["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    // A test program keeps each of its few dozen validators until it ends.
+    let validator: &'static Validator = Box::leak(Box::new(jsonschema::validator_for(&whole)?));
+    known.insert(schema.to_owned(), validator);
+    Ok(validator)
+}

@@ -1,0 +1,264 @@
+//! Whole: everything that `ledger up` runs, in this process, on a database and topics of its own.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use alert_worker::alerting::{Alerting, Evaluation, Telling};
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
+use ledger::up::{self, Up, UpConfig};
+use ledger_core::fold::FOLD_VERSION;
+use local_stack::TestSpace;
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
+use platform::pg::{self, Model, PgPool, Schema};
+use platform::shutdown::CancellationToken;
+use reqwest::Client;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::caller::Caller;
+
+/// Enough to have accounts side by side and apart.
+const PARTITIONS: i32 = 3;
+const WAIT: &str = "--wait-ms";
+const OPERATOR_KEY: &str = "the operator's key of these tests";
+/// Longest wait for the projection.
+const PROJECTED_MAX: Duration = Duration::from_secs(120);
+/// How long an answer waits for the projection here: a machine that stalls for seconds fails no test.
+const WAIT_MS: &str = "20000";
+/// A first answer may wait for a group to be joined.
+const ANSWER_MAX: Duration = Duration::from_secs(90);
+
+/// The running whole.
+pub struct Whole {
+    /// Where it serves.
+    pub url: String,
+    /// Kafka as the services use it.
+    pub kafka: KafkaOptions,
+    /// The database, with every right.
+    pub pool: PgPool,
+    /// Where the database is.
+    pub database_url: String,
+    identity: LogIdentity,
+    client: Client,
+    // In the order in which they go: the space's topics and database last.
+    up: Up,
+    data_dir: TempDir,
+    more: Vec<String>,
+    space: TestSpace,
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    up: UpConfig,
+}
+
+/// Returns the settings of `ledger up` for a space, by its own flags and defaults.
+fn settings(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<UpConfig> {
+    let data_dir = data_dir.path().to_str().context("a path in UTF-8")?;
+    let partitions = PARTITIONS.to_string();
+    let arguments = [
+        "ledger",
+        "--data-dir",
+        data_dir,
+        "--kafka-brokers",
+        &space.kafka_brokers,
+        "--topic-prefix",
+        &space.topic_prefix,
+        "--partitions",
+        &partitions,
+        "--database-url",
+        &space.database_url,
+        "--listen",
+        "127.0.0.1:0",
+        "--operator-key",
+        OPERATOR_KEY,
+    ];
+    let waits = more.iter().any(|flag| flag == WAIT);
+    let wait = [WAIT, WAIT_MS].into_iter().filter(|_| !waits);
+    let more = more.iter().map(String::as_str);
+    Ok(Settings::try_parse_from(arguments.into_iter().chain(wait).chain(more))?.up)
+}
+
+async fn run(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up> {
+    up::start(settings(space, data_dir, more)?, |_| {}).await
+}
+
+impl Whole {
+    /// Starts everything on a new space.
+    pub async fn start() -> Result<Whole> {
+        Whole::start_on(TestSpace::new().await?).await
+    }
+
+    /// Starts everything with more flags.
+    pub async fn start_with(more: &[&str]) -> Result<Whole> {
+        Whole::begin(TestSpace::new().await?, more.iter().map(|flag| (*flag).to_owned()).collect()).await
+    }
+
+    /// Starts everything with the patience that callers meet by default, for tests in which it runs out.
+    pub async fn start_impatient() -> Result<Whole> {
+        Whole::start_with(&[WAIT, "2000"]).await
+    }
+
+    /// Starts everything on this space.
+    pub async fn start_on(space: TestSpace) -> Result<Whole> {
+        Whole::begin(space, Vec::new()).await
+    }
+
+    async fn begin(space: TestSpace, more: Vec<String>) -> Result<Whole> {
+        let data_dir = tempfile::tempdir()?;
+        let up = run(&space, &data_dir, &more).await?;
+        let pool = pg::connect(&space.database_url, "test", 4).await?;
+        let identity = kafka::prepare(&up.kafka, &pool).await?;
+        let client = Client::builder().timeout(ANSWER_MAX).build()?;
+        let (url, kafka) = (up.url.clone(), up.kafka.clone());
+        let database_url = space.database_url.clone();
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
+    }
+
+    /// Stops everything and starts it again on the same space; it serves at another address then.
+    pub async fn restart(self) -> Result<Whole> {
+        let Whole { kafka, pool, database_url, identity, client, up, data_dir, more, space, .. } = self;
+        up.stop().await?;
+        let up = run(&space, &data_dir, &more).await?;
+        let url = up.url.clone();
+        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
+    }
+
+    /// Folds the journal anew into another generation, which must equal the live one, and stops everything.
+    ///
+    /// Ends every live test.
+    pub async fn replay_and_stop(self) -> Result<()> {
+        self.ensure_replay_equals().await?;
+        self.stop().await
+    }
+
+    /// Stops everything, where a test has compared by itself.
+    pub async fn stop(self) -> Result<()> {
+        self.pool.close().await;
+        self.up.stop().await
+    }
+
+    async fn ensure_replay_equals(&self) -> Result<()> {
+        for model in [Model::ReadModel, Model::Alerting] {
+            self.ensure_model_replays(model).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_model_replays(&self, model: Model) -> Result<()> {
+        let fresh = Schema { model, generation: 2 };
+        let live = Schema { model, generation: 1 };
+        // The scheduler may append between the two looks.
+        for _ in 0..5 {
+            let ends = self.ends().await?;
+            self.folded(live, &ends).await?;
+            pg::create_generation(&self.pool, fresh).await?;
+            let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+            match model {
+                Model::ReadModel => {
+                    self.fold(projector::Projector::new(projector::ReadModel, partitions), fresh, &ends)
+                        .await?;
+                }
+                Model::Alerting => {
+                    let nobody = Alerting::new(Telling::default());
+                    self.fold(Evaluation::new(nobody, partitions), fresh, &ends).await?;
+                }
+            }
+            let mut tx = pg::begin_read(&self.pool, fresh).await?;
+            let differences = engine::compare::compare(&mut tx, live, fresh).await?;
+            drop(tx);
+            if self.ends().await? == ends {
+                ensure!(
+                    differences.is_empty(),
+                    "a replay differs from the {}: {differences:#?}",
+                    model.name()
+                );
+                return Ok(());
+            }
+            pg::drop_generation(&self.pool, fresh).await?;
+        }
+        anyhow::bail!("the journal does not come to rest")
+    }
+
+    async fn fold<W: Worker>(&self, worker: W, schema: Schema, ends: &[Position]) -> Result<()> {
+        let source = Source { kafka: self.kafka.clone(), identity: self.identity, pool: self.pool.clone() };
+        let options = ConsumeOptions::new("replay", schema, FOLD_VERSION);
+        let shutdown = CancellationToken::new();
+        Ok(consume::run_until(vec![worker], source, options, Status::default(), ends, shutdown).await?)
+    }
+
+    /// Returns the ends of the journal's partitions.
+    pub async fn ends(&self) -> Result<Vec<Position>> {
+        Ok(Ends::new(&self.kafka, self.identity)?.all().await?)
+    }
+
+    /// Waits until everything that the journal has now is projected.
+    pub async fn all_projected(&self) -> Result<()> {
+        let ends = self.ends().await?;
+        self.folded(Schema { model: Model::ReadModel, generation: 1 }, &ends).await
+    }
+
+    /// Waits until everything that the journal has now is evaluated.
+    pub async fn all_evaluated(&self) -> Result<()> {
+        let ends = self.ends().await?;
+        self.folded(Schema { model: Model::Alerting, generation: 1 }, &ends).await
+    }
+
+    async fn folded(&self, live: Schema, ends: &[Position]) -> Result<()> {
+        let waiting = async {
+            loop {
+                let mut tx = pg::begin_read(&self.pool, live).await?;
+                let reached: Vec<(i32, i64)> =
+                    sqlx::query_as(r#"select "partition", next_offset from checkpoint"#)
+                        .fetch_all(&mut *tx)
+                        .await?;
+                drop(tx);
+                // A genesis record stands at each partition's begin, and no event. What came since may be folded too.
+                let done = |end: &Position| {
+                    let reaches = |at: &(i32, i64)| at.0 == end.partition && at.1 >= end.offset;
+                    end.offset <= 1 || reached.iter().any(reaches)
+                };
+                if ends.iter().all(done) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
+    }
+
+    /// Waits until the services say that they are ready.
+    pub async fn ready(&self) -> Result<()> {
+        let waiting = async {
+            while self.caller(None).get("/readyz").await?.status != 200 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PROJECTED_MAX, waiting).await.context("not ready")?
+    }
+
+    /// Returns a caller with the operator's key.
+    pub fn operator(&self) -> Caller {
+        self.caller(Some(OPERATOR_KEY))
+    }
+
+    /// Returns a caller with this key, or none.
+    pub fn caller(&self, key: Option<&str>) -> Caller {
+        let key = key.map(str::to_owned);
+        Caller::new(self.client.clone(), self.url.clone(), key)
+    }
+
+    /// Makes a key of a role for these accounts, and returns a caller with it.
+    pub async fn keyed(&self, role: &str, accounts: &[&str], user: Option<&str>) -> Result<Caller> {
+        let named = format!("{role} {accounts:?} {user:?}");
+        let body = json!({"role": role, "accounts": accounts, "user_id": user, "name": named});
+        let once = uuid::Uuid::new_v4().to_string();
+        let created = self.operator().with("Idempotency-Key", &once).post("/v1/keys", body).await?;
+        created.expect(201)?;
+        Ok(self.caller(Some(created.body["secret"].as_str().context("a secret")?)))
+    }
+}

@@ -1,0 +1,33 @@
+//! The whole ledger from outside, on the real Kafka and the real Postgres. What kills processes is in `faults`.
+//!
+//! One test program, because linking each takes longer than most of its tests.
+
+local_stack::shared_test_stack!();
+
+mod alerts;
+mod command_api;
+mod invitations;
+mod payments;
+mod query_api;
+mod readme;
+mod rebuild;
+mod redelivery;
+mod schemas;
+mod stack;
+mod structure;
+
+// What the services' own tests have already.
+#[path = "../../../../projector/tests/projector/history.rs"]
+mod history;
+#[path = "../../../../alert-worker/tests/delivery/identity.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod identity;
+#[path = "../../../../alert-worker/tests/delivery/place.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod place;
+#[path = "../../../../alert-worker/tests/delivery/server.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod server;
+#[path = "../../../../projector/tests/projector/world.rs"]
+#[allow(dead_code, reason = "the projector's tests use more of it")]
+mod world;

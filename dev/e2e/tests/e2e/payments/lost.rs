@@ -1,0 +1,148 @@
+//! What is lost, late or old: attempts that this database has forgotten, starts that come too late, and the past.
+
+use std::time::Duration;
+
+use alert_worker::top_ups::{DecideError, Decision, decide};
+use anyhow::{Result, ensure};
+use ledger_core::id::{Id, Text};
+use ledger_core::top_up::{self, Attempt};
+use ledger_core::{derive, wire};
+use platform::kafka::Appender;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{Account, count, until_count};
+use e2e::Whole;
+
+/// In which the worker looks twice for what the database has lost.
+const TWO_LOOKS: Duration = Duration::from_secs(11);
+
+async fn sql(whole: &Whole, statement: &'static str) -> Result<()> {
+    sqlx::query(statement).execute(&whole.pool).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_the_database_has_lost_is_looked_up_and_not_charged_again() -> Result<()> {
+    // It charges, does not answer, and is not asked again before the loss.
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_timeout", json!({})).await?;
+    until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
+    sql(&whole, "delete from control.top_up").await?;
+
+    let whole = whole.restart().await?;
+    until_count(&whole, "control.top_up where state = 'started' and look_up", 1).await?;
+    sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
+    // Its look-up finds the charge, although a charge by this method would again not be answered at first.
+    until_count(&whole, "control.top_up where state = 'ended' and asks = 1", 1).await?;
+    let acme = Account::again(&whole, "acme");
+    acme.until("settled", "50").await?;
+    ensure!(count(&whole, "control.sandbox_charge").await? == 1);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_knows_for_twenty_hours_is_left_to_a_person_and_nothing_else_starts() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "50"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_down", json!({})).await?;
+    until_count(&whole, "control.top_up where asks >= 1", 1).await?;
+    sql(&whole, "update control.top_up set started_at = started_at - interval '21 hours'").await?;
+    until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
+    acme.set("pm_ok", json!({})).await?;
+    acme.spend("u1", "5").await?;
+    whole.all_evaluated().await?;
+    ensure!(count(&whole, "control.top_up").await? == 1 && acme.figure("settled").await? == "-5");
+    // Who has asked the provider himself says what came of it, once.
+    let (account, payment) = (Id::new("acme")?, Id::new("pi_found")?);
+    let decided = decide(&whole.pool, &account, Decision::Paid(payment.clone())).await?;
+    ensure!(decided == derive::attempt_id(&account, 1));
+    let again = decide(&whole.pool, &account, Decision::Paid(payment)).await;
+    ensure!(matches!(again, Err(DecideError::NoneParked(_))), "{again:?}");
+    acme.until("settled", "45").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_attempts_are_taken_in_once_the_past_is_folded() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_timeout", json!({})).await?;
+    until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
+    // As in a new database that folds a long journal: its end is far ahead, and there may be the outcome.
+    sql(&whole, "update delivery.told_from set next_offset = next_offset + 1000000").await?;
+    sql(&whole, "delete from control.top_up").await?;
+    let whole = whole.restart().await?;
+    sleep(TWO_LOOKS).await;
+    ensure!(count(&whole, "control.top_up").await? == 0, "taken in before the past is folded");
+    sql(&whole, "update delivery.told_from set next_offset = next_offset - 1000000").await?;
+    until_count(&whole, "control.top_up where state = 'started' and look_up", 1).await?;
+    sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
+    Account::again(&whole, "acme").until("settled", "50").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_credited_once() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_timeout", json!({})).await?;
+    until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
+    let account = Id::new("acme")?;
+    let payment = Id::new(&format!("sandbox_pi_{}", derive::attempt_id(&account, 1)))?;
+    let purchase = json!({"payment_id": payment, "amount": "50"});
+    whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
+    // The provider answers at last, with a payment that is credited already.
+    sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
+    until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
+    let paid = decide(&whole.pool, &account, Decision::Paid(Id::new("pi_other")?)).await;
+    ensure!(matches!(paid, Err(DecideError::Refused(_))), "{paid:?}");
+    let failed = Decision::Failed(Text::new("recorded as a purchase")?);
+    decide(&whole.pool, &account, failed).await?;
+    until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
+    acme.until("settled", "50").await?;
+    let said = acme
+        .read(&format!("events/{}", derive::top_up_failed_id(&account, &derive::attempt_id(&account, 1))))
+        .await?;
+    ensure!(said["outcome"] == "applied", "{said}");
+    // And the next one starts again.
+    acme.set("pm_ok", json!({})).await?;
+    acme.spend("u1", "45").await?;
+    acme.until("settled", "55").await?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_comes_too_late_uses_up_its_number_and_the_past_reads_as_it_was() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "50"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    let account = Id::new("acme")?;
+    let late = Attempt {
+        attempt_id: derive::attempt_id(&account, 1),
+        number: 1,
+        amount: "50".parse()?,
+        payment_method: Id::new("pm_ok")?,
+    };
+    let event = top_up::started(&account, &late, "2026-01-05T00:00:00Z".parse()?);
+    let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
+    appender.append(b"acme", &wire::encode(&event)).await?;
+    whole.all_projected().await?;
+    let refused = acme.read(&format!("events/{}", late.attempt_id)).await?;
+    ensure!(refused["outcome"] == "rejected" && refused["reason"] == "top_up_not_due", "{refused}");
+
+    acme.set("pm_ok", json!({})).await?;
+    acme.until("settled", "50").await?;
+    acme.spend("u1", "42").await?;
+    acme.until("settled", "58").await?;
+    ensure!(count(&whole, "control.top_up where number = 1").await? == 0);
+    // Folded again from the opening, the past has the same figures.
+    acme.advance("2026-01-06T00:00:00Z").await?;
+    acme.spend("u2", "1").await?;
+    let then = acme.read("balance?as_of=2026-01-05T00:00:00Z").await?;
+    ensure!(then["settled"] == "58" && then["lifetime_added"] == "100", "{then}");
+    let shown = whole.operator().get("/v1/accounts/acme").await?;
+    let settings = &shown.expect(200)?.body["auto_top_up"];
+    ensure!(settings["enabled"] == true && settings["max_per_period"] == 10, "{settings}");
+    whole.replay_and_stop().await
+}

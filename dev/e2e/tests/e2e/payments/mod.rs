@@ -1,0 +1,128 @@
+//! Top-ups as their admins meet them: set over HTTP, charged at the sandbox, credited once, replayed.
+
+mod growth;
+mod hanging;
+mod lost;
+mod outcomes;
+mod refused;
+mod stripe;
+mod webhooks;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use e2e::{Caller, Whole};
+
+/// Longest wait for something to come of a top-up.
+const CAME_MAX: Duration = Duration::from_secs(120);
+
+/// An account on a test clock without an allowance.
+pub struct Account {
+    caller: Caller,
+    /// Where it is.
+    pub path: String,
+}
+
+impl Account {
+    /// Opens it on the fifth of January.
+    pub async fn open(whole: &Whole, id: &str) -> Result<Account> {
+        let body = json!({"account_id": id, "clock": "test", "usd_per_unit": "0.01",
+                          "plan": {"cycle": "monthly", "anchor": "2026-01-01T00:00:00Z", "allowance": "0"}});
+        let caller = whole.operator();
+        caller.at("2026-01-05T00:00:00Z").post("/v1/accounts", body).await?.expect(200)?;
+        Ok(Account { caller, path: format!("/v1/accounts/{id}") })
+    }
+
+    /// Returns one that is open.
+    pub fn again(whole: &Whole, id: &str) -> Account {
+        Account { caller: whole.operator(), path: format!("/v1/accounts/{id}") }
+    }
+
+    /// Buys 50 at 10 or less, by this payment method.
+    pub async fn set(&self, payment_method: &str, more: Value) -> Result<()> {
+        let mut body =
+            json!({"enabled": true, "threshold": "10", "amount": "50", "payment_method": payment_method});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        let path = format!("{}/auto-top-up", self.path);
+        self.caller.put(&path, body).await?.expect(200).map(drop)
+    }
+
+    /// Uses credits.
+    pub async fn spend(&self, id: &str, credits: &str) -> Result<()> {
+        let body = json!({"id": id, "occurred_at": "2026-01-05T00:00:00Z", "credits": credits});
+        self.caller.post(&format!("{}/usage?wait=true", self.path), body).await?.expect(200).map(drop)
+    }
+
+    /// Moves its clock.
+    pub async fn advance(&self, to: &str) -> Result<()> {
+        let path = format!("{}/clock", self.path);
+        self.caller.post(&path, json!({"advance_to": to})).await?.expect(200).map(drop)
+    }
+
+    /// Reads something of it.
+    pub async fn read(&self, what: &str) -> Result<Value> {
+        Ok(self.caller.get(&format!("{}/{what}", self.path)).await?.expect(200)?.body.clone())
+    }
+
+    /// Returns one figure of the balance.
+    pub async fn figure(&self, name: &str) -> Result<String> {
+        Ok(self.read("balance").await?[name].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until the balance shows a figure so.
+    pub async fn until(&self, name: &str, expected: &str) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let found = self.figure(name).await?;
+            if found == expected {
+                return Ok(());
+            }
+            if since.elapsed() > CAME_MAX {
+                bail!("{}: {name} is {found}, not {expected}", self.path);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Returns the kinds of what has fired, oldest first, once there are so many.
+    pub async fn fired(&self, count: usize) -> Result<Vec<String>> {
+        let since = Instant::now();
+        loop {
+            let firings = self.read("firings").await?;
+            let kinds = firings["items"].as_array().into_iter().flatten();
+            let mut kinds: Vec<String> =
+                kinds.filter_map(|firing| Some(firing["kind"].as_str()?.to_owned())).collect();
+            kinds.reverse();
+            if kinds.len() >= count || since.elapsed() > CAME_MAX {
+                return Ok(kinds);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Counts rows of the control tables.
+pub async fn count(whole: &Whole, rows: &str) -> Result<i64> {
+    let sql = format!("select count(*) from {rows}");
+    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&whole.pool).await?)
+}
+
+/// Waits until there are so many rows.
+pub async fn until_count(whole: &Whole, rows: &str, expected: i64) -> Result<()> {
+    let since = Instant::now();
+    loop {
+        let found = count(whole, rows).await?;
+        if found == expected {
+            return Ok(());
+        }
+        if since.elapsed() > CAME_MAX {
+            bail!("{found} rows of {rows}, not {expected}");
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}

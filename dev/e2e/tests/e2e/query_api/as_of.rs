@@ -1,0 +1,150 @@
+//! As of: the balance at any instant is what a fold in memory, stopped there, says.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use ledger_core::account::Core;
+use ledger_core::balance::Balance;
+use ledger_core::credits::Credits;
+use ledger_core::fold::{self, Fact};
+use ledger_core::id::Id;
+use ledger_core::memory::Memory;
+use ledger_core::time::Time;
+use ledger_core::wire;
+use platform::kafka::{self, Journal, Record};
+use platform::pg::{self, Model, Schema};
+use serde_json::Value;
+
+use crate::history;
+use e2e::Whole;
+
+/// Reads in flight at a time.
+const READS_MAX: usize = 8;
+/// How long the scheduler may take for months of daily boundaries.
+const REST_MAX: Duration = Duration::from_secs(120);
+
+/// An account's states in the order of their ledger times, one after each record.
+struct Past {
+    account: Id,
+    states: Vec<Core>,
+}
+
+impl Past {
+    /// Returns what the balance was at an instant; later than the last record it is the present.
+    fn balance_at(&self, instant: Time) -> Option<Value> {
+        let after = self.states.partition_point(|core| core.ledger_time <= instant);
+        let mut core = self.states[..after].last()?.clone();
+        if after < self.states.len() {
+            fold::roll_to(&mut core, instant);
+        }
+        serde_json::to_value(Balance::of(&core, Credits::ZERO)).ok()
+    }
+
+    /// Returns the instants at which something happened, those around them, and some between.
+    fn instants(&self) -> Vec<Time> {
+        let mut instants = Vec::new();
+        for core in &self.states {
+            let happened = [core.ledger_time, core.period.starts_at, core.period.ends_at];
+            let between = core.ledger_time.plus_seconds(3_333);
+            instants.extend(happened.iter().flat_map(|at| [at.plus_micros(-1), *at, at.plus_micros(1)]));
+            instants.push(between);
+        }
+        instants.sort_unstable();
+        instants.dedup();
+        instants.retain(|instant| *instant >= self.states[0].opened_at);
+        instants
+    }
+}
+
+/// Returns every record of the journal, as stored, without the genesis.
+pub(crate) async fn records(whole: &Whole) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for end in whole.ends().await? {
+        let stream = kafka::read_partition(&whole.kafka, end.partition, 1, end.offset);
+        records.extend(stream.try_collect::<Vec<_>>().await?);
+    }
+    Ok(records)
+}
+
+/// Writes a random history past the door, into the journal.
+pub(crate) async fn write_history(whole: &Whole, seed: u64, accounts: usize, events: usize) -> Result<()> {
+    let journal = Journal::new(&whole.kafka, kafka::existing(&whole.kafka).await?)?;
+    let written = history::history(seed, accounts, events);
+    let bytes: Vec<(Id, Vec<u8>)> =
+        written.iter().map(|(account, event)| (account.clone(), wire::encode(event))).collect();
+    for stored in journal.append_all(&bytes).await {
+        stored?;
+    }
+    Ok(())
+}
+
+/// Waits until the scheduler has brought every live account to the present, and all of that is projected.
+pub(crate) async fn at_rest(whole: &Whole) -> Result<()> {
+    let live = Schema { model: Model::ReadModel, generation: 1 };
+    let overdue = "select exists (select from account where clock = 'live' and next_crossing <= now())";
+    let waiting = async {
+        loop {
+            whole.all_projected().await?;
+            let mut tx = pg::begin_read(&whole.pool, live).await?;
+            if !sqlx::query_scalar::<_, bool>(overdue).fetch_one(&mut *tx).await? {
+                return anyhow::Ok(());
+            }
+            drop(tx);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(REST_MAX, waiting).await.context("the scheduler does not catch up")?
+}
+
+/// Folds the journal in memory and keeps each state.
+async fn pasts(whole: &Whole) -> Result<Vec<Past>> {
+    let mut memory = Memory::default();
+    let mut pasts: Vec<Past> = Vec::new();
+    for record in records(whole).await? {
+        let event = wire::decode(&record.value).map_err(anyhow::Error::from)?;
+        let account = event.account.clone();
+        memory.fold(&[Fact::new(event, record.appended_at, record.position.offset)]);
+        let Some(core) = memory.accounts.get(&account).and_then(|it| it.core.clone()) else { continue };
+        match pasts.iter_mut().find(|past| past.account == account) {
+            Some(past) => past.states.push(core),
+            None => pasts.push(Past { account, states: vec![core] }),
+        }
+    }
+    Ok(pasts)
+}
+
+async fn ensure_past(whole: &Whole, past: &Past) -> Result<()> {
+    let operator = whole.operator();
+    let checks = past.instants().into_iter().map(|instant| {
+        let operator = operator.clone();
+        async move {
+            let path = format!("/v1/accounts/{}/balance?as_of={instant}", past.account);
+            let answer = operator.get(&path).await?;
+            answer.expect(200)?;
+            let expected = past.balance_at(instant).context("a balance")?;
+            for (name, figure) in expected.as_object().context("figures")? {
+                ensure!(answer.body[name] == *figure, "{path}: {name} is not {figure}: {}", answer.text);
+            }
+            anyhow::Ok(())
+        }
+    });
+    stream::iter(checks).buffer_unordered(READS_MAX).try_collect::<Vec<()>>().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_balance_at_any_instant_is_what_a_fold_stopped_there_says() -> Result<()> {
+    let whole = Whole::start().await?;
+    write_history(&whole, 11, 4, 110).await?;
+    at_rest(&whole).await?;
+    let pasts = pasts(&whole).await?;
+    ensure!(pasts.len() == 4, "every account was opened");
+    for past in &pasts {
+        ensure_past(&whole, past).await?;
+        let opened = past.states[0].opened_at;
+        let path = format!("/v1/accounts/{}/balance?as_of={}", past.account, opened.plus_micros(-1));
+        whole.operator().get(&path).await?.expect_problem(404, "account_not_found")?;
+    }
+    whole.replay_and_stop().await
+}

@@ -1,0 +1,17 @@
+//! The read side over real HTTP, on real Kafka and Postgres, fed through the write side and the projector.
+
+mod as_of;
+mod audit;
+mod balance;
+mod big;
+mod commands;
+mod described;
+mod door;
+mod entries;
+mod events;
+mod holds;
+mod lists;
+mod refold;
+mod story;
+mod usage;
+mod users;

@@ -1,0 +1,252 @@
+//! The README's promises: every line that it says to paste works, and every command that it names is there.
+
+mod demo;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use local_stack::TestSpace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const README: &str = include_str!("../../../../../README.md");
+/// Where the README says that the ledger serves.
+const URL: &str = "http://127.0.0.1:8080";
+/// Where the README says that usage goes to in Kafka.
+const USAGE_TOPIC: &str = "ledger.usage";
+/// What the README says that webhooks are signed with in a trial.
+const WEBHOOK_SECRET: &str = "whsec_trial";
+/// Prints the answer and, on a line of its own, its status.
+const CURL: &str = "curl() { command curl -sS --max-time 60 -w '\\n%{http_code}' \"$@\"; }";
+/// Longest wait for what went through Kafka.
+const TAKEN_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A block of the README between fences.
+#[derive(Debug)]
+struct Block {
+    language: &'static str,
+    text: String,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in README.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some(Block { language, text: String::new() }),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some(block)) => block.text.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// A running `ledger up`; its folder is where the README's reader stands.
+struct Up {
+    program: Child,
+    url: String,
+    folder: TempDir,
+    space: TestSpace,
+}
+
+impl Up {
+    async fn start() -> Result<Up> {
+        let space = TestSpace::new().await?;
+        let folder = tempfile::tempdir()?;
+        let mut program = ledger_in(&space, folder.path())
+            .args(["up", "--listen", "127.0.0.1:0"])
+            .env("LEDGER_STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let first = BufReader::new(program.stdout.take().context("piped")?).lines().next();
+        let first = first.context("the program ended before it served")??;
+        let url = first.strip_prefix("the ledger serves at ").context("an address")?.to_owned();
+        Ok(Up { program, url, folder, space })
+    }
+
+    /// Runs a block and returns its answer.
+    fn paste(&self, setup: &str, block: &str) -> Result<(u16, String)> {
+        let script = format!("{}\n{CURL}\n{block}", setup.replace(URL, &self.url));
+        let output = Command::new("bash").args(["-c", &script]).current_dir(self.folder.path()).output()?;
+        let said = String::from_utf8(output.stdout)?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{block}failed: {complaint}");
+        let (answer, status) = said.rsplit_once('\n').context("curl prints a status")?;
+        Ok((status.parse()?, answer.to_owned()))
+    }
+
+    /// Sends to Kafka what the README sends by kcat, which few machines have.
+    async fn produce(&self, block: &str) -> Result<()> {
+        let record = block.split('\'').nth(1).context("a record between quotes")?;
+        let (account, event) = record.split_once('|').context("a key and a value")?;
+        ensure!(block.contains(USAGE_TOPIC), "the topic is named");
+        let topic = format!("{}usage", self.space.topic_prefix);
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.space.kafka_brokers)
+            .set("partitioner", "murmur2_random")
+            .create()?;
+        let record = FutureRecord::to(&topic).key(account).payload(event);
+        producer.send(record, TAKEN_MAX).await.map_err(|(error, _)| error)?;
+        Ok(())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Ok(id) = i32::try_from(self.program.id()) {
+            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+        }
+        let _ = self.program.wait();
+    }
+}
+
+/// The program on a test's own database and topics, as started in `folder`.
+fn ledger_in(space: &TestSpace, folder: &Path) -> Command {
+    let mut command = Command::new(e2e::program());
+    command
+        .current_dir(folder)
+        .env("KAFKA_BROKERS", &space.kafka_brokers)
+        .env("DATABASE_URL", &space.database_url)
+        .env("LEDGER_TOPIC_PREFIX", &space.topic_prefix)
+        .env("RUST_LOG", "warn")
+        // A machine that stalls for seconds answers late, and shows the same.
+        .env("LEDGER_WAIT_MS", "20000")
+        .env_remove("LEDGER_OPERATOR_KEY")
+        .env_remove("LEDGER_DATA_DIR")
+        .stdin(Stdio::null());
+    command
+}
+
+fn require_curl() -> Result<()> {
+    let found = Command::new("curl").arg("--version").stdout(Stdio::null()).status();
+    ensure!(
+        found.is_ok_and(|status| status.success()),
+        "curl is not installed, and the README is made of it"
+    );
+    Ok(())
+}
+
+/// Everything shown must be in the answer; what the README leaves out may be there.
+fn ensure_shown(shown: &Value, answer: &Value, place: &str) -> Result<()> {
+    match (shown, answer) {
+        (Value::Object(shown), Value::Object(answer)) => shown.iter().try_for_each(|(name, value)| {
+            let found = answer.get(name).with_context(|| format!("{place}.{name} is not in the answer"))?;
+            ensure_shown(value, found, &format!("{place}.{name}"))
+        }),
+        (Value::Array(shown), Value::Array(answer)) => {
+            ensure!(shown.len() == answer.len(), "{place}: {} are shown of {}", shown.len(), answer.len());
+            shown
+                .iter()
+                .zip(answer)
+                .enumerate()
+                .try_for_each(|(at, (shown, answer))| ensure_shown(shown, answer, &format!("{place}[{at}]")))
+        }
+        _ => {
+            ensure!(shown == answer, "{place}: the README shows {shown}, the ledger says {answer}");
+            Ok(())
+        }
+    }
+}
+
+/// Pastes once; after a record through Kafka again and again until it is there.
+fn paste(up: &Up, setup: &str, block: &str, produced: bool) -> Result<String> {
+    let deadline = Instant::now() + TAKEN_MAX;
+    loop {
+        let (status, answer) = up.paste(setup, block)?;
+        if (200..300).contains(&status) {
+            return Ok(answer);
+        }
+        if !produced || Instant::now() > deadline {
+            bail!("{block}answered {status}: {answer}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_to_paste_works_and_answers_as_shown() -> Result<()> {
+    require_curl()?;
+    let up = Up::start().await?;
+    let (mut setup, mut answer) = (String::new(), String::new());
+    let (mut pasted, mut compared, mut produced) = (0, 0, false);
+    for Block { language, text } in blocks() {
+        match language {
+            "sh" if setup.is_empty() => setup = text,
+            // In `bash` a curl may be prepared.
+            "sh" | "bash" => {
+                ensure!(language == "bash" || text.starts_with("curl "), "one curl a block: {text}");
+                answer = paste(&up, &setup, &text, produced)?;
+                (pasted, produced) = (pasted + 1, false);
+            }
+            "json" => {
+                let shown = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+                let said = serde_json::from_str(&answer).with_context(|| format!("no JSON: {answer}"))?;
+                ensure_shown(&shown, &said, "answer").with_context(|| format!("{text}after {answer}"))?;
+                compared += 1;
+            }
+            _ if text.contains("kcat ") => {
+                up.produce(&text).await?;
+                produced = true;
+            }
+            _ => {}
+        }
+    }
+    // A README without blocks would prove nothing.
+    ensure!(
+        README.contains(&format!("LEDGER_STRIPE_WEBHOOK_SECRET={WEBHOOK_SECRET}`")),
+        "the secret is named"
+    );
+    ensure!(pasted >= 25 && compared >= 10, "{pasted} pasted, {compared} compared");
+    Ok(())
+}
+
+/// Returns the subcommands behind every `ledger …` and `cargo run -- …`, as words.
+fn commands() -> BTreeSet<Vec<&'static str>> {
+    let mut commands = BTreeSet::new();
+    for start in ["`ledger ", "cargo run -- ", "cargo run --release -- "] {
+        for (at, _) in README.match_indices(start) {
+            let rest = README[at + start.len()..].split(['`', '\n']).next().unwrap_or_default();
+            let words = rest.split_whitespace();
+            let words = words.take_while(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
+            commands.insert(words.collect());
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_named_is_there() -> Result<()> {
+    let commands = commands();
+    ensure!(commands.len() >= 8, "few commands are named: {commands:?}");
+    for words in commands {
+        let mut command = Command::new(e2e::program());
+        let output = command.args(&words).arg("--help").output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ledger {}: {complaint}", words.join(" "));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_shown_must_be_in_the_answer() {
+    let check = |shown: &str, answer: &str, fits: bool| {
+        let value = |text: &str| serde_json::from_str(text).expect("JSON");
+        let found = ensure_shown(&value(shown), &value(answer), "answer");
+        assert_eq!(found.is_ok(), fits, "{shown} in {answer}: {found:?}");
+    };
+    check(r#"{"a":"1"}"#, r#"{"a":"1","b":"2"}"#, true);
+    check(r#"{"a":"1"}"#, r#"{"a":"2"}"#, false);
+    check(r#"{"a":"1"}"#, r#"{"b":"1"}"#, false);
+    check(r#"{"a":[{"b":1}]}"#, r#"{"a":[{"b":1,"c":2}]}"#, true);
+    check(r#"{"a":[{"b":1}]}"#, r#"{"a":[{"b":1},{"b":1}]}"#, false);
+}

@@ -1,0 +1,23 @@
+//! What tests need of the stack: one that all of them share, and a space of its own in it for each.
+
+mod space;
+mod supervisor;
+
+pub use space::TestSpace;
+pub use supervisor::{shared_stack, supervise_if_started_for_it};
+
+/// Lets a test program start the stack that all tests share: to be said once, in the root of each test program that
+/// makes a [`TestSpace`].
+///
+/// Defines a test that does nothing in an ordinary run. Who needs the stack and finds none starts its own program again
+/// to run this test alone, which then runs the stack.
+#[macro_export]
+macro_rules! shared_test_stack {
+    () => {
+        #[test]
+        #[ignore = "no test: runs the stack that tests share, in a process that the first of them starts"]
+        fn shared_test_stack_supervisor() {
+            $crate::testing::supervise_if_started_for_it();
+        }
+    };
+}

@@ -1,0 +1,74 @@
+//! Demo: a ledger started as `ledger up` starts one, fed and proved right.
+
+use std::io::{IsTerminal, Write};
+
+use ::demo::Ledger;
+use anyhow::{Result, bail};
+use clap::Args;
+use command_api::PromotionsConfig;
+use payments::ProviderName;
+use platform::shutdown::CancellationToken;
+
+use crate::up::{self, Up, UpConfig};
+
+/// Everything that `ledger demo` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct DemoConfig {
+    /// Stops at the end, also in a terminal
+    #[arg(long)]
+    pub exit: bool,
+    /// About how many calls of the trace are sent.
+    #[arg(long, hide = true, default_value_t = usize::MAX)]
+    pub events: usize,
+    /// Where and how the ledger runs; without bonuses, whatever is set.
+    #[command(flatten)]
+    pub up: UpConfig,
+}
+
+/// Runs the demo; an error where the ledger's figures are not what they must be.
+pub async fn run(
+    mut config: DemoConfig,
+    stopping: CancellationToken,
+    out: &mut impl Write,
+    say: impl Fn(&str) + Send + Sync,
+) -> Result<()> {
+    // A bonus would be in the ledger's figures and not in the demo's own.
+    config.up.promotions = PromotionsConfig::default();
+    // A key of the reader's own does not belong on the screen.
+    let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
+    let stays = std::io::stdout().is_terminal() && !config.exit;
+    let sandbox = config.up.payment.payment_provider == ProviderName::Sandbox;
+    let mut up = tokio::select! {
+        up = up::start(config.up, &say) => up?,
+        () = stopping.cancelled() => return Ok(()),
+    };
+    let ledger = Ledger {
+        url: up.url.clone(),
+        key: up.operator_key.clone(),
+        own_key,
+        sandbox,
+        brokers: up.kafka.brokers.clone(),
+        usage_topic: up.kafka.topics().usage,
+    };
+    let shown = tokio::select! {
+        shown = ::demo::run(&ledger, config.events, stays, out) => shown,
+        () = stopping.cancelled() => Err(anyhow::anyhow!("the demo was stopped before its end")),
+        why = up.ended() => Err(anyhow::anyhow!(why)),
+    };
+    let ended = match shown {
+        Ok(()) if stays => stay(&mut up, &stopping, out).await,
+        other => other,
+    };
+    say("stopping");
+    up.stop().await?;
+    ended
+}
+
+async fn stay(up: &mut Up, stopping: &CancellationToken, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "\nThe ledger stays up. Ctrl-C stops it; the data stays.")?;
+    out.flush()?;
+    tokio::select! {
+        () = stopping.cancelled() => Ok(()),
+        why = up.ended() => bail!(why),
+    }
+}

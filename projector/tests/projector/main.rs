@@ -1,0 +1,301 @@
+//! The projector on real Kafka and Postgres: same log, same rows, whatever the batches and restarts.
+
+local_stack::shared_test_stack!();
+
+mod history;
+#[allow(dead_code, reason = "tests of the whole ledger use more of it")]
+mod world;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use ledger_core::account::Core;
+use ledger_core::credits::Credits;
+use ledger_core::fold::Fact;
+use ledger_core::id::Id;
+use ledger_core::lot::Lot;
+use ledger_core::memory::Memory;
+use ledger_core::wire::{self, DecodeError};
+use platform::kafka::{Position, Record};
+use platform::pg::{self, Schema, credits_of};
+use sqlx::Row;
+
+use crate::world::{PARTITIONS, World, opening, raw, using};
+
+/// Folds records in memory, each in a batch of its own.
+fn in_memory(records: &[Record]) -> Memory {
+    let mut memory = Memory::default();
+    for record in records {
+        if let Ok(event) = wire::decode(&record.value) {
+            memory.fold(&[Fact::new(event, record.appended_at, record.position.offset)]);
+        }
+    }
+    memory
+}
+
+#[tokio::test]
+async fn any_split_and_restart_leaves_the_same_rows() -> Result<()> {
+    let world = World::new().await?;
+    world.write(&history::history(1, 7, 90)).await?;
+    let (whole, small, restarted) =
+        (world.generation(1).await?, world.generation(2).await?, world.generation(3).await?);
+    world.project(whole, 10_000).await?;
+    world.project(small, 3).await?;
+    // A new process every few records: nothing of it is cached.
+    let ends = world.journal.ends().await?;
+    for part in 1..=9 {
+        let part_of = |end: &Position| Position { offset: end.offset * part / 9, ..*end };
+        let ends: Vec<Position> = ends.iter().map(part_of).collect();
+        world.project_to(restarted, 50, &ends, wire::decode).await?;
+    }
+    world.ensure_equal(whole, small).await?;
+    world.ensure_equal(whole, restarted).await?;
+    ensure!(world.count(whole, "event").await? > 200, "the history has events");
+    for table in ["refused", "entry", "period", "repayment", "snapshot", "user_usage", "usage_rollup"] {
+        ensure!(world.count(whole, table).await? > 0, "the history leaves rows in {table}");
+    }
+    for kind in ["top_up.started", "top_up.failed", "credits.topped_up", "dispute.opened", "dispute.won"] {
+        let applied = format!("event where type = 'ledger.{kind}.v1' and outcome = 'applied'");
+        ensure!(world.count(whole, &applied).await? > 0, "the history has an applied {kind}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_read_model_is_what_a_fold_in_memory_says() -> Result<()> {
+    let world = World::new().await?;
+    world.write(&history::history(2, 6, 150)).await?;
+    let schema = world.generation(1).await?;
+    world.project(schema, 40).await?;
+    let memory = in_memory(&world.records().await?);
+    let mut open = 0;
+    for (id, account) in &memory.accounts {
+        let Some(core) = &account.core else { continue };
+        open += 1;
+        let stored = world.core(schema, id).await?;
+        ensure!(stored == *core, "core of {id}: {stored:#?} is not {core:#?}");
+        world.ensure_lots(schema, id, &account.lots).await?;
+        world.ensure_books_close(schema, core).await?;
+    }
+    ensure!(open == 6, "every account was opened");
+    Ok(())
+}
+
+impl World {
+    /// The account's core as stored, with its open lots.
+    async fn core(&self, schema: Schema, account: &Id) -> Result<Core> {
+        let mut tx = pg::begin_read(&self.source.pool, schema).await?;
+        let core: String = sqlx::query_scalar("select core::text from account where account_id = $1")
+            .bind(account.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
+        let snapshot: Core = serde_json::from_str(&core)?;
+        let lots = sqlx::query(
+            r#"select jsonb_build_object(
+                   'grant_id', grant_id, 'source', source, 'amount', trim_scale(amount)::text,
+                   'remaining', trim_scale(remaining)::text, 'lapsed', trim_scale(lapsed)::text,
+                   'refunded', trim_scale(refunded)::text, 'priority', priority, 'effective_at', effective_at,
+                   'expires_at', expires_at, 'granted_at', granted_at, 'voided_at', voided_at,
+                   'event_id', event_id, 'payment_id', payment_id, 'reason', reason, 'offset', "offset",
+                   'seq', seq)::text
+               from lot where account_id = $1 and remaining > 0"#,
+        )
+        .bind(account.as_str())
+        .fetch_all(&mut *tx)
+        .await?;
+        let lots: Vec<Lot> =
+            lots.iter().map(|row| Ok(serde_json::from_str(row.try_get(0)?)?)).collect::<Result<_>>()?;
+        Ok(snapshot.with_lots(lots))
+    }
+
+    async fn ensure_lots(&self, schema: Schema, account: &Id, expected: &BTreeMap<Id, Lot>) -> Result<()> {
+        let query = format!(
+            "select grant_id || ' ' || trim_scale(remaining) || ' ' || trim_scale(lapsed) || ' ' || trim_scale(refunded)
+             from lot where account_id = '{account}' order by grant_id"
+        );
+        let stored = self.texts(schema, &query).await?;
+        let expected: Vec<String> = expected
+            .values()
+            .map(|lot| format!("{} {} {} {}", lot.grant_id, lot.remaining, lot.lapsed, lot.refunded))
+            .collect();
+        ensure!(stored == expected, "lots of {account}: {stored:?} are not {expected:?}");
+        Ok(())
+    }
+
+    /// Entries chain to the settled balance; counters and closed periods add up to what was used.
+    async fn ensure_books_close(&self, schema: Schema, core: &Core) -> Result<()> {
+        let account = &core.account;
+        let entries = format!(
+            r#"select trim_scale(amount)::text || ' ' || trim_scale(balance_after)::text
+               from (select "offset", seq, amount, balance_after from entry where account_id = '{account}'
+                     union all
+                     select "offset", entry_seq, -credits, balance_after from event
+                     where account_id = '{account}' and entry_seq is not null) as line
+               order by "offset", seq"#
+        );
+        let mut balance = Credits::ZERO;
+        for line in self.texts(schema, &entries).await? {
+            let (amount, after) = line.split_once(' ').context("two amounts")?;
+            balance = balance.plus(credits_of(amount)?)?;
+            ensure!(
+                balance == credits_of(after)?,
+                "an entry of {account} breaks the chain: {line}, at {balance}"
+            );
+        }
+        ensure!(
+            balance == core.settled(),
+            "entries of {account} come to {balance}, settled is {}",
+            core.settled()
+        );
+
+        let open = core.period.index;
+        let used = format!(
+            "select trim_scale(coalesce(sum(credits), 0))::text from usage_rollup
+             where account_id = '{account}' and period_index = {open}"
+        );
+        ensure!(self.texts(schema, &used).await? == [core.figures.used.to_string()], "rollups of {account}");
+        let odd = format!(
+            "period left join (select account_id, period_index, sum(credits) as credits
+                               from usage_rollup group by account_id, period_index) as summed
+                    on summed.account_id = period.account_id and summed.period_index = period.index
+             where period.account_id = '{account}' and period.used <> coalesce(summed.credits, 0)"
+        );
+        ensure!(
+            self.count(schema, &odd).await? == 0,
+            "a closed period of {account} is not what its rollups say"
+        );
+        let users = format!(
+            "(select period_index, user_id, feature, sum(credits) as used, sum(events) as events from usage_rollup
+              where account_id = '{account}' and user_id <> '' group by period_index, user_id, feature) as summed
+             full join (select * from user_usage where account_id = '{account}') as counted
+                    using (period_index, user_id, feature)
+             where summed.used is distinct from counted.used or summed.events is distinct from counted.events"
+        );
+        ensure!(
+            self.count(schema, &users).await? == 0,
+            "a user's counter of {account} is not what rollups say"
+        );
+        let categories = format!(
+            "(select period_index, category, sum(credits) as credits, sum(events) as events from usage_rollup
+              where account_id = '{account}' group by period_index, category) as summed
+             full join (select * from category_usage where account_id = '{account}') as counted
+                    using (period_index, category)
+             where summed.credits is distinct from counted.credits or summed.events is distinct from counted.events"
+        );
+        ensure!(
+            self.count(schema, &categories).await? == 0,
+            "a category's sum of {account} is not what rollups say"
+        );
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_event_of_its_account_is_a_dead_letter_and_stops_nobody() -> Result<()> {
+    let world = World::new().await?;
+    let schema = world.generation(1).await?;
+    world.write_raw("acme", &opening("acme")).await?;
+    world.write_raw("acme", "no event \u{0} at all").await?;
+    world.write_raw("acme", "").await?;
+    world.write_raw("acme", &using("other", "u1")).await?;
+    world.write_raw("acme", &raw("u2", "other.thing", "acme", "{}")).await?;
+    world.write_astray("acme", &using("acme", "u3")).await?;
+    world.write_raw("acme", &using("acme", "u4")).await?;
+    world.project(schema, 4).await?;
+
+    let reasons =
+        world.texts(schema, "select split_part(reason, ':', 1) from dead_letter order by 1").await?;
+    ensure!(
+        reasons == ["not_an_event", "not_an_event", "not_an_event", "wrong_key", "wrong_partition"],
+        "{reasons:?}"
+    );
+    let ids = world.texts(schema, r#"select event_id from event order by "offset""#).await?;
+    ensure!(ids == ["open", "u4"], "what is an event folds on: {ids:?}");
+    let kept = world
+        .count(schema, "dead_letter where value = convert_to(e'', 'UTF8') or length(value) > 10")
+        .await?;
+    ensure!(kept == 5, "dead letters are kept whole");
+    Ok(())
+}
+
+impl World {
+    /// Writes a record into a partition that its key does not belong to.
+    async fn write_astray(&self, key: &str, value: &str) -> Result<()> {
+        use rdkafka::producer::{FutureProducer, FutureRecord};
+        let producer: FutureProducer =
+            rdkafka::ClientConfig::new().set("bootstrap.servers", &self.source.kafka.brokers).create()?;
+        let topic = self.source.kafka.topics().events;
+        let astray = (self.journal.partition_of(key) + 1) % PARTITIONS;
+        let record = FutureRecord::to(&topic).key(key).payload(value).partition(astray);
+        let sent = producer.send(record, std::time::Duration::from_secs(10)).await;
+        sent.map(drop).map_err(|(error, _)| error.into())
+    }
+}
+
+/// What a newer binary would read: `ledger.usage.recorded.v2` is what we know as `.v1`.
+fn newer(bytes: &[u8]) -> Result<ledger_core::event::Event, DecodeError> {
+    let text = String::from_utf8_lossy(bytes).replace("usage.recorded.v2", "usage.recorded.v1");
+    wire::decode(text.as_bytes())
+}
+
+#[tokio::test]
+async fn an_unknown_type_halts_its_account_only_until_a_newer_binary_runs() -> Result<()> {
+    let world = World::new().await?;
+    // Two accounts of one partition, and one of a type that nobody knows yet.
+    let names: Vec<String> = (0..30).map(|n| format!("a{n}")).collect();
+    let home = world.journal.partition_of("a0");
+    let beside =
+        names.iter().skip(1).find(|name| world.journal.partition_of(name) == home).context("a name")?;
+    for account in ["a0", beside] {
+        world.write_raw(account, &opening(account)).await?;
+        world.write_raw(account, &using(account, "u1")).await?;
+    }
+    world.write_raw("a0", &using("a0", "u2").replace("recorded.v1", "recorded.v2")).await?;
+    for account in ["a0", beside] {
+        world.write_raw(account, &using(account, "u3")).await?;
+        world.write_raw(account, &using(account, "u3")).await?;
+    }
+    world.write_raw("a0", &using("a0", "u4").replace("recorded.v1", "recorded.v3")).await?;
+    world.write_raw("a0", &using("a0", "u5")).await?;
+    let (old, fresh) = (world.generation(1).await?, world.generation(2).await?);
+    world.project(old, 2).await?;
+
+    let parked =
+        world.texts(old, r#"select account_id || ' ' || reason from parked order by "offset""#).await?;
+    let expected = ["a0 ledger.usage.recorded.v2", "a0 behind", "a0 behind", "a0 behind", "a0 behind"];
+    // The v3 behind the v2 is unknown as well, but it is the v2 that halts.
+    ensure!(parked == expected, "{parked:?}");
+    let folded =
+        world.texts(old, "select account_id || ' ' || event_id from event order by account_id, 1").await?;
+    ensure!(folded.len() == 5, "the other account goes on: {folded:?}");
+
+    // The newer binary goes on up to what it does not know either, without a new record.
+    let ends = world.journal.ends().await?;
+    world.project_to(old, 2, &ends, newer).await?;
+    let parked =
+        world.texts(old, r#"select account_id || ' ' || reason from parked order by "offset""#).await?;
+    ensure!(parked == ["a0 ledger.usage.recorded.v3", "a0 behind"], "{parked:?}");
+    world.project_to(fresh, 100, &ends, newer).await?;
+    world.ensure_equal(old, fresh).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_known_id_is_kept_beside_the_first_and_changes_nothing() -> Result<()> {
+    let world = World::new().await?;
+    let schema = world.generation(1).await?;
+    world.write_raw("acme", &using("acme", "early")).await?;
+    world.write_raw("acme", &opening("acme")).await?;
+    world.write_raw("acme", &using("acme", "early")).await?;
+    world.write_raw("acme", &using("acme", "early")).await?;
+    world.write_raw("acme", &using("acme", "early").replace(r#""1"}"#, r#""2"}"#)).await?;
+    for batch in [1, 100] {
+        world.project(schema, batch).await?;
+    }
+    let refused = r#"select outcome || ' ' || coalesce(reason, '-') from refused order by "offset""#;
+    let refused = world.texts(schema, refused).await?;
+    ensure!(refused == ["rejected account_not_open", "duplicate -", "conflict -"], "{refused:?}");
+    let used = world.texts(schema, "select used::text || ' ' || events from user_usage").await?;
+    ensure!(used == ["1.000000000 1"], "{used:?}");
+    Ok(())
+}
