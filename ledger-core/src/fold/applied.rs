@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Outcome;
+use crate::account::lot::Draws;
+use crate::account::overdraft::Stretch;
+use crate::account::withdrawal::Withdrawal;
 use crate::account::{Core, Figures};
-use crate::credits::{Credits, wide};
+use crate::event::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::event::{Data, Event, LotSource};
-use crate::id::{EventId, Id};
-use crate::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
-use crate::lot::Draws;
-use crate::overdraft::Stretch;
-use crate::pages::Taking;
-use crate::time::Time;
+use crate::value::credits::{Credits, wide};
+use crate::value::id::{EventId, Id};
+use crate::value::time::Time;
 
 /// An event with its place in the log.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedPeriod {
     /// Its number and bounds.
-    pub period: crate::period::Period,
+    pub period: crate::value::period::Period,
     /// Its figures at its end, expiry at the end included.
     pub figures: Figures,
     /// What went on into the next.
@@ -134,7 +134,7 @@ pub struct UsageChange {
     /// 1 for usage, −1 for a reversal within its period.
     pub sign: i64,
     /// What was used, by whom, priced how.
-    pub taking: Arc<Taking>,
+    pub withdrawal: Arc<Withdrawal>,
 }
 
 /// What an event did.
@@ -154,7 +154,7 @@ pub struct Applied {
     pub balance_after: Credits,
     /// What remains of paid lots after it.
     pub credit_balance_after: Credits,
-    /// What a taking other than usage drew (adjustments, refunds).
+    /// What a withdrawal other than usage drew (adjustments, refunds).
     pub draws: Draws,
     /// What it left as overdraft.
     pub line: Option<Stretch>,

@@ -10,27 +10,33 @@ mod applied;
 mod booking;
 mod crossing;
 mod grants;
+pub mod memory;
 mod outcome;
+pub mod pages;
 mod payments;
 mod settings;
 mod step;
 mod top_ups;
 mod usage;
+mod want;
 
 use std::sync::Arc;
 
 use crate::account::Core;
-use crate::credits::Credits;
+use crate::account::withdrawal::{Seen, Withdrawal};
 use crate::event::{Clock, Data, OpenAccount};
-use crate::pages::{Missing, Pages, Seen, Taking};
-use crate::time::Time;
+use crate::fold::pages::{Missing, Pages};
+use crate::value::time::Time;
 pub use applied::{
     Applied, ClosedPeriod, Entry, EntryType, Fact, LotChange, LotChanges, Moment, Observer, UsageChange,
 };
 use booking::Booking;
 use crossing::Crossing;
 pub use outcome::{Outcome, Reason};
+pub use step::TURNOVER_MAX;
 use step::{Step, decide};
+pub(crate) use want::refused_id;
+pub use want::{Want, want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
 pub const FOLD_VERSION: i32 = 3;
@@ -38,10 +44,6 @@ pub const FOLD_VERSION: i32 = 3;
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
 pub const CROSSINGS_MAX: i64 = 5_000;
-/// Bound on the sum of all amounts ever booked on an account: keeps every sum far inside `Credits` and
-/// `numeric(38,9)`.
-pub const TURNOVER_MAX: Credits = Credits::from_units(10_000_000_000_000_000_000_000_000_000 * 1_000_000_000);
-
 /// Applies the next event of an account.
 ///
 /// Errors: a page that has to be loaded first; load it and call again with the same arguments.
@@ -101,8 +103,8 @@ pub fn apply_watched(
         }
     }
     if repeated.is_none() {
-        let taking = taking_of(core, fact, &applied);
-        remember(pages, fact, taking);
+        let withdrawal = withdrawal_of(core, fact, &applied);
+        remember(pages, fact, withdrawal);
     }
     core.events += 1;
     finish(core, &mut applied);
@@ -155,18 +157,18 @@ fn stamped(clock: Clock, fact: &Fact) -> Time {
     }
 }
 
-fn remember(pages: &mut Pages, fact: &Fact, taking: Option<Arc<Taking>>) {
-    pages.seen.insert(fact.key, Some(Seen { content: fact.content, taking, reversed: false }));
+fn remember(pages: &mut Pages, fact: &Fact, withdrawal: Option<Arc<Withdrawal>>) {
+    pages.seen.insert(fact.key, Some(Seen { content: fact.content, withdrawal, reversed: false }));
 }
 
 /// What an event took that a later one may undo.
-fn taking_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Taking>> {
+fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Withdrawal>> {
     if applied.outcome != Outcome::Applied {
         return None;
     }
     match &fact.event.data {
-        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.taking.clone()),
-        Data::DisputeOpened(dispute) => Some(Arc::new(Taking {
+        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.withdrawal.clone()),
+        Data::DisputeOpened(dispute) => Some(Arc::new(Withdrawal {
             event: fact.event.clone(),
             period_index: core.period.index,
             credits: dispute.amount,

@@ -1,0 +1,10 @@
+//! Policy: what follows from an account's state for those who ask, pay or wait; it never changes a balance.
+
+pub mod alert;
+pub mod balance;
+pub mod decide;
+pub mod due;
+pub mod hold;
+pub mod rate_card;
+pub mod top_up;
+pub mod wording;
