@@ -9,45 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::event::shape::Object;
-use crate::event::{
-    AdvanceClock, ChangeAccount, ChangePlan, Data, Dispute, Event, FailTopUp, Grant, OpenAccount, Purchase,
-    Refund, RefuseTopUp, RemoveOrgAlert, ResetPeriod, ReverseUsage, SetAutoTopUp, SetLimits, SetOrgAlert,
-    SetUserAlert, StartTopUp, TopUp, Usage, VoidGrant,
-};
+use crate::event::{Data, Event};
 use crate::request::read::check_recorded;
 use crate::value::id::{EventId, Id, Label, Source};
 use crate::value::time::Time;
-
-/// Runs an expression on the body of whichever variant it is.
-macro_rules! with_body {
-    ($data:expr, $body:ident => $run:expr) => {
-        match $data {
-            Data::AccountOpened($body) => $run,
-            Data::AccountChanged($body) => $run,
-            Data::PlanChanged($body) => $run,
-            Data::ClockAdvanced($body) => $run,
-            Data::UsageRecorded($body) => $run,
-            Data::UsageReversed($body) => $run,
-            Data::CreditsGranted($body) => $run,
-            Data::GrantVoided($body) => $run,
-            Data::CreditsAdjusted($body) => $run,
-            Data::CreditsPurchased($body) => $run,
-            Data::CreditsRefunded($body) => $run,
-            Data::PeriodReset($body) => $run,
-            Data::LimitsSet($body) => $run,
-            Data::OrgAlertSet($body) => $run,
-            Data::OrgAlertRemoved($body) => $run,
-            Data::UserAlertSet($body) => $run,
-            Data::AutoTopUpSet($body) => $run,
-            Data::TopUpStarted($body) => $run,
-            Data::TopUpFailed($body) => $run,
-            Data::TopUpRefused($body) => $run,
-            Data::CreditsToppedUp($body) => $run,
-            Data::DisputeOpened($body) => $run,
-            Data::DisputeWon($body) => $run,
-        }
-    };
-}
 
 /// Most bytes of one record.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
@@ -88,7 +53,7 @@ struct Envelope<'a> {
 }
 
 #[derive(Serialize)]
-struct EnvelopeOut<'a, D: Serialize> {
+struct EnvelopeOut<'a> {
     specversion: &'static str,
     id: &'a EventId,
     source: &'a Source,
@@ -100,7 +65,7 @@ struct EnvelopeOut<'a, D: Serialize> {
     actor: &'a Label,
     datacontenttype: &'static str,
     dataschema: &'a str,
-    data: D,
+    data: &'a Data,
 }
 
 /// Reads an event as stored in the journal.
@@ -142,69 +107,37 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 
 /// Reads the `data` of a type; none for a type that is not known.
 pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Error>> {
-    fn read<'a, T: Deserialize<'a>>(json: &'a str, wrap: fn(T) -> Data) -> Result<Data, serde_json::Error> {
-        let Object(body) = serde_json::from_str(json)?;
-        let data = wrap(body);
-        let sound = check_recorded(&data);
-        sound.map_err(|rule| serde_json::Error::custom(format_args!("{} {}", rule.field, rule.detail)))?;
-        Ok(data)
-    }
-    Some(match event_type {
-        "ledger.account.opened.v1" => read::<OpenAccount>(json, Data::AccountOpened),
-        "ledger.account.changed.v1" => read::<ChangeAccount>(json, Data::AccountChanged),
-        "ledger.plan.changed.v1" => read::<ChangePlan>(json, Data::PlanChanged),
-        "ledger.clock.advanced.v1" => read::<AdvanceClock>(json, Data::ClockAdvanced),
-        "ledger.usage.recorded.v1" => read::<Usage>(json, Data::UsageRecorded),
-        "ledger.usage.reversed.v1" => read::<ReverseUsage>(json, Data::UsageReversed),
-        "ledger.credits.granted.v1" => read::<Grant>(json, Data::CreditsGranted),
-        "ledger.grant.voided.v1" => read::<VoidGrant>(json, Data::GrantVoided),
-        "ledger.credits.adjusted.v1" => read(json, Data::CreditsAdjusted),
-        "ledger.credits.purchased.v1" => read::<Purchase>(json, Data::CreditsPurchased),
-        "ledger.credits.refunded.v1" => read::<Refund>(json, Data::CreditsRefunded),
-        "ledger.period.reset.v1" => read::<ResetPeriod>(json, Data::PeriodReset),
-        "ledger.limits.set.v1" => read::<SetLimits>(json, Data::LimitsSet),
-        "ledger.org_alert.set.v1" => read::<SetOrgAlert>(json, Data::OrgAlertSet),
-        "ledger.org_alert.removed.v1" => read::<RemoveOrgAlert>(json, Data::OrgAlertRemoved),
-        "ledger.user_alert.set.v1" => read::<SetUserAlert>(json, Data::UserAlertSet),
-        "ledger.auto_top_up.set.v1" => read::<SetAutoTopUp>(json, Data::AutoTopUpSet),
-        "ledger.top_up.started.v1" => read::<StartTopUp>(json, Data::TopUpStarted),
-        "ledger.top_up.failed.v1" => read::<FailTopUp>(json, Data::TopUpFailed),
-        "ledger.top_up.refused.v1" => read::<RefuseTopUp>(json, Data::TopUpRefused),
-        "ledger.credits.topped_up.v1" => read::<TopUp>(json, Data::CreditsToppedUp),
-        "ledger.dispute.opened.v1" => read::<Dispute>(json, Data::DisputeOpened),
-        "ledger.dispute.won.v1" => read::<Dispute>(json, Data::DisputeWon),
-        _ => return None,
-    })
+    let read = Data::read(event_type, json)?;
+    Some(read.and_then(|data| match check_recorded(&data) {
+        Ok(()) => Ok(data),
+        Err(rule) => Err(serde_json::Error::custom(format_args!("{} {}", rule.field, rule.detail))),
+    }))
 }
 
 /// Writes an event as it is stored in the journal.
 pub fn encode(event: &Event) -> Vec<u8> {
-    fn write<D: Serialize>(event: &Event, data: &D) -> Vec<u8> {
-        let event_type = event.data.type_name();
-        let schema = schema_path(event_type);
-        let mut bytes = Vec::with_capacity(512);
-        let envelope = EnvelopeOut {
-            specversion: "1.0",
-            id: &event.id,
-            source: &event.source,
-            event_type,
-            subject: &event.account,
-            time: event.occurred_at,
-            recordedat: event.recorded_at,
-            actor: &event.actor,
-            datacontenttype: "application/json",
-            dataschema: &schema,
-            data,
-        };
-        serde_json::to_writer(&mut bytes, &envelope).expect("an event is plain JSON with string keys");
-        bytes
-    }
-    with_body!(&event.data, body => write(event, body))
+    let event_type = event.data.type_name();
+    let envelope = EnvelopeOut {
+        specversion: "1.0",
+        id: &event.id,
+        source: &event.source,
+        event_type,
+        subject: &event.account,
+        time: event.occurred_at,
+        recordedat: event.recorded_at,
+        actor: &event.actor,
+        datacontenttype: "application/json",
+        dataschema: &schema_path(event_type),
+        data: &event.data,
+    };
+    let mut bytes = Vec::with_capacity(512);
+    serde_json::to_writer(&mut bytes, &envelope).expect("an event is plain JSON with string keys");
+    bytes
 }
 
 /// Returns the `data` of an event as JSON.
 pub fn data_json(data: &Data) -> Vec<u8> {
-    with_body!(data, body => to_json(body))
+    to_json(data)
 }
 
 /// Returns where the schema of an event type stands: `schemas/usage.recorded.v1.json`.
