@@ -1,5 +1,7 @@
 //! Field errors: one field that breaks one rule, as callers are told of it.
 
+use crate::value::credits::Credits;
+
 /// One field that breaks one rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
@@ -16,4 +18,19 @@ impl FieldError {
     pub fn new(field: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
         Self { field: field.into(), code: code.into(), detail: detail.into() }
     }
+}
+
+/// Names a field where it is bad.
+pub(crate) fn refuse(errors: &mut Vec<FieldError>, bad: bool, field: &str, code: &str, detail: &str) {
+    if bad {
+        errors.push(FieldError::new(field, code, detail));
+    }
+}
+
+pub(crate) fn not_negative(errors: &mut Vec<FieldError>, field: &str, amount: Option<Credits>) {
+    refuse(errors, amount.is_some_and(Credits::is_negative), field, "negative", "must not be negative");
+}
+
+pub(crate) fn positive(errors: &mut Vec<FieldError>, field: &str, amount: Credits) {
+    refuse(errors, !amount.is_positive(), field, "not_positive", "must be above 0");
 }

@@ -5,6 +5,7 @@ pub mod derive;
 pub mod field_error;
 pub mod key;
 pub mod partition;
+pub mod rules_v1;
 pub mod shape;
 pub mod wire;
 
@@ -12,6 +13,8 @@ pub use bodies::*;
 
 use serde::Serialize;
 
+use crate::event::field_error::FieldError;
+use crate::event::rules_v1::Rules;
 use crate::event::shape::Object;
 use crate::value::id::{EventId, Id, Label, Source};
 use crate::value::time::Time;
@@ -55,6 +58,15 @@ macro_rules! events {
                 match self {
                     $(Data::$variant(_) => $name,)*
                 }
+            }
+
+            /// Names the first rule that a recorded body breaks.
+            fn check_recorded(&self) -> Result<(), FieldError> {
+                let mut errors = Vec::new();
+                match self {
+                    $(Data::$variant(body) => body.check_recorded(&mut errors),)*
+                }
+                errors.into_iter().next().map_or(Ok(()), Err)
             }
 
             /// Reads the body of a type; none for a type that this version does not know.

@@ -8,16 +8,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::event::rules_v1::JSON_DEPTH_MAX;
+pub use crate::event::rules_v1::RECORD_BYTES_MAX;
 use crate::event::shape::Object;
 use crate::event::{Data, Event};
-use crate::request::read::check_recorded;
 use crate::value::id::{EventId, Id, Label, Source};
 use crate::value::time::Time;
-
-/// Most bytes of one record.
-pub const RECORD_BYTES_MAX: usize = 64 * 1024;
-/// Deepest nesting of JSON that is read.
-pub const JSON_DEPTH_MAX: usize = 8;
 
 /// Why a record is no event that this version can fold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +104,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 /// Reads the `data` of a type; none for a type that is not known.
 pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Error>> {
     let read = Data::read(event_type, json)?;
-    Some(read.and_then(|data| match check_recorded(&data) {
+    Some(read.and_then(|data| match data.check_recorded() {
         Ok(()) => Ok(data),
         Err(rule) => Err(serde_json::Error::custom(format_args!("{} {}", rule.field, rule.detail))),
     }))

@@ -19,8 +19,6 @@ use crate::value::time::Time;
 
 /// How long a hold lives that is made without a word on it.
 pub const TTL_SECONDS: u32 = 900;
-/// Longest that a hold may live from when it is made or prolonged.
-pub const TTL_SECONDS_MAX: u32 = 86_400;
 
 /// Body of `reserve`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

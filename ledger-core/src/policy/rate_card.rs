@@ -10,9 +10,6 @@ use crate::event::{Line, Usage};
 use crate::value::credits::{Credits, OutOfRange, Quantity};
 use crate::value::id::{Id, Label, Slug};
 
-/// Most meters of one card.
-pub const METERS_MAX: usize = 1_000;
-
 /// Prices for the kinds of usage of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,9 +8,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::limits::{ERRORS_MAX, JSON_DEPTH_MAX};
 use crate::event::field_error::FieldError;
-use crate::event::wire::{JSON_DEPTH_MAX, depth};
-use crate::request::read::ERRORS_MAX;
+use crate::event::wire::depth;
 
 /// Why bytes are no JSON that is read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
