@@ -1,4 +1,4 @@
-//! Rules: alerts as an account's admins set them, with their defaults filled in, and when a figure reaches them.
+//! Alert settings of an account, with their defaults filled in.
 
 use serde::{Deserialize, Serialize};
 

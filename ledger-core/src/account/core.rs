@@ -1,6 +1,6 @@
-//! An account's core: what the fold keeps of it between events.
+//! The account aggregate: what the fold keeps of one account between two events.
 //!
-//! Small by design: users, history and used-up lots are pages that the fold asks for (`pages`).
+//! Small by design. Users, history and used-up lots are pages, which the fold asks for (`fold::pages`).
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,6 @@ pub struct Plan {
     pub name: Option<Text>,
     /// The schedule as wished; the one in force stands in `Core::periods` until the boundary.
     pub schedule: Schedule,
-    /// Credits of one period.
     pub allowance: Credits,
     /// What goes on of them.
     pub rollover: Rollover,
@@ -67,7 +66,7 @@ pub struct Figures {
     /// What was added since: signed adjustments; voids and refunds taken off.
     #[serde(deserialize_with = "wide")]
     pub added: Credits,
-    /// Usage recorded in the period sub its reversals.
+    /// Usage recorded in the period less its reversals.
     #[serde(deserialize_with = "wide")]
     pub used: Credits,
     /// Amounts of every lot that started in it.
@@ -79,7 +78,6 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the period's maximum.
     pub fn maximum(&self) -> Credits {
         add(self.carried_in, self.added)
     }
@@ -122,7 +120,6 @@ pub struct Totals {
 /// What the events so far say about one account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Core {
-    /// The account.
     pub account: Id,
     /// For people.
     pub name: Option<Text>,
@@ -160,11 +157,8 @@ pub struct Core {
     pub next_plan: Option<Plan>,
     /// The schedule in force with its numbering.
     pub periods: Periods,
-    /// The open period.
     pub period: Period,
-    /// Figures of the open period.
     pub figures: Figures,
-    /// Lifetime sums.
     pub totals: Totals,
     /// What it owes.
     pub overdraft: Overdraft,
@@ -217,7 +211,7 @@ impl Core {
         self
     }
 
-    /// Returns the settled balance: what remains sub what is owed.
+    /// Returns the settled balance: what remains less what is owed.
     pub fn settled(&self) -> Credits {
         sub(self.lots.drawable(), self.overdraft.total())
     }
@@ -299,7 +293,6 @@ impl Core {
 pub struct Snapshot {
     /// The core without its lots.
     pub core: Core,
-    /// Its lots.
     pub lots: Vec<Lot>,
 }
 

@@ -1,7 +1,7 @@
-//! Limits: what each user may use in a period, as the account's admins set it.
+//! Limits on what each user may use in a period.
 //!
-//! Limits block new work (`check`, `reserve`), never usage, which has happened. Usage within features that are
-//! excluded *now* does not count toward them, so a change of exclusions recounts the period.
+//! Limits block new work (`check`, `reserve`), never usage, which has already happened. Usage of an excluded feature does
+//! not count, and exclusions apply to the whole period: changing them recounts it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
-//! Lots: credits added at once, and the order in which they burn.
+//! Lots: credits added at once, and the order in which they are used.
 //!
-//! `Lots` holds what is open and has something left; a lot at 0 leaves it for the lot table and comes back from
-//! there when a reversal, refund or plan change names it.
+//! `Lots` holds the open lots with credits left. An empty lot moves to the lot table; a reversal, a refund or a plan change
+//! that names it brings it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,9 +44,7 @@ pub struct Lot {
     pub expires_at: Option<Time>,
     /// Ledger time of the event that made it.
     pub granted_at: Time,
-    /// When it was voided.
     pub voided_at: Option<Time>,
-    /// The event that made it.
     pub event_id: EventId,
     /// The payment that refunds name; paid lots only.
     pub payment_id: Option<Id>,
@@ -115,9 +113,7 @@ struct BurnKey {
 /// What was taken from one lot, as a positive amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
-    /// The lot.
     pub grant_id: Id,
-    /// Its source.
     pub source: LotSource,
     /// What was taken from it.
     pub amount: Credits,
@@ -189,7 +185,6 @@ impl Lots {
         self.in_effect.values().chain(self.waiting.values())
     }
 
-    /// Returns a lot by its id.
     pub fn get(&self, grant_id: &Id) -> Option<&Lot> {
         match self.by_id.get(grant_id)? {
             Place::InEffect(key) => self.in_effect.get(key),
@@ -219,7 +214,6 @@ impl Lots {
         }
     }
 
-    /// Takes a lot out.
     pub fn remove(&mut self, grant_id: &Id) -> Option<Lot> {
         let lot = match self.by_id.remove(grant_id)? {
             Place::InEffect(key) => {

@@ -1,4 +1,4 @@
-//! Account: the state that the fold keeps of one account.
+//! The state of one account, which the fold keeps.
 
 pub mod alert;
 mod core;

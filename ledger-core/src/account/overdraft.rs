@@ -1,7 +1,7 @@
 //! Overdraft: what withdrawals could not cover, as stretches of one running line.
 //!
-//! Every withdrawal that finds too little gets the next stretch of the line; whatever is given repays the line from its
-//! oldest end. So which lot repaid which withdrawal follows from where their stretches overlap, without a queue.
+//! Each withdrawal that finds too little takes the next stretch of the line; whatever is given repays the line from its
+//! oldest end. Where two stretches overlap tells which lot repaid which withdrawal, so no queue is needed.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,6 @@ use crate::value::credits::{Credits, add, sub, wide};
 /// A stretch of the line, end exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
-    /// Where it begins.
     #[serde(deserialize_with = "wide")]
     pub start: Credits,
     /// Where it ends, exclusive.

@@ -1,4 +1,4 @@
-//! Auto top-up: the settings of one account, and how its attempts go.
+//! Auto top-up: an account's settings and the course of its attempts.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::value::time::Time;
 
 /// Top-ups of a period, unless the settings say otherwise.
 pub const MAX_PER_PERIOD: u32 = 10;
-/// How long the next try waits after each failure in a row: 1 h, 4 h, 24 h. After one add, auto top-up rests.
+/// How long the next try waits after each failure in a row: 1 h, 4 h, 24 h. After one more, auto top-up rests.
 pub const RETRY_AFTER_SECONDS: [i64; 3] = [3_600, 4 * 3_600, 24 * 3_600];
 
 /// Auto top-up as an account's admins set it, with its defaults filled in.
@@ -45,16 +45,13 @@ impl From<&SetAutoTopUp> for AutoTopUp {
     }
 }
 
-/// One attempt to top up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Derived from account and number; the provider's idempotency key.
     pub attempt_id: Id,
     /// Counted from 1 on each account.
     pub number: u32,
-    /// What it buys.
     pub amount: Credits,
-    /// What pays.
     pub payment_method: Id,
 }
 
@@ -84,9 +81,7 @@ pub struct TopUps {
 /// Successes of one period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Succeeded {
-    /// Which period.
     pub period_index: i64,
-    /// How many.
     pub count: u32,
     /// How much together.
     #[serde(deserialize_with = "wide")]
@@ -96,9 +91,7 @@ pub struct Succeeded {
 /// Brakes that have refused in one period under one version of the settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// Which period.
     pub period_index: i64,
-    /// Which version.
     pub version: u32,
     /// By the number of top-ups.
     pub by_count: bool,
@@ -126,7 +119,6 @@ impl TopUps {
         self.settings.as_ref().filter(|settings| settings.enabled)?.threshold
     }
 
-    /// Returns what succeeded in a period.
     pub fn succeeded_in(&self, period_index: i64) -> Succeeded {
         if self.succeeded.period_index == period_index {
             self.succeeded
@@ -169,7 +161,6 @@ impl TopUps {
         self.succeeded = Succeeded { period_index, count, amount };
     }
 
-    /// Notes that the open attempt failed.
     pub(crate) fn fail(&mut self, now: Time) {
         self.is_open = false;
         self.retry_at =

@@ -1,4 +1,4 @@
-//! Withdrawal: what a usage or a dispute took, as a later event may undo it.
+//! What a usage or a dispute took from an account, kept because a later event may undo it.
 
 use std::sync::Arc;
 
@@ -38,8 +38,6 @@ pub struct Withdrawal {
 /// A stretch of the overdraft line and the lot that repaid it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repayment {
-    /// Which stretch.
     pub stretch: Stretch,
-    /// Which lot.
     pub grant_id: Id,
 }

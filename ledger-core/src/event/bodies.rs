@@ -1,7 +1,7 @@
-//! Events: the facts of the journal, each with the body that the contract gives it.
+//! The body of each event, as the public schemas define it.
 //!
-//! The same structs read an API body, an ingress record and the journal, so a rule about a field stands once.
-//! What only the ledger writes (`lines`, `held`) is refused from callers in `door`.
+//! Requests and the journal share these structs. `request` refuses the fields that only the ledger may set (`lines`,
+//! `held`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +26,6 @@ pub enum Unit {
     /// Credits, worth `usd_per_unit` where that is given.
     #[default]
     Credits,
-    /// US dollars.
     Usd,
 }
 
@@ -109,7 +108,6 @@ pub enum RolloverMode {
     Unlimited,
 }
 
-/// A plan's rollover rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollover {
@@ -425,15 +423,12 @@ pub enum Channel {
     Email,
     /// A signed call to the account's webhook.
     Webhook,
-    /// In the application.
     InApp,
 }
 
 impl Channel {
-    /// Every channel.
     pub const ALL: [Channel; 3] = [Channel::Email, Channel::Webhook, Channel::InApp];
 
-    /// Returns the channel's name in the contract.
     pub fn as_str(&self) -> &'static str {
         match self {
             Channel::Email => "email",
@@ -585,7 +580,6 @@ pub enum TopUpBasis {
     /// What remains of paid lots.
     #[default]
     CreditBalance,
-    /// Settled balance.
     AvailableBalance,
 }
 
@@ -640,7 +634,6 @@ pub enum Brake {
 }
 
 impl Brake {
-    /// Returns the brake's name in the contract.
     pub fn as_str(&self) -> &'static str {
         match self {
             Brake::MaxPerPeriod => "max_per_period",

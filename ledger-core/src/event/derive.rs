@@ -1,7 +1,7 @@
-//! Derived ids: what the ledger makes itself has an id that follows from what it is about.
+//! Derived ids: whatever the ledger creates itself gets an id that follows from its subject.
 //!
-//! UUIDv5 over `NAMESPACE` and a name of parts joined by `/`, so that replays, restarts and second workers can
-//! only produce the same id. Names are part of the public contract (`schemas/README.md`).
+//! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/`, so a replay, a restart or a second worker produces the
+//! same id. The names are part of the public contract (`schemas/README.md`).
 
 use uuid::Uuid;
 
@@ -9,7 +9,6 @@ use crate::event::Brake;
 use crate::value::id::{EventId, Id, Source};
 use crate::value::time::Time;
 
-/// Namespace of every derived id.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0x6c_65_64_67_65_72_50_00_80_00_63_72_65_64_69_74);
 
 /// Source of resets and clock ticks.
@@ -48,7 +47,6 @@ pub fn tick_id(account: &Id, at: Time) -> EventId {
     derived("tick", &[account.as_str(), &at.to_string()])
 }
 
-/// Returns the id of an account's opening.
 pub fn opening_id(account: &Id) -> EventId {
     derived("open", &[account.as_str()])
 }
@@ -70,12 +68,10 @@ pub fn attempt_id(account: &Id, number: u32) -> Id {
     Id::new(&id.to_string()).expect("a UUID is a well-formed id")
 }
 
-/// Returns the id of an attempt's success.
 pub fn topped_up_id(account: &Id, attempt: &Id) -> EventId {
     derived("topped_up", &[account.as_str(), attempt.as_str()])
 }
 
-/// Returns the id of an attempt's failure.
 pub fn top_up_failed_id(account: &Id, attempt: &Id) -> EventId {
     derived("top_up_failed", &[account.as_str(), attempt.as_str()])
 }
@@ -86,7 +82,6 @@ pub fn top_up_refused_id(account: &Id, brake: Brake, version: u32, period_index:
     derived("top_up_refused", &[account.as_str(), brake.as_str(), &version, &period])
 }
 
-/// Returns the id of a dispute's opening.
 pub fn dispute_opened_id(account: &Id, dispute: &Id) -> EventId {
     derived("dispute_opened", &[account.as_str(), dispute.as_str()])
 }

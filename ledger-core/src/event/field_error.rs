@@ -1,4 +1,4 @@
-//! Field errors: one field that breaks one rule, as callers are told of it.
+//! A field of a body that breaks a rule.
 
 use crate::value::credits::Credits;
 
@@ -9,7 +9,6 @@ pub struct FieldError {
     pub field: String,
     /// Stable code of the rule.
     pub code: String,
-    /// The rule in words.
     pub detail: String,
 }
 

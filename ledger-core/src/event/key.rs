@@ -1,4 +1,4 @@
-//! Keys: what makes an event the same as another (id) and equal to it (content).
+//! Deduplication: the identity of an event (its key) and the hash that tells a repeat from a conflict.
 
 use sha2::{Digest, Sha256};
 

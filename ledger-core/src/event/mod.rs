@@ -1,4 +1,4 @@
-//! Event: the facts of the journal, how they are written, read and told apart.
+//! The facts of the journal, and the table of every event type.
 
 pub mod bodies;
 pub mod derive;
@@ -24,17 +24,14 @@ use crate::value::time::Time;
 pub struct Event {
     /// The caller's id; unique per account and source.
     pub id: EventId,
-    /// Who produced it.
     pub source: Source,
     /// The account it is about; the Kafka key.
     pub account: Id,
-    /// When the thing happened.
     pub occurred_at: Time,
     /// When the service that appended it heard of it: ledger time before the clamp of live accounts.
     pub recorded_at: Time,
     /// Who caused it: a key id, `scheduler`, `auto-top-up`, `provider:stripe`.
     pub actor: Label,
-    /// What happened.
     pub data: Data,
 }
 

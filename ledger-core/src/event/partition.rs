@@ -1,6 +1,6 @@
-//! Partition: which journal partition an account belongs to.
+//! The journal partition of an account.
 //!
-//! The same function as Kafka's Java client uses, so that any client co-partitions.
+//! The same function as in Kafka's Java client, so any client can co-partition.
 
 use std::num::NonZeroU32;
 

@@ -1,8 +1,8 @@
-//! Rules of version 1: what makes a recorded event valid beyond its types.
+//! The rules of version 1: what makes a recorded event valid beyond its types.
 //!
-//! Frozen. The journal is read by these rules for ever, so a stricter rule or a lower bound makes events unreadable that
-//! are recorded already, and a looser one lets a new event halt an older reader. What callers may send is a matter of
-//! `request::limits`, which may change; an event that has to break a rule here is an event of version 2.
+//! FROZEN: changing a rule would make recorded events unreadable. The journal is read by these rules for ever; a stricter
+//! rule or a lower bound turns events that are already recorded into errors, and a looser one lets a new event halt an older
+//! reader. To change what callers may send, change `request::limits`. An event that must break a rule here is a new version.
 //!
 //! As strict as the public schemas, by which an auditor reads the journal.
 

@@ -1,7 +1,7 @@
-//! Shapes: objects are read from JSON objects only, and words from JSON strings only.
+//! Strict JSON shapes: an object is read only from a JSON object, a word only from a JSON string.
 //!
-//! Derived readers alone would take `["monthly", …]` for a plan and `{"monthly": null}` for a cycle; the public
-//! schemas don't.
+//! Derived readers alone would accept `["monthly", …]` for a plan and `{"monthly": null}` for a cycle; the public schemas
+//! don't.
 
 use std::collections::BTreeMap;
 use std::fmt;

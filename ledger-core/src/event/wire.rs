@@ -1,4 +1,4 @@
-//! Wire: events as CloudEvents 1.0 in structured JSON, the form of the journal.
+//! Events as CloudEvents 1.0 in structured JSON, the form of the journal.
 //!
 //! The only place that decodes event JSON. Old versions are lifted here, so the fold knows one shape.
 

@@ -1,4 +1,4 @@
-//! Applied: an event with its place in the log, and what folding it did.
+//! The input and the result of folding one event.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use crate::value::time::Time;
 /// An event with its place in the log.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    /// The event.
     pub event: Arc<Event>,
     /// Its identity.
     pub key: DedupeKey,
@@ -59,7 +58,6 @@ pub enum EntryType {
 }
 
 impl EntryType {
-    /// Returns the type's name in the contract.
     pub fn as_str(&self) -> &'static str {
         match self {
             EntryType::Granted => "granted",
@@ -80,9 +78,7 @@ impl EntryType {
 /// What an entry did to one lot, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LotChange {
-    /// The lot.
     pub grant_id: Id,
-    /// Its source.
     pub source: LotSource,
     /// Positive: added to it.
     #[serde(deserialize_with = "wide")]
@@ -97,7 +93,6 @@ pub type LotChanges = SmallVec<[LotChange; 1]>;
 pub struct Entry {
     /// Order among the entries of the event being folded.
     pub seq: i32,
-    /// What kind of line.
     pub entry_type: EntryType,
     /// Change of the settled balance.
     pub amount: Credits,
@@ -109,11 +104,8 @@ pub struct Entry {
     pub event_id: EventId,
     /// Ledger time; of a crossing, the instant crossed.
     pub recorded_at: Time,
-    /// When it happened.
     pub occurred_at: Time,
-    /// Lots touched.
     pub lots: LotChanges,
-    /// Change of the overdraft.
     pub overdraft: Credits,
 }
 
@@ -140,7 +132,6 @@ pub struct UsageChange {
 /// What an event did.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// What became of it.
     pub outcome: Outcome,
     /// The account's ledger time after it; none on an account that is not open.
     pub ledger_time: Option<Time>,

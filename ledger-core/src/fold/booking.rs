@@ -1,4 +1,4 @@
-//! Booking: the rule for taking, the rule for giving, and the entries of both.
+//! Bookings: how credits are taken, how they are given, and the entries of both.
 
 use super::{Applied, Entry, EntryType, LotChange, LotChanges};
 use crate::account::Core;

@@ -1,4 +1,4 @@
-//! Crossing: what time does to an account at one instant: lots end, a period ends and the next begins, lots start.
+//! What time does to an account at one instant: lots end, the period ends, the next begins, lots start.
 
 use super::booking::{Booking, Stamp, change, new_lot, period_lot_id};
 use super::{Applied, ClosedPeriod, EntryType, LotChanges, Moment, Observer};

@@ -1,4 +1,4 @@
-//! Grants: credits that are given, corrected and voided.
+//! Grants, adjustments and voids.
 
 use super::booking::{Booking, change};
 use super::step::{Decision, Step, is_fold_lot};

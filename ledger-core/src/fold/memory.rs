@@ -1,7 +1,6 @@
-//! Memory: the whole ledger of many accounts in memory, with every page at hand.
+//! The ledger of many accounts in memory.
 //!
-//! The twin of the read model for tests, verification and benchmarks: it loads and stores pages as a projector does,
-//! one batch at a time, and keeps everything.
+//! Behaves as the read model does, for tests, verification and benchmarks: it loads and stores pages batch by batch.
 
 use std::collections::BTreeMap;
 

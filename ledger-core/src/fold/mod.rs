@@ -1,10 +1,10 @@
 //! The fold: one pure function from the events of an account, in log order, to its balance and entries.
 //!
-//! `apply` sees an account's core and the loaded pages; what it lacks it names before it changes anything but what time
-//! has crossed, which it keeps for the next call. Two rules carry the money: whatever takes credits draws lots in burn
-//! order and leaves the rest as overdraft (`take`); whatever gives credits first repays overdraft, oldest first
-//! (`settle_overdraft`). Both, and the entries, are in `booking`; what time does is in `crossing`, what each type of
-//! event does in the others, which `step` calls.
+//! `apply` works on an account's core and its loaded pages. It names a missing page before it changes anything, except
+//! for the boundaries that time has crossed, whose effects it keeps for the next call. Two rules carry the money: a
+//! withdrawal draws lots in burn order and leaves the rest as overdraft (`take`); an addition first repays overdraft,
+//! oldest first (`settle_overdraft`). Both are in `booking`, the effects of time in `crossing`, and those of each type of
+//! event in a module that `step` calls.
 
 mod applied;
 mod booking;
@@ -44,6 +44,7 @@ pub const FOLD_VERSION: i32 = 3;
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
 pub const CROSSINGS_MAX: i64 = 5_000;
+
 /// Applies the next event of an account.
 ///
 /// Errors: a page that has to be loaded first; load it and call again with the same arguments.
@@ -175,7 +176,27 @@ fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<With
             draws: applied.draws.clone(),
             line: applied.line,
         })),
-        _ => None,
+        Data::AccountOpened(_)
+        | Data::AccountChanged(_)
+        | Data::PlanChanged(_)
+        | Data::ClockAdvanced(_)
+        | Data::UsageReversed(_)
+        | Data::CreditsGranted(_)
+        | Data::GrantVoided(_)
+        | Data::CreditsAdjusted(_)
+        | Data::CreditsPurchased(_)
+        | Data::CreditsRefunded(_)
+        | Data::PeriodReset(_)
+        | Data::LimitsSet(_)
+        | Data::OrgAlertSet(_)
+        | Data::OrgAlertRemoved(_)
+        | Data::UserAlertSet(_)
+        | Data::AutoTopUpSet(_)
+        | Data::TopUpStarted(_)
+        | Data::TopUpFailed(_)
+        | Data::TopUpRefused(_)
+        | Data::CreditsToppedUp(_)
+        | Data::DisputeWon(_) => None,
     }
 }
 

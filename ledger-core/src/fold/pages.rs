@@ -1,7 +1,7 @@
-//! Pages: what the fold needs of an account beyond its core, loaded for one batch.
+//! What the fold needs of an account beyond its core, loaded for one batch.
 //!
-//! `needs` names what an event will surely ask for, so that a batch loads it in bulk; `fold::apply` names what else
-//! is missing, one thing at a time. A page that the batch has changed is newer than the table and is never replaced.
+//! `needs` names what an event will surely ask for, so a batch loads it in bulk; `fold::apply` names whatever else is
+//! missing, one page at a time. A page that the batch has changed is newer than the table and is never replaced.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,21 @@ pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
             missing.push(Missing::Event(source, opened));
             missing.push(Missing::Payment(dispute.payment_id.clone()));
         }
-        _ => {}
+        Data::AccountOpened(_)
+        | Data::AccountChanged(_)
+        | Data::PlanChanged(_)
+        | Data::ClockAdvanced(_)
+        | Data::UsageRecorded(_)
+        | Data::CreditsAdjusted(_)
+        | Data::PeriodReset(_)
+        | Data::LimitsSet(_)
+        | Data::OrgAlertSet(_)
+        | Data::OrgAlertRemoved(_)
+        | Data::UserAlertSet(_)
+        | Data::AutoTopUpSet(_)
+        | Data::TopUpStarted(_)
+        | Data::TopUpFailed(_)
+        | Data::TopUpRefused(_) => {}
     }
     missing
 }

@@ -1,4 +1,4 @@
-//! Payments: credits that were paid for, and what is taken back of them.
+//! Purchases, refunds and disputes.
 
 use super::booking::Booking;
 use super::step::{Decision, Step, is_fold_lot};

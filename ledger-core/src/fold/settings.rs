@@ -1,4 +1,4 @@
-//! Settings: name, plan, resets and alerts.
+//! Changes of name, plan, limits and alerts.
 
 use super::booking::{Booking, change, period_lot_id};
 use super::step::{Decision, Step};

@@ -1,4 +1,4 @@
-//! Step: one event being applied. Each type of event has its rule in a module of its own.
+//! Applies one event to an account; each type of event has its rule in a neighbouring module.
 
 use super::booking::{Booking, Stamp, change, new_lot};
 use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason};

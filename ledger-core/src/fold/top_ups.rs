@@ -1,4 +1,4 @@
-//! Top-ups: attempts that start and fail, and brakes that refuse. What is credited is a payment.
+//! Top-up attempts that start or fail, and refusals. `payments` credits an attempt that was paid.
 
 use super::Reason;
 use super::step::Step;

@@ -1,4 +1,4 @@
-//! Usage: credits that are used, and what is given back when that, or a dispute, is undone.
+//! Usage, and what a reversal or a won dispute gives back.
 
 use std::sync::Arc;
 

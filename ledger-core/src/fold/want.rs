@@ -1,8 +1,8 @@
-//! Want: what an account's events so far ask of whoever runs its top-ups.
+//! What an account's auto top-up wants next.
 //!
-//! The journal decides: the fold takes a `top_up.started` only where it is wanted at its own place in the log. So one
-//! attempt is open at a time and no brake is passed, whatever races; and since only a start that has applied is charged,
-//! a replay charges nobody.
+//! The journal decides: the fold accepts a `top_up.started` only if it is wanted at its own place in the log. So one attempt
+//! is open at a time and no brake is passed, whatever races; and since only an accepted start is charged, a replay charges
+//! nobody. A change here is a change of the fold (`FOLD_VERSION`).
 
 use crate::account::Core;
 use crate::account::top_up::{Attempt, AutoTopUp, RETRY_AFTER_SECONDS};
@@ -16,13 +16,11 @@ use crate::value::time::Time;
 pub enum Want {
     /// Nothing: it is off, the figure is above the threshold, or a brake has refused and said so.
     Nothing,
-    /// An attempt is to start.
     Start(Attempt),
     /// A brake refuses, and is to say so.
     Refuse(Brake),
     /// The next try has to wait.
     Wait(Time),
-    /// The outcome of this attempt.
     Outcome(Attempt),
 }
 

@@ -1,4 +1,4 @@
-//! Balance: an account's figures as its admins read them.
+//! An account's figures, as its admins read them.
 
 use serde::Serialize;
 
@@ -25,15 +25,13 @@ pub enum Status {
 /// Figures of an account at one position of the log. Amounts in the account's unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Balance {
-    /// What remains sub overdraft.
+    /// What remains less overdraft.
     pub settled: Credits,
-    /// Open holds.
     pub held: Credits,
-    /// Settled sub held.
+    /// Settled less held.
     pub available: Credits,
     /// What remains of paid lots.
     pub credit_balance: Credits,
-    /// What is owed.
     pub overdraft: Credits,
     /// The plan's.
     pub allowance: Credits,
@@ -41,19 +39,17 @@ pub struct Balance {
     pub rollover: Credits,
     /// Carried in and added in the period.
     pub period_maximum: Credits,
-    /// Usage of the period sub its reversals.
+    /// Usage of the period less its reversals.
     pub used: Credits,
-    /// Of the maximum; none when that is 0 or sub.
+    /// Of the maximum; none when that is 0 or less.
     pub percent_used: Option<Credits>,
-    /// Of the maximum; none when that is 0 or sub.
+    /// Of the maximum; none when that is 0 or less.
     pub percent_remaining: Option<Credits>,
-    /// Whether it can go on.
     pub status: Status,
     /// Purchases and top-ups, gross of refunds.
     pub lifetime_added: Credits,
     /// Usage drawn from paid lots.
     pub lifetime_spent: Credits,
-    /// The open period.
     pub period: Period,
     /// Open lots with something left: in burn order, then those yet to start.
     pub lots: Vec<LotView>,

@@ -1,7 +1,7 @@
-//! Decide: whether work may begin, given what an account has and what a user may still use.
+//! Decides whether work may begin, given the account's balance and the user's limit.
 //!
-//! Pure, and courtesy by itself: it sees what it is shown. Whoever holds credits for work makes sure that nobody else
-//! decides on the same figures meanwhile.
+//! Pure, and only as good as the figures it is given: whoever holds credits for work must keep others from deciding on the
+//! same figures meanwhile.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,6 @@ pub struct Work {
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
-    /// What it will cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Credits>,
 }
@@ -49,7 +48,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the stable code.
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::UserLimitReached => "user_limit_reached",
@@ -67,7 +65,7 @@ pub struct Decision {
     pub amount: Option<Credits>,
     /// What the account has.
     pub settled: Credits,
-    /// Settled sub all open holds.
+    /// Settled less all open holds.
     pub available: Credits,
     /// How far available may sink; none where nothing bounds it.
     pub floor: Option<Credits>,
@@ -77,9 +75,7 @@ pub struct Decision {
     pub used: Credits,
     /// What the user's open holds will add to that.
     pub held: Credits,
-    /// The open period.
     pub period_index: i64,
-    /// When the next period begins.
     pub resets_at: Time,
 }
 

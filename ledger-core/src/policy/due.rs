@@ -1,7 +1,7 @@
-//! Due: the events that a scheduler owes an idle account, so that it rolls and the log shows it.
+//! The events that the scheduler appends for an idle account, so that the log shows its boundaries.
 //!
-//! The fold crosses every instant exactly, with or without these events; their ids are derived, so any number of
-//! schedulers may append them.
+//! The fold crosses every boundary exactly, with or without these events. Their ids are derived, so any number of schedulers
+//! may append them.
 
 use crate::account::Core;
 use crate::event::derive::{self, SCHEDULER};
@@ -18,7 +18,7 @@ pub const RESETS_MAX: usize = 100;
 pub fn next_due(core: &Core) -> Option<Time> {
     let retry = match want(core) {
         Want::Wait(until) => Some(until),
-        _ => None,
+        Want::Nothing | Want::Start(_) | Want::Refuse(_) | Want::Outcome(_) => None,
     };
     core.next_crossing().into_iter().chain(retry).min()
 }

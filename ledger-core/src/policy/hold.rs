@@ -1,7 +1,7 @@
-//! Hold: credits reserved for work in progress, until the work's usage is known.
+//! Holds: credits reserved for work in progress, until its usage is known.
 //!
-//! Pure. A [`Gate`] is what the requests on one account are decided on, one after the other: whoever makes one sees to it
-//! that nobody else decides on that account meanwhile, and stores what it changed before anybody is answered.
+//! Pure. A [`Gate`] decides the requests on one account, one after the other. Whoever creates one must keep others from
+//! deciding on that account meanwhile, and must store its changes before answering anybody.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,6 @@ pub struct Reserve {
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
-    /// What to hold.
     pub amount: Credits,
     /// How long, unless it ends before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +67,6 @@ impl Reserve {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Open.
     Held,
     /// Its usage is on its way through the journal: open, whatever the time, until that is projected.
     Settling,
@@ -81,7 +79,6 @@ pub enum State {
 }
 
 impl State {
-    /// Returns the name in the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
             State::Held => "held",
@@ -93,10 +90,8 @@ impl State {
     }
 }
 
-/// The usage that settles a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Its id.
     pub event_id: EventId,
     /// Its producer.
     pub source: Source,
@@ -104,28 +99,23 @@ pub struct Settlement {
     pub content: ContentHash,
 }
 
-/// One hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The caller's name for it, unique in the account.
     pub reservation_id: Id,
     /// Hash of the request that made it.
     pub content: ContentHash,
-    /// Who works.
     pub user_id: Option<Id>,
-    /// For what.
     pub feature: Option<Label>,
     /// What it holds, or held.
     pub amount: Credits,
-    /// What it takes of balance and limit while it is open: its amount, and what its usage charges where that is add.
+    /// What it takes of balance and limit while it is open: its amount, and what its usage charges where that is more.
     pub counts: Credits,
     /// Where it stands; a hold past its expiry may still be noted as held.
     pub state: State,
-    /// When it ends by itself.
     pub expires_at: Time,
     /// When it was last granted something; its usage is recorded no earlier.
     pub decided_at: Time,
-    /// The usage that settles it.
     pub settlement: Option<Settlement>,
 }
 
@@ -153,9 +143,8 @@ pub type ByFeature = BTreeMap<Option<Label>, Credits>;
 /// What a user has used in the open period, and holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFigures {
-    /// Usage of the period sub its reversals.
+    /// Usage of the period less its reversals.
     pub used: ByFeature,
-    /// Open holds.
     pub held: ByFeature,
 }
 
@@ -173,7 +162,6 @@ pub enum Refused {
     Decision(Box<Decision>),
     /// Another request stands under this id.
     OtherRequest,
-    /// The hold has ended.
     Ended,
     /// There never was such a hold.
     Unknown,
@@ -182,7 +170,6 @@ pub enum Refused {
 /// A hold that its usage settles from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settling {
-    /// What it held.
     pub held: Credits,
     /// What the usage charges beyond that; of a repeat what it charged the first time, whatever its price is now.
     pub over_hold: Credits,
@@ -270,7 +257,6 @@ impl<'a> Gate<'a> {
         self.holds.get(reservation)
     }
 
-    /// Returns what was changed.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
@@ -322,7 +308,7 @@ impl<'a> Gate<'a> {
         Ok(Some(decision))
     }
 
-    /// Gives an open hold another amount or add time; the decision is none where it asks for no add than it has.
+    /// Gives an open hold another amount or more time; the decision is none where it asks for no more than it has.
     pub fn extend(&mut self, id: &Id, request: &Extend) -> Result<Option<Decision>, Refused> {
         let mut hold = self.known(id)?;
         if hold.state_at(self.now) != State::Held {

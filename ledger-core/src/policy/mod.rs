@@ -1,4 +1,4 @@
-//! Policy: what follows from an account's state for those who ask, pay or wait; it never changes a balance.
+//! What services decide and show from an account's state. Nothing here changes a balance.
 
 pub mod alert;
 pub mod balance;

@@ -1,6 +1,6 @@
-//! Rate cards: what quantities of usage cost.
+//! Rate cards: what each quantity of usage costs.
 //!
-//! A card's version never changes; a usage event carries the lines it was charged by, so no replay re-prices.
+//! A version of a card never changes, and a usage event carries the lines it was charged by, so a replay never re-prices.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,6 @@ pub struct RateCard {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meter {
-    /// The usage category it prices.
     pub category: Slug,
     /// What else the usage must say for the meter to match.
     #[serde(
@@ -33,7 +32,6 @@ pub struct Meter {
         deserialize_with = "crate::event::shape::object_or_null"
     )]
     pub matches: Option<Match>,
-    /// Price of each quantity.
     #[serde(deserialize_with = "crate::event::shape::objects_by_name")]
     pub prices: BTreeMap<Slug, Price>,
 }
@@ -59,34 +57,18 @@ pub struct Match {
 pub struct Price {
     /// Price in the account's unit.
     pub credits: Credits,
-    /// For how many units.
     pub per: Credits,
 }
 
 /// Why usage has no price. Usage without a price is refused; free things stand in the card at 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unpriced {
-    /// Neither credits nor quantities to price.
     #[error("neither credits nor quantities are given")]
     NothingToPrice,
-    /// No meter matches.
     #[error("rate card {card} has no meter for category {category}")]
-    NoMeter {
-        /// The card.
-        card: Id,
-        /// The usage's category.
-        category: String,
-    },
-    /// The meter has no price for a quantity.
+    NoMeter { card: Id, category: String },
     #[error("rate card {card} has no price for quantity {quantity} of category {category}")]
-    NoPrice {
-        /// The card.
-        card: Id,
-        /// The usage's category.
-        category: String,
-        /// The quantity without a price.
-        quantity: Slug,
-    },
+    NoPrice { card: Id, category: String, quantity: Slug },
     /// The price passes the largest amount.
     #[error("the price of quantity {0} is out of range")]
     OutOfRange(Slug),

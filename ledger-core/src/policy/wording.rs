@@ -1,4 +1,4 @@
-//! Words: figures as people read them, amounts in the account's unit, percents, times on the account's wall clock.
+//! Amounts, percents and times as people read them.
 
 use crate::event::Unit;
 use crate::value::credits::Credits;

@@ -1,4 +1,4 @@
-//! Bodies: what callers may send, each with the rules that it is held to.
+//! The bodies that callers may send, and the rules for each.
 
 use serde::de::DeserializeOwned;
 

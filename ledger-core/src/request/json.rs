@@ -1,6 +1,6 @@
-//! JSON as callers send it: of bounded depth, and each name of an object said once.
+//! Strict JSON from callers: bounded depth, no name twice in an object.
 //!
-//! Readers of JSON differ on which of two `amount`s counts, so a body that says one twice is refused.
+//! Readers of JSON differ on which of two `amount`s counts, so a body with both is refused.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,7 +21,6 @@ pub enum Refused {
     Fields(Vec<FieldError>),
 }
 
-/// Reads JSON.
 pub fn read(bytes: &[u8]) -> Result<Value, Refused> {
     // Before the parser: depth costs it stack.
     if depth(bytes) > JSON_DEPTH_MAX {
@@ -61,7 +60,6 @@ impl Place {
     }
 }
 
-/// Reads a value.
 #[derive(Clone, Copy)]
 struct Once<'a>(&'a Place);
 

@@ -1,7 +1,7 @@
-//! Limits: what the front door takes at most.
+//! The limits of the front door.
 //!
-//! Policy, which may change: nothing that reads the journal knows of it. A limit may be lowered at will; raising one
-//! above what the journal holds (`event::rules_v1`) does not compile.
+//! Policy, which may change: nothing that reads the journal knows these numbers. Lower a limit at will; raising one above
+//! what the journal can hold (`event::rules_v1`) does not compile.
 
 use crate::event::rules_v1::{BOUNDS, Bounds};
 use crate::value::credits::Credits;

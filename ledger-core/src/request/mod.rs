@@ -1,4 +1,4 @@
-//! Request: reads what callers send, and names every bad field at once.
+//! Reads what callers send, and names every bad field at once.
 
 mod body;
 pub mod json;

@@ -1,4 +1,4 @@
-//! Offers: usage as callers offer it, as a CloudEvent or as plain JSON, before it is priced and recorded.
+//! Usage as callers send it, as a CloudEvent or as plain JSON, before it is priced and recorded.
 
 use std::borrow::Cow;
 
@@ -18,15 +18,10 @@ use crate::value::time::Time;
 /// Usage as a caller offers it, before it is priced and recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
-    /// The caller's id.
     pub id: EventId,
-    /// The producer.
     pub source: Source,
-    /// The account.
     pub account: Id,
-    /// When it happened.
     pub occurred_at: Time,
-    /// What was used.
     pub usage: Usage,
 }
 

@@ -1,7 +1,7 @@
-//! Reading: what a caller sends is read strictly, and every bad field is named.
+//! Reads a body strictly, and names every bad field.
 //!
-//! A body is read into the struct that the journal holds. Where that fails, `read` goes over the body again, puts a
-//! known good value in place of each bad one, and so finds them all.
+//! A body is read into the struct that the journal holds. Where that fails, `read` goes over the body again, puts a known
+//! good value in place of each bad one, and so finds them all.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

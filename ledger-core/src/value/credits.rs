@@ -1,6 +1,6 @@
-//! Credits: exact decimal amounts, and the only places where one is rounded.
+//! Exact decimal amounts, and the only places where one is rounded.
 //!
-//! Pure integer arithmetic; no amount ever passes through a float.
+//! Integer arithmetic; no amount ever passes through a float.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -71,9 +71,7 @@ impl Refusal for AmountError {
 }
 
 impl Credits {
-    /// Nothing.
     pub const ZERO: Credits = Credits(0);
-    /// Units in one credit.
     pub const UNITS_PER_CREDIT: i128 = 1_000_000_000;
     /// The largest amount that may come from outside: 18 integer digits, 9 places. Sums may pass it.
     pub const MAX_AMOUNT: Credits = Credits(999_999_999_999_999_999_999_999_999);
@@ -91,42 +89,34 @@ impl Credits {
         self.0
     }
 
-    /// Takes whole credits.
     pub const fn whole(credits: i64) -> Credits {
         Credits(credits as i128 * Credits::UNITS_PER_CREDIT)
     }
 
-    /// Adds.
     pub fn plus(self, other: Credits) -> Result<Credits, OutOfRange> {
         self.0.checked_add(other.0).map(Credits).ok_or(OutOfRange)
     }
 
-    /// Subtracts.
     pub fn minus(self, other: Credits) -> Result<Credits, OutOfRange> {
         self.0.checked_sub(other.0).map(Credits).ok_or(OutOfRange)
     }
 
-    /// Tells whether this is exactly nothing.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Tells whether this is below zero.
     pub const fn is_negative(self) -> bool {
         self.0 < 0
     }
 
-    /// Tells whether this is above zero.
     pub const fn is_positive(self) -> bool {
         self.0 > 0
     }
 
-    /// Turns the sign.
     pub const fn negated(self) -> Credits {
         Credits(self.0.saturating_neg())
     }
 
-    /// Drops the sign.
     pub const fn abs(self) -> Credits {
         Credits(self.0.saturating_abs())
     }
@@ -393,7 +383,6 @@ impl Quantity {
         Ok(Quantity(amount))
     }
 
-    /// Returns the amount.
     pub const fn amount(self) -> Credits {
         self.0
     }

@@ -1,7 +1,7 @@
-//! Names: identifiers, labels and slugs with the shapes that the contract gives them.
+//! Identifiers, labels and slugs.
 //!
-//! A value of these types is well formed; the check is made once, on the way in. Messages read
-//! `code: detail`, so that the door can answer with both.
+//! A value of these types is well formed: its constructor checks the shape. Error messages read `code: detail`, and
+//! `request` answers with both.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,24 +13,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Why a text is not the name it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not the shape of an identifier.
     #[error(
         "bad_id: an id is 1 to 128 characters of A-Z a-z 0-9 . _ : @ + - and begins with a letter or digit"
     )]
     Id,
-    /// Not the shape of an event id.
     #[error("bad_id: an event id is 1 to 128 characters without control characters")]
     EventId,
-    /// Not the shape of a source.
     #[error("bad_source: a source is a URI reference of 1 to 256 ASCII characters without spaces")]
     Source,
-    /// Not the shape of a label.
     #[error("bad_label: a label is 1 to 128 characters without control characters")]
     Label,
-    /// Not the shape of a slug.
     #[error("bad_slug: a slug is 1 to 64 characters of a-z 0-9 _ - . and begins with a letter or digit")]
     Slug,
-    /// A text over its length.
     #[error("too_long: a text is at most 1000 characters without control characters")]
     Text,
 }
@@ -47,7 +41,6 @@ macro_rules! name_type {
                 if $rule(text) { Ok(Self(Arc::from(text))) } else { Err($error) }
             }
 
-            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

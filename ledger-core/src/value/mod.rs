@@ -1,4 +1,4 @@
-//! Values: amounts, times, periods and names, each checked once when it is read.
+//! Amounts, times, periods and names, each checked once, when it is read.
 
 pub mod credits;
 pub mod id;

@@ -1,7 +1,7 @@
-//! Periods: where billing periods begin and end.
+//! Where billing periods begin and end.
 //!
-//! Pure. Balance, limits, alerts and history all ask this module, so they cannot disagree. The zone data reaches to
-//! 2099; after that each zone keeps the offset that it has then.
+//! Pure. Balances, limits, alerts and history all ask this module, so they cannot disagree. The zone data reaches to 2099;
+//! after that each zone keeps the offset that it has then.
 
 use chrono::{DateTime, MappedLocalTime, Offset, TimeZone};
 use chrono_tz::GapInfo;
@@ -21,13 +21,10 @@ const AFTER_ALL: i64 = i64::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cycle {
-    /// A calendar month.
     Monthly,
-    /// A calendar year.
     Yearly,
     /// Seven calendar days.
     Weekly,
-    /// A calendar day.
     Daily,
 }
 
@@ -183,7 +180,6 @@ pub struct Periods {
 /// The first period after a change of schedule; it begins where the former one ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FirstPeriod {
-    /// Its index.
     pub index: i64,
     /// The boundary at which the schedule took over.
     pub starts_at: Time,
@@ -194,7 +190,6 @@ pub struct FirstPeriod {
 pub struct Period {
     /// Its number, counted from the anchor of the account's first schedule.
     pub index: i64,
-    /// Its first instant.
     pub starts_at: Time,
     /// The first instant of the next; `Time::MAX` where that cannot be represented.
     pub ends_at: Time,

@@ -1,6 +1,6 @@
-//! Scalars in JSON: how a value that is written as a string is read, and how it is refused.
+//! Values that JSON carries as strings.
 //!
-//! Every refusal reads `<code>: <detail>`, so that a door can answer with a stable code.
+//! Every refusal reads `<code>: <detail>`, and `request` answers with both.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! Time: instants, time zones and calendar days.
+//! Instants, time zones and calendar days.
 //!
 //! Pure: nothing here asks what time it is. The zone data comes with the pinned `chrono-tz`.
 
@@ -20,7 +20,6 @@ const TIME_BYTES_MAX: usize = 27;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
-/// A text that is not a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an RFC 3339 time such as 2026-02-03T10:00:00Z")]
 pub struct NotATime;
@@ -53,7 +52,6 @@ impl Time {
         Time::from_micros(millis.saturating_mul(1_000))
     }
 
-    /// Returns the microseconds since the epoch.
     pub const fn micros(self) -> i64 {
         self.0
     }
@@ -293,7 +291,6 @@ pub(crate) fn days_in_month(year: i64, month: i64) -> i64 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Zone(Tz);
 
-/// A text that names no time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an IANA time zone such as Europe/Berlin")]
 pub struct UnknownTimeZone;
@@ -313,7 +310,6 @@ impl Zone {
         Zone(tz)
     }
 
-    /// Returns the IANA name.
     pub fn name(self) -> &'static str {
         self.0.name()
     }
@@ -381,7 +377,6 @@ impl<'de> Deserialize<'de> for Zone {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(i32);
 
-/// A text that is not a calendar day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a date such as 2026-02-03")]
 pub struct NotADay;

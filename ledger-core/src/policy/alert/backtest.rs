@@ -1,6 +1,6 @@
-//! Backtest: what a rule would have told, had it been in force from an account's opening.
+//! Tries a rule on an account's history: what would it have reported?
 //!
-//! Looks on while the history is folded again, and asks the same questions as the rules that are in force.
+//! The history is folded again under the eyes of a [`Backtest`], which asks the same questions as the rules in force.
 
 use std::collections::BTreeMap;
 

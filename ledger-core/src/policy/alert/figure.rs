@@ -1,4 +1,4 @@
-//! Figure: what an org alert watches, and whether it has reached the threshold.
+//! The figure that an org alert watches.
 
 use std::cmp::Ordering;
 

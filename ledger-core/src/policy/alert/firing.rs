@@ -1,4 +1,4 @@
-//! Firings: what was found to be told, once, and to whom it is to be told.
+//! A firing: one alert or notice that was raised, and its audience.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -31,7 +31,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
     pub const ALL: [Kind; 8] = [
         Kind::OrgAlert,
         Kind::UserAlert,
@@ -43,7 +42,6 @@ impl Kind {
         Kind::CreditPurchaseFailed,
     ];
 
-    /// Returns the kind's name in the contract.
     pub fn as_str(&self) -> &'static str {
         match self {
             Kind::OrgAlert => "org_alert",
@@ -63,7 +61,6 @@ impl Kind {
 pub struct Firing {
     /// Derived: replays and second workers can only make the same.
     pub firing_id: Uuid,
-    /// What it is about.
     pub kind: Kind,
     /// The org alert; none for other kinds.
     pub alert_id: Option<Id>,

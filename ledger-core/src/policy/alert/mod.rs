@@ -1,8 +1,8 @@
-//! Alerts: what an account's admins asked to be told of, and what is told without being asked for.
+//! Alerts that admins set, and notices of balances that need no setting.
 //!
-//! Informational: they never block. Rules stand in the account's core; what has fired stands in `Watch`, which only
-//! those keep who evaluate. Pure like the fold: the same events give the same firings, with the same ids, whoever
-//! evaluates them and however often.
+//! Informational: they never block. The settings are part of the account's core; what has fired is in [`Watch`], which only
+//! the evaluator keeps. Pure as the fold: the same events give the same firings with the same ids, whoever evaluates them
+//! and however often.
 
 pub mod backtest;
 mod figure;

@@ -1,7 +1,7 @@
-//! Notices: what is told of a balance without being asked for, once per episode.
+//! Balance notices: each is raised once per episode.
 //!
-//! An episode begins when an addition leaves the figure above the line, so hovering around the line repeats nothing,
-//! and an account that opens at 0 is told nothing. Top-ups are told of one by one.
+//! An episode begins when an addition leaves the figure above the line, so hovering around the line repeats nothing, and an
+//! account that opens at 0 raises none. Every top-up raises its own.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,7 @@
-//! Users: what each used in the open period, as far as rules about users ask for it.
+//! Each user's usage in the open period, for the rules about users.
 //!
-//! An account may have a million users, so what a batch touches is loaded as pages, and what lacks is named before
-//! anything changes. The edit of a rule goes through all users whom it may meet, some at a time and by id, and lets go of
-//! those who are behind it.
+//! An account may have a million users, so a batch loads only the pages that it touches, and names the missing ones before
+//! it changes anything. A change of a rule visits all users whom it may affect, a few at a time in order of their ids.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +131,7 @@ impl Users {
         self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
     }
 
-    /// Takes pages, as stored, of the users that `MissingUsers::Next` names, by id; `are_last` where no add come.
+    /// Takes pages, as stored, of the users that `MissingUsers::Next` names, by id; `are_last` where no more come.
     pub fn load_next(&mut self, pages: Vec<(Id, UserPage)>, are_last: bool) {
         let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
         self.part = Some(Part { after: self.walked.clone(), to });
@@ -162,7 +161,7 @@ impl Users {
         self.touched.iter().filter_map(|user| Some((user, self.pages.get(user)?)))
     }
 
-    /// Goes on to the period that is open now; the former's pages are of no add use.
+    /// Goes on to the period that is open now; the former's pages are of no more use.
     pub(crate) fn enter(&mut self, period_index: i64) {
         if self.period_index != Some(period_index) {
             *self = Self { period_index: Some(period_index), is_new: true, ..Self::default() };

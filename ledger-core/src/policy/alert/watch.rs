@@ -130,9 +130,7 @@ pub struct AlertView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It can.
     Armed,
-    /// It has fired.
     Fired,
 }
 
