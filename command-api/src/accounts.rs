@@ -3,9 +3,10 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ledger_core::event::{Clock, Data, OpenAccount};
-use ledger_core::time::Time;
-use ledger_core::{derive, door, id::Id};
+use ledger_core::event::{Clock, Data, OpenAccount, derive};
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use platform::pg;
 use web::auth::Action;
 use web::http::{Path, Problem};
@@ -21,7 +22,7 @@ use crate::{effects, idempotency, intake};
 /// The opening and what a new account and its referrer get are decided together, and follow each other in the journal.
 pub async fn open(State(app): State<App>, asked: Asked, request: Request) -> Result<Response, Problem> {
     asked.principal.require_role(Action::OpenAccount)?;
-    let (account, opening) = door::read_opening(asked::json(request).await?).map_err(Problem::invalid)?;
+    let (account, opening) = request::read_opening(asked::json(request).await?).map_err(Problem::invalid)?;
     let event_id = derive::opening_id(&account);
     let draft = Draft::derived(&account, "account.open", event_id, Data::AccountOpened(opening.clone()));
     if idempotency::find(&app.pool, &draft.name()).await?.is_none() {

@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::credits::Credits;
 use ledger_core::fold::{Outcome, Reason};
-use ledger_core::hold::State;
-use ledger_core::id::Id;
+use ledger_core::policy::hold::State;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;

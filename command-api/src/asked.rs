@@ -2,9 +2,9 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use ledger_core::door::Body;
-use ledger_core::id::{EventId, Id, Label};
-use ledger_core::time::Time;
+use ledger_core::request::Body;
+use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::time::Time;
 use platform::clock;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

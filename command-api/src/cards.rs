@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ledger_core::id::Id;
-use ledger_core::rate_card::RateCard;
+use ledger_core::policy::rate_card::RateCard;
+use ledger_core::value::id::Id;
 use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
 

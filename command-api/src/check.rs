@@ -5,10 +5,10 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal, Work};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use serde::Serialize;
 use web::auth::Action;
 use web::http::{Path, Problem};

@@ -3,8 +3,8 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{AdvanceClock, Clock, Data};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use web::auth::Action;
 use web::http::{Path, Problem};
 

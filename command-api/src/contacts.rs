@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::door::{self, Body, FieldError};
-use ledger_core::id::{Id, Text};
-use ledger_core::shape::{object_or_null, objects_or_null};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::shape::{object_or_null, objects_or_null};
+use ledger_core::request::{self, Body};
+use ledger_core::value::id::{Id, Text};
 use platform::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
@@ -152,7 +153,7 @@ pub async fn put(
 ) -> Result<Json<Standing>, Problem> {
     asked.require(Action::Settings, &account)?;
     let value = asked::json_up_to(request, CONTACTS_BYTES_MAX).await?;
-    let contacts: Contacts = door::read(value).map_err(Problem::invalid)?;
+    let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     submit::admit(&app, &asked, &account).await?;
     let made_up = auth::new_webhook_secret()?;
     let standing = pg::write(&app.pool, move |connection| {
@@ -264,7 +265,7 @@ mod tests {
     use super::*;
 
     fn check(body: &str, expected: &str) {
-        let read = door::read::<Contacts>(serde_json::from_str(body).expect("JSON"));
+        let read = request::read::<Contacts>(serde_json::from_str(body).expect("JSON"));
         let found = match read {
             Ok(_) => "fine".to_owned(),
             Err(errors) => {

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use engine::outbox;
-use ledger_core::event::{Data, Event};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::event::{Data, Event, wire};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
 use platform::failpoint;
 use platform::pg::PgConnection;
 use platform::position::Position;

@@ -2,10 +2,9 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::derive;
-use ledger_core::event::{Data, Grant, VoidGrant};
-use ledger_core::id::{EventId, Id, Text};
-use ledger_core::time::Time;
+use ledger_core::event::{Data, Grant, VoidGrant, derive};
+use ledger_core::value::id::{EventId, Id, Text};
+use ledger_core::value::time::Time;
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger_core::door::read_offer;
-use ledger_core::id::{Id, Label};
-use ledger_core::wire::RECORD_BYTES_MAX;
+use ledger_core::event::wire::RECORD_BYTES_MAX;
+use ledger_core::request::read_offer;
+use ledger_core::value::id::{Id, Label};
 use metrics::counter;
 use platform::kafka::{AppendError, Appender, DeadLetter, Error, IngressConsumer, KafkaOptions, Record};
 use platform::position::Position;
@@ -272,7 +272,7 @@ fn letter(topic: &str, record: Record, refusal: &Refusal) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     fn record(partition: i32, offset: i64) -> Record {
         let position = Position { partition, offset };
@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn good() -> Verdict {
-        let id = |text: &str| ledger_core::id::EventId::new(text).expect("an id");
+        let id = |text: &str| ledger_core::value::id::EventId::new(text).expect("an id");
         let (account, id) = (Id::new("a").expect("an id"), id("e"));
         Ok(Admitted { account, id, bytes: Vec::new(), hold: intake::Named::None })
     }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
-use ledger_core::credits::Credits;
-use ledger_core::door::{self, FieldError, Offer};
-use ledger_core::event::{Clock, Data, Event, Line};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::key::{ContentHash, content_hash};
+use ledger_core::event::{Clock, Data, Event, Line, wire};
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::{ContentHash, content_hash};
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::request::{self, Offer};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
 use platform::pg;
 use platform::position::Position;
 use tokio::time::Instant;
@@ -270,7 +270,7 @@ fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen) ->
             offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
         return Ok(Terms { recorded_at, priced });
     }
-    if let Some(error) = door::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
+    if let Some(error) = request::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
         let refusal = Refusal::invalid(vec![error]);
         // A live account's clock does not lag; whether an old id is known may.
         let settled = account.clock == Clock::Live && refusal.code == "too_new";
@@ -560,7 +560,7 @@ async fn seen(app: &App, offers: &Doubtful) -> Result<Vec<Seen>, sqlx::Error> {
 mod tests {
     use super::*;
     use crate::cards::Card;
-    use ledger_core::door::read_offer;
+    use ledger_core::request::read_offer;
 
     const NOW: &str = "2026-02-03T10:00:00Z";
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

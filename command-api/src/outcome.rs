@@ -2,7 +2,7 @@
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use platform::pg::{self, PgPool, Schema};
 use platform::position::Position;
 

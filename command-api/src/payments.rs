@@ -2,9 +2,8 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::derive;
-use ledger_core::event::{Data, Purchase, Refund};
-use ledger_core::id::Id;
+use ledger_core::event::{Data, Purchase, Refund, derive};
+use ledger_core::value::id::Id;
 use web::auth::Action;
 use web::http::{Path, Problem};
 

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::Data;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use web::http::{Path, Problem};
 
 use crate::App;

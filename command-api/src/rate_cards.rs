@@ -2,9 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::door;
-use ledger_core::id::Id;
-use ledger_core::rate_card::RateCard;
+use ledger_core::policy::rate_card::RateCard;
+use ledger_core::request;
+use ledger_core::value::id::Id;
 use serde::Serialize;
 use web::auth::Action;
 use web::http::{Path, Problem};
@@ -34,7 +34,7 @@ pub async fn put(
 ) -> Result<Json<Published>, Problem> {
     asked.principal.require_role(Action::RateCards)?;
     let value = asked::json_up_to(request, CARD_BYTES_MAX).await?;
-    let prices: RateCard = door::read(value).map_err(Problem::invalid)?;
+    let prices: RateCard = request::read(value).map_err(Problem::invalid)?;
     let version = cards::publish(&app.pool, &card, &prices, &asked.principal.key_id).await?;
     Ok(Json(Published { card, version }))
 }

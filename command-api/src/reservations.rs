@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::door;
-use ledger_core::hold::{Extend, Reserve};
-use ledger_core::id::Id;
+use ledger_core::policy::hold::{Extend, Reserve};
+use ledger_core::request;
+use ledger_core::value::id::Id;
 use platform::position::{AtLeast, Position};
 use serde::Deserialize;
 use web::auth::Action;
@@ -96,7 +96,7 @@ pub async fn settle(
 ) -> Result<Response, Problem> {
     asked.require(Action::CheckAndHold, &account)?;
     let value = asked::json(request).await?;
-    let mut offer = door::read_plain_usage(&account, value).map_err(Problem::invalid)?;
+    let mut offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     match &offer.usage.reservation_id {
         Some(named) if *named != reservation => {
             let detail = "must be that of the path, or left out";

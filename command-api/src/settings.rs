@@ -2,9 +2,9 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::door;
 use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
-use ledger_core::id::Id;
+use ledger_core::request;
+use ledger_core::value::id::Id;
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
@@ -66,7 +66,7 @@ pub async fn put_org_alert(
 ) -> Result<Response, Problem> {
     asked.require(Action::Settings, &path.account)?;
     let body = asked::json(request).await?;
-    let alert = door::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
+    let alert = request::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
     let draft = org_alert(&path, Data::OrgAlertSet(alert), &asked);
     submit::setting(&app, &asked, draft, submit::time_for(&app, &asked, &path.account)).await
 }

@@ -9,9 +9,10 @@ use std::fmt;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::credits::Credits;
-use ledger_core::door::{self, FieldError, Offer};
-use ledger_core::id::{EventId, Id};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::request::{self, Offer};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
 use platform::failpoint;
 use platform::position::Position;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -48,7 +49,7 @@ pub async fn events(State(app): State<App>, asked: Asked, request: Request) -> R
     if payload.media_type == BATCH.media_type {
         return batch(&app, &asked, payload).await;
     }
-    let offer = door::read_offer(&payload.bytes).map_err(unreadable)?;
+    let offer = request::read_offer(&payload.bytes).map_err(unreadable)?;
     asked.require(Action::UsageWrite, &offer.account)?;
     one(&app, &asked, offer, Form::CloudEvent).await
 }
@@ -62,7 +63,7 @@ pub async fn plain(
 ) -> Result<Response, Problem> {
     asked.require(Action::UsageWrite, &account)?;
     let value = asked::json(request).await?;
-    let offer = door::read_plain_usage(&account, value).map_err(Problem::invalid)?;
+    let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     one(&app, &asked, offer, Form::Plain).await
 }
 
@@ -174,7 +175,7 @@ fn read_item(item: &RawValue, principal: &Principal) -> Offered {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(intake::too_large(bytes.len()));
     }
-    let offer = door::read_offer(bytes).map_err(Refusal::invalid)?;
+    let offer = request::read_offer(bytes).map_err(Refusal::invalid)?;
     if !principal.may(Action::UsageWrite, offer.account.as_str()) {
         return Err(Refusal::new(FORBIDDEN, "this key may not do that"));
     }

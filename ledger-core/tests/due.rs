@@ -2,8 +2,8 @@
 
 mod story;
 
-use ledger_core::due::due;
 use ledger_core::event::Data;
+use ledger_core::policy::due::due;
 use story::{Story, story, time};
 
 fn check(script: &str, now: &str, expected: &str) {

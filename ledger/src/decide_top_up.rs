@@ -5,7 +5,7 @@ use std::io::Write;
 use alert_worker::top_ups::{Decision, decide};
 use anyhow::{Context, Result};
 use clap::Args;
-use ledger_core::id::{Id, Text};
+use ledger_core::value::id::{Id, Text};
 use platform::pg;
 
 use crate::connection::Connection;

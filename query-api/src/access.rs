@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use serde::Deserialize;
 use web::auth::{Action, Principal};
 use web::http::{Path, Problem};

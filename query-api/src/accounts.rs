@@ -2,15 +2,15 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
+use ledger_core::account::alert::UserAlert;
+use ledger_core::account::limit::Limits;
+use ledger_core::account::top_up::AutoTopUp;
 use ledger_core::account::{Core, Plan};
-use ledger_core::alert::UserAlert;
-use ledger_core::credits::Credits;
 use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
-use ledger_core::id::{Id, Text};
-use ledger_core::limit::Limits;
-use ledger_core::period::{Cycle, Period};
-use ledger_core::time::{Time, Zone};
-use ledger_core::top_up::AutoTopUp;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::period::{Cycle, Period};
+use ledger_core::value::time::{Time, Zone};
 use platform::pg;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};

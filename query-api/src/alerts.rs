@@ -2,10 +2,10 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::alert::{Kind, Watch};
-use ledger_core::credits::Credits;
-use ledger_core::id::{EventId, Id};
-use ledger_core::time::Time;
+use ledger_core::policy::alert::{Kind, Watch};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;

@@ -2,8 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;

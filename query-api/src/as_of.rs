@@ -5,17 +5,17 @@
 
 use std::sync::Arc;
 
+use ledger_core::account::lot::{Draw, Draws, Lot};
+use ledger_core::account::overdraft::Stretch;
+use ledger_core::account::withdrawal::{Repayment, Seen, Withdrawal};
 use ledger_core::account::{Core, Snapshot};
-use ledger_core::credits::Credits;
-use ledger_core::event::{Data, Dispute, Event, Refund};
+use ledger_core::event::key::{ContentHash, dedupe_key};
+use ledger_core::event::{Data, Dispute, Event, Refund, wire};
+use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::fold::{self, Applied, Fact, LotChange, Moment, Observer, Outcome};
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::key::{ContentHash, dedupe_key};
-use ledger_core::lot::{Draw, Draws, Lot};
-use ledger_core::overdraft::Stretch;
-use ledger_core::pages::{Missing, Pages, Repayment, Seen, Taking};
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::time::Time;
 use rustc_hash::FxHashSet;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -76,7 +76,7 @@ impl Onlooker for Nobody {
 /// An account being folded again up to an instant.
 ///
 /// Three things are known about a page that the fold misses in here. A lot that is in neither core nor pages had
-/// nothing left. A reversal ends the repaying of its taking, so the repayments of today are those of then. And what
+/// nothing left. A reversal ends the repaying of its withdrawal, so the repayments of today are those of then. And what
 /// a refund moved stands in its entry.
 struct Past {
     account: Id,
@@ -379,9 +379,10 @@ impl Past {
         let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"];
         let took = may_be_undone.contains(&row.try_get::<&str, _>("type")?);
         let applied = row.try_get::<&str, _>("outcome")? == "applied";
-        let taking = if took && applied { Some(Arc::new(taking_of(&row, &self.account)?)) } else { None };
+        let withdrawal =
+            if took && applied { Some(Arc::new(withdrawal_of(&row, &self.account)?)) } else { None };
         // Only an undoing that applied asks, and such a one finds what it undoes standing.
-        Ok(Some(Seen { content, taking, reversed: false }))
+        Ok(Some(Seen { content, withdrawal, reversed: false }))
     }
 
     /// A lot that the fold misses had nothing left: used up, or closed, or not made yet.
@@ -498,7 +499,7 @@ fn content_of(row: &PgRow) -> Result<ContentHash, sqlx::Error> {
     bytes.try_into().map(ContentHash).map_err(|_| sqlx::Error::Decode("a content hash has 32 bytes".into()))
 }
 
-fn taking_of(row: &PgRow, account: &Id) -> Result<Taking, sqlx::Error> {
+fn withdrawal_of(row: &PgRow, account: &Id) -> Result<Withdrawal, sqlx::Error> {
     let changes: Vec<LotChange> = columns::json_of(row, "lots")?;
     let draws: Draws = changes
         .into_iter()
@@ -515,7 +516,7 @@ fn taking_of(row: &PgRow, account: &Id) -> Result<Taking, sqlx::Error> {
         Data::DisputeOpened(dispute) => dispute.amount,
         _ => columns::amount(row, "credits")?,
     };
-    Ok(Taking {
+    Ok(Withdrawal {
         event: Arc::new(event),
         period_index: row.try_get("period_index")?,
         credits,

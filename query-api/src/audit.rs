@@ -38,7 +38,7 @@ pub(crate) struct AuditQuery {
 struct Line<'a> {
     partition: i32,
     offset: i64,
-    timestamp: ledger_core::time::Time,
+    timestamp: ledger_core::value::time::Time,
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,

@@ -3,9 +3,9 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use engine::tables::commitments;
-use ledger_core::balance::Balance;
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::Deserialize;
 use sqlx::PgConnection;

@@ -2,9 +2,9 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal};
-use ledger_core::time::Time;
+use ledger_core::policy::decide::{Decision, Refusal};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use platform::pg;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};

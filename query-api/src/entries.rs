@@ -3,9 +3,9 @@
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use ledger_core::credits::Credits;
 use ledger_core::fold::EntryType;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -2,10 +2,10 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::hold::over_hold;
-use ledger_core::id::{EventId, Source};
-use ledger_core::time::Time;
+use ledger_core::policy::hold::over_hold;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Source};
+use ledger_core::value::time::Time;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -2,11 +2,11 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
+use ledger_core::account::lot::Lot;
 use ledger_core::event::LotSource;
-use ledger_core::id::{Id, Text};
-use ledger_core::lot::Lot;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;

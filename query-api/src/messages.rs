@@ -2,9 +2,9 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -3,7 +3,7 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use ledger_core::event::Channel;
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;

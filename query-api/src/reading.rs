@@ -3,8 +3,8 @@
 use engine::progress::Waiter;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
-use ledger_core::id::Id;
-use ledger_core::lot::Lot;
+use ledger_core::account::lot::Lot;
+use ledger_core::value::id::Id;
 use platform::pg;
 use platform::position::{AtLeast, Position};
 use sqlx::{PgConnection, Row};

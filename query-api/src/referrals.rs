@@ -2,7 +2,7 @@
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use platform::pg::credits_of;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};

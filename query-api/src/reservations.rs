@@ -3,12 +3,12 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use engine::tables::commitments;
-use ledger_core::balance::Balance;
-use ledger_core::credits::Credits;
 use ledger_core::event::Clock;
-use ledger_core::hold::State as HoldState;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::policy::balance::Balance;
+use ledger_core::policy::hold::State as HoldState;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use platform::pg;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::tables::commitments::{self, AccountQuery, AccountStanding};
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal, Work};
-use ledger_core::hold::{ByFeature, Gate, UserFigures};
-use ledger_core::id::Id;
-use ledger_core::limit::Limits;
-use ledger_core::time::Time;
+use ledger_core::account::limit::Limits;
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -224,9 +224,9 @@ async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use ledger_core::account::lot::Lot;
     use ledger_core::event::{OpenAccount, SetLimits};
-    use ledger_core::id::Label;
-    use ledger_core::lot::Lot;
+    use ledger_core::value::id::Label;
 
     use super::*;
 

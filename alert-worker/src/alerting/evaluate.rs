@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use engine::consume::WorkerError;
 use engine::fold::{Account, Accounts, FoldWorker, Projection};
-use ledger_core::alert::{self, Firing, Users, Watch, Watcher};
 use ledger_core::fold::{self, Fact};
+use ledger_core::policy::alert::{self, Firing, Users, Watch, Watcher};
 use platform::kafka::Record;
 use sqlx::PgConnection;
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use engine::consume::WorkerError;
 use engine::fold::{Account, Accounts};
-use ledger_core::alert::{MissingUsers, UserPage, Users, Watch};
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
+use ledger_core::policy::alert::{MissingUsers, UserPage, Users, Watch};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use platform::pg::Amount;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};

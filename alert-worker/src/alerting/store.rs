@@ -3,8 +3,8 @@
 use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
 use ledger_core::account::Core;
-use ledger_core::alert::UserPage;
-use ledger_core::id::Id;
+use ledger_core::policy::alert::UserPage;
+use ledger_core::value::id::Id;
 use platform::pg::{Rows, column, timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;

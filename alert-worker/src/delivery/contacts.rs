@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use platform::pg::{PgConnection, PgPool};
 use serde::Deserialize;
 

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ledger_core::derive;
-use ledger_core::event::{Channel, Recipients};
-use ledger_core::id::Id;
+use ledger_core::event::{Channel, Recipients, derive};
+use ledger_core::value::id::Id;
 use payments::ProviderName;
 use platform::pg::{self, PgConnection, PgPool};
 use tracing::info;
@@ -243,7 +242,7 @@ async fn mark(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), s
 #[cfg(test)]
 mod tests {
     use super::super::contacts::Person;
-    use ledger_core::alert::Kind;
+    use ledger_core::policy::alert::Kind;
 
     use super::*;
     use crate::delivery::samples::{self, id};

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use ledger_core::alert::Firing;
-use ledger_core::time::Time;
+use ledger_core::policy::alert::Firing;
+use ledger_core::value::time::Time;
 use platform::kafka::{AppendError, Appender};
 use platform::pg::{self, PgConnection, PgPool};
 use serde::Serialize;

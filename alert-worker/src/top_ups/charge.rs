@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Text};
-use ledger_core::time::Time;
-use ledger_core::top_up;
+use ledger_core::policy::top_up;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
 use payments::{Charge, Found, Provider, Reply, is_too_old};
 use platform::pg::PgPool;
 use platform::{clock, failpoint};

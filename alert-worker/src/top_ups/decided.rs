@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use ledger_core::account::Core;
+use ledger_core::account::top_up::Attempt;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
-use ledger_core::id::{EventId, Id};
-use ledger_core::time::Time;
-use ledger_core::top_up::{self, Attempt, Want};
+use ledger_core::policy::top_up::{self, Want};
+use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::time::Time;
 
 /// What a batch asks for, in order.
 #[derive(Debug, Default)]
@@ -47,7 +48,7 @@ pub(super) struct Refused {
 pub(super) struct Proposal {
     pub account: Id,
     pub attempt: Attempt,
-    pub usd: Option<ledger_core::credits::Credits>,
+    pub usd: Option<ledger_core::value::credits::Credits>,
     pub live: bool,
     pub ledger_time: Time,
 }

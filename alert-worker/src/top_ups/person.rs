@@ -1,8 +1,8 @@
 //! Person: what somebody decides of an attempt that nobody knows the outcome of, once he has asked the provider himself.
 
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Label, Text};
-use ledger_core::top_up;
+use ledger_core::policy::top_up;
+use ledger_core::value::id::{Id, Label, Text};
 use platform::clock;
 use platform::pg::{self, Model, PgPool};
 

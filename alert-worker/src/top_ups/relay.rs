@@ -3,7 +3,7 @@
 //! The write side relays everything in the outbox as well, once the lead of these is over; the same record twice folds once.
 
 use engine::outbox;
-use ledger_core::derive::TOP_UPS;
+use ledger_core::event::derive::TOP_UPS;
 use platform::failpoint;
 use platform::kafka::Journal;
 use platform::pg::PgPool;

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use engine::consume::WorkerError;
 use engine::outbox;
-use ledger_core::credits::Credits;
 use ledger_core::event::Event;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use payments::Charge;
 use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp};
 use sqlx::postgres::PgRow;

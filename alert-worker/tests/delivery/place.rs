@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use alert_worker::delivery::{self, About, DeliveryConfig, OutboxRow};
 use anyhow::{Result, ensure};
-use ledger_core::alert::{Audience, Firing, Kind};
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
-use ledger_core::id::{EventId, Id, Text};
+use ledger_core::policy::alert::{Audience, Firing, Kind};
+use ledger_core::value::id::{EventId, Id, Text};
 use local_stack::TestSpace;
 use payments::ProviderName;
 use platform::kafka::{self, Appender, KafkaOptions};

@@ -12,14 +12,13 @@ use engine::progress::Waiter;
 use engine::tables::commitments::{AccountQuery, AccountStanding, Standings, standings};
 use futures::FutureExt;
 use ledger_core::account::Core;
-use ledger_core::decide::{Decision, Work};
-use ledger_core::event::{Clock, Data, Event, Usage};
+use ledger_core::event::key::content_hash;
+use ledger_core::event::{Clock, Data, Event, Usage, wire};
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
-use ledger_core::id::{Id, Label};
-use ledger_core::key::content_hash;
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::policy::decide::{Decision, Work};
+use ledger_core::policy::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
 use metrics::histogram;
 use platform::failpoint;
 use platform::pg::{self, Model, PgConnection, PgPool, Schema};
@@ -578,7 +577,7 @@ impl<'a> OneAccount<'a> {
     }
 
     fn payment_required(&self, decision: &Decision) -> Problem {
-        use ledger_core::decide::Refusal::{CreditsExhausted, UserLimitReached};
+        use ledger_core::policy::decide::Refusal::{CreditsExhausted, UserLimitReached};
         let words = decision.message(self.gate.core()).unwrap_or_default();
         let problem = match decision.refusal {
             Some(UserLimitReached) => Problem::user_limit_reached(words),

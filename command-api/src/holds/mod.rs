@@ -1,7 +1,7 @@
 //! Holds: what products ask before and while they work, decided so that any number of processes never grant too much.
 //!
 //! Requests of one process are combined: a *lane* takes what has queued, locks the gates of its accounts in order, reads
-//! figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::hold::Gate), writes
+//! figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::policy::hold::Gate), writes
 //! everything, commits, and only then answers. Checks have lanes of their own that lock nothing.
 
 mod lane;
@@ -13,12 +13,12 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use engine::progress::Waiter;
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Work};
 use ledger_core::event::Event;
-use ledger_core::hold::{Extend, Hold, Reserve, State};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::time::Time;
+use ledger_core::policy::decide::{Decision, Work};
+use ledger_core::policy::hold::{Extend, Hold, Reserve, State};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
 use platform::pg::PgPool;
 use platform::position::Position;
 use serde::Serialize;

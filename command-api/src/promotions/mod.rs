@@ -4,10 +4,9 @@ mod promo_codes;
 mod redemptions;
 mod referrals;
 
-use ledger_core::credits::Credits;
-use ledger_core::derive;
-use ledger_core::event::{Data, Grant, GrantSource};
-use ledger_core::id::{EventId, Id};
+use ledger_core::event::{Data, Grant, GrantSource, derive};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
 use platform::pg::PgConnection;
 use web::http::Problem;
 

@@ -3,10 +3,11 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use engine::outbox;
-use ledger_core::door::{Body, FieldError};
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Label};
-use ledger_core::time::Time;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::request::Body;
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
 use serde::Deserialize;
 use web::auth::Action;

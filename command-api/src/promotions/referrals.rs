@@ -3,12 +3,12 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::credits::Credits;
-use ledger_core::derive;
-use ledger_core::door::{Body, FieldError};
-use ledger_core::event::GrantSource;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::{GrantSource, derive};
+use ledger_core::request::Body;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection, numeric_text};
 use serde::Deserialize;
 use serde_json::json;

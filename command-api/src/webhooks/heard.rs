@@ -1,7 +1,7 @@
 //! Heard: what one webhook says of a payment.
 
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use serde_json::Value;
 
 /// What one webhook says.

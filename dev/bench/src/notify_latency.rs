@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use platform::clock;
 use platform::pg::{self, PgPool};
 use serde_json::json;

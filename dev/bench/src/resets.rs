@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alert_worker::{SchedulerConfig, scheduler};
 use anyhow::{Context, Result, ensure};
 use engine::consume::{Source, Status};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use platform::clock;
 use platform::kafka::{Journal, LogIdentity};
 use platform::pg::{self, Model, PgPool};

@@ -1,4 +1,4 @@
-//! Applied: an event with its place in the log, and what folding it did.
+//! The input and the result of folding one event.
 
 use std::sync::Arc;
 
@@ -6,20 +6,19 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Outcome;
+use crate::account::lot::Draws;
+use crate::account::overdraft::Stretch;
+use crate::account::withdrawal::Withdrawal;
 use crate::account::{Core, Figures};
-use crate::credits::{Credits, wide};
+use crate::event::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::event::{Data, Event, LotSource};
-use crate::id::{EventId, Id};
-use crate::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
-use crate::lot::Draws;
-use crate::overdraft::Stretch;
-use crate::pages::Taking;
-use crate::time::Time;
+use crate::value::credits::{Credits, wide};
+use crate::value::id::{EventId, Id};
+use crate::value::time::Time;
 
 /// An event with its place in the log.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    /// The event.
     pub event: Arc<Event>,
     /// Its identity.
     pub key: DedupeKey,
@@ -59,7 +58,6 @@ pub enum EntryType {
 }
 
 impl EntryType {
-    /// Returns the type's name in the contract.
     pub fn as_str(&self) -> &'static str {
         match self {
             EntryType::Granted => "granted",
@@ -80,9 +78,7 @@ impl EntryType {
 /// What an entry did to one lot, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LotChange {
-    /// The lot.
     pub grant_id: Id,
-    /// Its source.
     pub source: LotSource,
     /// Positive: added to it.
     #[serde(deserialize_with = "wide")]
@@ -97,7 +93,6 @@ pub type LotChanges = SmallVec<[LotChange; 1]>;
 pub struct Entry {
     /// Order among the entries of the event being folded.
     pub seq: i32,
-    /// What kind of line.
     pub entry_type: EntryType,
     /// Change of the settled balance.
     pub amount: Credits,
@@ -109,11 +104,8 @@ pub struct Entry {
     pub event_id: EventId,
     /// Ledger time; of a crossing, the instant crossed.
     pub recorded_at: Time,
-    /// When it happened.
     pub occurred_at: Time,
-    /// Lots touched.
     pub lots: LotChanges,
-    /// Change of the overdraft.
     pub overdraft: Credits,
 }
 
@@ -121,7 +113,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedPeriod {
     /// Its number and bounds.
-    pub period: crate::period::Period,
+    pub period: crate::value::period::Period,
     /// Its figures at its end, expiry at the end included.
     pub figures: Figures,
     /// What went on into the next.
@@ -134,13 +126,12 @@ pub struct UsageChange {
     /// 1 for usage, −1 for a reversal within its period.
     pub sign: i64,
     /// What was used, by whom, priced how.
-    pub taking: Arc<Taking>,
+    pub withdrawal: Arc<Withdrawal>,
 }
 
 /// What an event did.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// What became of it.
     pub outcome: Outcome,
     /// The account's ledger time after it; none on an account that is not open.
     pub ledger_time: Option<Time>,
@@ -154,7 +145,7 @@ pub struct Applied {
     pub balance_after: Credits,
     /// What remains of paid lots after it.
     pub credit_balance_after: Credits,
-    /// What a taking other than usage drew (adjustments, refunds).
+    /// What a withdrawal other than usage drew (adjustments, refunds).
     pub draws: Draws,
     /// What it left as overdraft.
     pub line: Option<Stretch>,

@@ -1,14 +1,15 @@
-//! Booking: the rule for taking, the rule for giving, and the entries of both.
+//! Bookings: how credits are taken, how they are given, and the entries of both.
 
 use super::{Applied, Entry, EntryType, LotChange, LotChanges};
 use crate::account::Core;
-use crate::credits::Credits;
+use crate::account::lot::{Draws, Lot, default_priority};
+use crate::account::overdraft::Stretch;
+use crate::account::withdrawal::Repayment;
 use crate::event::LotSource;
-use crate::id::{EventId, Id};
-use crate::lot::{Draws, Lot, default_priority, less, more};
-use crate::overdraft::Stretch;
-use crate::pages::{Pages, Repayment};
-use crate::time::Time;
+use crate::fold::pages::Pages;
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::{EventId, Id};
+use crate::value::time::Time;
 
 /// What both an event and a crossing can do to an account.
 pub(super) trait Booking {
@@ -25,8 +26,8 @@ pub(super) trait Booking {
     ) -> Credits {
         let stamp = self.stamp();
         let (core, _, applied) = self.parts();
-        let amount = less(lots.iter().fold(Credits::ZERO, |sum, change| more(sum, change.amount)), overdraft);
-        core.totals.turnover = more(core.totals.turnover, amount.abs());
+        let amount = sub(lots.iter().fold(Credits::ZERO, |sum, change| add(sum, change.amount)), overdraft);
+        core.totals.turnover = add(core.totals.turnover, amount.abs());
         let entry = Entry {
             seq: applied.next_seq(),
             entry_type,
@@ -49,20 +50,20 @@ pub(super) trait Booking {
         let draws = core.lots.draw(amount, |lot| pages.put(lot));
         let mut drawn = Credits::ZERO;
         for draw in &draws {
-            drawn = more(drawn, draw.amount);
+            drawn = add(drawn, draw.amount);
             if usage && draw.is_paid() {
-                core.totals.spent = more(core.totals.spent, draw.amount);
+                core.totals.spent = add(core.totals.spent, draw.amount);
             }
             if !pages.touched.contains(&draw.grant_id) {
                 pages.touched.insert(draw.grant_id.clone());
             }
         }
-        let short = less(amount, drawn);
+        let short = sub(amount, drawn);
         let line = short.is_positive().then(|| core.overdraft.take(short, usage));
         (draws, line)
     }
 
-    /// Repays overdraft from what can be drawn, oldest taking first, in burn order; returns what lots gave.
+    /// Repays overdraft from what can be drawn, oldest withdrawal first, in burn order; returns what lots gave.
     fn settle_overdraft(&mut self) -> Draws {
         let (core, pages, _) = self.parts();
         let amount = core.overdraft.total().min(core.lots.drawable());
@@ -79,15 +80,15 @@ pub(super) trait Booking {
             while left.is_positive() {
                 let Some(owed) = &mut piece else { break };
                 let paid = left.min(owed.stretch.length());
-                let end = more(owed.stretch.start, paid);
+                let end = add(owed.stretch.start, paid);
                 let stretch = Stretch { start: owed.stretch.start, end };
                 let repayment = Repayment { stretch, grant_id: draw.grant_id.clone() };
                 pages.repayments.insert(stretch.start, repayment.clone());
                 pages.new_repayments.push(repayment);
                 if owed.usage && draw.is_paid() {
-                    core.totals.spent = more(core.totals.spent, paid);
+                    core.totals.spent = add(core.totals.spent, paid);
                 }
-                left = less(left, paid);
+                left = sub(left, paid);
                 owed.stretch.start = end;
                 if owed.stretch.length().is_zero() {
                     piece = pieces.next();
@@ -123,7 +124,7 @@ pub(super) trait Booking {
         let mut repaid = Credits::ZERO;
         for draw in self.settle_overdraft() {
             change(changes, &draw.grant_id, draw.source, draw.amount.negated());
-            repaid = more(repaid, draw.amount);
+            repaid = add(repaid, draw.amount);
         }
         repaid.negated()
     }
@@ -139,9 +140,9 @@ pub(super) trait Booking {
             expires_at: Some(core.period.ends_at),
             ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, place)
         };
-        core.figures.added = more(core.figures.added, amount);
-        core.figures.granted = more(core.figures.granted, amount);
-        core.totals.granted = more(core.totals.granted, amount);
+        core.figures.added = add(core.figures.added, amount);
+        core.figures.granted = add(core.figures.granted, amount);
+        core.totals.granted = add(core.totals.granted, amount);
         let (changes, overdraft) = self.put_lot(lot);
         if amount.is_positive() {
             self.book(EntryType::Granted, event_id.clone(), changes, overdraft);
@@ -159,7 +160,7 @@ pub(super) struct Stamp {
 /// Nets a change of a lot into an entry's list.
 pub(super) fn change(changes: &mut LotChanges, grant_id: &Id, source: LotSource, amount: Credits) {
     match changes.iter_mut().find(|change| change.grant_id == *grant_id) {
-        Some(change) => change.amount = more(change.amount, amount),
+        Some(change) => change.amount = add(change.amount, amount),
         None => changes.push(LotChange { grant_id: grant_id.clone(), source, amount }),
     }
 }

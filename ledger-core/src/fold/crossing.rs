@@ -1,15 +1,14 @@
-//! Crossing: what time does to an account at one instant: lots end, a period ends and the next begins, lots start.
+//! What time does to an account at one instant: lots end, the period ends, the next begins, lots start.
 
 use super::booking::{Booking, Stamp, change, new_lot, period_lot_id};
 use super::{Applied, ClosedPeriod, EntryType, LotChanges, Moment, Observer};
 use crate::account::Core;
-use crate::credits::Credits;
-use crate::derive;
-use crate::event::{LotSource, OverdraftPolicy, RolloverMode};
-use crate::id::{EventId, Id};
-use crate::lot::{Lot, less, more};
-use crate::pages::Pages;
-use crate::time::Time;
+use crate::account::lot::Lot;
+use crate::event::{LotSource, OverdraftPolicy, RolloverMode, derive};
+use crate::fold::pages::Pages;
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::{EventId, Id};
+use crate::value::time::Time;
 
 /// One instant that is crossed.
 pub(super) struct Crossing<'a> {
@@ -72,18 +71,18 @@ impl Crossing<'_> {
             .filter(|lot| lot.is_of_plan() && lot.expires_at.is_some_and(|end| end <= self.at))
             .map(|lot| (lot.grant_id.clone(), lot.remaining))
             .collect();
-        let unused = ids.iter().fold(Credits::ZERO, |sum, (_, remaining)| more(sum, *remaining));
+        let unused = ids.iter().fold(Credits::ZERO, |sum, (_, remaining)| add(sum, *remaining));
         let plan = &self.core.plan;
         let rolled_over = match plan.rollover.mode {
             RolloverMode::None => Credits::ZERO,
             RolloverMode::Capped => unused.min(plan.rollover.cap.unwrap_or(plan.allowance)),
             RolloverMode::Unlimited => unused,
         };
-        let mut to_expire = less(unused, rolled_over);
+        let mut to_expire = sub(unused, rolled_over);
         for (id, remaining) in ids {
             let expired = remaining.min(to_expire);
-            to_expire = less(to_expire, expired);
-            self.expire(&id, less(remaining, expired), event_id);
+            to_expire = sub(to_expire, expired);
+            self.expire(&id, sub(remaining, expired), event_id);
         }
         rolled_over
     }
@@ -92,9 +91,9 @@ impl Crossing<'_> {
     fn expire(&mut self, id: &Id, rolled_out: Credits, event_id: &EventId) {
         let waiting = self.core.lots.is_waiting(id);
         let Some(mut lot) = self.core.lots.remove(id) else { return };
-        let expired = less(lot.remaining, rolled_out);
+        let expired = sub(lot.remaining, rolled_out);
         lot.remaining = Credits::ZERO;
-        lot.lapsed = more(lot.lapsed, expired);
+        lot.lapsed = add(lot.lapsed, expired);
         let source = lot.source;
         self.pages.touched.insert(id.clone());
         self.pages.put(lot);
@@ -103,15 +102,15 @@ impl Crossing<'_> {
         }
         // Both parts have left by now, so the first line's balance is put right by what the second takes.
         if expired.is_positive() {
-            self.core.figures.expired = more(self.core.figures.expired, expired);
-            self.core.totals.expired = more(self.core.totals.expired, expired);
+            self.core.figures.expired = add(self.core.figures.expired, expired);
+            self.core.totals.expired = add(self.core.totals.expired, expired);
             self.book_out(EntryType::Expired, id, source, expired, event_id);
             if let Some(entry) = self.applied.entries.last_mut() {
-                entry.balance_after = more(entry.balance_after, rolled_out);
+                entry.balance_after = add(entry.balance_after, rolled_out);
             }
         }
         if rolled_out.is_positive() {
-            self.core.totals.rolled_out = more(self.core.totals.rolled_out, rolled_out);
+            self.core.totals.rolled_out = add(self.core.totals.rolled_out, rolled_out);
             self.book_out(EntryType::RolledOut, id, source, rolled_out, event_id);
         }
     }
@@ -136,8 +135,8 @@ impl Crossing<'_> {
             expires_at: Some(self.core.period.ends_at),
             ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, place)
         };
-        self.core.figures.granted = more(self.core.figures.granted, amount);
-        self.core.totals.rolled_in = more(self.core.totals.rolled_in, amount);
+        self.core.figures.granted = add(self.core.figures.granted, amount);
+        self.core.totals.rolled_in = add(self.core.totals.rolled_in, amount);
         let (changes, overdraft) = self.put_lot(lot);
         self.book(EntryType::RolledIn, event_id.clone(), changes, overdraft);
     }
@@ -145,7 +144,7 @@ impl Crossing<'_> {
     fn forgive(&mut self, event_id: &EventId) {
         let forgiven = self.core.overdraft.forgive();
         if forgiven.is_positive() {
-            self.core.totals.adjusted = more(self.core.totals.adjusted, forgiven);
+            self.core.totals.adjusted = add(self.core.totals.adjusted, forgiven);
             self.book(EntryType::Adjusted, event_id.clone(), LotChanges::new(), forgiven.negated());
         }
     }
@@ -168,9 +167,9 @@ impl Crossing<'_> {
         for id in self.core.lots.starting(self.at) {
             let Some(lot) = self.core.lots.remove(&id) else { continue };
             let event_id = lot.event_id.clone();
-            self.core.figures.added = more(self.core.figures.added, lot.amount);
-            self.core.figures.granted = more(self.core.figures.granted, lot.amount);
-            self.core.totals.granted = more(self.core.totals.granted, lot.amount);
+            self.core.figures.added = add(self.core.figures.added, lot.amount);
+            self.core.figures.granted = add(self.core.figures.granted, lot.amount);
+            self.core.totals.granted = add(self.core.totals.granted, lot.amount);
             let (changes, overdraft) = self.put_lot(lot);
             self.book(EntryType::Granted, event_id.clone(), changes, overdraft);
             self.seen_by(observer, &event_id, true);

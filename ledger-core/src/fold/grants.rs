@@ -1,12 +1,12 @@
-//! Grants: credits that are given, corrected and voided.
+//! Grants, adjustments and voids.
 
 use super::booking::{Booking, change};
 use super::step::{Decision, Step, is_fold_lot};
 use super::{EntryType, LotChanges, Reason};
-use crate::credits::Credits;
+use crate::account::lot::{Lot, OPEN_LOTS_MAX, default_priority};
 use crate::event::{Adjust, Grant, LotSource, VoidGrant};
-use crate::id::Id;
-use crate::lot::{Lot, OPEN_LOTS_MAX, default_priority, less, more};
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::Id;
 
 impl Step<'_> {
     pub(super) fn grant(&mut self, grant: &Grant) -> Decision {
@@ -35,13 +35,13 @@ impl Step<'_> {
             self.pages.touched.insert(lot.grant_id.clone());
             self.core.lots.insert(lot, now);
         } else {
-            self.core.totals.granted = more(self.core.totals.granted, grant.amount);
+            self.core.totals.granted = add(self.core.totals.granted, grant.amount);
             self.add_lot(EntryType::Granted, lot);
         }
         Ok(Ok(()))
     }
 
-    /// A signed correction: a new lot, or a taking.
+    /// A signed correction: a new lot, or a withdrawal.
     pub(super) fn adjust(&mut self, adjustment: &Adjust) -> Result<(), Reason> {
         let event_id = self.fact.event.id.clone();
         let amount = adjustment.amount;
@@ -52,14 +52,14 @@ impl Step<'_> {
             let grant_id = Id::new(event_id.as_str()).map_err(|_| Reason::GrantUnknown)?;
             let reason = Some(adjustment.reason.clone());
             let lot = Lot { reason, ..self.new_lot(grant_id, LotSource::Adjustment, amount) };
-            self.core.totals.adjusted = more(self.core.totals.adjusted, amount);
+            self.core.totals.adjusted = add(self.core.totals.adjusted, amount);
             self.add_lot(EntryType::Adjusted, lot);
         } else {
             let taken = amount.negated();
-            self.core.totals.adjusted = less(self.core.totals.adjusted, taken);
-            self.core.figures.added = less(self.core.figures.added, taken);
+            self.core.totals.adjusted = sub(self.core.totals.adjusted, taken);
+            self.core.figures.added = sub(self.core.figures.added, taken);
             let (draws, line) = self.take(taken, false);
-            self.book_taking(EntryType::Adjusted, draws, line);
+            self.book_withdrawal(EntryType::Adjusted, draws, line);
         }
         Ok(())
     }
@@ -75,12 +75,12 @@ impl Step<'_> {
         let mut lot = self.take_lot(id);
         let taken = std::mem::take(&mut lot.remaining);
         lot.voided_at = Some(now);
-        lot.lapsed = more(lot.lapsed, taken);
+        lot.lapsed = add(lot.lapsed, taken);
         let source = lot.source;
         self.keep(lot);
         if taken.is_positive() && !waiting {
-            self.core.figures.added = less(self.core.figures.added, taken);
-            self.core.totals.voided = more(self.core.totals.voided, taken);
+            self.core.figures.added = sub(self.core.figures.added, taken);
+            self.core.totals.voided = add(self.core.totals.voided, taken);
             let mut changes = LotChanges::new();
             change(&mut changes, id, source, taken.negated());
             self.book(EntryType::Voided, self.fact.event.id.clone(), changes, Credits::ZERO);

@@ -1,36 +1,42 @@
 //! The fold: one pure function from the events of an account, in log order, to its balance and entries.
 //!
-//! `apply` sees an account's core and the loaded pages; what it lacks it names before it changes anything but what time
-//! has crossed, which it keeps for the next call. Two rules carry the money: whatever takes credits draws lots in burn
-//! order and leaves the rest as overdraft (`take`); whatever gives credits first repays overdraft, oldest first
-//! (`settle_overdraft`). Both, and the entries, are in `booking`; what time does is in `crossing`, what each type of
-//! event does in the others, which `step` calls.
+//! `apply` works on an account's core and its loaded pages. It names a missing page before it changes anything, except
+//! for the boundaries that time has crossed, whose effects it keeps for the next call. Two rules carry the money: a
+//! withdrawal draws lots in burn order and leaves the rest as overdraft (`take`); an addition first repays overdraft,
+//! oldest first (`settle_overdraft`). Both are in `booking`, the effects of time in `crossing`, and those of each type of
+//! event in a module that `step` calls.
 
 mod applied;
 mod booking;
 mod crossing;
 mod grants;
+pub mod memory;
 mod outcome;
+pub mod pages;
 mod payments;
 mod settings;
 mod step;
 mod top_ups;
 mod usage;
+mod want;
 
 use std::sync::Arc;
 
 use crate::account::Core;
-use crate::credits::Credits;
+use crate::account::withdrawal::{Seen, Withdrawal};
 use crate::event::{Clock, Data, OpenAccount};
-use crate::pages::{Missing, Pages, Seen, Taking};
-use crate::time::Time;
+use crate::fold::pages::{Missing, Pages};
+use crate::value::time::Time;
 pub use applied::{
     Applied, ClosedPeriod, Entry, EntryType, Fact, LotChange, LotChanges, Moment, Observer, UsageChange,
 };
 use booking::Booking;
 use crossing::Crossing;
 pub use outcome::{Outcome, Reason};
+pub use step::TURNOVER_MAX;
 use step::{Step, decide};
+pub(crate) use want::refused_id;
+pub use want::{Want, want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
 pub const FOLD_VERSION: i32 = 3;
@@ -38,9 +44,6 @@ pub const FOLD_VERSION: i32 = 3;
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
 pub const CROSSINGS_MAX: i64 = 5_000;
-/// Bound on the sum of all amounts ever booked on an account: keeps every sum far inside `Credits` and
-/// `numeric(38,9)`.
-pub const TURNOVER_MAX: Credits = Credits::from_units(10_000_000_000_000_000_000_000_000_000 * 1_000_000_000);
 
 /// Applies the next event of an account.
 ///
@@ -101,8 +104,8 @@ pub fn apply_watched(
         }
     }
     if repeated.is_none() {
-        let taking = taking_of(core, fact, &applied);
-        remember(pages, fact, taking);
+        let withdrawal = withdrawal_of(core, fact, &applied);
+        remember(pages, fact, withdrawal);
     }
     core.events += 1;
     finish(core, &mut applied);
@@ -155,25 +158,45 @@ fn stamped(clock: Clock, fact: &Fact) -> Time {
     }
 }
 
-fn remember(pages: &mut Pages, fact: &Fact, taking: Option<Arc<Taking>>) {
-    pages.seen.insert(fact.key, Some(Seen { content: fact.content, taking, reversed: false }));
+fn remember(pages: &mut Pages, fact: &Fact, withdrawal: Option<Arc<Withdrawal>>) {
+    pages.seen.insert(fact.key, Some(Seen { content: fact.content, withdrawal, reversed: false }));
 }
 
 /// What an event took that a later one may undo.
-fn taking_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Taking>> {
+fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Withdrawal>> {
     if applied.outcome != Outcome::Applied {
         return None;
     }
     match &fact.event.data {
-        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.taking.clone()),
-        Data::DisputeOpened(dispute) => Some(Arc::new(Taking {
+        Data::UsageRecorded(_) => applied.usage.as_ref().map(|usage| usage.withdrawal.clone()),
+        Data::DisputeOpened(dispute) => Some(Arc::new(Withdrawal {
             event: fact.event.clone(),
             period_index: core.period.index,
             credits: dispute.amount,
             draws: applied.draws.clone(),
             line: applied.line,
         })),
-        _ => None,
+        Data::AccountOpened(_)
+        | Data::AccountChanged(_)
+        | Data::PlanChanged(_)
+        | Data::ClockAdvanced(_)
+        | Data::UsageReversed(_)
+        | Data::CreditsGranted(_)
+        | Data::GrantVoided(_)
+        | Data::CreditsAdjusted(_)
+        | Data::CreditsPurchased(_)
+        | Data::CreditsRefunded(_)
+        | Data::PeriodReset(_)
+        | Data::LimitsSet(_)
+        | Data::OrgAlertSet(_)
+        | Data::OrgAlertRemoved(_)
+        | Data::UserAlertSet(_)
+        | Data::AutoTopUpSet(_)
+        | Data::TopUpStarted(_)
+        | Data::TopUpFailed(_)
+        | Data::TopUpRefused(_)
+        | Data::CreditsToppedUp(_)
+        | Data::DisputeWon(_) => None,
     }
 }
 

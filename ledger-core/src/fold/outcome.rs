@@ -1,4 +1,4 @@
-//! Outcome: what became of an event, and why it was rejected.
+//! The outcome of an event, and the reason of a rejection.
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

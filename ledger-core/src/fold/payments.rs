@@ -1,14 +1,15 @@
-//! Payments: credits that were paid for, and what is taken back of them.
+//! Purchases, refunds and disputes.
 
 use super::booking::Booking;
 use super::step::{Decision, Step, is_fold_lot};
 use super::{EntryType, Reason};
-use crate::credits::Credits;
+use crate::account::lot::{Draw, Lot};
+use crate::account::withdrawal::{Seen, Withdrawal};
+use crate::event::key::dedupe_key;
 use crate::event::{Data, Dispute, LotSource, PackExpiry, Purchase, TopUp};
-use crate::id::Id;
-use crate::key::dedupe_key;
-use crate::lot::{Draw, Lot, less, more};
-use crate::pages::{Missing, Seen, Taking, opening_of};
+use crate::fold::pages::{Missing, opening_of};
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::Id;
 
 impl Step<'_> {
     pub(super) fn purchase(&mut self, purchase: &Purchase) -> Decision {
@@ -24,7 +25,7 @@ impl Step<'_> {
             return Ok(Err(Reason::GrantExists));
         }
         let lot = self.paid_lot(LotSource::Purchase, payment, payment, purchase.amount);
-        self.core.totals.purchased = more(self.core.totals.purchased, purchase.amount);
+        self.core.totals.purchased = add(self.core.totals.purchased, purchase.amount);
         self.core.top_ups.start_afresh();
         self.add_lot(EntryType::Purchased, lot);
         Ok(Ok(()))
@@ -45,7 +46,7 @@ impl Step<'_> {
         }
         let lot = self.paid_lot(LotSource::TopUp, attempt, payment, top_up.amount);
         let core = &mut *self.core;
-        core.totals.topped_up = more(core.totals.topped_up, top_up.amount);
+        core.totals.topped_up = add(core.totals.topped_up, top_up.amount);
         core.top_ups.succeed(attempt, top_up.amount, core.period.index);
         self.add_lot(EntryType::ToppedUp, lot);
         Ok(Ok(()))
@@ -67,25 +68,25 @@ impl Step<'_> {
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
         let Some(id) = known.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
         let Some(lot) = self.find_lot(&id)? else { return Ok(Err(Reason::PaymentUnknown)) };
-        if more(lot.refunded, amount) > lot.amount {
+        if add(lot.refunded, amount) > lot.amount {
             return Ok(Err(Reason::RefundExceedsPayment));
         }
         let mut lot = self.take_lot(&id);
         let remaining = amount.min(lot.remaining);
-        let lapsed = less(amount, remaining).min(lot.lapsed);
-        let spent = less(less(amount, remaining), lapsed);
-        lot.remaining = less(lot.remaining, remaining);
-        lot.lapsed = less(lot.lapsed, lapsed);
-        lot.refunded = more(lot.refunded, amount);
+        let lapsed = sub(amount, remaining).min(lot.lapsed);
+        let spent = sub(sub(amount, remaining), lapsed);
+        lot.remaining = sub(lot.remaining, remaining);
+        lot.lapsed = sub(lot.lapsed, lapsed);
+        lot.refunded = add(lot.refunded, amount);
         let own = Draw { grant_id: id.clone(), source: lot.source, amount: remaining };
         self.keep(lot);
         let (mut draws, line) = self.take(spent, false);
         if own.amount.is_positive() {
             draws.insert(0, own);
         }
-        let moved = self.book_taking(EntryType::Refunded, draws, line).negated();
-        self.core.figures.added = less(self.core.figures.added, moved);
-        self.core.totals.refunded = more(self.core.totals.refunded, moved);
+        let moved = self.book_withdrawal(EntryType::Refunded, draws, line).negated();
+        self.core.figures.added = sub(self.core.figures.added, moved);
+        self.core.totals.refunded = add(self.core.totals.refunded, moved);
         Ok(Ok(()))
     }
 
@@ -94,11 +95,11 @@ impl Step<'_> {
         let (source, opened) = opening_of(&self.core.account, dispute);
         let key = dedupe_key(&self.core.account, &source, &opened);
         let seen = self.pages.seen.get(&key).ok_or(Missing::Event(source, opened))?;
-        let (taking, is_won) = match seen {
-            Some(Seen { taking: Some(taking), reversed, .. }) => (taking.clone(), *reversed),
+        let (withdrawal, is_won) = match seen {
+            Some(Seen { withdrawal: Some(withdrawal), reversed, .. }) => (withdrawal.clone(), *reversed),
             _ => return Ok(Err(Reason::DisputeUnknown)),
         };
-        let Data::DisputeOpened(Dispute { payment_id, .. }) = &taking.event.data else {
+        let Data::DisputeOpened(Dispute { payment_id, .. }) = &withdrawal.event.data else {
             return Ok(Err(Reason::DisputeUnknown));
         };
         if *payment_id != dispute.payment_id {
@@ -113,22 +114,22 @@ impl Step<'_> {
         if self.find_lot(&id)?.is_none() {
             return Ok(Err(Reason::PaymentUnknown));
         }
-        let returns = self.returns_of(&taking)?;
-        self.uncontest(&id, &taking);
-        let amount = self.undo(&taking, returns);
-        self.core.figures.added = more(self.core.figures.added, amount);
-        self.core.totals.refunded = less(self.core.totals.refunded, amount);
+        let returns = self.returns_of(&withdrawal)?;
+        self.uncontest(&id, &withdrawal);
+        let amount = self.undo(&withdrawal, returns);
+        self.core.figures.added = add(self.core.figures.added, amount);
+        self.core.totals.refunded = sub(self.core.totals.refunded, amount);
         self.note_reversed(key);
         Ok(Ok(()))
     }
 
     /// Puts back what a dispute noted in its payment's lot: what was paid back of it, and what had lapsed.
-    fn uncontest(&mut self, id: &Id, taking: &Taking) {
+    fn uncontest(&mut self, id: &Id, withdrawal: &Withdrawal) {
         let mut lot = self.take_lot(id);
-        let moved = taking.draws.iter().fold(Credits::ZERO, |sum, draw| more(sum, draw.amount));
-        let moved = more(moved, taking.line.map_or(Credits::ZERO, |line| line.length()));
-        lot.lapsed = more(lot.lapsed, less(taking.credits, moved));
-        lot.refunded = less(lot.refunded, taking.credits);
+        let moved = withdrawal.draws.iter().fold(Credits::ZERO, |sum, draw| add(sum, draw.amount));
+        let moved = add(moved, withdrawal.line.map_or(Credits::ZERO, |line| line.length()));
+        lot.lapsed = add(lot.lapsed, sub(withdrawal.credits, moved));
+        lot.refunded = sub(lot.refunded, withdrawal.credits);
         self.keep(lot);
     }
 }

@@ -1,16 +1,15 @@
-//! Settings: name, plan, resets and alerts.
+//! Changes of name, plan, limits and alerts.
 
 use super::booking::{Booking, change, period_lot_id};
 use super::step::{Decision, Step};
 use super::{EntryType, LotChanges, Reason};
 use crate::account::Plan;
-use crate::alert::rule::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
-use crate::credits::Credits;
+use crate::account::alert::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
 use crate::event::{
     ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetOrgAlert, SetUserAlert,
 };
-use crate::lot::{less, more};
-use crate::pages::Missing;
+use crate::fold::pages::Missing;
+use crate::value::credits::{Credits, add, sub};
 
 impl Step<'_> {
     pub(super) fn change_account(&mut self, change: &ChangeAccount) -> Result<(), Reason> {
@@ -46,15 +45,15 @@ impl Step<'_> {
         let id = period_lot_id("plan", self.core.period.index);
         self.find_lot(&id)?;
         let mut lot = self.take_lot(&id);
-        let difference = less(allowance, self.core.plan.allowance);
+        let difference = sub(allowance, self.core.plan.allowance);
         let moved = difference.max(lot.remaining.negated());
-        lot.amount = more(lot.amount, difference).max(Credits::ZERO);
-        lot.remaining = more(lot.remaining, moved);
+        lot.amount = add(lot.amount, difference).max(Credits::ZERO);
+        lot.remaining = add(lot.remaining, moved);
         let mut changes = LotChanges::new();
         change(&mut changes, &id, lot.source, moved);
         self.keep(lot);
-        self.core.figures.added = more(self.core.figures.added, moved);
-        self.core.totals.adjusted = more(self.core.totals.adjusted, moved);
+        self.core.figures.added = add(self.core.figures.added, moved);
+        self.core.totals.adjusted = add(self.core.totals.adjusted, moved);
         let overdraft = self.settle_into(&mut changes);
         if !moved.is_zero() {
             self.book(EntryType::Adjusted, self.fact.event.id.clone(), changes, overdraft);

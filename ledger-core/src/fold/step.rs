@@ -1,15 +1,19 @@
-//! Step: one event being applied. Each type of event has its rule in a module of its own.
+//! Applies one event to an account; each type of event has its rule in a neighbouring module.
 
 use super::booking::{Booking, Stamp, change, new_lot};
-use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason, TURNOVER_MAX};
+use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason};
 use crate::account::Core;
-use crate::credits::Credits;
+use crate::account::limit::Limits;
+use crate::account::lot::{Draws, Lot};
+use crate::account::overdraft::Stretch;
 use crate::event::{Data, LotSource};
-use crate::id::Id;
-use crate::limit::Limits;
-use crate::lot::{Draws, Lot, more};
-use crate::overdraft::Stretch;
-use crate::pages::{Missing, Pages};
+use crate::fold::pages::{Missing, Pages};
+use crate::value::credits::{Credits, add};
+use crate::value::id::Id;
+
+/// Bound on the sum of all amounts ever booked on an account: keeps every sum far inside `Credits` and
+/// `numeric(38,9)`.
+pub const TURNOVER_MAX: Credits = Credits::from_units(10_000_000_000_000_000_000_000_000_000 * 1_000_000_000);
 
 /// One event being applied.
 pub(super) struct Step<'a> {
@@ -109,14 +113,14 @@ impl Step<'_> {
 
     /// Adds a lot that counts at once, with its entry.
     pub(super) fn add_lot(&mut self, entry_type: EntryType, lot: Lot) {
-        self.core.figures.added = more(self.core.figures.added, lot.amount);
-        self.core.figures.granted = more(self.core.figures.granted, lot.amount);
+        self.core.figures.added = add(self.core.figures.added, lot.amount);
+        self.core.figures.granted = add(self.core.figures.granted, lot.amount);
         let (changes, overdraft) = self.put_lot(lot);
         self.book(entry_type, self.fact.event.id.clone(), changes, overdraft);
     }
 
-    /// Books what a taking other than usage took, and keeps its draws for a later undoing.
-    pub(super) fn book_taking(
+    /// Books what a withdrawal other than usage took, and keeps its draws for a later undoing.
+    pub(super) fn book_withdrawal(
         &mut self,
         entry_type: EntryType,
         draws: Draws,

@@ -1,10 +1,10 @@
-//! Top-ups: attempts that start and fail, and brakes that refuse. What is credited is a payment.
+//! Top-up attempts that start or fail, and refusals. `payments` credits an attempt that was paid.
 
 use super::Reason;
 use super::step::Step;
-use crate::derive;
-use crate::event::{FailTopUp, RefuseTopUp, StartTopUp};
-use crate::top_up::{self, Attempt, Want};
+use super::want::{Want, refused_id, want};
+use crate::account::top_up::Attempt;
+use crate::event::{FailTopUp, RefuseTopUp, StartTopUp, derive};
 
 impl Step<'_> {
     /// Takes the number of an attempt, and opens it where it is still wanted.
@@ -15,7 +15,7 @@ impl Step<'_> {
         }
         let StartTopUp { attempt_id, amount, payment_method } = start.clone();
         let attempt = Attempt { attempt_id, number, amount, payment_method };
-        let is_wanted = top_up::want(self.core) == Want::Start(attempt.clone());
+        let is_wanted = want(self.core) == Want::Start(attempt.clone());
         let top_ups = &mut self.core.top_ups;
         top_ups.asked = number;
         if !is_wanted {
@@ -36,7 +36,7 @@ impl Step<'_> {
 
     /// A refusal that comes after its period or its settings says nothing of those that stand now.
     pub(super) fn refuse_top_up(&mut self, refusal: &RefuseTopUp) -> Result<(), Reason> {
-        if self.fact.event.id == top_up::refused_id(self.core, refusal.reason) {
+        if self.fact.event.id == refused_id(self.core, refusal.reason) {
             self.core.top_ups.refuse(self.core.period.index, refusal.reason);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Usage: credits that are used, and what is given back when that, or a dispute, is undone.
+//! Usage, and what a reversal or a won dispute gives back.
 
 use std::sync::Arc;
 
@@ -7,24 +7,29 @@ use smallvec::SmallVec;
 use super::booking::{Booking, change};
 use super::step::{Decision, Step};
 use super::{EntryType, LotChanges, Reason, UsageChange};
-use crate::credits::Credits;
+use crate::account::withdrawal::Withdrawal;
+use crate::event::key::{DedupeKey, dedupe_key};
 use crate::event::{Data, ReverseUsage, Usage};
-use crate::id::Id;
-use crate::key::{DedupeKey, dedupe_key};
-use crate::lot::{less, more};
-use crate::pages::{Missing, Taking};
+use crate::fold::pages::Missing;
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::Id;
 
 impl Step<'_> {
     pub(super) fn use_credits(&mut self, usage: &Usage) -> Result<(), Reason> {
         let credits = usage.credits.filter(|credits| !credits.is_negative()).ok_or(Reason::UnpricedUsage)?;
         let (draws, line) = self.take(credits, true);
         let core = &mut *self.core;
-        core.figures.used = more(core.figures.used, credits);
-        core.totals.consumed = more(core.totals.consumed, credits);
-        core.totals.turnover = more(core.totals.turnover, credits);
-        let taking =
-            Taking { event: self.fact.event.clone(), period_index: core.period.index, credits, draws, line };
-        self.applied.usage = Some(UsageChange { sign: 1, taking: Arc::new(taking) });
+        core.figures.used = add(core.figures.used, credits);
+        core.totals.consumed = add(core.totals.consumed, credits);
+        core.totals.turnover = add(core.totals.turnover, credits);
+        let withdrawal = Withdrawal {
+            event: self.fact.event.clone(),
+            period_index: core.period.index,
+            credits,
+            draws,
+            line,
+        };
+        self.applied.usage = Some(UsageChange { sign: 1, withdrawal: Arc::new(withdrawal) });
         Ok(())
     }
 
@@ -38,17 +43,17 @@ impl Step<'_> {
         if seen.reversed {
             return Ok(Err(Reason::AlreadyReversed));
         }
-        let Some(taking) = seen.taking.clone() else { return Ok(Err(Reason::EventUnknown)) };
-        let returns = self.returns_of(&taking)?;
-        let amount = self.undo(&taking, returns);
+        let Some(withdrawal) = seen.withdrawal.clone() else { return Ok(Err(Reason::EventUnknown)) };
+        let returns = self.returns_of(&withdrawal)?;
+        let amount = self.undo(&withdrawal, returns);
 
         let core = &mut *self.core;
-        core.totals.consumed = less(core.totals.consumed, amount);
-        if taking.period_index == core.period.index {
-            core.figures.used = less(core.figures.used, taking.credits);
-            self.applied.usage = Some(UsageChange { sign: -1, taking });
+        core.totals.consumed = sub(core.totals.consumed, amount);
+        if withdrawal.period_index == core.period.index {
+            core.figures.used = sub(core.figures.used, withdrawal.credits);
+            self.applied.usage = Some(UsageChange { sign: -1, withdrawal });
         } else {
-            core.figures.added = more(core.figures.added, amount);
+            core.figures.added = add(core.figures.added, amount);
         }
         self.note_reversed(key);
         Ok(Ok(()))
@@ -61,25 +66,28 @@ impl Step<'_> {
         self.applied.reversed = Some(key);
     }
 
-    /// Returns a taking's credits to lots, cancels what is left of its overdraft, and books both; returns what came back.
-    pub(super) fn undo(&mut self, taking: &Taking, returns: SmallVec<[(Id, Credits); 2]>) -> Credits {
-        let is_usage = matches!(taking.event.data, Data::UsageRecorded(_));
+    /// Returns a withdrawal's credits to lots, cancels what is left of its overdraft, and books both; returns what came back.
+    pub(super) fn undo(&mut self, withdrawal: &Withdrawal, returns: SmallVec<[(Id, Credits); 2]>) -> Credits {
+        let is_usage = matches!(withdrawal.event.data, Data::UsageRecorded(_));
         let mut changes = LotChanges::new();
         for (grant_id, amount) in returns {
             self.give_back(&grant_id, amount, is_usage, &mut changes);
         }
-        let cancelled = taking.line.map_or(Credits::ZERO, |line| self.core.overdraft.cancel(&line));
+        let cancelled = withdrawal.line.map_or(Credits::ZERO, |line| self.core.overdraft.cancel(&line));
         let repaid = self.settle_into(&mut changes);
-        let overdraft = less(repaid, cancelled);
+        let overdraft = sub(repaid, cancelled);
         self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft)
     }
 
-    /// What goes back to which lot: what each gave, and what it repaid of the taking's overdraft. Sees to it that
+    /// What goes back to which lot: what each gave, and what it repaid of the withdrawal's overdraft. Sees to it that
     /// every lot is at hand.
-    pub(super) fn returns_of(&self, taking: &Taking) -> Result<SmallVec<[(Id, Credits); 2]>, Missing> {
+    pub(super) fn returns_of(
+        &self,
+        withdrawal: &Withdrawal,
+    ) -> Result<SmallVec<[(Id, Credits); 2]>, Missing> {
         let mut returns: SmallVec<[(Id, Credits); 2]> =
-            taking.draws.iter().map(|draw| (draw.grant_id.clone(), draw.amount)).collect();
-        if let Some(line) = taking.line {
+            withdrawal.draws.iter().map(|draw| (draw.grant_id.clone(), draw.amount)).collect();
+        if let Some(line) = withdrawal.line {
             let covered = self.pages.covered.iter().any(|c| c.start <= line.start && line.end <= c.end);
             if !covered {
                 return Err(Missing::Repayments(line));
@@ -104,14 +112,14 @@ impl Step<'_> {
             return;
         };
         if is_usage && lot.is_paid() {
-            self.core.totals.spent = less(self.core.totals.spent, amount);
+            self.core.totals.spent = sub(self.core.totals.spent, amount);
         }
         self.pages.touched.insert(grant_id.clone());
         if lot.is_closed(now) {
-            lot.lapsed = more(lot.lapsed, amount);
+            lot.lapsed = add(lot.lapsed, amount);
             self.pages.put(lot);
         } else {
-            lot.remaining = more(lot.remaining, amount);
+            lot.remaining = add(lot.remaining, amount);
             change(changes, grant_id, lot.source, amount);
             self.core.lots.insert(lot, now);
         }

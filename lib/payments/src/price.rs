@@ -3,7 +3,7 @@
 //! A business rule of payments: a price is rounded up to a whole cent, so that a payer never pays less than they get.
 
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 
 /// Cents per dollar.
 const CENTS: Credits = Credits::whole(100);

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ledger_core::credits::Credits;
-use ledger_core::id::{Id, Text};
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
 
 use crate::config::ProviderName;
 

@@ -3,7 +3,7 @@
 //! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call charge once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
 
 use async_trait::async_trait;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use sqlx::PgPool;
 use uuid::Uuid;
 

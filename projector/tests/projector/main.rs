@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::account::lot::Lot;
+use ledger_core::event::wire::{self, DecodeError};
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::lot::Lot;
-use ledger_core::memory::Memory;
-use ledger_core::wire::{self, DecodeError};
+use ledger_core::fold::memory::Memory;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use platform::kafka::{Position, Record};
 use platform::pg::{self, Schema, credits_of};
 use sqlx::Row;

@@ -9,7 +9,7 @@ use clap::Parser;
 use engine::consume::Status;
 use engine::progress::{WaitConfig, Waiter};
 use ledger::rebuild::{Rebuild, Rebuilt};
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use platform::kafka::Position;
 use platform::pg::{self, Model, Schema};
 use platform::shutdown::CancellationToken;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use platform::kafka::Journal;
 use platform::{clock, pg};
 use serde_json::json;

@@ -92,7 +92,7 @@ fn lane_of(partition: i32, lanes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
     use platform::kafka::{Position, Record};
     use sqlx::PgConnection;
     use uuid::Uuid;

@@ -202,7 +202,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     use super::*;
 

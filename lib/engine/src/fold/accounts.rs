@@ -2,8 +2,8 @@
 
 use ledger_core::account::Core;
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::pages::{Missing, Pages};
+use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::value::id::Id;
 use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 
@@ -11,7 +11,7 @@ use crate::consume::WorkerError;
 use crate::load::{self, AccountPages};
 
 /// Pages that one event may ask for one by one, at most: a reversal touches at most every lot that an account may have.
-const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::lot::OPEN_LOTS_MAX;
+const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::account::lot::OPEN_LOTS_MAX;
 
 /// An account while a batch is folded.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl<X> AccountPages for Accounts<X> {
 pub(super) fn put_absent(pages: &mut Pages, account: &Id, missing: Missing) {
     match missing {
         Missing::Event(source, id) => {
-            let key = ledger_core::key::dedupe_key(account, &source, &id);
+            let key = ledger_core::event::key::dedupe_key(account, &source, &id);
             pages.seen.entry(key).or_insert(None);
         }
         Missing::Lot(id) => {

@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 
 use ledger_core::event::Event;
+use ledger_core::event::partition::partition_of;
+use ledger_core::event::wire::DecodeError;
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::partition::partition_of;
-use ledger_core::wire::DecodeError;
+use ledger_core::value::id::Id;
 use platform::kafka::Record;
 
 /// Reads a record's value; a newer binary's knows more types.
@@ -84,8 +84,8 @@ fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use ledger_core::time::Time;
-    use ledger_core::wire;
+    use ledger_core::event::wire;
+    use ledger_core::value::time::Time;
     use platform::kafka::Position;
 
     use super::*;

@@ -1,10 +1,10 @@
 //! Reversals: marks in table `event` which usage was reversed and which disputes were won.
 
 use ledger_core::event::Data;
+use ledger_core::fold::pages::opening_of;
 use ledger_core::fold::{Applied, Fact};
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::pages::opening_of;
-use ledger_core::time::Time;
+use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::time::Time;
 use platform::pg::{column, timestamp};
 use sqlx::PgConnection;
 

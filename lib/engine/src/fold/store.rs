@@ -1,9 +1,9 @@
 //! Stores what every projection has alike: lots, repayments, and the records of halted accounts.
 
+use ledger_core::account::lot::{Draw, Draws};
 use ledger_core::fold::LotChange;
-use ledger_core::id::Id;
-use ledger_core::lot::{Draw, Draws};
-use ledger_core::pages::Pages;
+use ledger_core::fold::pages::Pages;
+use ledger_core::value::id::Id;
 use platform::kafka::Record;
 use platform::pg::Rows;
 use smallvec::SmallVec;

@@ -7,10 +7,10 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use ledger_core::event::wire::{self, DecodeError};
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::pages::{Pages, needs};
-use ledger_core::wire::{self, DecodeError};
+use ledger_core::fold::pages::{Pages, needs};
+use ledger_core::value::id::Id;
 use metrics::histogram;
 use platform::kafka::Record;
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -1,8 +1,8 @@
 //! Table `lot`: its columns, and lots read from them and written to them.
 
+use ledger_core::account::lot::Lot;
 use ledger_core::event::LotSource;
-use ledger_core::id::{Id, Text};
-use ledger_core::lot::Lot;
+use ledger_core::value::id::{Id, Text};
 use platform::pg::columns::{amount, name, optional_name, optional_time, time, variant};
 use platform::pg::{Amount, column, timestamp};
 use sqlx::postgres::PgRow;

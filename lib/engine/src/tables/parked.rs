@@ -1,6 +1,6 @@
 //! Table `parked`: the records of halted accounts.
 
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use platform::kafka::{Position, Record};
 use platform::pg::Rows;
 use platform::pg::columns::{name, time};

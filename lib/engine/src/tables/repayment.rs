@@ -1,8 +1,8 @@
 //! Table `repayment`: which lot repaid which stretch of overdraft.
 
-use ledger_core::id::Id;
-use ledger_core::overdraft::Stretch;
-use ledger_core::pages::Repayment;
+use ledger_core::account::overdraft::Stretch;
+use ledger_core::account::withdrawal::Repayment;
+use ledger_core::value::id::Id;
 use platform::pg::columns::{amount, name};
 use platform::pg::{Amount, Rows};
 use sqlx::PgConnection;

@@ -1,6 +1,6 @@
 //! The genesis record: first of every journal partition, it names the log.
 
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

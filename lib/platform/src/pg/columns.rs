@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::str::FromStr;
 
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 use serde_json::value::RawValue;

@@ -2,9 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use engine::outbox;
-use ledger_core::derive;
-use ledger_core::event::{Data, Event, Purchase};
-use ledger_core::id::{EventId, Id, Label, Source};
+use ledger_core::event::{Data, Event, Purchase, derive};
+use ledger_core::value::id::{EventId, Id, Label, Source};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -1,0 +1,312 @@
+//! The account aggregate: what the fold keeps of one account between two events.
+//!
+//! Small by design. Users, history and used-up lots are pages, which the fold asks for (`fold::pages`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::alert::{OrgAlert, UserAlert};
+use crate::account::limit::Limits;
+use crate::account::lot::{Lot, Lots};
+use crate::account::overdraft::Overdraft;
+use crate::account::top_up::TopUps;
+use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
+use crate::value::credits::{Credits, add, sub, wide};
+use crate::value::id::{Id, Label, Text};
+use crate::value::period::{Period, Periods, Schedule};
+use crate::value::time::{Time, Zone};
+
+/// A plan with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// For people.
+    pub name: Option<Text>,
+    /// The schedule as wished; the one in force stands in `Core::periods` until the boundary.
+    pub schedule: Schedule,
+    pub allowance: Credits,
+    /// What goes on of them.
+    pub rollover: Rollover,
+    /// What becomes of bought credits at a reset.
+    pub pack_expiry: PackExpiry,
+    /// What happens at zero.
+    pub on_exhausted: OnExhausted,
+    /// With `allow`: how far below zero; none = no bound.
+    pub overage_limit: Option<Credits>,
+    /// Prices usage.
+    pub rate_card: Option<Id>,
+}
+
+impl Plan {
+    /// Fills in the defaults of a plan that was sent; `anchor` is what it gets where it names none.
+    pub fn of(body: &PlanBody, anchor: Time) -> Self {
+        Self {
+            name: body.name.clone(),
+            schedule: Schedule {
+                cycle: body.cycle,
+                anchor: body.anchor.unwrap_or(anchor),
+                timezone: body.timezone.unwrap_or(Zone::UTC),
+            },
+            allowance: body.allowance,
+            rollover: body.rollover.unwrap_or_default(),
+            pack_expiry: body.pack_expiry.unwrap_or_default(),
+            on_exhausted: body.on_exhausted.unwrap_or_default(),
+            overage_limit: body.overage_limit,
+            rate_card: body.rate_card.clone(),
+        }
+    }
+}
+
+/// Figures of the open period.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Settled balance as carried in, after rollover, expiry and forgiveness.
+    #[serde(deserialize_with = "wide")]
+    pub carried_in: Credits,
+    /// What was added since: signed adjustments; voids and refunds taken off.
+    #[serde(deserialize_with = "wide")]
+    pub added: Credits,
+    /// Usage recorded in the period less its reversals.
+    #[serde(deserialize_with = "wide")]
+    pub used: Credits,
+    /// Amounts of every lot that started in it.
+    #[serde(deserialize_with = "wide")]
+    pub granted: Credits,
+    /// What expired in it so far.
+    #[serde(deserialize_with = "wide")]
+    pub expired: Credits,
+}
+
+impl Figures {
+    pub fn maximum(&self) -> Credits {
+        add(self.carried_in, self.added)
+    }
+}
+
+/// Lifetime sums by entry type; they always add up to the settled balance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the entry types")]
+pub struct Totals {
+    #[serde(deserialize_with = "wide")]
+    pub granted: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub purchased: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub topped_up: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub rolled_in: Credits,
+    /// Less what reversals gave back.
+    #[serde(deserialize_with = "wide")]
+    pub consumed: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub expired: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub rolled_out: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub voided: Credits,
+    #[serde(deserialize_with = "wide")]
+    pub refunded: Credits,
+    /// Signed.
+    #[serde(deserialize_with = "wide")]
+    pub adjusted: Credits,
+    /// Usage drawn from paid lots.
+    #[serde(deserialize_with = "wide")]
+    pub spent: Credits,
+    /// Sum of every amount ever booked, whatever its sign; bounds all other sums.
+    #[serde(deserialize_with = "wide")]
+    pub turnover: Credits,
+}
+
+/// What the events so far say about one account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Core {
+    pub account: Id,
+    /// For people.
+    pub name: Option<Text>,
+    /// What its amounts count.
+    pub unit: Unit,
+    /// What one unit is worth.
+    pub usd_per_unit: Option<Credits>,
+    /// Where its ledger time comes from.
+    pub clock: Clock,
+    /// What becomes of overdraft at a reset.
+    pub overdraft_policy: OverdraftPolicy,
+    /// Line of the low-balance notice and of status `low`.
+    pub low_balance_threshold: Option<Credits>,
+    /// What each user may use; none where it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Alerts on its own figures.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub org_alerts: BTreeMap<Id, OrgAlert>,
+    /// The alert on each user's usage; none where it was never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_alert: Option<UserAlert>,
+    /// Auto top-up, and how it goes.
+    #[serde(default, skip_serializing_if = "TopUps::is_untouched")]
+    pub top_ups: TopUps,
+    /// Who invited it.
+    pub referred_by: Option<Id>,
+    /// Ledger time of its opening.
+    pub opened_at: Time,
+    /// The greatest ledger time seen.
+    pub ledger_time: Time,
+    /// The plan in force.
+    pub plan: Plan,
+    /// The plan that waits for the next boundary.
+    pub next_plan: Option<Plan>,
+    /// The schedule in force with its numbering.
+    pub periods: Periods,
+    pub period: Period,
+    pub figures: Figures,
+    pub totals: Totals,
+    /// What it owes.
+    pub overdraft: Overdraft,
+    /// Events folded so far.
+    pub events: u64,
+    /// Open lots with something left; kept in a table of their own.
+    #[serde(skip)]
+    pub lots: Lots,
+}
+
+impl Core {
+    /// Opens an account at ledger time `now`, still without its allowance.
+    pub fn open(account: Id, opening: &OpenAccount, now: Time) -> Self {
+        let plan = Plan::of(&opening.plan, now);
+        let periods = Periods::new(plan.schedule);
+        let unit = opening.unit.unwrap_or_default();
+        let usd_default = (unit == Unit::Usd).then(|| Credits::whole(1));
+        Self {
+            account,
+            name: opening.name.clone(),
+            unit,
+            usd_per_unit: opening.usd_per_unit.or(usd_default),
+            clock: opening.clock.unwrap_or_default(),
+            overdraft_policy: opening.overdraft.unwrap_or_default(),
+            low_balance_threshold: opening.low_balance_threshold,
+            limits: None,
+            org_alerts: BTreeMap::new(),
+            user_alert: None,
+            top_ups: TopUps::default(),
+            referred_by: opening.referred_by.clone(),
+            opened_at: now,
+            ledger_time: now,
+            period: periods.at(now),
+            plan,
+            next_plan: None,
+            periods,
+            figures: Figures::default(),
+            totals: Totals::default(),
+            overdraft: Overdraft::default(),
+            events: 0,
+            lots: Lots::default(),
+        }
+    }
+
+    /// Puts the open lots back after the core was read without them.
+    pub fn with_lots(mut self, lots: impl IntoIterator<Item = Lot>) -> Self {
+        for lot in lots {
+            self.lots.insert(lot, self.ledger_time);
+        }
+        self
+    }
+
+    /// Returns the settled balance: what remains less what is owed.
+    pub fn settled(&self) -> Credits {
+        sub(self.lots.drawable(), self.overdraft.total())
+    }
+
+    /// Returns the next instant at which something changes by itself; none past the representable times.
+    pub fn next_crossing(&self) -> Option<Time> {
+        let boundary = (self.period.ends_at < Time::MAX).then_some(self.period.ends_at);
+        match (boundary, self.lots.next_crossing()) {
+            (Some(boundary), Some(lot)) => Some(boundary.min(lot)),
+            (boundary, lot) => boundary.or(lot),
+        }
+    }
+
+    /// Says whether something changes by itself on the way to `until`.
+    pub fn crosses(&self, until: Time) -> bool {
+        self.next_crossing().is_some_and(|at| at <= until)
+    }
+
+    /// Returns the period after the open one, by the plan that will then be in force.
+    pub fn next_period(&self) -> (Periods, Period) {
+        let schedule = self.next_plan.as_ref().unwrap_or(&self.plan).schedule;
+        if schedule == self.periods.schedule {
+            (self.periods, self.periods.next(&self.period))
+        } else {
+            self.periods.changed_at(&self.period, schedule)
+        }
+    }
+
+    /// Returns how many boundaries, lot starts and lot ends a move to `until` crosses, counted up to the limit of one
+    /// move without walking through them.
+    pub fn crossings_until(&self, until: Time) -> i64 {
+        let lots = i64::try_from(self.lots.crossings_until(until)).unwrap_or(i64::MAX);
+        lots.saturating_add(self.boundaries_until(until))
+    }
+
+    fn boundaries_until(&self, until: Time) -> i64 {
+        let next = self.next_plan.as_ref().unwrap_or(&self.plan);
+        if next.schedule == self.periods.schedule {
+            return self.periods.crossings_until(&self.period, until);
+        }
+        if until < self.period.ends_at {
+            return 0;
+        }
+        let (periods, period) = self.periods.changed_at(&self.period, next.schedule);
+        periods.crossings_until(&period, until).saturating_add(1)
+    }
+
+    /// Returns the limit that holds for a user; none = no limit, or limits are off.
+    pub fn limit_of(&self, user: &Id) -> Option<Credits> {
+        self.limits.as_ref().filter(|limits| limits.enabled)?.limit_of(user)
+    }
+
+    /// Returns what counts of a user's usage of the open period toward a limit, whether or not limits are on.
+    pub fn counted<'a>(
+        &self,
+        used: Credits,
+        by_feature: impl IntoIterator<Item = (&'a Label, &'a Credits)>,
+    ) -> Credits {
+        self.limits.as_ref().map_or(used, |limits| limits.counted(used, by_feature))
+    }
+
+    /// Says whether a user's counted usage has reached the limit that holds: blocked, and over budget.
+    pub fn is_blocked(&self, user: &Id, counted: Credits) -> bool {
+        self.limit_of(user).is_some_and(|limit| counted >= limit)
+    }
+
+    /// Returns what the conservation law says the settled balance must be.
+    pub fn conserved(&self) -> Credits {
+        let totals = &self.totals;
+        let added = [totals.granted, totals.purchased, totals.topped_up, totals.rolled_in, totals.adjusted];
+        let taken = [totals.consumed, totals.expired, totals.rolled_out, totals.voided, totals.refunded];
+        let added = added.into_iter().fold(Credits::ZERO, add);
+        taken.into_iter().fold(added, sub)
+    }
+}
+
+/// The core with its lots: what a snapshot stores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The core without its lots.
+    pub core: Core,
+    pub lots: Vec<Lot>,
+}
+
+impl From<&Core> for Snapshot {
+    fn from(core: &Core) -> Self {
+        Self {
+            lots: core.lots.iter().cloned().collect(),
+            core: Core { lots: Lots::default(), ..core.clone() },
+        }
+    }
+}
+
+impl From<Snapshot> for Core {
+    fn from(snapshot: Snapshot) -> Self {
+        snapshot.core.with_lots(snapshot.lots)
+    }
+}

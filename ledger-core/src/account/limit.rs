@@ -1,0 +1,113 @@
+//! Limits on what each user may use in a period.
+//!
+//! Limits block new work (`check`, `reserve`), never usage, which has already happened. Usage of an excluded feature does
+//! not count, and exclusions apply to the whole period: changing them recounts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Limit, Recipients, SetLimits};
+use crate::value::credits::{Credits, sub};
+use crate::value::id::{Id, Label};
+
+/// An account's limits with their defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Whether any of them holds.
+    pub enabled: bool,
+    /// What holds for users without an own limit; none = no limit.
+    pub default_limit: Option<Credits>,
+    /// Users' own limits; they win over the default.
+    pub custom: BTreeMap<Id, Limit>,
+    /// Features whose usage does not count.
+    pub excluded_features: BTreeSet<Label>,
+    /// Who is told when a user has reached the limit.
+    pub notify: Recipients,
+}
+
+impl From<&SetLimits> for Limits {
+    fn from(body: &SetLimits) -> Self {
+        Self {
+            enabled: body.enabled.unwrap_or(true),
+            default_limit: body.default_limit,
+            custom: body.custom.clone().unwrap_or_default(),
+            excluded_features: body.excluded_features.iter().flatten().cloned().collect(),
+            notify: body.notify.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Returns a user's limit, his own before the default; none = no limit. Says nothing of `enabled`.
+    pub fn limit_of(&self, user: &Id) -> Option<Credits> {
+        match self.custom.get(user) {
+            Some(limit) => limit.amount(),
+            None => self.default_limit,
+        }
+    }
+
+    /// Says whether usage of a feature counts; usage of no feature does.
+    pub fn counts(&self, feature: Option<&Label>) -> bool {
+        feature.is_none_or(|feature| !self.excluded_features.contains(feature))
+    }
+
+    /// Returns what counts of a user's usage of the period, given all of it and its parts by feature.
+    pub fn counted<'a>(
+        &self,
+        used: Credits,
+        by_feature: impl IntoIterator<Item = (&'a Label, &'a Credits)>,
+    ) -> Credits {
+        let excluded = by_feature.into_iter().filter(|(feature, _)| !self.counts(Some(feature)));
+        excluded.fold(used, |counted, (_, credits)| sub(counted, *credits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn limits(body: &str) -> Limits {
+        Limits::from(&serde_json::from_str::<SetLimits>(body).expect("a body"))
+    }
+
+    fn check(body: &str, user: &str, expected: Option<i64>) {
+        let limit = limits(body).limit_of(&id(user));
+        assert_eq!(limit, expected.map(Credits::whole), "{user} under {body}");
+    }
+
+    #[test]
+    fn a_users_own_limit_wins_over_the_default() {
+        let body = r#"{"default_limit":"1000","custom":{"ana":"500","bo":"unlimited","cy":"0"}}"#;
+        check(body, "ana", Some(500));
+        check(body, "bo", None);
+        check(body, "cy", Some(0));
+        check(body, "dan", Some(1000));
+        check(r#"{"custom":{"ana":"5"}}"#, "dan", None);
+    }
+
+    #[test]
+    fn what_is_left_out_takes_its_default() {
+        let limits = limits("{}");
+        assert!(limits.enabled && limits.custom.is_empty() && limits.excluded_features.is_empty());
+        assert_eq!((limits.default_limit, limits.notify), (None, Recipients::AllAdmins));
+    }
+
+    #[test]
+    fn usage_within_excluded_features_does_not_count() {
+        let limits = limits(r#"{"excluded_features":["workflow","voice"]}"#);
+        let label = |text: &str| Label::new(text).expect("a label");
+        let by_feature = BTreeMap::from([
+            (label("workflow"), Credits::whole(30)),
+            (label("agent_chat"), Credits::whole(20)),
+            (label("voice"), Credits::whole(5)),
+        ]);
+        assert_eq!(limits.counted(Credits::whole(60), &by_feature), Credits::whole(25));
+        assert!(limits.counts(None) && limits.counts(Some(&label("agent_chat"))));
+        assert!(!limits.counts(Some(&label("workflow"))));
+    }
+}

@@ -1,0 +1,305 @@
+//! Lots: credits added at once, and the order in which they are used.
+//!
+//! `Lots` holds the open lots with credits left. An empty lot moves to the lot table; a reversal, a refund or a plan change
+//! that names it brings it back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::event::LotSource;
+use crate::value::credits::{Credits, add, sub, wide};
+use crate::value::id::{EventId, Id, Text};
+use crate::value::time::Time;
+
+/// Most open lots with something left that grants and adjustments may make; plan, rollover and paid lots always fit.
+pub const OPEN_LOTS_MAX: usize = 10_000;
+
+/// Credits added at once, with what remains of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lot {
+    /// Unique per account, shared with payments.
+    pub grant_id: Id,
+    /// Where the credits came from.
+    pub source: LotSource,
+    /// What was added.
+    #[serde(deserialize_with = "wide")]
+    pub amount: Credits,
+    /// What is left.
+    #[serde(deserialize_with = "wide")]
+    pub remaining: Credits,
+    /// What expired or was voided of it, less what refunds have counted.
+    #[serde(deserialize_with = "wide")]
+    pub lapsed: Credits,
+    /// What was paid back of its payment.
+    #[serde(deserialize_with = "wide")]
+    pub refunded: Credits,
+    /// Lower burns first.
+    pub priority: i32,
+    /// From when it counts.
+    pub effective_at: Time,
+    /// Until when it counts, exclusive; none = for ever.
+    pub expires_at: Option<Time>,
+    /// Ledger time of the event that made it.
+    pub granted_at: Time,
+    pub voided_at: Option<Time>,
+    pub event_id: EventId,
+    /// The payment that refunds name; paid lots only.
+    pub payment_id: Option<Id>,
+    /// Why it was granted.
+    pub reason: Option<Text>,
+    /// Log offset of the event being folded when it was made.
+    pub offset: i64,
+    /// Order among the lots of that event.
+    pub seq: i32,
+}
+
+impl Lot {
+    /// Says whether the credits were paid for.
+    pub fn is_paid(&self) -> bool {
+        matches!(self.source, LotSource::Purchase | LotSource::TopUp)
+    }
+
+    /// Returns `paid` or `promotional`.
+    pub fn category(&self) -> &'static str {
+        if self.is_paid() { "paid" } else { "promotional" }
+    }
+
+    /// Says whether it is the allowance or what rolled over of it.
+    pub fn is_of_plan(&self) -> bool {
+        matches!(self.source, LotSource::Plan | LotSource::Rollover)
+    }
+
+    /// Says whether it has ended by `now`. One used up is still open until it expires or is voided.
+    pub fn is_closed(&self, now: Time) -> bool {
+        self.voided_at.is_some() || self.expires_at.is_some_and(|expires| expires <= now)
+    }
+
+    fn burn_key(&self) -> BurnKey {
+        BurnKey {
+            priority: self.priority,
+            expires_at: self.expires_at.unwrap_or(Time::MAX),
+            never_expires: self.expires_at.is_none(),
+            paid: self.is_paid(),
+            effective_at: self.effective_at,
+            grant_id: self.grant_id.clone(),
+        }
+    }
+}
+
+/// Returns the priority of a source where none is given.
+pub fn default_priority(source: LotSource) -> i32 {
+    match source {
+        LotSource::Rollover => 10,
+        LotSource::Plan => 20,
+        LotSource::Welcome | LotSource::Promo | LotSource::Referral | LotSource::Adjustment => 30,
+        LotSource::Purchase | LotSource::TopUp => 40,
+    }
+}
+
+/// Burn order: lowest priority, earliest expiry (never last), promotional before paid, earliest start, smallest id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct BurnKey {
+    priority: i32,
+    expires_at: Time,
+    never_expires: bool,
+    paid: bool,
+    effective_at: Time,
+    grant_id: Id,
+}
+
+/// What was taken from one lot, as a positive amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    pub grant_id: Id,
+    pub source: LotSource,
+    /// What was taken from it.
+    pub amount: Credits,
+}
+
+impl Draw {
+    /// Says whether the credits had been paid for.
+    pub fn is_paid(&self) -> bool {
+        matches!(self.source, LotSource::Purchase | LotSource::TopUp)
+    }
+}
+
+/// Draws of one withdrawal; most touch one or two lots.
+pub type Draws = SmallVec<[Draw; 1]>;
+
+/// The open lots of an account that have something left, in effect or yet to start.
+#[derive(Debug, Clone, Default)]
+pub struct Lots {
+    in_effect: BTreeMap<BurnKey, Lot>,
+    waiting: BTreeMap<(Time, Id), Lot>,
+    /// End of every lot that has one, waiting or not.
+    ends: BTreeSet<(Time, Id)>,
+    by_id: FxHashMap<Id, Place>,
+    drawable: Credits,
+    paid: Credits,
+    rolled_over: Credits,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    InEffect(BurnKey),
+    Waiting(Time),
+}
+
+impl PartialEq for Lots {
+    fn eq(&self, other: &Self) -> bool {
+        self.in_effect == other.in_effect && self.waiting == other.waiting
+    }
+}
+
+impl Lots {
+    /// Returns what can be drawn now: the sum of what remains of the lots in effect.
+    pub fn drawable(&self) -> Credits {
+        self.drawable
+    }
+
+    /// Returns what remains of paid lots in effect.
+    pub fn paid(&self) -> Credits {
+        self.paid
+    }
+
+    /// Returns what remains of rolled-over credits.
+    pub fn rolled_over(&self) -> Credits {
+        self.rolled_over
+    }
+
+    /// Returns how many lots have something left.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Says whether no lot has something left.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Returns the lots in effect in burn order, then those yet to start.
+    pub fn iter(&self) -> impl Iterator<Item = &Lot> {
+        self.in_effect.values().chain(self.waiting.values())
+    }
+
+    pub fn get(&self, grant_id: &Id) -> Option<&Lot> {
+        match self.by_id.get(grant_id)? {
+            Place::InEffect(key) => self.in_effect.get(key),
+            Place::Waiting(from) => self.waiting.get(&(*from, grant_id.clone())),
+        }
+    }
+
+    /// Says whether the lot is yet to start.
+    pub fn is_waiting(&self, grant_id: &Id) -> bool {
+        matches!(self.by_id.get(grant_id), Some(Place::Waiting(_)))
+    }
+
+    /// Puts in a lot with something left; it counts from its start, which may lie ahead of `now`.
+    pub fn insert(&mut self, lot: Lot, now: Time) {
+        debug_assert!(lot.remaining.is_positive(), "a lot at 0 stays out");
+        if let Some(expires) = lot.expires_at {
+            self.ends.insert((expires, lot.grant_id.clone()));
+        }
+        if lot.effective_at > now {
+            self.by_id.insert(lot.grant_id.clone(), Place::Waiting(lot.effective_at));
+            self.waiting.insert((lot.effective_at, lot.grant_id.clone()), lot);
+        } else {
+            let key = lot.burn_key();
+            self.count(&lot, lot.remaining);
+            self.by_id.insert(lot.grant_id.clone(), Place::InEffect(key.clone()));
+            self.in_effect.insert(key, lot);
+        }
+    }
+
+    pub fn remove(&mut self, grant_id: &Id) -> Option<Lot> {
+        let lot = match self.by_id.remove(grant_id)? {
+            Place::InEffect(key) => {
+                let lot = self.in_effect.remove(&key)?;
+                self.count(&lot, lot.remaining.negated());
+                lot
+            }
+            Place::Waiting(from) => self.waiting.remove(&(from, grant_id.clone()))?,
+        };
+        if let Some(expires) = lot.expires_at {
+            self.ends.remove(&(expires, grant_id.clone()));
+        }
+        Some(lot)
+    }
+
+    /// Draws up to `amount` in burn order; lots that come to 0 leave through `emptied`.
+    pub fn draw(&mut self, amount: Credits, mut emptied: impl FnMut(Lot)) -> Draws {
+        let mut draws = Draws::new();
+        let mut wanted = amount.min(self.drawable);
+        while wanted.is_positive() {
+            let Some(mut first) = self.in_effect.first_entry() else { break };
+            let lot = first.get_mut();
+            let taken = wanted.min(lot.remaining);
+            lot.remaining = sub(lot.remaining, taken);
+            wanted = sub(wanted, taken);
+            draws.push(Draw { grant_id: lot.grant_id.clone(), source: lot.source, amount: taken });
+            let (is_paid, is_rolled) = (lot.is_paid(), lot.source == LotSource::Rollover);
+            let empty = lot.remaining.is_zero();
+            let gone = empty.then(|| first.remove());
+            self.drawable = sub(self.drawable, taken);
+            if is_paid {
+                self.paid = sub(self.paid, taken);
+            }
+            if is_rolled {
+                self.rolled_over = sub(self.rolled_over, taken);
+            }
+            if let Some(lot) = gone {
+                self.by_id.remove(&lot.grant_id);
+                if let Some(expires) = lot.expires_at {
+                    self.ends.remove(&(expires, lot.grant_id.clone()));
+                }
+                emptied(lot);
+            }
+        }
+        draws
+    }
+
+    /// Returns the next instant at which a lot starts or ends.
+    pub fn next_crossing(&self) -> Option<Time> {
+        let start = self.waiting.first_key_value().map(|((from, _), _)| *from);
+        let end = self.ends.first().map(|(until, _)| *until);
+        match (start, end) {
+            (Some(start), Some(end)) => Some(start.min(end)),
+            (start, end) => start.or(end),
+        }
+    }
+
+    /// Returns how many starts and ends lie at or before `until`.
+    pub fn crossings_until(&self, until: Time) -> usize {
+        let starts = self.waiting.keys().take_while(|(from, _)| *from <= until).count();
+        starts + self.ends.iter().take_while(|(end, _)| *end <= until).count()
+    }
+
+    /// Returns the lots that end at or before `now`, in burn order (those yet to start last).
+    pub fn ending(&self, now: Time) -> Vec<Id> {
+        let mut ids: Vec<Id> =
+            self.ends.iter().take_while(|(end, _)| *end <= now).map(|(_, id)| id.clone()).collect();
+        ids.sort_by_cached_key(|id| self.get(id).map(Lot::burn_key));
+        ids
+    }
+
+    /// Returns the lots that start at or before `now`: earliest first, those of one instant in burn order.
+    pub fn starting(&self, now: Time) -> Vec<Id> {
+        let mut starting: Vec<&Lot> =
+            self.waiting.iter().take_while(|((from, _), _)| *from <= now).map(|(_, lot)| lot).collect();
+        starting.sort_by_cached_key(|lot| (lot.effective_at, lot.burn_key()));
+        starting.into_iter().map(|lot| lot.grant_id.clone()).collect()
+    }
+
+    fn count(&mut self, lot: &Lot, change: Credits) {
+        self.drawable = add(self.drawable, change);
+        if lot.is_paid() {
+            self.paid = add(self.paid, change);
+        }
+        if lot.source == LotSource::Rollover {
+            self.rolled_over = add(self.rolled_over, change);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The state of one account, which the fold keeps.
+
+pub mod alert;
+mod core;
+pub mod limit;
+pub mod lot;
+pub mod overdraft;
+pub mod top_up;
+pub mod withdrawal;
+
+pub use self::core::{Core, Figures, Plan, Snapshot, Totals};

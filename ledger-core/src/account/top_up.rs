@@ -1,0 +1,182 @@
+//! Auto top-up: an account's settings and the course of its attempts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Brake, SetAutoTopUp, TopUpBasis};
+use crate::value::credits::{Credits, add, wide};
+use crate::value::id::Id;
+use crate::value::time::Time;
+
+/// Top-ups of a period, unless the settings say otherwise.
+pub const MAX_PER_PERIOD: u32 = 10;
+/// How long the next try waits after each failure in a row: 1 h, 4 h, 24 h. After one more, auto top-up rests.
+pub const RETRY_AFTER_SECONDS: [i64; 3] = [3_600, 4 * 3_600, 24 * 3_600];
+
+/// Auto top-up as an account's admins set it, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoTopUp {
+    /// Whether it buys.
+    pub enabled: bool,
+    /// The figure that it watches.
+    pub basis: TopUpBasis,
+    /// Buys when the figure is here or below; none only where it is off.
+    pub threshold: Option<Credits>,
+    /// What it buys at once; none only where it is off.
+    pub amount: Option<Credits>,
+    /// What pays; none only where it is off.
+    pub payment_method: Option<Id>,
+    /// Most top-ups that succeed in a period.
+    pub max_per_period: u32,
+    /// Most that is topped up in a period; none = no bound.
+    pub max_amount_per_period: Option<Credits>,
+}
+
+impl From<&SetAutoTopUp> for AutoTopUp {
+    fn from(body: &SetAutoTopUp) -> Self {
+        Self {
+            enabled: body.enabled.unwrap_or(false),
+            basis: body.basis.unwrap_or_default(),
+            threshold: body.threshold,
+            amount: body.amount,
+            payment_method: body.payment_method.clone(),
+            max_per_period: body.max_per_period.unwrap_or(MAX_PER_PERIOD),
+            max_amount_per_period: body.max_amount_per_period,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Derived from account and number; the provider's idempotency key.
+    pub attempt_id: Id,
+    /// Counted from 1 on each account.
+    pub number: u32,
+    pub amount: Credits,
+    pub payment_method: Id,
+}
+
+/// What the events so far say about an account's top-ups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUps {
+    /// As last saved; none where it never was.
+    pub settings: Option<AutoTopUp>,
+    /// How often it was saved.
+    pub version: u32,
+    /// Numbers used up: of starts that applied, and of those that came too late to be wanted.
+    pub asked: u32,
+    /// The attempt that started last.
+    pub last: Option<Attempt>,
+    /// Whether its outcome is not known yet.
+    pub is_open: bool,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// No attempt starts before.
+    pub retry_at: Option<Time>,
+    /// What succeeded in the period that had the last success.
+    pub succeeded: Succeeded,
+    /// Brakes that have said that they refuse.
+    pub refused: Refused,
+}
+
+/// Successes of one period.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succeeded {
+    pub period_index: i64,
+    pub count: u32,
+    /// How much together.
+    #[serde(deserialize_with = "wide")]
+    pub amount: Credits,
+}
+
+/// Brakes that have refused in one period under one version of the settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub period_index: i64,
+    pub version: u32,
+    /// By the number of top-ups.
+    pub by_count: bool,
+    /// By their sum.
+    pub by_amount: bool,
+}
+
+impl Refused {
+    fn by(&self, brake: Brake) -> bool {
+        match brake {
+            Brake::MaxPerPeriod => self.by_count,
+            Brake::MaxAmountPerPeriod => self.by_amount,
+        }
+    }
+}
+
+impl TopUps {
+    /// Says whether nothing was ever heard of it.
+    pub fn is_untouched(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the threshold while it is on.
+    pub fn line(&self) -> Option<Credits> {
+        self.settings.as_ref().filter(|settings| settings.enabled)?.threshold
+    }
+
+    pub fn succeeded_in(&self, period_index: i64) -> Succeeded {
+        if self.succeeded.period_index == period_index {
+            self.succeeded
+        } else {
+            Succeeded { period_index, ..Succeeded::default() }
+        }
+    }
+
+    pub(crate) fn has_refused(&self, period_index: i64, brake: Brake) -> bool {
+        let current = (self.refused.period_index, self.refused.version) == (period_index, self.version);
+        current && self.refused.by(brake)
+    }
+
+    /// Takes in saved settings: whatever went wrong before is forgotten.
+    pub(crate) fn save(&mut self, body: &SetAutoTopUp) {
+        self.settings = Some(AutoTopUp::from(body));
+        self.version += 1;
+        self.start_afresh();
+    }
+
+    /// Forgets failures and their wait: credits were paid for, or settings saved.
+    pub(crate) fn start_afresh(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+    }
+
+    /// Says whether an attempt is the one that is open.
+    pub fn has_open(&self, attempt: &Id) -> bool {
+        self.is_open && self.last.as_ref().is_some_and(|last| last.attempt_id == *attempt)
+    }
+
+    /// Notes that an attempt was paid.
+    pub(crate) fn succeed(&mut self, attempt: &Id, amount: Credits, period_index: i64) {
+        if self.has_open(attempt) {
+            self.is_open = false;
+        }
+        self.start_afresh();
+        let before = self.succeeded_in(period_index);
+        let (count, amount) = (before.count + 1, add(before.amount, amount));
+        self.succeeded = Succeeded { period_index, count, amount };
+    }
+
+    pub(crate) fn fail(&mut self, now: Time) {
+        self.is_open = false;
+        self.retry_at =
+            RETRY_AFTER_SECONDS.get(self.failures as usize).map(|seconds| now.plus_seconds(*seconds));
+        self.failures += 1;
+    }
+
+    /// Notes that a brake has said that it refuses, in this period under the settings as they stand.
+    pub(crate) fn refuse(&mut self, period_index: i64, brake: Brake) {
+        let current = Refused { period_index, version: self.version, ..Refused::default() };
+        if (self.refused.period_index, self.refused.version) != (period_index, self.version) {
+            self.refused = current;
+        }
+        match brake {
+            Brake::MaxPerPeriod => self.refused.by_count = true,
+            Brake::MaxAmountPerPeriod => self.refused.by_amount = true,
+        }
+    }
+}

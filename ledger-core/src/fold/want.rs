@@ -1,0 +1,77 @@
+//! What an account's auto top-up wants next.
+//!
+//! The journal decides: the fold accepts a `top_up.started` only if it is wanted at its own place in the log. So one attempt
+//! is open at a time and no brake is passed, whatever races; and since only an accepted start is charged, a replay charges
+//! nobody. A change here is a change of the fold (`FOLD_VERSION`).
+
+use crate::account::Core;
+use crate::account::top_up::{Attempt, AutoTopUp, RETRY_AFTER_SECONDS};
+use crate::event::{Brake, TopUpBasis, derive};
+use crate::value::credits::{Credits, add};
+use crate::value::id::EventId;
+use crate::value::time::Time;
+
+/// What the events so far ask of whoever runs top-ups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing: it is off, the figure is above the threshold, or a brake has refused and said so.
+    Nothing,
+    Start(Attempt),
+    /// A brake refuses, and is to say so.
+    Refuse(Brake),
+    /// The next try has to wait.
+    Wait(Time),
+    Outcome(Attempt),
+}
+
+/// Returns what an account's events so far ask for.
+pub fn want(core: &Core) -> Want {
+    let top_ups = &core.top_ups;
+    if let (true, Some(attempt)) = (top_ups.is_open, &top_ups.last) {
+        return Want::Outcome(attempt.clone());
+    }
+    let Some(settings) = top_ups.settings.as_ref().filter(|settings| settings.enabled) else {
+        return Want::Nothing;
+    };
+    let (Some(threshold), Some(amount), Some(payment_method)) =
+        (settings.threshold, settings.amount, &settings.payment_method)
+    else {
+        return Want::Nothing;
+    };
+    if figure(core, settings.basis) > threshold || top_ups.failures as usize > RETRY_AFTER_SECONDS.len() {
+        return Want::Nothing;
+    }
+    if let Some(until) = top_ups.retry_at.filter(|until| *until > core.ledger_time) {
+        return Want::Wait(until);
+    }
+    match brake(core, settings, amount) {
+        Some(brake) if top_ups.has_refused(core.period.index, brake) => Want::Nothing,
+        Some(brake) => Want::Refuse(brake),
+        None => {
+            let number = top_ups.asked + 1;
+            let attempt_id = derive::attempt_id(&core.account, number);
+            Want::Start(Attempt { attempt_id, number, amount, payment_method: payment_method.clone() })
+        }
+    }
+}
+
+fn figure(core: &Core, basis: TopUpBasis) -> Credits {
+    match basis {
+        TopUpBasis::CreditBalance => core.lots.paid(),
+        TopUpBasis::AvailableBalance => core.settled(),
+    }
+}
+
+fn brake(core: &Core, settings: &AutoTopUp, amount: Credits) -> Option<Brake> {
+    let succeeded = core.top_ups.succeeded_in(core.period.index);
+    if succeeded.count >= settings.max_per_period {
+        return Some(Brake::MaxPerPeriod);
+    }
+    let most = settings.max_amount_per_period?;
+    (add(succeeded.amount, amount) > most).then_some(Brake::MaxAmountPerPeriod)
+}
+
+/// Returns the id of a brake's refusal in the open period under the settings as they stand.
+pub(crate) fn refused_id(core: &Core, brake: Brake) -> EventId {
+    derive::top_up_refused_id(&core.account, brake, core.top_ups.version, core.period.index)
+}

@@ -1,0 +1,167 @@
+//! Tries a rule on an account's history: what would it have reported?
+//!
+//! The history is folded again under the eyes of a [`Backtest`], which asks the same questions as the rules in force.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::figure::org_figure;
+use super::users::UserPage;
+use crate::account::Core;
+use crate::account::limit::Limits;
+use crate::event::{Basis, Data, Recipients};
+use crate::fold::{Applied, Moment, Observer};
+use crate::value::credits::Credits;
+use crate::value::id::{Id, Label};
+use crate::value::time::Time;
+
+/// Most hits that one backtest lists.
+pub const HITS_MAX: usize = 10_000;
+
+/// A rule to be tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// An alert on the account's own figures.
+    OrgAlert {
+        /// The figure.
+        basis: Basis,
+        /// Percent or an amount.
+        threshold: Credits,
+    },
+    /// An alert on each user's usage.
+    UserAlert {
+        /// Usage of the period.
+        threshold: Credits,
+    },
+    /// One limit for every user.
+    Limit {
+        /// Usage of the period that counts.
+        limit: Credits,
+        /// What does not count.
+        excluded_features: Vec<Label>,
+    },
+}
+
+/// What a rule would have told once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hit {
+    /// Ledger time.
+    pub fired_at: Time,
+    /// The period that was open.
+    pub period_index: i64,
+    /// The account or the user.
+    pub subject: Id,
+    /// The figure as it stood.
+    pub figure: Credits,
+}
+
+/// A rule being tried on one account's history.
+#[derive(Debug)]
+pub struct Backtest {
+    rule: Tried,
+    /// The period last seen, and whether the account's own rule has fired in it.
+    period_index: Option<i64>,
+    fired: bool,
+    users: BTreeMap<Id, UserPage>,
+    hits: Vec<Hit>,
+    total: u64,
+}
+
+#[derive(Debug)]
+enum Tried {
+    OrgAlert(Basis, Credits),
+    UserAlert(Credits),
+    Limit(Credits, Limits),
+}
+
+impl From<Rule> for Tried {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::OrgAlert { basis, threshold } => Tried::OrgAlert(basis, threshold),
+            Rule::UserAlert { threshold } => Tried::UserAlert(threshold),
+            Rule::Limit { limit, excluded_features } => {
+                let limits = Limits {
+                    enabled: true,
+                    default_limit: Some(limit),
+                    custom: BTreeMap::new(),
+                    excluded_features: excluded_features.into_iter().collect(),
+                    notify: Recipients::AllAdmins,
+                };
+                Tried::Limit(limit, limits)
+            }
+        }
+    }
+}
+
+impl Observer for Backtest {
+    fn after(&mut self, core: &Core, moment: &Moment<'_>) {
+        self.enter(core.period.index);
+        let Tried::OrgAlert(basis, threshold) = self.rule else { return };
+        if self.fired {
+            return;
+        }
+        if let Some(figure) = org_figure(core, basis, threshold) {
+            self.fired = true;
+            self.hit(core, moment.at, core.account.clone(), figure);
+        }
+    }
+}
+
+impl Backtest {
+    /// Begins to try a rule; the history is to be folded from the opening, under its eyes.
+    pub fn new(rule: Rule) -> Self {
+        let rule = Tried::from(rule);
+        Self { rule, period_index: None, fired: false, users: BTreeMap::new(), hits: Vec::new(), total: 0 }
+    }
+
+    /// Counts an applied event in its user's usage; comes after its fold.
+    pub fn usage(&mut self, core: &Core, applied: &Applied) {
+        self.enter(core.period.index);
+        if matches!(self.rule, Tried::OrgAlert(..)) {
+            return;
+        }
+        let Some(change) = &applied.usage else { return };
+        let Data::UsageRecorded(usage) = &change.withdrawal.event.data else { return };
+        let Some(user) = &usage.user_id else { return };
+        let page = self.users.entry(user.clone()).or_default();
+        page.count(usage, change);
+        if page.alert_fired > 0 {
+            return;
+        }
+        let figure = match &self.rule {
+            Tried::OrgAlert(..) => None,
+            Tried::UserAlert(threshold) => page.alert_figure(*threshold),
+            Tried::Limit(limit, limits) => page.limit_figure(limits, *limit),
+        };
+        if let Some(figure) = figure {
+            page.alert_fired = 1;
+            self.hit(core, core.ledger_time, user.clone(), figure);
+        }
+    }
+
+    /// Returns what the rule would have told, in order, at most `HITS_MAX`.
+    pub fn hits(&self) -> &[Hit] {
+        &self.hits
+    }
+
+    /// Returns how often it would have told something, also beyond what is listed.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn enter(&mut self, period_index: i64) {
+        if self.period_index != Some(period_index) {
+            self.period_index = Some(period_index);
+            self.fired = false;
+            self.users.clear();
+        }
+    }
+
+    fn hit(&mut self, core: &Core, fired_at: Time, subject: Id, figure: Credits) {
+        self.total += 1;
+        if self.hits.len() < HITS_MAX {
+            self.hits.push(Hit { fired_at, period_index: core.period.index, subject, figure });
+        }
+    }
+}

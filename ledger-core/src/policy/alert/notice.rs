@@ -1,0 +1,114 @@
+//! Balance notices: each is raised once per episode.
+//!
+//! An episode begins when an addition leaves the figure above the line, so hovering around the line repeats nothing, and an
+//! account that opens at 0 raises none. Every top-up raises its own.
+
+use serde::{Deserialize, Serialize};
+
+use super::Kind;
+use crate::account::Core;
+use crate::event::Data;
+use crate::policy::balance::low_line;
+use crate::value::credits::Credits;
+
+/// A notice that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub kind: Kind,
+    /// How many of its kind there are with it.
+    pub n: u32,
+    pub line: Credits,
+    pub figure: Credits,
+}
+
+/// Where the episodes of one kind stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Episodes {
+    /// One has begun, and its notice is not given yet.
+    armed: bool,
+    /// Notices given.
+    n: u32,
+}
+
+impl Episodes {
+    fn due(&mut self, kind: Kind, line: Credits, figure: Credits) -> Due {
+        self.n += 1;
+        Due { kind, n: self.n, line, figure }
+    }
+}
+
+/// Where an account's notices stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Notices {
+    low: Episodes,
+    /// The low-balance line as last seen.
+    line: Option<Credits>,
+    depleted: Episodes,
+    /// Armed by each notice of depletion.
+    again: Episodes,
+    /// Top-ups told of: those that succeeded, and those that failed.
+    #[serde(default)]
+    recharged: Episodes,
+    #[serde(default)]
+    failed: Episodes,
+}
+
+impl Notices {
+    /// Looks at the figures after a moment; `adds`: credits came.
+    pub fn after(&mut self, core: &Core, adds: bool) -> impl Iterator<Item = Due> {
+        let settled = core.settled();
+        let low = self.low(core.lots.paid(), low_line(core), adds);
+        let depleted = self.depleted(settled, adds);
+        let again = self.available_again(settled);
+        [low, depleted, again].into_iter().flatten()
+    }
+
+    /// Tells of each top-up that succeeded or failed, whatever the balance.
+    pub fn top_up(&mut self, core: &Core, data: &Data) -> Option<Due> {
+        let line = core.top_ups.settings.as_ref().and_then(|settings| settings.threshold).unwrap_or_default();
+        match data {
+            Data::CreditsToppedUp(top_up) => {
+                Some(self.recharged.due(Kind::CreditAutoRechargeTriggered, line, top_up.amount))
+            }
+            Data::TopUpFailed(_) => {
+                let amount = core.top_ups.last.as_ref().map_or(Credits::ZERO, |attempt| attempt.amount);
+                Some(self.failed.due(Kind::CreditPurchaseFailed, line, amount))
+            }
+            _ => None,
+        }
+    }
+
+    /// No line is a silent one at 0: above it counts as above, and nothing is told there.
+    fn low(&mut self, figure: Credits, line: Option<Credits>, adds: bool) -> Option<Due> {
+        let before = std::mem::replace(&mut self.line, line).unwrap_or_default();
+        let now = line.unwrap_or_default();
+        if figure > now {
+            self.low.armed |= adds;
+            return None;
+        }
+        let line_moved_above = figure > before;
+        let is_due = std::mem::take(&mut self.low.armed) || line_moved_above;
+        let line = line.filter(|_| is_due)?;
+        Some(self.low.due(Kind::CreditBalanceLow, line, figure))
+    }
+
+    fn depleted(&mut self, settled: Credits, adds: bool) -> Option<Due> {
+        if settled.is_positive() {
+            self.depleted.armed |= adds;
+            return None;
+        }
+        if !std::mem::take(&mut self.depleted.armed) {
+            return None;
+        }
+        self.again.armed = true;
+        Some(self.depleted.due(Kind::CreditBalanceDepleted, Credits::ZERO, settled))
+    }
+
+    /// Whatever brought it about: an addition, a reversal, forgiveness.
+    fn available_again(&mut self, settled: Credits) -> Option<Due> {
+        if !settled.is_positive() || !std::mem::take(&mut self.again.armed) {
+            return None;
+        }
+        Some(self.again.due(Kind::CreditsAvailableAgain, Credits::ZERO, settled))
+    }
+}

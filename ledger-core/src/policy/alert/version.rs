@@ -1,0 +1,206 @@
+//! Versions: how often a threshold has changed, so that each version fires anew.
+//!
+//! A limit's version is per user, and an account may have a million users; so the default's changes are counted once,
+//! and apart only for users who have a limit of their own, or had one in the open period.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::limit::Limits;
+use crate::event::Limit;
+use crate::value::credits::Credits;
+use crate::value::id::Id;
+
+/// Most users whose versions are kept after they lost their own limit; beyond, the smallest ids are forgotten and may
+/// be told once more in the period.
+pub const FORMER_MAX: usize = 10_000;
+
+/// A threshold and how many values it has had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Threshold {
+    value: Option<Credits>,
+    pub version: u32,
+}
+
+impl Threshold {
+    /// Takes the value that holds now: another than before is a new version, none is no value.
+    pub fn set(&mut self, value: Option<Credits>) {
+        if value.is_some() && value != self.value {
+            self.version += 1;
+        }
+        self.value = value;
+    }
+}
+
+/// One user's own limit and how many values his limit has had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Own {
+    limit: Limit,
+    version: u32,
+}
+
+/// Versions of every user's limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LimitVersions {
+    /// Of users who never had a limit of their own.
+    default: Threshold,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    own: BTreeMap<Id, Own>,
+    /// How far the version of those who had one lies from the default's; it moves on with the default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    former: BTreeMap<Id, i64>,
+}
+
+impl LimitVersions {
+    /// Returns the version of a user's limit.
+    pub fn of(&self, user: &Id) -> u32 {
+        if let Some(own) = self.own.get(user) {
+            return own.version;
+        }
+        let apart = self.former.get(user).copied().unwrap_or(0);
+        u32::try_from(i64::from(self.default.version) + apart).unwrap_or(u32::MAX)
+    }
+
+    /// Takes the limits that hold now. Whether they are on plays no part.
+    pub fn set(&mut self, limits: &Limits) {
+        let mut default = self.default.clone();
+        default.set(limits.default_limit);
+        let touched: BTreeSet<&Id> = self.own.keys().chain(limits.custom.keys()).collect();
+        let (mut own, mut former) = (BTreeMap::new(), self.former.clone());
+        for user in touched {
+            let mut threshold = self.threshold(user);
+            threshold.set(limits.limit_of(user));
+            former.remove(user);
+            if let Some(limit) = limits.custom.get(user) {
+                own.insert(user.clone(), Own { limit: *limit, version: threshold.version });
+            } else if threshold.version != default.version {
+                former.insert(user.clone(), i64::from(threshold.version) - i64::from(default.version));
+            }
+        }
+        while former.len() > FORMER_MAX {
+            former.pop_first();
+        }
+        *self = Self { default, own, former };
+    }
+
+    /// A user's limit as it was last set.
+    fn threshold(&self, user: &Id) -> Threshold {
+        let value = match self.own.get(user) {
+            Some(own) => own.limit.amount(),
+            None => self.default.value,
+        };
+        Threshold { value, version: self.of(user) }
+    }
+
+    /// Forgets who had a limit of his own: versions only tell apart what fires in one period.
+    pub fn period_ends(&mut self) {
+        self.former.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::SetLimits;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    /// Sets limits one after the other and compares a user's version after each.
+    fn check(user: &str, steps: &[(&str, u32)]) {
+        let mut versions = LimitVersions::default();
+        for (body, expected) in steps {
+            if *body == "period ends" {
+                versions.period_ends();
+            } else {
+                let body: SetLimits = serde_json::from_str(body).expect("a body");
+                versions.set(&Limits::from(&body));
+            }
+            assert_eq!(versions.of(&id(user)), *expected, "{user} after {body} of {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_default_is_a_new_version_for_those_without_a_limit_of_their_own() {
+        let steps = [
+            (r#"{"default_limit":"1000","custom":{"ana":"500"}}"#, 1),
+            (r#"{"default_limit":"2000","custom":{"ana":"500"}}"#, 2),
+            (r#"{"default_limit":"2000.0","custom":{"ana":"500"}}"#, 2),
+        ];
+        check("bo", &steps);
+        check("ana", &steps.map(|(body, _)| (body, 1)));
+    }
+
+    #[test]
+    fn unlimited_and_back_is_a_new_version() {
+        check(
+            "ana",
+            &[
+                (r#"{"custom":{"ana":"500"}}"#, 1),
+                (r#"{"custom":{"ana":"unlimited"}}"#, 1),
+                (r#"{"custom":{"ana":"500"}}"#, 2),
+            ],
+        );
+        check("bo", &[(r#"{"default_limit":"5"}"#, 1), ("{}", 1), (r#"{"default_limit":"5"}"#, 2)]);
+    }
+
+    #[test]
+    fn switching_off_and_on_is_no_new_version() {
+        check(
+            "ana",
+            &[
+                (r#"{"default_limit":"5"}"#, 1),
+                (r#"{"enabled":false,"default_limit":"5"}"#, 1),
+                (r#"{"enabled":true,"default_limit":"5"}"#, 1),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_limit_of_ones_own_that_equals_the_default_is_no_change() {
+        check(
+            "ana",
+            &[
+                (r#"{"default_limit":"5"}"#, 1),
+                (r#"{"default_limit":"5","custom":{"ana":"5"}}"#, 1),
+                (r#"{"default_limit":"7","custom":{"ana":"5"}}"#, 1),
+                (r#"{"default_limit":"5"}"#, 1),
+                (r#"{"default_limit":"6"}"#, 2),
+            ],
+        );
+    }
+
+    #[test]
+    fn who_had_a_limit_of_his_own_counts_on_from_there() {
+        check(
+            "ana",
+            &[
+                (r#"{"default_limit":"5","custom":{"ana":"1"}}"#, 1),
+                (r#"{"default_limit":"5","custom":{"ana":"2"}}"#, 2),
+                (r#"{"default_limit":"5","custom":{"ana":"3"}}"#, 3),
+                (r#"{"default_limit":"5"}"#, 4),
+                (r#"{"default_limit":"6"}"#, 5),
+                (r#"{"default_limit":"6","custom":{"ana":"1"}}"#, 6),
+                (r#"{"default_limit":"6"}"#, 7),
+                // Another period tells them apart by itself.
+                ("period ends", 2),
+            ],
+        );
+    }
+
+    #[test]
+    fn so_many_former_limits_are_kept_and_no_more() {
+        let mut versions = LimitVersions::default();
+        for batch in 0..=FORMER_MAX / 2_000 + 1 {
+            let custom = (0..2_000).map(|n| (id(&format!("u{batch}-{n}")), Limit::Unlimited)).collect();
+            let mut limits = Limits::from(&SetLimits { custom: Some(custom), ..SetLimits::default() });
+            limits.default_limit = Some(Credits::whole(1));
+            versions.set(&limits);
+        }
+        versions.set(&Limits::from(&SetLimits::default()));
+        assert_eq!(versions.former.len(), FORMER_MAX);
+        assert!(versions.own.is_empty());
+    }
+}

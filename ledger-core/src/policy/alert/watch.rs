@@ -1,0 +1,436 @@
+//! Watch: which of an account's rules have fired, and what fires next.
+//!
+//! Kept by who evaluates, beside the core and never in it: a balance does not depend on who was told of it. Figures of
+//! the account are looked at after every moment of the fold (`Watcher`), those of users once an event is applied
+//! (`Watch::users`); both only ever tell what was not told before.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::figure::org_figure;
+use super::firing::{firing_id, notice_id};
+use super::notice::{Due, Notices};
+use super::users::{MissingUsers, Users};
+use super::version::{LimitVersions, Threshold};
+use super::{Audience, Firing, Kind};
+use crate::account::Core;
+use crate::account::alert::OrgAlert;
+use crate::account::limit::Limits;
+use crate::event::{Basis, Channel, Data, Recipients};
+use crate::fold::{Applied, Fact, Moment, Observer, Outcome, UsageChange};
+use crate::value::credits::Credits;
+use crate::value::id::{EventId, Id};
+use crate::value::time::Time;
+
+/// Most removed org alerts whose versions are kept one by one.
+pub const REMOVED_MAX: usize = 1_000;
+
+/// What has fired on one account, and which versions its thresholds are of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The period last seen.
+    period_index: i64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    org_alerts: BTreeMap<Id, Standing>,
+    removed: Removed,
+    user_alert: Threshold,
+    limits: LimitVersions,
+    notices: Notices,
+    #[serde(skip)]
+    nearest: Nearest,
+}
+
+/// Of the org alerts that have not fired in the open period, the threshold of each basis that is reached first: while no
+/// figure is there, none of them fires, however many there are. Found again whenever it is not known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nearest(Option<[Option<Credits>; 4]>);
+
+impl PartialEq for Nearest {
+    /// It follows from the rest, and is not stored.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Nearest {}
+
+impl Nearest {
+    fn of<'a>(armed: impl Iterator<Item = &'a Standing>) -> Self {
+        let mut nearest: [Option<Credits>; 4] = [None; 4];
+        for standing in armed {
+            let place = &mut nearest[standing.basis as usize];
+            let threshold = standing.threshold;
+            *place = Some(match (*place, standing.basis) {
+                (None, _) => threshold,
+                (Some(other), Basis::PercentUsed | Basis::AbsoluteUsed) => other.min(threshold),
+                (Some(other), Basis::PercentRemaining | Basis::AbsoluteRemaining) => other.max(threshold),
+            });
+        }
+        Self(Some(nearest))
+    }
+}
+
+/// An org alert that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Standing {
+    basis: Basis,
+    threshold: Credits,
+    version: u32,
+    /// When this version fired last.
+    fired: Option<Fired>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Fired {
+    period_index: i64,
+    at: Time,
+}
+
+/// Last versions of org alerts that were removed, so that one that comes again is a new version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Removed {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<Id, u32>,
+    /// The highest version of those that are no longer kept.
+    floor: u32,
+}
+
+impl Removed {
+    fn put(&mut self, alert: Id, version: u32) {
+        self.versions.insert(alert, version);
+        if self.versions.len() > REMOVED_MAX
+            && let Some((_, version)) = self.versions.pop_first()
+        {
+            self.floor = self.floor.max(version);
+        }
+    }
+
+    /// Takes the last version of an alert that is set again or for the first time.
+    fn take(&mut self, alert: &Id) -> u32 {
+        self.versions.remove(alert).unwrap_or(self.floor)
+    }
+}
+
+/// An org alert as admins read it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "as in `OrgAlert` and `Firing`")]
+pub struct AlertView {
+    pub alert_id: Id,
+    pub basis: Basis,
+    pub threshold: Credits,
+    pub threshold_version: u32,
+    pub recipients: Recipients,
+    pub channels: Vec<Channel>,
+    pub state: State,
+    pub fired_at: Option<Time>,
+}
+
+/// Whether an alert can still fire in the open period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Armed,
+    Fired,
+}
+
+/// Looks on while an account is folded and notes what fires.
+#[derive(Debug)]
+pub struct Watcher<'a> {
+    /// What has fired on the account.
+    pub watch: &'a mut Watch,
+    /// What fires now is added here.
+    pub firings: &'a mut Vec<Firing>,
+}
+
+impl Observer for Watcher<'_> {
+    fn after(&mut self, core: &Core, moment: &Moment<'_>) {
+        self.watch.after(core, moment, self.firings);
+    }
+}
+
+/// When and why something fires.
+#[derive(Clone, Copy)]
+struct Cause<'a> {
+    at: Time,
+    event_id: &'a EventId,
+}
+
+/// A rule whose threshold is reached.
+struct Reached<'a> {
+    kind: Kind,
+    alert: Option<&'a Id>,
+    version: u32,
+    subject: &'a Id,
+    threshold: Credits,
+    figure: Credits,
+    audience: Audience,
+}
+
+impl Reached<'_> {
+    fn firing(self, core: &Core, cause: Cause<'_>) -> Firing {
+        let period = core.period.index;
+        let id = firing_id(&core.account, self.kind, self.alert, self.version, self.subject, period);
+        Firing {
+            firing_id: id,
+            kind: self.kind,
+            alert_id: self.alert.cloned(),
+            subject: self.subject.clone(),
+            threshold: self.threshold,
+            threshold_version: self.version,
+            period_index: period,
+            figure: self.figure,
+            fired_at: cause.at,
+            event_id: cause.event_id.clone(),
+            audience: self.audience,
+        }
+    }
+}
+
+impl Watch {
+    /// Returns the org alerts that stand on an account, by id.
+    pub fn alerts(&self, core: &Core) -> impl Iterator<Item = AlertView> {
+        let open = core.period.index;
+        core.org_alerts.iter().map(move |(id, alert)| {
+            let standing = self.org_alerts.get(id);
+            let fired =
+                standing.and_then(|standing| standing.fired).filter(|fired| fired.period_index == open);
+            AlertView {
+                alert_id: id.clone(),
+                basis: alert.basis,
+                threshold: alert.threshold,
+                threshold_version: standing.map_or(1, |standing| standing.version),
+                recipients: alert.recipients.clone(),
+                channels: alert.channels.clone(),
+                state: if fired.is_some() { State::Fired } else { State::Armed },
+                fired_at: fired.map(|fired| fired.at),
+            }
+        })
+    }
+
+    /// Looks at the account's own figures after a moment: org alerts by id, then notices.
+    fn after(&mut self, core: &Core, moment: &Moment<'_>, firings: &mut Vec<Firing>) {
+        if self.period_index != core.period.index {
+            self.period_index = core.period.index;
+            self.limits.period_ends();
+            self.nearest = Nearest::default();
+        }
+        if let Some(data) = moment.applied {
+            self.learn(core, data);
+        }
+        let cause = Cause { at: moment.at, event_id: moment.event_id };
+        if self.some_alert_is_reached(core) {
+            for (id, alert) in &core.org_alerts {
+                firings.extend(self.org_alert(core, id, alert, cause));
+            }
+        }
+        let top_up = moment.applied.and_then(|data| self.notices.top_up(core, data));
+        let due = self.notices.after(core, moment.adds).chain(top_up);
+        firings.extend(due.map(|due| notice(core, due, cause)));
+    }
+
+    /// Takes in settings that were just written.
+    fn learn(&mut self, core: &Core, data: &Data) {
+        match data {
+            Data::LimitsSet(_) => {
+                if let Some(limits) = &core.limits {
+                    self.limits.set(limits);
+                }
+            }
+            Data::UserAlertSet(_) => {
+                self.user_alert.set(core.user_alert.as_ref().and_then(|alert| alert.threshold));
+            }
+            Data::OrgAlertSet(set) => self.set_org_alert(&set.alert_id, set.basis, set.threshold),
+            Data::OrgAlertRemoved(removal) => {
+                if let Some(standing) = self.org_alerts.remove(&removal.alert_id) {
+                    self.nearest = Nearest::default();
+                    self.removed.put(removal.alert_id.clone(), standing.version);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn some_alert_is_reached(&mut self, core: &Core) -> bool {
+        let open = core.period.index;
+        let has_fired = |standing: &Standing| standing.fired.is_some_and(|fired| fired.period_index == open);
+        if self.nearest.0.is_none() {
+            self.nearest = Nearest::of(self.org_alerts.values().filter(|standing| !has_fired(standing)));
+        }
+        let nearest = self.nearest.0.unwrap_or_default();
+        let mut each = Basis::ALL.into_iter().zip(nearest);
+        each.any(|(basis, threshold)| {
+            threshold.is_some_and(|threshold| org_figure(core, basis, threshold).is_some())
+        })
+    }
+
+    fn set_org_alert(&mut self, id: &Id, basis: Basis, threshold: Credits) {
+        let last = match self.org_alerts.get(id) {
+            // Who is told, and how, is no new version.
+            Some(standing) if (standing.basis, standing.threshold) == (basis, threshold) => return,
+            Some(standing) => standing.version,
+            None => self.removed.take(id),
+        };
+        self.nearest = Nearest::default();
+        self.org_alerts.insert(id.clone(), Standing { basis, threshold, version: last + 1, fired: None });
+    }
+
+    fn org_alert(&mut self, core: &Core, id: &Id, alert: &OrgAlert, cause: Cause<'_>) -> Option<Firing> {
+        let period_index = core.period.index;
+        let standing = self.org_alerts.get_mut(id)?;
+        if standing.fired.is_some_and(|fired| fired.period_index == period_index) {
+            return None;
+        }
+        let figure = org_figure(core, alert.basis, alert.threshold)?;
+        standing.fired = Some(Fired { period_index, at: cause.at });
+        self.nearest = Nearest::default();
+        let reached = Reached {
+            kind: Kind::OrgAlert,
+            alert: Some(id),
+            version: standing.version,
+            subject: &core.account,
+            threshold: alert.threshold,
+            figure,
+            audience: Audience {
+                recipients: alert.recipients.clone(),
+                channels: alert.channels.clone(),
+                notify_user: false,
+            },
+        };
+        Some(reached.firing(core, cause))
+    }
+
+    /// Counts an applied event in its user's page and looks at the rules about users that it may have met, by user:
+    /// user alert, then limit.
+    ///
+    /// Comes after the fold of the event, once, and again after each error, which names the pages that lack: `These`
+    /// before anything has changed; `Next` behind users who are done, and of whom all that is to be told has been told.
+    pub fn users(
+        &self,
+        core: &Core,
+        users: &mut Users,
+        fact: &Fact,
+        applied: &Applied,
+        firings: &mut Vec<Firing>,
+    ) -> Result<(), MissingUsers> {
+        users.enter(core.period.index);
+        if applied.outcome != Outcome::Applied {
+            return Ok(());
+        }
+        let cause = Cause { at: core.ledger_time, event_id: &fact.event.id };
+        match (&applied.usage, &fact.event.data) {
+            (Some(change), _) => self.usage(core, users, change, cause, firings),
+            (None, Data::LimitsSet(_)) => self.all_limits(core, users, cause, firings),
+            (None, Data::UserAlertSet(_)) => self.all_user_alerts(core, users, cause, firings),
+            _ => Ok(()),
+        }
+    }
+
+    fn usage(
+        &self,
+        core: &Core,
+        users: &mut Users,
+        change: &UsageChange,
+        cause: Cause<'_>,
+        firings: &mut Vec<Firing>,
+    ) -> Result<(), MissingUsers> {
+        let Data::UsageRecorded(usage) = &change.withdrawal.event.data else { return Ok(()) };
+        let Some(user) = &usage.user_id else { return Ok(()) };
+        users.need([user])?;
+        users.change(user).count(usage, change);
+        firings.extend(self.user_alert(core, users, user, cause));
+        firings.extend(self.limit(core, users, user, cause));
+        Ok(())
+    }
+
+    fn all_user_alerts(
+        &self,
+        core: &Core,
+        users: &mut Users,
+        cause: Cause<'_>,
+        firings: &mut Vec<Firing>,
+    ) -> Result<(), MissingUsers> {
+        let alert = core.user_alert.as_ref().filter(|alert| alert.enabled);
+        let Some(threshold) = alert.and_then(|alert| alert.threshold) else { return Ok(()) };
+        loop {
+            let part = users.next_part(threshold)?;
+            for user in users.past(threshold, &part) {
+                firings.extend(self.user_alert(core, users, &user, cause));
+            }
+            if part.is_last() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn all_limits(
+        &self,
+        core: &Core,
+        users: &mut Users,
+        cause: Cause<'_>,
+        firings: &mut Vec<Firing>,
+    ) -> Result<(), MissingUsers> {
+        let Some(limits) = core.limits.as_ref().filter(|limits| limits.enabled) else { return Ok(()) };
+        let own = || limits.custom.iter().filter(|(_, limit)| limit.amount().is_some()).map(|(user, _)| user);
+        users.need(own())?;
+        loop {
+            let (part, mut all) = match limits.default_limit {
+                Some(limit) => {
+                    let part = users.next_part(limit)?;
+                    let past = users.past(limit, &part);
+                    (part, past)
+                }
+                None => Default::default(),
+            };
+            all.extend(own().filter(|user| part.has(user)).cloned());
+            for user in all {
+                firings.extend(self.limit(core, users, &user, cause));
+            }
+            if part.is_last() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn user_alert(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+        let alert = core.user_alert.as_ref().filter(|alert| alert.enabled)?;
+        let (threshold, version) = (alert.threshold?, self.user_alert.version);
+        let page = users.page(user).filter(|page| page.alert_fired != version)?;
+        let figure = page.alert_figure(threshold)?;
+        users.change(user).alert_fired = version;
+        let (recipients, notify_user) = (alert.recipients.clone(), alert.notify_user);
+        let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user };
+        let kind = Kind::UserAlert;
+        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        Some(reached.firing(core, cause))
+    }
+
+    fn limit(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+        let limits: &Limits = core.limits.as_ref()?;
+        let (threshold, version) = (core.limit_of(user)?, self.limits.of(user));
+        let page = users.page(user).filter(|page| page.limit_fired != version)?;
+        let figure = page.limit_figure(limits, threshold)?;
+        users.change(user).limit_fired = version;
+        let recipients = limits.notify.clone();
+        let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user: false };
+        let kind = Kind::UserLimitReached;
+        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        Some(reached.firing(core, cause))
+    }
+}
+
+fn notice(core: &Core, due: Due, cause: Cause<'_>) -> Firing {
+    Firing {
+        firing_id: notice_id(&core.account, due.kind, due.n),
+        kind: due.kind,
+        alert_id: None,
+        subject: core.account.clone(),
+        threshold: due.line,
+        threshold_version: 1,
+        period_index: core.period.index,
+        figure: due.figure,
+        fired_at: cause.at,
+        event_id: cause.event_id.clone(),
+        audience: Audience { channels: Channel::ALL.to_vec(), ..Audience::default() },
+    }
+}

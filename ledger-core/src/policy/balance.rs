@@ -1,0 +1,129 @@
+//! An account's figures, as its admins read them.
+
+use serde::Serialize;
+
+use crate::account::Core;
+use crate::account::lot::Lot;
+use crate::event::LotSource;
+use crate::value::credits::{Credits, add, sub};
+use crate::value::id::Id;
+use crate::value::period::Period;
+use crate::value::time::Time;
+
+/// Whether an account can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing available.
+    Depleted,
+    /// Bought credits at or below the low-balance line.
+    Low,
+    /// Neither.
+    Active,
+}
+
+/// Figures of an account at one position of the log. Amounts in the account's unit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Balance {
+    /// What remains less overdraft.
+    pub settled: Credits,
+    pub held: Credits,
+    /// Settled less held.
+    pub available: Credits,
+    /// What remains of paid lots.
+    pub credit_balance: Credits,
+    pub overdraft: Credits,
+    /// The plan's.
+    pub allowance: Credits,
+    /// What remains of rolled-over credits.
+    pub rollover: Credits,
+    /// Carried in and added in the period.
+    pub period_maximum: Credits,
+    /// Usage of the period less its reversals.
+    pub used: Credits,
+    /// Of the maximum; none when that is 0 or less.
+    pub percent_used: Option<Credits>,
+    /// Of the maximum; none when that is 0 or less.
+    pub percent_remaining: Option<Credits>,
+    pub status: Status,
+    /// Purchases and top-ups, gross of refunds.
+    pub lifetime_added: Credits,
+    /// Usage drawn from paid lots.
+    pub lifetime_spent: Credits,
+    pub period: Period,
+    /// Open lots with something left: in burn order, then those yet to start.
+    pub lots: Vec<LotView>,
+}
+
+/// A lot as admins read it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "as in `Lot`")]
+pub struct LotView {
+    pub grant_id: Id,
+    pub source: LotSource,
+    pub category: &'static str,
+    pub amount: Credits,
+    pub remaining: Credits,
+    pub priority: i32,
+    pub effective_at: Time,
+    pub expires_at: Option<Time>,
+}
+
+impl From<&Lot> for LotView {
+    fn from(lot: &Lot) -> Self {
+        Self {
+            grant_id: lot.grant_id.clone(),
+            source: lot.source,
+            category: lot.category(),
+            amount: lot.amount,
+            remaining: lot.remaining,
+            priority: lot.priority,
+            effective_at: lot.effective_at,
+            expires_at: lot.expires_at,
+        }
+    }
+}
+
+impl Balance {
+    /// Returns an account's figures, with `held` in open holds.
+    pub fn of(core: &Core, held: Credits) -> Self {
+        let settled = core.settled();
+        let available = sub(settled, held);
+        let credit_balance = core.lots.paid();
+        let maximum = core.figures.maximum();
+        Self {
+            settled,
+            held,
+            available,
+            credit_balance,
+            overdraft: core.overdraft.total(),
+            allowance: core.plan.allowance,
+            rollover: core.lots.rolled_over(),
+            period_maximum: maximum,
+            used: core.figures.used,
+            percent_used: core.figures.used.percent_of(maximum),
+            percent_remaining: settled.max(Credits::ZERO).percent_of(maximum),
+            status: status(available, credit_balance, low_line(core)),
+            lifetime_added: add(core.totals.purchased, core.totals.topped_up),
+            lifetime_spent: core.totals.spent,
+            period: core.period,
+            lots: core.lots.iter().map(LotView::from).collect(),
+        }
+    }
+}
+
+/// Returns the line at or below which bought credits are low, for the status and for the notice alike:
+/// auto top-up's threshold while that is on, else the account's own.
+pub fn low_line(core: &Core) -> Option<Credits> {
+    core.top_ups.line().or(core.low_balance_threshold)
+}
+
+fn status(available: Credits, credit_balance: Credits, line: Option<Credits>) -> Status {
+    if !available.is_positive() {
+        Status::Depleted
+    } else if line.is_some_and(|line| credit_balance <= line) {
+        Status::Low
+    } else {
+        Status::Active
+    }
+}

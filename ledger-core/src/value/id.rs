@@ -1,0 +1,230 @@
+//! Identifiers, labels and slugs.
+//!
+//! A value of these types is well formed: its constructor checks the shape. Error messages read `code: detail`, and
+//! `request` answers with both.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a text is not the name it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error(
+        "bad_id: an id is 1 to 128 characters of A-Z a-z 0-9 . _ : @ + - and begins with a letter or digit"
+    )]
+    Id,
+    #[error("bad_id: an event id is 1 to 128 characters without control characters")]
+    EventId,
+    #[error("bad_source: a source is a URI reference of 1 to 256 ASCII characters without spaces")]
+    Source,
+    #[error("bad_label: a label is 1 to 128 characters without control characters")]
+    Label,
+    #[error("bad_slug: a slug is 1 to 64 characters of a-z 0-9 _ - . and begins with a letter or digit")]
+    Slug,
+    #[error("too_long: a text is at most 1000 characters without control characters")]
+    Text,
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $rule:path, $error:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the shape and takes the text.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                if $rule(text) { Ok(Self(Arc::from(text))) } else { Err($error) }
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Reader;
+                impl Visitor<'_> for Reader {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a string")
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::new(text).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Reader)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// An identifier of ours or the caller's: account, user, org, grant, payment, message, …
+    Id, is_id, NameError::Id
+);
+name_type!(
+    /// The caller's event id: unique per account and source.
+    EventId, is_event_id, NameError::EventId
+);
+name_type!(
+    /// The producer of an event, a URI reference.
+    Source, is_source, NameError::Source
+);
+name_type!(
+    /// A free name, such as a model's or a feature's.
+    Label, is_label, NameError::Label
+);
+name_type!(
+    /// A lower-case name, such as a category or a quantity.
+    Slug, is_slug, NameError::Slug
+);
+name_type!(
+    /// A sentence for people: a name or a reason. May be empty.
+    Text, is_text, NameError::Text
+);
+
+impl Source {
+    /// Says whether the source is one of ours, which callers may not claim.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with("urn:ledger:")
+    }
+}
+
+impl From<&Id> for EventId {
+    fn from(id: &Id) -> Self {
+        EventId(id.0.clone())
+    }
+}
+
+/// Ids of lots that the ledger makes itself begin so; callers may not use them.
+const RESERVED_GRANT_PREFIXES: [&str; 5] = ["plan:", "rollover:", "welcome:", "promo:", "referral:"];
+
+/// Says whether a grant or payment id from a caller would clash with ids that the ledger makes.
+pub fn is_reserved_grant(id: &Id) -> bool {
+    RESERVED_GRANT_PREFIXES.iter().any(|prefix| id.as_str().starts_with(prefix))
+}
+
+fn is_id(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 128
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._:@+-".contains(b))
+}
+
+fn is_event_id(text: &str) -> bool {
+    is_label(text)
+}
+
+fn is_source(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn is_label(text: &str) -> bool {
+    let ascii = text.len() <= 128 && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    !text.is_empty() && (ascii || (text.chars().count() <= 128 && !text.chars().any(char::is_control)))
+}
+
+fn is_slug(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let lower = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(lower)
+        && bytes.iter().all(|b| lower(b) || b"_-.".contains(b))
+}
+
+fn is_text(text: &str) -> bool {
+    text.chars().count() <= 1000 && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_the_shape_of_the_contract() {
+        for good in ["acme", "A", "0", "a.b_c:d@e+f-g", &"x".repeat(128)] {
+            assert!(Id::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(129)] {
+            assert_eq!(Id::new(bad), Err(NameError::Id), "{bad}");
+        }
+    }
+
+    #[test]
+    fn event_ids_are_1_to_128_characters_of_any_script() {
+        assert!(EventId::new("msg 1/ü").is_ok());
+        assert!(EventId::new(&"ü".repeat(128)).is_ok());
+        for bad in ["", "a\nb", &"ü".repeat(129)] {
+            assert!(EventId::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sources_are_uri_references() {
+        for good in ["/app", "https://a.example/b?c#d", "urn:ledger:api", &"x".repeat(256)] {
+            assert!(Source::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "/ä", "a\n", &"x".repeat(257)] {
+            assert!(Source::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn slugs_are_lower_case() {
+        assert!(Slug::new("ai_usage").is_ok());
+        for bad in ["", "AI", "_a", "a b", &"x".repeat(65)] {
+            assert!(Slug::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn callers_may_not_use_the_ledgers_own_grant_ids() {
+        for id in ["plan:1", "rollover:-2", "welcome:acme", "promo:X", "referral:acme"] {
+            assert!(is_reserved_grant(&Id::new(id).expect("an id")), "{id}");
+        }
+        assert!(!is_reserved_grant(&Id::new("planet").expect("an id")));
+    }
+}

@@ -1,0 +1,7 @@
+//! Amounts, times, periods and names, each checked once, when it is read.
+
+pub mod credits;
+pub mod id;
+pub mod period;
+pub(crate) mod scalar;
+pub mod time;

@@ -1,0 +1,93 @@
+//! Values that JSON carries as strings.
+//!
+//! Every refusal reads `<code>: <detail>`, and `request` answers with both.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A value that JSON carries as a string.
+pub(crate) trait Scalar: Sized {
+    /// Why a value was refused.
+    type Refusal: Refusal;
+    /// What is said of a JSON value that is not a string.
+    const NOT_A_STRING: Self::Refusal;
+
+    /// Reads the content of a JSON string.
+    fn from_text(text: &str) -> Result<Self, Self::Refusal>;
+
+    /// Reads a whole JSON number; most scalars refuse it.
+    fn from_whole(_number: i128) -> Result<Self, Self::Refusal> {
+        Err(Self::NOT_A_STRING)
+    }
+}
+
+/// A reason with a stable code; its `Display` is the detail.
+pub(crate) trait Refusal: fmt::Display {
+    /// The stable code that callers may match on.
+    fn code(&self) -> &'static str;
+}
+
+/// Deserializes a scalar without allocating.
+pub(crate) fn deserialize<'de, T: Scalar, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    // Not `deserialize_str`: its own message for other JSON types would have no code.
+    from.deserialize_any(ScalarVisitor(PhantomData))
+}
+
+struct ScalarVisitor<T>(PhantomData<T>);
+
+fn answer<T: Scalar, E: Error>(read: Result<T, T::Refusal>) -> Result<T, E> {
+    read.map_err(|refusal| E::custom(format_args!("{}: {refusal}", refusal.code())))
+}
+
+fn not_a_string<T: Scalar, E: Error>() -> Result<T, E> {
+    answer(Err(T::NOT_A_STRING))
+}
+
+impl<'de, T: Scalar> Visitor<'de> for ScalarVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", T::NOT_A_STRING)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        answer(T::from_text(text))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        answer(T::from_whole(i128::from(number)))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        answer(T::from_whole(i128::from(number)))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<T, E> {
+        not_a_string()
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {
+        not_a_string()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<T, E> {
+        not_a_string()
+    }
+
+    fn visit_none<E: Error>(self) -> Result<T, E> {
+        not_a_string()
+    }
+
+    // Lists and objects are read to their end, so that the parser reports our refusal and not its own.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<T, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        not_a_string()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<T, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        not_a_string()
+    }
+}
