@@ -7,5 +7,5 @@ mod service;
 pub mod top_ups;
 
 pub use scheduler::SchedulerConfig;
-pub use service::{Config, run};
+pub use service::{Config, build};
 pub use top_ups::TopUpConfig;

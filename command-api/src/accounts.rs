@@ -10,7 +10,7 @@ use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 use runtime::pg;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::promotions::{self, Referrer, Rewards};
 use crate::submit::{self, Draft};

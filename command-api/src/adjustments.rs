@@ -8,7 +8,7 @@ use ledger_core::id::Id;
 use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::submit::{self, Draft};
 

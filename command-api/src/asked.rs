@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::App;
+use crate::app::App;
 
 /// Header by which a write to a test account says at which ledger time it is recorded.
 pub const LEDGER_TIME: &str = "Ledger-Time";

@@ -14,7 +14,7 @@ use ledger_core::id::Id;
 use ledger_core::time::Time;
 use runtime::pg;
 
-use crate::App;
+use crate::app::App;
 use crate::cards::Card;
 
 /// What the door needs of an account.

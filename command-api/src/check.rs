@@ -13,7 +13,7 @@ use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 use serde::Serialize;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::holds::{Answer, Ask};
 use crate::reservations::{self, DecideQuery, require_projected};

@@ -13,7 +13,7 @@ use runtime::payment::{self, CheckoutError, Order};
 use runtime::pg;
 use serde::Deserialize;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::submit;
 

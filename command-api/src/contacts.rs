@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
 use url::Url;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::submit;
 

@@ -13,7 +13,7 @@ use runtime::position::Position;
 use runtime::{failpoint, outbox};
 use tokio::time::{Instant, sleep};
 
-use crate::App;
+use crate::app::App;
 use crate::submit::not_appended;
 
 /// What an effect says, beside its account and time.

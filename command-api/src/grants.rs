@@ -11,7 +11,7 @@ use runtime::http::{Path, Problem};
 use runtime::pg;
 use serde::Deserialize;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked, Waits};
 use crate::submit::{self, Draft};
 

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::App;
+use crate::app::App;
 use crate::intake::{self, Admitted, BEHIND, Form, Offered, Refusal, Stamp, Verdict};
 
 /// Records handled together.

@@ -21,7 +21,7 @@ use runtime::pg;
 use runtime::position::Position;
 use tokio::time::Instant;
 
-use crate::App;
+use crate::app::App;
 use crate::book::{Account, Book};
 use crate::holds::{
     Answer, Ask, Fault, HOLD_ENDED, Landed, RESERVATION_NOT_FOUND, Request, Settled, no_reservation,

@@ -14,7 +14,7 @@ use runtime::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 
 /// Keys listed unless told otherwise.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::App;
+use crate::app::App;
 use crate::holds::{Ask, Landed};
 
 /// Between two looks.

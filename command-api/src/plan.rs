@@ -6,7 +6,7 @@ use ledger_core::event::Data;
 use ledger_core::id::Id;
 use runtime::http::{Path, Problem};
 
-use crate::App;
+use crate::app::App;
 use crate::asked::Asked;
 use crate::submit;
 

@@ -9,7 +9,7 @@ use runtime::auth::Action;
 use runtime::http::{Path, Problem};
 use serde::Serialize;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::cards;
 

@@ -12,8 +12,8 @@ use runtime::http::{Path, Problem};
 use runtime::position::{AtLeast, Position};
 use serde::Deserialize;
 
-use crate::App;
 use crate::answer::Written;
+use crate::app::App;
 use crate::asked::{self, Asked, Waits};
 use crate::holds::{self, Answer, Ask, Fault, HoldView};
 use crate::intake::{self, Admitted, Form, Named, Refusal, Settles, Stamp};

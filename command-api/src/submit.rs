@@ -19,8 +19,8 @@ use runtime::position::Position;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::App;
 use crate::answer::Written;
+use crate::app::App;
 use crate::asked::{self, Asked, Waits};
 use crate::book::Account;
 use crate::idempotency::{self, Kept, Name};

@@ -21,8 +21,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tracing::warn;
 
-use crate::App;
 use crate::answer::Written;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::holds::Ask;
 use crate::intake::{self, Admitted, FORBIDDEN, Form, Offered, Refusal, Stamp, Verdict};

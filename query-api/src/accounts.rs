@@ -1,6 +1,6 @@
 //! Accounts: who they are, under which plan and settings.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::account::{Core, Plan};
 use ledger_core::alert::UserAlert;
@@ -18,9 +18,9 @@ use runtime::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Whole;
 use crate::answer::{self, Reflects};
+use crate::app::App;
 use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading;
@@ -124,11 +124,11 @@ struct Item {
 
 /// `GET /v1/accounts/{account}`
 pub(crate) async fn one(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<OneQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, view) = reading::of(&state, account, query.at_least, |_, account| {
+    let (reflects, view) = reading::of(&app, account, query.at_least, |_, account| {
         Box::pin(async move { Ok(AccountView::from(&account.core)) })
     })
     .await?;
@@ -137,15 +137,15 @@ pub(crate) async fn one(
 
 /// `GET /v1/accounts`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     caller: Principal,
     query: Result<Query<ListQuery>, Problem>,
 ) -> Result<Response, Problem> {
     caller.require_role(Action::AccountRead)?;
     let Query(query) = query?;
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
-    reading::wait_for(&state, query.at_least).await?;
-    let page = pg::read(&state.pool, state.waiter.schema(), move |connection| {
+    reading::wait_for(&app, query.at_least).await?;
+    let page = pg::read(&app.pool, app.waiter.schema(), move |connection| {
         Box::pin(async move {
             reading::check_reached(connection, query.at_least).await?;
             load_page(connection, &caller.accounts, after, query.limit).await

@@ -1,6 +1,6 @@
 //! Alerts: the rules of an account with their state, and what has fired.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::alert::{Kind, Watch};
 use ledger_core::credits::Credits;
@@ -13,8 +13,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 
-use crate::State;
 use crate::access::Whole;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
@@ -30,13 +30,13 @@ pub(crate) struct AlertsQuery {
 
 /// `GET /v1/accounts/{account}/alerts`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<AlertsQuery>,
 ) -> Result<Response, Problem> {
     let after: Option<Id> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
-    let (reflects, page) = reading::of_alerts(&state, account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let watch = watch_of(connection, account).await?;
             let rest = watch.alerts(&account.core).filter(|alert| Some(&alert.alert_id) > after.as_ref());
@@ -91,12 +91,12 @@ pub(crate) type Place = (i64, i32);
 
 /// `GET /v1/accounts/{account}/firings`
 pub(crate) async fn firings(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<FiringsQuery>,
 ) -> Result<Response, Problem> {
     let before: Option<Place> = list::decode(query.cursor.as_deref())?;
-    let (reflects, page) = reading::of_alerts(&state, account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move { load_firings(connection, account, query, before).await })
     })
     .await?;

@@ -1,7 +1,7 @@
 //! Audit: the journal as it is stored, streamed to whoever wants to refold it.
 
 use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -16,10 +16,8 @@ use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
-use crate::State;
+use crate::app::{AUDITS_MAX, App};
 
-/// Most readers of the journal at once: each holds a Kafka consumer and its prefetched records.
-pub const STREAMS_MAX: usize = 8;
 /// Lines that go out as one chunk where they are at hand.
 const CHUNK_LINES_MAX: usize = 200;
 /// The journal's end as it was asked: where to go on the next time.
@@ -50,23 +48,23 @@ struct Line<'a> {
 
 /// `GET /v1/audit/events`
 pub(crate) async fn events(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     caller: Principal,
     query: Result<Query<AuditQuery>, Problem>,
 ) -> Result<Response, Problem> {
     caller.require_role(Action::AuditRead)?;
     let Query(query) = query?;
-    if !(0..state.identity.partitions).contains(&query.partition) {
-        let detail = format!("the journal has partitions 0 to {}", state.identity.partitions - 1);
+    if !(0..app.identity.partitions).contains(&query.partition) {
+        let detail = format!("the journal has partitions 0 to {}", app.identity.partitions - 1);
         return Err(Problem::not_found("partition_not_found", detail));
     }
-    let slot = state
+    let slot = app
         .audits()
         .try_acquire_owned()
-        .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} readers of the journal at once")))?;
-    let end = state.ends.of(query.partition).await.map_err(journal_unavailable)?;
+        .map_err(|_| Problem::too_many_requests(format!("{AUDITS_MAX} readers of the journal at once")))?;
+    let end = app.ends.of(query.partition).await.map_err(journal_unavailable)?;
     let from = i64::try_from(query.offset).unwrap_or(i64::MAX);
-    let records = kafka::read_partition(&state.kafka, query.partition, from, end.offset);
+    let records = kafka::read_partition(&app.kafka, query.partition, from, end.offset);
     let mut response = Body::from_stream(lines(records, slot)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));

@@ -1,6 +1,6 @@
 //! Backtest: what a rule would have told, had it been in force since an account's opening.
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::account::Core;
 use ledger_core::alert::{Backtest, Hit, Rule};
@@ -13,14 +13,12 @@ use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::State;
 use crate::access::Whole;
 use crate::answer;
+use crate::app::{App, BACKTESTS_MAX};
 use crate::as_of::{self, Onlooker};
 use crate::reading;
 
-/// Backtests at the same time: each reads the whole history of an account.
-pub const BACKTESTS_MAX: usize = 2;
 /// Longest history that is tried, in events.
 pub const EVENTS_MAX: u64 = 1_000_000;
 
@@ -41,7 +39,7 @@ struct Answer {
 
 /// `POST /v1/accounts/{account}/alerts/backtest`
 pub(crate) async fn run(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<BacktestQuery>,
     request: Request,
@@ -49,11 +47,11 @@ pub(crate) async fn run(
     let accepted = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
     let payload = Payload::read(request, &[accepted]).await?;
     let rule = rule_of(json_value(&payload.bytes)?).map_err(Problem::invalid)?;
-    let slots = state.backtests();
+    let slots = app.backtests();
     let slot = slots
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_requests(format!("{BACKTESTS_MAX} backtests at once")))?;
-    let (reflects, answer) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, answer) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let _held = slot;
             if account.core.events > EVENTS_MAX {

@@ -1,6 +1,6 @@
 //! Balance: the figures of an account, now or as they stood at an instant.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
@@ -11,8 +11,8 @@ use runtime::position::AtLeast;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use crate::State;
 use crate::access::Whole;
+use crate::app::App;
 use crate::reading::{self, Account};
 use crate::{answer, as_of};
 
@@ -25,11 +25,11 @@ pub(crate) struct BalanceQuery {
 
 /// `GET /v1/accounts/{account}/balance`
 pub(crate) async fn balance(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<BalanceQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, balance) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, balance) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, query.as_of))
     })
     .await?;

@@ -1,6 +1,6 @@
 //! Decisions: why somebody was blocked, or was not, with the figures that it was decided from.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::decide::{Decision, Refusal};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
@@ -78,7 +78,7 @@ type Place = (Time, i64);
 
 /// `GET /v1/accounts/{account}/decisions`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Query(query): Query<DecisionsQuery>,
 ) -> Result<Response, Problem> {
@@ -89,7 +89,7 @@ pub(crate) async fn list(
     let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
     let from = query.from.unwrap_or(Time::MIN);
     let wanted = Wanted { user, of_account: seen.sees_account(), from, before, limit: query.limit };
-    let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(async move { Ok(load(connection, account, wanted).await?) })
     })
     .await?;

@@ -1,6 +1,6 @@
 //! Entries: the lines of an account's ledger, newest first.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Whole;
 use crate::answer::{self, Format, Record};
+use crate::app::App;
 use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
@@ -94,7 +94,7 @@ fn flat_lots(lots: &RawValue) -> String {
 
 /// `GET /v1/accounts/{account}/entries`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     headers: HeaderMap,
     Query(query): Query<EntriesQuery>,
@@ -102,7 +102,7 @@ pub(crate) async fn list(
     let format = Format::of(&headers);
     let before: Option<Place> = list::decode(query.cursor.as_deref())?;
     let (entry_type, limit) = (query.entry_type, query.limit);
-    let (reflects, page) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, entry_type, before, limit))
     })
     .await?;

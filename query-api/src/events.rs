@@ -1,6 +1,6 @@
 //! Events: what became of one event, what it cost by which prices, and which lots paid.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::hold::over_hold;
@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
+use crate::app::App;
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 
@@ -80,14 +80,14 @@ struct Repeat {
 
 /// `GET /v1/accounts/{account}/events/{event_id}`
 pub(crate) async fn one(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Path(EventPath { event_id }): Path<EventPath>,
     Query(query): Query<EventQuery>,
 ) -> Result<Response, Problem> {
     let own = seen.user(None)?;
     let account = seen.account;
-    let (reflects, event) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, event) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, event_id, query.source, own))
     })
     .await?;

@@ -1,6 +1,6 @@
 //! Grants: every lot that an account ever had, newest first.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::event::LotSource;
@@ -12,9 +12,9 @@ use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use crate::State;
 use crate::access::Whole;
 use crate::answer;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account, LOT_COLUMNS};
 
@@ -70,13 +70,13 @@ impl From<Lot> for Grant {
 
 /// `GET /v1/accounts/{account}/grants`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<GrantsQuery>,
 ) -> Result<Response, Problem> {
     let before: Option<Place> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
-    let (reflects, page) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, before, limit))
     })
     .await?;

@@ -1,6 +1,6 @@
 //! Messages: what one message cost, summed over its usage events.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
+use crate::app::App;
 use crate::reading::{self, Account};
 use crate::{answer, columns};
 
@@ -54,17 +54,16 @@ struct Message {
 
 /// `GET /v1/accounts/{account}/messages/{message_id}`
 pub(crate) async fn one(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Path(MessagePath { message_id }): Path<MessagePath>,
     Query(query): Query<MessageQuery>,
 ) -> Result<Response, Problem> {
     let own = seen.user(None)?;
-    let (reflects, message) =
-        reading::of(&state, seen.account, query.at_least, move |connection, account| {
-            Box::pin(load(connection, account, message_id, own))
-        })
-        .await?;
+    let (reflects, message) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, message_id, own))
+    })
+    .await?;
     answer::object(&reflects, message)
 }
 

@@ -1,6 +1,6 @@
 //! Notifications: what was sent to whom, and what could not be.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::event::Channel;
 use ledger_core::time::Time;
@@ -11,8 +11,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 
-use crate::State;
 use crate::access::Seen;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
@@ -71,14 +71,14 @@ struct Notification {
 
 /// `GET /v1/accounts/{account}/notifications`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Query(query): Query<NotificationsQuery>,
 ) -> Result<Response, Problem> {
     let recipient = seen.user(query.recipient.clone())?;
     let before: Option<(Time, String)> = list::decode(query.cursor.as_deref())?;
     let at_least = query.at_least;
-    let (reflects, page) = reading::of_alerts(&state, seen.account, at_least, move |connection, account| {
+    let (reflects, page) = reading::of_alerts(&app, seen.account, at_least, move |connection, account| {
         Box::pin(async move { load(connection, account, query, recipient, before).await })
     })
     .await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use ledger_core::time::Time;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::State;
 use crate::access::Whole;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
@@ -47,13 +47,13 @@ struct PeriodView {
 
 /// `GET /v1/accounts/{account}/periods`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<PeriodsQuery>,
 ) -> Result<Response, Problem> {
     let before: Option<i64> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
-    let (reflects, page) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, before, limit))
     })
     .await?;

@@ -1,6 +1,6 @@
 //! Referrals: what inviting others has brought an account.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::credits::Credits;
 use runtime::http::{Problem, Query};
@@ -9,9 +9,9 @@ use runtime::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 
-use crate::State;
 use crate::access::Whole;
 use crate::answer;
+use crate::app::App;
 use crate::reading::{self, Account};
 
 #[derive(Deserialize)]
@@ -31,11 +31,11 @@ struct Referrals {
 
 /// `GET /v1/accounts/{account}/referrals`
 pub(crate) async fn read(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<ReferralsQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, referrals) = reading::of(&state, account, query.at_least, move |connection, account| {
+    let (reflects, referrals) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account))
     })
     .await?;

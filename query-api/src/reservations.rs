@@ -1,6 +1,6 @@
 //! Reservations: the open holds of an account, and what became of one.
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use ledger_core::balance::Balance;
 use ledger_core::credits::Credits;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
+use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 use crate::{answer, columns};
@@ -52,14 +52,14 @@ type Place = (Time, Id);
 
 /// `GET /v1/accounts/{account}/reservations`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Query(query): Query<ReservationsQuery>,
 ) -> Result<Response, Problem> {
     let user = seen.user(query.user)?;
     let after: Option<Place> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
-    let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(async move { Ok(load_open(connection, account, user, after, limit).await?) })
     })
     .await?;
@@ -88,13 +88,13 @@ struct WithAvailable {
 
 /// `GET /v1/accounts/{account}/reservations/{reservation}`
 pub(crate) async fn one(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     Path(ReservationPath { reservation }): Path<ReservationPath>,
     Query(query): Query<ReservationQuery>,
 ) -> Result<Response, Problem> {
     let own = seen.user(None)?;
-    let (reflects, found) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+    let (reflects, found) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(load_one(connection, account, reservation, own))
     })
     .await?;

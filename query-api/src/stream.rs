@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::Stream;
@@ -22,16 +22,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::State;
 use crate::access::Whole;
 use crate::alerts::{self, FiringView, Place};
 use crate::answer::Reflects;
+use crate::app::{App, STREAMS_MAX};
 use crate::holding::{Following, HOLDING_POLL, Mark};
 use crate::reading;
 use crate::stops::{self, Stop, Stops};
 
-/// Streams of one process at the same time.
-pub const STREAMS_MAX: usize = 1_000;
 /// Firings of one look.
 const FIRINGS_MAX: usize = 100;
 /// At most so often is an account looked at for one stream, however fast its partition moves.
@@ -63,16 +61,16 @@ struct StopNow<'a> {
 
 /// `GET /v1/accounts/{account}/stream`
 pub(crate) async fn stream(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     Whole(account): Whole,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let resumed: Option<String> = header(&headers, LAST_EVENT_ID)?;
-    let slot = state
+    let slot = app
         .streams()
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} streams at once")))?;
-    let follower = Follower::begin(state, account, resumed.as_deref().and_then(place_of), slot).await?;
+    let follower = Follower::begin(app, account, resumed.as_deref().and_then(place_of), slot).await?;
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(event), follower))
@@ -82,7 +80,7 @@ pub(crate) async fn stream(
 
 /// Follows one account for one client.
 struct Follower {
-    state: State,
+    app: App,
     account: Id,
     partition: i32,
     /// What was sent last of the balance.
@@ -102,32 +100,20 @@ struct Follower {
 
 impl Follower {
     async fn begin(
-        state: State,
+        app: App,
         account: Id,
         resumed: Option<Place>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
         // A firing of a later record comes; those before are in the list of firings.
         let (reflects, ()) =
-            reading::of_alerts(&state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+            reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
         let partition = reflects.position.partition;
         let waiting = std::collections::VecDeque::new();
-        let holding = state.holding().follow(account.clone());
+        let holding = app.holding().follow(account.clone());
         let (stops, sent, held, behind) = (Stops::default(), None, None, false);
-        Ok(Self {
-            state,
-            account,
-            partition,
-            sent,
-            fired,
-            stops,
-            holding,
-            held,
-            behind,
-            waiting,
-            _slot: slot,
-        })
+        Ok(Self { app, account, partition, sent, fired, stops, holding, held, behind, waiting, _slot: slot })
     }
 
     /// Returns the next event; none when the service stops.
@@ -136,7 +122,7 @@ impl Follower {
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
-            if self.state.stopping.is_cancelled() {
+            if self.app.stopping.is_cancelled() {
                 return None;
             }
             let seen = self.progress();
@@ -153,14 +139,14 @@ impl Follower {
 
     /// How far both models are in the account's partition.
     fn progress(&self) -> (i64, i64) {
-        (self.state.waiter.next_offset(self.partition), self.state.alerted.next_offset(self.partition))
+        (self.app.waiter.next_offset(self.partition), self.app.alerted.next_offset(self.partition))
     }
 
     async fn look(&mut self) -> Result<(), Problem> {
         self.behind = false;
         let asking = self.stops.asking();
         let account = self.account.clone();
-        let found = reading::of(&self.state, account, None, |connection, account| {
+        let found = reading::of(&self.app, account, None, |connection, account| {
             Box::pin(async move {
                 let look = stops::look(connection, account, asking).await?;
                 Ok((reading::whole(connection, account).await?, look))
@@ -174,7 +160,7 @@ impl Follower {
         }
         self.behind = more || self.stops.begins();
         let after = self.fired;
-        let fired = reading::of_alerts_now(&self.state, self.account.clone(), move |connection, account| {
+        let fired = reading::of_alerts_now(&self.app, self.account.clone(), move |connection, account| {
             Box::pin(async move { Ok(alerts::firings_after(connection, account, after, FIRINGS_MAX).await?) })
         });
         let (_, firings) = fired.await?;
@@ -208,7 +194,7 @@ impl Follower {
 
     /// The mark of its holds; as before where the database does not say.
     async fn mark(&self) -> Mark {
-        self.holding.mark(&self.state.pool).await.unwrap_or_else(|_| self.held.clone())
+        self.holding.mark(&self.app.pool).await.unwrap_or_else(|_| self.held.clone())
     }
 
     /// Waits until either model has moved in the account's partition, its holds have changed, or for a while.
@@ -218,9 +204,9 @@ impl Follower {
         while Instant::now() < look_again {
             let until = Instant::now() + HOLDING_POLL;
             let moved = tokio::select! {
-                moved = self.state.waiter.wait_for(at(projected), until) => moved,
-                moved = self.state.alerted.wait_for(at(alerted), until) => moved,
-                () = self.state.stopping.cancelled() => return,
+                moved = self.app.waiter.wait_for(at(projected), until) => moved,
+                moved = self.app.alerted.wait_for(at(alerted), until) => moved,
+                () = self.app.stopping.cancelled() => return,
             };
             if moved || self.mark().await != self.held {
                 break;

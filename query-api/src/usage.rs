@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
@@ -16,9 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
+use crate::app::App;
 use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
@@ -237,7 +237,7 @@ fn header(group_by: &GroupBy) -> Vec<&'static str> {
 
 /// `GET /v1/accounts/{account}/usage`
 pub(crate) async fn usage(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     headers: HeaderMap,
     Query(mut query): Query<UsageQuery>,
@@ -249,7 +249,7 @@ pub(crate) async fn usage(
         return Err(Problem::bad_field("cursor", "bad_cursor", "is a cursor of another grouping"));
     }
     let header = header(&query.group_by);
-    let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, query, after))
     })
     .await?;

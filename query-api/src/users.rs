@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::credits::Credits;
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::State;
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
+use crate::app::App;
 use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
@@ -68,7 +68,7 @@ impl Record for User {
 
 /// `GET /v1/accounts/{account}/users`
 pub(crate) async fn list(
-    Shared(state): Shared<State>,
+    State(app): State<App>,
     seen: Seen,
     headers: HeaderMap,
     Query(query): Query<UsersQuery>,
@@ -77,7 +77,7 @@ pub(crate) async fn list(
     let only = seen.user(None)?;
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
     let (over_budget, limit) = (query.over_budget, query.limit);
-    let (reflects, page) = reading::of(&state, seen.account, query.at_least, move |connection, account| {
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         let wanted = Wanted { only, over_budget, after, limit };
         Box::pin(async move { load(connection, account, wanted).await })
     })

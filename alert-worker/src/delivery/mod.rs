@@ -100,7 +100,7 @@ impl Default for DeliveryConfig {
     fn default() -> Self {
         Self {
             smtp_url: String::new(),
-            mail_from: String::new(),
+            mail_from: mail::FROM.to_owned(),
             webhook_allow_private: false,
             delivery_interval_ms: INTERVAL_MS,
             delivery_first_backoff_ms: FIRST_BACKOFF_MS,

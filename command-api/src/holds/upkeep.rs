@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Ask, HoldsConfig};
-use crate::App;
+use crate::app::App;
 
 /// Between two looks for settling holds whose usage is projected.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use ledger_core::id::{EventId, Id};
 use runtime::http::Problem;
 use runtime::pg::PgConnection;
 
-use crate::App;
+use crate::app::App;
 use crate::effects::Effect;
 
 pub use promo_codes::create as create_promo_code;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::grants::lot_draft;
 use crate::submit::Draft;

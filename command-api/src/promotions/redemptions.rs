@@ -13,7 +13,7 @@ use runtime::pg::{self, PgConnection};
 use serde::Deserialize;
 
 use super::{lock_account, promo_codes};
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::submit;
 use crate::{effects, idempotency};

@@ -17,7 +17,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{grant_effect, lock_account};
-use crate::App;
+use crate::app::App;
 use crate::asked::{self, Asked};
 use crate::contacts::{NOT_AN_EMAIL, is_email};
 use crate::effects::Effect;

@@ -28,9 +28,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::app::App;
 use crate::effects::{self, Effect, Put};
 use crate::outcome::{self, Outcome, Progress};
-use crate::{App, checkout, intake};
+use crate::{checkout, intake};
 use heard::{Heard, What};
 use payment::{Credited, Payment, Tell};
 

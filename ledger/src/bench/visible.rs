@@ -54,7 +54,7 @@ pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, T
         http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 256 },
         auth: runtime::auth::AuthConfig { operator_key: None },
         wait: Default::default(),
-        projector: projector::Options::default(),
+        projector: projector::Config::default(),
         scheduler: alert_worker::SchedulerConfig::default(),
         alerts: alert_worker::alerting::Options::default(),
         delivery,

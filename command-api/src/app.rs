@@ -1,0 +1,147 @@
+//! App: what every handler of the write side works with.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use ledger_core::id::Id;
+use ledger_core::time::Time;
+use runtime::auth::Auth;
+use runtime::http::Problem;
+use runtime::kafka::Journal;
+use runtime::payment::{self, PaymentConfig, Provider, SettingError};
+use runtime::pg::PgPool;
+use runtime::position::Position;
+use runtime::waiter::Waiter;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::book::{Account, Book};
+use crate::cards::Cards;
+use crate::holds::{Holds, HoldsConfig};
+use crate::intake;
+use crate::promotions::PromotionsConfig;
+
+/// What every handler works with; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+pub struct Parts {
+    /// The database, with the right to write `control`.
+    pub pool: PgPool,
+    /// Where events go.
+    pub journal: Journal,
+    /// How far they are projected.
+    pub waiter: Arc<Waiter>,
+    /// Who calls.
+    pub auth: Auth,
+    /// What is sold, by whom it is paid, and what is given away.
+    pub sales: Sales,
+    pub(crate) cards: Cards,
+    pub(crate) holds: Holds,
+}
+
+/// What is sold, by whom it is paid, and what is given away.
+pub struct Sales {
+    /// What new accounts and their referrers get.
+    pub promotions: PromotionsConfig,
+    /// Who moves the money.
+    pub provider: Arc<dyn Provider>,
+    /// What its webhooks are signed with; empty: none is taken.
+    pub webhook_secret: String,
+}
+
+impl Sales {
+    /// Errors: a setting that can't work.
+    pub fn new(
+        promotions: PromotionsConfig,
+        payment: &PaymentConfig,
+        pool: &PgPool,
+    ) -> Result<Sales, SettingError> {
+        let provider = payment::provider(payment, pool)?;
+        Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Auth {
+        app.auth.clone()
+    }
+}
+
+impl App {
+    /// Puts the parts together, and starts the tasks that decide on holds.
+    pub fn new(
+        pool: PgPool,
+        journal: Journal,
+        waiter: Arc<Waiter>,
+        auth: Auth,
+        holds: HoldsConfig,
+        sales: Sales,
+    ) -> App {
+        let holds = Holds::start(&pool, &waiter, holds);
+        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards: Cards::default(), holds }))
+    }
+
+    /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
+    /// false where it has not by the deadline, or where the end can't be read.
+    pub(crate) async fn catch_up(&self, accounts: &BTreeSet<Id>, deadline: Instant) -> bool {
+        let partitions: BTreeSet<i32> =
+            accounts.iter().map(|account| self.journal.partition_of(account.as_str())).collect();
+        for partition in partitions {
+            let end = match self.journal.end(partition).await {
+                Ok(end) => end,
+                Err(error) => {
+                    warn!(%error, partition, "the journal's end could not be read");
+                    return false;
+                }
+            };
+            let last = Position { partition, offset: end.offset - 1 };
+            if last.offset >= 0 && !self.waiter.wait_for(last, deadline).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// 503 unless the projection catches up with the account's partition in time.
+    pub(crate) async fn require_caught_up(&self, account: &Id, deadline: Instant) -> Result<(), Problem> {
+        if self.catch_up(&BTreeSet::from([account.clone()]), deadline).await {
+            return Ok(());
+        }
+        Err(Problem::behind("the projection is behind the journal"))
+    }
+
+    /// Returns an account as the door knows it, from a projection that has caught up where it seems absent.
+    ///
+    /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
+    pub(crate) async fn account(
+        &self,
+        account: &Id,
+        moving_to: Option<Time>,
+        deadline: Instant,
+    ) -> Result<Account, Problem> {
+        let only = BTreeSet::from([account.clone()]);
+        let first = Book::read(self, &only, moving_to).await?;
+        if let Some(known) = first.get(account).filter(|known| !known.jumps) {
+            return Ok(known.clone());
+        }
+        self.require_caught_up(account, deadline).await?;
+        match Book::read(self, &only, moving_to).await?.get(account) {
+            None => Err(Problem::account_not_found(account.as_str())),
+            Some(known) if known.jumps => {
+                Err(Problem::unprocessable(intake::CLOCK_JUMP, intake::clock_jump_detail()))
+            }
+            Some(known) => Ok(known.clone()),
+        }
+    }
+}
