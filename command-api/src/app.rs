@@ -16,11 +16,11 @@ use runtime::waiter::Waiter;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::book::{Account, Book};
-use crate::cards::Cards;
+use crate::admission::known_accounts::{Account, KnownAccounts};
+use crate::admission::ledger_time::clock_jump;
+use crate::admission::rate_cards::Cards;
 use crate::holds::{Holds, HoldsConfig};
-use crate::intake;
-use crate::promotions::PromotionsConfig;
+use crate::promotions::config::PromotionsConfig;
 
 /// What every handler works with; cheap to clone.
 #[derive(Clone)]
@@ -121,6 +121,15 @@ impl App {
         Err(Problem::behind("the projection is behind the journal"))
     }
 
+    /// Reads what is known of accounts now; `moving_to` is where the caller would move their test clocks.
+    pub(crate) async fn known_accounts(
+        &self,
+        accounts: &BTreeSet<Id>,
+        moving_to: Option<Time>,
+    ) -> Result<KnownAccounts, sqlx::Error> {
+        KnownAccounts::read(&self.pool, self.waiter.schema(), &self.cards, accounts, moving_to).await
+    }
+
     /// Returns an account as the door knows it, from a projection that has caught up where it seems absent.
     ///
     /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
@@ -131,16 +140,14 @@ impl App {
         deadline: Instant,
     ) -> Result<Account, Problem> {
         let only = BTreeSet::from([account.clone()]);
-        let first = Book::read(self, &only, moving_to).await?;
+        let first = self.known_accounts(&only, moving_to).await?;
         if let Some(known) = first.get(account).filter(|known| !known.jumps) {
             return Ok(known.clone());
         }
         self.require_caught_up(account, deadline).await?;
-        match Book::read(self, &only, moving_to).await?.get(account) {
+        match self.known_accounts(&only, moving_to).await?.get(account) {
             None => Err(Problem::account_not_found(account.as_str())),
-            Some(known) if known.jumps => {
-                Err(Problem::unprocessable(intake::CLOCK_JUMP, intake::clock_jump_detail()))
-            }
+            Some(known) if known.jumps => Err(clock_jump()),
             Some(known) => Ok(known.clone()),
         }
     }

@@ -19,8 +19,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::admission::refusal::{self, BEHIND};
+use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
-use crate::intake::{self, Admitted, BEHIND, Form, Offered, Refusal, Stamp, Verdict};
 
 /// Records handled together.
 const BATCH_RECORDS_MAX: usize = 5_000;
@@ -99,7 +100,7 @@ impl Ingress {
         while !self.shutdown.is_cancelled() {
             let offers = batch.iter().map(|record| self.read(record)).collect();
             let deadline = self.app.waiter.deadline();
-            match intake::admit(&self.app, offers, stamp(), deadline).await {
+            match admission::admit(&self.app, offers, stamp(), deadline).await {
                 Ok(verdicts) => return Some(verdicts),
                 Err(problem) => warn!(code = problem.code, problem.detail, "ingress can't judge"),
             }
@@ -110,7 +111,7 @@ impl Ingress {
 
     fn read(&self, record: &Record) -> Offered {
         if record.value.len() > RECORD_BYTES_MAX {
-            return Err(intake::too_large(record.value.len()));
+            return Err(refusal::too_large(record.value.len()));
         }
         let offer = read_offer(&record.value).map_err(Refusal::invalid)?;
         let key = record.key.as_deref().unwrap_or_default();
@@ -283,7 +284,7 @@ mod tests {
     fn good() -> Verdict {
         let id = |text: &str| ledger_core::id::EventId::new(text).expect("an id");
         let (account, id) = (Id::new("a").expect("an id"), id("e"));
-        Ok(Admitted { account, id, bytes: Vec::new(), hold: intake::Named::None })
+        Ok(Admitted { account, id, bytes: Vec::new(), hold: admission::NamedHold::None })
     }
 
     #[test]

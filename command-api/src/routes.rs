@@ -4,10 +4,13 @@ use axum::Router;
 use axum::routing::{MethodRouter, delete, patch, post, put};
 
 use crate::app::App;
-use crate::{
-    accounts, adjustments, check, checkout, clock, contacts, grants, keys, payments, plan, promotions,
-    rate_cards, reservations, reversals, settings, usage, webhooks,
+use crate::billing::webhooks::receive as webhooks;
+use crate::billing::{checkout, payments};
+use crate::http::{
+    accounts, adjustments, check, clock, contacts, grants, keys, plan, rate_cards, reservations, reversals,
+    settings, usage,
 };
+use crate::promotions::{promo_codes, redemptions, referrals};
 
 /// Returns the routes of the write side, without `/openapi.json` and the operator's pages.
 pub fn router(app: App) -> Router {
@@ -33,9 +36,9 @@ fn routes() -> [(&'static str, MethodRouter<App>); 31] {
         ("/v1/accounts/{account}/purchases", post(payments::purchase)),
         ("/v1/accounts/{account}/refunds", post(payments::refund)),
         ("/v1/accounts/{account}/checkout", post(checkout::create)),
-        ("/v1/accounts/{account}/redemptions", post(promotions::create_redemption)),
-        ("/v1/accounts/{account}/referrals", post(promotions::invite)),
-        ("/v1/promo-codes", post(promotions::create_promo_code)),
+        ("/v1/accounts/{account}/redemptions", post(redemptions::create)),
+        ("/v1/accounts/{account}/referrals", post(referrals::invite)),
+        ("/v1/promo-codes", post(promo_codes::create)),
         ("/v1/webhooks/stripe", post(webhooks::stripe)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
         ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),

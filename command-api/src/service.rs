@@ -11,9 +11,10 @@ use runtime::waiter::{WaitConfig, Waiter};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Sales};
-use crate::holds::{self, HoldsConfig};
-use crate::promotions::PromotionsConfig;
-use crate::{ingress, openapi, outbox, routes};
+use crate::holds::{HoldsConfig, upkeep};
+use crate::promotions::config::PromotionsConfig;
+use crate::write::outbox;
+use crate::{ingress, openapi, routes};
 
 /// Settings of the write side.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,7 +47,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let ingress = ingress::run(app.clone(), deps.kafka.clone(), shutdown.clone());
     service.tasks.add("ingress", ingress.map(|ended| Ok(ended?)));
     service.tasks.add("outbox", outbox::relay(app.clone(), shutdown.clone()).map(Ok));
-    service.tasks.add("holds", holds::keep_up(app.clone(), config.holds, shutdown.clone()).map(Ok));
+    service.tasks.add("holds", upkeep::keep_up(app.clone(), config.holds, shutdown.clone()).map(Ok));
     service.routes = routes::router(app);
     service.openapi = Some(openapi::openapi());
     service.journals.push(journal);

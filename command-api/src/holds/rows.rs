@@ -9,7 +9,7 @@ use ledger_core::time::Time;
 use runtime::fold::Rows;
 use runtime::position::Position;
 
-use super::Landed;
+use super::request::Landed;
 
 /// What was decided of which request.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Ask, HoldsConfig};
+use super::HoldsConfig;
+use super::request::Ask;
 use crate::app::App;
 
 /// Between two looks for settling holds whose usage is projected.

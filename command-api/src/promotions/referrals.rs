@@ -16,12 +16,12 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{grant_effect, lock_account};
+use super::bonus::{grant_effect, lock_account};
 use crate::app::App;
-use crate::asked::{self, Asked};
-use crate::contacts::{NOT_AN_EMAIL, is_email};
-use crate::effects::Effect;
-use crate::submit;
+use crate::email::{NOT_AN_EMAIL, is_email};
+use crate::request_context::{self, RequestContext};
+use crate::write;
+use crate::write::effects::Effect;
 
 /// Accounts whose referrer is rewarded: the first ones of each.
 const REWARDED_MAX: i32 = 10;
@@ -50,13 +50,13 @@ impl Body for Invitation {
 /// The same address again gets the same code, and no second mail.
 pub async fn invite(
     State(app): State<App>,
-    asked: Asked,
+    context: RequestContext,
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let Invitation { email } = asked::body(request).await?;
-    submit::admit(&app, &asked, &account).await?;
+    context.require(Action::Settings, &account)?;
+    let Invitation { email } = request_context::body(request).await?;
+    write::admit(&app, &context, &account).await?;
     let code: String = pg::write(&app.pool, move |connection| {
         Box::pin(async move { invited(connection, &account, &email).await })
     })

@@ -1,0 +1,385 @@
+//! Payment: everything that webhooks have said of one payment, and what of it the journal is to be told next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ledger_core::credits::Credits;
+use ledger_core::id::Id;
+use serde::{Deserialize, Serialize};
+
+use super::event::{WebhookEvent, What};
+
+/// One payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The provider's id.
+    pub payment_id: Id,
+    /// Whose it is; none until a webhook says so.
+    pub account: Option<Id>,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What it buys, in the account's unit.
+    pub(super) amount: Option<Credits>,
+    /// What it cost, in the provider's smallest unit, as the next ones.
+    pub(super) charged: Option<i64>,
+    /// All refunds together.
+    pub(super) refunded: i64,
+    pub(super) disputes: BTreeMap<Id, Disputed>,
+    pub(super) told: Told,
+    /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
+    otherwise: Credits,
+}
+
+/// A dispute as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Disputed {
+    amount: i64,
+    opened: bool,
+    won: bool,
+}
+
+/// What the journal has been told, and what it is to be told of whether the payment came about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// Whether it is paid.
+    is_paid: bool,
+    paid: bool,
+    /// Why it failed, where a webhook has said so.
+    failure: Option<String>,
+    failed: bool,
+    refunded: Part,
+    opened: BTreeMap<Id, Part>,
+    won: BTreeSet<Id>,
+}
+
+/// A part of a payment: what it is in money, and in credits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    money: i64,
+    credits: Credits,
+}
+
+/// What the ledger has credited of a payment, whoever said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credited {
+    /// Whose it is.
+    pub account: Id,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What it bought, in the account's unit.
+    pub amount: Credits,
+    /// What is taken back of it, whoever said so.
+    pub refunded: Credits,
+}
+
+/// What the journal is to be told, amounts in the account's unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerEffect {
+    /// It was paid.
+    Paid { amount: Credits },
+    /// It was not.
+    Failed { reason: String },
+    /// So much more was given back, `total` together in the provider's smallest unit.
+    Refunded { amount: Credits, total: i64 },
+    /// It is contested.
+    Opened { dispute: Id, amount: Credits },
+    /// The payer was not right.
+    Won { dispute: Id, amount: Credits },
+}
+
+impl Payment {
+    /// A payment that nothing is known of.
+    pub fn new(payment_id: Id) -> Self {
+        Self {
+            payment_id,
+            account: None,
+            attempt: None,
+            amount: None,
+            charged: None,
+            refunded: 0,
+            disputes: BTreeMap::new(),
+            told: Told::default(),
+            otherwise: Credits::ZERO,
+        }
+    }
+
+    /// Takes in a webhook; `priced`: what the payment cost by the account's price.
+    pub fn apply(&mut self, heard: &WebhookEvent, priced: Option<i64>) {
+        self.account = self.account.take().or_else(|| heard.account.clone());
+        self.attempt = self.attempt.take().or_else(|| heard.attempt.clone());
+        self.amount = self.amount.or(heard.amount);
+        match &heard.what {
+            What::Paid { charged } => {
+                self.told.is_paid = true;
+                self.charged = self.charged.or(*charged).or(priced);
+            }
+            What::Failed { reason } => self.told.failure = Some(reason.clone()),
+            What::Refunded { total, charged } => {
+                self.refunded = self.refunded.max(*total);
+                self.charged = charged.or(self.charged);
+            }
+            What::Opened { dispute, amount } => {
+                let known = self.disputes.entry(dispute.clone()).or_default();
+                (known.amount, known.opened) = (*amount, true);
+            }
+            What::Won { dispute, amount } => {
+                let known = self.disputes.entry(dispute.clone()).or_default();
+                (known.amount, known.won) = (*amount, true);
+            }
+        }
+    }
+
+    /// Says whether a webhook has said that something of it goes back.
+    pub fn goes_back(&self) -> bool {
+        self.refunded > 0 || !self.disputes.is_empty()
+    }
+
+    /// Says whether the journal was told to take back something of it.
+    pub fn is_taken_from(&self) -> bool {
+        self.taken().money > 0 || !self.told.opened.is_empty()
+    }
+
+    /// Says whether it is known to be paid.
+    pub fn is_paid(&self) -> bool {
+        self.told.is_paid
+    }
+
+    /// Takes in what is credited and taken back of it, where all that the journal was told is in that;
+    /// `priced`: what it cost by the account's price.
+    pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
+        self.otherwise = credited.refunded.minus(self.taken().credits).unwrap_or_default().max(Credits::ZERO);
+        if self.told.is_paid {
+            return;
+        }
+        self.account = Some(credited.account);
+        self.attempt = credited.attempt;
+        self.amount = Some(credited.amount);
+        self.charged = self.charged.or(priced);
+        (self.told.is_paid, self.told.paid) = (true, true);
+    }
+
+    /// Returns what follows from all that was said and was not told yet, in an order that makes sense: paid before anything
+    /// is taken back, and never more taken back at once than was paid.
+    pub fn due(&mut self) -> Vec<LedgerEffect> {
+        let mut due = Vec::new();
+        while let Some(tell) = self.next() {
+            due.push(tell);
+        }
+        due
+    }
+
+    fn next(&mut self) -> Option<LedgerEffect> {
+        if let Some(reason) = self.told.failure.clone().filter(|_| !self.told.failed) {
+            self.told.failed = true;
+            return Some(LedgerEffect::Failed { reason });
+        }
+        let amount = self.amount.filter(|_| self.told.is_paid)?;
+        if !self.told.paid {
+            self.told.paid = true;
+            return Some(LedgerEffect::Paid { amount });
+        }
+        self.next_won().or_else(|| self.next_refund()).or_else(|| self.next_opened())
+    }
+
+    fn next_won(&mut self) -> Option<LedgerEffect> {
+        let is_won = |(dispute, _): &(&Id, &Part)| {
+            self.disputes.get(*dispute).is_some_and(|known| known.won) && !self.told.won.contains(*dispute)
+        };
+        let (dispute, part) =
+            self.told.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
+        self.told.won.insert(dispute.clone());
+        Some(LedgerEffect::Won { dispute, amount: part.credits })
+    }
+
+    /// What was refunded beyond what is left waits until a dispute is won.
+    fn next_refund(&mut self) -> Option<LedgerEffect> {
+        let part = self.take(self.refunded - self.told.refunded.money)?;
+        self.told.refunded.money += part.money;
+        self.told.refunded.credits = self.told.refunded.credits.plus(part.credits).ok()?;
+        Some(LedgerEffect::Refunded { amount: part.credits, total: self.told.refunded.money })
+    }
+
+    /// A provider may contest more than was paid, or than is left of it.
+    fn next_opened(&mut self) -> Option<LedgerEffect> {
+        let is_new =
+            |(dispute, known): &(&Id, &Disputed)| known.opened && !self.told.opened.contains_key(*dispute);
+        let (dispute, contested) =
+            self.disputes.iter().find(is_new).map(|(dispute, known)| (dispute.clone(), known.amount))?;
+        let part = self.take(contested)?;
+        self.told.opened.insert(dispute.clone(), part);
+        Some(LedgerEffect::Opened { dispute, amount: part.credits })
+    }
+
+    /// Returns what can be taken back where so much is asked for; none where nothing can.
+    ///
+    /// What takes all that is left takes all credits that are left: parts never come to more, or less, than the whole.
+    fn take(&self, money: i64) -> Option<Part> {
+        let left = self.left();
+        let money = money.min(left.money);
+        let credits = if money == left.money { left.credits } else { self.credits(money).min(left.credits) };
+        (money > 0 && credits.is_positive()).then_some(Part { money, credits })
+    }
+
+    /// What of the payment is not taken back.
+    fn left(&self) -> Part {
+        let taken = self.taken();
+        let bought = self.amount.unwrap_or_default();
+        let left = bought.minus(taken.credits).and_then(|left| left.minus(self.otherwise));
+        let money = self.charged.unwrap_or_default() - taken.money;
+        Part { money, credits: left.unwrap_or_default().max(Credits::ZERO) }
+    }
+
+    /// What of it the journal was told to take back: all refunds, and the disputes that are not won.
+    fn taken(&self) -> Part {
+        let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains(*dispute));
+        let parts = contested.map(|(_, part)| part).chain([&self.told.refunded]);
+        parts.fold(Part::default(), |taken, part| Part {
+            money: taken.money + part.money,
+            credits: taken.credits.plus(part.credits).unwrap_or(taken.credits),
+        })
+    }
+
+    /// Returns what a part of the charge is worth in the account's unit.
+    fn credits(&self, part: i64) -> Credits {
+        let (Some(amount), Some(charged)) = (self.amount, self.charged.filter(|charged| *charged > 0)) else {
+            return Credits::ZERO;
+        };
+        amount.mul_div_half_even(Credits::whole(part), Credits::whole(charged)).unwrap_or(amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn heard(what: What) -> WebhookEvent {
+        let (payment_id, account, amount) = (id("pi_1"), Some(id("acme")), "100".parse().ok());
+        WebhookEvent { payment_id, account, attempt: None, amount, what }
+    }
+
+    /// What is left of the payment in credits, and what the journal was told.
+    fn hear(all: &[&What]) -> (Credits, Vec<String>) {
+        let mut payment = Payment::new(id("pi_1"));
+        let mut told = Vec::new();
+        for what in all {
+            payment.apply(&heard((*what).clone()), None);
+            told.extend(payment.due().into_iter().map(|tell| format!("{tell:?}")));
+        }
+        (payment.left().credits, told)
+    }
+
+    fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
+        if all.len() < 2 {
+            return vec![all.to_vec()];
+        }
+        (0..all.len())
+            .flat_map(|first| {
+                let mut rest = all.to_vec();
+                let one = rest.remove(first);
+                orders(&rest).into_iter().map(move |rest| [vec![one.clone()], rest].concat())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_order_of_five_ends_alike_however_often_each_comes() {
+        let paid = What::Paid { charged: Some(500) };
+        let part = What::Refunded { total: 100, charged: Some(500) };
+        let all = What::Refunded { total: 200, charged: Some(500) };
+        let opened = What::Opened { dispute: id("dp_1"), amount: 300 };
+        let won = What::Won { dispute: id("dp_1"), amount: 300 };
+        let five = [&paid, &part, &all, &opened, &won];
+        for order in orders(&five) {
+            let (left, told) = hear(&order);
+            assert_eq!(left.to_string(), "60", "{order:?}: {told:?}");
+            let twice: Vec<&What> = order.iter().flat_map(|what| [*what, *what]).collect();
+            assert_eq!(hear(&twice), (left, told), "{order:?}");
+            let again: Vec<&What> = order.iter().chain(&order).copied().collect();
+            assert_eq!(hear(&again).0, left, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_dispute_of_more_than_is_left_takes_what_is_left() {
+        let paid = What::Paid { charged: Some(500) };
+        let part = What::Refunded { total: 200, charged: Some(500) };
+        for amount in [400, 500, 501] {
+            let opened = What::Opened { dispute: id("dp_1"), amount };
+            let won = What::Won { dispute: id("dp_1"), amount };
+            for order in orders(&[&paid, &part, &opened]) {
+                let (left, told) = hear(&order);
+                assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
+            }
+            for order in orders(&[&paid, &part, &opened, &won]) {
+                let (left, told) = hear(&order);
+                assert_eq!(left.to_string(), "60", "{order:?}: {told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_divide_come_to_the_whole_and_never_to_more() {
+        // Two thirds of a credit a cent: three parts rounded each by itself would be more than was bought.
+        let paid = What::Paid { charged: Some(150) };
+        let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
+        let (left, told) = hear(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, told.len()), (Credits::ZERO, 4), "{told:?}");
+        assert!(told[3].contains("33.333333334"), "{told:?}");
+    }
+
+    #[test]
+    fn what_would_take_more_than_was_paid_waits_until_there_is_room() {
+        let paid = What::Paid { charged: Some(500) };
+        let opened = What::Opened { dispute: id("dp_1"), amount: 500 };
+        let won = What::Won { dispute: id("dp_1"), amount: 500 };
+        let refunded = What::Refunded { total: 500, charged: Some(500) };
+        for order in orders(&[&paid, &opened, &won, &refunded]) {
+            let (left, told) = hear(&order);
+            assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
+            assert!(told.iter().any(|tell| tell.starts_with("Refunded")), "{order:?}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_has_refunded_is_not_taken_again() {
+        let credited = |refunded: &str| Credited {
+            account: id("acme"),
+            attempt: None,
+            amount: Credits::whole(100),
+            refunded: refunded.parse().expect("an amount"),
+        };
+        let check = |said: &What, operator: &str, expected: &[&str]| {
+            let mut payment = Payment::new(id("pi_1"));
+            payment.apply(&heard(What::Paid { charged: Some(500) }), None);
+            payment.due();
+            payment.is_credited(credited(operator), None);
+            payment.apply(&heard(said.clone()), None);
+            let told: Vec<String> = payment.due().iter().map(|tell| format!("{tell:?}")).collect();
+            assert_eq!(told.len(), expected.len(), "{told:?}");
+            for (tell, amount) in told.iter().zip(expected) {
+                assert!(
+                    tell.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
+                    "{tell}"
+                );
+            }
+            // All that was told is folded: what the operator did stays what it was.
+            let before = payment.otherwise;
+            payment.is_credited(credited("100"), None);
+            assert_eq!(payment.otherwise, before);
+        };
+        check(&What::Refunded { total: 500, charged: Some(500) }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "100", &[]);
+    }
+
+    #[test]
+    fn parts_of_a_refund_come_to_the_whole() {
+        let paid = What::Paid { charged: Some(300) };
+        let parts = [100, 200, 300].map(|total| What::Refunded { total, charged: None });
+        let (left, told) = hear(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, told.len()), (Credits::ZERO, 4));
+    }
+}
