@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::holding::Holding;
+use crate::stream::holding::Holding;
 
 /// Most readers of the journal at once: each holds a Kafka consumer and its prefetched records.
 pub(crate) const AUDITS_MAX: usize = 8;

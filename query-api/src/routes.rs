@@ -4,10 +4,11 @@ use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
-use crate::{
+use crate::http::{
     accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, messages, notifications,
-    periods, referrals, reservations, stream, usage, users,
+    periods, referrals, reservations, usage, users,
 };
+use crate::stream;
 
 /// Returns the reads under `/v1`; what every service has besides (`/healthz`, `/openapi.json`) is the process's.
 pub fn router(app: App) -> Router {

@@ -45,11 +45,11 @@ struct Entry {
     occurred_at: Time,
     lots: Box<RawValue>,
     #[serde(skip)]
-    place: Place,
+    cursor: Cursor,
 }
 
 /// Log offset of the event being folded when it was booked, and order within it.
-type Place = (i64, i32);
+type Cursor = (i64, i32);
 
 const HEADER: [&str; 9] = [
     "entry_id",
@@ -100,7 +100,7 @@ pub(crate) async fn list(
     Query(query): Query<EntriesQuery>,
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers);
-    let before: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let (entry_type, limit) = (query.entry_type, query.limit);
     let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, entry_type, before, limit))
@@ -113,7 +113,7 @@ async fn load(
     connection: &mut PgConnection,
     account: &Account,
     entry_type: Option<EntryType>,
-    before: Option<Place>,
+    before: Option<Cursor>,
     limit: Limit,
 ) -> Result<Page<Entry>, Problem> {
     let (offset, seq) = before.unwrap_or((i64::MAX, i32::MAX));
@@ -125,7 +125,7 @@ async fn load(
         .await?;
     let partition = account.position.partition;
     let entries: Result<Vec<Entry>, sqlx::Error> = rows.iter().map(|row| entry_of(row, partition)).collect();
-    Ok(Page::cut(entries?, limit, |entry| entry.place))
+    Ok(Page::cut(entries?, limit, |entry| entry.cursor))
 }
 
 /// Usage stands in the events, every other line among the entries: each gives a page in the order of its key, and the
@@ -180,7 +180,7 @@ fn entry_of(row: &PgRow, partition: i32) -> Result<Entry, sqlx::Error> {
         recorded_at: columns::time(row, "recorded_at")?,
         occurred_at: columns::time(row, "occurred_at")?,
         lots: columns::json(row, "lots")?,
-        place: (offset, seq),
+        cursor: (offset, seq),
     })
 }
 

@@ -66,7 +66,7 @@ struct Notification {
     /// Why the last attempt failed, or why it is parked.
     last_error: Option<String>,
     #[serde(skip)]
-    place: (Time, String),
+    cursor: (Time, String),
 }
 
 /// `GET /v1/accounts/{account}/notifications`
@@ -117,12 +117,12 @@ async fn load(
         .fetch_all(connection)
         .await?;
     let notifications = rows.iter().map(notification_of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Page::cut(notifications, query.limit, |notification| notification.place.clone()))
+    Ok(Page::cut(notifications, query.limit, |notification| notification.cursor.clone()))
 }
 
 fn notification_of(row: &PgRow) -> Result<Notification, sqlx::Error> {
     let notification_id: String = row.try_get("notification_id")?;
-    let place = (columns::time(row, "created_at")?, notification_id.clone());
+    let cursor = (columns::time(row, "created_at")?, notification_id.clone());
     Ok(Notification {
         notification_id,
         firing_id: row.try_get("firing_id")?,
@@ -135,6 +135,6 @@ fn notification_of(row: &PgRow) -> Result<Notification, sqlx::Error> {
         subject: row.try_get("subject")?,
         text: row.try_get("text")?,
         last_error: row.try_get("last_error")?,
-        place,
+        cursor,
     })
 }

@@ -41,19 +41,19 @@ struct Grant {
     voided_at: Option<Time>,
     granted_at: Time,
     reason: Option<Text>,
-    /// Place in the list.
+    /// Where it stands in the list.
     #[serde(skip)]
-    place: Place,
+    cursor: Cursor,
 }
 
 /// Offset and order of the lot's making; the id where one event made two without an entry between them.
-type Place = (i64, i32, Id);
+type Cursor = (i64, i32, Id);
 
 impl From<Lot> for Grant {
     fn from(lot: Lot) -> Self {
         Self {
             category: lot.category(),
-            place: (lot.offset, lot.seq, lot.grant_id.clone()),
+            cursor: (lot.offset, lot.seq, lot.grant_id.clone()),
             grant_id: lot.grant_id,
             source: lot.source,
             amount: lot.amount,
@@ -74,7 +74,7 @@ pub(crate) async fn list(
     Whole(account): Whole,
     Query(query): Query<GrantsQuery>,
 ) -> Result<Response, Problem> {
-    let before: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, before, limit))
@@ -86,7 +86,7 @@ pub(crate) async fn list(
 async fn load(
     connection: &mut PgConnection,
     account: &Account,
-    before: Option<Place>,
+    before: Option<Cursor>,
     limit: Limit,
 ) -> Result<Page<Grant>, Problem> {
     let (offset, seq, grant_id) = match &before {
@@ -111,5 +111,5 @@ async fn load(
         .await?;
     let lots: Result<Vec<Lot>, sqlx::Error> = rows.iter().map(reading::lot_of).collect();
     let grants = lots?.into_iter().map(Grant::from).collect();
-    Ok(Page::cut(grants, limit, |grant: &Grant| grant.place.clone()))
+    Ok(Page::cut(grants, limit, |grant: &Grant| grant.cursor.clone()))
 }

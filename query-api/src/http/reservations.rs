@@ -47,8 +47,8 @@ struct Reservation {
     source: Option<String>,
 }
 
-/// Its place in the list: those that end first come first.
-type Place = (Time, Id);
+/// Where a row stands in the list: those that end first come first.
+type Cursor = (Time, Id);
 
 /// `GET /v1/accounts/{account}/reservations`
 pub(crate) async fn list(
@@ -57,7 +57,7 @@ pub(crate) async fn list(
     Query(query): Query<ReservationsQuery>,
 ) -> Result<Response, Problem> {
     let user = seen.user(query.user)?;
-    let after: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let after: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(async move { Ok(load_open(connection, account, user, after, limit).await?) })
@@ -162,7 +162,7 @@ async fn load_open(
     connection: &mut PgConnection,
     account: &Account,
     user: Option<String>,
-    after: Option<Place>,
+    after: Option<Cursor>,
     limit: Limit,
 ) -> Result<Page<Reservation>, sqlx::Error> {
     let now = instant(&mut *connection, account).await?;

@@ -83,11 +83,11 @@ pub(crate) struct FiringView {
     event_id: EventId,
     /// Its place among the firings of its account.
     #[serde(skip)]
-    pub place: Place,
+    pub cursor: Cursor,
 }
 
 /// Offset of the event that was folded, and order within it.
-pub(crate) type Place = (i64, i32);
+pub(crate) type Cursor = (i64, i32);
 
 /// `GET /v1/accounts/{account}/firings`
 pub(crate) async fn firings(
@@ -95,7 +95,7 @@ pub(crate) async fn firings(
     Whole(account): Whole,
     Query(query): Query<FiringsQuery>,
 ) -> Result<Response, Problem> {
-    let before: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move { load_firings(connection, account, query, before).await })
     })
@@ -110,7 +110,7 @@ async fn load_firings(
     connection: &mut PgConnection,
     account: &Account,
     query: FiringsQuery,
-    before: Option<Place>,
+    before: Option<Cursor>,
 ) -> Result<Page<FiringView>, Problem> {
     let (offset, seq) = before.unwrap_or((i64::MAX, 0));
     let sql = format!(
@@ -135,14 +135,14 @@ async fn load_firings(
         .fetch_all(connection)
         .await?;
     let firings = rows.iter().map(firing_of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Page::cut(firings, query.limit, |firing| firing.place))
+    Ok(Page::cut(firings, query.limit, |firing| firing.cursor))
 }
 
-/// Returns the firings after a place, oldest first.
+/// Returns the firings after a cursor, oldest first.
 pub(crate) async fn firings_after(
     connection: &mut PgConnection,
     account: &Account,
-    (offset, seq): Place,
+    (offset, seq): Cursor,
     rows_max: usize,
 ) -> Result<Vec<FiringView>, sqlx::Error> {
     let sql = format!(
@@ -171,6 +171,6 @@ fn firing_of(row: &PgRow) -> Result<FiringView, sqlx::Error> {
         figure: columns::amount(row, "figure")?,
         fired_at: columns::time(row, "fired_at")?,
         event_id: columns::name(row, "event_id")?,
-        place: (row.try_get("offset")?, row.try_get("seq")?),
+        cursor: (row.try_get("offset")?, row.try_get("seq")?),
     })
 }

@@ -3,6 +3,10 @@
 //! A stream that was cut off goes on where it was: each firing carries its place as the event's id, and a client sends
 //! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look tells what is so now.
 
+pub(crate) mod holding;
+mod stops;
+
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -22,13 +26,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use self::holding::{Following, HOLDING_POLL, Mark};
+use self::stops::{Stop, Stops};
 use crate::access::Whole;
-use crate::alerts::{self, FiringView, Place};
 use crate::answer::Reflects;
 use crate::app::{App, STREAMS_MAX};
-use crate::holding::{Following, HOLDING_POLL, Mark};
+use crate::http::alerts::{self, Cursor, FiringView};
 use crate::reading;
-use crate::stops::{self, Stop, Stops};
 
 /// Firings of one look.
 const FIRINGS_MAX: usize = 100;
@@ -70,7 +74,7 @@ pub(crate) async fn stream(
         .streams()
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} streams at once")))?;
-    let follower = Follower::begin(app, account, resumed.as_deref().and_then(place_of), slot).await?;
+    let follower = Follower::begin(app, account, resumed.as_deref().and_then(cursor_of), slot).await?;
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(event), follower))
@@ -86,7 +90,7 @@ struct Follower {
     /// What was sent last of the balance.
     sent: Option<String>,
     /// The firing that was sent last, or where firings stood at the beginning.
-    fired: Place,
+    fired: Cursor,
     stops: Stops,
     /// The mark of its holds before the last look.
     holding: Following,
@@ -94,7 +98,7 @@ struct Follower {
     /// There is more than one look takes.
     behind: bool,
     /// Found and not sent yet.
-    waiting: std::collections::VecDeque<Event>,
+    waiting: VecDeque<Event>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -102,7 +106,7 @@ impl Follower {
     async fn begin(
         app: App,
         account: Id,
-        resumed: Option<Place>,
+        resumed: Option<Cursor>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
         // A firing of a later record comes; those before are in the list of firings.
@@ -110,7 +114,7 @@ impl Follower {
             reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
         let partition = reflects.position.partition;
-        let waiting = std::collections::VecDeque::new();
+        let waiting = VecDeque::new();
         let holding = app.holding().follow(account.clone());
         let (stops, sent, held, behind) = (Stops::default(), None, None, false);
         Ok(Self { app, account, partition, sent, fired, stops, holding, held, behind, waiting, _slot: slot })
@@ -185,10 +189,10 @@ impl Follower {
     }
 
     fn push_firing(&mut self, firing: &FiringView) -> Result<(), Problem> {
-        let (offset, seq) = firing.place;
+        let (offset, seq) = firing.cursor;
         let event = Event::default().event("firing").id(format!("{offset}.{seq}")).json_data(firing);
         self.waiting.push_back(event.map_err(Problem::internal)?);
-        self.fired = firing.place;
+        self.fired = firing.cursor;
         Ok(())
     }
 
@@ -216,7 +220,7 @@ impl Follower {
     }
 }
 
-fn place_of(id: &str) -> Option<Place> {
+fn cursor_of(id: &str) -> Option<Cursor> {
     let (offset, seq) = id.split_once('.')?;
     Some((offset.parse().ok()?, seq.parse().ok()?))
 }
@@ -227,8 +231,8 @@ mod tests {
 
     #[test]
     fn the_id_of_a_firing_reads_back_as_its_place() {
-        for (id, place) in [("1041.0", Some((1041, 0))), ("7", None), ("x.1", None), ("", None)] {
-            assert_eq!(place_of(id), place, "{id}");
+        for (id, cursor) in [("1041.0", Some((1041, 0))), ("7", None), ("x.1", None), ("", None)] {
+            assert_eq!(cursor_of(id), cursor, "{id}");
         }
     }
 }

@@ -59,7 +59,7 @@ struct Kept {
     /// What was projected when it was decided.
     position: Position,
     #[serde(skip)]
-    place: Place,
+    cursor: Cursor,
 }
 
 /// The account's figures of a decision, and who asked.
@@ -74,7 +74,7 @@ struct OfAccount {
 }
 
 /// When, and order among those of one instant.
-type Place = (Time, i64);
+type Cursor = (Time, i64);
 
 /// `GET /v1/accounts/{account}/decisions`
 pub(crate) async fn list(
@@ -83,7 +83,7 @@ pub(crate) async fn list(
     Query(query): Query<DecisionsQuery>,
 ) -> Result<Response, Problem> {
     let user = seen.user(query.user)?;
-    let cursor: Option<Place> = list::decode(query.cursor.as_deref())?;
+    let cursor: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     // An end is a place before all of its instant.
     let end = query.to.map(|to| (to, i64::MIN));
     let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
@@ -102,7 +102,7 @@ struct Wanted {
     /// With the account's own figures.
     of_account: bool,
     from: Time,
-    before: Place,
+    before: Cursor,
     limit: Limit,
 }
 
@@ -137,7 +137,7 @@ async fn load(
         .await?;
     let kept_of = |row| kept_of(row, account, wanted.of_account);
     let kept = rows.iter().map(kept_of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Page::cut(kept, wanted.limit, |kept| kept.place))
+    Ok(Page::cut(kept, wanted.limit, |kept| kept.cursor))
 }
 
 fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sqlx::Error> {
@@ -163,7 +163,7 @@ fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sql
         period_index: decision.period_index,
         resets_at: decision.resets_at,
         position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
-        place: (decided_at, row.try_get("seq")?),
+        cursor: (decided_at, row.try_get("seq")?),
     })
 }
 
