@@ -14,6 +14,7 @@ use ledger_core::event::Event;
 use ledger_core::id::Id;
 use ledger_core::time::Time;
 use ledger_core::wire;
+use runtime::http::{Rounds, every};
 use runtime::kafka::Journal;
 use runtime::pg::{self, Model, PgConnection, PgPool};
 use runtime::{clock, shutdown::CancellationToken};
@@ -51,20 +52,21 @@ impl Default for SchedulerConfig {
 /// Errors of a round are logged and the next round tries again: nothing is lost by lateness.
 pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
-    let mut known = Known::default();
-    loop {
-        let hurry = match round(&journal, &pool, &mut known).await {
-            Ok(hurry) => hurry,
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "scheduler round failed");
-                false
-            }
-        };
-        let wait = if hurry { pause / HURRY } else { pause };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = shutdown.cancelled() => return,
-        }
+    let scheduler = Scheduler { journal, pool, pause, known: Known::default() };
+    every(pause, &shutdown, "scheduler", scheduler).await;
+}
+
+struct Scheduler {
+    journal: Journal,
+    pool: PgPool,
+    pause: Duration,
+    known: Known,
+}
+
+impl Rounds for Scheduler {
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        let hurry = round(&self.journal, &self.pool, &mut self.known).await?;
+        Ok(if hurry { self.pause / HURRY } else { self.pause })
     }
 }
 

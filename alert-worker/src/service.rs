@@ -38,7 +38,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let pool = deps.pool("alert-worker").await?;
     let identity = deps.prepare(&pool).await?;
     let source = Source { kafka: deps.kafka.clone(), identity, pool: pool.clone() };
-    let telling = alerting::begin(&source).await?;
+    let notify_from = alerting::begin(&source).await?;
     let status = Status::default();
     let journal = Journal::new(&deps.kafka, identity)?;
     let firings = Appender::new(&deps.kafka, &deps.kafka.topics().alerts, identity.partitions)?;
@@ -51,7 +51,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
         .with_status("alert-worker", &status);
     let mut service = Service::new("alert-worker", readiness);
     let tasks = &mut service.tasks;
-    tasks.add("alerts", alerting::watch(config.alerts, source, telling, status, shutdown.clone()));
+    tasks.add("alerts", alerting::watch(config.alerts, source, notify_from, status, shutdown.clone()));
     tasks.add("delivery", delivery::run(config.delivery, payer, pool.clone(), firings, shutdown.clone()));
     let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
     tasks.add("top-ups", topping_up);

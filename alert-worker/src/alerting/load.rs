@@ -10,7 +10,7 @@ use runtime::fold::{Account, Accounts, Amount};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::evaluate::Watched;
+use super::watched::Watched;
 
 /// Users whom the edit of a rule comes to at once: what is told of them is in memory, and in one statement.
 const PART_USERS_MAX: usize = 5_000;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::changes::Changes;
-use super::evaluate::Watched;
+use super::watched::Watched;
 use crate::{delivery, top_ups};
 
 const INSERT_EVENTS: &str = "

@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use runtime::http::{Rounds, every};
 use runtime::outbox::{self, Waiting};
 use runtime::position::Position;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::app::App;
 use crate::holds::request::{Ask, Landed};
@@ -20,24 +21,25 @@ const GAUGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Relays what waits until `shutdown`.
 pub async fn relay(app: App, shutdown: CancellationToken) {
-    let mut gauge_at = Instant::now();
-    loop {
-        if Instant::now() >= gauge_at {
-            gauge_at = Instant::now() + GAUGE_PAUSE;
-            if let Ok(seconds) = outbox::oldest_seconds(&app.pool).await {
+    every(PAUSE, &shutdown, "outbox", Relay { app, gauge_at: Instant::now() }).await;
+}
+
+struct Relay {
+    app: App,
+    gauge_at: Instant,
+}
+
+impl Rounds for Relay {
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        if Instant::now() >= self.gauge_at {
+            self.gauge_at = Instant::now() + GAUGE_PAUSE;
+            if let Ok(seconds) = outbox::oldest_seconds(&self.app.pool).await {
                 metrics::gauge!("ledger_outbox_oldest_seconds").set(seconds);
             }
         }
-        let relayed = relay_once(&app).await.unwrap_or_else(|error| {
-            warn!(%error, "the outbox could not be relayed, trying again");
-            0
-        });
+        let relayed = relay_once(&self.app).await?;
         // Behind each record there may be the next of its account.
-        let pause = if relayed > 0 { Duration::ZERO } else { PAUSE };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep(pause) => {}
-        }
+        Ok(if relayed > 0 { Duration::ZERO } else { PAUSE })
     }
 }
 

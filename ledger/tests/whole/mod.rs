@@ -9,7 +9,7 @@ mod described;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use alert_worker::alerting::{Alerting, Evaluation, Telling};
+use alert_worker::alerting::{Alerting, Evaluation, NotifyFrom};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ledger::stack::TestSpace;
@@ -168,7 +168,7 @@ impl Whole {
                         .await?;
                 }
                 Model::Alerting => {
-                    let nobody = Alerting::new(Telling::default());
+                    let nobody = Alerting::new(NotifyFrom::default());
                     self.fold(Evaluation::new(nobody, partitions), fresh, &ends).await?;
                 }
             }

@@ -14,4 +14,4 @@ pub use observe::finish;
 pub use params::{Path, Query, header};
 pub use problem::{FieldError, Problem};
 pub use serve::{HttpConfig, bind, serve, serve_beside};
-pub use service::{Deps, Running, Service, Tasks, merge_documents};
+pub use service::{Deps, Rounds, Running, Service, Tasks, every, merge_documents};

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -187,6 +188,36 @@ impl Running {
             journal.flush(FLUSH_MAX).await;
         }
         first
+    }
+}
+
+/// Work that is done in rounds.
+pub trait Rounds: Send {
+    /// Does one round, and returns how long to pause before the next.
+    fn round(&mut self) -> impl Future<Output = anyhow::Result<Duration>> + Send;
+}
+
+/// Runs rounds until `shutdown`.
+///
+/// A round is always finished. One that fails is logged, and the next comes after `pause`.
+pub async fn every(
+    pause: Duration,
+    shutdown: &CancellationToken,
+    what: &'static str,
+    mut rounds: impl Rounds,
+) {
+    while !shutdown.is_cancelled() {
+        let wait = match rounds.round().await {
+            Ok(wait) => wait,
+            Err(error) => {
+                warn!(what, error = format!("{error:#}"), "a round failed, trying again");
+                pause
+            }
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = shutdown.cancelled() => {}
+        }
     }
 }
 

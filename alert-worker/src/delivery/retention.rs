@@ -1,4 +1,4 @@
-//! Kept: what was told is kept for a while, and people's addresses and the words with it; then it goes, piece by piece.
+//! Retention of notifications: texts and addresses are deleted in chunks after a set time.
 //!
 //! A firing that has left the outbox is not known there any more, so whoever folds the journal anew would tell it again:
 //! `told_from` moves behind it in the same transaction. Firings that the live generation does not have stay, and so do all of

@@ -1,4 +1,4 @@
-//! Person: what somebody decides of an attempt that nobody knows the outcome of, once he has asked the provider himself.
+//! Manual resolution of a top-up whose outcome is unknown, after an operator has checked with the provider.
 
 use ledger_core::event::Event;
 use ledger_core::id::{Id, Label, Text};
@@ -58,7 +58,7 @@ pub async fn decide(pool: &PgPool, account: &Id, decision: Decision) -> Result<I
                 return Err(DecideError::Credited(payment.clone()));
             }
             let event = event(&account, &parked, decision)?;
-            store::tell_parked(connection, &account, &parked.attempt, &event).await?;
+            store::report_parked(connection, &account, &parked.attempt, &event).await?;
             Ok(parked.attempt)
         })
     })
