@@ -1,7 +1,7 @@
-//! Ingress: usage that producers write to Kafka themselves, judged and priced as over HTTP.
+//! Ingress: usage that producers write to Kafka themselves, admitted and priced as over HTTP.
 //!
 //! Order is kept per partition, and a batch is committed after the journal has it, so a crash repeats records and
-//! loses none; the fold tells the repeats. What can't be taken goes to the dead letters, whole: key and value as
+//! loses none; the fold recognises the repeats. What can't be taken goes to the dead letters, whole: key and value as
 //! sent, with headers `code`, `detail`, `source-topic`, `source-partition`, `source-offset`.
 
 use std::collections::BTreeMap;
@@ -79,13 +79,13 @@ impl Ingress {
 
     /// Handles a batch wholly; on shutdown it is left, and comes again at the next start.
     async fn handle(&self, batch: Vec<Record>) {
-        let Some(verdicts) = self.judge(&batch).await else { return };
+        let Some(verdicts) = self.admit(&batch).await else { return };
         let behind = cut(&batch, &verdicts);
         let handled = before(&batch, &behind);
         let (admitted, letters) = self.sort(batch, verdicts, &behind);
         let (appended, refused) = (admitted.len(), letters.len());
         failpoint::hit("ingress.before_append");
-        if !self.append(&admitted).await || !self.bury(letters).await {
+        if !self.append(&admitted).await || !self.send_dead_letters(letters).await {
             return;
         }
         failpoint::hit("ingress.after_append");
@@ -95,8 +95,8 @@ impl Ingress {
         self.finish(&handled, &behind).await;
     }
 
-    /// Judges a batch, again and again while the database is away; none on shutdown.
-    async fn judge(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
+    /// Admits a batch, trying again while the database is away; none on shutdown.
+    async fn admit(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
         while !self.shutdown.is_cancelled() {
             let offers = batch.iter().map(|record| self.read(record)).collect();
             let deadline = self.app.waiter.deadline();
@@ -140,7 +140,7 @@ impl Ingress {
             }
             match verdict {
                 Ok(one) => admitted.push(one),
-                Err(refusal) => letters.push(letter(&self.topic, record, &refusal)),
+                Err(refusal) => letters.push(dead_letter(&self.topic, record, &refusal)),
             }
         }
         (admitted, letters)
@@ -168,7 +168,7 @@ impl Ingress {
     }
 
     /// Appends to the dead letters until all is acknowledged; false on shutdown.
-    async fn bury(&self, mut letters: Vec<Letter>) -> bool {
+    async fn send_dead_letters(&self, mut letters: Vec<Letter>) -> bool {
         while !letters.is_empty() {
             let outcomes = self.dead_letters.append_letters(&letters).await;
             for (letter, outcome) in letters.iter_mut().zip(&outcomes) {
@@ -259,7 +259,7 @@ fn shorten(letter: &mut Letter) {
     letter.headers.push((CUT, "true".to_owned()));
 }
 
-fn letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
+fn dead_letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
     let Position { partition, offset } = record.position;
     let headers = vec![
         ("code", refusal.code.to_owned()),
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_is_whole_and_says_why_and_where_from() {
-        let letter = letter("ledger.usage", record(3, 1041), &Refusal::new(KEY_MISMATCH, "no"));
+        let letter = dead_letter("ledger.usage", record(3, 1041), &Refusal::new(KEY_MISMATCH, "no"));
         assert_eq!(letter.value, b"{");
         let said: Vec<String> =
             letter.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -41,7 +41,7 @@ impl WebhookEvent {
         let what = what(event.get("type")?.as_str()?, object)?;
         let payment = ["payment_intent", "id"].into_iter().find_map(|name| named(object.get(name)?))?;
         let said = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
-        let heard = WebhookEvent {
+        let webhook = WebhookEvent {
             payment_id: payment,
             account: said("account_id").and_then(|account| Id::new(account).ok()),
             attempt: said("attempt_id").and_then(|attempt| Id::new(attempt).ok()),
@@ -51,12 +51,12 @@ impl WebhookEvent {
             what,
         };
         // Somebody else's payment by the same provider.
-        let is_ours = match &heard.what {
-            What::Paid { .. } => heard.account.is_some() && heard.amount.is_some(),
-            What::Failed { .. } => heard.account.is_some() && heard.attempt.is_some(),
+        let is_ours = match &webhook.what {
+            What::Paid { .. } => webhook.account.is_some() && webhook.amount.is_some(),
+            What::Failed { .. } => webhook.account.is_some() && webhook.attempt.is_some(),
             What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => true,
         };
-        is_ours.then_some(heard)
+        is_ours.then_some(webhook)
     }
 }
 
@@ -111,9 +111,9 @@ mod tests {
     use serde_json::json;
 
     fn check(kind: &str, object: Value, expected: &str) {
-        let heard = WebhookEvent::read(&json!({"type": kind, "data": {"object": object}}));
-        let said =
-            heard.map_or("nothing".to_owned(), |heard| format!("{} {:?}", heard.payment_id, heard.what));
+        let webhook = WebhookEvent::read(&json!({"type": kind, "data": {"object": object}}));
+        let said = webhook
+            .map_or("nothing".to_owned(), |webhook| format!("{} {:?}", webhook.payment_id, webhook.what));
         assert_eq!(said, expected, "{kind}");
     }
 

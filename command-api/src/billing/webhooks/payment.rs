@@ -1,4 +1,4 @@
-//! Payment: everything that webhooks have said of one payment, and what of it the journal is to be told next.
+//! Payment: everything that webhooks have said of one payment, and which events follow from it next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub struct Payment {
     /// All refunds together.
     pub(super) refunded: i64,
     pub(super) disputes: BTreeMap<Id, Disputed>,
-    pub(super) told: Told,
+    pub(super) reported: Reported,
     /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
     otherwise: Credits,
 }
@@ -37,9 +37,9 @@ pub(super) struct Disputed {
     won: bool,
 }
 
-/// What the journal has been told, and what it is to be told of whether the payment came about.
+/// What is reported to the journal, and what is still to be reported of whether the payment came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct Reported {
     /// Whether it is paid.
     is_paid: bool,
     paid: bool,
@@ -71,7 +71,7 @@ pub struct Credited {
     pub refunded: Credits,
 }
 
-/// What the journal is to be told, amounts in the account's unit.
+/// An effect to append, amounts in the account's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerEffect {
     /// It was paid.
@@ -97,22 +97,22 @@ impl Payment {
             charged: None,
             refunded: 0,
             disputes: BTreeMap::new(),
-            told: Told::default(),
+            reported: Reported::default(),
             otherwise: Credits::ZERO,
         }
     }
 
     /// Takes in a webhook; `priced`: what the payment cost by the account's price.
-    pub fn apply(&mut self, heard: &WebhookEvent, priced: Option<i64>) {
-        self.account = self.account.take().or_else(|| heard.account.clone());
-        self.attempt = self.attempt.take().or_else(|| heard.attempt.clone());
-        self.amount = self.amount.or(heard.amount);
-        match &heard.what {
+    pub fn apply(&mut self, webhook: &WebhookEvent, priced: Option<i64>) {
+        self.account = self.account.take().or_else(|| webhook.account.clone());
+        self.attempt = self.attempt.take().or_else(|| webhook.attempt.clone());
+        self.amount = self.amount.or(webhook.amount);
+        match &webhook.what {
             What::Paid { charged } => {
-                self.told.is_paid = true;
+                self.reported.is_paid = true;
                 self.charged = self.charged.or(*charged).or(priced);
             }
-            What::Failed { reason } => self.told.failure = Some(reason.clone()),
+            What::Failed { reason } => self.reported.failure = Some(reason.clone()),
             What::Refunded { total, charged } => {
                 self.refunded = self.refunded.max(*total);
                 self.charged = charged.or(self.charged);
@@ -133,48 +133,48 @@ impl Payment {
         self.refunded > 0 || !self.disputes.is_empty()
     }
 
-    /// Says whether the journal was told to take back something of it.
+    /// Says whether an event takes back something of it.
     pub fn is_taken_from(&self) -> bool {
-        self.taken().money > 0 || !self.told.opened.is_empty()
+        self.taken().money > 0 || !self.reported.opened.is_empty()
     }
 
     /// Says whether it is known to be paid.
     pub fn is_paid(&self) -> bool {
-        self.told.is_paid
+        self.reported.is_paid
     }
 
-    /// Takes in what is credited and taken back of it, where all that the journal was told is in that;
+    /// Takes in what is credited and taken back of it, where all that was reported is in that;
     /// `priced`: what it cost by the account's price.
     pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
         self.otherwise = credited.refunded.minus(self.taken().credits).unwrap_or_default().max(Credits::ZERO);
-        if self.told.is_paid {
+        if self.reported.is_paid {
             return;
         }
         self.account = Some(credited.account);
         self.attempt = credited.attempt;
         self.amount = Some(credited.amount);
         self.charged = self.charged.or(priced);
-        (self.told.is_paid, self.told.paid) = (true, true);
+        (self.reported.is_paid, self.reported.paid) = (true, true);
     }
 
-    /// Returns what follows from all that was said and was not told yet, in an order that makes sense: paid before anything
+    /// Returns what follows from all that was said and is not reported yet, in an order that makes sense: paid before anything
     /// is taken back, and never more taken back at once than was paid.
     pub fn due(&mut self) -> Vec<LedgerEffect> {
         let mut due = Vec::new();
-        while let Some(tell) = self.next() {
-            due.push(tell);
+        while let Some(effect) = self.next() {
+            due.push(effect);
         }
         due
     }
 
     fn next(&mut self) -> Option<LedgerEffect> {
-        if let Some(reason) = self.told.failure.clone().filter(|_| !self.told.failed) {
-            self.told.failed = true;
+        if let Some(reason) = self.reported.failure.clone().filter(|_| !self.reported.failed) {
+            self.reported.failed = true;
             return Some(LedgerEffect::Failed { reason });
         }
-        let amount = self.amount.filter(|_| self.told.is_paid)?;
-        if !self.told.paid {
-            self.told.paid = true;
+        let amount = self.amount.filter(|_| self.reported.is_paid)?;
+        if !self.reported.paid {
+            self.reported.paid = true;
             return Some(LedgerEffect::Paid { amount });
         }
         self.next_won().or_else(|| self.next_refund()).or_else(|| self.next_opened())
@@ -182,30 +182,32 @@ impl Payment {
 
     fn next_won(&mut self) -> Option<LedgerEffect> {
         let is_won = |(dispute, _): &(&Id, &Part)| {
-            self.disputes.get(*dispute).is_some_and(|known| known.won) && !self.told.won.contains(*dispute)
+            self.disputes.get(*dispute).is_some_and(|known| known.won)
+                && !self.reported.won.contains(*dispute)
         };
         let (dispute, part) =
-            self.told.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
-        self.told.won.insert(dispute.clone());
+            self.reported.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
+        self.reported.won.insert(dispute.clone());
         Some(LedgerEffect::Won { dispute, amount: part.credits })
     }
 
     /// What was refunded beyond what is left waits until a dispute is won.
     fn next_refund(&mut self) -> Option<LedgerEffect> {
-        let part = self.take(self.refunded - self.told.refunded.money)?;
-        self.told.refunded.money += part.money;
-        self.told.refunded.credits = self.told.refunded.credits.plus(part.credits).ok()?;
-        Some(LedgerEffect::Refunded { amount: part.credits, total: self.told.refunded.money })
+        let part = self.take(self.refunded - self.reported.refunded.money)?;
+        self.reported.refunded.money += part.money;
+        self.reported.refunded.credits = self.reported.refunded.credits.plus(part.credits).ok()?;
+        Some(LedgerEffect::Refunded { amount: part.credits, total: self.reported.refunded.money })
     }
 
     /// A provider may contest more than was paid, or than is left of it.
     fn next_opened(&mut self) -> Option<LedgerEffect> {
-        let is_new =
-            |(dispute, known): &(&Id, &Disputed)| known.opened && !self.told.opened.contains_key(*dispute);
+        let is_new = |(dispute, known): &(&Id, &Disputed)| {
+            known.opened && !self.reported.opened.contains_key(*dispute)
+        };
         let (dispute, contested) =
             self.disputes.iter().find(is_new).map(|(dispute, known)| (dispute.clone(), known.amount))?;
         let part = self.take(contested)?;
-        self.told.opened.insert(dispute.clone(), part);
+        self.reported.opened.insert(dispute.clone(), part);
         Some(LedgerEffect::Opened { dispute, amount: part.credits })
     }
 
@@ -228,10 +230,11 @@ impl Payment {
         Part { money, credits: left.unwrap_or_default().max(Credits::ZERO) }
     }
 
-    /// What of it the journal was told to take back: all refunds, and the disputes that are not won.
+    /// What of it is reported as taken back: all refunds, and the disputes that are not won.
     fn taken(&self) -> Part {
-        let contested = self.told.opened.iter().filter(|(dispute, _)| !self.told.won.contains(*dispute));
-        let parts = contested.map(|(_, part)| part).chain([&self.told.refunded]);
+        let contested =
+            self.reported.opened.iter().filter(|(dispute, _)| !self.reported.won.contains(*dispute));
+        let parts = contested.map(|(_, part)| part).chain([&self.reported.refunded]);
         parts.fold(Part::default(), |taken, part| Part {
             money: taken.money + part.money,
             credits: taken.credits.plus(part.credits).unwrap_or(taken.credits),
@@ -255,20 +258,20 @@ mod tests {
         Id::new(text).expect("an id")
     }
 
-    fn heard(what: What) -> WebhookEvent {
+    fn webhook(what: What) -> WebhookEvent {
         let (payment_id, account, amount) = (id("pi_1"), Some(id("acme")), "100".parse().ok());
         WebhookEvent { payment_id, account, attempt: None, amount, what }
     }
 
     /// What is left of the payment in credits, and what the journal was told.
-    fn hear(all: &[&What]) -> (Credits, Vec<String>) {
+    fn effects_of(all: &[&What]) -> (Credits, Vec<String>) {
         let mut payment = Payment::new(id("pi_1"));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for what in all {
-            payment.apply(&heard((*what).clone()), None);
-            told.extend(payment.due().into_iter().map(|tell| format!("{tell:?}")));
+            payment.apply(&webhook((*what).clone()), None);
+            reported.extend(payment.due().into_iter().map(|tell| format!("{tell:?}")));
         }
-        (payment.left().credits, told)
+        (payment.left().credits, reported)
     }
 
     fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
@@ -293,12 +296,12 @@ mod tests {
         let won = What::Won { dispute: id("dp_1"), amount: 300 };
         let five = [&paid, &part, &all, &opened, &won];
         for order in orders(&five) {
-            let (left, told) = hear(&order);
-            assert_eq!(left.to_string(), "60", "{order:?}: {told:?}");
+            let (left, reported) = effects_of(&order);
+            assert_eq!(left.to_string(), "60", "{order:?}: {reported:?}");
             let twice: Vec<&What> = order.iter().flat_map(|what| [*what, *what]).collect();
-            assert_eq!(hear(&twice), (left, told), "{order:?}");
+            assert_eq!(effects_of(&twice), (left, reported), "{order:?}");
             let again: Vec<&What> = order.iter().chain(&order).copied().collect();
-            assert_eq!(hear(&again).0, left, "{order:?}");
+            assert_eq!(effects_of(&again).0, left, "{order:?}");
         }
     }
 
@@ -310,12 +313,12 @@ mod tests {
             let opened = What::Opened { dispute: id("dp_1"), amount };
             let won = What::Won { dispute: id("dp_1"), amount };
             for order in orders(&[&paid, &part, &opened]) {
-                let (left, told) = hear(&order);
-                assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
+                let (left, reported) = effects_of(&order);
+                assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
             }
             for order in orders(&[&paid, &part, &opened, &won]) {
-                let (left, told) = hear(&order);
-                assert_eq!(left.to_string(), "60", "{order:?}: {told:?}");
+                let (left, reported) = effects_of(&order);
+                assert_eq!(left.to_string(), "60", "{order:?}: {reported:?}");
             }
         }
     }
@@ -325,9 +328,9 @@ mod tests {
         // Two thirds of a credit a cent: three parts rounded each by itself would be more than was bought.
         let paid = What::Paid { charged: Some(150) };
         let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
-        let (left, told) = hear(&[&paid, &parts[0], &parts[1], &parts[2]]);
-        assert_eq!((left, told.len()), (Credits::ZERO, 4), "{told:?}");
-        assert!(told[3].contains("33.333333334"), "{told:?}");
+        let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, reported.len()), (Credits::ZERO, 4), "{reported:?}");
+        assert!(reported[3].contains("33.333333334"), "{reported:?}");
     }
 
     #[test]
@@ -337,9 +340,9 @@ mod tests {
         let won = What::Won { dispute: id("dp_1"), amount: 500 };
         let refunded = What::Refunded { total: 500, charged: Some(500) };
         for order in orders(&[&paid, &opened, &won, &refunded]) {
-            let (left, told) = hear(&order);
-            assert_eq!(left.to_string(), "0", "{order:?}: {told:?}");
-            assert!(told.iter().any(|tell| tell.starts_with("Refunded")), "{order:?}: {told:?}");
+            let (left, reported) = effects_of(&order);
+            assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
+            assert!(reported.iter().any(|tell| tell.starts_with("Refunded")), "{order:?}: {reported:?}");
         }
     }
 
@@ -353,13 +356,13 @@ mod tests {
         };
         let check = |said: &What, operator: &str, expected: &[&str]| {
             let mut payment = Payment::new(id("pi_1"));
-            payment.apply(&heard(What::Paid { charged: Some(500) }), None);
+            payment.apply(&webhook(What::Paid { charged: Some(500) }), None);
             payment.due();
             payment.is_credited(credited(operator), None);
-            payment.apply(&heard(said.clone()), None);
-            let told: Vec<String> = payment.due().iter().map(|tell| format!("{tell:?}")).collect();
-            assert_eq!(told.len(), expected.len(), "{told:?}");
-            for (tell, amount) in told.iter().zip(expected) {
+            payment.apply(&webhook(said.clone()), None);
+            let reported: Vec<String> = payment.due().iter().map(|tell| format!("{tell:?}")).collect();
+            assert_eq!(reported.len(), expected.len(), "{reported:?}");
+            for (tell, amount) in reported.iter().zip(expected) {
                 assert!(
                     tell.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
                     "{tell}"
@@ -379,7 +382,7 @@ mod tests {
     fn parts_of_a_refund_come_to_the_whole() {
         let paid = What::Paid { charged: Some(300) };
         let parts = [100, 200, 300].map(|total| What::Refunded { total, charged: None });
-        let (left, told) = hear(&[&paid, &parts[0], &parts[1], &parts[2]]);
-        assert_eq!((left, told.len()), (Credits::ZERO, 4));
+        let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, reported.len()), (Credits::ZERO, 4));
     }
 }

@@ -52,33 +52,33 @@ pub async fn stripe(
     if !signature::is_good(&app.sales.webhook_secret, header, &payload.bytes, clock::now()) {
         return Err(Problem::unauthorized());
     }
-    if let Some(heard) = WebhookEvent::read(&json_value(&payload.bytes)?) {
-        take_in(&app, heard).await?;
+    if let Some(webhook) = WebhookEvent::read(&json_value(&payload.bytes)?) {
+        take_in(&app, webhook).await?;
     }
     Ok(axum::Json(json!({"received": true})).into_response())
 }
 
-/// Notes what a webhook says, and tells the journal what follows.
-async fn take_in(app: &App, heard: WebhookEvent) -> Result<(), Problem> {
+/// Notes what a webhook says, and records what follows.
+async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     let deadline = app.waiter.deadline();
-    let heard = Arc::new(heard);
-    info!(payment_id = %heard.payment_id, said = ?heard.what, "webhook");
-    let mut known = store::read(&app.pool, &heard.payment_id).await?;
+    let webhook = Arc::new(webhook);
+    info!(payment_id = %webhook.payment_id, said = ?webhook.what, "webhook");
+    let mut known = store::read(&app.pool, &webhook.payment_id).await?;
     // Another webhook may be noted between the look and the lock: then all is looked up again.
     let put = loop {
-        let credited = credited(app, &heard, &known, deadline).await?;
-        let said = heard.account.clone().or_else(|| known.account.clone());
+        let credited = credited(app, &webhook, &known, deadline).await?;
+        let said = webhook.account.clone().or_else(|| known.account.clone());
         let account = said.or_else(|| Some(credited.as_ref()?.account.clone()));
-        let amount = heard.amount.or_else(|| Some(credited.as_ref()?.amount));
-        // Stored only for an account that is there: else the provider tells again later.
-        let told = match &account {
-            Some(account) => Some(Told {
+        let amount = webhook.amount.or_else(|| Some(credited.as_ref()?.amount));
+        // Stored only for an account that is there: else the provider sends it again later.
+        let recording = match &account {
+            Some(account) => Some(Recording {
                 at: recorded_at(app, account, deadline).await?,
                 priced: price(app, account, amount).await?,
             }),
             None => None,
         };
-        match note(app, &heard, known, credited, told).await? {
+        match note(app, &webhook, known, credited, recording).await? {
             Noted::Done(put) => break put,
             Noted::Changed(payment) => known = *payment,
         }
@@ -90,13 +90,13 @@ async fn take_in(app: &App, heard: WebhookEvent) -> Result<(), Problem> {
     if let Some(last) = positions.last()
         && app.waiter.wait_for(*last, deadline).await
     {
-        report_refused(app, &heard, &put, &positions).await;
+        report_refused(app, &webhook, &put, &positions).await;
     }
     Ok(())
 }
 
 /// Says what of it the fold has refused: it is told once only, and a person has to see what it means for the account.
-async fn report_refused(app: &App, heard: &WebhookEvent, put: &[Put], positions: &[Position]) {
+async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], positions: &[Position]) {
     let accounts = put.iter().map(|put| put.event.account.clone());
     let records: Vec<(Id, Position)> = accounts.zip(positions.iter().copied()).collect();
     let found = outcome::progress(&app.pool, app.waiter.schema(), &records).await;
@@ -104,16 +104,16 @@ async fn report_refused(app: &App, heard: &WebhookEvent, put: &[Put], positions:
         if let Progress::Folded(Outcome::Rejected(reason)) = progress {
             counter!("ledger_webhook_records_refused_total").increment(1);
             error!(
-                payment_id = %heard.payment_id, account_id = %put.event.account, event_id = %put.event.id,
+                payment_id = %webhook.payment_id, account_id = %put.event.account, event_id = %put.event.id,
                 reason = reason.code(), "what a webhook led to was refused: a person has to decide"
             );
         }
     }
 }
 
-/// What the journal is told with.
+/// How what follows is recorded.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct Recording {
     /// What the payment cost in cents by the account's price, where the webhook does not say what was charged.
     priced: Option<i64>,
     /// When it is recorded.
@@ -130,29 +130,29 @@ enum Noted {
 
 async fn note(
     app: &App,
-    heard: &Arc<WebhookEvent>,
+    webhook: &Arc<WebhookEvent>,
     known: Payment,
     credited: Option<Credited>,
-    told: Option<Told>,
+    recording: Option<Recording>,
 ) -> Result<Noted, Problem> {
     let actor = format!("provider:{}", app.sales.provider.name().as_str());
     let actor = Label::new(&actor).map_err(Problem::internal)?;
-    let heard = Arc::clone(heard);
+    let webhook = Arc::clone(webhook);
     pg::write(&app.pool, move |connection| {
         Box::pin(async move {
-            let mut payment = store::lock(connection, &heard.payment_id).await?;
+            let mut payment = store::lock(connection, &webhook.payment_id).await?;
             if payment != known {
                 return Ok(Noted::Changed(Box::new(payment)));
             }
             if let Some(credited) = credited {
-                payment.is_credited(credited, told.and_then(|told| told.priced));
+                payment.is_credited(credited, recording.and_then(|recording| recording.priced));
             }
-            payment.apply(&heard, told.and_then(|told| told.priced));
+            payment.apply(&webhook, recording.and_then(|recording| recording.priced));
             let mut events = Vec::new();
-            if let Some(told) = told {
-                for tell in payment.due() {
-                    if let Some(effect) = effect(&payment, &tell)? {
-                        events.push(effect.event(told.at, &actor)?);
+            if let Some(recording) = recording {
+                for due in payment.due() {
+                    if let Some(effect) = effect(&payment, &due)? {
+                        events.push(effect.event(recording.at, &actor)?);
                     }
                 }
             }
@@ -168,19 +168,19 @@ async fn note(
 /// before counts. What he does between this look and the append, the fold judges; see [`report_refused`].
 async fn credited(
     app: &App,
-    heard: &WebhookEvent,
+    webhook: &WebhookEvent,
     known: &Payment,
     deadline: Instant,
 ) -> Result<Option<Credited>, Problem> {
-    let takes_back = matches!(heard.what, What::Refunded { .. } | What::Opened { .. } | What::Won { .. });
+    let takes_back = matches!(webhook.what, What::Refunded { .. } | What::Opened { .. } | What::Won { .. });
     if !takes_back && !known.goes_back() {
         return Ok(None);
     }
     let look = async |account: Option<&Id>| {
-        store::credited(&app.pool, app.waiter.schema(), &heard.payment_id, account).await
+        store::credited(&app.pool, app.waiter.schema(), &webhook.payment_id, account).await
     };
     let said = if known.is_paid() { known.account.as_ref() } else { None };
-    let account = match said.or(heard.account.as_ref()).or(known.account.as_ref()) {
+    let account = match said.or(webhook.account.as_ref()).or(known.account.as_ref()) {
         Some(account) => account.clone(),
         None => match look(None).await? {
             Some(credited) => credited.account,
@@ -208,12 +208,12 @@ async fn price(app: &App, account: &Id, amount: Option<Credits>) -> Result<Optio
     Ok(provider::cents(usd))
 }
 
-/// Makes of what follows for a payment what the journal is told; none where it comes to nothing.
-fn effect(payment: &Payment, tell: &LedgerEffect) -> Result<Option<Effect>, Problem> {
+/// Makes the event of what follows for a payment; none where it comes to nothing.
+fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Problem> {
     let (Some(account), payment_id) = (payment.account.clone(), payment.payment_id.clone()) else {
         return Ok(None);
     };
-    let (source, event_id, data) = match tell {
+    let (source, event_id, data) = match due {
         LedgerEffect::Paid { amount } => match payment.attempt.clone() {
             Some(attempt_id) => (
                 derive::TOP_UPS,
@@ -252,7 +252,7 @@ fn effect(payment: &Payment, tell: &LedgerEffect) -> Result<Option<Effect>, Prob
             )
         }
     };
-    if matches!(tell, LedgerEffect::Failed { .. }) {
+    if matches!(due, LedgerEffect::Failed { .. }) {
         warn!(%account, "the provider says that a payment failed");
     }
     Ok(Some(Effect { account, source, event_id, data }))

@@ -28,7 +28,7 @@ async fn load(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment,
     payment.refunded = row.try_get("refunded")?;
     let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
     payment.disputes = serde_json::from_str(row.try_get("disputes")?).map_err(unreadable)?;
-    payment.told = serde_json::from_str(row.try_get("told")?).map_err(unreadable)?;
+    payment.reported = serde_json::from_str(row.try_get("told")?).map_err(unreadable)?;
     Ok(payment)
 }
 
@@ -69,7 +69,7 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
     .bind(payment.charged)
     .bind(payment.refunded)
     .bind(json(serde_json::to_string(&payment.disputes))?)
-    .bind(json(serde_json::to_string(&payment.told))?)
+    .bind(json(serde_json::to_string(&payment.reported))?)
     .execute(connection)
     .await?;
     Ok(())
