@@ -28,13 +28,10 @@ pub struct App(Arc<Parts>);
 
 /// The parts of an [`App`].
 pub struct Parts {
-    /// The database, with the right to write `control`.
     pub pool: PgPool,
-    /// Where events go.
     pub journal: Journal,
     /// How far they are projected.
     pub waiter: Arc<Waiter>,
-    /// Who calls.
     pub auth: Auth,
     /// What is sold, by whom it is paid, and what is given away.
     pub sales: Sales,

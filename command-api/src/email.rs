@@ -1,4 +1,4 @@
-//! Mail addresses: what may be one.
+//! Mail addresses: the check of their form.
 
 /// Longest address that mail knows.
 const EMAIL_CHARS_MAX: usize = 254;

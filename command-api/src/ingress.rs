@@ -23,7 +23,6 @@ use crate::admission::refusal::{self, BEHIND};
 use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
 
-/// Records handled together.
 const BATCH_RECORDS_MAX: usize = 5_000;
 /// Consumer group of every instance, under the topics' prefix.
 const GROUP: &str = "ingress";

@@ -1,4 +1,4 @@
-//! RequestContext: what a request says beside its body: who asks, at which ledger time, and whether to wait.
+//! Request context: the caller, the ledger time, and whether to wait for the outcome.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -42,13 +42,11 @@ impl Waits for WaitQuery {
 /// What a request says beside its body.
 #[derive(Debug, Clone)]
 pub struct RequestContext<Q = WaitQuery> {
-    /// Who asks.
     pub principal: Principal,
     /// The recording time that the caller gives.
     pub ledger_time: Option<Time>,
     /// The caller's name for the write.
     pub idempotency_key: Option<EventId>,
-    /// The query.
     pub query: Q,
     /// When it came, by this service's clock.
     pub now: Time,

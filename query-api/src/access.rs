@@ -20,7 +20,6 @@ pub(crate) struct Whole(pub Id);
 
 /// An account of which the caller may read at least the own rows.
 pub(crate) struct Seen {
-    /// The account.
     pub account: Id,
     caller: Principal,
 }

@@ -22,17 +22,13 @@ pub(crate) const STREAMS_MAX: usize = 1_000;
 /// What the handlers share; cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    /// Read-only connections.
     pub pool: PgPool,
     /// Knows the live generation of the read model and how far it is.
     pub waiter: Arc<Waiter>,
     /// The same of the alerts.
     pub alerted: Arc<Waiter>,
-    /// Knows the keys.
     pub auth: Auth,
-    /// Where the journal is.
     pub kafka: KafkaOptions,
-    /// Which journal it is.
     pub identity: LogIdentity,
     /// Asks the brokers where the journal ends.
     pub ends: Ends,
@@ -55,9 +51,7 @@ struct Slots {
 /// Where the two folds stand.
 #[derive(Clone)]
 pub struct Waiters {
-    /// The read model.
     pub projected: Arc<Waiter>,
-    /// The alerts.
     pub alerted: Arc<Waiter>,
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Returns its id.
     pub fn id(&self) -> &str {
         self.core.account.as_str()
     }
@@ -216,7 +215,6 @@ pub(crate) async fn open_lots(connection: &mut PgConnection, account: &str) -> R
     rows.iter().map(lot_of).collect()
 }
 
-/// Reads a lot's row.
 pub(crate) fn lot_of(row: &sqlx::postgres::PgRow) -> Result<Lot, sqlx::Error> {
     let payment: Option<&str> = row.try_get("payment_id")?;
     let reason: Option<&str> = row.try_get("reason")?;

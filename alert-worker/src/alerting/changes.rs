@@ -20,9 +20,7 @@ const FIRINGS_MAX: usize = 5_000;
 /// What fires as an event is folded.
 #[derive(Debug)]
 pub struct Fired<'a> {
-    /// The event.
     pub fact: &'a Fact,
-    /// What came of it.
     pub applied: &'a Applied,
     /// Whether people are notified of it.
     pub notifies: bool,
@@ -33,7 +31,6 @@ pub struct Fired<'a> {
 /// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Rows of `event`.
     pub events: Rows,
     /// Rows of `firing`, so many to a statement.
     pub firings: Vec<Rows>,

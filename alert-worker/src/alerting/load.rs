@@ -1,4 +1,4 @@
-//! Load: what stands beside the cores, and the pages of users.
+//! Loads what the evaluation keeps with the cores, and the pages of users.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Run: keeps the live generation of the alerts up with the journal.
+//! Runs the evaluation: keeps the live generation of the alerts up with the journal.
 
 use std::num::NonZeroU32;
 

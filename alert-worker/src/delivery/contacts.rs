@@ -1,4 +1,4 @@
-//! Contacts: the people of an account and its webhook, as they stand when something is told.
+//! Contacts: the people of an account and its webhook, read when a notification is made.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,6 @@ fn people(json: &str) -> Result<Vec<Person>, sqlx::Error> {
 /// Where an account's webhook goes, and by what its calls are signed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hook {
-    /// The receiver.
     pub url: String,
     /// The secrets that sign: the one in force, and the one before it while it is being replaced.
     pub secrets: Vec<String>,

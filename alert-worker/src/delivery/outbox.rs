@@ -1,4 +1,4 @@
-//! Outbox: firings that are recorded and still to be told, written in the transaction that records them.
+//! Outbox: firings that are to be delivered, written in the transaction that records them.
 
 use ledger_core::alert::{Firing, Kind};
 use ledger_core::event::{Basis, Unit};
@@ -14,9 +14,7 @@ const INSERT_MAX: usize = 2_000;
 /// What the words need to know of the account as the rule fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// For people.
     pub name: Option<Text>,
-    /// What amounts count.
     pub unit: Unit,
     /// Where times are told.
     pub timezone: Zone,
@@ -36,11 +34,9 @@ pub(super) const fn is_about_a_user(kind: Kind) -> bool {
 /// A firing with all that telling it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// Whose.
     pub account_id: Id,
     /// What fired, and who is told.
     pub firing: Firing,
-    /// What the words need.
     pub about: About,
 }
 

@@ -1,7 +1,7 @@
 //! Retention of notifications: texts and addresses are deleted in chunks after a set time.
 //!
-//! A firing that has left the outbox is not known there any more, so whoever folds the journal anew would tell it again:
-//! `told_from` moves behind it in the same transaction. Firings that the live generation does not have stay, and so do all of
+//! A firing that has left the outbox is not known there any more, so a new fold of the journal would send it again: the
+//! offset from which people are notified (`told_from`) moves past it in the same transaction. Firings that the live generation does not have stay, and so do all of
 //! a partition with an account that waits for a newer program: its records are folded later, at the places that they have.
 
 use runtime::pg::{self, Model, PgConnection, PgPool, Schema};

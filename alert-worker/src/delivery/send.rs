@@ -1,4 +1,4 @@
-//! Send: the notifications of one channel, so many at a time.
+//! Sends the notifications of one channel, a bounded number at a time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,7 +36,6 @@ pub enum DecideError {
         "payment {0} was told of it and its credit refused: record what else was paid as a purchase, and say --failed"
     )]
     Refused(Id),
-    /// The database failed.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
 }

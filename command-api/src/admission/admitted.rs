@@ -9,11 +9,8 @@ use crate::holds::request::{Ask, Landed, SettledHold};
 /// Usage ready to be appended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// The journal's key.
     pub account: Id,
-    /// The caller's id.
     pub id: EventId,
-    /// The record.
     pub bytes: Vec<u8>,
     /// What becomes of the hold that it names.
     pub hold: NamedHold,
@@ -22,7 +19,6 @@ pub struct Admitted {
 /// What becomes of the hold that usage names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NamedHold {
-    /// It names none.
     None,
     /// It settles it.
     Settles(Box<SettledHold>),

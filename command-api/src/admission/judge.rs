@@ -40,13 +40,11 @@ impl Form {
 /// What the ledger adds to usage as it takes it in.
 #[derive(Debug, Clone)]
 pub struct Stamp {
-    /// Who sent it.
     pub actor: Label,
     /// Time by this service's clock.
     pub now: Time,
     /// The recording time that the caller gave, for test accounts.
     pub ledger_time: Option<Time>,
-    /// How it was written.
     pub form: Form,
 }
 

@@ -34,7 +34,6 @@ pub struct Account {
 /// Accounts by id, as one snapshot has them.
 #[derive(Debug, Clone, Default)]
 pub struct KnownAccounts {
-    /// Those that exist.
     pub accounts: HashMap<Id, Account>,
 }
 

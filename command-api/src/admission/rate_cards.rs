@@ -1,6 +1,6 @@
-//! Cards: rate cards as published, version by version.
+//! Rate cards as published, version by version.
 //!
-//! A version never changes, so its body is read once and kept; which version is the last is asked every time.
+//! A version never changes, so its body is read once and cached; the number of the last version is read every time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +16,9 @@ const CARDS_MAX: usize = 1_000;
 /// One version of a card.
 #[derive(Debug, PartialEq)]
 pub struct Card {
-    /// The card's name.
     pub name: Id,
     /// Counts from 1.
     pub version: u32,
-    /// Its prices.
     pub prices: RateCard,
 }
 

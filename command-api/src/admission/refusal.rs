@@ -11,7 +11,6 @@ use crate::holds::request::{HOLD_ENDED, RESERVATION_NOT_FOUND, no_reservation};
 /// Whether a refusal would stand before a projection that has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
-    /// It stands.
     Final,
     /// It may come from a projection that lags.
     Doubtful,
@@ -22,11 +21,9 @@ pub enum Certainty {
 pub struct Refusal {
     /// Stable code.
     pub code: &'static str,
-    /// The reason in words.
     pub detail: String,
     /// Each bad field, where fields are the reason.
     pub errors: Vec<FieldError>,
-    /// Whether it stands.
     pub certainty: Certainty,
 }
 
@@ -34,7 +31,6 @@ pub struct Refusal {
 pub const BEHIND: &str = "behind";
 /// The record would be longer than the journal takes.
 pub const TOO_LARGE: &str = "too_large";
-/// No such account.
 pub const ACCOUNT_NOT_FOUND: &str = "account_not_found";
 /// The hold is settled by this id with other content.
 pub const CONFLICT: &str = "conflict";

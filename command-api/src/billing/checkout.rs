@@ -1,4 +1,4 @@
-//! Checkout: a one-time purchase at the payment provider. Its credits arrive when the provider's webhook says that it is paid.
+//! Checkout: a one-time purchase at the payment provider, credited when the provider's webhook says that it is paid.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;

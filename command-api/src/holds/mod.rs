@@ -1,4 +1,4 @@
-//! Holds: what products ask before and while they work, decided so that any number of processes never grant too much.
+//! Holds: checks and reservations, decided so that any number of processes together never grant too much.
 //!
 //! The requests of one process are combined: a *batcher* takes what has queued, locks the gates of its accounts in order,
 //! reads figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::hold::Gate),

@@ -33,26 +33,19 @@ pub enum Ask {
 /// A usage that settles a hold, and where the journal has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landed {
-    /// The hold.
     pub reservation: Id,
-    /// The usage.
     pub event_id: EventId,
-    /// Its producer.
     pub source: Source,
-    /// Where.
     pub position: Position,
 }
 
 /// An [`Ask`] with who asks.
 #[derive(Debug)]
 pub struct Request {
-    /// The account.
     pub account: Id,
     /// The ledger time that the caller gives, on test accounts.
     pub at: Option<Time>,
-    /// The caller's key.
     pub actor: Label,
-    /// What is asked.
     pub ask: Ask,
 }
 
@@ -78,9 +71,7 @@ pub struct HoldView {
     pub state: State,
     /// What it holds, or held.
     pub amount: Credits,
-    /// Who works.
     pub user_id: Option<Id>,
-    /// For what.
     pub feature: Option<Label>,
     /// When it ends by itself.
     pub expires_at: Time,
@@ -109,7 +100,6 @@ impl HoldView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettledHold {
     pub reservation_id: Id,
-    /// The usage's producer.
     pub source: Source,
     /// What the usage says.
     pub content: ContentHash,

@@ -1,6 +1,6 @@
-//! Upkeep: notes what has ended by itself, and drops what nobody asks about any more.
+//! Upkeep: marks holds that ended by themselves, and deletes old holds and decisions.
 //!
-//! Nothing waits for it: reads take off what has ended whether it is noted or not.
+//! Nothing waits for it: reads leave out what has ended whether it is marked or not.
 
 use std::time::Duration;
 

@@ -21,9 +21,7 @@ use crate::request_context::{self, RequestContext};
 /// Whether it may begin, with the figures that say so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checked {
-    /// Whether it may.
     pub allowed: bool,
-    /// Why not.
     pub code: Option<Refusal>,
     /// The same for the user who is refused.
     pub message: Option<String>,

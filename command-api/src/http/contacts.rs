@@ -1,4 +1,4 @@
-//! Contacts: who of an account is told what by mail, and where its webhook goes. Never in the log.
+//! Contacts: the mail addresses of an account's people, and its webhook; they never enter the journal.
 //!
 //! The secret that signs webhooks is shown in the answer that made it, and nowhere else.
 
@@ -51,7 +51,6 @@ pub struct Contacts {
 pub struct Person {
     /// As the account calls them.
     pub id: Id,
-    /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
     /// Where mail goes.
@@ -109,7 +108,6 @@ fn refusal_of(url: &str) -> Option<&'static str> {
     (!bare).then_some("has no user, password or fragment: calls are signed")
 }
 
-/// Contacts as they stand.
 #[derive(Debug, Serialize)]
 pub struct Standing {
     account_id: Id,

@@ -1,4 +1,4 @@
-//! Requests on holds: the position that they are decided at, and the way to whoever decides.
+//! Requests on holds: waits for the position that a caller names, and passes the request on to be decided.
 
 use ledger_core::id::Id;
 use runtime::http::Problem;

@@ -97,7 +97,6 @@ async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8])
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
-    /// How many at most.
     pub limit: Option<i64>,
     /// Where the page before ended.
     pub cursor: Option<String>,

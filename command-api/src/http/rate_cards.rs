@@ -19,9 +19,7 @@ pub const CARD_BYTES_MAX: usize = 1024 * 1024;
 /// A version as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
-    /// The card.
     pub card: Id,
-    /// Its version.
     pub version: i32,
 }
 

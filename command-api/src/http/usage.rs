@@ -199,7 +199,6 @@ fn split(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
     }
 }
 
-/// One item's result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Item {
     /// Its place in the batch.
@@ -217,7 +216,6 @@ pub struct Item {
     /// Why it was refused, or rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
-    /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// What it charges beyond the hold that it settles.

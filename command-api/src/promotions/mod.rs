@@ -1,4 +1,4 @@
-//! Promotions: the grants that win users: welcome bonus, promo codes, referrals. Each is made once, whatever is retried.
+//! Promotions: welcome bonus, promo codes and referrals, each granted once however often a request is retried.
 
 pub mod bonus;
 pub mod config;

@@ -157,11 +157,9 @@ pub async fn inviter(app: &App, code: &Id) -> Result<Option<Id>, Problem> {
 /// Whoever has referred a new account, with the time that its reward is recorded at.
 #[derive(Debug, Clone)]
 pub struct Referrer {
-    /// The account.
     pub account: Id,
     /// As the new account said it: its id or the code of an invitation.
     pub said: Id,
-    /// When.
     pub at: Time,
 }
 

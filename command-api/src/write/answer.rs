@@ -1,4 +1,4 @@
-//! Answer: what a write says to its caller, with or without what it came to.
+//! Answer: the response to a write, with its outcome where that is known.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,6 @@ use crate::holds::request::SettledHold;
 /// A write that the journal has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Written {
-    /// The event's id.
     pub event_id: String,
     /// Where the journal has it.
     pub position: Position,

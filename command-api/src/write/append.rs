@@ -1,4 +1,4 @@
-//! Append: one record into the journal.
+//! Appends one record to the journal.
 
 use ledger_core::id::Id;
 use runtime::failpoint;

@@ -1,5 +1,7 @@
-//! Effects: events that follow a decision in Postgres. Put into the outbox in its transaction, then appended at once, in
-//! their order; the relay appends what a crash has left behind. The same record twice folds once.
+//! Effects: events that follow a decision in Postgres.
+//!
+//! They enter the outbox in the decision's transaction and are appended at once, in their order; the relay appends what a
+//! crash has left behind. The same record twice folds once.
 
 use std::time::Duration;
 
@@ -19,18 +21,14 @@ use crate::app::App;
 /// What an effect says, beside its account and time.
 #[derive(Debug, Clone)]
 pub struct Effect {
-    /// The account.
     pub account: Id,
     /// The event's producer: one of ours.
     pub source: &'static str,
-    /// The event's id.
     pub event_id: EventId,
-    /// What it says.
     pub data: Data,
 }
 
 impl Effect {
-    /// Makes the event.
     pub fn event(self, at: Time, actor: &Label) -> Result<Event, Problem> {
         Ok(Event {
             id: self.event_id,
@@ -56,7 +54,6 @@ const OLDER_PAUSE: Duration = Duration::from_millis(20);
 pub struct Put {
     /// Its place there.
     pub outbox_id: i64,
-    /// The event.
     pub event: Event,
 }
 

@@ -22,9 +22,7 @@ pub struct Name {
 pub struct Kept {
     /// Hash of what the caller sent.
     pub content: Vec<u8>,
-    /// The record's event id.
     pub event_id: String,
-    /// The record.
     pub event: Vec<u8>,
     /// Where the journal has it, once that is known.
     pub position: Option<Position>,

@@ -42,17 +42,13 @@ const LOT_IDS: &str = "grant";
 /// A write before it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    /// The account.
     pub account: Id,
-    /// Its id space.
     pub kind: &'static str,
     /// Its name there.
     pub key: String,
     /// The event's producer: one of ours.
     pub source: &'static str,
-    /// The event's id.
     pub event_id: EventId,
-    /// What it says.
     pub data: Data,
 }
 

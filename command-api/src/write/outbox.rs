@@ -1,6 +1,6 @@
-//! Outbox: relays what is left behind in it by a crash, or by a journal that did not answer.
+//! Outbox relay: appends records whose process crashed or whose append was not acknowledged.
 //!
-//! Whoever decided appends at once. A record that settles a hold is noted with the hold.
+//! A decision's own process appends its records at once. A record that settles a hold is noted with the hold.
 
 use std::time::Duration;
 

@@ -9,11 +9,9 @@ use runtime::position::Position;
 /// How far a record has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Folded.
     Folded(Outcome),
     /// Parked behind an event that this version does not know.
     Halted,
-    /// Not seen yet.
     Waiting,
 }
 
@@ -82,13 +80,9 @@ fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Erro
 /// An event to ask about.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
-    /// Its account.
     pub account: &'a Id,
-    /// Its id.
     pub id: &'a str,
-    /// Its producer.
     pub source: &'a str,
-    /// Hash of its content.
     pub content: &'a [u8],
 }
 
@@ -97,7 +91,6 @@ pub struct Identity<'a> {
 pub struct First {
     /// Where it stands in its account's partition.
     pub offset: i64,
-    /// What it came to.
     pub outcome: Outcome,
     /// Whether its content is that of the event asked about.
     pub same_content: bool,

@@ -1,4 +1,4 @@
-//! Usage that is admitted: appended, waited for, and answered.
+//! Appends admitted usage, waits for it, and answers.
 
 use axum::response::Response;
 use runtime::failpoint;

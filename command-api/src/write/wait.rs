@@ -1,4 +1,4 @@
-//! Wait: until what was written is projected, for answers that say what it came to.
+//! Waits until a record is projected, for answers that include its outcome.
 
 use std::collections::HashMap;
 

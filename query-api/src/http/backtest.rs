@@ -1,4 +1,4 @@
-//! Backtest: what a rule would have told, had it been in force since an account's opening.
+//! Backtest: the firings of a rule, had it been in force since an account's opening.
 
 use axum::extract::{Request, State};
 use axum::response::Response;

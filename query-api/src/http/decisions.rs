@@ -1,4 +1,4 @@
-//! Decisions: why somebody was blocked, or was not, with the figures that it was decided from.
+//! Decisions: why work was refused or allowed, with the figures that decided it.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -59,7 +59,6 @@ struct Notification {
     status: Status,
     /// Begun so far.
     attempts: i32,
-    /// When it was delivered.
     sent_at: Option<Time>,
     subject: String,
     text: String,

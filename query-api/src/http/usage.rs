@@ -59,7 +59,6 @@ impl Dimension {
         }
     }
 
-    /// Returns its column.
     const fn column(self) -> &'static str {
         match self {
             Dimension::Category => "category",
@@ -124,12 +123,9 @@ impl<'de> Deserialize<'de> for GroupBy {
 /// Which periods are summed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Span {
-    /// The open one.
     #[default]
     Current,
-    /// One by its index.
     Index(i64),
-    /// All of them.
     All,
 }
 

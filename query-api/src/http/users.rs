@@ -43,7 +43,6 @@ struct User {
     used: Credits,
     /// What of it counts toward limits.
     counted: Credits,
-    /// Open holds.
     held: Credits,
     /// None where no limit applies.
     limit: Option<Credits>,

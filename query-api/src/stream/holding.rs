@@ -1,7 +1,7 @@
-//! Holding: tells those who follow accounts when what open holds take has changed.
+//! Detects changes of open holds for the streams of a process.
 //!
-//! Holds change in `control`, under other processes' hands and by time alone, and nothing is projected then. One small
-//! statement a second, made by whoever asks first, answers for every account that somebody follows.
+//! Holds change in `control`, by other processes and by time alone, and nothing is projected then. One small statement a
+//! second, made by the first stream that needs it, answers for every account that has a stream.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
 //!
-//! A stream that was cut off goes on where it was: each firing carries its place as the event's id, and a client sends
+//! A stream that was cut off goes on where it was: each firing carries its cursor as the event's id, and a client sends
 //! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look tells what is so now.
 
 pub(crate) mod holding;

@@ -1,7 +1,7 @@
-//! Stops: says when work must end, because the smallest there is would be refused from now on.
+//! Stops: decides when a stream must say `stop`, because even the smallest work would be refused from now on.
 //!
-//! By the rule of `check`: of an account, once all that is available is gone; of a user, once counted usage has reached
-//! the limit. Each is said once until it opens again.
+//! The rule is that of `check`: an account stops once nothing is available, a user once counted usage has reached the
+//! limit. Each stop is sent once until work was allowed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,6 @@ pub(crate) struct Stops {
 
 /// What one look found, in one snapshot.
 pub(crate) struct Look {
-    /// All open holds.
     pub held: Credits,
     now: Time,
     users: BTreeMap<Id, UserFigures>,

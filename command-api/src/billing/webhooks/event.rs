@@ -1,4 +1,4 @@
-//! WebhookEvent: what one webhook says of a payment.
+//! Reads one event of the payment provider.
 
 use ledger_core::credits::Credits;
 use ledger_core::id::Id;
@@ -7,7 +7,6 @@ use serde_json::Value;
 /// What one webhook says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEvent {
-    /// The provider's payment.
     pub payment_id: Id,
     /// Whose it is, where the webhook says so.
     pub account: Option<Id>,
@@ -15,23 +14,32 @@ pub struct WebhookEvent {
     pub attempt: Option<Id>,
     /// What is bought, in the account's unit.
     pub amount: Option<Credits>,
-    /// What it says.
     pub what: What,
 }
 
 /// What became of the payment, amounts in the provider's smallest unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// It was paid.
-    Paid { charged: Option<i64> },
-    /// It was not.
-    Failed { reason: String },
+    Paid {
+        charged: Option<i64>,
+    },
+    Failed {
+        reason: String,
+    },
     /// So much in all was given back.
-    Refunded { total: i64, charged: Option<i64> },
-    /// It is contested.
-    Opened { dispute: Id, amount: i64 },
+    Refunded {
+        total: i64,
+        charged: Option<i64>,
+    },
+    Opened {
+        dispute: Id,
+        amount: i64,
+    },
     /// It is no more, and the payer was not right.
-    Won { dispute: Id, amount: i64 },
+    Won {
+        dispute: Id,
+        amount: i64,
+    },
 }
 
 impl WebhookEvent {

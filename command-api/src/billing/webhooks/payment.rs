@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{WebhookEvent, What};
 
-/// One payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    /// The provider's id.
     pub payment_id: Id,
     /// Whose it is; none until a webhook says so.
     pub account: Option<Id>,
@@ -40,7 +38,6 @@ pub(super) struct Disputed {
 /// What is reported to the journal, and what is still to be reported of whether the payment came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reported {
-    /// Whether it is paid.
     is_paid: bool,
     paid: bool,
     /// Why it failed, where a webhook has said so.
@@ -61,7 +58,6 @@ struct Part {
 /// What the ledger has credited of a payment, whoever said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credited {
-    /// Whose it is.
     pub account: Id,
     /// The top-up that it is for.
     pub attempt: Option<Id>,
@@ -74,16 +70,26 @@ pub struct Credited {
 /// An effect to append, amounts in the account's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerEffect {
-    /// It was paid.
-    Paid { amount: Credits },
-    /// It was not.
-    Failed { reason: String },
+    Paid {
+        amount: Credits,
+    },
+    Failed {
+        reason: String,
+    },
     /// So much more was given back, `total` together in the provider's smallest unit.
-    Refunded { amount: Credits, total: i64 },
-    /// It is contested.
-    Opened { dispute: Id, amount: Credits },
+    Refunded {
+        amount: Credits,
+        total: i64,
+    },
+    Opened {
+        dispute: Id,
+        amount: Credits,
+    },
     /// The payer was not right.
-    Won { dispute: Id, amount: Credits },
+    Won {
+        dispute: Id,
+        amount: Credits,
+    },
 }
 
 impl Payment {

@@ -1,7 +1,7 @@
-//! Webhooks of the payment provider: signed, in any order, any number of times.
+//! Receives webhooks: verifies the signature, applies the event to its payment, and appends what follows.
 //!
-//! What one says is noted beside what others have said of the same payment, and the journal is told what follows from all of
-//! them, in an order that makes sense, each thing once. So every order of arrival ends alike.
+//! Each event is merged with what earlier ones said of the same payment, and what follows from all of them is appended once,
+//! in an order that makes sense. So every order of arrival ends alike.
 
 use std::sync::Arc;
 
@@ -116,7 +116,6 @@ async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], position
 struct Recording {
     /// What the payment cost in cents by the account's price, where the webhook does not say what was charged.
     priced: Option<i64>,
-    /// When it is recorded.
     at: Time,
 }
 

@@ -47,7 +47,6 @@ pub async fn lock(connection: &mut PgConnection, payment_id: &Id) -> Result<Paym
     load(connection, payment_id).await
 }
 
-/// Stores a payment.
 pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<(), sqlx::Error> {
     let json = |value: serde_json::Result<String>| value.map_err(|error| sqlx::Error::Encode(error.into()));
     sqlx::query(
