@@ -20,9 +20,8 @@ pub struct Contacts {
 /// Somebody who can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
-    /// As the account calls him.
+    /// As the account calls them.
     pub id: Id,
-    /// Where his mail goes.
     pub email: Option<String>,
 }
 

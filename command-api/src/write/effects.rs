@@ -42,7 +42,7 @@ impl Effect {
     }
 }
 
-/// The relay leaves an event to who decided for so long. Where his append takes longer, both append it.
+/// The relay leaves an event for so long to the process that decided. Where its append takes longer, both append it.
 const LEAD_SECONDS: f64 = 5.0;
 /// Longest wait for older events of the account; shorter than the lead, so that the relay goes on from there.
 const OLDER_WAIT_MAX: Duration = Duration::from_secs(2);

@@ -101,7 +101,7 @@ impl Stops {
         stops
     }
 
-    /// Holds of his own do not stop a user: the work that they are for may go on.
+    /// A user's own holds do not stop them: the work that they are for may go on.
     fn after_user(
         &mut self,
         gate: &mut Gate<'_>,

@@ -163,8 +163,8 @@ async fn note(
 }
 
 /// Returns what is credited and taken back of a payment of which something goes back: an operator may have recorded the
-/// payment, or a refund of it, by hand. Where the account is known it is looked up at the journal's end, so that what he did
-/// before counts. What he does between this look and the append, the fold judges; see [`report_refused`].
+/// payment, or a refund of it, by hand. Where the account is known it is looked up at the journal's end, so that what they did
+/// before counts. What they do between this look and the append, the fold judges; see [`report_refused`].
 async fn credited(
     app: &App,
     webhook: &WebhookEvent,
