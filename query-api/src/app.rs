@@ -97,7 +97,7 @@ impl App {
         Arc::clone(&self.slots.backtests)
     }
 
-    /// Returns what tells of changed holds.
+    /// Returns what notices changed holds.
     pub(crate) fn holding(&self) -> &Arc<Holding> {
         &self.holding
     }

@@ -12,10 +12,10 @@ use sqlx::{PgConnection, Row};
 
 use super::watched::Watched;
 
-/// Users whom the edit of a rule comes to at once: what is told of them is in memory, and in one statement.
+/// Users whom the edit of a rule comes to at once: their firings are in memory, and in one statement.
 const PART_USERS_MAX: usize = 5_000;
 
-/// Loads what the rules of these accounts have told so far.
+/// Loads what the rules of these accounts have reported so far.
 pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
     if accounts.is_empty() {
         return Ok(());

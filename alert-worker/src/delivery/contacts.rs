@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// An account's people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contacts {
-    /// Those who configure and are told, in order.
+    /// Those who configure and are notified, in order.
     pub admins: Vec<Person>,
     /// Those who use.
     pub users: Vec<Person>,
@@ -17,7 +17,7 @@ pub struct Contacts {
     pub has_webhook: bool,
 }
 
-/// Somebody who can be told.
+/// Somebody who can be notified.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
     /// As the account calls them.

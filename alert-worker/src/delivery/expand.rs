@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Who is told, as `channel recipient way`.
+    /// Who is notified, as `channel recipient way`.
     fn check(row: &OutboxRow, contacts: Option<&Contacts>, expected: &[&str]) {
         let found: Vec<String> = addressees(row, contacts)
             .into_iter()

@@ -46,7 +46,7 @@ const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
 
 /// Between two looks for what is older than it is kept.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
-/// Delivers until `shutdown`; `payer` moves the money that notices tell of. An error is a setting that can't work.
+/// Delivers until `shutdown`; `payer` moves the money that notices mention. An error is a setting that can't work.
 pub async fn run(
     config: DeliveryConfig,
     payer: ProviderName,

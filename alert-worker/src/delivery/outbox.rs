@@ -16,7 +16,7 @@ const INSERT_MAX: usize = 2_000;
 pub struct About {
     pub name: Option<Text>,
     pub unit: Unit,
-    /// Where times are told.
+    /// The zone in which times are shown.
     pub timezone: Zone,
     /// When the billing period began.
     pub period_starts_at: Time,
@@ -31,16 +31,16 @@ pub(super) const fn is_about_a_user(kind: Kind) -> bool {
     matches!(kind, Kind::UserAlert | Kind::UserLimitReached)
 }
 
-/// A firing with all that telling it takes.
+/// A firing with all that its notifications need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
     pub account_id: Id,
-    /// What fired, and who is told.
+    /// What fired, and who is notified.
     pub firing: Firing,
     pub about: About,
 }
 
-/// Puts firings into the outbox, in the caller's transaction; those that stand there already are told no second time.
+/// Puts firings into the outbox, in the caller's transaction; those that are there already notify nobody again.
 ///
 /// Returns how many are new.
 pub async fn enqueue(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64, sqlx::Error> {

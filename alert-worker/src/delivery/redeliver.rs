@@ -31,7 +31,6 @@ pub struct Redelivery {
     /// The same as before.
     pub notification_id: String,
     pub channel: String,
-    /// Who is told.
     pub recipient: String,
     /// Why it does not go out, where it does not.
     pub refused: Option<String>,

@@ -86,7 +86,7 @@ async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sq
     Ok(())
 }
 
-/// Leaves an attempt to a person whose credit the fold has refused, whoever told of it, and whether or not the worker knows
+/// Leaves an attempt to a person whose credit the fold has refused, whoever reported it, and whether or not the worker knows
 /// of the payment yet.
 async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
     let Refused { account, attempt, payment, reason } = refused;

@@ -48,6 +48,6 @@ impl Admitted {
             source: settled.source.clone(),
             position,
         };
-        app.holds.tell(&self.account, Ask::Landed(landed)).await;
+        app.holds.notify(&self.account, Ask::Landed(landed)).await;
     }
 }

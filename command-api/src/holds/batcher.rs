@@ -115,7 +115,7 @@ impl Batcher {
                 let rest = queued.split_off(together(&queued));
                 let batch = std::mem::replace(&mut queued, rest);
                 if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
-                    // Who asked is told to ask again, and what was cached is gone.
+                    // The callers are answered to ask again, and what was cached is gone.
                     error!("a batch of requests on holds panicked");
                     self = Batcher::new(self.pool, self.waiter, self.locking, self.keep_allowed);
                 }

@@ -85,8 +85,8 @@ impl Holds {
         answered.await.map_err(ended)?
     }
 
-    /// Tells something of an account whose answer nobody waits for: what is lost is found again by upkeep.
-    pub async fn tell(&self, account: &Id, ask: Ask) {
+    /// Passes on something about an account whose answer nobody waits for: what is lost is found again by upkeep.
+    pub async fn notify(&self, account: &Id, ask: Ask) {
         let actor = Label::new("upkeep").expect("a well-formed label");
         let request = Request { account: account.clone(), at: None, actor, ask };
         let (answer, _) = oneshot::channel();

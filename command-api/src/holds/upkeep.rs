@@ -78,7 +78,7 @@ fn note(done: Result<(), sqlx::Error>) {
 async fn sweep(app: &App, accounts: Result<Vec<String>, sqlx::Error>) -> Result<(), sqlx::Error> {
     for account in accounts? {
         let account = Id::new(&account).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        app.holds.tell(&account, Ask::Sweep).await;
+        app.holds.notify(&account, Ask::Sweep).await;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ const OLD_SECRET_HOURS: i32 = 24;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contacts {
-    /// Those who configure and are told.
+    /// Those who configure and are notified.
     #[serde(default, deserialize_with = "objects_or_null")]
     pub admins: Option<Vec<Person>>,
     /// Those who use.

@@ -65,5 +65,5 @@ async fn relay_once(app: &App) -> Result<usize, sqlx::Error> {
 async fn note(app: &App, one: &Waiting, position: Position) {
     let Some(reservation) = one.reservation.clone() else { return };
     let (event_id, source) = (one.event_id.clone(), one.source.clone());
-    app.holds.tell(&one.account, Ask::Landed(Landed { reservation, event_id, source, position })).await;
+    app.holds.notify(&one.account, Ask::Landed(Landed { reservation, event_id, source, position })).await;
 }

@@ -37,7 +37,7 @@ pub async fn append_one(app: &App, admitted: &Admitted) -> Result<Position, Prob
     Ok(position)
 }
 
-/// Appends all; where one is not acknowledged nobody is told which: sending the whole again is always safe.
+/// Appends all; where one is not acknowledged, the answer does not say which: sending the whole again is always safe.
 pub async fn append_all(app: &App, admitted: &[Admitted]) -> Result<Vec<Position>, Problem> {
     failpoint::hit("api.before_append");
     let records: Vec<_> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();

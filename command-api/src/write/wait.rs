@@ -55,6 +55,6 @@ pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) ->
 /// Opens the hold again at once, and not at the next round of upkeep, where the usage that settles it came to nothing.
 pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress) {
     if admitted.hold.settled().is_some() && progress.came_to_nothing() {
-        app.holds.tell(&admitted.account, Ask::Sweep).await;
+        app.holds.notify(&admitted.account, Ask::Sweep).await;
     }
 }

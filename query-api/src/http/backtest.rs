@@ -28,7 +28,7 @@ pub(crate) struct BacktestQuery {
     at_least: Option<AtLeast>,
 }
 
-/// What a rule would have told.
+/// What a rule would have reported.
 #[derive(Serialize)]
 struct Answer {
     /// How often, also beyond what is listed.

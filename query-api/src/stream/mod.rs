@@ -1,7 +1,7 @@
 //! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
 //!
 //! A stream that was cut off goes on where it was: each firing carries its cursor as the event's id, and a client sends
-//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look tells what is so now.
+//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look finds the current state.
 
 pub(crate) mod holding;
 mod stops;
@@ -132,7 +132,7 @@ impl Follower {
             let seen = self.progress();
             self.held = self.mark().await;
             if let Err(problem) = self.look().await {
-                // The database is away for a moment: the next look tells.
+                // The database is away for a moment: the next look finds it.
                 debug!(account_id = %self.account, code = problem.code, "a stream could not look");
             }
             if self.waiting.is_empty() && !self.behind {

@@ -21,7 +21,7 @@ use crate::reading::Account;
 
 /// Events of one look whose users are looked at; a stream that falls behind takes more looks.
 const EVENTS_MAX: i64 = 2_000;
-/// Users that a stream remembers as stopped, and looks at again. One that is forgotten is told of again when next seen.
+/// Users that a stream remembers as stopped, and looks at again. One that is forgotten is reported again when next seen.
 const STOPPED_MAX: usize = 1_000;
 
 /// Work must stop: of everybody, or of one user.
@@ -318,8 +318,8 @@ mod tests {
     #[test]
     fn a_stop_says_its_figures_and_a_sentence() {
         let mut stops = Stops::default();
-        let told = stops.after(&account(r#"{"default_limit":"5"}"#), look("2", &[("ana", "6", "2")]));
-        let json = serde_json::to_value(&told).expect("json");
+        let stops = stops.after(&account(r#"{"default_limit":"5"}"#), look("2", &[("ana", "6", "2")]));
+        let json = serde_json::to_value(&stops).expect("json");
         assert_eq!(
             json,
             serde_json::json!([{

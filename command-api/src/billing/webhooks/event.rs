@@ -74,7 +74,7 @@ fn what(kind: &str, object: &Value) -> Option<What> {
     let dispute = || Some((Id::new(text("/id")?).ok()?, number("amount").filter(|amount| *amount > 0)?));
     Some(match kind {
         "checkout.session.completed" | "checkout.session.async_payment_succeeded" => {
-            // Completed, and paid later: another webhook tells.
+            // Completed, and paid later: another webhook says so.
             if text("/payment_status").is_some_and(|status| status == "unpaid") {
                 return None;
             }

@@ -269,13 +269,13 @@ mod tests {
         WebhookEvent { payment_id, account, attempt: None, amount, what }
     }
 
-    /// What is left of the payment in credits, and what the journal was told.
+    /// What is left of the payment in credits, and what was reported.
     fn effects_of(all: &[&What]) -> (Credits, Vec<String>) {
         let mut payment = Payment::new(id("pi_1"));
         let mut reported = Vec::new();
         for what in all {
             payment.apply(&webhook((*what).clone()), None);
-            reported.extend(payment.due().into_iter().map(|tell| format!("{tell:?}")));
+            reported.extend(payment.due().into_iter().map(|effect| format!("{effect:?}")));
         }
         (payment.left().credits, reported)
     }
@@ -348,7 +348,7 @@ mod tests {
         for order in orders(&[&paid, &opened, &won, &refunded]) {
             let (left, reported) = effects_of(&order);
             assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
-            assert!(reported.iter().any(|tell| tell.starts_with("Refunded")), "{order:?}: {reported:?}");
+            assert!(reported.iter().any(|effect| effect.starts_with("Refunded")), "{order:?}: {reported:?}");
         }
     }
 
@@ -366,15 +366,15 @@ mod tests {
             payment.due();
             payment.is_credited(credited(operator), None);
             payment.apply(&webhook(said.clone()), None);
-            let reported: Vec<String> = payment.due().iter().map(|tell| format!("{tell:?}")).collect();
+            let reported: Vec<String> = payment.due().iter().map(|effect| format!("{effect:?}")).collect();
             assert_eq!(reported.len(), expected.len(), "{reported:?}");
-            for (tell, amount) in reported.iter().zip(expected) {
+            for (effect, amount) in reported.iter().zip(expected) {
                 assert!(
-                    tell.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
-                    "{tell}"
+                    effect.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
+                    "{effect}"
                 );
             }
-            // All that was told is folded: what the operator did stays what it was.
+            // All that was reported is folded: what the operator did stays what it was.
             let before = payment.otherwise;
             payment.is_credited(credited("100"), None);
             assert_eq!(payment.otherwise, before);

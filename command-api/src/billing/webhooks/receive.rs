@@ -95,7 +95,7 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Says what of it the fold has refused: it is told once only, and a person has to see what it means for the account.
+/// Logs what of it the fold has refused: it is appended only once, and a person has to see what it means for the account.
 async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], positions: &[Position]) {
     let accounts = put.iter().map(|put| put.event.account.clone());
     let records: Vec<(Id, Position)> = accounts.zip(positions.iter().copied()).collect();
@@ -186,7 +186,7 @@ async fn credited(
             None => return Ok(None),
         },
     };
-    // What webhooks took is told apart from what others took once all of it is projected.
+    // What webhooks took is distinguished from what others took once all of it is projected.
     if known.is_taken_from() && !effects::all_appended(app, &account, deadline).await? {
         return Err(Problem::behind("what was said of this payment before is not in the journal yet"));
     }
