@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ledger_core::account::Core;
-use ledger_core::due::due;
-use ledger_core::event::Event;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use ledger_core::wire;
-use runtime::http::{Rounds, every};
-use runtime::kafka::Journal;
-use runtime::pg::{self, Model, PgConnection, PgPool};
-use runtime::{clock, shutdown::CancellationToken};
+use ledger_core::policy::due::due;
+use ledger_core::event::{Event, wire};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::clock;
+use platform::kafka::Journal;
+use platform::periodic::{Rounds, every};
+use platform::pg::{self, Model, PgConnection, PgPool};
+use platform::shutdown::CancellationToken;
 use sqlx::Row;
 use tracing::{info, warn};
 

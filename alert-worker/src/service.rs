@@ -1,12 +1,12 @@
 //! Service: the alert worker's settings, and how it is built.
 
 use futures::FutureExt;
-use runtime::consume::{Source, Status};
-use runtime::http::ops::Readiness;
-use runtime::http::{Deps, Service};
-use runtime::kafka::{Appender, Journal};
-use runtime::payment::{self, PaymentConfig};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{Appender, Journal};
+use platform::shutdown::CancellationToken;
+use engine::consume::{Source, Status};
+use web::http::{Deps, Service};
+use web::http::ops::Readiness;
+use payments::PaymentConfig;
 
 use crate::alerting;
 use crate::delivery::{self, DeliveryConfig};
@@ -42,13 +42,13 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let status = Status::default();
     let journal = Journal::new(&deps.kafka, identity)?;
     let firings = Appender::new(&deps.kafka, &deps.kafka.topics().alerts, identity.partitions)?;
-    let provider = payment::provider(&config.payment, &pool)?;
+    let provider = payments::provider(&config.payment, &pool)?;
     let payer = config.payment.payment_provider;
 
     let readiness = Readiness::new()
         .with_database(&pool)
         .with_log(&deps.kafka, &pool)
-        .with_status("alert-worker", &status);
+        .with("alert-worker", status.check());
     let mut service = Service::new("alert-worker", readiness);
     let tasks = &mut service.tasks;
     tasks.add("alerts", alerting::watch(config.alerts, source, notify_from, status, shutdown.clone()));

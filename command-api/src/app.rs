@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::auth::Auth;
-use runtime::http::Problem;
-use runtime::kafka::Journal;
-use runtime::payment::{self, PaymentConfig, Provider, SettingError};
-use runtime::pg::PgPool;
-use runtime::position::Position;
-use runtime::waiter::Waiter;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::kafka::Journal;
+use platform::pg::PgPool;
+use platform::position::Position;
+use engine::progress::Waiter;
+use web::auth::Auth;
+use web::http::Problem;
+use payments::{PaymentConfig, Provider, SettingError};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -56,7 +56,7 @@ impl Sales {
         payment: &PaymentConfig,
         pool: &PgPool,
     ) -> Result<Sales, SettingError> {
-        let provider = payment::provider(payment, pool)?;
+        let provider = payments::provider(payment, pool)?;
         Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
     }
 }

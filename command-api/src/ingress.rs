@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger_core::door::read_offer;
-use ledger_core::id::{Id, Label};
-use ledger_core::wire::RECORD_BYTES_MAX;
+use ledger_core::request::read_offer;
+use ledger_core::value::id::{Id, Label};
+use ledger_core::event::wire::RECORD_BYTES_MAX;
 use metrics::counter;
-use runtime::clock;
-use runtime::failpoint;
-use runtime::kafka::{AppendError, Appender, Error, IngressConsumer, KafkaOptions, Letter, Record};
-use runtime::position::Position;
+use platform::{clock, failpoint};
+use platform::kafka::{AppendError, Appender, DeadLetter, Error, IngressConsumer, KafkaOptions, Record};
+use platform::position::Position;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -131,7 +130,7 @@ impl Ingress {
         batch: Vec<Record>,
         verdicts: Vec<Verdict>,
         behind: &Places,
-    ) -> (Vec<Admitted>, Vec<Letter>) {
+    ) -> (Vec<Admitted>, Vec<DeadLetter>) {
         let (mut admitted, mut letters) = (Vec::new(), Vec::new());
         for (record, verdict) in batch.into_iter().zip(verdicts) {
             if waits(&record, behind) {
@@ -167,9 +166,9 @@ impl Ingress {
     }
 
     /// Appends to the dead letters until all is acknowledged; false on shutdown.
-    async fn send_dead_letters(&self, mut letters: Vec<Letter>) -> bool {
+    async fn send_dead_letters(&self, mut letters: Vec<DeadLetter>) -> bool {
         while !letters.is_empty() {
-            let outcomes = self.dead_letters.append_letters(&letters).await;
+            let outcomes = self.dead_letters.append_dead_letters(&letters).await;
             for (letter, outcome) in letters.iter_mut().zip(&outcomes) {
                 if let Err(AppendError::Refused(reason)) = outcome {
                     error!(reason, "a dead letter is cut to what its topic takes");
@@ -250,7 +249,7 @@ fn first_failure(outcomes: &[Result<Position, AppendError>]) -> Option<usize> {
 }
 
 /// Cuts what the topic does not take whole, and then drops what it does not take cut.
-fn shorten(letter: &mut Letter) {
+fn shorten(letter: &mut DeadLetter) {
     if letter.headers.iter().any(|(name, _)| *name == CUT) {
         return letter.value.clear();
     }
@@ -258,7 +257,7 @@ fn shorten(letter: &mut Letter) {
     letter.headers.push((CUT, "true".to_owned()));
 }
 
-fn dead_letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
+fn dead_letter(topic: &str, record: Record, refusal: &Refusal) -> DeadLetter {
     let Position { partition, offset } = record.position;
     let headers = vec![
         ("code", refusal.code.to_owned()),
@@ -267,13 +266,13 @@ fn dead_letter(topic: &str, record: Record, refusal: &Refusal) -> Letter {
         ("source-partition", partition.to_string()),
         ("source-offset", offset.to_string()),
     ];
-    Letter { key: record.key, value: record.value, headers }
+    DeadLetter { key: record.key, value: record.value, headers }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     fn record(partition: i32, offset: i64) -> Record {
         let position = Position { partition, offset };
@@ -281,7 +280,7 @@ mod tests {
     }
 
     fn good() -> Verdict {
-        let id = |text: &str| ledger_core::id::EventId::new(text).expect("an id");
+        let id = |text: &str| ledger_core::value::id::EventId::new(text).expect("an id");
         let (account, id) = (Id::new("a").expect("an id"), id("e"));
         Ok(Admitted { account, id, bytes: Vec::new(), hold: admission::NamedHold::None })
     }

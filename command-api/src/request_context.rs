@@ -2,12 +2,12 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use ledger_core::door::Body;
-use ledger_core::id::{EventId, Id, Label};
-use ledger_core::time::Time;
-use runtime::auth::{Action, Principal};
-use runtime::clock;
-use runtime::http::{Accepts, Json, Payload, Problem, Query, RECORD_BYTES_MAX, Value, header, json_value};
+use ledger_core::request::Body;
+use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::time::Time;
+use platform::clock;
+use web::auth::{Action, Principal};
+use web::http::{Accepts, Json, Payload, Problem, Query, RECORD_BYTES_MAX, Value, header, json_value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;

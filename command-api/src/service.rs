@@ -1,13 +1,13 @@
 //! Service: the settings of the write side, and how it is built.
 
 use futures::FutureExt;
-use runtime::auth::{Auth, AuthConfig};
-use runtime::http::ops::Readiness;
-use runtime::http::{Deps, Service};
-use runtime::kafka::Journal;
-use runtime::payment::PaymentConfig;
-use runtime::pg::{self, Model};
-use runtime::waiter::{WaitConfig, Waiter};
+use platform::kafka::Journal;
+use platform::pg::{self, Model};
+use engine::progress::{WaitConfig, Waiter};
+use web::auth::{Auth, AuthConfig};
+use web::http::{Deps, Service};
+use web::http::ops::Readiness;
+use payments::PaymentConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Sales};

@@ -2,7 +2,7 @@
 
 mod story;
 
-use ledger_core::due::due;
+use ledger_core::policy::due::due;
 use ledger_core::event::Data;
 use story::{Story, story, time};
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::{TZ_VARIANTS, Tz};
-use ledger_core::period::{Cycle, Periods, Schedule};
-use ledger_core::time::{Time, Zone};
+use ledger_core::value::period::{Cycle, Periods, Schedule};
+use ledger_core::value::time::{Time, Zone};
 use proptest::prelude::*;
 
 const DAY_SECONDS: i64 = 86_400;

@@ -5,8 +5,8 @@ mod story;
 use std::collections::BTreeMap;
 
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::memory::Memory;
+use ledger_core::value::id::Id;
+use ledger_core::fold::memory::Memory;
 use proptest::prelude::*;
 use story::{ACCOUNT, Story, time};
 
@@ -137,14 +137,14 @@ proptest! {
 
 /// Every entry's balance is the one before it and its amount; amounts are what lots and overdraft moved.
 fn chains(story: &Story) -> Result<(), TestCaseError> {
-    let mut balance = ledger_core::credits::Credits::ZERO;
+    let mut balance = ledger_core::value::credits::Credits::ZERO;
     for applied in &story.applied {
         for entry in &applied.entries {
             balance = balance.plus(entry.amount).expect("small");
             prop_assert_eq!(entry.balance_after, balance, "{:?}", entry);
         }
         if let Some(usage) = applied.usage.as_ref().filter(|usage| usage.sign > 0) {
-            balance = balance.minus(usage.taking.credits).expect("small");
+            balance = balance.minus(usage.withdrawal.credits).expect("small");
         }
         prop_assert_eq!(applied.balance_after, balance);
     }
@@ -176,7 +176,7 @@ struct Naive {
     month: i64,
     lots: Vec<NaiveLot>,
     debts: Vec<Debt>,
-    takings: BTreeMap<String, NaiveTaking>,
+    withdrawals: BTreeMap<String, NaiveTaking>,
     ids: BTreeMap<String, String>,
     refunded: BTreeMap<String, i64>,
     plan: NaivePlan,
@@ -210,7 +210,7 @@ struct NaiveLot {
 }
 
 struct Debt {
-    taking: Option<String>,
+    withdrawal: Option<String>,
     owed: i64,
 }
 
@@ -353,16 +353,16 @@ impl Naive {
                 self.debts.remove(0);
                 continue;
             }
-            let (owed, taking) = (debt.owed, debt.taking.clone());
+            let (owed, withdrawal) = (debt.owed, debt.withdrawal.clone());
             let (from, short) = self.draw(owed);
             self.debts[0].owed = short;
             if from.is_empty() {
                 break;
             }
-            if let Some(taking) = taking {
+            if let Some(withdrawal) = withdrawal {
                 self.spent +=
                     from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
-                self.takings.get_mut(&taking).expect("a taking").from.extend(from);
+                self.withdrawals.get_mut(&withdrawal).expect("a withdrawal").from.extend(from);
             }
         }
     }
@@ -370,7 +370,7 @@ impl Naive {
     fn tell(&mut self, fact: &Fact) {
         use ledger_core::event::{ChangeAt, Data, OverdraftPolicy, PackExpiry, PlanBody, RolloverMode};
         let whole =
-            |credits: ledger_core::credits::Credits| i64::try_from(credits.units() / WHOLE).expect("small");
+            |credits: ledger_core::value::credits::Credits| i64::try_from(credits.units() / WHOLE).expect("small");
         let plan_of = |plan: &PlanBody| NaivePlan {
             allowance: whole(plan.allowance),
             rollover: match plan.rollover.unwrap_or_default().mode {
@@ -402,8 +402,8 @@ impl Naive {
                 self.used += credits;
                 self.spent +=
                     from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
-                self.debts.push(Debt { taking: Some(id.clone()), owed: short });
-                self.takings.insert(id, NaiveTaking { credits, month: self.month, from, reversed: false });
+                self.debts.push(Debt { withdrawal: Some(id.clone()), owed: short });
+                self.withdrawals.insert(id, NaiveTaking { credits, month: self.month, from, reversed: false });
             }
             Data::UsageReversed(reversal) => self.reverse(reversal.event_id.as_str()),
             Data::CreditsGranted(grant) => {
@@ -441,7 +441,7 @@ impl Naive {
                     self.add(lot(&id, 30, amount, self.now));
                 } else {
                     let (_, short) = self.draw(-amount);
-                    self.debts.push(Debt { taking: None, owed: short });
+                    self.debts.push(Debt { withdrawal: None, owed: short });
                 }
             }
             Data::CreditsPurchased(purchase) => {
@@ -469,7 +469,7 @@ impl Naive {
                 lot.left -= own;
                 lot.lapsed -= lapsed;
                 let (_, short) = self.draw(amount - own - lapsed);
-                self.debts.push(Debt { taking: None, owed: short });
+                self.debts.push(Debt { withdrawal: None, owed: short });
                 self.maximum -= amount - lapsed;
             }
             Data::PlanChanged(change) => {
@@ -495,9 +495,9 @@ impl Naive {
     }
 
     fn reverse(&mut self, id: &str) {
-        let Some(taking) = self.takings.get_mut(id).filter(|taking| !taking.reversed) else { return };
-        taking.reversed = true;
-        let (credits, same_period, from) = (taking.credits, taking.month == self.month, taking.from.clone());
+        let Some(withdrawal) = self.withdrawals.get_mut(id).filter(|withdrawal| !withdrawal.reversed) else { return };
+        withdrawal.reversed = true;
+        let (credits, same_period, from) = (withdrawal.credits, withdrawal.month == self.month, withdrawal.from.clone());
         let before = self.settled();
         for (lot_id, amount) in from {
             let now = self.now;
@@ -511,7 +511,7 @@ impl Naive {
                 lot.left += amount;
             }
         }
-        self.debts.retain(|debt| debt.taking.as_deref() != Some(id));
+        self.debts.retain(|debt| debt.withdrawal.as_deref() != Some(id));
         let back = self.settled() - before;
         self.repay();
         if same_period {

@@ -241,7 +241,7 @@ fn what_came_before_the_opening_is_not_remembered() {
 fn usage_of_nothing_applies() {
     check_outcome("plan 10; use 0", "applied");
     assert_eq!(
-        story("plan 10; use 0").applied[1].usage.as_ref().expect("usage").taking.credits.to_string(),
+        story("plan 10; use 0").applied[1].usage.as_ref().expect("usage").withdrawal.credits.to_string(),
         "0"
     );
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use alert_worker::top_ups::{Decision, decide};
 use anyhow::{Context, Result};
 use clap::Args;
-use ledger_core::id::{Id, Text};
-use runtime::pg;
+use ledger_core::value::id::{Id, Text};
+use platform::pg;
 
 use crate::place::Place;
 

@@ -4,11 +4,11 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use ledger_core::door;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::auth::{self, CreatedKey, NewKey, Role};
-use runtime::{clock, pg};
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::{clock, pg};
+use web::auth::{self, CreatedKey, NewKey, Role};
 
 use crate::place::Place;
 
@@ -85,7 +85,7 @@ fn checked(asked: &CreateKey, now: Time) -> Result<NewKey> {
         name: asked.name.clone(),
     };
     let mut errors = Vec::new();
-    door::Body::check(&new, &mut errors);
+    request::Body::check(&new, &mut errors);
     errors.extend(new.check_expiry(now).err());
     if !errors.is_empty() {
         let told: Vec<String> =

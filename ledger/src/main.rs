@@ -17,7 +17,7 @@ use ledger::replay::{self, Replay};
 use ledger::serve::{self, Service};
 use ledger::stack::{self, Stack, StackOptions};
 use ledger::up::{self, UpConfig};
-use runtime::{shutdown, telemetry};
+use platform::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The credit ledger.

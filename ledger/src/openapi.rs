@@ -1,6 +1,6 @@
 //! OpenAPI: the write side's and the read side's documents as one.
 
-use runtime::http::merge_documents;
+use web::http::merge_documents;
 use serde_json::Value;
 
 /// Returns the whole HTTP contract: what the services say of themselves, merged.

@@ -10,11 +10,12 @@ use alert_worker::alerting::{self, NotifyFrom};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
-use runtime::failpoint;
-use runtime::kafka::{self, KafkaOptions, Position};
-use runtime::pg::{self, Difference, Model, PgPool, Sample, Schema};
-use runtime::shutdown::CancellationToken;
+use platform::failpoint;
+use platform::kafka::{self, KafkaOptions, Position};
+use platform::pg::{self, Model, PgPool, Schema};
+use platform::shutdown::CancellationToken;
+use engine::compare::{Difference, Sample};
+use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::sleep;
@@ -153,7 +154,7 @@ async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
     let fold_seconds = started.elapsed().as_secs_f64();
 
     let (compared_at, mut snapshot, mut still) = fold.snapshot_of_both().await?;
-    let differences = pg::compare(&mut snapshot, live, rebuilt).await?;
+    let differences = engine::compare::compare(&mut snapshot, live, rebuilt).await?;
     snapshot.rollback().await?;
 
     let flipped = !asked.no_flip && (differences.is_empty() || asked.accept_differences);
@@ -214,7 +215,7 @@ async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
 
 /// Tells the planner what is in the new tables before anybody reads them.
 async fn analyze(pool: &PgPool, schema: Schema) -> Result<()> {
-    for table in schema.model.tables() {
+    for table in engine::tables::of(schema.model) {
         sqlx::query(AssertSqlSafe(format!("analyze {schema}.{}", table.name))).execute(pool).await?;
     }
     Ok(())
@@ -334,7 +335,7 @@ fn tell_difference(difference: &Difference, live: &str, out: &mut impl Write) ->
         "{table}: {rows} rows differ, {only_first} of them only in {live}, {only_second} missing there"
     )?;
     let model = live.parse::<Schema>().map_or(Model::ReadModel, |live| live.model);
-    let key = model.tables().iter().find(|known| known.name == *table).map_or("", |table| table.key);
+    let key = engine::tables::of(model).iter().find(|known| known.name == *table).map_or("", |table| table.key);
     for sample in samples {
         writeln!(out, "  {}", key_of(sample, key))?;
         if sample.first.is_none() || sample.second.is_none() {

@@ -5,8 +5,8 @@ use std::io::Write;
 use alert_worker::delivery::{self, Redelivery, Which};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use ledger_core::id::Id;
-use runtime::pg;
+use ledger_core::value::id::Id;
+use platform::pg;
 
 use crate::place::Place;
 

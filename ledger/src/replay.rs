@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::StreamExt;
-use ledger_core::id::Id;
-use ledger_core::partition::partition_of;
-use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
+use ledger_core::value::id::Id;
+use ledger_core::event::partition::partition_of;
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
 use crate::place::Place;
 

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use runtime::http::{Deps, HttpConfig, Running};
-use runtime::kafka::KafkaOptions;
-use runtime::pg::PgConfig;
-use runtime::shutdown::CancellationToken;
+use platform::kafka::KafkaOptions;
+use platform::pg::PgConfig;
+use platform::shutdown::CancellationToken;
+use web::http::{Deps, HttpConfig, Running};
 use tokio::net::TcpListener;
 
 /// The services.
@@ -62,7 +62,7 @@ pub async fn start(service: Service, listener: TcpListener) -> Result<Running> {
 async fn build(
     service: Service,
     shutdown: &CancellationToken,
-) -> Result<(runtime::http::Service, HttpConfig)> {
+) -> Result<(web::http::Service, HttpConfig)> {
     match service {
         Service::CommandApi(process) => {
             let (config, deps, http) = process.split();

@@ -10,13 +10,13 @@ use alert_worker::{SchedulerConfig, TopUpConfig, alerting};
 use anyhow::{Context, Result};
 use clap::Args;
 use command_api::PromotionsConfig;
-use runtime::auth::AuthConfig;
-use runtime::http::{self, Deps, HttpConfig, Running, Service};
-use runtime::kafka::KafkaOptions;
-use runtime::payment::PaymentConfig;
-use runtime::pg::PgConfig;
-use runtime::shutdown::CancellationToken;
-use runtime::waiter::WaitConfig;
+use platform::kafka::KafkaOptions;
+use platform::pg::PgConfig;
+use platform::shutdown::CancellationToken;
+use engine::progress::WaitConfig;
+use web::auth::AuthConfig;
+use web::http::{self, Deps, HttpConfig, Running, Service};
+use payments::PaymentConfig;
 
 use crate::stack::{Stack, StackOptions};
 

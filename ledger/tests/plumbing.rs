@@ -6,18 +6,20 @@ use anyhow::{Context, Result, ensure};
 use axum::http::HeaderMap;
 use futures::future::{join_all, try_join_all};
 use ledger::stack::TestSpace;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::{Data, Event};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::time::Time;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
 use rand::RngExt;
-use runtime::auth::{Auth, AuthConfig, NewKey, Principal, create_key, list_keys, revoke_key};
-use runtime::http::ops::Readiness;
-use runtime::pg::{self, Model, PgPool, Schema};
-use runtime::position::Position;
-use runtime::shutdown::CancellationToken;
-use runtime::waiter::{WaitConfig, Waiter, payload};
-use runtime::{clock, consume, outbox};
+use platform::clock;
+use platform::pg::{self, Model, PgPool, Schema};
+use platform::position::Position;
+use platform::shutdown::CancellationToken;
+use engine::outbox;
+use engine::progress::{WaitConfig, Waiter};
+use engine::progress_channel::payload;
+use web::auth::{Auth, AuthConfig, NewKey, Principal, create_key, list_keys, revoke_key};
+use web::http::ops::Readiness;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::{Instant, sleep};
@@ -351,7 +353,7 @@ async fn a_waiter_hears_of_a_batch_and_the_poll_stands_behind() -> Result<()> {
     // Told, though no table says so: only the notification can have woken.
     let text = payload(FIRST, &[at(3, 6)]).context("short")?;
     eventually(async || {
-        notify(&pool, consume::PROJECTED_CHANNEL, &text).await?;
+        notify(&pool, engine::progress_channel::PROJECTED_CHANNEL, &text).await?;
         Ok(waiter.wait_for(at(3, 5), Instant::now() + Duration::from_millis(100)).await)
     })
     .await?;
@@ -381,7 +383,7 @@ async fn a_waiter_goes_on_after_its_connection_is_cut() -> Result<()> {
     .await?;
     let text = payload(FIRST, &[at(1, 1)]).context("short")?;
     eventually(async || {
-        notify(&pool, consume::PROJECTED_CHANNEL, &text).await?;
+        notify(&pool, engine::progress_channel::PROJECTED_CHANNEL, &text).await?;
         Ok(waiter.wait_for(at(1, 0), Instant::now() + Duration::from_millis(100)).await)
     })
     .await

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use alert_worker::delivery::{About, OutboxRow, event_of};
-use ledger_core::alert::Kind;
-use ledger_core::derive::NAMESPACE;
+use ledger_core::policy::alert::Kind;
+use ledger_core::event::derive::NAMESPACE;
 use ledger_core::event::{Data, Unit};
-use ledger_core::partition::partition_of;
-use ledger_core::time::{Time, Zone};
-use ledger_core::wire::{decode, encode, schema_path};
+use ledger_core::event::partition::partition_of;
+use ledger_core::value::time::{Time, Zone};
+use ledger_core::event::wire::{decode, encode, schema_path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

@@ -3,11 +3,12 @@
 use ledger_core::account::Core;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
-use ledger_core::id::Id;
-use ledger_core::lot::Lot;
-use ledger_core::time::Time;
-use runtime::fold::{Reversed, Rows, lot_changes};
-use runtime::kafka::Record;
+use ledger_core::value::id::Id;
+use ledger_core::account::lot::Lot;
+use ledger_core::value::time::Time;
+use platform::kafka::Record;
+use platform::pg::Rows;
+use engine::fold::{Reversed, lot_changes};
 use serde::Serialize;
 
 use crate::counters::Counters;
@@ -85,10 +86,10 @@ impl Changes {
         {
             self.push_ended_hold(event, reservation);
         }
-        // Its own taking: a reversal also carries one, that of the usage it reverses.
-        let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
-        let draws = taking.map(|taking| &taking.draws).or_else(|| taken(applied).then_some(&applied.draws));
-        let line = taking.map_or(applied.line, |taking| taking.line);
+        // Its own withdrawal: a reversal also carries one, that of the usage it reverses.
+        let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
+        let draws = withdrawal.map(|withdrawal| &withdrawal.draws).or_else(|| taken(applied).then_some(&applied.draws));
+        let line = withdrawal.map_or(applied.line, |withdrawal| withdrawal.line);
         let row = self.events.row();
         row.text(event.account.as_str())
             .bigint(fact.offset)
@@ -103,17 +104,17 @@ impl Changes {
             .time(fact.appended_at)
             .time(ledger_time)
             .text(event.actor.as_str())
-            .json_text(&ledger_core::wire::data_json(&event.data))
+            .json_text(&ledger_core::event::wire::data_json(&event.data))
             .bigint(applied.period_index)
             .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(Id::as_str))
             .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(Id::as_str))
-            .maybe_amount(taking.map(|taking| taking.credits));
+            .maybe_amount(withdrawal.map(|withdrawal| withdrawal.credits));
         row.maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
             .maybe_amount(line.map(|line| line.end))
-            .maybe_amount(taking.map(|_| applied.balance_after))
-            .maybe_amount(taking.map(|_| applied.credit_balance_after))
-            .maybe_int(taking.map(|_| applied.next_seq()));
+            .maybe_amount(withdrawal.map(|_| applied.balance_after))
+            .maybe_amount(withdrawal.map(|_| applied.credit_balance_after))
+            .maybe_int(withdrawal.map(|_| applied.next_seq()));
     }
 
     fn push_ended_hold(&mut self, event: &Event, reservation: &Id) {
@@ -133,7 +134,7 @@ impl Changes {
             .text(applied.outcome.as_str())
             .maybe_text(applied.outcome.reason().map(|reason| reason.code()))
             .time(ledger_time)
-            .json_text(&ledger_core::wire::data_json(&event.data));
+            .json_text(&ledger_core::event::wire::data_json(&event.data));
     }
 
     fn push_entry(&mut self, account: &Id, offset: i64, entry: &Entry) {

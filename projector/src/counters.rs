@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::{Data, Usage};
 use ledger_core::fold::UsageChange;
-use ledger_core::id::{Id, Label, Slug};
-use ledger_core::time::Day;
+use ledger_core::value::id::{Id, Label, Slug};
+use ledger_core::value::time::Day;
 
 /// Names a user's counter: usage in a period by feature.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,31 +78,31 @@ impl Counters {
     /// A reversal counts here only within the period of its usage, whose schedule is then still in force: it finds
     /// the day of the usage again.
     pub fn count(&mut self, core: &Core, change: &UsageChange) {
-        let taking = &change.taking;
-        let Data::UsageRecorded(usage) = &taking.event.data else { return };
+        let withdrawal = &change.withdrawal;
+        let Data::UsageRecorded(usage) = &withdrawal.event.data else { return };
         let by = Sum {
-            credits: if change.sign < 0 { taking.credits.negated() } else { taking.credits },
+            credits: if change.sign < 0 { withdrawal.credits.negated() } else { withdrawal.credits },
             events: change.sign,
         };
         if let Some(user) = &usage.user_id {
             let key = UserKey {
-                account: taking.event.account.clone(),
-                period_index: taking.period_index,
+                account: withdrawal.event.account.clone(),
+                period_index: withdrawal.period_index,
                 user: user.clone(),
                 feature: usage.feature.clone(),
             };
             self.users.entry(key).or_default().add(by);
         }
         let key = CategoryKey {
-            account: taking.event.account.clone(),
-            period_index: taking.period_index,
+            account: withdrawal.event.account.clone(),
+            period_index: withdrawal.period_index,
             category: usage.category.clone(),
         };
         self.categories.entry(key).or_default().add(by);
         let key = RollupKey {
-            account: taking.event.account.clone(),
-            period_index: taking.period_index,
-            day: core.periods.schedule.timezone.local_day(taking.event.occurred_at),
+            account: withdrawal.event.account.clone(),
+            period_index: withdrawal.period_index,
+            day: core.periods.schedule.timezone.local_day(withdrawal.event.occurred_at),
             user: usage.user_id.clone(),
             category: usage.category.clone(),
             tier: usage.tier.clone(),

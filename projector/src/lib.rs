@@ -8,5 +8,5 @@ mod projection;
 mod service;
 mod store;
 
-pub use projection::{Projection, ReadModel};
+pub use projection::{Projector, ReadModel};
 pub use service::{Config, LANES, build, lanes, partitions, project};

@@ -2,24 +2,24 @@
 
 use async_trait::async_trait;
 use ledger_core::fold::{self, Fact};
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Accounts, Book, Fold};
-use runtime::kafka::Record;
+use platform::kafka::Record;
+use engine::consume::WorkerError;
+use engine::fold::{Account, Accounts, FoldWorker, Projection};
 use sqlx::PgConnection;
 
 use crate::changes::Changes;
 use crate::store::{self, AccountRow};
 
 /// The projector's worker.
-pub type Projection = Fold<ReadModel>;
+pub type Projector = FoldWorker<ReadModel>;
 
 /// Makes rows of balances and history; keeps nothing beside the cores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadModel;
 
 #[async_trait]
-impl Book for ReadModel {
-    type Beside = ();
+impl Projection for ReadModel {
+    type SideState = ();
     type Changes = Changes;
 
     fn name(&self) -> &'static str {

@@ -4,15 +4,15 @@ use std::num::NonZeroU32;
 
 use anyhow::Context;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::http::ops::Readiness;
-use runtime::http::{Deps, Service};
-use runtime::kafka::LogIdentity;
-use runtime::pg::{self, Model};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::LogIdentity;
+use platform::pg::{self, Model};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
+use web::http::{Deps, Service};
+use web::http::ops::Readiness;
 use tracing::info;
 
-use crate::projection::{Projection, ReadModel};
+use crate::projection::{Projector, ReadModel};
 
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "projector";
@@ -63,7 +63,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     pg::ensure_generation(&pool, Model::ReadModel).await?;
     let status = Status::default();
     let readiness =
-        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with_status("projector", &status);
+        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("projector", status.check());
     let source = Source { kafka: deps.kafka.clone(), identity, pool };
     let mut service = Service::new("projector", readiness);
     service.tasks.add("projector", project(config, source, status, shutdown.clone()));
@@ -92,9 +92,9 @@ pub async fn project(
 }
 
 /// Makes the workers of one loop.
-pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projection>> {
+pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projector>> {
     let partitions = partitions(identity)?;
-    Ok((0..lanes).map(|_| Projection::new(ReadModel, partitions)).collect())
+    Ok((0..lanes).map(|_| Projector::new(ReadModel, partitions)).collect())
 }
 
 /// Returns the journal's partition count as the fold checks it.

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use ledger_core::account::Core;
-use ledger_core::id::Id;
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Amount, column, write_reversals};
-use runtime::pg::timestamp;
+use ledger_core::value::id::Id;
+use platform::pg::{Amount, column, timestamp};
+use engine::consume::WorkerError;
+use engine::fold::{Account, write_reversals};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -107,7 +107,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     }
     let cores: Vec<String> = rows.iter().map(|row| json(row.core)).collect();
     let next_crossings: Vec<Option<DateTime<Utc>>> =
-        rows.iter().map(|row| row.core.next_due().map(timestamp)).collect();
+        rows.iter().map(|row| ledger_core::policy::due::next_due(row.core).map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
         rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
     sqlx::query(

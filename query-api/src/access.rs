@@ -2,9 +2,9 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::id::Id;
-use runtime::auth::{Action, Principal};
-use runtime::http::{Path, Problem};
+use ledger_core::value::id::Id;
+use web::auth::{Action, Principal};
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::app::App;

@@ -2,10 +2,10 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::http::Problem;
-use runtime::position::Position;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::position::Position;
+use web::http::Problem;
 use serde::Serialize;
 
 use crate::list::Page;

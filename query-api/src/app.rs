@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use runtime::auth::Auth;
-use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity};
-use runtime::pg::Model;
-use runtime::waiter::{WaitConfig, Waiter};
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity};
+use platform::pg::Model;
+use engine::progress::{WaitConfig, Waiter};
+use web::auth::Auth;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

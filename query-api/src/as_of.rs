@@ -6,17 +6,17 @@
 use std::sync::Arc;
 
 use ledger_core::account::{Core, Snapshot};
-use ledger_core::credits::Credits;
-use ledger_core::event::{Data, Dispute, Event, Refund};
+use ledger_core::value::credits::Credits;
+use ledger_core::event::{Data, Dispute, Event, Refund, wire};
 use ledger_core::fold::{self, Applied, Fact, LotChange, Moment, Observer, Outcome};
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::key::{ContentHash, dedupe_key};
-use ledger_core::lot::{Draw, Draws, Lot};
-use ledger_core::overdraft::Stretch;
-use ledger_core::pages::{Missing, Pages, Repayment, Seen, Taking};
-use ledger_core::time::Time;
-use ledger_core::wire;
-use runtime::http::Problem;
+use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::event::key::{ContentHash, dedupe_key};
+use ledger_core::account::lot::{Draw, Draws, Lot};
+use ledger_core::account::overdraft::Stretch;
+use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::account::withdrawal::{Repayment, Seen, Withdrawal};
+use ledger_core::value::time::Time;
+use web::http::Problem;
 use rustc_hash::FxHashSet;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -76,7 +76,7 @@ impl Onlooker for Nobody {
 /// An account being folded again up to an instant.
 ///
 /// Three things are known about a page that the fold misses in here. A lot that is in neither core nor pages had
-/// nothing left. A reversal ends the repaying of its taking, so the repayments of today are those of then. And what
+/// nothing left. A reversal ends the repaying of its withdrawal, so the repayments of today are those of then. And what
 /// a refund moved stands in its entry.
 struct Past {
     account: Id,
@@ -108,7 +108,7 @@ impl Past {
                 limit 1"#,
         )
         .bind(account.id())
-        .bind(runtime::pg::timestamp(instant))
+        .bind(platform::pg::timestamp(instant))
         .fetch_optional(&mut *connection)
         .await?;
         let base = match &base {
@@ -214,7 +214,7 @@ impl Past {
         .bind(self.account.as_str())
         .bind(after)
         .bind(self.next_snapshot)
-        .bind(runtime::pg::timestamp(self.instant))
+        .bind(platform::pg::timestamp(self.instant))
         .bind(CHUNK_EVENTS)
         .fetch_all(connection)
         .await?;
@@ -317,7 +317,7 @@ impl Past {
         .bind(fact.offset)
         .fetch_optional(connection)
         .await?;
-        moved.map_or(Ok(Credits::ZERO), |moved| runtime::pg::credits_of(&moved))
+        moved.map_or(Ok(Credits::ZERO), |moved| platform::pg::credits_of(&moved))
     }
 
     /// Loads a page as it stood when `fact` was folded.
@@ -379,9 +379,9 @@ impl Past {
         let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"];
         let took = may_be_undone.contains(&row.try_get::<&str, _>("type")?);
         let applied = row.try_get::<&str, _>("outcome")? == "applied";
-        let taking = if took && applied { Some(Arc::new(taking_of(&row, &self.account)?)) } else { None };
+        let withdrawal = if took && applied { Some(Arc::new(withdrawal_of(&row, &self.account)?)) } else { None };
         // Only an undoing that applied asks, and such a one finds what it undoes standing.
-        Ok(Some(Seen { content, taking, reversed: false }))
+        Ok(Some(Seen { content, withdrawal, reversed: false }))
     }
 
     /// A lot that the fold misses had nothing left: used up, or closed, or not made yet.
@@ -498,7 +498,7 @@ fn content_of(row: &PgRow) -> Result<ContentHash, sqlx::Error> {
     bytes.try_into().map(ContentHash).map_err(|_| sqlx::Error::Decode("a content hash has 32 bytes".into()))
 }
 
-fn taking_of(row: &PgRow, account: &Id) -> Result<Taking, sqlx::Error> {
+fn withdrawal_of(row: &PgRow, account: &Id) -> Result<Withdrawal, sqlx::Error> {
     let changes: Vec<LotChange> = columns::json_of(row, "lots")?;
     let draws: Draws = changes
         .into_iter()
@@ -515,7 +515,7 @@ fn taking_of(row: &PgRow, account: &Id) -> Result<Taking, sqlx::Error> {
         Data::DisputeOpened(dispute) => dispute.amount,
         _ => columns::amount(row, "credits")?,
     };
-    Ok(Taking {
+    Ok(Withdrawal {
         event: Arc::new(event),
         period_index: row.try_get("period_index")?,
         credits,
@@ -542,8 +542,8 @@ async fn load_repayments(
                                            and line_start <= $2::text::numeric), $2::text::numeric)",
     )
     .bind(account.as_str())
-    .bind(runtime::pg::numeric_text(stretch.start))
-    .bind(runtime::pg::numeric_text(stretch.end))
+    .bind(platform::pg::numeric_text(stretch.start))
+    .bind(platform::pg::numeric_text(stretch.end))
     .fetch_all(connection)
     .await?;
     rows.iter()

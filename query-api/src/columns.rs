@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
-use runtime::pg;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
+use platform::pg;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;

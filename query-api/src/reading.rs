@@ -2,12 +2,12 @@
 
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
-use ledger_core::id::Id;
-use ledger_core::lot::Lot;
-use runtime::http::Problem;
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
-use runtime::waiter::Waiter;
+use ledger_core::value::id::Id;
+use ledger_core::account::lot::Lot;
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use engine::progress::Waiter;
+use web::http::Problem;
 use sqlx::{PgConnection, Row};
 
 use crate::answer::Reflects;

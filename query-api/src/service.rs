@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use runtime::auth::{Auth, AuthConfig};
-use runtime::http::ops::Readiness;
-use runtime::http::{Deps, Service};
-use runtime::kafka::{Ends, LogIdentity};
-use runtime::pg::{self, Model};
-use runtime::waiter::WaitConfig;
+use platform::kafka::{Ends, LogIdentity};
+use platform::pg::{self, Model};
+use engine::progress::WaitConfig;
+use web::auth::{Auth, AuthConfig};
+use web::http::{Deps, Service};
+use web::http::ops::Readiness;
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use sqlx::PgPool;
 
 /// Further apart than this, an instance is not ready: ledger time would be clamped.

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use ledger_core::credits::Credits;
-use ledger_core::hold::{ByFeature, UserFigures};
-use ledger_core::id::{Id, Label};
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::hold::{ByFeature, UserFigures};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 

@@ -5,9 +5,8 @@
 //! order, since a later one may build on an earlier one: none is taken while an older one is there. Records that settle
 //! holds build on none.
 
-use ledger_core::event::Event;
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::wire;
+use ledger_core::event::{Event, wire};
+use ledger_core::value::id::{EventId, Id, Source};
 use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use ledger_core::account::Core;
-use ledger_core::alert::Firing;
-use ledger_core::event::{Data, Usage};
+use ledger_core::policy::alert::Firing;
+use ledger_core::event::{Data, Usage, wire};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
-use ledger_core::id::Id;
-use ledger_core::period::Period;
-use ledger_core::wire;
-use runtime::fold::{Reversed, Rows, lot_changes};
+use ledger_core::value::id::Id;
+use ledger_core::value::period::Period;
+use platform::pg::Rows;
+use engine::fold::{Reversed, lot_changes};
 
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;
@@ -67,14 +67,14 @@ impl Changes {
             Data::UsageRecorded(usage) => Some(usage),
             _ => None,
         };
-        // Its own taking: a reversal also carries one, that of the usage it reverses.
-        let taking = usage.and(applied.usage.as_ref()).map(|change| &change.taking);
+        // Its own withdrawal: a reversal also carries one, that of the usage it reverses.
+        let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
         let disputed = match &event.data {
             Data::DisputeOpened(_) if applied.outcome == Outcome::Applied => Some(&applied.draws),
             _ => None,
         };
-        let draws = taking.map(|taking| &taking.draws).or(disputed);
-        let line = taking.map_or(disputed.and(applied.line), |taking| taking.line);
+        let draws = withdrawal.map(|withdrawal| &withdrawal.draws).or(disputed);
+        let line = withdrawal.map_or(disputed.and(applied.line), |withdrawal| withdrawal.line);
         self.events
             .row()
             .text(event.account.as_str())
@@ -88,7 +88,7 @@ impl Changes {
             .text(event.actor.as_str())
             .json_text(&what_undoing_needs(&event.data))
             .bigint(applied.period_index)
-            .maybe_amount(taking.map(|taking| taking.credits))
+            .maybe_amount(withdrawal.map(|withdrawal| withdrawal.credits))
             .maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
             .maybe_amount(line.map(|line| line.end));

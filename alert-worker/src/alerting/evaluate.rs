@@ -1,11 +1,11 @@
 //! Evaluate: what fires when an event is folded, moment by moment and then user by user.
 
 use async_trait::async_trait;
-use ledger_core::alert::{self, Firing, Users, Watcher};
+use ledger_core::policy::alert::{self, Firing, Users, Watcher};
 use ledger_core::fold::{self, Fact};
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Accounts, Book, Fold};
-use runtime::kafka::Record;
+use platform::kafka::Record;
+use engine::consume::WorkerError;
+use engine::fold::{Account, Accounts, FoldWorker, Projection};
 use sqlx::PgConnection;
 
 use super::changes::{Changes, Fired};
@@ -14,7 +14,7 @@ use super::watched::Watched;
 use super::{load, store};
 
 /// The alert worker's part in the journal's fold.
-pub type Evaluation = Fold<Alerting>;
+pub type Evaluation = FoldWorker<Alerting>;
 
 /// Makes rows of firings; keeps with each core what its rules have reported.
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ impl Alerting {
 }
 
 #[async_trait]
-impl Book for Alerting {
-    type Beside = Watched;
+impl Projection for Alerting {
+    type SideState = Watched;
     type Changes = Changes;
 
     fn name(&self) -> &'static str {
@@ -54,7 +54,7 @@ impl Book for Alerting {
     ) -> Result<(), WorkerError> {
         for (at, _) in facts {
             let account = accounts.at(*at);
-            account.beside.users = Users::of(account.core.as_ref());
+            account.side_state.users = Users::of(account.core.as_ref());
         }
         let users = facts.iter().filter_map(|(at, fact)| Some((*at, alert::user_of(&fact.event.data)?)));
         load::users(tx, users.collect(), accounts).await
@@ -71,7 +71,7 @@ impl Book for Alerting {
         let mut firings = Vec::new();
         let applied = accounts
             .apply(tx, at, fact, |account, fact| {
-                let mut watcher = Watcher { watch: &mut account.beside.watch, firings: &mut firings };
+                let mut watcher = Watcher { watch: &mut account.side_state.watch, firings: &mut firings };
                 fold::apply_watched(&mut account.core, &mut account.pages, fact, &mut watcher)
             })
             .await?;
@@ -105,7 +105,7 @@ impl Book for Alerting {
     ) -> Result<(), WorkerError> {
         store::write(tx, changes, accounts).await?;
         for account in accounts {
-            account.beside.users = Users::default();
+            account.side_state.users = Users::default();
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ async fn evaluate_users(
 ) -> Result<(), WorkerError> {
     loop {
         let Some(core) = &account.core else { return Ok(()) };
-        let Watched { watch, users } = &mut account.beside;
+        let Watched { watch, users } = &mut account.side_state;
         let missing = watch.users(core, users, fired.fact, fired.applied, &mut firings).err();
         changes.fired(core, fired, firings.drain(..));
         let passed = users.pass();

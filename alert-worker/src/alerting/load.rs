@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use ledger_core::alert::{MissingUsers, UserPage, Users, Watch};
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Accounts, Amount};
+use ledger_core::policy::alert::{MissingUsers, UserPage, Users, Watch};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use platform::pg::Amount;
+use engine::consume::WorkerError;
+use engine::fold::{Account, Accounts};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
@@ -30,7 +31,7 @@ pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>
     for account in accounts {
         let watch =
             watches.remove(account.id.as_str()).ok_or_else(|| unreadable("an account has no watch"))?;
-        account.beside.watch = serde_json::from_str::<Watch>(&watch).map_err(unreadable)?;
+        account.side_state.watch = serde_json::from_str::<Watch>(&watch).map_err(unreadable)?;
     }
     Ok(())
 }
@@ -75,12 +76,12 @@ pub async fn users(
     for (at, user) in &wanted {
         let account = accounts.at(*at);
         ids.push(account.id.to_string());
-        periods.push(account.beside.users.period_index());
+        periods.push(account.side_state.users.period_index());
         names.push(user.as_str());
     }
     let mut pages = pages(tx, ids, periods, names).await?;
     for (n, (at, user)) in (1_i64..).zip(wanted) {
-        accounts.at(at).beside.users.load(user.clone(), pages.remove(&n));
+        accounts.at(at).side_state.users.load(user.clone(), pages.remove(&n));
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use runtime::pg::PgPool;
-use runtime::position::Position;
+use platform::pg::PgPool;
+use platform::position::Position;
 
 /// The offset in each partition from which firings notify people. A rebuild has none, and notifies nobody.
 #[derive(Debug, Clone, Default)]

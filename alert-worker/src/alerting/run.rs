@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use anyhow::Context;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::kafka::{Ends, LogIdentity};
-use runtime::pg::{self, Model};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{Ends, LogIdentity};
+use platform::pg::{self, Model};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use tracing::info;
 
 use super::evaluate::{Alerting, Evaluation};

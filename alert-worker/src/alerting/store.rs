@@ -1,11 +1,11 @@
 //! Store: writes a batch's rows, one statement a table over arrays.
 
 use ledger_core::account::Core;
-use ledger_core::alert::UserPage;
-use ledger_core::id::Id;
-use runtime::consume::WorkerError;
-use runtime::fold::{Account, Rows, column, write_reversals};
-use runtime::pg::timestamp;
+use ledger_core::policy::alert::UserPage;
+use ledger_core::value::id::Id;
+use platform::pg::{Rows, column, timestamp};
+use engine::consume::WorkerError;
+use engine::fold::{Account, write_reversals};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -84,7 +84,7 @@ pub async fn write_passed(
 fn user_rows(accounts: &[Account<Watched>]) -> Rows {
     let mut rows = Rows::default();
     for account in accounts {
-        let users = &account.beside.users;
+        let users = &account.side_state.users;
         let Some(period_index) = users.period_index() else { continue };
         for (user, page) in users.touched() {
             push_user(&mut rows, &account.id, period_index, user, page);
@@ -130,7 +130,7 @@ async fn write_accounts(tx: &mut PgConnection, accounts: &[Account<Watched>]) ->
     .bind(column(&rows, |row| row.offset))
     .bind(column(&rows, |row| timestamp(row.core.ledger_time)))
     .bind(column(&rows, |row| json(row.core)))
-    .bind(column(&rows, |row| json(&row.account.beside.watch)))
+    .bind(column(&rows, |row| json(&row.account.side_state.watch)))
     .execute(tx)
     .await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Watched: what the evaluation keeps with the core of an account.
 
-use ledger_core::alert::{Users, Watch};
+use ledger_core::policy::alert::{Users, Watch};
 
 /// Kept with a core.
 #[derive(Debug, Default)]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use ledger_core::id::Id;
-use runtime::pg::{PgConnection, PgPool};
+use ledger_core::value::id::Id;
+use platform::pg::{PgConnection, PgPool};
 use serde::Deserialize;
 
 /// An account's people.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ledger_core::derive;
-use ledger_core::event::{Channel, Recipients};
-use ledger_core::id::Id;
-use runtime::payment::ProviderName;
-use runtime::pg::{self, PgConnection, PgPool};
+use ledger_core::event::{derive, Channel, Recipients};
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgConnection, PgPool};
+use payments::ProviderName;
 use tracing::info;
 use uuid::Uuid;
 
@@ -252,7 +251,7 @@ async fn mark(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), s
 #[cfg(test)]
 mod tests {
     use super::super::contacts::Person;
-    use ledger_core::alert::Kind;
+    use ledger_core::policy::alert::Kind;
 
     use super::*;
     use crate::delivery::samples::{self, id};

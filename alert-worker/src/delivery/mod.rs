@@ -26,11 +26,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ledger_core::event::Channel;
-use runtime::http::{Rounds, every};
-use runtime::kafka::Appender;
-use runtime::payment::ProviderName;
-use runtime::pg::PgPool;
-use runtime::shutdown::CancellationToken;
+use platform::kafka::Appender;
+use platform::periodic::{Rounds, every};
+use platform::pg::PgPool;
+use platform::shutdown::CancellationToken;
+use payments::ProviderName;
 
 pub use config::DeliveryConfig;
 pub use notice::Notice;

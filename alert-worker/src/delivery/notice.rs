@@ -4,11 +4,11 @@
 //! `notice.html` lay them out, with the facts below them.
 
 use askama::Template;
-use ledger_core::alert::Kind;
-use ledger_core::credits::Credits;
+use ledger_core::policy::alert::Kind;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::Basis;
-use ledger_core::words;
-use runtime::payment::ProviderName;
+use ledger_core::policy::wording;
+use payments::ProviderName;
 
 use super::outbox::{About, OutboxRow, is_about_a_user};
 
@@ -152,7 +152,7 @@ fn words<'a>(row: &'a OutboxRow, recipient: &str, payer: ProviderName) -> Words<
         threshold: figure(firing.threshold, about),
         is_used: matches!(basis, Basis::PercentUsed | Basis::AbsoluteUsed),
         is_percent: is_percent(basis),
-        period_ends_at: words::time(about.period_ends_at, about.timezone),
+        period_ends_at: wording::time(about.period_ends_at, about.timezone),
         is_sandbox: payer == ProviderName::Sandbox,
     }
 }
@@ -169,9 +169,9 @@ fn is_percent(basis: Basis) -> bool {
 
 fn figure(figure: Credits, about: &About) -> String {
     if about.basis.is_some_and(is_percent) {
-        words::percent(figure)
+        wording::percent(figure)
     } else {
-        words::amount(figure, about.unit)
+        wording::amount(figure, about.unit)
     }
 }
 
@@ -193,7 +193,7 @@ const fn labels(kind: Kind, basis: Option<Basis>) -> (&'static str, Option<&'sta
 
 fn facts(row: &OutboxRow) -> Vec<Fact> {
     let OutboxRow { account_id, firing, about, .. } = row;
-    let at = |time| words::time(time, about.timezone);
+    let at = |time| wording::time(time, about.timezone);
     let (figure_is, threshold_is) = labels(firing.kind, about.basis);
     let mut facts = vec![Fact { name: "Account", value: named(account_name(row), account_id.as_str()) }];
     if let Some(alert) = &firing.alert_id {
@@ -209,7 +209,7 @@ fn facts(row: &OutboxRow) -> Vec<Fact> {
     facts.push(Fact { name: "When", value: at(firing.fired_at) });
     facts.push(Fact {
         name: "Billing period",
-        value: words::span(about.period_starts_at, about.period_ends_at, about.timezone),
+        value: wording::span(about.period_starts_at, about.period_ends_at, about.timezone),
     });
     facts
 }
@@ -221,7 +221,7 @@ fn named(name: &str, id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use ledger_core::event::Unit;
-    use ledger_core::id::Text;
+    use ledger_core::value::id::Text;
 
     use super::*;
     use crate::delivery::samples;

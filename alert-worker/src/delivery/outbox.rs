@@ -1,10 +1,10 @@
 //! Outbox: firings that are to be delivered, written in the transaction that records them.
 
-use ledger_core::alert::{Firing, Kind};
+use ledger_core::policy::alert::{Firing, Kind};
 use ledger_core::event::{Basis, Unit};
-use ledger_core::id::{Id, Text};
-use ledger_core::time::{Time, Zone};
-use runtime::pg::PgConnection;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::{Time, Zone};
+use platform::pg::PgConnection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use ledger_core::alert::Firing;
-use ledger_core::time::Time;
-use runtime::kafka::{AppendError, Appender};
-use runtime::pg::{self, PgConnection, PgPool};
+use ledger_core::policy::alert::Firing;
+use ledger_core::value::time::Time;
+use platform::kafka::{AppendError, Appender};
+use platform::pg::{self, PgConnection, PgPool};
 use serde::Serialize;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -66,7 +66,7 @@ pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bo
                 .map(|row| Ok((row.account_id.as_str(), event_of(row)?)))
                 .collect::<Result<Vec<_>, serde_json::Error>>()?;
             let results = alerts.append_all(&records).await;
-            runtime::failpoint::hit("delivery.after_publish");
+            platform::failpoint::hit("delivery.after_publish");
             let published = published(&rows, &results);
             if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
                 let waiting = rows.len() - published.len();

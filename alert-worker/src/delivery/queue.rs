@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ledger_core::event::Channel;
 use rand::RngExt;
-use runtime::pg::{self, PgPool};
+use platform::pg::{self, PgPool};
 use uuid::Uuid;
 
 /// How long a worker may hold a notification; longer than any attempt takes, so it only ends by itself when the worker

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use ledger_core::event::Channel;
-use ledger_core::id::Id;
-use runtime::pg::{self, PgConnection, PgPool};
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgConnection, PgPool};
 
 use super::contacts::{self, Contacts};
 

@@ -4,7 +4,7 @@
 //! offset from which people are notified (`told_from`) moves past it in the same transaction. Firings that the live generation does not have stay, and so do all of
 //! a partition with an account that waits for a newer program: its records are folded later, at the places that they have.
 
-use runtime::pg::{self, Model, PgConnection, PgPool, Schema};
+use platform::pg::{self, Model, PgConnection, PgPool, Schema};
 use sqlx::AssertSqlSafe;
 
 /// Rows dropped by one statement.

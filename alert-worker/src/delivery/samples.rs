@@ -1,8 +1,8 @@
 //! Samples: firings that the tests of this folder share.
 
-use ledger_core::alert::{Audience, Firing, Kind};
+use ledger_core::policy::alert::{Audience, Firing, Kind};
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
-use ledger_core::id::{EventId, Id, Text};
+use ledger_core::value::id::{EventId, Id, Text};
 
 use uuid::Uuid;
 

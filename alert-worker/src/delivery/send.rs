@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_core::event::Channel;
-use runtime::pg::PgPool;
-use runtime::shutdown::CancellationToken;
-use runtime::{clock, failpoint};
+use platform::{clock, failpoint};
+use platform::pg::PgPool;
+use platform::shutdown::CancellationToken;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};

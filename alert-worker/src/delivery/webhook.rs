@@ -14,8 +14,8 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ledger_core::time::Time;
-use runtime::pg::PgPool;
+use ledger_core::value::time::Time;
+use platform::pg::PgPool;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn while_secrets_change_either_verifies() {
         let secrets = [NEW.to_owned(), OLD.to_owned()];
-        let seconds = runtime::clock::now().micros() / 1_000_000;
+        let seconds = platform::clock::now().micros() / 1_000_000;
         let signed = signatures(&secrets, "n-1", seconds, b"{}").expect("signed");
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_WEBHOOK_ID, HeaderValue::from_static("n-1"));

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Text};
-use ledger_core::time::Time;
-use ledger_core::top_up;
-use runtime::payment::{Charge, Found, Provider, Reply, is_too_old};
-use runtime::pg::PgPool;
-use runtime::{clock, failpoint};
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
+use ledger_core::policy::top_up;
+use platform::{clock, failpoint};
+use platform::pg::PgPool;
+use payments::{Charge, Found, Provider, Reply, is_too_old};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 

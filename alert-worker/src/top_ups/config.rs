@@ -1,7 +1,7 @@
 //! Settings of top-ups.
 
 use clap::Args;
-use runtime::payment::CALL_TIME_MAX;
+use payments::CALL_TIME_MAX;
 
 /// Milliseconds between two looks, unless told otherwise.
 const INTERVAL_MS: u64 = 100;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ledger_core::account::Core;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
-use ledger_core::id::{EventId, Id};
-use ledger_core::time::Time;
-use ledger_core::top_up::{self, Attempt, Want};
-use runtime::payment;
+use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::time::Time;
+use ledger_core::policy::top_up::{self, Want};
+use ledger_core::account::top_up::Attempt;
 
 /// What a batch asks for, in order.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(super) struct Refused {
 pub(super) struct Proposal {
     pub account: Id,
     pub attempt: Attempt,
-    pub usd: Option<ledger_core::credits::Credits>,
+    pub usd: Option<ledger_core::value::credits::Credits>,
     pub live: bool,
     pub ledger_time: Time,
 }
@@ -56,7 +56,7 @@ impl Proposal {
     fn of(core: &Core, attempt: Attempt) -> Self {
         Self {
             account: core.account.clone(),
-            usd: payment::price(core, attempt.amount),
+            usd: payments::price(core, attempt.amount),
             live: core.clock == Clock::Live,
             ledger_time: core.ledger_time,
             attempt,

@@ -1,10 +1,10 @@
 //! Manual resolution of a top-up whose outcome is unknown, after an operator has checked with the provider.
 
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Label, Text};
-use ledger_core::top_up;
-use runtime::clock;
-use runtime::pg::{self, Model, PgPool};
+use ledger_core::value::id::{Id, Label, Text};
+use ledger_core::policy::top_up;
+use platform::clock;
+use platform::pg::{self, Model, PgPool};
 
 use super::store::{self, Parked};
 

@@ -16,10 +16,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::kafka::Journal;
-use runtime::payment::Provider;
-use runtime::pg::PgPool;
-use runtime::shutdown::CancellationToken;
+use platform::kafka::Journal;
+use platform::pg::PgPool;
+use platform::shutdown::CancellationToken;
+use payments::Provider;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 

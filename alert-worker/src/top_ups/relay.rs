@@ -2,10 +2,11 @@
 //!
 //! The write side relays everything in the outbox as well, once the lead of these is over; the same record twice folds once.
 
-use ledger_core::derive::TOP_UPS;
-use runtime::kafka::Journal;
-use runtime::pg::PgPool;
-use runtime::{failpoint, outbox};
+use ledger_core::event::derive::TOP_UPS;
+use platform::failpoint;
+use platform::kafka::Journal;
+use platform::pg::PgPool;
+use engine::outbox;
 
 /// The write side leaves what top-ups put in to this worker for so long.
 pub const LEAD_SECONDS: f64 = 2.0;

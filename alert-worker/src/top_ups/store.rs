@@ -1,15 +1,14 @@
 //! Store: the rows of `control.top_up`, and what goes into the outbox with them.
 
 use chrono::{DateTime, Utc};
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::Event;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::consume::WorkerError;
-use runtime::fold::Amount;
-use runtime::outbox;
-use runtime::payment::Charge;
-use runtime::pg::{self, Model, PgPool, Schema, credits_of, time_of, timestamp};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp};
+use engine::outbox;
+use engine::consume::WorkerError;
+use payments::Charge;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tracing::error;

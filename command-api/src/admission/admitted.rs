@@ -1,7 +1,7 @@
 //! Admitted: usage that is ready to be appended, with the hold that it settles.
 
-use ledger_core::id::{EventId, Id};
-use runtime::position::Position;
+use ledger_core::value::id::{EventId, Id};
+use platform::position::Position;
 
 use crate::app::App;
 use crate::holds::request::{Ask, Landed, SettledHold};

@@ -1,11 +1,10 @@
 //! Judge: whether usage can be taken, at which time it is recorded, and what it costs.
 
-use ledger_core::credits::Credits;
-use ledger_core::door::{self, Offer};
-use ledger_core::event::{Clock, Data, Event, Line};
-use ledger_core::id::Label;
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::value::credits::Credits;
+use ledger_core::request::{self, Offer};
+use ledger_core::event::{Clock, Data, Event, Line, wire};
+use ledger_core::value::id::Label;
+use ledger_core::value::time::Time;
 
 use super::admitted::{Admitted, NamedHold};
 use super::known_accounts::Account;
@@ -87,7 +86,7 @@ pub fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen
             offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
         return Ok(Terms { recorded_at, priced });
     }
-    if let Some(error) = door::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
+    if let Some(error) = request::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
         let refusal = Refusal::invalid(vec![error]);
         // A live account's clock does not lag; whether an old id is known may.
         let settled = account.clock == Clock::Live && refusal.code == "too_new";
@@ -139,8 +138,8 @@ mod tests {
 
     use super::super::rate_cards::Card;
     use super::*;
-    use ledger_core::door::read_offer;
-    use ledger_core::id::Id;
+    use ledger_core::request::read_offer;
+    use ledger_core::value::id::Id;
 
     const NOW: &str = "2026-02-03T10:00:00Z";
 

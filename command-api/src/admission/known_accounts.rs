@@ -10,9 +10,9 @@ use chrono::{DateTime, Utc};
 use ledger_core::account::Core;
 use ledger_core::event::Clock;
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::pg::{self, PgPool, Schema};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::pg::{self, PgPool, Schema};
 
 use super::rate_cards::{Card, Cards};
 

@@ -2,8 +2,8 @@
 
 use ledger_core::event::Clock;
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::time::Time;
-use runtime::http::Problem;
+use ledger_core::value::time::Time;
+use web::http::Problem;
 
 use super::known_accounts::Account;
 

@@ -15,13 +15,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
-use ledger_core::credits::Credits;
-use ledger_core::door::Offer;
-use ledger_core::event::{Data, Event};
-use ledger_core::id::{Id, Label};
-use ledger_core::wire;
-use runtime::http::Problem;
-use runtime::pg;
+use ledger_core::value::credits::Credits;
+use ledger_core::request::Offer;
+use ledger_core::event::{Data, Event, wire};
+use ledger_core::value::id::{Id, Label};
+use platform::pg;
+use web::http::Problem;
 use tokio::time::Instant;
 
 pub use self::admitted::{Admitted, NamedHold};
@@ -283,7 +282,7 @@ async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
-    use ledger_core::door::read_offer;
+    use ledger_core::request::read_offer;
     use ledger_core::event::Clock;
 
     use super::known_accounts::Account;

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ledger_core::id::Id;
-use ledger_core::rate_card::RateCard;
-use runtime::pg::{self, PgConnection, PgPool};
+use ledger_core::value::id::Id;
+use ledger_core::policy::rate_card::RateCard;
+use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
 
 /// Versions kept in memory; beyond it the memory starts afresh.

@@ -1,9 +1,9 @@
 //! Refusal: why usage is not taken.
 
-use ledger_core::door::FieldError;
-use ledger_core::id::Id;
-use ledger_core::wire;
-use runtime::http::Problem;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::value::id::Id;
+use ledger_core::event::wire;
+use web::http::Problem;
 
 use super::ledger_time::CLOCK_IS_LIVE;
 use crate::holds::request::{HOLD_ENDED, RESERVATION_NOT_FOUND, no_reservation};

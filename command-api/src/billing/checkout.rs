@@ -4,13 +4,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::door::{Body, FieldError};
-use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::payment::{self, CheckoutError, Order};
-use runtime::pg;
+use ledger_core::value::credits::Credits;
+use ledger_core::request::Body;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::value::id::Id;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
+use payments::{CheckoutError, Order};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -47,8 +48,8 @@ pub async fn create(
     let NewCheckout { amount } = request_context::body(request).await?;
     write::admit(&app, &context, &account).await?;
     let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
-    let usd = payment::price(&core, amount);
-    if core.usd_per_unit.is_some() && usd.and_then(payment::cents).is_none() {
+    let usd = payments::price(&core, amount);
+    if core.usd_per_unit.is_some() && usd.and_then(payments::cents).is_none() {
         return Err(Problem::bad_field("amount", "out_of_range", "costs more than can be paid at once"));
     }
     let order = Order { account, amount, usd };

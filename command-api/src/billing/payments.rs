@@ -2,11 +2,10 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::derive;
-use ledger_core::event::{Data, Purchase, Refund};
-use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use ledger_core::event::{derive, Data, Purchase, Refund};
+use ledger_core::value::id::Id;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::app::App;
 use crate::request_context::{self, RequestContext};

@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ledger_core::account::Core;
-use ledger_core::decide::{Decision, Work};
-use ledger_core::event::{Clock, Data, Event, Usage};
+use ledger_core::policy::decide::{Decision, Work};
+use ledger_core::event::{Clock, Data, Event, Usage, wire};
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
-use ledger_core::id::{Id, Label};
-use ledger_core::key::content_hash;
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::policy::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::event::key::content_hash;
+use ledger_core::value::time::Time;
 use metrics::histogram;
-use runtime::consume::WorkerError;
-use runtime::failpoint;
-use runtime::fold::{Cache, cores};
-use runtime::holds::{Asked, Standing, Standings, standings};
-use runtime::http::Problem;
-use runtime::pg::{self, Model, PgConnection, PgPool, Schema};
-use runtime::position::Position;
-use runtime::waiter::Waiter;
+use platform::failpoint;
+use platform::pg::{self, Model, PgConnection, PgPool, Schema};
+use platform::position::Position;
+use engine::consume::WorkerError;
+use engine::fold::Cache;
+use engine::load::cores;
+use engine::progress::Waiter;
+use engine::tables::commitments::{AccountQuery, AccountStanding, Standings, standings};
+use web::http::Problem;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -324,8 +324,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn asked(&self, cores: &Cores) -> Vec<Asked> {
-        let asked = self.accounts.iter().map(|(account, of)| Asked {
+    fn asked(&self, cores: &Cores) -> Vec<AccountQuery> {
+        let asked = self.accounts.iter().map(|(account, of)| AccountQuery {
             account: (*account).clone(),
             period_index: cores.get(*account).map_or(0, |(core, _)| core.period.index),
             at: of.at,
@@ -383,7 +383,7 @@ impl Deciding<'_> {
 }
 
 /// A time may be given for test accounts only, and may not go too far.
-fn out_of_time(core: &Core, standing: &Standing, at: Option<Time>) -> Option<Problem> {
+fn out_of_time(core: &Core, standing: &AccountStanding, at: Option<Time>) -> Option<Problem> {
     at?;
     if core.clock == Clock::Live {
         return Some(clock_is_live());
@@ -406,7 +406,7 @@ struct OneAccount<'a> {
 }
 
 impl<'a> OneAccount<'a> {
-    fn new(account: &'a Id, core: &'a Core, standing: &Standing, keep_allowed: bool) -> Self {
+    fn new(account: &'a Id, core: &'a Core, standing: &AccountStanding, keep_allowed: bool) -> Self {
         let mut gate = Gate::new(core, standing.now, standing.held);
         for (user, figures) in &standing.users {
             gate.with_user(user.clone(), figures.clone(), core.period.index);
@@ -586,7 +586,7 @@ impl<'a> OneAccount<'a> {
     }
 
     fn payment_required(&self, decision: &Decision) -> Problem {
-        use ledger_core::decide::Refusal::{CreditsExhausted, UserLimitReached};
+        use ledger_core::policy::decide::Refusal::{CreditsExhausted, UserLimitReached};
         let words = decision.message(self.gate.core()).unwrap_or_default();
         let problem = match decision.refusal {
             Some(UserLimitReached) => Problem::user_limit_reached(words),

@@ -1,7 +1,7 @@
 //! Holds: checks and reservations, decided so that any number of processes together never grant too much.
 //!
 //! The requests of one process are combined: a *batcher* takes what has queued, locks the gates of its accounts in order,
-//! reads figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::hold::Gate),
+//! reads figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::policy::hold::Gate),
 //! writes everything, commits, and only then answers. Checks have batchers of their own that lock nothing.
 
 mod batcher;
@@ -13,10 +13,10 @@ pub mod upkeep;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use ledger_core::id::{Id, Label};
-use runtime::http::Problem;
-use runtime::pg::PgPool;
-use runtime::waiter::Waiter;
+use ledger_core::value::id::{Id, Label};
+use platform::pg::PgPool;
+use engine::progress::Waiter;
+use web::http::Problem;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 

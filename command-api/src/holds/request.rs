@@ -1,14 +1,14 @@
 //! What can be asked of an account's holds, and how it is answered.
 
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Work};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::{Decision, Work};
 use ledger_core::event::Event;
-use ledger_core::hold::{Extend, Hold, Reserve, State};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::ContentHash;
-use ledger_core::time::Time;
-use runtime::http::Problem;
-use runtime::position::Position;
+use ledger_core::policy::hold::{Extend, Hold, Reserve, State};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::event::key::ContentHash;
+use ledger_core::value::time::Time;
+use platform::position::Position;
+use web::http::Problem;
 use serde::Serialize;
 
 /// Something asked of one account.

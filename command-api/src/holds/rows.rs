@@ -1,13 +1,13 @@
 //! Rows: what a batch of requests leaves in the tables, collected request by request.
 
-use ledger_core::credits::Credits;
-use ledger_core::decide::Decision;
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::Decision;
 use ledger_core::event::Event;
-use ledger_core::hold::{Gate, Hold};
-use ledger_core::id::{Id, Label};
-use ledger_core::time::Time;
-use runtime::fold::Rows;
-use runtime::position::Position;
+use ledger_core::policy::hold::{Gate, Hold};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
+use platform::pg::Rows;
+use platform::position::Position;
 
 use super::request::Landed;
 

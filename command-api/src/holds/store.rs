@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use ledger_core::hold::{Hold, Settlement, State};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::ContentHash;
-use runtime::fold::Rows;
-use runtime::pg::{PgConnection, credits_of, time_of};
-use runtime::position::Position;
+use ledger_core::policy::hold::{Hold, Settlement, State};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::event::key::ContentHash;
+use platform::pg::{PgConnection, Rows, credits_of, time_of};
+use platform::position::Position;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use ledger_core::id::Id;
-use runtime::http::{Rounds, every};
-use runtime::pg::{self, PgPool};
+use ledger_core::value::id::Id;
+use platform::periodic::{Rounds, every};
+use platform::pg::{self, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -27,7 +27,7 @@ const FIRST_DROP: Duration = Duration::from_secs(300);
 const ACCOUNTS_MAX: i64 = 1_000;
 /// Rows dropped by one statement.
 const DROPPED_MAX: i64 = 5_000;
-/// Usage is refused once it is older than 35 days (`door::TOO_OLD_SECONDS`): nobody settles a hold that ended before.
+/// Usage is refused once it is older than 35 days (`request::limits::TOO_OLD_SECONDS`): nobody settles a hold that ended before.
 const HOLD_DAYS: i32 = 40;
 
 /// Keeps up until `shutdown`.

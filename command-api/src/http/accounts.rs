@@ -3,12 +3,13 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ledger_core::event::{Clock, Data, OpenAccount};
-use ledger_core::time::Time;
-use ledger_core::{derive, door, id::Id};
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use ledger_core::event::{Clock, Data, OpenAccount, derive};
+use ledger_core::value::time::Time;
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::app::App;
@@ -30,7 +31,7 @@ pub async fn open(
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::OpenAccount)?;
     let (account, opening) =
-        door::read_opening(request_context::json(request).await?).map_err(Problem::invalid)?;
+        request::read_opening(request_context::json(request).await?).map_err(Problem::invalid)?;
     let event_id = derive::opening_id(&account);
     let draft = Draft::derived(&account, "account.open", event_id, Data::AccountOpened(opening.clone()));
     if idempotency::find(&app.pool, &draft.name()).await?.is_none() {

@@ -5,12 +5,12 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal, Work};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Serialize;
 
 use super::hold_requests::{self, DecideQuery, require_projected};

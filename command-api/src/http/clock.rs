@@ -3,10 +3,10 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{AdvanceClock, Clock, Data};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use crate::admission::ledger_time::clock_is_live;
 use crate::app::App;

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::door::{self, Body, FieldError};
-use ledger_core::id::{Id, Text};
-use ledger_core::shape::{object_or_null, objects_or_null};
-use runtime::auth::{self, Action};
-use runtime::http::{Path, Problem};
-use runtime::pg::{self, PgConnection};
+use ledger_core::request::{self, Body};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::event::shape::{object_or_null, objects_or_null};
+use platform::pg::{self, PgConnection};
+use web::auth::{self, Action};
+use web::http::{Path, Problem};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
 use url::Url;
@@ -136,7 +137,7 @@ pub async fn put(
 ) -> Result<Json<Standing>, Problem> {
     context.require(Action::Settings, &account)?;
     let value = request_context::json_up_to(request, CONTACTS_BYTES_MAX).await?;
-    let contacts: Contacts = door::read(value).map_err(Problem::invalid)?;
+    let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     write::admit(&app, &context, &account).await?;
     let made_up = auth::new_webhook_secret()?;
     let standing = pg::write(&app.pool, move |connection| {
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     fn check(body: &str, expected: &str) {
-        let read = door::read::<Contacts>(serde_json::from_str(body).expect("JSON"));
+        let read = request::read::<Contacts>(serde_json::from_str(body).expect("JSON"));
         let found = match read {
             Ok(_) => "fine".to_owned(),
             Err(errors) => {

@@ -2,13 +2,12 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::derive;
-use ledger_core::event::{Data, Grant, VoidGrant};
-use ledger_core::id::{Id, Text};
-use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use ledger_core::event::{derive, Data, Grant, VoidGrant};
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::app::App;

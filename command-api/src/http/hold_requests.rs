@@ -1,8 +1,8 @@
 //! Requests on holds: waits for the position that a caller names, and passes the request on to be decided.
 
-use ledger_core::id::Id;
-use runtime::http::Problem;
-use runtime::position::AtLeast;
+use ledger_core::value::id::Id;
+use platform::position::AtLeast;
+use web::http::Problem;
 use serde::Deserialize;
 
 use crate::app::App;

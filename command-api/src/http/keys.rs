@@ -7,10 +7,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::time::Time;
-use runtime::auth::{self, Action, Key, NewKey};
-use runtime::http::{Path, Problem, Query};
-use runtime::pg::{self, PgConnection};
+use ledger_core::value::time::Time;
+use platform::pg::{self, PgConnection};
+use web::auth::{self, Action, Key, NewKey};
+use web::http::{Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

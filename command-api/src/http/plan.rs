@@ -3,8 +3,8 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::Data;
-use ledger_core::id::Id;
-use runtime::http::{Path, Problem};
+use ledger_core::value::id::Id;
+use web::http::{Path, Problem};
 
 use crate::app::App;
 use crate::request_context::RequestContext;

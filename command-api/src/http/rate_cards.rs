@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use ledger_core::door;
-use ledger_core::id::Id;
-use ledger_core::rate_card::RateCard;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use ledger_core::policy::rate_card::RateCard;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Serialize;
 
 use crate::admission::rate_cards::publish;
@@ -32,7 +32,7 @@ pub async fn put(
 ) -> Result<Json<Published>, Problem> {
     context.principal.require_role(Action::RateCards)?;
     let value = request_context::json_up_to(request, CARD_BYTES_MAX).await?;
-    let prices: RateCard = door::read(value).map_err(Problem::invalid)?;
+    let prices: RateCard = request::read(value).map_err(Problem::invalid)?;
     let version = publish(&app.pool, &card, &prices, &context.principal.key_id).await?;
     Ok(Json(Published { card, version }))
 }

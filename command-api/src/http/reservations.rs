@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::door;
-use ledger_core::hold::{Extend, Reserve};
-use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::position::Position;
+use ledger_core::request;
+use ledger_core::policy::hold::{Extend, Reserve};
+use ledger_core::value::id::Id;
+use platform::position::Position;
+use web::auth::Action;
+use web::http::{Path, Problem};
 
 use super::hold_requests::{DecideQuery, on_hold, require_projected};
 use crate::admission::{self, Admitted, Form, NamedHold, Refusal, Stamp};
@@ -67,7 +67,7 @@ pub async fn settle(
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
     let value = request_context::json(request).await?;
-    let mut offer = door::read_plain_usage(&account, value).map_err(Problem::invalid)?;
+    let mut offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     match &offer.usage.reservation_id {
         Some(named) if *named != reservation => {
             let detail = "must be that of the path, or left out";

@@ -2,12 +2,12 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::door;
+use ledger_core::request;
 use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
-use ledger_core::id::Id;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::pg;
+use ledger_core::value::id::Id;
+use platform::pg;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -66,7 +66,7 @@ pub async fn put_org_alert(
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &path.account)?;
     let body = request_context::json(request).await?;
-    let alert = door::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
+    let alert = request::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
     let draft = org_alert(&path, Data::OrgAlertSet(alert), &context);
     write::setting(&app, &context, draft, write::time_for(&app, &context, &path.account)).await
 }

@@ -8,12 +8,13 @@ use std::fmt;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::credits::Credits;
-use ledger_core::door::{self, FieldError, Offer};
-use ledger_core::id::{EventId, Id};
-use runtime::auth::{Action, Principal};
-use runtime::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
-use runtime::position::Position;
+use ledger_core::value::credits::Credits;
+use ledger_core::request::{self, Offer};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::value::id::{EventId, Id};
+use platform::position::Position;
+use web::auth::{Action, Principal};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -49,7 +50,7 @@ pub async fn events(
     if payload.media_type == BATCH.media_type {
         return batch(&app, &context, payload).await;
     }
-    let offer = door::read_offer(&payload.bytes).map_err(unreadable)?;
+    let offer = request::read_offer(&payload.bytes).map_err(unreadable)?;
     context.require(Action::UsageWrite, &offer.account)?;
     one(&app, &context, offer, Form::CloudEvent).await
 }
@@ -63,7 +64,7 @@ pub async fn plain(
 ) -> Result<Response, Problem> {
     context.require(Action::UsageWrite, &account)?;
     let value = request_context::json(request).await?;
-    let offer = door::read_plain_usage(&account, value).map_err(Problem::invalid)?;
+    let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     one(&app, &context, offer, Form::Plain).await
 }
 
@@ -136,7 +137,7 @@ fn read_item(item: &RawValue, principal: &Principal) -> Offered {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(refusal::too_large(bytes.len()));
     }
-    let offer = door::read_offer(bytes).map_err(Refusal::invalid)?;
+    let offer = request::read_offer(bytes).map_err(Refusal::invalid)?;
     if !principal.may(Action::UsageWrite, offer.account.as_str()) {
         return Err(Refusal::new(FORBIDDEN, "this key may not do that"));
     }
@@ -282,7 +283,7 @@ fn place(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::auth::{Accounts, Role};
+    use web::auth::{Accounts, Role};
 
     const GOOD: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
         "subject":"acme","time":"2026-02-03T10:00:00Z","data":{"credits":"1"}}"#;

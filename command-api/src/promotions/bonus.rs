@@ -1,11 +1,10 @@
 //! Bonuses: grants that the ledger makes by itself, each once.
 
-use ledger_core::credits::Credits;
-use ledger_core::derive;
-use ledger_core::event::{Data, Grant, GrantSource};
-use ledger_core::id::{EventId, Id};
-use runtime::http::Problem;
-use runtime::pg::PgConnection;
+use ledger_core::value::credits::Credits;
+use ledger_core::event::{derive, Data, Grant, GrantSource};
+use ledger_core::value::id::{EventId, Id};
+use platform::pg::PgConnection;
+use web::http::Problem;
 
 use crate::app::App;
 use crate::write::effects::Effect;

@@ -1,6 +1,6 @@
 //! Settings of promotions.
 
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 
 /// What new accounts and their referrers get.
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -2,14 +2,15 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use ledger_core::door::{Body, FieldError};
+use ledger_core::request::Body;
+use ledger_core::event::field_error::FieldError;
 use ledger_core::event::Event;
-use ledger_core::id::{Id, Label};
-use ledger_core::time::Time;
-use runtime::auth::Action;
-use runtime::http::{Path, Problem};
-use runtime::outbox;
-use runtime::pg::{self, PgConnection};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
+use platform::pg::{self, PgConnection};
+use engine::outbox;
+use web::auth::Action;
+use web::http::{Path, Problem};
 use serde::Deserialize;
 
 use super::bonus::lock_account;

@@ -2,12 +2,12 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::fold::{Outcome, Reason};
-use ledger_core::hold::State;
-use ledger_core::id::Id;
-use runtime::http::Problem;
-use runtime::position::Position;
+use ledger_core::policy::hold::State;
+use ledger_core::value::id::Id;
+use platform::position::Position;
+use web::http::Problem;
 use serde::Serialize;
 
 use super::outcome::Progress;

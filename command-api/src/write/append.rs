@@ -1,10 +1,10 @@
 //! Appends one record to the journal.
 
-use ledger_core::id::Id;
-use runtime::failpoint;
-use runtime::http::Problem;
-use runtime::kafka::AppendError;
-use runtime::position::Position;
+use ledger_core::value::id::Id;
+use platform::failpoint;
+use platform::kafka::AppendError;
+use platform::position::Position;
+use web::http::Problem;
 use tracing::warn;
 
 use crate::app::App;

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use ledger_core::event::{Data, Event};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::time::Time;
-use ledger_core::wire;
-use runtime::http::Problem;
-use runtime::pg::PgConnection;
-use runtime::position::Position;
-use runtime::{failpoint, outbox};
+use ledger_core::event::{Data, Event, wire};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
+use platform::failpoint;
+use platform::pg::PgConnection;
+use platform::position::Position;
+use engine::outbox;
+use web::http::Problem;
 use tokio::time::{Instant, sleep};
 
 use super::append::not_appended;

@@ -3,8 +3,8 @@
 //! A repeat finds the same bytes here: it is answered from them, or, where nobody knows whether they reached the
 //! journal, they are appended again under the same event id, which folds to one effect.
 
-use runtime::pg::{PgConnection, PgPool};
-use runtime::position::Position;
+use platform::pg::{PgConnection, PgPool};
+use platform::position::Position;
 
 /// Names a write among those of its account.
 #[derive(Debug, Clone, PartialEq, Eq)]

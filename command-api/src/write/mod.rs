@@ -13,16 +13,15 @@ pub mod wait;
 
 use axum::extract::Request;
 use axum::response::Response;
-use ledger_core::door::Body;
-use ledger_core::event::{Data, Event};
+use ledger_core::request::Body;
+use ledger_core::event::{Data, Event, derive, wire};
 use ledger_core::fold::{Outcome, Reason};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::{ContentHash, content_hash};
-use ledger_core::time::Time;
-use ledger_core::{derive, wire};
-use runtime::auth::Action;
-use runtime::http::Problem;
-use runtime::position::Position;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::event::key::{ContentHash, content_hash};
+use ledger_core::value::time::Time;
+use platform::position::Position;
+use web::auth::Action;
+use web::http::Problem;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use runtime::http::{Rounds, every};
-use runtime::outbox::{self, Waiting};
-use runtime::position::Position;
+use platform::periodic::{Rounds, every};
+use platform::position::Position;
+use engine::outbox::{self, Waiting};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;

@@ -2,9 +2,9 @@
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
-use ledger_core::id::Id;
-use runtime::pg::{self, PgPool, Schema};
-use runtime::position::Position;
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgPool, Schema};
+use platform::position::Position;
 
 /// How far a record has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

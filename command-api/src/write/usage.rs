@@ -1,9 +1,9 @@
 //! Appends admitted usage, waits for it, and answers.
 
 use axum::response::Response;
-use runtime::failpoint;
-use runtime::http::Problem;
-use runtime::position::Position;
+use platform::failpoint;
+use platform::position::Position;
+use web::http::Problem;
 
 use super::answer::Written;
 use super::append::{append, not_appended};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use runtime::position::Position;
+use platform::position::Position;
 use tracing::warn;
 
 use super::outcome::Progress;

@@ -1,9 +1,9 @@
 //! Backtests: a rule tried on a history tells what it would have told in force.
 
-use ledger_core::alert::{Backtest, Kind, Rule};
+use ledger_core::policy::alert::{Backtest, Kind, Rule};
 use ledger_core::event::Basis;
-use ledger_core::id::{Id, Label};
-use ledger_core::memory::Memory;
+use ledger_core::value::id::{Id, Label};
+use ledger_core::fold::memory::Memory;
 
 use crate::story::{ACCOUNT, story};
 use crate::watched::watched;
@@ -42,7 +42,7 @@ fn check(rule: Rule, set: &str, kind: Kind, expected: &str) {
     assert_eq!(backtest.total(), hits.len() as u64);
 }
 
-fn credits(text: &str) -> ledger_core::credits::Credits {
+fn credits(text: &str) -> ledger_core::value::credits::Credits {
     text.parse().expect("an amount")
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger_core::account::Core;
 use ledger_core::event::{Basis, ChangeAt, Data, SetLimits};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason, roll_to};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 
 const CREDIT: i128 = 1_000_000_000;
 

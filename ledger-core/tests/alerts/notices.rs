@@ -1,8 +1,8 @@
 //! Notices: section 9's rules, each as a story.
 
-use ledger_core::alert::Kind;
-use ledger_core::derive;
-use ledger_core::id::Id;
+use ledger_core::policy::alert::Kind;
+use ledger_core::event::derive;
+use ledger_core::value::id::Id;
 
 use crate::watched::{check, watched};
 
@@ -186,7 +186,7 @@ fn notices_are_numbered_by_kind_and_name_their_line() {
     ];
     assert_eq!(firings.len(), numbered.len());
     for (firing, (kind, n, line)) in firings.iter().zip(numbered) {
-        assert_eq!(firing.firing_id, derive::notice_id(&acme, kind, n));
+        assert_eq!(firing.firing_id, ledger_core::policy::alert::firing::notice_id(&acme, kind, n));
         assert_eq!(
             (firing.kind, firing.threshold.to_string().as_str(), firing.threshold_version),
             (kind, line, 1)

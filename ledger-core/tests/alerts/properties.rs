@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger_core::alert::{Firing, Kind};
-use ledger_core::derive;
-use ledger_core::event::Data;
+use ledger_core::policy::alert::{Firing, Kind};
+use ledger_core::event::{derive, Data};
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::memory::Memory;
+use ledger_core::value::id::Id;
+use ledger_core::fold::memory::Memory;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -125,7 +124,7 @@ fn grant(story: &mut Story, number: usize, amount: u32, starts: Option<u32>, las
     let from = starts_at.unwrap_or(story.now);
     let ends_at = lasts
         .map(|hours| from.plus_seconds(i64::from(hours) * 3600 + if starts.is_some() { 1 } else { own }));
-    let time = |name: &str, at: Option<ledger_core::time::Time>| {
+    let time = |name: &str, at: Option<ledger_core::value::time::Time>| {
         at.map_or_else(String::new, |at| field(name, &at.to_string()))
     };
     let body = format!(
@@ -191,12 +190,12 @@ fn shown(firing: &Firing, n: &mut BTreeMap<Kind, u32>, facts: &[Fact]) -> String
     };
     let expected = match kind {
         Kind::OrgAlert | Kind::UserAlert | Kind::UserLimitReached => {
-            derive::firing_id(&account, kind, firing.alert_id.as_ref(), version, &firing.subject, period)
+            ledger_core::policy::alert::firing::firing_id(&account, kind, firing.alert_id.as_ref(), version, &firing.subject, period)
         }
         _ => {
             let n = n.entry(kind).or_default();
             *n += 1;
-            assert_eq!(firing.firing_id, derive::notice_id(&account, kind, *n));
+            assert_eq!(firing.firing_id, ledger_core::policy::alert::firing::notice_id(&account, kind, *n));
             return format!("{rule} #{n} {line} p{period} {figure} {at} {event}");
         }
     };

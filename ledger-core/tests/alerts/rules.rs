@@ -1,9 +1,8 @@
 //! Alerts and limits: section 8's rules, each as a story.
 
-use ledger_core::alert::{Kind, REMOVED_MAX};
-use ledger_core::derive;
-use ledger_core::event::{Channel, Recipients};
-use ledger_core::id::Id;
+use ledger_core::policy::alert::{Kind, REMOVED_MAX};
+use ledger_core::event::{derive, Channel, Recipients};
+use ledger_core::value::id::Id;
 
 use crate::story::story;
 use crate::watched::{Watched, check, shown, watched};
@@ -355,7 +354,7 @@ fn firings_say_who_is_told_and_how() {
         limits {"default_limit":"5","notify":["erin"]}; by ana 10"#;
     let firings = watched(script).firings;
     let audience = |kind: Kind, alert: Option<&str>| {
-        let of = |firing: &&ledger_core::alert::Firing| {
+        let of = |firing: &&ledger_core::policy::alert::Firing| {
             firing.kind == kind && firing.alert_id.as_ref().map(Id::as_str) == alert
         };
         firings.iter().find(of).expect("a firing").audience.clone()
@@ -388,8 +387,8 @@ fn a_firing_names_its_event_threshold_and_period() {
     assert_eq!((limit.subject.as_str(), limit.threshold.to_string().as_str()), ("ana", "8"));
     assert_eq!((alert.event_id.as_str(), limit.event_id.as_str()), ("u3", "u3"));
     let acme = id("acme");
-    assert_eq!(alert.firing_id, derive::firing_id(&acme, Kind::OrgAlert, Some(&id("a75")), 1, &acme, 0));
-    assert_eq!(limit.firing_id, derive::firing_id(&acme, Kind::UserLimitReached, None, 1, &id("ana"), 0));
+    assert_eq!(alert.firing_id, ledger_core::policy::alert::firing::firing_id(&acme, Kind::OrgAlert, Some(&id("a75")), 1, &acme, 0));
+    assert_eq!(limit.firing_id, ledger_core::policy::alert::firing::firing_id(&acme, Kind::UserLimitReached, None, 1, &id("ana"), 0));
 }
 
 #[test]

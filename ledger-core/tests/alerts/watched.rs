@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ledger_core::account::Core;
-use ledger_core::alert::{Firing, Kind, MissingUsers, UserPage, Users, Watch, Watcher};
+use ledger_core::policy::alert::{Firing, Kind, MissingUsers, UserPage, Users, Watch, Watcher};
 use ledger_core::fold::{Applied, Fact};
-use ledger_core::id::Id;
-use ledger_core::memory::Memory;
+use ledger_core::value::id::Id;
+use ledger_core::fold::memory::Memory;
 
 use crate::story::{ACCOUNT, story};
 

@@ -1,9 +1,9 @@
 //! Checks, holds and hard limits, rule by rule.
 
-use ledger_core::decide::Work;
-use ledger_core::hold::{Extend, Refused, Reserve, Settlement, Settling, over_hold};
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::key::ContentHash;
+use ledger_core::policy::decide::Work;
+use ledger_core::policy::hold::{Extend, Refused, Reserve, Settlement, Settling, over_hold};
+use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::event::key::ContentHash;
 use proptest::prelude::*;
 
 use crate::store::{Projection, Reading, Store};

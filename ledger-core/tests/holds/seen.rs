@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::decide::Work;
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::Work;
 use ledger_core::event::{Event, OnExhausted};
-use ledger_core::hold::{ByFeature, Hold, State};
-use ledger_core::id::{EventId, Id, Label};
-use ledger_core::time::Time;
+use ledger_core::policy::hold::{ByFeature, Hold, State};
+use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::time::Time;
 
 use crate::store::add;
 

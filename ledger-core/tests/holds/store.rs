@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::Data;
 use ledger_core::fold::{Fact, Outcome};
-use ledger_core::hold::{ByFeature, Gate, Hold, State, UserFigures};
-use ledger_core::id::{EventId, Id, Label};
-use ledger_core::memory::Memory;
-use ledger_core::time::Time;
+use ledger_core::policy::hold::{ByFeature, Gate, Hold, State, UserFigures};
+use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::fold::memory::Memory;
+use ledger_core::value::time::Time;
 
 /// A generation of the read model: the journal folded up to a position.
 #[derive(Default)]
@@ -31,12 +31,12 @@ impl Projection {
         for (fact, applied) in batch.iter().zip(self.memory.fold(batch)) {
             self.outcomes.entry(fact.event.id.clone()).or_default().push(applied.outcome);
             if let Some(change) = &applied.usage
-                && let Data::UsageRecorded(usage) = &change.taking.event.data
+                && let Data::UsageRecorded(usage) = &change.withdrawal.event.data
                 && let Some(user) = &usage.user_id
             {
-                let sums = self.used.entry((change.taking.period_index, user.clone())).or_default();
+                let sums = self.used.entry((change.withdrawal.period_index, user.clone())).or_default();
                 let sum = sums.entry(usage.feature.clone()).or_default();
-                let by = change.taking.credits;
+                let by = change.withdrawal.credits;
                 *sum = add(*sum, if change.sign < 0 { by.negated() } else { by });
             }
             if let Data::UsageRecorded(usage) = &fact.event.data

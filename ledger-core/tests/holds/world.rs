@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Work};
-use ledger_core::event::{Data, Event, Usage};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::{Decision, Work};
+use ledger_core::event::{Data, Event, Usage, wire};
 use ledger_core::fold::{self, Fact};
-use ledger_core::hold::{Extend, Gate, Refused, Reserve, Settlement, State};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::content_hash;
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::policy::hold::{Extend, Gate, Refused, Reserve, Settlement, State};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::event::key::content_hash;
+use ledger_core::value::time::Time;
 
 use crate::seen::{Charge, Charges, Seen, counted};
 use crate::store::{Projection, Reading, Store};

@@ -5,14 +5,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use ledger_core::balance::Balance;
-use ledger_core::derive;
-use ledger_core::event::{Data, Event};
+use ledger_core::policy::balance::Balance;
+use ledger_core::event::{derive, Data, Event};
 use ledger_core::fold::{Applied, Fact};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::memory::{Account, Memory};
-use ledger_core::time::Time;
-use ledger_core::top_up::{self, Want};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::fold::memory::{Account, Memory};
+use ledger_core::value::time::Time;
+use ledger_core::policy::top_up::{self, Want};
 
 pub const ACCOUNT: &str = "acme";
 
@@ -168,7 +167,7 @@ impl Story {
                     _ => (derive::dispute_opened_id(&account, &dispute), "opened"),
                 };
                 let kind = format!("ledger.dispute.{name}.v1");
-                let data = ledger_core::wire::data(&kind, &body).expect("a known type").expect("a dispute");
+                let data = ledger_core::event::wire::data(&kind, &body).expect("a known type").expect("a dispute");
                 self.push_from(derive::DISPUTES, id.as_str(), data);
             }
             // what the account asks of whoever runs top-ups, as he would do it
@@ -214,7 +213,7 @@ impl Story {
     /// Adds an event of the account and folds it in a batch of its own.
     pub fn event(&mut self, id: &str, event_type: &str, data: &str) {
         let data =
-            ledger_core::wire::data(event_type, data).expect("a known type").expect("well-formed data");
+            ledger_core::event::wire::data(event_type, data).expect("a known type").expect("well-formed data");
         self.push(id, data);
     }
 

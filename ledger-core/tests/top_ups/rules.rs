@@ -1,6 +1,6 @@
 //! Auto top-up: section 9's rules, each as a story.
 
-use ledger_core::top_up::{self, Want};
+use ledger_core::policy::top_up::{self, Want};
 
 use crate::story::{attempt, story};
 
@@ -189,7 +189,7 @@ fn a_refusal_of_a_period_or_settings_gone_by_says_nothing_of_those_that_stand() 
     let core = late.account().core.clone().expect("an open account");
     let refusal = top_up::refused(&core, ledger_core::event::Brake::MaxPerPeriod, late.now);
     late.tell(&format!("topup 10 50 {brakes}"));
-    late.push_from(ledger_core::derive::TOP_UPS, refusal.id.as_str(), refusal.data);
+    late.push_from(ledger_core::event::derive::TOP_UPS, refusal.id.as_str(), refusal.data);
     assert_eq!(late.outcome(), "applied");
     let want = top_up::want(late.account().core.as_ref().expect("an open account"));
     assert_eq!(want, Want::Refuse(ledger_core::event::Brake::MaxPerPeriod));
@@ -206,7 +206,7 @@ fn credits_topped_up_expire_as_bought_ones_do() {
 #[test]
 fn the_low_line_is_auto_top_ups_while_that_is_on() {
     let line =
-        |script: &str| ledger_core::balance::low_line(story(script).account().core.as_ref().expect("open"));
+        |script: &str| ledger_core::policy::balance::low_line(story(script).account().core.as_ref().expect("open"));
     let own =
         r#"open {"clock":"test","low_balance_threshold":"7","plan":{"cycle":"monthly","allowance":"0"}}"#;
     assert_eq!(line(own).expect("a line").to_string(), "7");

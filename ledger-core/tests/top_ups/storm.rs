@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::{Data, Event};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
-use ledger_core::id::{Id, Text};
-use ledger_core::memory::Memory;
-use ledger_core::top_up::{self, Attempt, Want};
+use ledger_core::value::id::{Id, Text};
+use ledger_core::fold::memory::Memory;
+use ledger_core::policy::top_up::{self, Want};
+use ledger_core::account::top_up::Attempt;
 use proptest::prelude::*;
 
 use crate::story::{ACCOUNT, Story};

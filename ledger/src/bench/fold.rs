@@ -4,15 +4,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ledger_core::credits::Credits;
-use ledger_core::event::{Data, Event, Usage};
+use ledger_core::value::credits::Credits;
+use ledger_core::event::{Data, Event, Usage, wire};
 use ledger_core::fold::{self, Fact};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::key::DedupeKey;
-use ledger_core::memory::Memory;
-use ledger_core::pages::Pages;
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::event::key::DedupeKey;
+use ledger_core::fold::memory::Memory;
+use ledger_core::fold::pages::Pages;
+use ledger_core::value::time::Time;
 use rustc_hash::FxHashMap;
 
 use super::Measured;
@@ -108,7 +107,7 @@ pub(super) fn usage() -> Vec<Fact> {
             // Hashes are given: here any distinct key will do.
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-            let content = ledger_core::key::ContentHash([0; 32]);
+            let content = ledger_core::event::key::ContentHash([0; 32]);
             let offset = i64::try_from(number).unwrap_or(i64::MAX);
             Fact { event: Arc::new(event), key: DedupeKey(key), content, appended_at: start(), offset }
         })

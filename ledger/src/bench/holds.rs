@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use runtime::http::{self, HttpConfig};
-use runtime::pg;
-use runtime::shutdown::CancellationToken;
+use platform::pg;
+use platform::shutdown::CancellationToken;
+use web::http::{self, HttpConfig};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use runtime::auth::{Auth, AuthConfig};
-use runtime::clock;
-use runtime::consume::{Source, Status};
-use runtime::http::{self, HttpConfig};
-use runtime::kafka::Journal;
-use runtime::pg::{self, Model};
-use runtime::shutdown::CancellationToken;
-use runtime::waiter::{WaitConfig, Waiter};
+use platform::clock;
+use platform::kafka::Journal;
+use platform::pg::{self, Model};
+use platform::shutdown::CancellationToken;
+use engine::consume::{Source, Status};
+use engine::progress::{WaitConfig, Waiter};
+use web::auth::{Auth, AuthConfig};
+use web::http::{self, HttpConfig};
 use serde_json::json;
 
 use super::place::{KEY, Place};

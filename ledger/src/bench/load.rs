@@ -1,6 +1,6 @@
 //! Load: usage as an AI product sends it, and the records it becomes.
 
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use serde_json::{Value, json};
 
 /// Price of the events' model, by the card that [`rate_card`] makes.
@@ -57,7 +57,7 @@ pub fn opened(account: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger_core::wire;
+    use ledger_core::event::wire;
 
     #[test]
     fn what_is_measured_is_what_the_journal_takes() {
@@ -65,6 +65,6 @@ mod tests {
             let event = wire::decode(&record).expect("a well-formed record");
             assert_eq!(event.account, account(1));
         }
-        ledger_core::door::read_offer(offered(1, 2, 3, AT).as_bytes()).expect("a well-formed event");
+        ledger_core::request::read_offer(offered(1, 2, 3, AT).as_bytes()).expect("a well-formed event");
     }
 }

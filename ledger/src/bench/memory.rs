@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use runtime::kafka::Journal;
-use runtime::pg::PgPool;
+use platform::kafka::Journal;
+use platform::pg::PgPool;
 use serde_json::json;
 
 use super::place::{KEY, Place};
@@ -79,7 +79,7 @@ async fn measure(place: &Place) -> Result<Vec<Measured>> {
 
 /// Some of everything that the API services do.
 async fn work(command: &Service, query: &Service) -> Result<()> {
-    let now = runtime::clock::now().to_string();
+    let now = platform::clock::now().to_string();
     for number in 0..100 {
         let event = load::offered(0, number, USERS + number, &now);
         let event: serde_json::Value = serde_json::from_str(&event)?;

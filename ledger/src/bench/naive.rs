@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use runtime::pg::PgPool;
+use platform::pg::PgPool;
 use serde::Deserialize;
 
 /// What every naive account has.

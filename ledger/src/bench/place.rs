@@ -1,8 +1,8 @@
 //! Place: a stack of its own for a benchmark, or the one that is named, with a database and topics of its own in it.
 
 use anyhow::Result;
-use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, PgPool};
+use platform::kafka::{self, KafkaOptions, LogIdentity};
+use platform::pg::{self, PgPool};
 use tempfile::TempDir;
 
 use super::say;

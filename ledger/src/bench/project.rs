@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::Result;
 use futures::future::try_join_all;
 use ledger_core::fold::FOLD_VERSION;
-use runtime::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
-use runtime::kafka::Journal;
-use runtime::pg::{self, Model, PgPool};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::Journal;
+use platform::pg::{self, Model, PgPool};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
@@ -71,12 +71,12 @@ async fn measure(place: &Place) -> Result<Measured> {
     })
 }
 
-fn record(number: usize) -> (ledger_core::id::Id, Vec<u8>) {
+fn record(number: usize) -> (ledger_core::value::id::Id, Vec<u8>) {
     let account = number % ACCOUNTS;
     (load::account(account), load::recorded(account, number / ACCOUNTS % USERS, number))
 }
 
-async fn append(journal: &Journal, records: Vec<(ledger_core::id::Id, Vec<u8>)>) -> Result<()> {
+async fn append(journal: &Journal, records: Vec<(ledger_core::value::id::Id, Vec<u8>)>) -> Result<()> {
     for part in records.chunks(BATCH_RECORDS_MAX) {
         for appended in journal.append_all(part).await {
             appended?;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use alert_worker::{SchedulerConfig, scheduler};
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
-use runtime::clock;
-use runtime::consume::{Source, Status};
-use runtime::kafka::{Journal, LogIdentity};
-use runtime::pg::{self, Model, PgPool};
-use runtime::shutdown::CancellationToken;
+use ledger_core::value::time::Time;
+use platform::clock;
+use platform::kafka::{Journal, LogIdentity};
+use platform::pg::{self, Model, PgPool};
+use platform::shutdown::CancellationToken;
+use engine::consume::{Source, Status};
 use serde_json::json;
 use tokio::time::sleep;
 

@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use ledger_core::account::Core;
-use ledger_core::alert::{Users, Watch, Watcher};
+use ledger_core::policy::alert::{Users, Watch, Watcher};
 use ledger_core::event::{Basis, Data, SetLimits, SetOrgAlert, SetUserAlert};
 use ledger_core::fold::{self, Fact};
-use ledger_core::id::Id;
-use ledger_core::pages::Pages;
+use ledger_core::value::id::Id;
+use ledger_core::fold::pages::Pages;
 use rustc_hash::FxHashMap;
 use serde_json::json;
 
@@ -58,13 +58,13 @@ fn measure(rules: usize, facts: &[Fact]) -> Measured {
 /// Sets rules that no usage of this run reaches: the figures are looked at after every event.
 fn with_rules(mut account: Watched, rules: usize) -> Watched {
     let unreached =
-        |n: usize| ledger_core::credits::Credits::whole(i64::try_from(900_000_000 + n).unwrap_or(i64::MAX));
+        |n: usize| ledger_core::value::credits::Credits::whole(i64::try_from(900_000_000 + n).unwrap_or(i64::MAX));
     let bases = [Basis::PercentUsed, Basis::AbsoluteUsed];
     let mut settings: Vec<Data> = (0..rules)
         .map(|n| {
             let basis = bases[n % bases.len()];
             let threshold = match basis {
-                Basis::PercentUsed => ledger_core::credits::Credits::whole(90),
+                Basis::PercentUsed => ledger_core::value::credits::Credits::whole(90),
                 _ => unreached(n),
             };
             let alert_id = Id::new(&format!("alert-{n}")).expect("a well-formed id");

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
-use runtime::clock;
-use runtime::pg::{self, PgPool};
+use ledger_core::value::time::Time;
+use platform::clock;
+use platform::pg::{self, PgPool};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

@@ -7,10 +7,10 @@ use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
-use runtime::clock;
-use runtime::http::HttpConfig;
-use runtime::kafka::Appender;
-use runtime::pg::{self, PgPool};
+use platform::clock;
+use platform::kafka::Appender;
+use platform::pg::{self, PgPool};
+use web::http::HttpConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -52,7 +52,7 @@ pub(super) async fn up(place: &Place, delivery: DeliveryConfig) -> Result<(Up, T
         database_connections: CONNECTIONS,
         kafka: place.kafka.clone(),
         http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 256 },
-        auth: runtime::auth::AuthConfig { operator_key: None },
+        auth: web::auth::AuthConfig { operator_key: None },
         wait: Default::default(),
         projector: projector::Config::default(),
         scheduler: alert_worker::SchedulerConfig::default(),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use reqwest::Method;
 use serde_json::{Value, json};
 

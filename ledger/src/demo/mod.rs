@@ -20,8 +20,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use command_api::PromotionsConfig;
 use futures::future::try_join_all;
-use runtime::payment::ProviderName;
-use runtime::shutdown::CancellationToken;
+use platform::shutdown::CancellationToken;
+use payments::ProviderName;
 use tokio::time::Instant;
 
 use crate::up::{self, Up, UpConfig};

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use ledger_core::credits::{Credits, OutOfRange};
-use ledger_core::time::Time;
+use ledger_core::value::credits::{Credits, OutOfRange};
+use ledger_core::value::time::Time;
 
 use super::prices::Meter;
 use super::scenario::{Action, Rollover, Scenario, Step};

@@ -2,7 +2,7 @@
 //!
 //! The sums that the demo checks are made here and in `paper`, never by asking the ledger what it charged.
 
-use ledger_core::credits::{Credits, OutOfRange};
+use ledger_core::value::credits::{Credits, OutOfRange};
 use serde_json::{Value, json};
 
 /// Tokens are priced by the million.
@@ -171,8 +171,8 @@ pub fn rate_card(unit: Unit) -> Value {
 #[cfg(test)]
 mod tests {
     use ledger_core::event::Usage;
-    use ledger_core::id::Id;
-    use ledger_core::rate_card::RateCard;
+    use ledger_core::value::id::Id;
+    use ledger_core::policy::rate_card::RateCard;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use anyhow::Result;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 
 use super::paper::Paper;
 use super::read_back::Said;

@@ -3,8 +3,8 @@
 //! All accounts run on test clocks that follow the stretched trace, so three months pass in seconds.
 
 use anyhow::{Context, Result};
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use serde_json::{Value, json};
 
 use super::prices::Unit;
@@ -356,8 +356,8 @@ fn add_usage<'a>(segment: &'a [Item], steps: &mut Vec<Step<'a>>) {
 #[cfg(test)]
 mod tests {
     use ledger_core::event::{OpenAccount, PlanBody};
-    use ledger_core::period::Schedule;
-    use ledger_core::time::Zone;
+    use ledger_core::value::period::Schedule;
+    use ledger_core::value::time::Zone;
 
     use super::super::trace;
     use super::*;

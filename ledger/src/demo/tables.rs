@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::PlanBody;
-use ledger_core::time::Zone;
+use ledger_core::value::time::Zone;
 
 use super::paper::{Kind, Sum};
 use super::prices::Unit;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use comfy_table::Table;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};

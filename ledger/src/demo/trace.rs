@@ -3,7 +3,7 @@
 //! The data and its attribution are in `ledger/data/azure-llm-2023/`.
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 
 const CSV: &str = include_str!("../../data/azure-llm-2023/code.csv");
 

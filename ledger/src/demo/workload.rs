@@ -10,8 +10,8 @@
 //! - other work: only the crew does any, after every n-th of its calls, see `others`.
 
 use anyhow::Result;
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use serde_json::{Value, json};
 
 use super::prices::{self, Meter, Unit};

@@ -1,7 +1,7 @@
 //! Rules: what fires when, and only once.
 
 use anyhow::{Result, ensure};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::json;
 
 use crate::Account;

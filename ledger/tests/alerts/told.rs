@@ -6,8 +6,8 @@ use alert_worker::delivery::drop_old;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ledger::rebuild::{Rebuild, rebuild};
-use runtime::consume::Source;
-use runtime::kafka;
+use platform::kafka;
+use engine::consume::Source;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 

@@ -1,7 +1,7 @@
 //! Behind: what a caller hears while the projection lags, or an account waits for a newer program.
 
 use anyhow::{Result, ensure};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::{Value, json};
 
 use crate::whole::{Caller, Whole};

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use runtime::kafka::Position;
+use platform::kafka::Position;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

@@ -370,7 +370,7 @@ const OLD: &str = r#"
 async fn what_is_old_is_dropped_piece_by_piece_until_nothing_of_it_is_left() -> Result<()> {
     let whole = Whole::start().await?;
     sqlx::raw_sql(OLD).execute(&whole.pool).await?;
-    let token = runtime::shutdown::CancellationToken::new();
+    let token = platform::shutdown::CancellationToken::new();
     command_api::drop_old(&whole.pool, command_api::HoldsConfig::default(), &token).await?;
     let left: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from control.hold), (select count(*) from control.decision),

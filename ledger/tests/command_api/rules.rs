@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use ledger_core::alert::ORG_ALERTS_MAX;
+use ledger_core::account::alert::ORG_ALERTS_MAX;
 use serde_json::{Value, json};
 
 use crate::whole::{Caller, Whole};

@@ -83,7 +83,7 @@ async fn a_worker_killed_between_publishing_and_marking_publishes_again_under_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_what_waits_what_is_parked_and_how_attempts_end() -> Result<()> {
-    let recorder = runtime::telemetry::metrics().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let recorder = platform::telemetry::metrics().map_err(|error| anyhow::anyhow!("{error}"))?;
     let (place, server) = (Place::new().await?, MailServer::start(Mood::Take).await?);
     place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
     let worker = place.work(soon(&server.url()));

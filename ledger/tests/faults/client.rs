@@ -192,7 +192,7 @@ fn event(who: &str, number: usize) -> Value {
     json!({
         "specversion": "1.0", "id": format!("{who}-{number}"), "source": "/faults",
         "type": "ledger.usage.recorded.v1", "subject": format!("account-{}", number % ACCOUNTS),
-        "time": runtime::clock::now().to_string(),
+        "time": platform::clock::now().to_string(),
         "data": {"user_id": format!("user-{}", number % USERS), "credits": CREDITS},
     })
 }

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ledger::stack::TestSpace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::kafka::{self, KafkaOptions, LogIdentity};
-use runtime::pg::{self, Model, PgPool, Schema};
+use platform::kafka::{self, KafkaOptions, LogIdentity};
+use platform::pg::{self, Model, PgPool, Schema};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep};
 

@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
-use runtime::kafka::Position;
-use runtime::pg;
+use platform::pg;
+use platform::kafka::Position;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -258,7 +258,7 @@ async fn attempt(client: &Client, number: usize, clock: Instant) -> Result<Vec<A
     } else {
         let held: Milli =
             attempts.iter().filter(|attempt| attempt.granted).map(|attempt| attempt.amount).sum();
-        let usage = json!({"id": format!("u{number}"), "occurred_at": runtime::clock::now().to_string(),
+        let usage = json!({"id": format!("u{number}"), "occurred_at": platform::clock::now().to_string(),
                            "user_id": format!("user-{user}"), "credits": credits(held)});
         let path = format!("{of_hold}/settle?wait=false");
         let (status, said) = client.insist(number + 2, Method::POST, &path, Some(&usage)).await?;
@@ -395,7 +395,7 @@ async fn work(client: Client, worker: usize, stop: Arc<AtomicBool>) -> Result<Do
             continue;
         }
         let charged = [1_500, 2_000, 2_500][number % 3];
-        let usage = json!({"id": format!("{id}-u"), "occurred_at": runtime::clock::now().to_string(),
+        let usage = json!({"id": format!("{id}-u"), "occurred_at": platform::clock::now().to_string(),
                            "user_id": format!("user-{worker}"), "credits": credits(charged)});
         let path = format!("{of_hold}/settle?wait=false");
         let (status, said) = client.insist(worker, Method::POST, &path, Some(&usage)).await?;
@@ -474,7 +474,7 @@ async fn a_settle_that_nobody_repeats_is_relayed_by_another_process() -> Result<
     let hold = json!({"reservation_id": "r1", "user_id": "ana", "amount": "5"});
     let (status, said) = client.insist(0, Method::POST, "work-0/reservations", Some(&hold)).await?;
     ensure!(status == 201, "{said}");
-    let usage = json!({"id": "u1", "occurred_at": runtime::clock::now().to_string(), "user_id": "ana", "credits": "7"});
+    let usage = json!({"id": "u1", "occurred_at": platform::clock::now().to_string(), "user_id": "ana", "credits": "7"});
     let settle = client.send(0, Method::POST, "work-0/reservations/r1/settle", Some(&usage)).await;
     ensure!(settle.is_none(), "the service was to abort: {settle:?}");
     fleet.aborted("command-api", ABORT_MAX).await?;
@@ -523,7 +523,7 @@ async fn duel(client: Client, number: usize) -> Result<bool> {
         sleep(Duration::from_millis(990)).await;
     }
     let of_hold = format!("{holds}/{id}");
-    let usage = json!({"id": format!("{id}-u"), "occurred_at": runtime::clock::now().to_string(),
+    let usage = json!({"id": format!("{id}-u"), "occurred_at": platform::clock::now().to_string(),
                        "user_id": "ana", "credits": "3"});
     let (settle, release) = (format!("{of_hold}/settle?wait=false"), format!("{of_hold}/release"));
     let more = json!({"amount": "4"});

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::time::Time;
-use runtime::kafka::Journal;
-use runtime::{clock, pg};
+use ledger_core::value::time::Time;
+use platform::{clock, pg};
+use platform::kafka::Journal;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 

@@ -36,7 +36,7 @@ impl Fleet {
         }
         // The last credit may be folded by the alert worker and not by the projector yet.
         loop {
-            let mut tx = runtime::pg::begin_read(&self.pool, LIVE).await?;
+            let mut tx = platform::pg::begin_read(&self.pool, LIVE).await?;
             let astray: i64 = sqlx::query_scalar(ASTRAY).fetch_one(&mut *tx).await?;
             drop(tx);
             if astray == 0 {

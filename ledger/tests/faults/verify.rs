@@ -8,14 +8,14 @@ use alert_worker::alerting::{Alerting, Evaluation, NotifyFrom};
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::fold::{FOLD_VERSION, Fact};
-use ledger_core::memory::Memory;
-use ledger_core::wire;
-use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
-use runtime::kafka::{self, Ends, Position};
-use runtime::pg::{self, Model, Schema, credits_of};
-use runtime::shutdown::CancellationToken;
+use ledger_core::fold::memory::Memory;
+use ledger_core::event::wire;
+use platform::kafka::{self, Ends, Position};
+use platform::pg::{self, Model, Schema, credits_of};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 
 use crate::client;
 use crate::fleet::{Fleet, PARTITIONS};
@@ -50,7 +50,7 @@ impl Fleet {
         self.equals_memory(&ends).await?;
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
         let live = self.live().await?;
-        self.replay(live, projector::Projection::new(projector::ReadModel, partitions), &ends).await?;
+        self.replay(live, projector::Projector::new(projector::ReadModel, partitions), &ends).await?;
         let told = self.told().await?;
         let nobody = Alerting::new(NotifyFrom::default());
         self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
@@ -80,7 +80,7 @@ impl Fleet {
         let token = CancellationToken::new();
         consume::run_until(vec![worker], source, options, Status::default(), ends, token).await?;
         let mut tx = pg::begin_read(&self.pool, anew).await?;
-        let differences = pg::compare(&mut tx, live, anew).await?;
+        let differences = engine::compare::compare(&mut tx, live, anew).await?;
         ensure!(differences.is_empty(), "a replay differs: {differences:#?}");
         Ok(())
     }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
-use ledger_core::id::{Id, Text};
-use ledger_core::top_up::{self, Attempt};
-use ledger_core::{derive, wire};
-use runtime::kafka::Appender;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::policy::top_up;
+use ledger_core::account::top_up::Attempt;
+use ledger_core::event::{derive, wire};
+use platform::kafka::Appender;
 use serde_json::json;
 use tokio::time::sleep;
 

@@ -2,9 +2,10 @@
 
 use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
-use ledger_core::id::{Id, Text};
-use ledger_core::{derive, top_up, wire};
-use runtime::kafka::Appender;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::event::{derive, wire};
+use ledger_core::policy::top_up;
+use platform::kafka::Appender;
 use serde_json::json;
 
 use crate::whole::Whole;

@@ -14,8 +14,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ledger_core::id::Id;
-use runtime::payment::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
+use ledger_core::value::id::Id;
+use payments::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
 use serde_json::{Value, json};
 
 use crate::whole::Whole;

@@ -1,10 +1,9 @@
 //! Checkouts, and the provider's webhooks: forged, replayed, in every order.
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::derive;
-use ledger_core::event::{Data, Event, Purchase};
-use ledger_core::id::{EventId, Id, Label, Source};
-use runtime::outbox;
+use ledger_core::event::{derive, Data, Event, Purchase};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use engine::outbox;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -23,7 +22,7 @@ fn hmac(key: &str, message: &str) -> String {
 }
 
 async fn send(whole: &Whole, secret: &str, late_seconds: i64, body: &Value) -> Result<Answer> {
-    let (at, body) = (runtime::clock::now().micros() / 1_000_000 - late_seconds, body.to_string());
+    let (at, body) = (platform::clock::now().micros() / 1_000_000 - late_seconds, body.to_string());
     let signature = format!("t={at},v1={}", hmac(secret, &format!("{at}.{body}")));
     let caller = whole.caller(None).with("Stripe-Signature", &signature);
     let path = "/v1/webhooks/stripe";

@@ -1,11 +1,9 @@
 //! Random histories of accounts: every type of event, repeated ids, and what rules refuse among them.
 
-use ledger_core::credits::Credits;
-use ledger_core::derive;
-use ledger_core::event::{Data, Event};
-use ledger_core::id::{EventId, Id, Label, Source};
-use ledger_core::time::Time;
-use ledger_core::wire;
+use ledger_core::value::credits::Credits;
+use ledger_core::event::{derive, Data, Event, wire};
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};

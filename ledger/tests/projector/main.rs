@@ -11,18 +11,18 @@ use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
 use ledger::stack::TestSpace;
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::fold::{FOLD_VERSION, Fact};
-use ledger_core::id::Id;
-use ledger_core::lot::Lot;
-use ledger_core::memory::Memory;
-use ledger_core::wire::{self, DecodeError};
-use projector::{Projection, ReadModel};
-use runtime::consume::{self, ConsumeOptions, Source, Status};
-use runtime::fold::Decode;
-use runtime::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
-use runtime::pg::{self, Model, Schema, credits_of};
-use runtime::shutdown::CancellationToken;
+use ledger_core::value::id::Id;
+use ledger_core::account::lot::Lot;
+use ledger_core::fold::memory::Memory;
+use ledger_core::event::wire::{self, DecodeError};
+use projector::{Projector, ReadModel};
+use platform::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
+use platform::pg::{self, Model, Schema, credits_of};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, ConsumeOptions, Source, Status};
+use engine::fold::Decode;
 use sqlx::{AssertSqlSafe, Row};
 
 const PARTITIONS: i32 = 3;
@@ -85,7 +85,7 @@ impl World {
         decode: Decode,
     ) -> Result<()> {
         let partitions = NonZeroU32::new(PARTITIONS as u32).context("partitions")?;
-        let worker = Projection::with_decoder(ReadModel, partitions, decode);
+        let worker = Projector::with_decoder(ReadModel, partitions, decode);
         let options =
             ConsumeOptions { batch_records_max: batch, ..ConsumeOptions::new("test", schema, FOLD_VERSION) };
         let shutdown = CancellationToken::new();
@@ -111,7 +111,7 @@ impl World {
 
     async fn ensure_equal(&self, first: Schema, second: Schema) -> Result<()> {
         let mut tx = pg::begin_read(&self.source.pool, first).await?;
-        let differences = pg::compare(&mut tx, first, second).await?;
+        let differences = engine::compare::compare(&mut tx, first, second).await?;
         ensure!(differences.is_empty(), "{first} and {second} differ: {differences:#?}");
         Ok(())
     }

@@ -12,12 +12,9 @@ use ledger::stack::TestSpace;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use runtime::consume::{ConsumeOptions, Source, Status, Summary, Worker, WorkerError, run, run_until};
-use runtime::kafka::{
-    IngressConsumer, Journal, KafkaOptions, LogIdentity, Position, Record, leaf_hash, prepare,
-    read_partition, safety,
-};
-use runtime::pg::{self, Model, Schema};
+use platform::kafka::{IngressConsumer, Journal, KafkaOptions, LogIdentity, Position, Record, leaf_hash, prepare, read_partition, safety};
+use platform::pg::{self, Model, Schema};
+use engine::consume::{ConsumeOptions, Source, Status, Summary, Worker, WorkerError, run, run_until};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -138,7 +135,7 @@ impl World {
 
     async fn refused_by_prepare(&self, word: &str) -> Result<()> {
         match prepare(&self.kafka, &self.pool).await {
-            Err(runtime::kafka::Error::Refused(why)) if why.contains(word) => Ok(()),
+            Err(platform::kafka::Error::Refused(why)) if why.contains(word) => Ok(()),
             other => bail!("not refused for {word:?}: {other:?}"),
         }
     }
@@ -146,7 +143,7 @@ impl World {
 
 /// A loop under way.
 struct Running {
-    task: JoinHandle<Result<(), runtime::consume::Error>>,
+    task: JoinHandle<Result<(), engine::consume::Error>>,
     status: Status,
     shutdown: CancellationToken,
     counts: Arc<Counts>,
@@ -406,7 +403,7 @@ async fn a_generation_of_another_fold_version_is_refused() -> Result<()> {
         let options = ConsumeOptions { fold_version: version, ..world.options("counter") };
         let running = world.start_with(world.source(), options);
         match tokio::time::timeout(WAIT_MAX, running.task).await?? {
-            Err(runtime::consume::Error::Refused(why)) if why.contains(word) => {}
+            Err(engine::consume::Error::Refused(why)) if why.contains(word) => {}
             other => bail!("not refused as {word}: {other:?}"),
         }
     }
@@ -519,7 +516,7 @@ async fn a_partition_reads_back_as_it_was_appended() -> Result<()> {
 async fn ingress_goes_on_after_what_was_committed() -> Result<()> {
     let world = World::new().await?;
     let topic = world.kafka.topics().usage;
-    let ingress = runtime::kafka::Appender::new(&world.kafka, &topic, PARTITIONS)?;
+    let ingress = platform::kafka::Appender::new(&world.kafka, &topic, PARTITIONS)?;
     let records: Vec<(&[u8], Vec<u8>)> = (0..30_u8).map(|n| (b"acme".as_slice(), vec![n])).collect();
     for outcome in ingress.append_all(&records).await {
         outcome?;

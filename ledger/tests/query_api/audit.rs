@@ -1,7 +1,7 @@
 //! Audit: the journal as stored, for whoever wants to check it.
 
 use anyhow::{Context, Result, ensure};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::{Value, json};
 
 use crate::described::{ensure_is, read};

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use runtime::kafka::{Appender, Position};
+use platform::kafka::{Appender, Position};
 use serde_json::{Value, json};
 
 use crate::whole::Whole;
@@ -53,7 +53,7 @@ async fn open_and_use(whole: &Whole, account: &str, events: usize) -> Result<()>
 }
 
 async fn use_once(whole: &Whole, account: &str, number: usize) -> Result<Position> {
-    let now = runtime::clock::now();
+    let now = platform::clock::now();
     let usage = json!({"id": format!("u{number}"), "occurred_at": now, "credits": "0.5"});
     let answer = whole.operator().post(&format!("/v1/accounts/{account}/usage?wait=true"), usage).await?;
     answer.expect(200)?.position()

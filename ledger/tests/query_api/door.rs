@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
-use runtime::kafka::{Appender, Position};
+use platform::kafka::{Appender, Position};
 use serde_json::{Value, json};
 
 use crate::described::{ensure_is, read};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use serde_json::{Value, json};
 
 use crate::as_of;

@@ -10,19 +10,19 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::balance::Balance;
-use ledger_core::credits::Credits;
-use ledger_core::derive;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
+use ledger_core::event::derive;
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::memory::Memory;
-use ledger_core::partition::partition_of;
-use ledger_core::time::Time;
-use ledger_core::wire::decode;
+use ledger_core::value::id::Id;
+use ledger_core::fold::memory::Memory;
+use ledger_core::event::partition::partition_of;
+use ledger_core::value::time::Time;
+use ledger_core::event::wire::decode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use runtime::kafka::Appender;
+use platform::kafka::Appender;
 use serde_json::{Value, json};
 
 use crate::as_of;

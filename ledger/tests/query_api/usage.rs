@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use serde_json::{Map, Value, json};
 
 use crate::described::{ensure_is, read};

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use jsonschema::{Registry, Validator};
-use ledger_core::{door, wire};
+use ledger_core::request;
+use ledger_core::event::wire;
 use serde_json::Value;
 
 /// What producers send, before it is recorded.
@@ -109,7 +110,7 @@ pub fn all_samples() -> Vec<Sample> {
 /// Says whether the code takes these bytes as an event of the type that the schema describes.
 pub fn read_by_the_code(schema: &str, bytes: &[u8]) -> Result<(), String> {
     if schema == OFFERED {
-        return door::read_offer(bytes).map(drop).map_err(|errors| format!("{errors:?}"));
+        return request::read_offer(bytes).map(drop).map_err(|errors| format!("{errors:?}"));
     }
     let event = wire::decode(bytes).map_err(|error| error.to_string())?;
     let written_by = wire::schema_path(event.data.type_name());

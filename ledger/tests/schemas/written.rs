@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ledger_core::credits::{Credits, Quantity};
-use ledger_core::door::TOP_UP_MAX;
-use ledger_core::event::*;
-use ledger_core::id::{EventId, Id, Label, Slug, Source, Text};
-use ledger_core::limit::Limit;
-use ledger_core::period::Cycle;
-use ledger_core::time::{Time, Zone};
-use ledger_core::wire::{decode, encode, schema_path};
+use ledger_core::value::credits::{Credits, Quantity};
+use ledger_core::event::rules_v1::BOUNDS;
+use ledger_core::event::{*, Limit};
+use ledger_core::value::id::{EventId, Id, Label, Slug, Source, Text};
+use ledger_core::value::period::Cycle;
+use ledger_core::value::time::{Time, Zone};
+use ledger_core::event::wire::{decode, encode, schema_path};
 use proptest::prelude::*;
 use proptest::{collection, option, sample};
 
@@ -248,7 +247,7 @@ prop_compose! {
 prop_compose! {
     fn auto_top_up()(
         (enabled, basis) in (option::of(any::<bool>()), option::of(one_of(&[TopUpBasis::CreditBalance, TopUpBasis::AvailableBalance]))),
-        (threshold, amount) in (not_negative(), 1..=TOP_UP_MAX.units()),
+        (threshold, amount) in (not_negative(), 1..=BOUNDS.top_up_max.units()),
         (payment_method, max_per_period) in (id(), option::of(1..=1_000_u32)),
         (max_amount_per_period, bare) in (option::of(above_0()), any::<bool>()),
     ) -> SetAutoTopUp {

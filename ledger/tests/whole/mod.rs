@@ -17,10 +17,10 @@ use ledger::up::{self, Up, UpConfig};
 use ledger_core::fold::FOLD_VERSION;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
-use runtime::consume::{self, ConsumeOptions, Source, Status, Worker};
-use runtime::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
-use runtime::pg::{self, Model, PgPool, Schema};
-use runtime::shutdown::CancellationToken;
+use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
+use platform::pg::{self, Model, PgPool, Schema};
+use platform::shutdown::CancellationToken;
+use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -164,7 +164,7 @@ impl Whole {
             let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
             match model {
                 Model::ReadModel => {
-                    self.fold(projector::Projection::new(projector::ReadModel, partitions), fresh, &ends)
+                    self.fold(projector::Projector::new(projector::ReadModel, partitions), fresh, &ends)
                         .await?;
                 }
                 Model::Alerting => {
@@ -173,7 +173,7 @@ impl Whole {
                 }
             }
             let mut tx = pg::begin_read(&self.pool, fresh).await?;
-            let differences = pg::compare(&mut tx, live, fresh).await?;
+            let differences = engine::compare::compare(&mut tx, live, fresh).await?;
             drop(tx);
             if self.ends().await? == ends {
                 ensure!(

@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::alert::{Kind, Watch};
-use ledger_core::credits::Credits;
-use ledger_core::id::{EventId, Id};
-use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::policy::alert::{Kind, Watch};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};

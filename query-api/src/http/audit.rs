@@ -8,9 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use runtime::auth::{Action, Principal};
-use runtime::http::{Problem, Query};
-use runtime::kafka::{self, Record};
+use platform::kafka::{self, Record};
+use web::auth::{Action, Principal};
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,7 +36,7 @@ pub(crate) struct AuditQuery {
 struct Line<'a> {
     partition: i32,
     offset: i64,
-    timestamp: ledger_core::time::Time,
+    timestamp: ledger_core::value::time::Time,
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
@@ -130,7 +130,7 @@ fn one_line_json(value: &[u8]) -> Option<&RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use runtime::position::Position;
+    use platform::position::Position;
     use serde_json::{Value, json};
 
     use super::*;

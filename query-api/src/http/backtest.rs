@@ -3,13 +3,14 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::account::Core;
-use ledger_core::alert::{Backtest, Hit, Rule};
-use ledger_core::door::{self, FieldError};
+use ledger_core::policy::alert::{Backtest, Hit, Rule};
+use ledger_core::request;
+use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
-use ledger_core::id::Id;
-use runtime::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
-use runtime::position::AtLeast;
+use ledger_core::value::id::Id;
+use platform::position::AtLeast;
+use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -93,16 +94,16 @@ fn rule_of(mut body: Value) -> Result<Rule, Vec<FieldError>> {
     match kind {
         "org_alert" => {
             let tried = Id::new("tried").map_err(|_| Vec::new())?;
-            let alert = door::read_org_alert(&tried, body)?;
+            let alert = request::read_org_alert(&tried, body)?;
             Ok(Rule::OrgAlert { basis: alert.basis, threshold: alert.threshold })
         }
         "user_alert" => {
-            let alert: SetUserAlert = door::read(body)?;
+            let alert: SetUserAlert = request::read(body)?;
             let threshold = alert.threshold.ok_or_else(|| required("threshold"))?;
             Ok(Rule::UserAlert { threshold })
         }
         "user_limit_reached" => {
-            let limits: SetLimits = door::read(body)?;
+            let limits: SetLimits = request::read(body)?;
             let limit = limits.default_limit.ok_or_else(|| required("default_limit"))?;
             Ok(Rule::Limit { limit, excluded_features: limits.excluded_features.unwrap_or_default() })
         }

@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::balance::Balance;
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
-use runtime::holds;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use engine::tables::commitments;
+use web::http::{Problem, Query};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
@@ -53,7 +53,7 @@ async fn load(
         // Holds are of now: no instant that is asked about has any.
         Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
         None => {
-            let (held, _) = holds::held(connection, &account.core.account, Vec::new()).await?;
+            let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;
             Ok(Balance::of(&reading::whole(connection, account).await?, held))
         }
     }

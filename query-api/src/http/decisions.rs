@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal};
-use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::pg;
-use runtime::position::{AtLeast, Position};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::{Decision, Refusal};
+use ledger_core::value::time::Time;
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};

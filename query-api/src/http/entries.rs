@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::fold::EntryType;
-use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::{AtLeast, Position};
+use ledger_core::value::time::Time;
+use platform::position::{AtLeast, Position};
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;

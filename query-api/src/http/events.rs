@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::hold::over_hold;
-use ledger_core::id::{EventId, Source};
-use ledger_core::time::Time;
-use runtime::http::{Path, Problem, Query};
-use runtime::position::{AtLeast, Position};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::hold::over_hold;
+use ledger_core::value::id::{EventId, Source};
+use ledger_core::value::time::Time;
+use platform::position::{AtLeast, Position};
+use web::http::{Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::credits::Credits;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::LotSource;
-use ledger_core::id::{Id, Text};
-use ledger_core::lot::Lot;
-use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::account::lot::Lot;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 

@@ -2,11 +2,11 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::http::{Path, Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use web::http::{Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;

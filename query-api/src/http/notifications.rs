@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use ledger_core::event::Channel;
-use ledger_core::time::Time;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -108,7 +108,7 @@ async fn load(
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(account.id())
-        .bind(before_at.map(runtime::pg::timestamp))
+        .bind(before_at.map(platform::pg::timestamp))
         .bind(before_id)
         .bind(query.channel.as_ref().map(Channel::as_str))
         .bind(query.status.map(Status::as_str))

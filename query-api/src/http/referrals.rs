@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use runtime::http::{Problem, Query};
-use runtime::pg::credits_of;
-use runtime::position::AtLeast;
+use ledger_core::value::credits::Credits;
+use platform::pg::credits_of;
+use platform::position::AtLeast;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 

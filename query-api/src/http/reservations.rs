@@ -2,15 +2,16 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::balance::Balance;
-use ledger_core::credits::Credits;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
 use ledger_core::event::Clock;
-use ledger_core::hold::State as HoldState;
-use ledger_core::id::Id;
-use ledger_core::time::Time;
-use runtime::http::{Path, Problem, Query};
-use runtime::position::AtLeast;
-use runtime::{holds, pg};
+use ledger_core::policy::hold::State as HoldState;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::pg;
+use platform::position::AtLeast;
+use engine::tables::commitments;
+use web::http::{Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -126,7 +127,7 @@ async fn load_one(
             Err(Problem::forbidden())
         };
     }
-    let (held, _) = holds::held(connection, &account.core.account, Vec::new()).await?;
+    let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;
     let balance = Balance::of(&reading::whole(connection, account).await?, held);
     Ok(WithAvailable { reservation, available: Some(balance.available) })
 }

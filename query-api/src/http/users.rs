@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use ledger_core::credits::Credits;
-use ledger_core::hold::UserFigures;
-use ledger_core::id::Id;
-use ledger_core::limit::Limits;
-use runtime::fold::Amount;
-use runtime::holds;
-use runtime::http::{Problem, Query};
-use runtime::position::AtLeast;
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::hold::UserFigures;
+use ledger_core::value::id::Id;
+use ledger_core::account::limit::Limits;
+use platform::pg::Amount;
+use platform::position::AtLeast;
+use engine::tables::commitments;
+use web::http::{Problem, Query};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -228,7 +228,7 @@ async fn note_held(
     users: &mut [User],
 ) -> Result<(), Problem> {
     let ids: Result<Vec<Id>, sqlx::Error> = users.iter().map(|user| columns::parsed(&user.user_id)).collect();
-    let (_, figures) = holds::held(connection, &account.core.account, ids?).await?;
+    let (_, figures) = commitments::held(connection, &account.core.account, ids?).await?;
     for user in users {
         let held = figures.get(user.user_id.as_str()).map(UserFigures::all_held);
         user.held = held.unwrap_or_default();

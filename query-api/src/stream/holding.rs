@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use sqlx::PgPool;
 use tokio::time::Instant;
 

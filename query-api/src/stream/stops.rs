@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::decide::{Decision, Refusal, Work};
-use ledger_core::hold::{ByFeature, Gate, UserFigures};
-use ledger_core::id::Id;
-use ledger_core::limit::Limits;
-use ledger_core::time::Time;
-use runtime::holds::{self, Asked, Standing};
+use ledger_core::value::credits::Credits;
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
+use ledger_core::value::id::Id;
+use ledger_core::account::limit::Limits;
+use ledger_core::value::time::Time;
+use engine::tables::commitments::{self, AccountQuery, AccountStanding};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -170,16 +170,16 @@ pub(crate) async fn look(
         }
         users.extend(asking.stopped);
     }
-    let asked = Asked {
+    let asked = AccountQuery {
         account: core.account.clone(),
         period_index: core.period.index,
         at: None,
         users: users.into_iter().collect(),
     };
-    let mut standings = holds::standings(connection, &[asked]).await?;
+    let mut standings = commitments::standings(connection, &[asked]).await?;
     let standing = standings.accounts.remove(&core.account);
     // The account was read in the same snapshot.
-    let Standing { held, now, users, .. } = standing.ok_or(sqlx::Error::RowNotFound)?;
+    let AccountStanding { held, now, users, .. } = standing.ok_or(sqlx::Error::RowNotFound)?;
     Ok(Look { held, now, users, looked, more })
 }
 
@@ -224,8 +224,8 @@ async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use ledger_core::event::{OpenAccount, SetLimits};
-    use ledger_core::id::Label;
-    use ledger_core::lot::Lot;
+    use ledger_core::value::id::Label;
+    use ledger_core::account::lot::Lot;
 
     use super::*;
 

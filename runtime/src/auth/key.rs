@@ -5,9 +5,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use ledger_core::door::{self, FieldError};
-use ledger_core::id::Id;
-use ledger_core::time::Time;
+use ledger_core::request;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -74,7 +75,7 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-impl door::Body for NewKey {
+impl request::Body for NewKey {
     const GOOD: &'static str = r#"{"role":"operator"}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
@@ -117,7 +118,7 @@ impl NewKey {
         }
     }
 
-    /// 422 where the key would be born dead; apart from [`door::Body::check`] because it needs the time.
+    /// 422 where the key would be born dead; apart from [`request::Body::check`] because it needs the time.
     pub fn check_expiry(&self, now: Time) -> Result<(), FieldError> {
         match self.expires_at {
             Some(expires_at) if expires_at <= now => {
@@ -343,7 +344,7 @@ mod tests {
     use super::*;
 
     fn check(body: serde_json::Value, expected: &[(&str, &str)]) {
-        let errors = door::read::<NewKey>(body.clone()).map(|_| ()).err().unwrap_or_default();
+        let errors = request::read::<NewKey>(body.clone()).map(|_| ()).err().unwrap_or_default();
         let found: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.code.as_str())).collect();
         assert_eq!(found, expected, "{body}");
     }

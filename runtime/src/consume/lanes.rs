@@ -99,7 +99,7 @@ mod tests {
     use super::super::{Summary, WorkerError};
     use super::*;
     use crate::kafka::{Position, Record};
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     struct Idle;
 

@@ -201,7 +201,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     use super::*;
 

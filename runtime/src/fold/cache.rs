@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ledger_core::account::Core;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use rustc_hash::FxHashMap;
 
 /// Most accounts kept; a core takes about 2 KiB.
@@ -89,7 +89,7 @@ impl<X> Cache<X> {
 mod tests {
     use super::*;
     use ledger_core::event::OpenAccount;
-    use ledger_core::time::Time;
+    use ledger_core::value::time::Time;
 
     fn core(account: &str) -> Core {
         let opening: OpenAccount =

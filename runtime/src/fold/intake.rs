@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use ledger_core::event::Event;
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::partition::partition_of;
-use ledger_core::wire::DecodeError;
+use ledger_core::value::id::Id;
+use ledger_core::event::partition::partition_of;
+use ledger_core::event::wire::DecodeError;
 
 use crate::kafka::Record;
 
@@ -94,8 +94,8 @@ fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<St
 mod tests {
     use super::*;
     use crate::kafka::Position;
-    use ledger_core::time::Time;
-    use ledger_core::wire;
+    use ledger_core::value::time::Time;
+    use ledger_core::event::wire;
 
     const EVENT: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
         "subject":"acme","time":"2026-02-03T10:00:00Z","recordedat":"2026-02-03T10:00:01Z","actor":"k",

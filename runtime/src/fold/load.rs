@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::event::{Data, Event, LotSource};
-use ledger_core::id::{EventId, Id, Label, Source, Text};
-use ledger_core::key::{ContentHash, dedupe_key};
-use ledger_core::lot::{Draw, Draws, Lot};
-use ledger_core::overdraft::Stretch;
-use ledger_core::pages::{Missing, Pages, Repayment, Seen, Taking};
-use ledger_core::wire;
+use ledger_core::value::credits::Credits;
+use ledger_core::event::{Data, Event, LotSource, wire};
+use ledger_core::value::id::{EventId, Id, Label, Source, Text};
+use ledger_core::event::key::{ContentHash, dedupe_key};
+use ledger_core::account::lot::{Draw, Draws, Lot};
+use ledger_core::account::overdraft::Stretch;
+use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::account::withdrawal::{Repayment, Seen, Withdrawal};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use sqlx::postgres::PgRow;
@@ -362,17 +362,17 @@ fn read_seen(row: &PgRow, account: &Id, source: &Source, id: &EventId) -> Result
     let (event_type, outcome): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
     let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"].contains(&event_type);
     let took = outcome == "applied" && may_be_undone;
-    let taking = if took { Some(read_taking(row, event_type, account, source, id)?) } else { None };
-    Ok(Seen { content, taking: taking.map(Arc::new), reversed: row.try_get(13)? })
+    let withdrawal = if took { Some(read_withdrawal(row, event_type, account, source, id)?) } else { None };
+    Ok(Seen { content, withdrawal: withdrawal.map(Arc::new), reversed: row.try_get(13)? })
 }
 
-fn read_taking(
+fn read_withdrawal(
     row: &PgRow,
     event_type: &str,
     account: &Id,
     source: &Source,
     id: &EventId,
-) -> Result<Taking, WorkerError> {
+) -> Result<Withdrawal, WorkerError> {
     let data: &str = row.try_get(7)?;
     let data = wire::data(event_type, data).ok_or_else(|| unreadable("a stored event's type is unknown"))?;
     let event = Event {
@@ -392,7 +392,7 @@ fn read_taking(
         Data::DisputeOpened(dispute) => dispute.amount,
         _ => amount(row, 9)?,
     };
-    Ok(Taking {
+    Ok(Withdrawal {
         event: Arc::new(event),
         period_index: row.try_get(8)?,
         credits,
@@ -449,12 +449,12 @@ fn maybe_name(row: &PgRow, column: usize) -> Result<Option<Id>, WorkerError> {
     text.map(Id::new).transpose().map_err(unreadable)
 }
 
-fn time(row: &PgRow, column: usize) -> Result<ledger_core::time::Time, WorkerError> {
+fn time(row: &PgRow, column: usize) -> Result<ledger_core::value::time::Time, WorkerError> {
     let time: DateTime<Utc> = row.try_get(column)?;
     Ok(time_of(time))
 }
 
-fn maybe_time(row: &PgRow, column: usize) -> Result<Option<ledger_core::time::Time>, WorkerError> {
+fn maybe_time(row: &PgRow, column: usize) -> Result<Option<ledger_core::value::time::Time>, WorkerError> {
     let time: Option<DateTime<Utc>> = row.try_get(column)?;
     Ok(time.map(time_of))
 }

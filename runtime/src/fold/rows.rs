@@ -3,8 +3,8 @@
 //! One statement takes them all by `unnest`. Not by `COPY`: sqlx sends its end as a packet of its own and without
 //! `TCP_NODELAY`, so each would wait 40 ms for the server's delayed acknowledgement.
 
-use ledger_core::credits::Credits;
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
 use serde::Serialize;
 use sqlx::PgConnection;
 use sqlx::encode::IsNull;

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use ledger_core::event::{Data, LotSource};
 use ledger_core::fold::{Applied, Fact, LotChange};
-use ledger_core::id::{EventId, Id, Source};
-use ledger_core::lot::{Draw, Draws, Lot};
-use ledger_core::pages::{Repayment, opening_of};
-use ledger_core::time::Time;
+use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::account::lot::{Draw, Draws, Lot};
+use ledger_core::account::withdrawal::Repayment;
+use ledger_core::fold::pages::opening_of;
+use ledger_core::value::time::Time;
 use smallvec::SmallVec;
 use sqlx::PgConnection;
 

@@ -9,9 +9,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use ledger_core::account::Core;
 use ledger_core::fold::Fact;
-use ledger_core::id::Id;
-use ledger_core::pages::{Missing, Pages, needs};
-use ledger_core::wire::{self, DecodeError};
+use ledger_core::value::id::Id;
+use ledger_core::fold::pages::{Missing, Pages, needs};
+use ledger_core::event::wire::{self, DecodeError};
 use metrics::histogram;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::{PgConnection, Row};
@@ -26,7 +26,7 @@ use crate::kafka::{Position, Record};
 use crate::pg::time_of;
 
 /// Most pages that one event may ask for one by one: a reversal touches at most every lot that an account may have.
-const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::lot::OPEN_LOTS_MAX;
+const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::account::lot::OPEN_LOTS_MAX;
 /// Parked records folded at a time when their account goes on.
 pub const RESUMED_RECORDS_MAX: i64 = 5_000;
 /// Halted accounts looked at in one go: each comes with a record of up to 64 KiB.
@@ -412,7 +412,7 @@ fn facts<'a, X>(items: &'a [Item<'_>], accounts: &Accounts<X>) -> Vec<(usize, &'
 fn put_absent(pages: &mut Pages, account: &Id, missing: Missing) {
     match missing {
         Missing::Event(source, id) => {
-            let key = ledger_core::key::dedupe_key(account, &source, &id);
+            let key = ledger_core::event::key::dedupe_key(account, &source, &id);
             pages.seen.entry(key).or_insert(None);
         }
         Missing::Lot(id) => {

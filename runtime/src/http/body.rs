@@ -7,8 +7,8 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use ledger_core::door;
-use ledger_core::json::{self, Refused};
+use ledger_core::request;
+use ledger_core::request::json::{self, Refused};
 pub use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -138,14 +138,14 @@ pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
-impl<T: door::Body, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: request::Body, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let record = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
         let payload = Payload::read(request, &[record]).await?;
         let value = json_value(&payload.bytes)?;
-        door::read(value).map(Json).map_err(Problem::invalid)
+        request::read(value).map(Json).map_err(Problem::invalid)
     }
 }
 

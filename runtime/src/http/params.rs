@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path as RawPath, Query as RawQuery};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
-use ledger_core::door::ERRORS_MAX;
+use ledger_core::request::limits::ERRORS_MAX;
 use serde::de::DeserializeOwned;
 
 use super::{FieldError, Problem};
@@ -167,8 +167,8 @@ mod tests {
     use axum::http::Request;
     use axum::routing::{get, put};
     use axum::{Router, http};
-    use ledger_core::id::Id;
-    use ledger_core::time::Time;
+    use ledger_core::value::id::Id;
+    use ledger_core::value::time::Time;
     use serde::Deserialize;
     use tower::ServiceExt;
 

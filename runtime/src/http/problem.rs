@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-pub use ledger_core::door::FieldError;
+pub use ledger_core::event::field_error::FieldError;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tracing::{error, warn};

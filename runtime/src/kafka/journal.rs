@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ledger_core::partition::partition_of;
+use ledger_core::event::partition::partition_of;
 use metrics::{counter, histogram};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;

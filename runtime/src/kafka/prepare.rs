@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -1,6 +1,6 @@
 //! Records as the journal stores them.
 
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use sha2::{Digest, Sha256};
 
 use crate::position::Position;

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use ledger_core::account::Core;
-use ledger_core::credits::Credits;
-use ledger_core::id::{Id, Text};
-use ledger_core::time::Time;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
 use sqlx::PgPool;
 
 pub use sandbox::Sandbox;

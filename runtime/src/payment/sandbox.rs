@@ -4,7 +4,7 @@
 //! once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
 
 use async_trait::async_trait;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use sqlx::PgPool;
 use uuid::Uuid;
 

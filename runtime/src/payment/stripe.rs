@@ -1,7 +1,7 @@
 //! Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
 
 use async_trait::async_trait;
-use ledger_core::id::Id;
+use ledger_core::value::id::Id;
 use serde_json::Value;
 
 use super::client::{Answer, Client};

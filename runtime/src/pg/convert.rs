@@ -3,8 +3,8 @@
 //! Amounts travel as text (`$1::text::numeric` in, `amount::text` out): exact, whatever the width.
 
 use chrono::{DateTime, Utc};
-use ledger_core::credits::{Credits, parse_wide};
-use ledger_core::time::Time;
+use ledger_core::value::credits::{Credits, parse_wide};
+use ledger_core::value::time::Time;
 
 /// Returns the text to bind where SQL says `$n::text::numeric` (or `$n::text[]::numeric[]`).
 pub fn numeric_text(amount: Credits) -> String {

@@ -1,7 +1,7 @@
 //! Reads one event of the payment provider.
 
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use serde_json::Value;
 
 /// What one webhook says.

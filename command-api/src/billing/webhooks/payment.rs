@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
 use serde::{Deserialize, Serialize};
 
 use super::event::{WebhookEvent, What};

@@ -1,7 +1,7 @@
 //! Signature: Stripe's scheme: HMAC-SHA256 by the endpoint's secret over the time and the body.
 
 use hmac::{Hmac, KeyInit, Mac};
-use ledger_core::time::Time;
+use ledger_core::value::time::Time;
 use sha2::Sha256;
 
 /// When a webhook was signed may differ from now by so much.

@@ -1,8 +1,8 @@
 //! Store: what is known of payments, in `control.payment`, and what the ledger has credited of them.
 
-use ledger_core::credits::Credits;
-use ledger_core::id::Id;
-use runtime::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
 use sqlx::Row;
 
 use super::payment::{Credited, Payment};
