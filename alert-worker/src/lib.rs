@@ -1,4 +1,4 @@
-//! The alert worker: evaluates alerts and notices, tells them, tops accounts up, and appends the resets that are due.
+//! The alert worker: evaluates alerts and notices, delivers them, tops accounts up, and appends the resets that are due.
 
 pub mod alerting;
 pub mod delivery;
@@ -7,5 +7,5 @@ mod service;
 pub mod top_ups;
 
 pub use scheduler::SchedulerConfig;
-pub use service::{Config, run};
+pub use service::{Config, build};
 pub use top_ups::TopUpConfig;

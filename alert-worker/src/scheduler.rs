@@ -15,6 +15,7 @@ use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
 use platform::clock;
 use platform::kafka::Journal;
+use platform::periodic::{Rounds, every};
 use platform::pg::{self, Model, PgConnection, PgPool};
 use platform::shutdown::CancellationToken;
 use sqlx::Row;
@@ -51,20 +52,21 @@ impl Default for SchedulerConfig {
 /// Errors of a round are logged and the next round tries again: nothing is lost by lateness.
 pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
-    let mut known = Known::default();
-    loop {
-        let hurry = match round(&journal, &pool, &mut known).await {
-            Ok(hurry) => hurry,
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "scheduler round failed");
-                false
-            }
-        };
-        let wait = if hurry { pause / HURRY } else { pause };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = shutdown.cancelled() => return,
-        }
+    let scheduler = Scheduler { journal, pool, pause, known: Known::default() };
+    every(pause, &shutdown, "scheduler", scheduler).await;
+}
+
+struct Scheduler {
+    journal: Journal,
+    pool: PgPool,
+    pause: Duration,
+    known: Known,
+}
+
+impl Rounds for Scheduler {
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        let hurry = round(&self.journal, &self.pool, &mut self.known).await?;
+        Ok(if hurry { self.pause / HURRY } else { self.pause })
     }
 }
 

@@ -1,31 +1,21 @@
-//! Service: the alert worker as a process of its own.
+//! Service: the alert worker's settings, and how it is built.
 
-use anyhow::Context;
 use engine::consume::{Source, Status};
+use futures::FutureExt;
 use payments::PaymentConfig;
-use platform::kafka::{self, Appender, Journal, KafkaOptions};
-use platform::pg::{self, PgConfig};
+use platform::kafka::{Appender, Journal};
 use platform::shutdown::CancellationToken;
-use web::http::ops::{self, Readiness};
-use web::http::{self, HttpConfig};
+use web::http::ops::Readiness;
+use web::http::{Deps, Service};
 
 use crate::alerting;
 use crate::delivery::{self, DeliveryConfig};
 use crate::scheduler::{self, SchedulerConfig};
 use crate::top_ups::{self, TopUpConfig};
 
-/// Settings of the process.
+/// Settings of the alert worker.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// The read model that says what is due.
-    #[command(flatten)]
-    pub postgres: PgConfig,
-    /// The journal that resets are appended to.
-    #[command(flatten)]
-    pub kafka: KafkaOptions,
-    /// Where the operator's pages are served.
-    #[command(flatten)]
-    pub http: HttpConfig,
     /// How the scheduler runs.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
@@ -43,39 +33,30 @@ pub struct Config {
     pub payment: PaymentConfig,
 }
 
-/// Evaluates, schedules and delivers until `shutdown`, and serves the operator's pages.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let database = &config.postgres;
-    let pool = pg::connect(&database.database_url, "alert-worker", database.database_connections)
-        .await
-        .context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
-    let identity = kafka::prepare(&config.kafka, &pool).await?;
-    let source = Source { kafka: config.kafka.clone(), identity, pool: pool.clone() };
-    let telling = alerting::begin(&source).await?;
+/// Builds the service: it evaluates, delivers, tops up and schedules, all on one pool.
+pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
+    let pool = deps.pool("alert-worker").await?;
+    let identity = deps.prepare(&pool).await?;
+    let source = Source { kafka: deps.kafka.clone(), identity, pool: pool.clone() };
+    let notify_from = alerting::begin(&source).await?;
     let status = Status::default();
-    let evaluating = alerting::watch(config.alerts, source, telling, status.clone(), shutdown.clone());
-    let journal = Journal::new(&config.kafka, identity)?;
+    let journal = Journal::new(&deps.kafka, identity)?;
+    let firings = Appender::new(&deps.kafka, &deps.kafka.topics().alerts, identity.partitions)?;
+    let provider = payments::provider(&config.payment, &pool)?;
+    let payer = config.payment.payment_provider;
+
     let readiness = Readiness::new()
         .with_database(&pool)
-        .with_log(&config.kafka, &pool)
+        .with_log(&deps.kafka, &pool)
         .with("alert-worker", status.check());
-    let pages = http::finish(ops::router(readiness));
-    let alerts = Appender::new(&config.kafka, &config.kafka.topics().alerts, identity.partitions)?;
-    let delivering = delivery::run(
-        config.delivery,
-        config.payment.payment_provider,
-        pool.clone(),
-        alerts,
-        shutdown.clone(),
-    );
-    let provider = payments::provider(&config.payment, &pool)?;
+    let mut service = Service::new("alert-worker", readiness);
+    let tasks = &mut service.tasks;
+    tasks.add("alerts", alerting::watch(config.alerts, source, notify_from, status, shutdown.clone()));
+    tasks.add("delivery", delivery::run(config.delivery, payer, pool.clone(), firings, shutdown.clone()));
     let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
-    let token = shutdown.clone();
-    let scheduling = async move {
-        scheduler::run(config.scheduler, journal, pool, token).await;
-        Ok(())
-    };
-    let working = async { tokio::try_join!(evaluating, scheduling, delivering, topping_up).map(drop) };
-    http::serve_with(working, pages, &config.http, shutdown).await
+    tasks.add("top-ups", topping_up);
+    let scheduling = scheduler::run(config.scheduler, journal.clone(), pool, shutdown.clone());
+    tasks.add("scheduler", scheduling.map(Ok));
+    service.journals.push(journal);
+    Ok(service)
 }

@@ -1,7 +1,7 @@
-//! Ingress: usage that producers write to Kafka themselves, judged and priced as over HTTP.
+//! Ingress: usage that producers write to Kafka themselves, admitted and priced as over HTTP.
 //!
 //! Order is kept per partition, and a batch is committed after the journal has it, so a crash repeats records and
-//! loses none; the fold tells the repeats. What can't be taken goes to the dead letters, whole: key and value as
+//! loses none; the fold recognises the repeats. What can't be taken goes to the dead letters, whole: key and value as
 //! sent, with headers `code`, `detail`, `source-topic`, `source-partition`, `source-offset`.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::App;
-use crate::intake::{self, Admitted, BEHIND, Form, Offered, Refusal, Stamp, Verdict};
+use crate::admission::refusal::{self, BEHIND};
+use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
+use crate::app::App;
 
-/// Records handled together.
 const BATCH_RECORDS_MAX: usize = 5_000;
 /// Consumer group of every instance, under the topics' prefix.
 const GROUP: &str = "ingress";
@@ -77,13 +77,13 @@ impl Ingress {
 
     /// Handles a batch wholly; on shutdown it is left, and comes again at the next start.
     async fn handle(&self, batch: Vec<Record>) {
-        let Some(verdicts) = self.judge(&batch).await else { return };
+        let Some(verdicts) = self.admit(&batch).await else { return };
         let behind = cut(&batch, &verdicts);
         let handled = before(&batch, &behind);
         let (admitted, letters) = self.sort(batch, verdicts, &behind);
         let (appended, refused) = (admitted.len(), letters.len());
         failpoint::hit("ingress.before_append");
-        if !self.append(&admitted).await || !self.bury(letters).await {
+        if !self.append(&admitted).await || !self.send_dead_letters(letters).await {
             return;
         }
         failpoint::hit("ingress.after_append");
@@ -93,12 +93,12 @@ impl Ingress {
         self.finish(&handled, &behind).await;
     }
 
-    /// Judges a batch, again and again while the database is away; none on shutdown.
-    async fn judge(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
+    /// Admits a batch, trying again while the database is away; none on shutdown.
+    async fn admit(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
         while !self.shutdown.is_cancelled() {
             let offers = batch.iter().map(|record| self.read(record)).collect();
             let deadline = self.app.waiter.deadline();
-            match intake::admit(&self.app, offers, stamp(), deadline).await {
+            match admission::admit(&self.app, offers, stamp(), deadline).await {
                 Ok(verdicts) => return Some(verdicts),
                 Err(problem) => warn!(code = problem.code, problem.detail, "ingress can't judge"),
             }
@@ -109,7 +109,7 @@ impl Ingress {
 
     fn read(&self, record: &Record) -> Offered {
         if record.value.len() > RECORD_BYTES_MAX {
-            return Err(intake::too_large(record.value.len()));
+            return Err(refusal::too_large(record.value.len()));
         }
         let offer = read_offer(&record.value).map_err(Refusal::invalid)?;
         let key = record.key.as_deref().unwrap_or_default();
@@ -138,7 +138,7 @@ impl Ingress {
             }
             match verdict {
                 Ok(one) => admitted.push(one),
-                Err(refusal) => letters.push(letter(&self.topic, record, &refusal)),
+                Err(refusal) => letters.push(dead_letter(&self.topic, record, &refusal)),
             }
         }
         (admitted, letters)
@@ -166,7 +166,7 @@ impl Ingress {
     }
 
     /// Appends to the dead letters until all is acknowledged; false on shutdown.
-    async fn bury(&self, mut letters: Vec<DeadLetter>) -> bool {
+    async fn send_dead_letters(&self, mut letters: Vec<DeadLetter>) -> bool {
         while !letters.is_empty() {
             let outcomes = self.dead_letters.append_dead_letters(&letters).await;
             for (letter, outcome) in letters.iter_mut().zip(&outcomes) {
@@ -257,7 +257,7 @@ fn shorten(letter: &mut DeadLetter) {
     letter.headers.push((CUT, "true".to_owned()));
 }
 
-fn letter(topic: &str, record: Record, refusal: &Refusal) -> DeadLetter {
+fn dead_letter(topic: &str, record: Record, refusal: &Refusal) -> DeadLetter {
     let Position { partition, offset } = record.position;
     let headers = vec![
         ("code", refusal.code.to_owned()),
@@ -282,7 +282,7 @@ mod tests {
     fn good() -> Verdict {
         let id = |text: &str| ledger_core::value::id::EventId::new(text).expect("an id");
         let (account, id) = (Id::new("a").expect("an id"), id("e"));
-        Ok(Admitted { account, id, bytes: Vec::new(), hold: intake::Named::None })
+        Ok(Admitted { account, id, bytes: Vec::new(), hold: admission::NamedHold::None })
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_is_whole_and_says_why_and_where_from() {
-        let letter = letter("ledger.usage", record(3, 1041), &Refusal::new(KEY_MISMATCH, "no"));
+        let letter = dead_letter("ledger.usage", record(3, 1041), &Refusal::new(KEY_MISMATCH, "no"));
         assert_eq!(letter.value, b"{");
         let said: Vec<String> =
             letter.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();

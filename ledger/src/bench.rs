@@ -41,7 +41,7 @@ fn settings(config: LedgerConfig) -> UpConfig {
         http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 256 },
         auth: AuthConfig { operator_key: None },
         wait: Default::default(),
-        projector: projector::Options::default(),
+        projector: projector::Config::default(),
         scheduler: alert_worker::SchedulerConfig::default(),
         alerts: alert_worker::alerting::Options::default(),
         delivery: config.delivery,

@@ -1,25 +1,13 @@
 //! OpenAPI: the write side's and the read side's documents as one.
 
 use serde_json::Value;
+use web::http::merge_documents;
 
 /// Returns the whole HTTP contract: what the services say of themselves, merged.
 pub fn merged() -> Value {
     let mut document = command_api::openapi();
-    merge(&mut document, query_api::openapi());
+    merge_documents(&mut document, query_api::openapi());
     document
-}
-
-/// Adds what `from` has and `into` lacks, object by object; what both have stays as it is in `into`.
-fn merge(into: &mut Value, from: Value) {
-    let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
-    for (name, value) in from {
-        match into.get_mut(&name) {
-            Some(existing) => merge(existing, value),
-            None => {
-                into.insert(name, value);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

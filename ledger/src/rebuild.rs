@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use alert_worker::alerting::{self, Telling};
+use alert_worker::alerting::{self, NotifyFrom};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use engine::compare::{Difference, Sample};
@@ -253,7 +253,7 @@ impl Fold {
                 self.run(projector::lanes(self.source.identity, projector::LANES)?, ends).await
             }
             Model::Alerting => {
-                let lanes = alerting::lanes(self.source.identity, alerting::LANES, &Telling::default())?;
+                let lanes = alerting::lanes(self.source.identity, alerting::LANES, &NotifyFrom::default())?;
                 self.run(lanes, ends).await
             }
         }

@@ -1,28 +1,81 @@
 //! Serve: one service as a process of its own, as in production.
 
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use platform::kafka::KafkaOptions;
+use platform::pg::PgConfig;
 use platform::shutdown::CancellationToken;
+use tokio::net::TcpListener;
+use web::http::{Deps, HttpConfig, Running};
 
 /// The services.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Service {
     /// The write side: HTTP writes and the Kafka ingress
-    CommandApi(command_api::Config),
+    CommandApi(Process<command_api::Config>),
     /// Folds the journal into the read model
-    Projector(projector::Config),
+    Projector(Process<projector::Config>),
     /// Appends period resets, and tells what fires
-    AlertWorker(alert_worker::Config),
+    AlertWorker(Process<alert_worker::Config>),
     /// The read side
-    QueryApi(query_api::Config),
+    QueryApi(Process<query_api::Config>),
+}
+
+/// Settings of a service as a process of its own.
+#[derive(Debug, Clone, Args)]
+pub struct Process<C: Args> {
+    #[command(flatten)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    pub postgres: PgConfig,
+    #[command(flatten)]
+    pub kafka: KafkaOptions,
+    #[command(flatten)]
+    pub service: C,
+}
+
+impl<C: Args> Process<C> {
+    fn split(self) -> (C, Deps, HttpConfig) {
+        (self.service, Deps::new(self.postgres, self.kafka), self.http)
+    }
 }
 
 /// Runs one service until `shutdown`.
 pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
+    match build(service, &shutdown).await {
+        Ok((service, http)) => service.run(&http, shutdown).await,
+        Err(error) if shutdown.is_cancelled() => {
+            tracing::info!(error = format!("{error:#}"), "stopped before it had started");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts one service of several in this process, each on a listener of its own, as if they were processes.
+pub async fn start(service: Service, listener: TcpListener) -> Result<Running> {
+    let shutdown = CancellationToken::new();
+    let (service, http) = build(service, &shutdown).await?;
+    Ok(service.start(listener, http.connections, shutdown)?)
+}
+
+async fn build(service: Service, shutdown: &CancellationToken) -> Result<(web::http::Service, HttpConfig)> {
     match service {
-        Service::CommandApi(config) => command_api::run(config, shutdown).await,
-        Service::Projector(config) => projector::run(config, shutdown).await,
-        Service::AlertWorker(config) => alert_worker::run(config, shutdown).await,
-        Service::QueryApi(config) => query_api::run(config, shutdown).await,
+        Service::CommandApi(process) => {
+            let (config, deps, http) = process.split();
+            Ok((command_api::build(config, &deps, shutdown).await?, http))
+        }
+        Service::Projector(process) => {
+            let (config, deps, http) = process.split();
+            Ok((projector::build(config, &deps, shutdown).await?, http))
+        }
+        Service::AlertWorker(process) => {
+            let (config, deps, http) = process.split();
+            Ok((alert_worker::build(config, &deps, shutdown).await?, http))
+        }
+        Service::QueryApi(process) => {
+            let (config, deps, http) = process.split();
+            Ok((query_api::build(config, &deps, shutdown).await?, http))
+        }
     }
 }

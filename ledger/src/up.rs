@@ -1,37 +1,25 @@
 //! Up: the local stack and every service in one process, on one address.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alert_worker::SchedulerConfig;
-use alert_worker::alerting;
-use alert_worker::delivery::{self, DeliveryConfig};
-use alert_worker::top_ups::{self, TopUpConfig};
+use alert_worker::delivery::DeliveryConfig;
+use alert_worker::{SchedulerConfig, TopUpConfig, alerting};
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::routing::get;
 use clap::Args;
 use command_api::PromotionsConfig;
-use engine::consume::{Source, Status};
 use engine::progress::WaitConfig;
-use local_stack::{Stack, StackOptions};
 use payments::PaymentConfig;
-use platform::kafka::{self, Appender, Journal, KafkaOptions};
-use platform::pg::{self, Model};
+use platform::kafka::KafkaOptions;
+use platform::pg::PgConfig;
 use platform::shutdown::CancellationToken;
-use query_api::Waiters;
-use tokio::task::JoinSet;
-use web::auth::{Auth, AuthConfig};
-use web::http::ops::{self, Readiness};
-use web::http::{self, HttpConfig};
+use web::auth::AuthConfig;
+use web::http::{self, Deps, HttpConfig, Running, Service};
 
-use crate::openapi;
+use local_stack::{Stack, StackOptions};
 
-/// How long the services may take to drain once told to stop.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// File in the data directory that keeps the operator key that was made up.
 const OPERATOR_KEY_FILE: &str = "operator.key";
 
@@ -61,7 +49,7 @@ pub struct UpConfig {
     pub wait: WaitConfig,
     /// The projector.
     #[command(flatten)]
-    pub projector: projector::Options,
+    pub projector: projector::Config,
     /// The scheduler of resets.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
@@ -95,8 +83,7 @@ pub struct Up {
     pub kafka: KafkaOptions,
     /// The local stack; services that were there already are not in it.
     pub stack: Stack,
-    shutdown: CancellationToken,
-    services: JoinSet<(&'static str, Result<()>)>,
+    services: Running,
 }
 
 /// Starts the stack and the services; `say` hears of each step.
@@ -105,8 +92,9 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
     let options = StackOptions::named(data_dir, brokers, config.database_url.clone());
     let stack = Stack::start(options, &say).await?;
     match start_services(&config, &stack).await {
-        Ok((url, operator_key, kafka, shutdown, services)) => {
-            Ok(Up { url, operator_key, kafka, stack, shutdown, services })
+        Ok((operator_key, kafka, services)) => {
+            let url = format!("http://{}", services.address);
+            Ok(Up { url, operator_key, kafka, stack, services })
         }
         Err(error) => {
             // What was started for us must not outlive our failure.
@@ -118,97 +106,44 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
     }
 }
 
-type Started = (String, String, KafkaOptions, CancellationToken, JoinSet<(&'static str, Result<()>)>);
-
-async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
+async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, KafkaOptions, Running)> {
     let kafka = KafkaOptions { brokers: stack.kafka_brokers.clone(), ..config.kafka.clone() };
-    let url = &stack.database_url;
-    let pool = |name: &'static str| pg::connect(url, name, config.database_connections);
-    let command_pool = pool("command-api").await.context("Postgres can't be reached")?;
-    pg::migrate(&command_pool).await?;
-    let identity = kafka::prepare(&kafka, &command_pool).await?;
-    pg::ensure_generation(&command_pool, Model::ReadModel).await?;
-
-    let shutdown = CancellationToken::new();
-    let mut services = JoinSet::new();
-    let source = Source { kafka: kafka.clone(), identity, pool: pool("projector").await? };
-    let status = Status::default();
-    let (projector, token, projecting) = (config.projector.clone(), shutdown.clone(), status.clone());
-    services
-        .spawn(async move { ("projector", projector::project(projector, source, projecting, token).await) });
-
-    let source = Source { kafka: kafka.clone(), identity, pool: pool("alert-worker").await? };
-    let scheduler_pool = source.pool.clone();
-    let telling = alerting::begin(&source).await?;
-    let alerts_status = Status::default();
-    let (alerts, token, evaluating) = (config.alerts.clone(), shutdown.clone(), alerts_status.clone());
-    services
-        .spawn(async move { ("alerts", alerting::watch(alerts, source, telling, evaluating, token).await) });
-
-    let journal = Journal::new(&kafka, identity)?;
-    let (scheduler, token) = (config.scheduler.clone(), shutdown.clone());
-    let scheduler_journal = journal.clone();
-    services.spawn(async move {
-        alert_worker::scheduler::run(scheduler, scheduler_journal, scheduler_pool, token).await;
-        ("alert-worker", Ok(()))
-    });
-    let alerts = Appender::new(&kafka, &kafka.topics().alerts, identity.partitions)?;
-    let (settings, payer) = (config.delivery.clone(), config.payment.payment_provider);
-    let delivering = delivery::run(settings, payer, pool("delivery").await?, alerts, shutdown.clone());
-    services.spawn(async move { ("delivery", delivering.await) });
-
-    let top_up_pool = pool("top-ups").await?;
-    let provider = payments::provider(&config.payment, &top_up_pool)?;
-    let topping_up =
-        top_ups::run(config.top_ups.clone(), top_up_pool, journal.clone(), provider, shutdown.clone());
-    services.spawn(async move { ("top-ups", topping_up.await) });
-
+    let postgres = PgConfig {
+        database_url: stack.database_url.clone(),
+        database_connections: config.database_connections,
+    };
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
-    let auth_config = AuthConfig { operator_key: Some(operator_key.clone()) };
-    let waiters = Waiters::listen(&command_pool, config.wait, &shutdown).await?;
-    let waiter = waiters.projected.clone();
-    let auth = Auth::new(command_pool.clone(), &auth_config)?;
-    let sales = command_api::Sales::new(config.promotions, &config.payment, &command_pool)?;
-    let app = command_api::App::new(
-        command_pool.clone(),
-        journal.clone(),
-        waiter,
-        auth.clone(),
-        config.holds,
-        sales,
-    );
-    let working = command_api::work(app.clone(), kafka.clone(), config.holds, shutdown.clone());
-    services.spawn(async move { ("command-api", working.await) });
-
-    let query_pool = pg::connect_read_only(url, "query-api", config.database_connections).await?;
-    let reads = query_api::State::new(query_pool, waiters, auth, kafka.clone(), identity, shutdown.clone())?;
-    let readiness = Readiness::new()
-        .with_database(&command_pool)
-        .with_log(&kafka, &command_pool)
-        .with("projector", status.check())
-        .with("alert-worker", alerts_status.check());
-    let routes = command_api::router(app)
-        .merge(query_api::router(reads))
-        .route("/openapi.json", get(|| async { axum::Json(openapi::merged()) }))
-        .merge(ops::router(readiness));
-    let address = serve(routes, &config.http, &shutdown, &mut services).await?;
-    Ok((format!("http://{address}"), operator_key, kafka, shutdown, services))
+    let deps = Deps::new(postgres, kafka.clone());
+    let shutdown = CancellationToken::new();
+    let service = build(config, &operator_key, &deps, &shutdown).await?;
+    let listener = http::bind(config.http.listen).await?;
+    let running = service.start(listener, config.http.connections, shutdown)?;
+    Ok((operator_key, kafka, running))
 }
 
-async fn serve(
-    routes: Router,
-    config: &HttpConfig,
+/// Builds all services as one. The reads come last: they wait for what the others make.
+async fn build(
+    config: &UpConfig,
+    operator_key: &str,
+    deps: &Deps,
     shutdown: &CancellationToken,
-    services: &mut JoinSet<(&'static str, Result<()>)>,
-) -> Result<SocketAddr> {
-    let listener = http::bind(config.listen).await?;
-    let address = listener.local_addr()?;
-    let (token, connections) = (shutdown.clone(), config.connections);
-    services.spawn(async move {
-        let served = http::serve(http::finish(routes), listener, connections, token).await;
-        ("http", served.map_err(Into::into))
-    });
-    Ok(address)
+) -> Result<Service> {
+    let UpConfig { wait, promotions, holds, .. } = *config;
+    let auth = AuthConfig { operator_key: Some(operator_key.to_owned()) };
+    let writes =
+        command_api::Config { auth: auth.clone(), wait, holds, promotions, payment: config.payment.clone() };
+    let alerts = alert_worker::Config {
+        scheduler: config.scheduler.clone(),
+        alerts: config.alerts.clone(),
+        delivery: config.delivery.clone(),
+        top_ups: config.top_ups.clone(),
+        payment: config.payment.clone(),
+    };
+    Ok(command_api::build(writes, deps, shutdown)
+        .await?
+        .merge(projector::build(config.projector.clone(), deps, shutdown).await?)
+        .merge(alert_worker::build(alerts, deps, shutdown).await?)
+        .merge(query_api::build(query_api::Config { auth, wait }, deps, shutdown).await?))
 }
 
 /// Returns the key that was given, or the one kept in the data directory, made up at the first start.
@@ -238,10 +173,9 @@ impl Up {
         let watch = Duration::from_millis(500);
         loop {
             tokio::select! {
-                Some(service) = self.services.join_next() => return match service {
-                    Ok((name, Ok(()))) => format!("{name} ended"),
-                    Ok((name, Err(error))) => format!("{name} failed: {error:#}"),
-                    Err(error) => format!("a service panicked: {error}"),
+                ended = self.services.ended() => return match ended {
+                    Ok(name) => format!("{name} ended"),
+                    Err(error) => format!("{error:#}"),
                 },
                 () = tokio::time::sleep(watch) => {}
             }
@@ -252,20 +186,9 @@ impl Up {
     }
 
     /// Drains the services, then stops what was started.
-    pub async fn stop(mut self) -> Result<()> {
-        self.shutdown.cancel();
-        let drained = tokio::time::timeout(DRAIN_MAX, async {
-            while let Some(service) = self.services.join_next().await {
-                if let Ok((name, Err(error))) = service {
-                    tracing::warn!(service = name, error = format!("{error:#}"), "ended badly");
-                }
-            }
-        })
-        .await;
-        if drained.is_err() {
-            tracing::warn!("services did not drain in time");
-            self.services.abort_all();
-        }
+    pub async fn stop(self) -> Result<()> {
+        // What ended badly is in the log; the stack must not outlive it.
+        let _ = self.services.stop().await;
         self.stack.stop().await
     }
 }

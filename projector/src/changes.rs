@@ -19,23 +19,15 @@ pub const SNAPSHOT_EVERY: u64 = 1_000;
 /// Everything that a batch writes, besides accounts and lots, whose last state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Rows of `event`.
     pub events: Rows,
-    /// Rows of `refused`.
     pub refused: Rows,
-    /// Rows of `entry`.
     pub entries: Rows,
-    /// Rows of `period`.
     pub periods: Rows,
-    /// Rows of `snapshot`.
     pub snapshots: Rows,
-    /// Rows of `ended_hold`.
     pub ended_holds: Rows,
-    /// Rows of `dead_letter`.
     pub dead_letters: Rows,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
-    /// Sums of usage.
     pub counters: Counters,
 }
 

@@ -15,11 +15,8 @@ use ledger_core::value::time::Day;
 /// Names a user's counter: usage in a period by feature.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserKey {
-    /// The account.
     pub account: Id,
-    /// The period.
     pub period_index: i64,
-    /// The user.
     pub user: Id,
     /// What it was used for.
     pub feature: Option<Label>,
@@ -28,11 +25,8 @@ pub struct UserKey {
 /// Names a sum by category alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CategoryKey {
-    /// The account.
     pub account: Id,
-    /// The period.
     pub period_index: i64,
-    /// See `Usage`.
     pub category: Option<Slug>,
 }
 
@@ -48,7 +42,6 @@ pub struct Sum {
 /// Names a sum by every dimension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RollupKey {
-    /// The account.
     pub account: Id,
     /// The period it counts in.
     pub period_index: i64,
@@ -56,22 +49,16 @@ pub struct RollupKey {
     pub day: Day,
     /// Dimensions as in the usage.
     pub user: Option<Id>,
-    /// See `Usage`.
     pub category: Option<Slug>,
-    /// See `Usage`.
     pub tier: Option<Label>,
-    /// See `Usage`.
     pub model: Option<Label>,
-    /// See `Usage`.
     pub feature: Option<Label>,
-    /// See `Usage`.
     pub org: Option<Id>,
 }
 
 /// What a batch adds to a sum by every dimension.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rollup {
-    /// Credits and events.
     pub sum: Sum,
     /// Signed change of each quantity.
     pub quantities: BTreeMap<Slug, Credits>,
@@ -80,11 +67,8 @@ pub struct Rollup {
 /// Everything that a batch adds, in the order of the tables' keys.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// By user and feature.
     pub users: BTreeMap<UserKey, Sum>,
-    /// By category.
     pub categories: BTreeMap<CategoryKey, Sum>,
-    /// By every dimension.
     pub rollups: BTreeMap<RollupKey, Rollup>,
 }
 

@@ -9,4 +9,4 @@ mod service;
 mod store;
 
 pub use projection::{Projector, ReadModel};
-pub use service::{Config, LANES, Options, lanes, partitions, project, run};
+pub use service::{Config, LANES, build, lanes, partitions, project};

@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 use anyhow::Context;
 use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use ledger_core::fold::FOLD_VERSION;
-use platform::kafka::{self, KafkaOptions, LogIdentity};
-use platform::pg::{self, Model, PgConfig};
+use platform::kafka::LogIdentity;
+use platform::pg::{self, Model};
 use platform::shutdown::CancellationToken;
 use tracing::info;
-use web::http::ops::{self, Readiness};
-use web::http::{self, HttpConfig};
+use web::http::ops::Readiness;
+use web::http::{Deps, Service};
 
 use crate::projection::{Projector, ReadModel};
 
@@ -20,26 +20,9 @@ const GROUP: &str = "projector";
 /// Transactions side by side, unless told otherwise: while Postgres writes for one, another is folded.
 pub const LANES: u8 = 2;
 
-/// Settings of the process.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Config {
-    /// The journal.
-    #[command(flatten)]
-    pub kafka: KafkaOptions,
-    /// The read model.
-    #[command(flatten)]
-    pub postgres: PgConfig,
-    /// Where the operator's pages are served.
-    #[command(flatten)]
-    pub http: HttpConfig,
-    /// How it folds.
-    #[command(flatten)]
-    pub options: Options,
-}
-
 /// How the projector folds.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct Config {
     /// Most records that the projector folds in one transaction
     #[arg(
         long,
@@ -58,7 +41,7 @@ pub struct Options {
     pub projector_lanes: u8,
 }
 
-impl Default for Options {
+impl Default for Config {
     fn default() -> Self {
         Self { projector_batch_records: BATCH_RECORDS_MAX, projector_lanes: LANES }
     }
@@ -73,39 +56,34 @@ fn batch_records(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Projects until `shutdown`, and serves the operator's pages.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let database = &config.postgres;
-    let pool = pg::connect(&database.database_url, "projector", database.database_connections)
-        .await
-        .context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
-    let identity = kafka::prepare(&config.kafka, &pool).await?;
+/// Builds the service: one task and the operator's pages.
+pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
+    let pool = deps.pool("projector").await?;
+    let identity = deps.prepare(&pool).await?;
+    pg::ensure_generation(&pool, Model::ReadModel).await?;
     let status = Status::default();
-    let readiness = Readiness::new()
-        .with_database(&pool)
-        .with_log(&config.kafka, &pool)
-        .with("projector", status.check());
-    let pages = http::finish(ops::router(readiness));
-    let source = Source { kafka: config.kafka, identity, pool };
-    let projecting = project(config.options, source, status, shutdown.clone());
-    http::serve_with(projecting, pages, &config.http, shutdown).await
+    let readiness =
+        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("projector", status.check());
+    let source = Source { kafka: deps.kafka.clone(), identity, pool };
+    let mut service = Service::new("projector", readiness);
+    service.tasks.add("projector", project(config, source, status, shutdown.clone()));
+    Ok(service)
 }
 
 /// Projects until `shutdown`, and finishes the batch under way. Follows a flip to another generation.
 ///
 /// Run `pg::migrate` and `kafka::prepare` before.
 pub async fn project(
-    options: Options,
+    config: Config,
     source: Source,
     status: Status,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let schema = pg::ensure_generation(&source.pool, Model::ReadModel).await?;
     info!(%schema, "projecting");
-    let workers = lanes(source.identity, options.projector_lanes)?;
+    let workers = lanes(source.identity, config.projector_lanes)?;
     let options = ConsumeOptions {
-        batch_records_max: options.projector_batch_records,
+        batch_records_max: config.projector_batch_records,
         follows_live: true,
         ..ConsumeOptions::new(GROUP, schema, FOLD_VERSION)
     };

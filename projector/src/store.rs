@@ -15,9 +15,7 @@ use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
 /// An account's core as it stands after the batch.
 #[derive(Debug)]
 pub struct AccountRow<'a> {
-    /// The core.
     pub core: &'a Core,
-    /// The account's partition.
     pub partition: i32,
     /// The last event folded.
     pub offset: i64,

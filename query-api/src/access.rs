@@ -7,7 +7,7 @@ use serde::Deserialize;
 use web::auth::{Action, Principal};
 use web::http::{Path, Problem};
 
-use crate::State;
+use crate::app::App;
 
 /// The path variable that every read of an account has; others are left alone.
 #[derive(Deserialize)]
@@ -20,7 +20,6 @@ pub(crate) struct Whole(pub Id);
 
 /// An account of which the caller may read at least the own rows.
 pub(crate) struct Seen {
-    /// The account.
     pub account: Id,
     caller: Principal,
 }
@@ -41,27 +40,27 @@ impl Seen {
     }
 }
 
-impl FromRequestParts<State> for Whole {
+impl FromRequestParts<App> for Whole {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let (account, _) = admit(parts, state, Action::AccountRead).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (account, _) = admit(parts, app, Action::AccountRead).await?;
         Ok(Self(account))
     }
 }
 
-impl FromRequestParts<State> for Seen {
+impl FromRequestParts<App> for Seen {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let (account, caller) = admit(parts, state, Action::OwnRead).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (account, caller) = admit(parts, app, Action::OwnRead).await?;
         Ok(Self { account, caller })
     }
 }
 
-async fn admit(parts: &mut Parts, state: &State, action: Action) -> Result<(Id, Principal), Problem> {
-    let caller = Principal::from_request_parts(parts, state).await?;
-    let Path(Named { account }) = Path::from_request_parts(parts, state).await?;
+async fn admit(parts: &mut Parts, app: &App, action: Action) -> Result<(Id, Principal), Problem> {
+    let caller = Principal::from_request_parts(parts, app).await?;
+    let Path(Named { account }) = Path::from_request_parts(parts, app).await?;
     caller.require(action, account.as_str())?;
     Ok((account, caller))
 }

@@ -23,11 +23,9 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Which state of an account an answer shows.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reflects {
-    /// The account.
     pub account_id: Id,
     /// The last record of its partition that has been folded.
     pub position: Position,
-    /// The account's ledger time.
     pub recorded_at: Time,
 }
 

@@ -21,7 +21,6 @@ pub(crate) fn optional_amount(row: &PgRow, column: &str) -> Result<Option<Credit
     text.map(pg::credits_of).transpose()
 }
 
-/// Reads a `timestamptz`.
 pub(crate) fn time(row: &PgRow, column: &str) -> Result<Time, Error> {
     row.try_get(column).map(pg::time_of)
 }

@@ -54,7 +54,6 @@ impl<'de> Deserialize<'de> for Limit {
 /// Some rows of a list.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Page<T> {
-    /// The rows.
     pub items: Vec<T>,
     /// Where to go on; none at the list's end.
     pub next_cursor: Option<String>,

@@ -10,8 +10,8 @@ use platform::position::{AtLeast, Position};
 use sqlx::{PgConnection, Row};
 use web::http::Problem;
 
-use crate::State;
 use crate::answer::Reflects;
+use crate::app::App;
 use crate::columns;
 
 /// An account as one snapshot shows it.
@@ -24,7 +24,6 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Returns its id.
     pub fn id(&self) -> &str {
         self.core.account.as_str()
     }
@@ -43,7 +42,7 @@ impl Account {
 ///
 /// Problems: 404 where nobody opened it, 503 where it is halted or the projection is behind.
 pub(crate) async fn of<T, F>(
-    state: &State,
+    app: &App,
     account: Id,
     at_least: Option<AtLeast>,
     work: F,
@@ -54,14 +53,14 @@ where
         + Send
         + 'static,
 {
-    wait_for(state, at_least).await?;
-    snapshot(state, &state.waiter, account, at_least, work).await
+    wait_for(app, at_least).await?;
+    snapshot(app, &app.waiter, account, at_least, work).await
 }
 
 /// The same of the alert worker's own fold. Where it lags behind the balances it is waited for, 2 s at most: who has
 /// read a balance, or set an alert, finds what follows from it.
 pub(crate) async fn of_alerts<T, F>(
-    state: &State,
+    app: &App,
     account: Id,
     at_least: Option<AtLeast>,
     work: F,
@@ -72,37 +71,37 @@ where
         + Send
         + 'static,
 {
-    wait_in(state, &state.alerted, at_least).await?;
-    catch_up(state, &account).await?;
-    snapshot(state, &state.alerted, account, at_least, work).await
+    wait_in(app, &app.alerted, at_least).await?;
+    catch_up(app, &account).await?;
+    snapshot(app, &app.alerted, account, at_least, work).await
 }
 
 /// The same as it stands.
-pub(crate) async fn of_alerts_now<T, F>(state: &State, account: Id, work: F) -> Result<(Reflects, T), Problem>
+pub(crate) async fn of_alerts_now<T, F>(app: &App, account: Id, work: F) -> Result<(Reflects, T), Problem>
 where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
         + Send
         + 'static,
 {
-    snapshot(state, &state.alerted, account, None, work).await
+    snapshot(app, &app.alerted, account, None, work).await
 }
 
 /// Waits for the alert worker to come to where the balances are. What it has is shown where it takes too long: 503 only
 /// where it does not know the account yet.
-async fn catch_up(state: &State, account: &Id) -> Result<(), Problem> {
-    let (reflects, ()) = of(state, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
-    if state.alerted.wait_for(reflects.position, state.alerted.deadline()).await
-        || is_evaluated(state, account).await?
+async fn catch_up(app: &App, account: &Id) -> Result<(), Problem> {
+    let (reflects, ()) = of(app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+    if app.alerted.wait_for(reflects.position, app.alerted.deadline()).await
+        || is_evaluated(app, account).await?
     {
         return Ok(());
     }
     Err(behind(reflects.position))
 }
 
-async fn is_evaluated(state: &State, account: &Id) -> Result<bool, Problem> {
+async fn is_evaluated(app: &App, account: &Id) -> Result<bool, Problem> {
     let account = account.to_string();
-    pg::read(&state.pool, state.alerted.schema(), move |connection| {
+    pg::read(&app.pool, app.alerted.schema(), move |connection| {
         Box::pin(async move {
             let known = sqlx::query_scalar("select exists (select from account where account_id = $1)");
             Ok(known.bind(account).fetch_one(connection).await?)
@@ -112,7 +111,7 @@ async fn is_evaluated(state: &State, account: &Id) -> Result<bool, Problem> {
 }
 
 async fn snapshot<T, F>(
-    state: &State,
+    app: &App,
     model: &Waiter,
     account: Id,
     at_least: Option<AtLeast>,
@@ -124,7 +123,7 @@ where
         + Send
         + 'static,
 {
-    pg::read(&state.pool, model.schema(), move |connection| {
+    pg::read(&app.pool, model.schema(), move |connection| {
         Box::pin(async move {
             check_reached(connection, at_least).await?;
             let account = load(connection, &account).await?;
@@ -136,14 +135,14 @@ where
 }
 
 /// Waits until the projection has come to a position, for as long as it is set to at most.
-pub(crate) async fn wait_for(state: &State, at_least: Option<AtLeast>) -> Result<(), Problem> {
-    wait_in(state, &state.waiter, at_least).await
+pub(crate) async fn wait_for(app: &App, at_least: Option<AtLeast>) -> Result<(), Problem> {
+    wait_in(app, &app.waiter, at_least).await
 }
 
-async fn wait_in(state: &State, model: &Waiter, at_least: Option<AtLeast>) -> Result<(), Problem> {
+async fn wait_in(app: &App, model: &Waiter, at_least: Option<AtLeast>) -> Result<(), Problem> {
     let Some(AtLeast(position)) = at_least else { return Ok(()) };
-    if position.partition >= state.identity.partitions {
-        let detail = format!("the journal has {} partitions", state.identity.partitions);
+    if position.partition >= app.identity.partitions {
+        let detail = format!("the journal has {} partitions", app.identity.partitions);
         return Err(Problem::bad_field("at_least", "no_such_partition", detail));
     }
     if model.wait_for(position, model.deadline()).await { Ok(()) } else { Err(behind(position)) }
@@ -216,7 +215,6 @@ pub(crate) async fn open_lots(connection: &mut PgConnection, account: &str) -> R
     rows.iter().map(lot_of).collect()
 }
 
-/// Reads a lot's row.
 pub(crate) fn lot_of(row: &sqlx::postgres::PgRow) -> Result<Lot, sqlx::Error> {
     let payment: Option<&str> = row.try_get("payment_id")?;
     let reason: Option<&str> = row.try_get("reason")?;

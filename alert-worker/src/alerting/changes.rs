@@ -20,12 +20,10 @@ const FIRINGS_MAX: usize = 5_000;
 /// What fires as an event is folded.
 #[derive(Debug)]
 pub struct Fired<'a> {
-    /// The event.
     pub fact: &'a Fact,
-    /// What came of it.
     pub applied: &'a Applied,
-    /// Whether it is told.
-    pub tells: bool,
+    /// Whether people are notified of it.
+    pub notifies: bool,
     /// How much of it is collected.
     pub count: i32,
 }
@@ -33,11 +31,10 @@ pub struct Fired<'a> {
 /// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Rows of `event`.
     pub events: Rows,
     /// Rows of `firing`, so many to a statement.
     pub firings: Vec<Rows>,
-    /// What is to be told.
+    /// What people are to be notified of.
     pub outbox: Vec<OutboxRow>,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
@@ -97,13 +94,13 @@ impl Changes {
             .maybe_amount(line.map(|line| line.end));
     }
 
-    /// Collects what fired, in order, with what is to be told of it.
+    /// Collects what fired, in order, with what people are to be notified of.
     pub fn fired(&mut self, core: &Core, fired: &mut Fired<'_>, firings: impl Iterator<Item = Firing>) {
         for firing in firings {
             self.push_firing(&core.account, fired.fact.offset, fired.count, &firing);
             fired.count += 1;
             metrics::counter!("ledger_firings_total", "kind" => firing.kind.as_str()).increment(1);
-            if fired.tells {
+            if fired.notifies {
                 let about = about(core, fired.applied, &firing);
                 self.outbox.push(OutboxRow { account_id: core.account.clone(), firing, about });
             }

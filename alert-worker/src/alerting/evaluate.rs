@@ -4,37 +4,29 @@ use async_trait::async_trait;
 use engine::consume::WorkerError;
 use engine::fold::{Account, Accounts, FoldWorker, Projection};
 use ledger_core::fold::{self, Fact};
-use ledger_core::policy::alert::{self, Firing, Users, Watch, Watcher};
+use ledger_core::policy::alert::{self, Firing, Users, Watcher};
 use platform::kafka::Record;
 use sqlx::PgConnection;
 
 use super::changes::{Changes, Fired};
-use super::service::Telling;
+use super::notify_from::NotifyFrom;
+use super::watched::Watched;
 use super::{load, store};
 
 /// The alert worker's part in the journal's fold.
 pub type Evaluation = FoldWorker<Alerting>;
 
-/// Makes rows of firings; keeps beside each core which rules have told what.
+/// Makes rows of firings; keeps with each core what its rules have reported.
 #[derive(Debug, Clone)]
 pub struct Alerting {
-    telling: Telling,
+    notify_from: NotifyFrom,
 }
 
 impl Alerting {
-    /// Evaluates, and puts into the outbox what is to be told.
-    pub fn new(telling: Telling) -> Self {
-        Self { telling }
+    /// Evaluates, and puts into the outbox what people are notified of.
+    pub fn new(notify_from: NotifyFrom) -> Self {
+        Self { notify_from }
     }
-}
-
-/// What is kept beside a core.
-#[derive(Debug, Default)]
-pub struct Watched {
-    /// What has fired, and which versions the thresholds are of.
-    pub watch: Watch,
-    /// The users that a batch touches; empty between batches.
-    pub users: Users,
 }
 
 #[async_trait]
@@ -87,12 +79,18 @@ impl Projection for Alerting {
         changes.folded(fact, &applied);
         let Some(core) = &account.core else { return Ok(()) };
         changes.enter(core, &applied);
-        let tells = self.telling.of(account.partition, fact.offset);
-        if tells {
+        let notifies = self.notify_from.covers(account.partition, fact.offset);
+        if notifies {
             changes.top_ups.folded(core, fact, &applied);
         }
-        evaluate_users(tx, account, &mut Fired { fact, applied: &applied, tells, count: 0 }, firings, changes)
-            .await
+        evaluate_users(
+            tx,
+            account,
+            &mut Fired { fact, applied: &applied, notifies, count: 0 },
+            firings,
+            changes,
+        )
+        .await
     }
 
     fn dead_letter(&self, _: &mut Changes, _: &Record, _: &str) {
@@ -115,7 +113,7 @@ impl Projection for Alerting {
 
 /// Evaluates the rules about users, loading the pages that it finds missing, and collects all that has fired.
 ///
-/// The edit of a rule may meet every user of the account: what is told of some is written before the next are loaded.
+/// The edit of a rule may meet every user of the account: what fires for some is written before the next are loaded.
 async fn evaluate_users(
     tx: &mut PgConnection,
     account: &mut Account<Watched>,

@@ -1,4 +1,4 @@
-//! Load: what stands beside the cores, and the pages of users.
+//! Loads what the evaluation keeps with the cores, and the pages of users.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use platform::pg::Amount;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::evaluate::Watched;
+use super::watched::Watched;
 
-/// Users whom the edit of a rule comes to at once: what is told of them is in memory, and in one statement.
+/// Users whom the edit of a rule comes to at once: their firings are in memory, and in one statement.
 const PART_USERS_MAX: usize = 5_000;
 
-/// Loads what the rules of these accounts have told so far.
+/// Loads what the rules of these accounts have reported so far.
 pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
     if accounts.is_empty() {
         return Ok(());

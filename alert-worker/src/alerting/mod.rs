@@ -1,12 +1,15 @@
 //! Alerting: folds the journal a second time, evaluates the rules of each account, and records what fired.
 //!
-//! Writes `alerting_<n>`, and in the same transaction the outbox of what is to be told.
+//! Writes `alerting_<n>`, and in the same transaction the outbox of notifications.
 
 mod changes;
 mod evaluate;
 mod load;
-mod service;
+mod notify_from;
+mod run;
 mod store;
+mod watched;
 
 pub use evaluate::{Alerting, Evaluation};
-pub use service::{LANES, Options, Telling, begin, lanes, watch};
+pub use notify_from::NotifyFrom;
+pub use run::{LANES, Options, begin, lanes, watch};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::changes::Changes;
-use super::evaluate::Watched;
+use super::watched::Watched;
 use crate::{delivery, top_ups};
 
 const INSERT_EVENTS: &str = "
@@ -56,7 +56,7 @@ pub async fn write(
     Ok(())
 }
 
-/// Writes what has fired so far, with what is to be told of it, and forgets it.
+/// Writes what has fired so far, with its outbox rows, and forgets it.
 pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Result<(), WorkerError> {
     for rows in std::mem::take(&mut changes.firings) {
         rows.send(&mut *tx, INSERT_FIRINGS).await?;
@@ -97,7 +97,7 @@ fn push_user(rows: &mut Rows, account: &Id, period_index: i64, user: &Id, page: 
     rows.row().text(account.as_str()).bigint(period_index).text(user.as_str()).amount(page.used).jsonb(page);
 }
 
-/// An account's row: what it has come to, and what its rules have told.
+/// An account's row: what it has come to, and what its rules have reported.
 struct AccountRow<'a> {
     account: &'a Account<Watched>,
     core: &'a Core,

@@ -1,4 +1,4 @@
-//! Contacts: the people of an account and its webhook, as they stand when something is told.
+//! Contacts: the people of an account and its webhook, read when a notification is made.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// An account's people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contacts {
-    /// Those who configure and are told, in order.
+    /// Those who configure and are notified, in order.
     pub admins: Vec<Person>,
     /// Those who use.
     pub users: Vec<Person>,
@@ -17,12 +17,11 @@ pub struct Contacts {
     pub has_webhook: bool,
 }
 
-/// Somebody who can be told.
+/// Somebody who can be notified.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
-    /// As the account calls him.
+    /// As the account calls them.
     pub id: Id,
-    /// Where his mail goes.
     pub email: Option<String>,
 }
 
@@ -63,7 +62,6 @@ fn people(json: &str) -> Result<Vec<Person>, sqlx::Error> {
 /// Where an account's webhook goes, and by what its calls are signed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hook {
-    /// The receiver.
     pub url: String,
     /// The secrets that sign: the one in force, and the one before it while it is being replaced.
     pub secrets: Vec<String>,

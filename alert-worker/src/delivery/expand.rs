@@ -10,9 +10,10 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::contacts::{self, Contacts};
+use super::error::Error;
+use super::notice;
 use super::outbox::{Columns, OutboxRow, is_about_a_user, row_of};
 use super::publish::event_of;
-use super::{Error, notice};
 
 /// Firings that one transaction looks at.
 const ROWS_MAX: i64 = 200;
@@ -25,13 +26,13 @@ const WEBHOOK: &str = "webhook";
 
 /// One recipient on one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
+struct Addressee {
     channel: Channel,
     recipient: String,
     way: Way,
 }
 
-/// How he is reached.
+/// How they are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
     /// By the row itself.
@@ -44,30 +45,38 @@ enum Way {
     Nowhere(String),
 }
 
-/// Decides who is told, and how he is reached, by the contacts as they stand.
+/// Decides who is notified, and how each is reached, by the contacts as they stand.
 ///
 /// Where nobody has set contacts there are no addresses: then only those who are named find it in the product.
-fn told(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Told> {
+fn addressees(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Addressee> {
     let channels: BTreeSet<&str> =
         row.firing.audience.channels.iter().map(|channel| channel.as_str()).collect();
     let has = |channel: Channel| channels.contains(channel.as_str());
-    let mut told = Vec::new();
+    let mut addressees = Vec::new();
     for recipient in recipients(row, contacts) {
         if has(Channel::InApp) {
-            told.push(Told { channel: Channel::InApp, recipient: recipient.to_string(), way: Way::Here });
+            addressees.push(Addressee {
+                channel: Channel::InApp,
+                recipient: recipient.to_string(),
+                way: Way::Here,
+            });
         }
         if let Some(contacts) = contacts.filter(|_| has(Channel::Email)) {
             let way = mail_of(contacts, &recipient);
-            told.push(Told { channel: Channel::Email, recipient: recipient.to_string(), way });
+            addressees.push(Addressee { channel: Channel::Email, recipient: recipient.to_string(), way });
         }
     }
     if has(Channel::Webhook) && contacts.is_some_and(|contacts| contacts.has_webhook) {
-        told.push(Told { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook });
+        addressees.push(Addressee {
+            channel: Channel::Webhook,
+            recipient: WEBHOOK.to_owned(),
+            way: Way::Hook,
+        });
     }
-    told
+    addressees
 }
 
-/// Returns everybody who is told, each once, in the order of the rule.
+/// Returns everybody who is notified, each once, in the order of the rule.
 fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Id> {
     let mut recipients = match &row.firing.audience.recipients {
         Recipients::AllAdmins => {
@@ -107,8 +116,8 @@ struct Notification {
     reason: Option<String>,
 }
 
-fn notification(row: &OutboxRow, told: Told, payer: ProviderName) -> Result<Notification, Error> {
-    let Told { channel, recipient, way } = told;
+fn notification(row: &OutboxRow, addressee: Addressee, payer: ProviderName) -> Result<Notification, Error> {
+    let Addressee { channel, recipient, way } = addressee;
     let firing_id = row.firing.firing_id;
     let parts = [&firing_id.to_string(), channel.as_str(), recipient.as_str()];
     let notification_id = derive::derived("notification", &parts).to_string();
@@ -163,8 +172,8 @@ pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded
                 if notifications.len() >= NOTIFICATIONS_MAX {
                     break;
                 }
-                for told in told(row, contacts.get(row.account_id.as_str())) {
-                    notifications.push(notification(row, told, payer)?);
+                for addressee in addressees(row, contacts.get(row.account_id.as_str())) {
+                    notifications.push(notification(row, addressee, payer)?);
                 }
                 expanded += 1;
             }
@@ -259,18 +268,18 @@ mod tests {
         }
     }
 
-    /// Who is told, as `channel recipient way`.
+    /// Who is notified, as `channel recipient way`.
     fn check(row: &OutboxRow, contacts: Option<&Contacts>, expected: &[&str]) {
-        let found: Vec<String> = told(row, contacts)
+        let found: Vec<String> = addressees(row, contacts)
             .into_iter()
-            .map(|told| {
-                let way = match told.way {
+            .map(|addressee| {
+                let way = match addressee.way {
                     Way::Here => "here".to_owned(),
                     Way::Hook => "hook".to_owned(),
                     Way::To(address) => address,
                     Way::Nowhere(reason) => format!("- {reason}"),
                 };
-                format!("{} {} {way}", told.channel.as_str(), told.recipient)
+                format!("{} {} {way}", addressee.channel.as_str(), addressee.recipient)
             })
             .collect();
         assert_eq!(found, expected);
@@ -347,10 +356,10 @@ mod tests {
     #[test]
     fn a_notification_has_the_same_id_whenever_it_is_made() {
         let row = samples::row("acme", 1);
-        let told =
-            |recipient: &str, channel| Told { channel, recipient: recipient.to_owned(), way: Way::Here };
+        let addressee =
+            |recipient: &str, channel| Addressee { channel, recipient: recipient.to_owned(), way: Way::Here };
         let made = |recipient: &str, channel| {
-            notification(&row, told(recipient, channel), ProviderName::Sandbox)
+            notification(&row, addressee(recipient, channel), ProviderName::Sandbox)
                 .expect("rendered")
                 .notification_id
         };
@@ -367,7 +376,7 @@ mod tests {
     #[test]
     fn a_webhook_carries_the_event_and_the_list_shows_words() {
         let row = samples::row("acme", 1);
-        let hook = Told { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook };
+        let hook = Addressee { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook };
         let made = notification(&row, hook, ProviderName::Sandbox).expect("rendered");
         assert_eq!(made.subject, "Acme has used 75.2% of its credits");
         assert_eq!(made.text, event_of(&row).expect("JSON"));

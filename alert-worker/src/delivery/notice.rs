@@ -53,7 +53,7 @@ macro_rules! templates {
             }
         )*
 
-        fn told(kind: Kind, words: &Words<'_>) -> Result<String, askama::Error> {
+        fn render(kind: Kind, words: &Words<'_>) -> Result<String, askama::Error> {
             match kind {
                 $(Kind::$kind => $kind(words).render()),*
             }
@@ -126,8 +126,8 @@ fn notice(
     payer: ProviderName,
     footer: Option<&Footer>,
 ) -> Result<Notice, askama::Error> {
-    let told = told(row.firing.kind, &words(row, recipient, payer))?;
-    let mut paragraphs = told.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
+    let rendered = render(row.firing.kind, &words(row, recipient, payer))?;
+    let mut paragraphs = rendered.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let subject = paragraphs.next().unwrap_or_default();
     let paragraphs: Vec<&str> = paragraphs.collect();
     let facts = facts(row);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn an_org_alert_is_told_by_its_basis() {
         let mut row = samples::row("acme", 1);
-        let mut told = |basis, figure: &str, threshold: &str, subject: &str, parts: &[&str]| {
+        let mut check_words = |basis, figure: &str, threshold: &str, subject: &str, parts: &[&str]| {
             row.about.basis = Some(basis);
             row.firing.figure = figure.parse().expect("an amount");
             row.firing.threshold = threshold.parse().expect("an amount");
@@ -274,15 +274,21 @@ mod tests {
             "at 7,500 credits used",
             "begins on Sun 1 Mar 2026, 00:00 (Europe/Berlin)",
         ];
-        told(Basis::AbsoluteUsed, "7520", "7500", "Acme has used 7,520 credits", &used);
-        told(
+        check_words(Basis::AbsoluteUsed, "7520", "7500", "Acme has used 7,520 credits", &used);
+        check_words(
             Basis::PercentRemaining,
             "9.5",
             "10",
             "Acme has 9.5% of its credits left",
             &["has 9.5% of its credits left", "at 10% left"],
         );
-        told(Basis::AbsoluteRemaining, "12.5", "20", "Acme has 12.5 credits left", &["at 20 credits left"]);
+        check_words(
+            Basis::AbsoluteRemaining,
+            "12.5",
+            "20",
+            "Acme has 12.5 credits left",
+            &["at 20 credits left"],
+        );
     }
 
     #[test]
@@ -315,29 +321,35 @@ mod tests {
 
     #[test]
     fn notices_are_told_in_the_unit_of_the_account() {
-        let told = |kind, figure, threshold, subject: &str, parts: &[&str]| {
+        let check_words = |kind, figure, threshold, subject: &str, parts: &[&str]| {
             let mut row = samples::of_kind(kind, "acme", figure, threshold);
             row.about.unit = Unit::Usd;
             check(&row, "carl", subject, parts);
         };
         let low = Kind::CreditBalanceLow;
-        told(
+        check_words(
             low,
             "12.5",
             "20",
             "Acme is down to $12.50 of what it bought",
             &["$12.50 is left", "told at $20.00"],
         );
-        told(
+        check_words(
             Kind::CreditBalanceDepleted,
             "-0.25",
             "0",
             "Acme has no credit left",
             &["is -$0.25", "new work is refused"],
         );
-        told(Kind::CreditsAvailableAgain, "50", "0", "Acme has credit again", &["is $50.00", "can go on"]);
+        check_words(
+            Kind::CreditsAvailableAgain,
+            "50",
+            "0",
+            "Acme has credit again",
+            &["is $50.00", "can go on"],
+        );
         let topped_up = Kind::CreditAutoRechargeTriggered;
-        told(
+        check_words(
             topped_up,
             "50",
             "10",
@@ -345,7 +357,7 @@ mod tests {
             &["came to $10.00 or less", "$50.00 was bought"],
         );
         let failed = Kind::CreditPurchaseFailed;
-        told(
+        check_words(
             failed,
             "50",
             "10",

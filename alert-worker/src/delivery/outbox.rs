@@ -1,4 +1,4 @@
-//! Outbox: firings that are recorded and still to be told, written in the transaction that records them.
+//! Outbox: firings that are to be delivered, written in the transaction that records them.
 
 use ledger_core::event::{Basis, Unit};
 use ledger_core::policy::alert::{Firing, Kind};
@@ -14,11 +14,9 @@ const INSERT_MAX: usize = 2_000;
 /// What the words need to know of the account as the rule fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// For people.
     pub name: Option<Text>,
-    /// What amounts count.
     pub unit: Unit,
-    /// Where times are told.
+    /// The zone in which times are shown.
     pub timezone: Zone,
     /// When the billing period began.
     pub period_starts_at: Time,
@@ -33,18 +31,16 @@ pub(super) const fn is_about_a_user(kind: Kind) -> bool {
     matches!(kind, Kind::UserAlert | Kind::UserLimitReached)
 }
 
-/// A firing with all that telling it takes.
+/// A firing with all that its notifications need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// Whose.
     pub account_id: Id,
-    /// What fired, and who is told.
+    /// What fired, and who is notified.
     pub firing: Firing,
-    /// What the words need.
     pub about: About,
 }
 
-/// Puts firings into the outbox, in the caller's transaction; those that stand there already are told no second time.
+/// Puts firings into the outbox, in the caller's transaction; those that are there already notify nobody again.
 ///
 /// Returns how many are new.
 pub async fn enqueue(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64, sqlx::Error> {

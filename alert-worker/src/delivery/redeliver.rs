@@ -1,5 +1,6 @@
-//! Redelivery: what was parked goes out again, with the same id, to the address that the contacts have now. Who was
-//! invited is no contact: an invitation goes to the address that it was made for.
+//! Redelivery: sends parked notifications again, with the same id, to the address that the contacts have now.
+//!
+//! An invited person is no contact: an invitation goes to the address that it was made for.
 
 use std::collections::HashMap;
 
@@ -26,13 +27,10 @@ pub struct Which {
 /// What became of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redelivery {
-    /// Whose.
     pub account_id: String,
     /// The same as before.
     pub notification_id: String,
-    /// Its channel.
     pub channel: String,
-    /// Who is told.
     pub recipient: String,
     /// Why it does not go out, where it does not.
     pub refused: Option<String>,

@@ -12,7 +12,7 @@ pub fn id(text: &str) -> Id {
     Id::new(text).expect("an id")
 }
 
-/// An org alert of an account at 75 percent used, told to all admins on every channel.
+/// An org alert of an account at 75 percent used, notifying all admins on every channel.
 pub fn row(account: &str, firing: u128) -> OutboxRow {
     OutboxRow {
         account_id: id(account),

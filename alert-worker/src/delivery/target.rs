@@ -1,7 +1,7 @@
 //! Targets: which addresses a webhook may be called at.
 //!
-//! Whoever sets a webhook makes this machine call an address of his choice, so by default that must be one that
-//! anybody on the Internet could call himself. The address is looked up once and then called: a name that answers
+//! Whoever sets a webhook makes this machine call an address of their choice, so by default it must be one that
+//! anybody on the Internet could call. The address is looked up once and then called: a name that answers
 //! differently the second time leads nowhere else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

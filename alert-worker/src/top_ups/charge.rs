@@ -1,4 +1,4 @@
-//! Charge: asks the provider, and makes of its answer what the journal is told.
+//! Charge: asks the provider, and turns its answer into the event that reports it.
 
 use std::sync::Arc;
 
@@ -12,45 +12,45 @@ use platform::{clock, failpoint};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::TopUpConfig;
+use super::config::TopUpConfig;
 use super::store::{self, Due};
 
 /// Longest pause between two questions for one attempt: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
 /// Attempts that a worker asks about at the same time.
-const ASKS_MAX: usize = 16;
+const CHARGES_MAX: usize = 16;
 
 /// Asks the provider about attempts, each on a task of its own, so that one that hangs holds up no other.
-pub struct Asker {
-    what: Arc<Asked>,
+pub struct Charger {
+    context: Arc<ChargeContext>,
     asking: JoinSet<()>,
 }
 
 /// Who is asked, and how.
-struct Asked {
+struct ChargeContext {
     config: TopUpConfig,
     pool: PgPool,
     provider: Arc<dyn Provider>,
 }
 
-impl Asker {
+impl Charger {
     /// Asks about nothing yet.
-    pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>) -> Asker {
-        Asker { what: Arc::new(Asked { config, pool, provider }), asking: JoinSet::new() }
+    pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>) -> Charger {
+        Charger { context: Arc::new(ChargeContext { config, pool, provider }), asking: JoinSet::new() }
     }
 
     /// Begins to ask about what is due.
-    pub async fn ask_due(&mut self) -> Result<(), sqlx::Error> {
-        let free = ASKS_MAX - self.asking.len();
+    pub async fn charge_due(&mut self) -> Result<(), sqlx::Error> {
+        let free = CHARGES_MAX - self.asking.len();
         if free == 0 {
             return Ok(());
         }
-        let lease_ms = self.what.config.top_up_lease_ms;
-        for due in store::lease(&self.what.pool, lease_ms, free).await? {
-            let what = Arc::clone(&self.what);
+        let lease_ms = self.context.config.top_up_lease_ms;
+        for due in store::lease(&self.context.pool, lease_ms, free).await? {
+            let context = Arc::clone(&self.context);
             self.asking.spawn(async move {
-                if let Err(error) = what.ask(&due).await {
+                if let Err(error) = context.charge(&due).await {
                     let (account, attempt) = (&due.charge.account, &due.charge.key);
                     warn!(account_id = %account, %attempt, %error, "not noted, so it is asked about again");
                 }
@@ -69,8 +69,8 @@ impl Asker {
     }
 }
 
-impl Asked {
-    async fn ask(&self, due: &Due) -> Result<(), sqlx::Error> {
+impl ChargeContext {
+    async fn charge(&self, due: &Due) -> Result<(), sqlx::Error> {
         let (config, pool, charge) = (&self.config, &self.pool, &due.charge);
         failpoint::hit("top_up.before_charge");
         let reply = reply(self.provider.as_ref(), due, clock::now()).await;
@@ -81,17 +81,17 @@ impl Asked {
                 info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
                 let event = succeeded(due, payment_id.clone(), clock::now());
                 count("paid");
-                store::tell(pool, charge, Some(payment_id), said, event).await
+                store::report(pool, charge, Some(payment_id), said, event).await
             }
             Some(Reply::Declined { reason }) => {
                 info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
                 count("declined");
-                store::tell(pool, charge, None, said, failed(due, reason, clock::now())).await
+                store::report(pool, charge, None, said, failed(due, reason, clock::now())).await
             }
             Some(Reply::Unknown { detail }) => {
                 warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
                 count("unknown");
-                let doublings = u32::try_from(due.asks - 1).unwrap_or_default().min(20);
+                let doublings = u32::try_from(due.attempts - 1).unwrap_or_default().min(20);
                 let pause = (config.top_up_first_backoff_ms << doublings).min(BACKOFF_MS_MAX);
                 store::ask_again(pool, charge, &detail, i64::try_from(pause).unwrap_or(i64::MAX)).await
             }
@@ -108,7 +108,7 @@ impl Asked {
 async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     let charge: &Charge = &due.charge;
     let too_old = is_too_old(due.since, now);
-    if due.look_up || too_old {
+    if due.verify_first || too_old {
         match provider.look_up(charge).await {
             Found::Known(Reply::Unknown { .. }) if too_old => return None,
             Found::Known(reply) => return Some(reply),

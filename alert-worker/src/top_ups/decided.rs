@@ -1,4 +1,4 @@
-//! Decided: what a batch of the fold asks of top-ups, to be written in its transaction.
+//! Decided: the steps of top-ups that a batch of the fold leads to, written in its transaction.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,6 @@ pub struct Decided {
     asked: BTreeSet<(Id, EventId)>,
 }
 
-/// One of them.
 #[derive(Debug)]
 pub(super) enum Step {
     /// An attempt is to start, by this event.

@@ -1,4 +1,4 @@
-//! Relay: appends what top-ups have put into the outbox, until the journal acknowledges.
+//! Relay: appends the outbox records of top-ups until the journal has acknowledged them.
 //!
 //! The write side relays everything in the outbox as well, once the lead of these is over; the same record twice folds once.
 

@@ -85,7 +85,7 @@ async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sq
     Ok(())
 }
 
-/// Leaves an attempt to a person whose credit the fold has refused, whoever told of it, and whether or not the worker knows
+/// Leaves an attempt to a person whose credit the fold has refused, whoever reported it, and whether or not the worker knows
 /// of the payment yet.
 async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
     let Refused { account, attempt, payment, reason } = refused;
@@ -112,7 +112,7 @@ async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::E
 }
 
 async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
-    let told = sqlx::query(
+    let reported = sqlx::query(
         "insert into control.top_up_refusal (account_id, event_id)
          values ($1, $2)
          on conflict (account_id, event_id) do nothing",
@@ -121,7 +121,7 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
     .bind(event.id.as_str())
     .execute(&mut *tx)
     .await?;
-    if told.rows_affected() > 0 {
+    if reported.rows_affected() > 0 {
         outbox::put(tx, event, LEAD_SECONDS).await?;
     }
     Ok(())
@@ -131,19 +131,20 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
 #[derive(Debug)]
 pub struct Due {
     pub charge: Charge,
-    pub look_up: bool,
+    /// The provider may know it: it is looked up before it is charged.
+    pub verify_first: bool,
     pub live: bool,
     pub ledger_time: Time,
     /// When its key was first used, or may have been.
     pub since: Time,
     /// How often it was asked for, this time included.
-    pub asks: i32,
+    pub attempts: i32,
 }
 
 impl Due {
     /// Says whether nobody can have asked for it before.
     pub fn is_first(&self) -> bool {
-        self.asks == 1 && !self.look_up
+        self.attempts == 1 && !self.verify_first
     }
 }
 
@@ -187,16 +188,16 @@ fn due_of(row: &PgRow) -> Result<Due, sqlx::Error> {
     };
     Ok(Due {
         charge,
-        look_up: row.try_get("look_up")?,
+        verify_first: row.try_get("look_up")?,
         live: row.try_get("live")?,
         ledger_time: time("ledger_time")?,
         since: time("since")?,
-        asks: row.try_get("asks")?,
+        attempts: row.try_get("asks")?,
     })
 }
 
 /// Notes an outcome and puts its event into the outbox, unless the fold has heard of one meanwhile.
-pub async fn tell(
+pub async fn report(
     pool: &PgPool,
     charge: &Charge,
     payment_id: Option<Id>,
@@ -206,7 +207,7 @@ pub async fn tell(
     let (account, key) = (charge.account.to_string(), charge.key.to_string());
     pg::write(pool, move |connection| {
         Box::pin(async move {
-            let told = sqlx::query(
+            let reported = sqlx::query(
                 "update control.top_up
                  set state        = 'told',
                      leased_until = null,
@@ -222,7 +223,7 @@ pub async fn tell(
             .bind(reply)
             .execute(&mut *connection)
             .await?;
-            if told.rows_affected() > 0 {
+            if reported.rows_affected() > 0 {
                 outbox::put(connection, &event, LEAD_SECONDS).await?;
             }
             Ok(())
@@ -372,7 +373,7 @@ pub async fn is_credited(
 }
 
 /// Notes what a person has decided of an attempt, and puts its event into the outbox.
-pub async fn tell_parked(
+pub async fn report_parked(
     connection: &mut PgConnection,
     account: &Id,
     attempt: &Id,

@@ -3,10 +3,47 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use alert_worker::Config;
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use platform::kafka::KafkaOptions;
+use platform::pg::PgConfig;
+use platform::{shutdown, telemetry};
 use tokio::time::{Instant, sleep};
+use web::http::{Deps, HttpConfig};
 
 use crate::place::{FROM, Place, WAIT_MAX};
+
+/// The path of the test below in this program.
+const WORKER_TEST: &str = "process::worker_process";
+/// Tells the process that it is to run the worker.
+const RUN_WORKER: &str = "LEDGER_TEST_RUN_WORKER";
+
+/// Settings of the worker's process, all by environment as in production.
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    http: HttpConfig,
+    #[command(flatten)]
+    postgres: PgConfig,
+    #[command(flatten)]
+    kafka: KafkaOptions,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "no test: runs the worker in the process that a test starts for it"]
+async fn worker_process() -> Result<()> {
+    if std::env::var_os(RUN_WORKER).is_none() {
+        return Ok(());
+    }
+    let Settings { http, postgres, kafka, config } = Settings::parse_from(["alert-worker"]);
+    telemetry::init();
+    let shutdown = shutdown::on_signal()?;
+    let service = alert_worker::build(config, &Deps::new(postgres, kafka), &shutdown).await?;
+    service.run(&http, shutdown).await
+}
 
 /// A worker in a process of its own.
 pub struct Process(Child);
@@ -38,8 +75,10 @@ impl Place {
 
     /// Starts a worker as production does, with these variables.
     pub fn work_apart(&self, smtp_url: &str, variables: &[(&str, &str)]) -> Result<Process> {
-        let child = Command::new(env!("CARGO_BIN_EXE_alert-worker"))
-            .args(["--listen", "127.0.0.1:0"])
+        let child = Command::new(std::env::current_exe()?)
+            .args([WORKER_TEST, "--exact", "--ignored", "--nocapture"])
+            .env(RUN_WORKER, "1")
+            .env("LEDGER_LISTEN", "127.0.0.1:0")
             .env("DATABASE_URL", &self.space.database_url)
             .env("KAFKA_BROKERS", &self.kafka.brokers)
             .env("LEDGER_TOPIC_PREFIX", &self.kafka.topic_prefix)

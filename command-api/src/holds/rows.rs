@@ -9,28 +9,22 @@ use ledger_core::value::time::Time;
 use platform::pg::Rows;
 use platform::position::Position;
 
-use super::Landed;
+use super::request::Landed;
 
 /// What was decided of which request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
-    /// The account.
     pub account: &'a Id,
     /// `check`, `reserve` or `extend`.
     pub kind: &'static str,
     /// The hold that it is about.
     pub reservation: Option<&'a Id>,
-    /// For whom.
     pub user: Option<&'a Id>,
-    /// For what.
     pub feature: Option<&'a Label>,
-    /// The figures.
     pub decision: &'a Decision,
-    /// When.
     pub now: Time,
     /// At which position of the journal.
     pub position: Position,
-    /// Who asked.
     pub actor: &'a Label,
 }
 
@@ -96,7 +90,6 @@ impl Writes {
             .maybe_bytes(settlement.map(|settlement| settlement.content.0.as_slice()));
     }
 
-    /// Keeps a decision.
     pub fn decision(&mut self, decided: Decided<'_>) {
         let decision = decided.decision;
         let row = self.decisions.row();

@@ -318,7 +318,7 @@ const KEEP_DECISIONS: &str = r#"
                 $8::text[], $9::numeric[], $10::numeric[], $11::numeric[], $12::numeric[], $13::numeric[],
                 $14::numeric[], $15::bigint[], $16::timestamptz[], $17::int[], $18::bigint[], $19::text[]) as kept"#;
 
-// Whoever settles appends it at once; the relay comes after it where he does not.
+// Whoever settles appends it at once; the relay does where they did not.
 const FILL_OUTBOX: &str = "
     insert into control.outbox (account_id, event_id, source, event, reservation_id, created_at, due_at)
     select new.*, clock_timestamp(), clock_timestamp() + interval '3 seconds'

@@ -1,17 +1,19 @@
-//! Upkeep: notes what has ended by itself, and drops what nobody asks about any more.
+//! Upkeep: marks holds that ended by themselves, and deletes old holds and decisions.
 //!
-//! Nothing waits for it: reads take off what has ended whether it is noted or not.
+//! Nothing waits for it: reads leave out what has ended whether it is marked or not.
 
 use std::time::Duration;
 
 use ledger_core::value::id::Id;
+use platform::periodic::{Rounds, every};
 use platform::pg::{self, PgPool};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Ask, HoldsConfig};
-use crate::App;
+use super::HoldsConfig;
+use super::request::Ask;
+use crate::app::App;
 
 /// Between two looks for settling holds whose usage is projected.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
@@ -30,23 +32,40 @@ const HOLD_DAYS: i32 = 40;
 
 /// Keeps up until `shutdown`.
 pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken) {
-    let mut expire_at = Instant::now() + EXPIRE_PAUSE;
-    let mut drop_at = Instant::now() + FIRST_DROP;
-    let mut after = String::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep(SETTLE_PAUSE) => {}
+    let upkeep = Upkeep {
+        app,
+        config,
+        shutdown: shutdown.clone(),
+        expire_at: Instant::now() + EXPIRE_PAUSE,
+        drop_at: Instant::now() + FIRST_DROP,
+        expired_after: String::new(),
+    };
+    every(SETTLE_PAUSE, &shutdown, "holds", upkeep).await;
+}
+
+struct Upkeep {
+    app: App,
+    config: HoldsConfig,
+    shutdown: CancellationToken,
+    expire_at: Instant,
+    drop_at: Instant,
+    /// The last account that was looked at for expired holds.
+    expired_after: String,
+}
+
+impl Rounds for Upkeep {
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        let app = &self.app;
+        note(sweep(app, settled(app).await).await);
+        if Instant::now() >= self.expire_at {
+            self.expire_at = Instant::now() + EXPIRE_PAUSE;
+            note(expire(app, &mut self.expired_after).await);
         }
-        note(sweep(&app, settled(&app).await).await);
-        if Instant::now() >= expire_at {
-            expire_at = Instant::now() + EXPIRE_PAUSE;
-            note(expire(&app, &mut after).await);
+        if Instant::now() >= self.drop_at {
+            self.drop_at = Instant::now() + DROP_PAUSE;
+            note(drop_old(&app.pool, self.config, &self.shutdown).await);
         }
-        if Instant::now() >= drop_at {
-            drop_at = Instant::now() + DROP_PAUSE;
-            note(drop_old(&app.pool, config, &shutdown).await);
-        }
+        Ok(SETTLE_PAUSE)
     }
 }
 
@@ -59,7 +78,7 @@ fn note(done: Result<(), sqlx::Error>) {
 async fn sweep(app: &App, accounts: Result<Vec<String>, sqlx::Error>) -> Result<(), sqlx::Error> {
     for account in accounts? {
         let account = Id::new(&account).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        app.holds.tell(&account, Ask::Sweep).await;
+        app.holds.notify(&account, Ask::Sweep).await;
     }
     Ok(())
 }

@@ -17,10 +17,9 @@ use sqlx::postgres::PgRow;
 use web::auth::Action;
 use web::http::Problem;
 
-use crate::App;
-use crate::asked::{self, Asked};
-use crate::grants::lot_draft;
-use crate::submit::Draft;
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write::Draft;
 
 /// Longest promo code, so that the id of its lot is one.
 const CODE_CHARS_MAX: usize = 100;
@@ -75,7 +74,7 @@ impl NewPromoCode {
 
     pub(super) fn draft(&self, account: &Id) -> Result<Draft, Problem> {
         let grant = self.grant()?;
-        Ok(lot_draft(account, &grant.grant_id.clone(), Data::CreditsGranted(grant)))
+        Ok(Draft::lot(account, &grant.grant_id.clone(), Data::CreditsGranted(grant)))
     }
 }
 
@@ -126,9 +125,13 @@ pub(super) fn unknown(code: &Id) -> Problem {
 }
 
 /// `POST /v1/promo-codes`
-pub async fn create(State(app): State<App>, asked: Asked, request: Request) -> Result<Response, Problem> {
-    asked.principal.require_role(Action::PromoCodes)?;
-    let new: NewPromoCode = asked::body(request).await?;
+pub async fn create(
+    State(app): State<App>,
+    context: RequestContext,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.principal.require_role(Action::PromoCodes)?;
+    let new: NewPromoCode = request_context::body(request).await?;
     let stored = pg::write(&app.pool, {
         let new = new.clone();
         move |connection| {

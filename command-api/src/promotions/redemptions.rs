@@ -13,11 +13,13 @@ use serde::Deserialize;
 use web::auth::Action;
 use web::http::{Path, Problem};
 
-use super::{lock_account, promo_codes};
-use crate::App;
-use crate::asked::{self, Asked};
-use crate::submit;
-use crate::{effects, idempotency};
+use super::bonus::lock_account;
+use super::promo_codes;
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write;
+use crate::write::effects;
+use crate::write::idempotency;
 
 /// Redeems a code for an account that has not done so before: counts it, keeps the grant for whoever redeems again, and
 /// returns it.
@@ -80,13 +82,13 @@ impl Body for Redemption {
 /// Redeeming again gives the first answer, also when the code has ended since.
 pub async fn create(
     State(app): State<App>,
-    asked: Asked,
+    context: RequestContext,
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let Redemption { code } = asked::body(request).await?;
-    let (known, recorded_at) = submit::admit(&app, &asked, &account).await?;
+    context.require(Action::Settings, &account)?;
+    let Redemption { code } = request_context::body(request).await?;
+    let (known, recorded_at) = write::admit(&app, &context, &account).await?;
     let looked_up = code.clone();
     let promo = pg::write(&app.pool, |connection| {
         Box::pin(async move { promo_codes::find(connection, &looked_up).await })
@@ -94,7 +96,7 @@ pub async fn create(
     let Some(promo) = promo.await.map_err(Problem::from)? else { return Err(promo_codes::unknown(&code)) };
     let draft = promo.draft(&account)?;
     let at = recorded_at.max(known.ledger_time);
-    let (redeeming, actor) = (account.clone(), asked.actor()?);
+    let (redeeming, actor) = (account.clone(), context.actor()?);
     let put = pg::write(&app.pool, move |connection| {
         Box::pin(async move {
             lock_account(connection, &redeeming).await?;
@@ -107,7 +109,7 @@ pub async fn create(
     })
     .await?;
     // Kept in the same transaction: it is appended here, or found to be.
-    let answer = submit::once(&app, &asked, draft, async { Ok(recorded_at) }).await?;
+    let answer = write::once(&app, &context, draft, async { Ok(recorded_at) }).await?;
     outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;
     Ok(answer)
 }

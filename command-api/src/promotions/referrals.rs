@@ -16,12 +16,12 @@ use uuid::Uuid;
 use web::auth::Action;
 use web::http::{Path, Problem};
 
-use super::{grant_effect, lock_account};
-use crate::App;
-use crate::asked::{self, Asked};
-use crate::contacts::{NOT_AN_EMAIL, is_email};
-use crate::effects::Effect;
-use crate::submit;
+use super::bonus::{grant_effect, lock_account};
+use crate::app::App;
+use crate::email::{NOT_AN_EMAIL, is_email};
+use crate::request_context::{self, RequestContext};
+use crate::write;
+use crate::write::effects::Effect;
 
 /// Accounts whose referrer is rewarded: the first ones of each.
 const REWARDED_MAX: i32 = 10;
@@ -50,13 +50,13 @@ impl Body for Invitation {
 /// The same address again gets the same code, and no second mail.
 pub async fn invite(
     State(app): State<App>,
-    asked: Asked,
+    context: RequestContext,
     Path(account): Path<Id>,
     request: Request,
 ) -> Result<Response, Problem> {
-    asked.require(Action::Settings, &account)?;
-    let Invitation { email } = asked::body(request).await?;
-    submit::admit(&app, &asked, &account).await?;
+    context.require(Action::Settings, &account)?;
+    let Invitation { email } = request_context::body(request).await?;
+    write::admit(&app, &context, &account).await?;
     let code: String = pg::write(&app.pool, move |connection| {
         Box::pin(async move { invited(connection, &account, &email).await })
     })
@@ -157,11 +157,9 @@ pub async fn inviter(app: &App, code: &Id) -> Result<Option<Id>, Problem> {
 /// Whoever has referred a new account, with the time that its reward is recorded at.
 #[derive(Debug, Clone)]
 pub struct Referrer {
-    /// The account.
     pub account: Id,
     /// As the new account said it: its id or the code of an invitation.
     pub said: Id,
-    /// When.
     pub at: Time,
 }
 

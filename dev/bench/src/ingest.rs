@@ -93,7 +93,7 @@ impl Server {
         let shutdown = CancellationToken::new();
         let projecting = shutdown.child_token();
         let source = Source { kafka: environment.kafka.clone(), identity, pool: pool.clone() };
-        let options = projector::Options::default();
+        let options = projector::Config::default();
         tokio::spawn(projector::project(options, source, Status::default(), projecting.clone()));
 
         let journal = Journal::new(&environment.kafka, identity)?;

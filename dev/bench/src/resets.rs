@@ -73,7 +73,7 @@ async fn start(
 ) -> Result<()> {
     pg::ensure_generation(pool, Model::ReadModel).await?;
     let source = Source { kafka: environment.kafka.clone(), identity, pool: pool.clone() };
-    let options = projector::Options::default();
+    let options = projector::Config::default();
     tokio::spawn(projector::project(options, source, Status::default(), shutdown.child_token()));
     let journal = Journal::new(&environment.kafka, identity)?;
     let config = SchedulerConfig::default();

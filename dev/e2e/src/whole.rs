@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use alert_worker::alerting::{Alerting, Evaluation, Telling};
+use alert_worker::alerting::{Alerting, Evaluation, NotifyFrom};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
@@ -163,7 +163,7 @@ impl Whole {
                         .await?;
                 }
                 Model::Alerting => {
-                    let nobody = Alerting::new(Telling::default());
+                    let nobody = Alerting::new(NotifyFrom::default());
                     self.fold(Evaluation::new(nobody, partitions), fresh, &ends).await?;
                 }
             }

@@ -64,7 +64,7 @@ impl Projecting {
         let shutdown = CancellationToken::new();
         let (source, status) = (world.source.clone(), Status::default());
         let task =
-            tokio::spawn(projector::project(projector::Options::default(), source, status, shutdown.clone()));
+            tokio::spawn(projector::project(projector::Config::default(), source, status, shutdown.clone()));
         Projecting { task, shutdown }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use alert_worker::alerting::{Alerting, Evaluation, Telling};
+use alert_worker::alerting::{Alerting, Evaluation, NotifyFrom};
 use anyhow::{Context, Result, ensure};
 use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use futures::TryStreamExt;
@@ -52,7 +52,7 @@ impl Fleet {
         let live = self.live().await?;
         self.replay(live, projector::Projector::new(projector::ReadModel, partitions), &ends).await?;
         let told = self.told().await?;
-        let nobody = Alerting::new(Telling::default());
+        let nobody = Alerting::new(NotifyFrom::default());
         self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
         ensure!(self.told().await? == told, "a replay told something again");
         self.charged_once().await?;

@@ -6,6 +6,7 @@ pub mod ops;
 mod params;
 mod problem;
 mod serve;
+mod service;
 mod stall;
 
 pub use body::{Accepts, BATCH_BYTES_MAX, Json, Payload, RECORD_BYTES_MAX, Value, json_value};
@@ -13,3 +14,4 @@ pub use observe::finish;
 pub use params::{Path, Query, header};
 pub use problem::{FieldError, Problem};
 pub use serve::{HttpConfig, bind, serve, serve_with};
+pub use service::{Deps, Running, Service, Tasks, merge_documents};

@@ -77,6 +77,14 @@ impl Readiness {
         })
     }
 
+    /// Adds those of another's checks whose name is not among these yet.
+    pub fn merge(mut self, other: Self) -> Self {
+        let is_new = |name: &str| self.checks.iter().all(|(known, _)| *known != name);
+        let more: Vec<_> = other.checks.into_iter().filter(|(name, _)| is_new(name)).collect();
+        self.checks.extend(more);
+        self
+    }
+
     /// Runs the checks, or repeats what they found a moment ago; all at once, one round at a time.
     pub async fn findings(&self) -> Vec<(&'static str, Result<(), String>)> {
         let mut last = self.last.lock().await;

@@ -1,0 +1,85 @@
+//! Runs the evaluation: keeps the live generation of the alerts up with the journal.
+
+use std::num::NonZeroU32;
+
+use anyhow::Context;
+use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
+use ledger_core::fold::FOLD_VERSION;
+use platform::kafka::{Ends, LogIdentity};
+use platform::pg::{self, Model};
+use platform::shutdown::CancellationToken;
+use tracing::info;
+
+use super::evaluate::{Alerting, Evaluation};
+use super::notify_from::NotifyFrom;
+
+/// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
+const GROUP: &str = "alert-worker";
+/// Transactions side by side, unless told otherwise: a firing may be later than a balance, so one leaves more of the
+/// machine to the projector.
+pub const LANES: u8 = 1;
+
+/// How the alert worker evaluates.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "alerting")]
+pub struct Options {
+    /// Most records that the alert worker evaluates in one transaction
+    #[arg(
+        long,
+        env = "LEDGER_ALERTS_BATCH_RECORDS",
+        default_value_t = BATCH_RECORDS_MAX as u64,
+        value_parser = clap::value_parser!(u64).range(1..=BATCH_RECORDS_MAX as u64)
+    )]
+    pub alerts_batch_records: u64,
+    /// Transactions that the alert worker evaluates side by side, each with partitions of its own
+    #[arg(
+        long,
+        env = "LEDGER_ALERTS_LANES",
+        default_value_t = LANES,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub alerts_lanes: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { alerts_batch_records: BATCH_RECORDS_MAX as u64, alerts_lanes: LANES }
+    }
+}
+
+/// Evaluates until `shutdown`, and finishes the batches under way. Follows a flip to another generation.
+pub async fn watch(
+    options: Options,
+    source: Source,
+    notify_from: NotifyFrom,
+    status: Status,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let schema = pg::ensure_generation(&source.pool, Model::Alerting).await?;
+    info!(%schema, "evaluating");
+    let workers = lanes(source.identity, options.alerts_lanes, &notify_from)?;
+    let options = ConsumeOptions {
+        batch_records_max: usize::try_from(options.alerts_batch_records)?,
+        follows_live: true,
+        ..ConsumeOptions::new(GROUP, schema, FOLD_VERSION)
+    };
+    consume::run(workers, source, options, status, shutdown).await?;
+    Ok(())
+}
+
+/// Makes what evaluation needs before the first record, and says from where on people are notified.
+///
+/// Run `pg::migrate` and `kafka::prepare` before.
+pub async fn begin(source: &Source) -> anyhow::Result<NotifyFrom> {
+    let ends = Ends::new(&source.kafka, source.identity)?.all().await?;
+    let notify_from = NotifyFrom::now_on(&source.pool, &ends).await?;
+    pg::ensure_generation(&source.pool, Model::Alerting).await?;
+    Ok(notify_from)
+}
+
+/// Makes the workers of one loop.
+pub fn lanes(identity: LogIdentity, lanes: u8, notify_from: &NotifyFrom) -> anyhow::Result<Vec<Evaluation>> {
+    let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
+    let partitions = count.with_context(|| format!("a journal of {} partitions", identity.partitions))?;
+    Ok((0..lanes).map(|_| Evaluation::new(Alerting::new(notify_from.clone()), partitions)).collect())
+}

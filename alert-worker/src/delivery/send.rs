@@ -1,0 +1,175 @@
+//! Sends the notifications of one channel, a bounded number at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_core::event::Channel;
+use platform::pg::PgPool;
+use platform::shutdown::CancellationToken;
+use platform::{clock, failpoint};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::config::DeliveryConfig;
+use super::mail::Mailer;
+use super::queue::{self, Due, Failure};
+use super::webhook::Caller;
+
+/// Notifications of one channel that a worker sends at the same time.
+const SENDS_MAX: usize = 16;
+/// How long a stop waits for what is being sent; the whole stop must stay under 10 s.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
+
+/// What sends the notifications of a channel.
+#[derive(Clone)]
+enum Sender {
+    Mail(Box<Mailer>),
+    Webhook(Box<Caller>),
+    /// Parks them, for this reason.
+    Nothing(&'static str),
+}
+
+impl Sender {
+    fn mail(config: &DeliveryConfig) -> anyhow::Result<Sender> {
+        if config.smtp_url.is_empty() {
+            return Ok(Sender::Nothing("no mail server is configured"));
+        }
+        Ok(Sender::Mail(Box::new(Mailer::new(&config.smtp_url, &config.mail_from)?)))
+    }
+
+    fn webhook(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<Sender> {
+        Ok(Sender::Webhook(Box::new(Caller::new(pool.clone(), config.webhook_allow_private)?)))
+    }
+
+    async fn send(&self, due: &Due) -> Result<(), Failure> {
+        match self {
+            Sender::Mail(mailer) => mailer.send(due, clock::now()).await,
+            Sender::Webhook(caller) => caller.send(due, clock::now()).await,
+            Sender::Nothing(reason) => Err(Failure::park(reason)),
+        }
+    }
+}
+
+/// Sends the notifications of one channel.
+#[derive(Clone)]
+pub(super) struct ChannelSender {
+    channel: Channel,
+    sender: Sender,
+    pool: PgPool,
+    /// Something may be due before the next look.
+    pub wake: Arc<Notify>,
+    first_backoff: Duration,
+    attempts_max: i32,
+}
+
+impl ChannelSender {
+    /// Sends mails; parks them where no mail server is configured.
+    pub fn of_mails(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
+        Ok(ChannelSender::new(Channel::Email, Sender::mail(config)?, config, pool))
+    }
+
+    /// Calls webhooks.
+    pub fn of_webhooks(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
+        Ok(ChannelSender::new(Channel::Webhook, Sender::webhook(config, pool)?, config, pool))
+    }
+
+    fn new(channel: Channel, sender: Sender, config: &DeliveryConfig, pool: &PgPool) -> ChannelSender {
+        ChannelSender {
+            channel,
+            sender,
+            pool: pool.clone(),
+            wake: Arc::default(),
+            first_backoff: Duration::from_millis(config.delivery_first_backoff_ms),
+            attempts_max: config.delivery_attempts,
+        }
+    }
+
+    /// Sends what is due until `shutdown`, then lets end what is being sent.
+    pub async fn run(&self, pause: Duration, shutdown: &CancellationToken) {
+        let mut sending = JoinSet::new();
+        while !shutdown.is_cancelled() {
+            let free = SENDS_MAX - sending.len();
+            let leased = if free == 0 { Vec::new() } else { self.lease(free).await };
+            let is_more = free > 0 && leased.len() == free;
+            for due in leased {
+                let worker = self.clone();
+                sending.spawn(async move { worker.attempt(&due).await });
+            }
+            // With slots free and nothing due, time decides; with none free, the first that ends.
+            tokio::select! {
+                Some(_) = sending.join_next() => {}
+                () = self.wake.notified() => {}
+                () = sleep(pause), if !is_more || sending.is_empty() => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.drain(sending).await;
+    }
+
+    /// What does not end in time is sent again when its lease has run out.
+    async fn drain(&self, mut sending: JoinSet<()>) {
+        let ended = async { while sending.join_next().await.is_some() {} };
+        if timeout(DRAIN_TIME_MAX, ended).await.is_err() {
+            warn!(channel = self.channel.as_str(), "cut off notifications that were being sent");
+        }
+    }
+
+    async fn lease(&self, rows_max: usize) -> Vec<Due> {
+        match queue::lease(&self.pool, self.channel, rows_max).await {
+            Ok(leased) => leased,
+            Err(error) => {
+                warn!(channel = self.channel.as_str(), %error, "nothing can be leased, tried again");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Sends one, then marks what became of it; where it can't be marked, the lease runs out and it is sent again.
+    async fn attempt(&self, due: &Due) {
+        let started = Instant::now();
+        let sent = self.sender.send(due).await;
+        failpoint::hit("delivery.after_send");
+        let channel = self.channel.as_str();
+        metrics::histogram!("ledger_delivery_seconds", "channel" => channel).record(started.elapsed());
+        let (result, marked) = match sent {
+            Ok(()) => ("delivered", self.delivered(due).await),
+            Err(Failure::Retry { reason, after }) if due.attempts < self.attempts_max => {
+                ("retry", self.retry(due, &reason, after).await)
+            }
+            Err(Failure::Retry { reason, .. }) => ("parked", self.park(due, &reason).await),
+            Err(Failure::Park { reason }) => ("parked", self.park(due, &reason).await),
+        };
+        metrics::counter!("ledger_delivery_attempts_total", "channel" => channel, "result" => result)
+            .increment(1);
+        if let Err(error) = marked {
+            warn!(notification_id = due.notification_id, %error, "not marked, so it will be sent again");
+        }
+    }
+
+    async fn delivered(&self, due: &Due) -> Result<(), sqlx::Error> {
+        debug!(account_id = due.account_id, notification_id = due.notification_id, "notification delivered");
+        queue::delivered(&self.pool, due).await
+    }
+
+    async fn retry(&self, due: &Due, reason: &str, after: Option<Duration>) -> Result<(), sqlx::Error> {
+        let pause = queue::pause_after(due.attempts, self.first_backoff, after);
+        let (id, attempts) = (&due.notification_id, due.attempts);
+        warn!(
+            account_id = due.account_id,
+            notification_id = id,
+            attempts,
+            reason,
+            ?pause,
+            "notification not delivered yet"
+        );
+        queue::retry(&self.pool, due, pause, reason).await
+    }
+
+    async fn park(&self, due: &Due, reason: &str) -> Result<(), sqlx::Error> {
+        let (id, attempts) = (&due.notification_id, due.attempts);
+        warn!(account_id = due.account_id, notification_id = id, attempts, reason, "notification parked");
+        queue::park(&self.pool, due, reason).await
+    }
+}

@@ -1,0 +1,77 @@
+//! Manual resolution of a top-up whose outcome is unknown, after an operator has checked with the provider.
+
+use ledger_core::event::Event;
+use ledger_core::policy::top_up;
+use ledger_core::value::id::{Id, Label, Text};
+use platform::clock;
+use platform::pg::{self, Model, PgPool};
+
+use super::store::{self, Parked};
+
+/// Who causes what a person decides: whoever runs the command has the database, and no key.
+const ACTOR: &str = "ledger-decide-top-up";
+
+/// What has become of the attempt.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// It was paid, by this payment.
+    Paid(Id),
+    /// It was not, for this reason.
+    Failed(Text),
+}
+
+/// Why an attempt can't be decided so.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// The account has no attempt that is parked.
+    #[error("no top-up of {0} waits for a person")]
+    NoneParked(Id),
+    /// What was paid has its credits already, and gets no others.
+    #[error(
+        "payment {0} is credited already: say --failed, or --paid with the payment that the top-up was paid by"
+    )]
+    Credited(Id),
+    /// The fold has refused the credit of the payment that the provider named: an attempt can't be credited by another.
+    #[error(
+        "payment {0} was told of it and its credit refused: record what else was paid as a purchase, and say --failed"
+    )]
+    Refused(Id),
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// Ends the attempt of an account that is parked, and returns its id.
+pub async fn decide(pool: &PgPool, account: &Id, decision: Decision) -> Result<Id, DecideError> {
+    let account = account.clone();
+    let live = pg::live_generation(pool, Model::Alerting).await?;
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            let parked = store::parked(connection, &account).await?;
+            let parked = parked.ok_or_else(|| DecideError::NoneParked(account.clone()))?;
+            if let (Decision::Paid(_), Some(refused)) = (&decision, &parked.refused) {
+                return Err(DecideError::Refused(refused.clone()));
+            }
+            if let (Decision::Paid(payment), Some(live)) = (&decision, live)
+                && store::is_credited(connection, live, &account, payment).await?
+            {
+                return Err(DecideError::Credited(payment.clone()));
+            }
+            let event = event(&account, &parked, decision)?;
+            store::report_parked(connection, &account, &parked.attempt, &event).await?;
+            Ok(parked.attempt)
+        })
+    })
+    .await
+}
+
+fn event(account: &Id, parked: &Parked, decision: Decision) -> Result<Event, sqlx::Error> {
+    let at = if parked.live { clock::now() } else { parked.ledger_time };
+    let event = match decision {
+        Decision::Paid(payment) => {
+            top_up::succeeded(account, parked.attempt.clone(), payment, parked.amount, at)
+        }
+        Decision::Failed(reason) => top_up::failed(account, parked.attempt.clone(), reason, at),
+    };
+    let actor = Label::new(ACTOR).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    Ok(Event { actor, ..event })
+}

@@ -1,0 +1,131 @@
+//! What the front door knows of the accounts that a request names.
+//!
+//! It may lag, and the fold judges. An account that is absent here does not exist only if the projection has reached the
+//! journal's end as it was read after the request came.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use ledger_core::account::Core;
+use ledger_core::event::Clock;
+use ledger_core::fold::CROSSINGS_MAX;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::pg::{self, PgPool, Schema};
+
+use super::rate_cards::{Card, Cards};
+
+/// What the front door needs to know of an account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Where its ledger time comes from.
+    pub clock: Clock,
+    /// How far its ledger time has come.
+    pub ledger_time: Time,
+    /// Its plan's rate card, by name.
+    pub rate_card: Option<Id>,
+    /// The last version of that card; none where none is published.
+    pub card: Option<Arc<Card>>,
+    /// Whether the move asked about crosses more than one move may.
+    pub jumps: bool,
+}
+
+/// Accounts by id, as one snapshot has them.
+#[derive(Debug, Clone, Default)]
+pub struct KnownAccounts {
+    pub accounts: HashMap<Id, Account>,
+}
+
+const ACCOUNTS: &str = "
+    select account.account_id, account.clock, account.ledger_time, account.rate_card, card.version
+    from account
+    left join lateral (
+        select version from control.rate_card where card = account.rate_card order by version desc limit 1
+    ) as card on true
+    where account.account_id = any($1)
+";
+
+/// The core counts boundaries; starts and ends of its lots are counted here.
+const LOT_CROSSINGS: &str = "
+    select account.core::text, (
+        select count(*) filter (where lot.effective_at > account.ledger_time and lot.effective_at <= $2)
+             + count(*) filter (where lot.expires_at <= $2)
+        from lot
+        where lot.account_id = account.account_id and lot.open)
+    from account
+    where account.account_id = any($1)
+";
+
+type Row = (String, String, DateTime<Utc>, Option<String>, Option<i32>);
+
+impl KnownAccounts {
+    /// Reads what is known of these accounts now; `moving_to` is where the caller would move their test clocks.
+    pub async fn read(
+        pool: &PgPool,
+        schema: Schema,
+        cards: &Cards,
+        accounts: &BTreeSet<Id>,
+        moving_to: Option<Time>,
+    ) -> Result<KnownAccounts, sqlx::Error> {
+        let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+        let rows: Vec<Row> = pg::read(pool, schema, |connection| {
+            Box::pin(async move { sqlx::query_as(ACCOUNTS).bind(names).fetch_all(connection).await })
+        })
+        .await?;
+        let mut wanted = Vec::new();
+        let mut found = Vec::with_capacity(rows.len());
+        for (account, clock, ledger_time, card, version) in rows {
+            let account = well_formed(&account)?;
+            let card = card.as_deref().map(well_formed).transpose()?;
+            let version = card.clone().zip(version);
+            wanted.extend(version.clone());
+            let clock = if clock == "test" { Clock::Test } else { Clock::Live };
+            found.push((account, clock, pg::time_of(ledger_time), card, version));
+        }
+        let cards = cards.get(pool, wanted).await?;
+        let mut known = KnownAccounts::default();
+        for (account, clock, ledger_time, rate_card, version) in found {
+            let card = version.and_then(|version| cards.get(&version).cloned());
+            let of_account = Account { clock, ledger_time, rate_card, card, jumps: false };
+            known.accounts.insert(account, of_account);
+        }
+        if let Some(to) = moving_to {
+            known.note_jumps(pool, schema, to).await?;
+        }
+        Ok(known)
+    }
+
+    /// Notes whose test clock a move to `to` would take too far.
+    async fn note_jumps(&mut self, pool: &PgPool, schema: Schema, to: Time) -> Result<(), sqlx::Error> {
+        let moves = |account: &Account| account.clock == Clock::Test && account.ledger_time < to;
+        let moving = self.accounts.iter().filter(|(_, account)| moves(account));
+        let names: Vec<String> = moving.map(|(id, _)| id.to_string()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<(String, i64)> = pg::read(pool, schema, move |connection| {
+            Box::pin(async move {
+                sqlx::query_as(LOT_CROSSINGS).bind(names).bind(pg::timestamp(to)).fetch_all(connection).await
+            })
+        })
+        .await?;
+        for (core, of_lots) in rows {
+            let core: Core =
+                serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            if let Some(known) = self.accounts.get_mut(&core.account) {
+                known.jumps = core.crossings_until(to).saturating_add(of_lots) > CROSSINGS_MAX;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is known of one account.
+    pub fn get(&self, account: &Id) -> Option<&Account> {
+        self.accounts.get(account)
+    }
+}
+
+fn well_formed(text: &str) -> Result<Id, sqlx::Error> {
+    Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}

@@ -1,0 +1,334 @@
+//! Admission: usage on its way into the journal is judged, priced and stamped, by one rule for HTTP and Kafka.
+//!
+//! What is refused because the projection may lag is judged again by a projection that has caught up. Usage that names a
+//! hold settles it on the way, wherever it comes in.
+
+pub mod admitted;
+pub mod judge;
+pub mod known_accounts;
+pub mod ledger_time;
+pub mod rate_cards;
+pub mod refusal;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
+use ledger_core::event::{Data, Event, wire};
+use ledger_core::request::Offer;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Label};
+use platform::pg;
+use tokio::time::Instant;
+use web::http::Problem;
+
+pub use self::admitted::{Admitted, NamedHold};
+pub use self::judge::{Form, Stamp};
+use self::judge::{Seen, Terms, event, judge, record};
+use self::known_accounts::KnownAccounts;
+use self::refusal::{CONFLICT, too_large};
+pub use self::refusal::{Certainty, Refusal};
+use crate::app::App;
+use crate::holds::request::{Answer, Ask, Fault, HOLD_ENDED, RESERVATION_NOT_FOUND, Request};
+
+/// Events judged on the request's own task; more go to a thread for long work.
+const INLINE_EVENTS_MAX: usize = 32;
+
+/// Usage, or why it was refused already.
+pub type Offered = Result<Offer, Refusal>;
+/// A record, or why there is none.
+pub type Verdict = Result<Admitted, Refusal>;
+
+/// How far one offer has come.
+#[derive(Debug)]
+enum State {
+    Refused(Refusal),
+    Ready(Admitted),
+    /// Judged good; the hold that it names decides.
+    SettlesHold(Box<Settling>),
+    /// Refused, perhaps because the projection lags.
+    LookAgain(Box<Offer>, Refusal),
+}
+
+#[derive(Debug)]
+struct Settling {
+    offer: Offer,
+    terms: Terms,
+    /// What is recorded where it settles nothing: its id is in the journal already, and folds to a duplicate or a conflict.
+    otherwise: Option<Verdict>,
+}
+
+impl State {
+    fn of(offer: Offer, verdict: Verdict) -> State {
+        match verdict {
+            Ok(admitted) => State::Ready(admitted),
+            Err(refusal) if refusal.certainty == Certainty::Doubtful => {
+                State::LookAgain(Box::new(offer), refusal)
+            }
+            Err(refusal) => State::Refused(refusal),
+        }
+    }
+
+    /// Judges usage by what is known of its account and of itself.
+    fn judged(offer: Offer, known: &KnownAccounts, stamp: &Stamp, seen: Seen) -> State {
+        let account = known.get(&offer.account);
+        let terms = match judge(&offer, account, stamp, seen) {
+            Ok(terms) => terms,
+            Err(refusal) => return State::of(offer, Err(refusal)),
+        };
+        if offer.usage.reservation_id.is_none() {
+            return match record(offer, terms, &stamp.actor) {
+                Ok(admitted) => State::Ready(admitted),
+                Err(refusal) => State::Refused(refusal),
+            };
+        }
+        let otherwise = seen.known.then(|| {
+            // Where it settles nothing, its hold does not say when it is recorded.
+            let terms = judge(&offer, account, stamp, Seen { not_before: None, ..seen })?;
+            record(offer.clone(), terms, &stamp.actor)
+        });
+        State::SettlesHold(Box::new(Settling { offer, terms, otherwise }))
+    }
+
+    fn verdict(self, caught_up: bool) -> Verdict {
+        match self {
+            State::Ready(admitted) => Ok(admitted),
+            State::Refused(refusal) => Err(refusal),
+            State::LookAgain(_, refusal) if caught_up => {
+                Err(Refusal { certainty: Certainty::Final, ..refusal })
+            }
+            // All are settled by now.
+            State::LookAgain(..) | State::SettlesHold(_) => Err(Refusal::behind()),
+        }
+    }
+}
+
+/// Judges usage and makes its records, in order.
+///
+/// By `deadline` the projection must have caught up where something seems to be absent; else that is refused as
+/// `behind`. Errors are of the log or the database: nothing is said of the usage then.
+pub async fn admit(
+    app: &App,
+    offers: Vec<Offered>,
+    stamp: Stamp,
+    deadline: Instant,
+) -> Result<Vec<Verdict>, Problem> {
+    let accounts: BTreeSet<Id> =
+        offers.iter().filter_map(|offer| Some(offer.as_ref().ok()?.account.clone())).collect();
+    let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
+    let stamp = Arc::new(stamp);
+    let mut states = first_look_off_task(offers, known, Arc::clone(&stamp)).await?;
+    states = settle(app, states, &stamp.actor).await?;
+    let mut caught_up = true;
+    if states.iter().any(|state| matches!(state, State::LookAgain(..))) {
+        (states, caught_up) = look_again(app, states, &stamp, deadline).await?;
+    }
+    Ok(states.into_iter().map(|state| state.verdict(caught_up)).collect())
+}
+
+async fn first_look_off_task(
+    offers: Vec<Offered>,
+    known: KnownAccounts,
+    stamp: Arc<Stamp>,
+) -> Result<Vec<State>, sqlx::Error> {
+    if offers.len() <= INLINE_EVENTS_MAX {
+        return Ok(first_look(offers, &known, &stamp));
+    }
+    let looking = tokio::task::spawn_blocking(move || first_look(offers, &known, &stamp));
+    // Fails only when the process is ending.
+    looking.await.map_err(|_| sqlx::Error::WorkerCrashed)
+}
+
+fn first_look(offers: Vec<Offered>, known: &KnownAccounts, stamp: &Stamp) -> Vec<State> {
+    let states = offers.into_iter().map(|offer| match offer {
+        Ok(offer) => State::judged(offer, known, stamp, Seen::default()),
+        Err(refusal) => State::Refused(refusal),
+    });
+    states.collect()
+}
+
+/// Judges again what was refused in doubt, by a projection that has caught up; returns whether it has.
+async fn look_again(
+    app: &App,
+    states: Vec<State>,
+    stamp: &Stamp,
+    deadline: Instant,
+) -> Result<(Vec<State>, bool), Problem> {
+    let doubtful: Vec<&Offer> = states.iter().filter_map(doubtful).collect();
+    let accounts: BTreeSet<Id> = doubtful.iter().map(|offer| offer.account.clone()).collect();
+    let caught_up = app.catch_up(&accounts, deadline).await;
+    let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
+    let mut seen = seen(app, &doubtful).await?.into_iter();
+    let again = states.into_iter().map(|state| match state {
+        State::LookAgain(offer, _) => State::judged(*offer, &known, stamp, seen.next().unwrap_or_default()),
+        other => other,
+    });
+    let states = settle(app, again.collect(), &stamp.actor).await?;
+    Ok((states, caught_up))
+}
+
+fn doubtful(state: &State) -> Option<&Offer> {
+    match state {
+        State::LookAgain(offer, _) => Some(offer),
+        State::Refused(_) | State::Ready(_) | State::SettlesHold(_) => None,
+    }
+}
+
+/// Settles the holds that usage names, all at once.
+async fn settle(app: &App, states: Vec<State>, actor: &Label) -> Result<Vec<State>, Problem> {
+    if !states.iter().any(|state| matches!(state, State::SettlesHold(_))) {
+        return Ok(states);
+    }
+    let settling = states.into_iter().map(|state| async move {
+        match state {
+            State::SettlesHold(settling) => settle_one(app, *settling, actor).await,
+            other => Ok(other),
+        }
+    });
+    join_all(settling).await.into_iter().collect()
+}
+
+async fn settle_one(app: &App, settling: Settling, actor: &Label) -> Result<State, Problem> {
+    let Settling { offer, terms, otherwise } = settling;
+    let verdict = settled(app, offer.clone(), terms, actor).await?;
+    let verdict = match (verdict, otherwise) {
+        (Err(refusal), Some(otherwise)) => {
+            let hold = match refusal.code {
+                RESERVATION_NOT_FOUND => NamedHold::Absent,
+                _ => NamedHold::Other,
+            };
+            otherwise.map(|admitted| Admitted { hold, ..admitted })
+        }
+        (verdict, _) => verdict,
+    };
+    Ok(State::of(offer, verdict))
+}
+
+async fn settled(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Result<Verdict, Problem> {
+    let Some(reservation) = offer.usage.reservation_id.clone() else {
+        return Ok(record(offer, terms, actor));
+    };
+    let event = event(offer, terms, actor);
+    let bytes = longest(&event);
+    if bytes > wire::RECORD_BYTES_MAX {
+        return Ok(Err(too_large(bytes)));
+    }
+    let (account, id) = (event.account.clone(), event.id.clone());
+    let ask = Ask::Settle(reservation, Box::new(event));
+    let request = Request { account: account.clone(), at: None, actor: actor.clone(), ask };
+    Ok(match app.holds.ask(request).await {
+        Ok(Answer::Settling(settled, bytes)) => {
+            Ok(Admitted { account, id, bytes, hold: NamedHold::Settles(settled) })
+        }
+        Ok(_) => return Err(Problem::internal("settling was answered otherwise")),
+        Err(Fault::AccountAbsent) => Err(Refusal::account_not_found(&account)),
+        Err(Fault::HoldAbsent(reservation)) => {
+            Err(Refusal::reservation_not_found(&account, &reservation).doubtful())
+        }
+        Err(Fault::Problem(problem)) if problem.status.is_server_error() => return Err(problem),
+        // Usage of this id may be folded already: then this one is recorded, and folds to a duplicate or a conflict.
+        Err(Fault::Problem(problem)) if matches!(problem.code, CONFLICT | HOLD_ENDED) => {
+            Err(Refusal::new(problem.code, problem.detail).doubtful())
+        }
+        Err(Fault::Problem(problem)) => Err(Refusal::new(problem.code, problem.detail)),
+    })
+}
+
+/// What the fraction of a second adds to a record where the time that it is recorded at gets one.
+const FRACTION_BYTES: usize = ".123456".len();
+
+/// Returns how long the record of a usage that settles a hold may become.
+fn longest(event: &Event) -> usize {
+    let mut longest = event.clone();
+    if let Data::UsageRecorded(usage) = &mut longest.data {
+        usage.held = Some(Credits::MAX_AMOUNT);
+    }
+    wire::encode(&longest).len() + FRACTION_BYTES
+}
+
+const SEEN: &str = "
+    select exists (
+               select from event
+               where event.account_id = asked.account_id and event.event_id = asked.event_id
+                 and event.source = asked.source),
+           hold.decided_at
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
+         as asked (account_id, event_id, source, reservation_id, place)
+    left join control.hold
+         on hold.account_id = asked.account_id and hold.reservation_id = asked.reservation_id
+    order by asked.place
+";
+
+/// Looks each usage up, and the hold that it names.
+async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
+    let text = |of: fn(&Offer) -> &str| offers.iter().map(|offer| of(offer).to_owned()).collect::<Vec<_>>();
+    // No hold has this name.
+    let reservations = text(|offer| offer.usage.reservation_id.as_ref().map_or("", Id::as_str));
+    let accounts = text(|offer| offer.account.as_str());
+    let ids = text(|offer| offer.id.as_str());
+    let sources = text(|offer| offer.source.as_str());
+    let rows: Vec<(bool, Option<DateTime<Utc>>)> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            let query = sqlx::query_as(SEEN).bind(accounts).bind(ids).bind(sources).bind(reservations);
+            query.fetch_all(connection).await
+        })
+    })
+    .await?;
+    let seen =
+        |(known, decided_at): (bool, Option<_>)| Seen { known, not_before: decided_at.map(pg::time_of) };
+    Ok(rows.into_iter().map(seen).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::event::Clock;
+    use ledger_core::request::read_offer;
+
+    use super::known_accounts::Account;
+    use super::*;
+
+    fn offer(account: &str, data: &str) -> Offer {
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1","subject":"{account}",
+            "time":"2026-02-03T10:00:00Z","data":{data}}}"#
+        );
+        read_offer(event.as_bytes()).expect("an offer")
+    }
+
+    #[test]
+    fn one_look_keeps_the_order_and_remembers_what_is_doubtful() {
+        let account = Account {
+            clock: Clock::Live,
+            ledger_time: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            rate_card: None,
+            card: None,
+            jumps: false,
+        };
+        let known = KnownAccounts { accounts: [(Id::new("acme").expect("an id"), account)].into() };
+        let stamp = Stamp {
+            actor: Label::new("key_1").expect("a label"),
+            now: "2026-02-03T10:00:00Z".parse().expect("a time"),
+            ledger_time: None,
+            form: Form::CloudEvent,
+        };
+        let offers = vec![
+            Ok(offer("acme", r#"{"credits":"1"}"#)),
+            Ok(offer("nobody", r#"{"credits":"1"}"#)),
+            Err(Refusal::new("forbidden", "no")),
+            Ok(offer("acme", r#"{"credits":"2"}"#)),
+            Ok(offer("acme", r#"{"credits":"2","reservation_id":"r1"}"#)),
+        ];
+        let states = first_look(offers, &known, &stamp);
+        let said: Vec<String> = states
+            .iter()
+            .map(|state| match state {
+                State::Ready(_) => "ready".to_owned(),
+                State::Refused(refusal) => format!("refused {}", refusal.code),
+                State::LookAgain(_, refusal) => format!("again {}", refusal.code),
+                State::SettlesHold(_) => "settles".to_owned(),
+            })
+            .collect();
+        assert_eq!(said, ["ready", "again account_not_found", "refused forbidden", "ready", "settles"]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Rate cards as published, version by version.
+//!
+//! A version never changes, so its body is read once and cached; the number of the last version is read every time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ledger_core::policy::rate_card::RateCard;
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgConnection, PgPool};
+use sha2::{Digest, Sha256};
+
+/// Versions kept in memory; beyond it the memory starts afresh.
+const CARDS_MAX: usize = 1_000;
+
+/// One version of a card.
+#[derive(Debug, PartialEq)]
+pub struct Card {
+    pub name: Id,
+    /// Counts from 1.
+    pub version: u32,
+    pub prices: RateCard,
+}
+
+/// The versions read so far.
+#[derive(Default)]
+pub struct Cards {
+    read: Mutex<HashMap<(Id, i32), Arc<Card>>>,
+}
+
+impl Cards {
+    /// Returns each asked version, from memory or from the database.
+    pub async fn get(
+        &self,
+        pool: &PgPool,
+        mut wanted: Vec<(Id, i32)>,
+    ) -> Result<HashMap<(Id, i32), Arc<Card>>, sqlx::Error> {
+        wanted.sort();
+        wanted.dedup();
+        let mut found = self.known(&wanted);
+        wanted.retain(|version| !found.contains_key(version));
+        if !wanted.is_empty() {
+            let read = read_versions(pool, &wanted).await?;
+            self.keep(&read);
+            found.extend(read);
+        }
+        Ok(found)
+    }
+
+    fn known(&self, wanted: &[(Id, i32)]) -> HashMap<(Id, i32), Arc<Card>> {
+        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = wanted.iter().filter_map(|version| kept.get_key_value(version));
+        known.map(|(version, card)| (version.clone(), Arc::clone(card))).collect()
+    }
+
+    fn keep(&self, read: &HashMap<(Id, i32), Arc<Card>>) {
+        let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() + read.len() > CARDS_MAX {
+            kept.clear();
+        }
+        kept.extend(read.iter().map(|(version, card)| (version.clone(), Arc::clone(card))));
+    }
+}
+
+const VERSIONS: &str = "
+    select published.card, published.version, published.body::text
+    from unnest($1::text[], $2::int[]) as asked (card, version)
+    join control.rate_card as published using (card, version)
+";
+
+async fn read_versions(
+    pool: &PgPool,
+    wanted: &[(Id, i32)],
+) -> Result<HashMap<(Id, i32), Arc<Card>>, sqlx::Error> {
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let versions: Vec<i32> = wanted.iter().map(|(_, version)| *version).collect();
+    let rows: Vec<(String, i32, String)> =
+        sqlx::query_as(VERSIONS).bind(names).bind(versions).fetch_all(pool).await?;
+    rows.into_iter().map(|(name, version, body)| card_of(&name, version, &body)).collect()
+}
+
+fn card_of(name: &str, version: i32, body: &str) -> Result<((Id, i32), Arc<Card>), sqlx::Error> {
+    let unreadable = |what: String| sqlx::Error::Decode(format!("rate card {name} {version}: {what}").into());
+    let prices = serde_json::from_str(body).map_err(|error| unreadable(error.to_string()))?;
+    let name = Id::new(name).map_err(|error| unreadable(error.to_string()))?;
+    let number = u32::try_from(version).map_err(|error| unreadable(error.to_string()))?;
+    Ok(((name.clone(), version), Arc::new(Card { name, version: number, prices })))
+}
+
+/// One publication at a time per card, so that versions follow each other without a gap.
+const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))";
+
+const LAST: &str = "
+    select version, content
+    from control.rate_card
+    where card = $1
+    order by version desc
+    limit 1
+";
+
+const PUBLISH: &str = "
+    insert into control.rate_card (card, version, body, content, published_at, published_by)
+    values ($1, $2, $3::json, $4, clock_timestamp(), $5)
+";
+
+/// Publishes prices as the card's next version, and returns it; prices equal to the last version's publish nothing.
+pub async fn publish(pool: &PgPool, name: &Id, prices: &RateCard, by: &str) -> Result<i32, sqlx::Error> {
+    let body = serde_json::to_string(prices).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let content = Sha256::digest(body.as_bytes()).to_vec();
+    let (name, by) = (name.to_string(), by.to_owned());
+    pg::write(pool, |connection| Box::pin(publish_in(connection, name, body, content, by))).await
+}
+
+async fn publish_in(
+    connection: &mut PgConnection,
+    name: String,
+    body: String,
+    content: Vec<u8>,
+    by: String,
+) -> Result<i32, sqlx::Error> {
+    sqlx::query(LOCK).bind(&name).execute(&mut *connection).await?;
+    let last: Option<(i32, Vec<u8>)> =
+        sqlx::query_as(LAST).bind(&name).fetch_optional(&mut *connection).await?;
+    let next = match last {
+        Some((version, kept)) if kept == content => return Ok(version),
+        Some((version, _)) => version + 1,
+        None => 1,
+    };
+    sqlx::query(PUBLISH).bind(name).bind(next).bind(body).bind(content).bind(by).execute(connection).await?;
+    Ok(next)
+}

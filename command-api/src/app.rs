@@ -1,0 +1,151 @@
+//! App: what every handler of the write side works with.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use engine::progress::Waiter;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use payments::{PaymentConfig, Provider, SettingError};
+use platform::kafka::Journal;
+use platform::pg::PgPool;
+use platform::position::Position;
+use tokio::time::Instant;
+use tracing::warn;
+use web::auth::Auth;
+use web::http::Problem;
+
+use crate::admission::known_accounts::{Account, KnownAccounts};
+use crate::admission::ledger_time::clock_jump;
+use crate::admission::rate_cards::Cards;
+use crate::holds::{Holds, HoldsConfig};
+use crate::promotions::config::PromotionsConfig;
+
+/// What every handler works with; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+pub struct Parts {
+    pub pool: PgPool,
+    pub journal: Journal,
+    /// How far they are projected.
+    pub waiter: Arc<Waiter>,
+    pub auth: Auth,
+    /// What is sold, by whom it is paid, and what is given away.
+    pub sales: Sales,
+    pub(crate) cards: Cards,
+    pub(crate) holds: Holds,
+}
+
+/// What is sold, by whom it is paid, and what is given away.
+pub struct Sales {
+    /// What new accounts and their referrers get.
+    pub promotions: PromotionsConfig,
+    /// Who moves the money.
+    pub provider: Arc<dyn Provider>,
+    /// What its webhooks are signed with; empty: none is taken.
+    pub webhook_secret: String,
+}
+
+impl Sales {
+    /// Errors: a setting that can't work.
+    pub fn new(
+        promotions: PromotionsConfig,
+        payment: &PaymentConfig,
+        pool: &PgPool,
+    ) -> Result<Sales, SettingError> {
+        let provider = payments::provider(payment, pool)?;
+        Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Auth {
+        app.auth.clone()
+    }
+}
+
+impl App {
+    /// Puts the parts together, and starts the tasks that decide on holds.
+    pub fn new(
+        pool: PgPool,
+        journal: Journal,
+        waiter: Arc<Waiter>,
+        auth: Auth,
+        holds: HoldsConfig,
+        sales: Sales,
+    ) -> App {
+        let holds = Holds::start(&pool, &waiter, holds);
+        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards: Cards::default(), holds }))
+    }
+
+    /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
+    /// false where it has not by the deadline, or where the end can't be read.
+    pub(crate) async fn catch_up(&self, accounts: &BTreeSet<Id>, deadline: Instant) -> bool {
+        let partitions: BTreeSet<i32> =
+            accounts.iter().map(|account| self.journal.partition_of(account.as_str())).collect();
+        for partition in partitions {
+            let end = match self.journal.end(partition).await {
+                Ok(end) => end,
+                Err(error) => {
+                    warn!(%error, partition, "the journal's end could not be read");
+                    return false;
+                }
+            };
+            let last = Position { partition, offset: end.offset - 1 };
+            if last.offset >= 0 && !self.waiter.wait_for(last, deadline).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// 503 unless the projection catches up with the account's partition in time.
+    pub(crate) async fn require_caught_up(&self, account: &Id, deadline: Instant) -> Result<(), Problem> {
+        if self.catch_up(&BTreeSet::from([account.clone()]), deadline).await {
+            return Ok(());
+        }
+        Err(Problem::behind("the projection is behind the journal"))
+    }
+
+    /// Reads what is known of accounts now; `moving_to` is where the caller would move their test clocks.
+    pub(crate) async fn known_accounts(
+        &self,
+        accounts: &BTreeSet<Id>,
+        moving_to: Option<Time>,
+    ) -> Result<KnownAccounts, sqlx::Error> {
+        KnownAccounts::read(&self.pool, self.waiter.schema(), &self.cards, accounts, moving_to).await
+    }
+
+    /// Returns an account as the door knows it, from a projection that has caught up where it seems absent.
+    ///
+    /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
+    pub(crate) async fn account(
+        &self,
+        account: &Id,
+        moving_to: Option<Time>,
+        deadline: Instant,
+    ) -> Result<Account, Problem> {
+        let only = BTreeSet::from([account.clone()]);
+        let first = self.known_accounts(&only, moving_to).await?;
+        if let Some(known) = first.get(account).filter(|known| !known.jumps) {
+            return Ok(known.clone());
+        }
+        self.require_caught_up(account, deadline).await?;
+        match self.known_accounts(&only, moving_to).await?.get(account) {
+            None => Err(Problem::account_not_found(account.as_str())),
+            Some(known) if known.jumps => Err(clock_jump()),
+            Some(known) => Ok(known.clone()),
+        }
+    }
+}

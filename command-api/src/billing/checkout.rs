@@ -1,0 +1,76 @@
+//! Checkout: a one-time purchase at the payment provider, credited when the provider's webhook says that it is paid.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ledger_core::account::Core;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::request::Body;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use payments::{CheckoutError, Order};
+use platform::pg;
+use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write;
+
+/// Body of `POST /v1/accounts/{account}/checkout`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCheckout {
+    amount: Credits,
+}
+
+impl Body for NewCheckout {
+    const GOOD: &'static str = r#"{"amount":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if !self.amount.is_positive() {
+            errors.push(FieldError::new("amount", "not_positive", "must be above 0"));
+        }
+    }
+}
+
+/// `POST /v1/accounts/{account}/checkout`
+///
+/// Any amount whose price fits in cents; the provider may refuse what is too much for it.
+pub async fn create(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, &account)?;
+    let NewCheckout { amount } = request_context::body(request).await?;
+    write::admit(&app, &context, &account).await?;
+    let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
+    let usd = payments::price(&core, amount);
+    if core.usd_per_unit.is_some() && usd.and_then(payments::cents).is_none() {
+        return Err(Problem::bad_field("amount", "out_of_range", "costs more than can be paid at once"));
+    }
+    let order = Order { account, amount, usd };
+    let checkout = app.sales.provider.checkout(&order).await.map_err(|error| match error {
+        CheckoutError::NoPrice => Problem::unprocessable("no_price", error.to_string()),
+        CheckoutError::Refused(_) => Problem::unprocessable("payment_refused", error.to_string()),
+        CheckoutError::Unavailable(_) => Problem::unavailable(error.to_string()),
+    })?;
+    Ok((StatusCode::CREATED, axum::Json(checkout)).into_response())
+}
+
+/// Reads an account without its lots; none: it is not open.
+pub async fn core(app: &App, account: &Id) -> Result<Option<Core>, sqlx::Error> {
+    let account = account.to_string();
+    let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            let core = sqlx::query_scalar("select core::text from account where account_id = $1");
+            core.bind(account).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    core.map(|core| serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into())))
+        .transpose()
+}

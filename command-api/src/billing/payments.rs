@@ -1,0 +1,40 @@
+//! Payments: purchases made elsewhere and recorded by an operator, and their refunds.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::event::{Data, Purchase, Refund, derive};
+use ledger_core::value::id::Id;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write::{self, Draft};
+
+/// `POST /v1/accounts/{account}/purchases`
+pub async fn purchase(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Money, &account)?;
+    let purchase: Purchase = request_context::body(request).await?;
+    let draft = Draft::lot(&account, &purchase.payment_id.clone(), Data::CreditsPurchased(purchase));
+    write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
+}
+
+/// `POST /v1/accounts/{account}/refunds`
+pub async fn refund(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Money, &account)?;
+    let key = context.idempotency_key()?;
+    let refund: Refund = request_context::body(request).await?;
+    let event_id = derive::keyed_id("refund", &account, key.as_str());
+    let draft = Draft::derived(&account, "refund", event_id, Data::CreditsRefunded(refund));
+    write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
+}

@@ -1,0 +1,160 @@
+//! Reads one event of the payment provider.
+
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use serde_json::Value;
+
+/// What one webhook says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookEvent {
+    pub payment_id: Id,
+    /// Whose it is, where the webhook says so.
+    pub account: Option<Id>,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What is bought, in the account's unit.
+    pub amount: Option<Credits>,
+    pub what: What,
+}
+
+/// What became of the payment, amounts in the provider's smallest unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    Paid {
+        charged: Option<i64>,
+    },
+    Failed {
+        reason: String,
+    },
+    /// So much in all was given back.
+    Refunded {
+        total: i64,
+        charged: Option<i64>,
+    },
+    Opened {
+        dispute: Id,
+        amount: i64,
+    },
+    /// It is no more, and the payer was not right.
+    Won {
+        dispute: Id,
+        amount: i64,
+    },
+}
+
+impl WebhookEvent {
+    /// Reads an event; none where it says nothing about credits.
+    pub fn read(event: &Value) -> Option<WebhookEvent> {
+        let object = event.pointer("/data/object")?;
+        let what = what(event.get("type")?.as_str()?, object)?;
+        let payment = ["payment_intent", "id"].into_iter().find_map(|name| named(object.get(name)?))?;
+        let said = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+        let webhook = WebhookEvent {
+            payment_id: payment,
+            account: said("account_id").and_then(|account| Id::new(account).ok()),
+            attempt: said("attempt_id").and_then(|attempt| Id::new(attempt).ok()),
+            amount: said("amount")
+                .and_then(|amount| amount.parse().ok())
+                .filter(|amount: &Credits| amount.is_positive()),
+            what,
+        };
+        // Somebody else's payment by the same provider.
+        let is_ours = match &webhook.what {
+            What::Paid { .. } => webhook.account.is_some() && webhook.amount.is_some(),
+            What::Failed { .. } => webhook.account.is_some() && webhook.attempt.is_some(),
+            What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => true,
+        };
+        is_ours.then_some(webhook)
+    }
+}
+
+fn what(kind: &str, object: &Value) -> Option<What> {
+    let number = |name: &str| object.get(name).and_then(Value::as_i64);
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str);
+    let dispute = || Some((Id::new(text("/id")?).ok()?, number("amount").filter(|amount| *amount > 0)?));
+    Some(match kind {
+        "checkout.session.completed" | "checkout.session.async_payment_succeeded" => {
+            // Completed, and paid later: another webhook says so.
+            if text("/payment_status").is_some_and(|status| status == "unpaid") {
+                return None;
+            }
+            What::Paid { charged: number("amount_total") }
+        }
+        "payment_intent.succeeded" => {
+            What::Paid { charged: number("amount_received").or_else(|| number("amount")) }
+        }
+        "payment_intent.payment_failed" | "payment_intent.canceled" => {
+            let said = ["/last_payment_error/decline_code", "/last_payment_error/code"];
+            let reason = said.into_iter().find_map(text).unwrap_or("declined");
+            What::Failed { reason: reason.chars().filter(|c| !c.is_control()).take(200).collect() }
+        }
+        "charge.refunded" => What::Refunded {
+            total: number("amount_refunded").filter(|total| *total > 0)?,
+            charged: number("amount").filter(|charged| *charged > 0),
+        },
+        // An inquiry takes no money; where it becomes a dispute later, only the withdrawal says so.
+        "charge.dispute.created" | "charge.dispute.funds_withdrawn"
+            if !text("/status").unwrap_or_default().starts_with("warning_") =>
+        {
+            let (dispute, amount) = dispute()?;
+            What::Opened { dispute, amount }
+        }
+        "charge.dispute.closed" if text("/status") == Some("won") => {
+            let (dispute, amount) = dispute()?;
+            What::Won { dispute, amount }
+        }
+        _ => return None,
+    })
+}
+
+/// An id, or an object that has one.
+fn named(value: &Value) -> Option<Id> {
+    let text = value.as_str().or_else(|| value.get("id")?.as_str())?;
+    Id::new(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(kind: &str, object: Value, expected: &str) {
+        let webhook = WebhookEvent::read(&json!({"type": kind, "data": {"object": object}}));
+        let said = webhook
+            .map_or("nothing".to_owned(), |webhook| format!("{} {:?}", webhook.payment_id, webhook.what));
+        assert_eq!(said, expected, "{kind}");
+    }
+
+    #[test]
+    fn what_is_about_credits_is_heard_and_nothing_else() {
+        let ours = json!({"account_id": "acme", "amount": "100"});
+        let session = |status: &str| json!({"id": "cs_1", "payment_intent": "pi_1", "payment_status": status, "amount_total": 500, "metadata": ours});
+        check("checkout.session.completed", session("paid"), "pi_1 Paid { charged: Some(500) }");
+        check("checkout.session.completed", session("unpaid"), "nothing");
+        check("checkout.session.completed", json!({"id": "cs_1", "payment_intent": "pi_1"}), "nothing");
+        check(
+            "payment_intent.succeeded",
+            json!({"id": "pi_1", "metadata": ours}),
+            "pi_1 Paid { charged: None }",
+        );
+        let refund =
+            json!({"id": "ch_1", "payment_intent": {"id": "pi_1"}, "amount": 500, "amount_refunded": 200});
+        check("charge.refunded", refund, "pi_1 Refunded { total: 200, charged: Some(500) }");
+        let dispute =
+            |status: &str| json!({"id": "dp_1", "payment_intent": "pi_1", "amount": 500, "status": status});
+        check(
+            "charge.dispute.created",
+            dispute("needs_response"),
+            "pi_1 Opened { dispute: \"dp_1\", amount: 500 }",
+        );
+        check("charge.dispute.created", dispute("warning_needs_response"), "nothing");
+        check(
+            "charge.dispute.funds_withdrawn",
+            dispute("needs_response"),
+            "pi_1 Opened { dispute: \"dp_1\", amount: 500 }",
+        );
+        check("charge.dispute.closed", dispute("won"), "pi_1 Won { dispute: \"dp_1\", amount: 500 }");
+        check("charge.dispute.closed", dispute("lost"), "nothing");
+        check("customer.created", json!({"id": "cus_1"}), "nothing");
+    }
+}

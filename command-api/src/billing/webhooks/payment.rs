@@ -1,0 +1,394 @@
+//! Payment: everything that webhooks have said of one payment, and which events follow from it next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use serde::{Deserialize, Serialize};
+
+use super::event::{WebhookEvent, What};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    pub payment_id: Id,
+    /// Whose it is; none until a webhook says so.
+    pub account: Option<Id>,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What it buys, in the account's unit.
+    pub(super) amount: Option<Credits>,
+    /// What it cost, in the provider's smallest unit, as the next ones.
+    pub(super) charged: Option<i64>,
+    /// All refunds together.
+    pub(super) refunded: i64,
+    pub(super) disputes: BTreeMap<Id, Disputed>,
+    pub(super) reported: Reported,
+    /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
+    otherwise: Credits,
+}
+
+/// A dispute as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Disputed {
+    amount: i64,
+    opened: bool,
+    won: bool,
+}
+
+/// What is reported to the journal, and what is still to be reported of whether the payment came about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reported {
+    is_paid: bool,
+    paid: bool,
+    /// Why it failed, where a webhook has said so.
+    failure: Option<String>,
+    failed: bool,
+    refunded: Part,
+    opened: BTreeMap<Id, Part>,
+    won: BTreeSet<Id>,
+}
+
+/// A part of a payment: what it is in money, and in credits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    money: i64,
+    credits: Credits,
+}
+
+/// What the ledger has credited of a payment, whoever said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credited {
+    pub account: Id,
+    /// The top-up that it is for.
+    pub attempt: Option<Id>,
+    /// What it bought, in the account's unit.
+    pub amount: Credits,
+    /// What is taken back of it, whoever said so.
+    pub refunded: Credits,
+}
+
+/// An effect to append, amounts in the account's unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerEffect {
+    Paid {
+        amount: Credits,
+    },
+    Failed {
+        reason: String,
+    },
+    /// So much more was given back, `total` together in the provider's smallest unit.
+    Refunded {
+        amount: Credits,
+        total: i64,
+    },
+    Opened {
+        dispute: Id,
+        amount: Credits,
+    },
+    /// The payer was not right.
+    Won {
+        dispute: Id,
+        amount: Credits,
+    },
+}
+
+impl Payment {
+    /// A payment that nothing is known of.
+    pub fn new(payment_id: Id) -> Self {
+        Self {
+            payment_id,
+            account: None,
+            attempt: None,
+            amount: None,
+            charged: None,
+            refunded: 0,
+            disputes: BTreeMap::new(),
+            reported: Reported::default(),
+            otherwise: Credits::ZERO,
+        }
+    }
+
+    /// Takes in a webhook; `priced`: what the payment cost by the account's price.
+    pub fn apply(&mut self, webhook: &WebhookEvent, priced: Option<i64>) {
+        self.account = self.account.take().or_else(|| webhook.account.clone());
+        self.attempt = self.attempt.take().or_else(|| webhook.attempt.clone());
+        self.amount = self.amount.or(webhook.amount);
+        match &webhook.what {
+            What::Paid { charged } => {
+                self.reported.is_paid = true;
+                self.charged = self.charged.or(*charged).or(priced);
+            }
+            What::Failed { reason } => self.reported.failure = Some(reason.clone()),
+            What::Refunded { total, charged } => {
+                self.refunded = self.refunded.max(*total);
+                self.charged = charged.or(self.charged);
+            }
+            What::Opened { dispute, amount } => {
+                let known = self.disputes.entry(dispute.clone()).or_default();
+                (known.amount, known.opened) = (*amount, true);
+            }
+            What::Won { dispute, amount } => {
+                let known = self.disputes.entry(dispute.clone()).or_default();
+                (known.amount, known.won) = (*amount, true);
+            }
+        }
+    }
+
+    /// Says whether a webhook has said that something of it goes back.
+    pub fn goes_back(&self) -> bool {
+        self.refunded > 0 || !self.disputes.is_empty()
+    }
+
+    /// Says whether an event takes back something of it.
+    pub fn is_taken_from(&self) -> bool {
+        self.taken().money > 0 || !self.reported.opened.is_empty()
+    }
+
+    /// Says whether it is known to be paid.
+    pub fn is_paid(&self) -> bool {
+        self.reported.is_paid
+    }
+
+    /// Takes in what is credited and taken back of it, where all that was reported is in that;
+    /// `priced`: what it cost by the account's price.
+    pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
+        self.otherwise = credited.refunded.minus(self.taken().credits).unwrap_or_default().max(Credits::ZERO);
+        if self.reported.is_paid {
+            return;
+        }
+        self.account = Some(credited.account);
+        self.attempt = credited.attempt;
+        self.amount = Some(credited.amount);
+        self.charged = self.charged.or(priced);
+        (self.reported.is_paid, self.reported.paid) = (true, true);
+    }
+
+    /// Returns what follows from all that was said and is not reported yet, in an order that makes sense: paid before anything
+    /// is taken back, and never more taken back at once than was paid.
+    pub fn due(&mut self) -> Vec<LedgerEffect> {
+        let mut due = Vec::new();
+        while let Some(effect) = self.next() {
+            due.push(effect);
+        }
+        due
+    }
+
+    fn next(&mut self) -> Option<LedgerEffect> {
+        if let Some(reason) = self.reported.failure.clone().filter(|_| !self.reported.failed) {
+            self.reported.failed = true;
+            return Some(LedgerEffect::Failed { reason });
+        }
+        let amount = self.amount.filter(|_| self.reported.is_paid)?;
+        if !self.reported.paid {
+            self.reported.paid = true;
+            return Some(LedgerEffect::Paid { amount });
+        }
+        self.next_won().or_else(|| self.next_refund()).or_else(|| self.next_opened())
+    }
+
+    fn next_won(&mut self) -> Option<LedgerEffect> {
+        let is_won = |(dispute, _): &(&Id, &Part)| {
+            self.disputes.get(*dispute).is_some_and(|known| known.won)
+                && !self.reported.won.contains(*dispute)
+        };
+        let (dispute, part) =
+            self.reported.opened.iter().find(is_won).map(|(dispute, part)| (dispute.clone(), *part))?;
+        self.reported.won.insert(dispute.clone());
+        Some(LedgerEffect::Won { dispute, amount: part.credits })
+    }
+
+    /// What was refunded beyond what is left waits until a dispute is won.
+    fn next_refund(&mut self) -> Option<LedgerEffect> {
+        let part = self.take(self.refunded - self.reported.refunded.money)?;
+        self.reported.refunded.money += part.money;
+        self.reported.refunded.credits = self.reported.refunded.credits.plus(part.credits).ok()?;
+        Some(LedgerEffect::Refunded { amount: part.credits, total: self.reported.refunded.money })
+    }
+
+    /// A provider may contest more than was paid, or than is left of it.
+    fn next_opened(&mut self) -> Option<LedgerEffect> {
+        let is_new = |(dispute, known): &(&Id, &Disputed)| {
+            known.opened && !self.reported.opened.contains_key(*dispute)
+        };
+        let (dispute, contested) =
+            self.disputes.iter().find(is_new).map(|(dispute, known)| (dispute.clone(), known.amount))?;
+        let part = self.take(contested)?;
+        self.reported.opened.insert(dispute.clone(), part);
+        Some(LedgerEffect::Opened { dispute, amount: part.credits })
+    }
+
+    /// Returns what can be taken back where so much is asked for; none where nothing can.
+    ///
+    /// What takes all that is left takes all credits that are left: parts never come to more, or less, than the whole.
+    fn take(&self, money: i64) -> Option<Part> {
+        let left = self.left();
+        let money = money.min(left.money);
+        let credits = if money == left.money { left.credits } else { self.credits(money).min(left.credits) };
+        (money > 0 && credits.is_positive()).then_some(Part { money, credits })
+    }
+
+    /// What of the payment is not taken back.
+    fn left(&self) -> Part {
+        let taken = self.taken();
+        let bought = self.amount.unwrap_or_default();
+        let left = bought.minus(taken.credits).and_then(|left| left.minus(self.otherwise));
+        let money = self.charged.unwrap_or_default() - taken.money;
+        Part { money, credits: left.unwrap_or_default().max(Credits::ZERO) }
+    }
+
+    /// What of it is reported as taken back: all refunds, and the disputes that are not won.
+    fn taken(&self) -> Part {
+        let contested =
+            self.reported.opened.iter().filter(|(dispute, _)| !self.reported.won.contains(*dispute));
+        let parts = contested.map(|(_, part)| part).chain([&self.reported.refunded]);
+        parts.fold(Part::default(), |taken, part| Part {
+            money: taken.money + part.money,
+            credits: taken.credits.plus(part.credits).unwrap_or(taken.credits),
+        })
+    }
+
+    /// Returns what a part of the charge is worth in the account's unit.
+    fn credits(&self, part: i64) -> Credits {
+        let (Some(amount), Some(charged)) = (self.amount, self.charged.filter(|charged| *charged > 0)) else {
+            return Credits::ZERO;
+        };
+        amount.mul_div_half_even(Credits::whole(part), Credits::whole(charged)).unwrap_or(amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn webhook(what: What) -> WebhookEvent {
+        let (payment_id, account, amount) = (id("pi_1"), Some(id("acme")), "100".parse().ok());
+        WebhookEvent { payment_id, account, attempt: None, amount, what }
+    }
+
+    /// What is left of the payment in credits, and what was reported.
+    fn effects_of(all: &[&What]) -> (Credits, Vec<String>) {
+        let mut payment = Payment::new(id("pi_1"));
+        let mut reported = Vec::new();
+        for what in all {
+            payment.apply(&webhook((*what).clone()), None);
+            reported.extend(payment.due().into_iter().map(|effect| format!("{effect:?}")));
+        }
+        (payment.left().credits, reported)
+    }
+
+    fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
+        if all.len() < 2 {
+            return vec![all.to_vec()];
+        }
+        (0..all.len())
+            .flat_map(|first| {
+                let mut rest = all.to_vec();
+                let one = rest.remove(first);
+                orders(&rest).into_iter().map(move |rest| [vec![one.clone()], rest].concat())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_order_of_five_ends_alike_however_often_each_comes() {
+        let paid = What::Paid { charged: Some(500) };
+        let part = What::Refunded { total: 100, charged: Some(500) };
+        let all = What::Refunded { total: 200, charged: Some(500) };
+        let opened = What::Opened { dispute: id("dp_1"), amount: 300 };
+        let won = What::Won { dispute: id("dp_1"), amount: 300 };
+        let five = [&paid, &part, &all, &opened, &won];
+        for order in orders(&five) {
+            let (left, reported) = effects_of(&order);
+            assert_eq!(left.to_string(), "60", "{order:?}: {reported:?}");
+            let twice: Vec<&What> = order.iter().flat_map(|what| [*what, *what]).collect();
+            assert_eq!(effects_of(&twice), (left, reported), "{order:?}");
+            let again: Vec<&What> = order.iter().chain(&order).copied().collect();
+            assert_eq!(effects_of(&again).0, left, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_dispute_of_more_than_is_left_takes_what_is_left() {
+        let paid = What::Paid { charged: Some(500) };
+        let part = What::Refunded { total: 200, charged: Some(500) };
+        for amount in [400, 500, 501] {
+            let opened = What::Opened { dispute: id("dp_1"), amount };
+            let won = What::Won { dispute: id("dp_1"), amount };
+            for order in orders(&[&paid, &part, &opened]) {
+                let (left, reported) = effects_of(&order);
+                assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
+            }
+            for order in orders(&[&paid, &part, &opened, &won]) {
+                let (left, reported) = effects_of(&order);
+                assert_eq!(left.to_string(), "60", "{order:?}: {reported:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_divide_come_to_the_whole_and_never_to_more() {
+        // Two thirds of a credit a cent: three parts rounded each by itself would be more than was bought.
+        let paid = What::Paid { charged: Some(150) };
+        let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
+        let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, reported.len()), (Credits::ZERO, 4), "{reported:?}");
+        assert!(reported[3].contains("33.333333334"), "{reported:?}");
+    }
+
+    #[test]
+    fn what_would_take_more_than_was_paid_waits_until_there_is_room() {
+        let paid = What::Paid { charged: Some(500) };
+        let opened = What::Opened { dispute: id("dp_1"), amount: 500 };
+        let won = What::Won { dispute: id("dp_1"), amount: 500 };
+        let refunded = What::Refunded { total: 500, charged: Some(500) };
+        for order in orders(&[&paid, &opened, &won, &refunded]) {
+            let (left, reported) = effects_of(&order);
+            assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
+            assert!(reported.iter().any(|effect| effect.starts_with("Refunded")), "{order:?}: {reported:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_has_refunded_is_not_taken_again() {
+        let credited = |refunded: &str| Credited {
+            account: id("acme"),
+            attempt: None,
+            amount: Credits::whole(100),
+            refunded: refunded.parse().expect("an amount"),
+        };
+        let check = |said: &What, operator: &str, expected: &[&str]| {
+            let mut payment = Payment::new(id("pi_1"));
+            payment.apply(&webhook(What::Paid { charged: Some(500) }), None);
+            payment.due();
+            payment.is_credited(credited(operator), None);
+            payment.apply(&webhook(said.clone()), None);
+            let reported: Vec<String> = payment.due().iter().map(|effect| format!("{effect:?}")).collect();
+            assert_eq!(reported.len(), expected.len(), "{reported:?}");
+            for (effect, amount) in reported.iter().zip(expected) {
+                assert!(
+                    effect.contains(&format!("{:?}", Credits::whole(amount.parse().expect("whole")))),
+                    "{effect}"
+                );
+            }
+            // All that was reported is folded: what the operator did stays what it was.
+            let before = payment.otherwise;
+            payment.is_credited(credited("100"), None);
+            assert_eq!(payment.otherwise, before);
+        };
+        check(&What::Refunded { total: 500, charged: Some(500) }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "40", &["60"]);
+        check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "100", &[]);
+    }
+
+    #[test]
+    fn parts_of_a_refund_come_to_the_whole() {
+        let paid = What::Paid { charged: Some(300) };
+        let parts = [100, 200, 300].map(|total| What::Refunded { total, charged: None });
+        let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
+        assert_eq!((left, reported.len()), (Credits::ZERO, 4));
+    }
+}

@@ -1,0 +1,676 @@
+//! Batcher: decides requests batch by batch, each batch in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::consume::WorkerError;
+use engine::fold::Cache;
+use engine::load::cores;
+use engine::progress::Waiter;
+use engine::tables::commitments::{AccountQuery, AccountStanding, Standings, standings};
+use futures::FutureExt;
+use ledger_core::account::Core;
+use ledger_core::event::key::content_hash;
+use ledger_core::event::{Clock, Data, Event, Usage, wire};
+use ledger_core::fold::CROSSINGS_MAX;
+use ledger_core::policy::decide::{Decision, Work};
+use ledger_core::policy::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
+use ledger_core::value::id::{Id, Label};
+use ledger_core::value::time::Time;
+use metrics::histogram;
+use platform::failpoint;
+use platform::pg::{self, Model, PgConnection, PgPool, Schema};
+use platform::position::Position;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tracing::error;
+use web::http::Problem;
+
+use super::request::{Answer, Ask, Fault, HOLD_ENDED, HoldView, Request, SettledHold, Verdict};
+use super::rows::{Decided, Writes};
+use super::store::{self, Named, NamedHolds};
+use crate::admission::ledger_time::{clock_is_live, clock_jump};
+
+/// Requests of one transaction.
+const BATCH_MAX: usize = 512;
+/// Pause for more requests, where many came before.
+const GATHER: Duration = Duration::from_millis(1);
+/// Looks at an account that is projected on meanwhile, before the batch is given up.
+const LOOKS_MAX: usize = 50;
+/// Flips of the generation in the way of one batch.
+const FLIPS_MAX: usize = 3;
+/// Cores that one batcher keeps; each takes about 2 KiB.
+const CACHED_ACCOUNTS_MAX: usize = 8_192;
+/// Open lots that one batcher keeps.
+const CACHED_LOTS_MAX: usize = 32_768;
+
+/// A request in a queue.
+pub struct Queued {
+    pub request: Request,
+    pub answer: oneshot::Sender<Verdict>,
+}
+
+/// Whether the batches change anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locking {
+    /// Holds are changed, under the gates of their accounts.
+    Gates,
+    /// Only answers are given.
+    Nothing,
+}
+
+/// Decides what comes in one queue.
+pub struct Batcher {
+    pool: PgPool,
+    waiter: Arc<Waiter>,
+    locking: Locking,
+    keep_allowed: bool,
+    cache: Cache<CachedAt>,
+    /// Kept from batch to batch: its statements are prepared and planned.
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+/// Where a core stands: what was read of an account at this offset of this generation never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CachedAt {
+    schema: Schema,
+    offset: i64,
+}
+
+/// Cores of the accounts of a batch.
+type Cores = BTreeMap<Id, (Core, CachedAt)>;
+
+enum Attempt {
+    Answers(Vec<Verdict>),
+    /// Another generation is live.
+    Flipped(Schema),
+}
+
+impl Batcher {
+    pub fn new(pool: PgPool, waiter: Arc<Waiter>, locking: Locking, keep_allowed: bool) -> Batcher {
+        let cache = Cache::new(CACHED_ACCOUNTS_MAX, CACHED_LOTS_MAX);
+        Batcher { pool, waiter, locking, keep_allowed, cache, connection: None }
+    }
+
+    /// Takes what has queued, again and again, until nobody can ask any more.
+    pub async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        let mut queued = Vec::with_capacity(BATCH_MAX);
+        let mut last = 0;
+        while queue.recv_many(&mut queued, BATCH_MAX).await > 0 {
+            if queued.len() < last / 2 {
+                // Those who were just answered are about to ask again: one batch with them is less work than two.
+                sleep(GATHER).await;
+                while queued.len() < BATCH_MAX
+                    && let Ok(more) = queue.try_recv()
+                {
+                    queued.push(more);
+                }
+            }
+            last = queued.len();
+            while !queued.is_empty() {
+                let rest = queued.split_off(together(&queued));
+                let batch = std::mem::replace(&mut queued, rest);
+                if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
+                    // The callers are answered to ask again, and what was cached is gone.
+                    error!("a batch of requests on holds panicked");
+                    self = Batcher::new(self.pool, self.waiter, self.locking, self.keep_allowed);
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, batch: Vec<Queued>) {
+        let (requests, answers): (Vec<Request>, Vec<_>) =
+            batch.into_iter().map(|queued| (queued.request, queued.answer)).unzip();
+        histogram!("ledger_holds_batch_requests").record(requests.len() as f64);
+        let verdicts = match self.decide(&requests).await {
+            Ok(verdicts) => verdicts,
+            Err(problem) => vec![Err(Fault::Problem(problem)); requests.len()],
+        };
+        for (answer, verdict) in answers.into_iter().zip(verdicts) {
+            // Who asked may be gone.
+            let _ = answer.send(verdict);
+        }
+    }
+
+    async fn decide(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, Problem> {
+        let mut schema = self.waiter.schema();
+        for _ in 0..FLIPS_MAX {
+            match self.attempt(schema, requests).await? {
+                Attempt::Answers(verdicts) => return Ok(verdicts),
+                Attempt::Flipped(live) => schema = live,
+            }
+        }
+        Err(Problem::unavailable("the read model is being replaced"))
+    }
+
+    async fn attempt(&mut self, schema: Schema, requests: &[Request]) -> Result<Attempt, Problem> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.pool).await?,
+        };
+        let attempted = self.attempt_on(&mut connection, schema, requests).await;
+        // After a failure another connection is asked for: this one may be gone.
+        self.connection = attempted.is_ok().then_some(connection);
+        attempted
+    }
+
+    async fn attempt_on(
+        &mut self,
+        connection: &mut PgConnection,
+        schema: Schema,
+        requests: &[Request],
+    ) -> Result<Attempt, Problem> {
+        let mut asked = Batch::of(requests);
+        let mut named = NamedHolds::new();
+        let mut ungated: Vec<Id> = Vec::new();
+        let mut tx = match self.locking {
+            Locking::Gates => pg::begin_write_on(&mut *connection, schema).await?,
+            Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
+        };
+        if self.locking == Locking::Gates {
+            let accounts: Vec<&str> = asked.accounts.keys().map(|account| account.as_str()).collect();
+            let without = store::lock(&mut tx, &accounts).await?;
+            if !without.is_empty() {
+                tx.rollback().await?;
+                let mut making = pg::begin_write_on(&mut *connection, schema).await?;
+                store::make_gates(&mut making, &without).await?;
+                making.commit().await?;
+                tx = pg::begin_write_on(&mut *connection, schema).await?;
+                let without = store::lock(&mut tx, &accounts).await?;
+                ungated =
+                    without.into_iter().map(Id::new).collect::<Result<_, _>>().map_err(Problem::internal)?;
+            }
+            named = store::named(&mut tx, &asked.reservations).await?;
+            asked.add_users(&named);
+        }
+        let (mut found, cores) = self.look(&mut tx, schema, &asked).await?;
+        if let Some(generation) = found.live.filter(|live| *live != schema.generation) {
+            self.keep(cores);
+            tx.rollback().await?;
+            return Ok(Attempt::Flipped(Schema { generation, model: Model::ReadModel }));
+        }
+        // Projected only since its gate was looked for: it is absent to this batch.
+        ungated.iter().for_each(|account| drop(found.accounts.remove(account)));
+        let mut writes = Writes::default();
+        let deciding = Deciding { requests, named, found, cores: &cores, keep_allowed: self.keep_allowed };
+        let verdicts = deciding.all(&asked, &mut writes);
+        self.keep(cores);
+        match self.locking {
+            Locking::Gates => {
+                store::write(&mut tx, &writes).await?;
+                failpoint::hit("holds.before_commit");
+                tx.commit().await?;
+                failpoint::hit("holds.after_commit");
+            }
+            Locking::Nothing => {
+                tx.commit().await?;
+                store::keep_decisions(connection, &writes).await?;
+            }
+        }
+        Ok(Attempt::Answers(verdicts))
+    }
+
+    /// Reads where the accounts stand, with the cores of exactly that moment.
+    async fn look(
+        &mut self,
+        tx: &mut PgConnection,
+        schema: Schema,
+        batch: &Batch<'_>,
+    ) -> Result<(Standings, Cores), Problem> {
+        let mut held: Cores = BTreeMap::new();
+        for account in batch.accounts.keys() {
+            if let Some((core, place)) = self.cache.take(account)
+                && place.schema == schema
+            {
+                held.insert((*account).clone(), (core, place));
+            }
+        }
+        for _ in 0..LOOKS_MAX {
+            let found = standings(&mut *tx, &batch.asked(&held)).await?;
+            if found.live.is_some_and(|live| live != schema.generation) {
+                return Ok((found, held));
+            }
+            let stale: Vec<Id> = found
+                .accounts
+                .iter()
+                .filter(|(account, standing)| {
+                    held.get(*account).is_none_or(|(_, place)| place.offset != standing.offset)
+                })
+                .map(|(account, _)| account.clone())
+                .collect();
+            if stale.is_empty() {
+                return Ok((found, held));
+            }
+            for (account, (offset, core)) in cores(&mut *tx, &stale).await.map_err(unreadable)? {
+                held.insert(account, (core, CachedAt { schema, offset }));
+            }
+        }
+        Err(Problem::unavailable("the account is changing too fast to decide on"))
+    }
+
+    fn keep(&mut self, cores: Cores) {
+        for (core, place) in cores.into_values() {
+            // Batchers own no partitions: none is ever forgotten.
+            self.cache.put(core, place, 0);
+        }
+    }
+}
+
+/// A batcher's statements look up by keys whatever they are given: one plan for all, made once.
+async fn connect(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await?;
+    Ok(connection)
+}
+
+fn unreadable(error: WorkerError) -> Problem {
+    match error {
+        WorkerError::Postgres(error) => error.into(),
+        WorkerError::Internal(cause) => Problem::internal(cause),
+    }
+}
+
+/// Returns how many requests go into one batch: those without a time of their own together, one with it alone.
+fn together(queued: &[Queued]) -> usize {
+    let timed = queued.iter().position(|queued| queued.request.at.is_some());
+    match timed {
+        Some(0) => 1,
+        Some(first) => first,
+        None => queued.len(),
+    }
+}
+
+/// What the requests of a batch name.
+struct Batch<'a> {
+    accounts: BTreeMap<&'a Id, OfAccount>,
+    reservations: Vec<(&'a str, &'a str)>,
+}
+
+#[derive(Default)]
+struct OfAccount {
+    at: Option<Time>,
+    users: BTreeSet<Id>,
+    requests: Vec<usize>,
+}
+
+impl<'a> Batch<'a> {
+    fn of(requests: &'a [Request]) -> Self {
+        let mut batch = Batch { accounts: BTreeMap::new(), reservations: Vec::new() };
+        let mut named = BTreeSet::new();
+        for (place, request) in requests.iter().enumerate() {
+            let account = batch.accounts.entry(&request.account).or_default();
+            account.at = account.at.max(request.at);
+            account.requests.push(place);
+            let (user, reservation) = request.ask.names();
+            account.users.extend(user.cloned());
+            named.extend(reservation.map(|reservation| (request.account.as_str(), reservation.as_str())));
+        }
+        batch.reservations = named.into_iter().collect();
+        batch
+    }
+
+    /// Adds whose holds are named.
+    fn add_users(&mut self, named: &NamedHolds) {
+        for (account, named) in named {
+            let holds = named.iter().filter_map(|(_, named)| named.hold.as_ref());
+            if let Some(account) = self.accounts.get_mut(account) {
+                account.users.extend(holds.filter_map(|hold| hold.user_id.clone()));
+            }
+        }
+    }
+
+    fn asked(&self, cores: &Cores) -> Vec<AccountQuery> {
+        let asked = self.accounts.iter().map(|(account, of)| AccountQuery {
+            account: (*account).clone(),
+            period_index: cores.get(*account).map_or(0, |(core, _)| core.period.index),
+            at: of.at,
+            users: of.users.iter().cloned().collect(),
+        });
+        asked.collect()
+    }
+}
+
+impl Ask {
+    /// Returns the user and the hold that are named.
+    fn names(&self) -> (Option<&Id>, Option<&Id>) {
+        match self {
+            Ask::Check(work) => (work.user_id.as_ref(), None),
+            Ask::Reserve(request) => (request.user_id.as_ref(), Some(&request.reservation_id)),
+            Ask::Extend(id, _) | Ask::Release(id) | Ask::Settle(id, _) => (None, Some(id)),
+            Ask::Landed(_) | Ask::Sweep => (None, None),
+        }
+    }
+}
+
+/// A batch with everything that it is decided on.
+struct Deciding<'a> {
+    requests: &'a [Request],
+    named: NamedHolds,
+    found: Standings,
+    cores: &'a Cores,
+    keep_allowed: bool,
+}
+
+impl Deciding<'_> {
+    fn all(mut self, batch: &Batch<'_>, writes: &mut Writes) -> Vec<Verdict> {
+        let mut verdicts: Vec<Verdict> = vec![Err(Fault::AccountAbsent); self.requests.len()];
+        for (account, of) in &batch.accounts {
+            let (Some(standing), Some((core, _))) =
+                (self.found.accounts.remove(*account), self.cores.get(*account))
+            else {
+                continue;
+            };
+            if let Some(problem) = out_of_time(core, &standing, of.at) {
+                of.requests.iter().for_each(|at| verdicts[*at] = Err(Fault::Problem(problem.clone())));
+                continue;
+            }
+            let mut one = OneAccount::new(account, core, &standing, self.keep_allowed);
+            for (reservation, named) in self.named.remove(*account).unwrap_or_default() {
+                one.add(reservation, named);
+            }
+            for at in &of.requests {
+                verdicts[*at] = one.decide(&self.requests[*at], writes);
+            }
+            one.finish(writes);
+        }
+        verdicts
+    }
+}
+
+/// A time may be given for test accounts only, and may not go too far.
+fn out_of_time(core: &Core, standing: &AccountStanding, at: Option<Time>) -> Option<Problem> {
+    at?;
+    if core.clock == Clock::Live {
+        return Some(clock_is_live());
+    }
+    let far = core.crossings_until(standing.now) > CROSSINGS_MAX;
+    far.then(clock_jump)
+}
+
+/// Requests on one account, one after the other.
+struct OneAccount<'a> {
+    account: &'a Id,
+    gate: Gate<'a>,
+    position: Position,
+    halted: bool,
+    due: bool,
+    ended: bool,
+    keep_allowed: bool,
+    landed: BTreeMap<Id, Position>,
+    records: BTreeMap<Id, Vec<u8>>,
+}
+
+impl<'a> OneAccount<'a> {
+    fn new(account: &'a Id, core: &'a Core, standing: &AccountStanding, keep_allowed: bool) -> Self {
+        let mut gate = Gate::new(core, standing.now, standing.held);
+        for (user, figures) in &standing.users {
+            gate.with_user(user.clone(), figures.clone(), core.period.index);
+        }
+        OneAccount {
+            account,
+            gate,
+            position: standing.position,
+            halted: standing.halted,
+            due: standing.due > 0,
+            ended: standing.ended > 0,
+            keep_allowed,
+            landed: BTreeMap::new(),
+            records: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, reservation: Id, named: Named) {
+        if let Some(position) = named.position {
+            self.landed.insert(reservation.clone(), position);
+        }
+        if let Some(record) = named.record {
+            self.records.insert(reservation.clone(), record);
+        }
+        if named.ended {
+            self.gate.with_ended(reservation);
+        }
+        if let Some(hold) = named.hold {
+            self.gate.with_hold(hold);
+        }
+    }
+
+    fn decide(&mut self, request: &Request, writes: &mut Writes) -> Verdict {
+        let actor = &request.actor;
+        match &request.ask {
+            Ask::Check(_) | Ask::Reserve(_) | Ask::Extend(..) if self.halted => {
+                Err(Fault::Problem(Problem::account_halted(self.account.as_str())))
+            }
+            Ask::Check(work) => Ok(self.check(work, actor, writes)),
+            Ask::Reserve(reserve) => self.reserve(reserve, actor, writes),
+            Ask::Extend(id, extend) => self.extend(id, extend, actor, writes),
+            Ask::Release(id) => {
+                self.gate.release(id).map_err(|refused| self.refuse(id, refused))?;
+                self.view(id)
+            }
+            Ask::Settle(id, event) => self.settle(id, event, writes),
+            Ask::Landed(landed) => {
+                writes.landed(self.account, landed);
+                Ok(Answer::Done)
+            }
+            Ask::Sweep => {
+                writes.undone.row().text(self.account.as_str());
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn check(&self, work: &Work, actor: &Label, writes: &mut Writes) -> Answer {
+        let decision = self.gate.check(work);
+        let about = About {
+            kind: "check",
+            reservation: None,
+            user: work.user_id.as_ref(),
+            feature: work.feature.as_ref(),
+        };
+        self.log(about, &decision, actor, writes);
+        let message = decision.message(self.gate.core());
+        Answer::Checked(Box::new(decision), message)
+    }
+
+    fn reserve(&mut self, reserve: &Reserve, actor: &Label, writes: &mut Writes) -> Verdict {
+        let id = &reserve.reservation_id;
+        let outcome = self.gate.reserve(reserve);
+        let about = About {
+            kind: "reserve",
+            reservation: Some(id),
+            user: reserve.user_id.as_ref(),
+            feature: reserve.feature.as_ref(),
+        };
+        self.granted(id, about, outcome, actor, writes)
+    }
+
+    fn extend(&mut self, id: &Id, extend: &Extend, actor: &Label, writes: &mut Writes) -> Verdict {
+        let outcome = self.gate.extend(id, extend);
+        let hold: Option<Hold> = self.gate.hold(id).cloned();
+        let about = About {
+            kind: "extend",
+            reservation: Some(id),
+            user: hold.as_ref().and_then(|hold| hold.user_id.as_ref()),
+            feature: hold.as_ref().and_then(|hold| hold.feature.as_ref()),
+        };
+        self.granted(id, about, outcome, actor, writes)
+    }
+
+    /// Keeps the decision, if there was one, and answers.
+    fn granted(
+        &self,
+        id: &Id,
+        about: About<'_>,
+        outcome: Result<Option<Decision>, Refused>,
+        actor: &Label,
+        writes: &mut Writes,
+    ) -> Verdict {
+        match &outcome {
+            Ok(Some(decision)) => self.log(about, decision, actor, writes),
+            Err(Refused::Decision(decision)) => self.log(about, decision, actor, writes),
+            _ => {}
+        }
+        outcome.map_err(|refused| self.refuse(id, refused))?;
+        self.view(id)
+    }
+
+    fn log(&self, about: About<'_>, decision: &Decision, actor: &Label, writes: &mut Writes) {
+        if decision.refusal.is_none() && !self.keep_allowed {
+            return;
+        }
+        let About { kind, reservation, user, feature } = about;
+        let (account, now, position) = (self.account, self.gate.now(), self.position);
+        writes.decision(Decided {
+            account,
+            kind,
+            reservation,
+            user,
+            feature,
+            decision,
+            now,
+            position,
+            actor,
+        });
+    }
+
+    fn view(&self, id: &Id) -> Verdict {
+        let hold = self.gate.hold(id).ok_or_else(|| Fault::HoldAbsent(id.clone()))?;
+        let view = HoldView::of(hold, self.gate.now(), self.gate.available(), self.position);
+        Ok(Answer::Hold(Box::new(view)))
+    }
+
+    /// Settles by a usage, whose record goes into the outbox with what the hold held.
+    fn settle(&mut self, id: &Id, event: &Event, writes: &mut Writes) -> Verdict {
+        let Data::UsageRecorded(usage) = &event.data else {
+            return Err(Fault::Problem(Problem::internal("only usage settles a hold")));
+        };
+        let content = content_hash(event);
+        let by = Settlement { event_id: event.id.clone(), source: event.source.clone(), content };
+        let credits = usage.credits.unwrap_or_default();
+        let settling = self.gate.settle(id, by, credits).map_err(|refused| self.refuse(id, refused))?;
+        let settles = Usage { held: Some(settling.held), ..usage.clone() };
+        let recorded_at = event.recorded_at.max(settling.not_before);
+        let record = Event { recorded_at, data: Data::UsageRecorded(settles), ..event.clone() };
+        let mut bytes = wire::encode(&record);
+        if !settling.repeat {
+            writes.settles(id, event, &bytes);
+            self.records.insert(id.clone(), bytes.clone());
+        } else if let Some(first) = self.records.get(id) {
+            // As it was priced then: the hold counts that.
+            bytes.clone_from(first);
+        }
+        let settled = SettledHold {
+            reservation_id: id.clone(),
+            source: event.source.clone(),
+            content,
+            held: settling.held,
+            over_hold: settling.over_hold,
+            position: self.landed.get(id).copied(),
+        };
+        Ok(Answer::Settling(Box::new(settled), bytes))
+    }
+
+    fn refuse(&self, id: &Id, refused: Refused) -> Fault {
+        let problem = match refused {
+            Refused::Unknown => return Fault::HoldAbsent(id.clone()),
+            Refused::OtherRequest => Problem::conflict("this id was used before, with other content"),
+            Refused::Ended => Problem::conflicting(HOLD_ENDED, format!("reservation {id} has ended")),
+            Refused::Decision(decision) => self.payment_required(&decision),
+        };
+        Fault::Problem(problem)
+    }
+
+    fn payment_required(&self, decision: &Decision) -> Problem {
+        use ledger_core::policy::decide::Refusal::{CreditsExhausted, UserLimitReached};
+        let words = decision.message(self.gate.core()).unwrap_or_default();
+        let problem = match decision.refusal {
+            Some(UserLimitReached) => Problem::user_limit_reached(words),
+            Some(CreditsExhausted) | None => Problem::credits_exhausted(words),
+        };
+        problem
+            .with("requested", decision.amount)
+            .with("available", decision.available)
+            .with("limit", decision.limit)
+            .with("used", decision.used)
+            .with("held", decision.held)
+            .with("resets_at", decision.resets_at)
+            .with("position", self.position)
+    }
+
+    fn finish(self, writes: &mut Writes) {
+        if self.due {
+            writes.due.row().text(self.account.as_str()).time(self.gate.now());
+        }
+        if self.ended {
+            writes.ended.row().text(self.account.as_str());
+        }
+        writes.gate(self.account, &self.gate);
+    }
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    kind: &'static str,
+    reservation: Option<&'a Id>,
+    user: Option<&'a Id>,
+    feature: Option<&'a Label>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn request(account: &str, at: Option<Time>, ask: Ask) -> Request {
+        Request { account: id(account), at, actor: Label::new("k").expect("a label"), ask }
+    }
+
+    #[test]
+    fn a_request_with_a_time_of_its_own_is_decided_alone_and_in_its_turn() {
+        let check = |times: &[Option<i64>], expected: usize| {
+            let queued: Vec<Queued> = times
+                .iter()
+                .map(|at| {
+                    let request = request("acme", at.map(Time::from_millis), Ask::Sweep);
+                    Queued { request, answer: oneshot::channel().0 }
+                })
+                .collect();
+            assert_eq!(together(&queued), expected, "{times:?}");
+        };
+        check(&[None, None, None], 3);
+        check(&[None, Some(1), None], 1);
+        check(&[Some(1), None], 1);
+        check(&[Some(1), Some(2)], 1);
+    }
+
+    #[test]
+    fn a_batch_names_each_account_user_and_hold_once() {
+        let reserve = |id: &str| {
+            let body = format!(r#"{{"reservation_id":"{id}","user_id":"ana","amount":"1"}}"#);
+            Ask::Reserve(serde_json::from_str(&body).expect("a body"))
+        };
+        let requests = [
+            request("beta", None, reserve("r1")),
+            request("acme", None, reserve("r1")),
+            request("beta", None, Ask::Release(id("r1"))),
+            request("beta", None, reserve("r2")),
+        ];
+        let batch = Batch::of(&requests);
+        let accounts: Vec<(&str, usize, usize)> = batch
+            .accounts
+            .iter()
+            .map(|(account, of)| (account.as_str(), of.users.len(), of.requests.len()))
+            .collect();
+        assert_eq!(accounts, [("acme", 1, 1), ("beta", 1, 3)]);
+        assert_eq!(batch.reservations, [("acme", "r1"), ("beta", "r1"), ("beta", "r2")]);
+    }
+}

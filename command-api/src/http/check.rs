@@ -1,0 +1,59 @@
+//! Check: whether work may begin, answered without changing anything.
+//!
+//! It sees what is projected and what is held; usage that is not projected yet can't be seen, and nothing is held for
+//! who asks. A refusal is kept, with its figures, so that it can be explained later.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use serde::Serialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use super::hold_requests::{self, DecideQuery, require_projected};
+use crate::app::App;
+use crate::holds::request::{Answer, Ask};
+use crate::request_context::{self, RequestContext};
+
+/// Whether it may begin, with the figures that say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    pub allowed: bool,
+    pub code: Option<Refusal>,
+    /// The same for the user who is refused.
+    pub message: Option<String>,
+    /// What the account may still spend.
+    pub available: Credits,
+    /// The limit that holds; null where there is none.
+    pub limit: Option<Credits>,
+    /// What counts toward it.
+    pub used: Credits,
+    /// What the user's open holds will add to that.
+    pub held: Credits,
+    /// When the next period begins.
+    pub resets_at: Time,
+}
+
+/// `POST /v1/accounts/{account}/check`
+pub async fn check(
+    State(app): State<App>,
+    context: RequestContext<DecideQuery>,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Json<Checked>, Problem> {
+    context.require(Action::CheckAndHold, &account)?;
+    let work: Work = request_context::body(request).await?;
+    require_projected(&app, &context).await?;
+    match hold_requests::ask(&app, &context, &account, Ask::Check(work)).await? {
+        Answer::Checked(decision, message) => Ok(Json(answer(*decision, message))),
+        _ => Err(Problem::internal("a check was answered otherwise")),
+    }
+}
+
+fn answer(decision: Decision, message: Option<String>) -> Checked {
+    let Decision { refusal, available, limit, used, held, resets_at, .. } = decision;
+    Checked { allowed: refusal.is_none(), code: refusal, message, available, limit, used, held, resets_at }
+}

@@ -1,0 +1,37 @@
+//! Clock: moving a test account's ledger time forward.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::event::{AdvanceClock, Clock, Data};
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::admission::ledger_time::clock_is_live;
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write::{self, Draft};
+
+/// `POST /v1/accounts/{account}/clock`
+pub async fn advance(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, &account)?;
+    let advance: AdvanceClock = request_context::body(request).await?;
+    let to = advance.advance_to;
+    let draft = Draft::setting(&account, "clock", Data::ClockAdvanced(advance), context.now);
+    write::setting(&app, &context, draft, moves_at(&app, &context, &account, to)).await
+}
+
+/// The move is recorded at the time that it reaches; going back is ignored by the fold.
+async fn moves_at(app: &App, context: &RequestContext, account: &Id, to: Time) -> Result<Time, Problem> {
+    let known = app.account(account, Some(to), context.deadline).await?;
+    match known.clock {
+        Clock::Live => Err(clock_is_live()),
+        Clock::Test => Ok(to),
+    }
+}

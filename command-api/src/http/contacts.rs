@@ -1,0 +1,317 @@
+//! Contacts: the mail addresses of an account's people, and its webhook; they never enter the journal.
+//!
+//! The secret that signs webhooks is shown in the answer that made it, and nowhere else.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::shape::{object_or_null, objects_or_null};
+use ledger_core::request::{self, Body};
+use ledger_core::value::id::{Id, Text};
+use platform::pg::{self, PgConnection};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json as JsonColumn;
+use url::Url;
+use web::auth::{self, Action};
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::email::{NOT_AN_EMAIL, is_email};
+use crate::request_context::{self, RequestContext};
+use crate::write;
+
+/// Largest body in bytes.
+pub const CONTACTS_BYTES_MAX: usize = 1024 * 1024;
+/// Most admins, and most users, of one account.
+const PEOPLE_MAX: usize = 5_000;
+/// Longest address of a webhook.
+const URL_CHARS_MAX: usize = 2_048;
+/// How long the secret before signs along after a rotation.
+const OLD_SECRET_HOURS: i32 = 24;
+
+/// Body of `PUT …/contacts`: all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contacts {
+    /// Those who configure and are notified.
+    #[serde(default, deserialize_with = "objects_or_null")]
+    pub admins: Option<Vec<Person>>,
+    /// Those who use.
+    #[serde(default, deserialize_with = "objects_or_null")]
+    pub users: Option<Vec<Person>>,
+    /// Where firings are sent.
+    #[serde(default, deserialize_with = "object_or_null")]
+    pub webhook: Option<Webhook>,
+}
+
+/// Somebody of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// As the account calls them.
+    pub id: Id,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text>,
+    /// Where mail goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// A receiver of an account's firings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it listens.
+    pub url: String,
+}
+
+impl Body for Contacts {
+    const GOOD: &'static str =
+        r#"{"admins":[{"id":"someone"}],"users":[{"id":"someone"}],"webhook":{"url":"https://example.com"}}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        check_people(errors, "admins", self.admins.as_deref().unwrap_or_default());
+        check_people(errors, "users", self.users.as_deref().unwrap_or_default());
+        if let Some(refusal) = self.webhook.as_ref().and_then(|webhook| refusal_of(&webhook.url)) {
+            errors.push(FieldError::new("webhook.url", "not_a_url", refusal));
+        }
+    }
+}
+
+fn check_people(errors: &mut Vec<FieldError>, list: &str, people: &[Person]) {
+    if people.len() > PEOPLE_MAX {
+        errors.push(FieldError::new(list, "too_many", "has at most 5000 people"));
+    }
+    let mut ids = BTreeSet::new();
+    for (at, person) in people.iter().enumerate() {
+        if !ids.insert(&person.id) {
+            errors.push(FieldError::new(format!("{list}.{at}.id"), "duplicate", "stands in the list twice"));
+        }
+        if person.email.as_deref().is_some_and(|email| !is_email(email)) {
+            errors.push(FieldError::new(format!("{list}.{at}.email"), "not_an_email", NOT_AN_EMAIL));
+        }
+    }
+}
+
+fn refusal_of(url: &str) -> Option<&'static str> {
+    if url.chars().count() > URL_CHARS_MAX {
+        return Some("is at most 2048 characters");
+    }
+    // A parser of URLs takes spaces and line breaks away and goes on; what is stored is what was sent.
+    let has_blanks = url.chars().any(|c| c.is_whitespace() || c.is_control());
+    let Some(url) = Url::parse(url).ok().filter(|_| !has_blanks) else { return Some("is no URL") };
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
+        return Some("begins with https:// or http://");
+    }
+    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    (!bare).then_some("has no user, password or fragment: calls are signed")
+}
+
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    account_id: Id,
+    admins: Vec<Person>,
+    users: Vec<Person>,
+    webhook: Option<StandingWebhook>,
+}
+
+#[derive(Debug, Serialize)]
+struct StandingWebhook {
+    url: String,
+    /// Only in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+/// Admins, users, the webhook's address and its secret.
+type Row = (JsonColumn<Vec<Person>>, JsonColumn<Vec<Person>>, Option<String>, Option<String>);
+
+/// `PUT /v1/accounts/{account}/contacts`
+pub async fn put(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Json<Standing>, Problem> {
+    context.require(Action::Settings, &account)?;
+    let value = request_context::json_up_to(request, CONTACTS_BYTES_MAX).await?;
+    let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
+    write::admit(&app, &context, &account).await?;
+    let made_up = auth::new_webhook_secret()?;
+    let standing = pg::write(&app.pool, move |connection| {
+        Box::pin(async move { write(connection, account, contacts, made_up).await })
+    });
+    standing.await.map(Json)
+}
+
+/// A webhook keeps its secret while it stands, wherever it moves; one that is set anew gets another.
+const WRITE: &str = "
+    insert into control.contacts as old (account_id, admins, users, webhook_url, webhook_secret, updated_at)
+    values ($1, $2::json, $3::json, $4, $5, clock_timestamp())
+    on conflict (account_id) do update
+    set admins                   = excluded.admins,
+        users                    = excluded.users,
+        webhook_url              = excluded.webhook_url,
+        webhook_secret           = case when excluded.webhook_url is not null
+                                        then coalesce(old.webhook_secret, excluded.webhook_secret) end,
+        webhook_secret_old       = case when excluded.webhook_url is not null then old.webhook_secret_old end,
+        webhook_secret_old_until = case when excluded.webhook_url is not null then old.webhook_secret_old_until end,
+        updated_at               = excluded.updated_at
+    returning admins, users, webhook_url, webhook_secret
+";
+
+async fn write(
+    connection: &mut PgConnection,
+    account: Id,
+    contacts: Contacts,
+    made_up: String,
+) -> Result<Standing, Problem> {
+    let url = contacts.webhook.map(|webhook| webhook.url);
+    let secret = url.is_some().then(|| made_up.clone());
+    let row: Row = sqlx::query_as(WRITE)
+        .bind(account.as_str())
+        .bind(people_json(contacts.admins)?)
+        .bind(people_json(contacts.users)?)
+        .bind(url)
+        .bind(secret)
+        .fetch_one(connection)
+        .await?;
+    let is_new = row.3.as_deref() == Some(made_up.as_str());
+    Ok(standing(account, row, is_new))
+}
+
+fn people_json(people: Option<Vec<Person>>) -> Result<String, Problem> {
+    serde_json::to_string(&people.unwrap_or_default()).map_err(Problem::internal)
+}
+
+fn standing(account_id: Id, row: Row, show_secret: bool) -> Standing {
+    let (JsonColumn(admins), JsonColumn(users), url, secret) = row;
+    let secret = secret.filter(|_| show_secret);
+    Standing { account_id, admins, users, webhook: url.map(|url| StandingWebhook { url, secret }) }
+}
+
+const READ: &str = "
+    select admins, users, webhook_url, webhook_secret
+    from control.contacts
+    where account_id = $1
+";
+
+/// `GET /v1/accounts/{account}/contacts`
+pub async fn get(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+) -> Result<Json<Standing>, Problem> {
+    context.require(Action::Settings, &account)?;
+    app.account(&account, None, context.deadline).await?;
+    let row: Option<Row> = sqlx::query_as(READ).bind(account.as_str()).fetch_optional(&app.pool).await?;
+    let nobody =
+        Standing { account_id: account.clone(), admins: Vec::new(), users: Vec::new(), webhook: None };
+    Ok(Json(row.map_or(nobody, |row| standing(account, row, false))))
+}
+
+/// The secret in force becomes the old one; with two rotations within the time of one, the oldest ends at once.
+const ROTATE: &str = "
+    update control.contacts
+    set webhook_secret           = $2,
+        webhook_secret_old       = webhook_secret,
+        webhook_secret_old_until = clock_timestamp() + make_interval(hours => $3),
+        updated_at               = clock_timestamp()
+    where account_id = $1 and webhook_url is not null
+    returning admins, users, webhook_url, webhook_secret
+";
+
+/// `POST /v1/accounts/{account}/contacts/webhook-secret`
+pub async fn rotate_secret(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+) -> Result<Json<Standing>, Problem> {
+    context.require(Action::Settings, &account)?;
+    app.account(&account, None, context.deadline).await?;
+    let secret = auth::new_webhook_secret()?;
+    let name = account.clone();
+    let rotated: Option<Row> = pg::write(&app.pool, move |connection| {
+        Box::pin(async move {
+            let query = sqlx::query_as(ROTATE).bind(name.as_str()).bind(secret).bind(OLD_SECRET_HOURS);
+            query.fetch_optional(connection).await
+        })
+    })
+    .await?;
+    let missing = || Problem::not_found("webhook_unknown", format!("account {account} has no webhook"));
+    rotated.map(|row| Json(standing(account.clone(), row, true))).ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        let read = request::read::<Contacts>(serde_json::from_str(body).expect("JSON"));
+        let found = match read {
+            Ok(_) => "fine".to_owned(),
+            Err(errors) => {
+                let mut all: Vec<_> = errors.iter().map(|e| format!("{} {}", e.field, e.code)).collect();
+                all.sort();
+                all.join(", ")
+            }
+        };
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn contacts_name_every_bad_field() {
+        check("{}", "fine");
+        check(r#"{"admins":null,"users":[],"webhook":null}"#, "fine");
+        check(
+            r#"{"admins":[{"id":"carl","name":"Carl","email":"carl@example.test"}],"users":[{"id":"ana"}],
+                "webhook":{"url":"https://hooks.example.test/ledger"}}"#,
+            "fine",
+        );
+        check(
+            r#"{"admins":[{"id":"carl","email":"carl"},{"id":"carl"}],"users":[{"id":"no id"}],"team":[]}"#,
+            "admins.0.email not_an_email, admins.1.id duplicate, team unknown_field, users.0.id bad_id",
+        );
+        check(
+            r#"{"admins":[["carl"]],"webhook":["https://example.test"]}"#,
+            "admins.0 wrong_type, webhook wrong_type",
+        );
+        check(
+            r#"{"users":[{"id":"a b"},{"id":"b c"},{"email":null}],"webhook":{}}"#,
+            "users.0.id bad_id, users.1.id bad_id, users.2.id required, webhook.url required",
+        );
+    }
+
+    #[test]
+    fn an_address_is_one_plain_address() {
+        for good in ["a@b", "ana+alerts@example.test"] {
+            assert!(is_email(good), "{good}");
+        }
+        for bad in ["", "@", "a@", "@b", "a b@c", "a@b@c", "a@b\r\nBcc: c@d", "Ana <a@b>", "a@b,c@d"] {
+            assert!(!is_email(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_a_plain_url() {
+        for good in ["https://example.test", "http://127.0.0.1:8080/hook?x=1"] {
+            assert_eq!(refusal_of(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "example.test",
+            "ftp://example.test",
+            "https://",
+            "https://u:p@example.test",
+            "https://example.test/#top",
+            "mailto:a@b",
+            "https://example.test/\0",
+            " https://example.test",
+            "https://example\n.test",
+        ] {
+            assert!(refusal_of(bad).is_some(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Grants: giving credits, and voiding what remains of them.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::event::{Data, Grant, VoidGrant, derive};
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
+use platform::pg;
+use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext, Waits};
+use crate::write::{self, Draft};
+
+/// `POST /v1/accounts/{account}/grants`
+pub async fn grant(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Money, &account)?;
+    let grant: Grant = request_context::body(request).await?;
+    let expires_at = grant.expires_at;
+    let draft = Draft::lot(&account, &grant.grant_id.clone(), Data::CreditsGranted(grant));
+    write::once(&app, &context, draft, granted_at(&app, &context, &account, expires_at)).await
+}
+
+async fn granted_at(
+    app: &App,
+    context: &RequestContext,
+    account: &Id,
+    expires_at: Option<Time>,
+) -> Result<Time, Problem> {
+    let (known, recorded_at) = write::admit(app, context, account).await?;
+    request_context::require_future("expires_at", expires_at, recorded_at.max(known.ledger_time))?;
+    Ok(recorded_at)
+}
+
+/// The query of a void.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoidQuery {
+    /// Whether to wait for the outcome.
+    pub wait: Option<bool>,
+    /// Why, for people.
+    pub reason: Option<Text>,
+}
+
+impl Waits for VoidQuery {
+    fn wait(&self) -> Option<bool> {
+        self.wait
+    }
+}
+
+/// `DELETE /v1/accounts/{account}/grants/{grant}`
+pub async fn void(
+    State(app): State<App>,
+    context: RequestContext<VoidQuery>,
+    Path((account, grant_id)): Path<(Id, Id)>,
+) -> Result<Response, Problem> {
+    context.require(Action::Undo, &account)?;
+    let (_, recorded_at) = write::admit(&app, &context, &account).await?;
+    let void = VoidGrant { grant_id: grant_id.clone(), reason: context.query.reason.clone() };
+    let data = Data::GrantVoided(void);
+    if is_known(&app, &context, &account, &grant_id).await? {
+        let draft = Draft::derived(&account, "void", derive::void_id(&account, &grant_id), data);
+        return write::once(&app, &context, draft, async { Ok(recorded_at) }).await;
+    }
+    // The refusal is recorded, but under an id of its own: a grant made later can still be voided.
+    let draft = Draft::derived(&account, "void", write::new_id(context.now), data);
+    write::untracked(&app, &context, draft, recorded_at).await
+}
+
+const KNOWN: &str = "select exists (select from lot where account_id = $1 and grant_id = $2)";
+
+/// Says whether a lot of this id ever was, by a projection that has caught up where it was not.
+async fn is_known<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &Id,
+    grant: &Id,
+) -> Result<bool, Problem> {
+    if read_known(app, account, grant).await? {
+        return Ok(true);
+    }
+    app.require_caught_up(account, context.deadline).await?;
+    Ok(read_known(app, account, grant).await?)
+}
+
+async fn read_known(app: &App, account: &Id, grant: &Id) -> Result<bool, sqlx::Error> {
+    let (account, grant) = (account.to_string(), grant.to_string());
+    pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(
+            async move { sqlx::query_scalar(KNOWN).bind(account).bind(grant).fetch_one(connection).await },
+        )
+    })
+    .await
+}

@@ -1,0 +1,145 @@
+//! Keys: making, listing and revoking API keys.
+//!
+//! A secret is shown once and kept nowhere, so a repeat of the request that made it answers without it. Who never
+//! saw the first answer revokes that key and asks for another under a new `Idempotency-Key`.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ledger_core::value::time::Time;
+use platform::pg::{self, PgConnection};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use web::auth::{self, Action, Key, NewKey};
+use web::http::{Path, Problem, Query};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+
+/// Keys listed unless told otherwise.
+const LISTED: i64 = 50;
+/// Most keys listed at once.
+const LISTED_MAX: i64 = 500;
+
+/// `POST /v1/keys`
+pub async fn create(
+    State(app): State<App>,
+    context: RequestContext,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.principal.require_role(Action::Keys)?;
+    let key = context.idempotency_key()?.to_string();
+    let new: NewKey = request_context::body(request).await?;
+    let (by, now) = (context.principal.key_id.to_string(), context.now);
+    let answer =
+        pg::write(&app.pool, move |connection| Box::pin(create_once(connection, key, new, by, now))).await?;
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// A key as its creation answers.
+#[derive(Debug, Clone, Serialize)]
+struct Created {
+    #[serde(flatten)]
+    key: serde_json::Value,
+    /// Null in the answer to a repeat.
+    secret: Option<String>,
+}
+
+/// Waits for another request of the same name, and inserts nothing where that came first.
+const CLAIM: &str = "
+    insert into control.idempotency (account_id, kind, key, content, created_at)
+    values ('', 'key', $1, $2, clock_timestamp())
+    on conflict do nothing
+";
+
+const NOTE: &str = "
+    update control.idempotency
+    set answer = $2::json, answered_at = clock_timestamp()
+    where account_id = '' and kind = 'key' and key = $1
+";
+
+const FIRST_ANSWER: &str = "
+    select content, answer::text
+    from control.idempotency
+    where account_id = '' and kind = 'key' and key = $1
+";
+
+async fn create_once(
+    connection: &mut PgConnection,
+    name: String,
+    new: NewKey,
+    by: String,
+    now: Time,
+) -> Result<Created, Problem> {
+    let content = Sha256::digest(serde_json::to_vec(&new).map_err(Problem::internal)?).to_vec();
+    let claimed = sqlx::query(CLAIM).bind(&name).bind(&content).execute(&mut *connection).await?;
+    if claimed.rows_affected() == 0 {
+        return first_answer(connection, &name, &content).await;
+    }
+    new.check_expiry(now).map_err(|error| Problem::invalid(vec![error]))?;
+    let created = auth::create_key(connection, &new, &by, now).await?;
+    let key = serde_json::to_value(&created.key).map_err(Problem::internal)?;
+    sqlx::query(NOTE).bind(&name).bind(key.to_string()).execute(connection).await?;
+    Ok(Created { key, secret: Some(created.secret) })
+}
+
+async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<Created, Problem> {
+    let (first, answer): (Vec<u8>, String) =
+        sqlx::query_as(FIRST_ANSWER).bind(name).fetch_one(connection).await?;
+    if first != content {
+        return Err(Problem::conflict("this Idempotency-Key was used before, with other content"));
+    }
+    Ok(Created { key: serde_json::from_str(&answer).map_err(Problem::internal)?, secret: None })
+}
+
+/// The query of the list of keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    pub limit: Option<i64>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// A page of keys.
+#[derive(Debug, Clone, Serialize)]
+pub struct Page {
+    /// Keys in order of their ids.
+    pub items: Vec<Key>,
+    /// Asks for the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /v1/keys`
+pub async fn list(
+    State(app): State<App>,
+    principal: auth::Principal,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page>, Problem> {
+    principal.require_role(Action::Keys)?;
+    let limit = query.limit.unwrap_or(LISTED);
+    if !(1..=LISTED_MAX).contains(&limit) {
+        return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
+    }
+    let mut items = auth::list_keys(&app.pool, query.cursor.as_deref(), limit + 1).await?;
+    let more = items.len() as i64 > limit;
+    items.truncate(usize::try_from(limit).unwrap_or_default());
+    let next_cursor = items.last().filter(|_| more).map(|last| last.key_id.clone());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// `DELETE /v1/keys/{key}`
+pub async fn revoke(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(key_id): Path<String>,
+) -> Result<Json<Key>, Problem> {
+    context.principal.require_role(Action::Keys)?;
+    let (name, now) = (key_id.clone(), context.now);
+    let revoked = pg::write(&app.pool, move |connection| {
+        Box::pin(async move { auth::revoke_key(connection, &name, now).await })
+    })
+    .await?;
+    revoked.map(Json).ok_or_else(|| Problem::not_found("key_not_found", format!("there is no key {key_id}")))
+}

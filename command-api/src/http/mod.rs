@@ -1,0 +1,16 @@
+//! HTTP: one resource a file; a handler parses, decides, writes and answers.
+
+pub mod accounts;
+pub mod adjustments;
+pub mod check;
+pub mod clock;
+pub mod contacts;
+pub mod grants;
+pub mod hold_requests;
+pub mod keys;
+pub mod plan;
+pub mod rate_cards;
+pub mod reservations;
+pub mod reversals;
+pub mod settings;
+pub mod usage;

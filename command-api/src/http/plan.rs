@@ -1,0 +1,21 @@
+//! Plan: changing it now or at the next period.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::event::Data;
+use ledger_core::value::id::Id;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::RequestContext;
+use crate::write;
+
+/// `PUT /v1/accounts/{account}/plan`
+pub async fn put(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    write::whole_setting(&app, &context, &account, request, "plan", Data::PlanChanged).await
+}

@@ -1,0 +1,38 @@
+//! Rate cards: publishing the next version.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use ledger_core::policy::rate_card::RateCard;
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use serde::Serialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::admission::rate_cards::publish;
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+
+/// Largest card in bytes: a thousand meters with several prices each.
+pub const CARD_BYTES_MAX: usize = 1024 * 1024;
+
+/// A version as published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    pub card: Id,
+    pub version: i32,
+}
+
+/// `PUT /v1/rate-cards/{card}`
+pub async fn put(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(card): Path<Id>,
+    request: Request,
+) -> Result<Json<Published>, Problem> {
+    context.principal.require_role(Action::RateCards)?;
+    let value = request_context::json_up_to(request, CARD_BYTES_MAX).await?;
+    let prices: RateCard = request::read(value).map_err(Problem::invalid)?;
+    let version = publish(&app.pool, &card, &prices, &context.principal.key_id).await?;
+    Ok(Json(Published { card, version }))
+}

@@ -1,0 +1,126 @@
+//! Reversals: taking a usage event back, whole and once.
+
+use axum::body::HttpBody;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::{Data, ReverseUsage, derive};
+use ledger_core::request::Body;
+use ledger_core::value::id::{EventId, Id, Source, Text};
+use platform::pg;
+use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext, Waits};
+use crate::write::{self, Draft};
+
+/// The query of a reversal.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReversalQuery {
+    /// Whether to wait for the outcome.
+    pub wait: Option<bool>,
+    /// The usage's producer, where one id came from several.
+    pub source: Option<Source>,
+}
+
+impl Waits for ReversalQuery {
+    fn wait(&self) -> Option<bool> {
+        self.wait
+    }
+}
+
+/// The body of a reversal.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reversal {
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: Option<Text>,
+}
+
+impl Body for Reversal {
+    const GOOD: &'static str = "{}";
+
+    fn check(&self, _: &mut Vec<FieldError>) {}
+}
+
+/// `POST /v1/accounts/{account}/usage/{event_id}/reversal`
+pub async fn reverse(
+    State(app): State<App>,
+    context: RequestContext<ReversalQuery>,
+    Path((account, event_id)): Path<(Id, EventId)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Undo, &account)?;
+    let Reversal { reason } = optional_body(request).await?;
+    let (_, recorded_at) = write::admit(&app, &context, &account).await?;
+    let source = usage_source(&app, &context, &account, &event_id).await?;
+    let reversal_id = derive::reversal_id(&account, &source, &event_id);
+    let data = Data::UsageReversed(ReverseUsage { event_id, source, reason });
+    let draft = Draft::derived(&account, "reversal", reversal_id, data);
+    write::once(&app, &context, draft, async { Ok(recorded_at) }).await
+}
+
+/// A reason is not needed, so neither is a body.
+async fn optional_body(request: Request) -> Result<Reversal, Problem> {
+    let nothing = request.body().size_hint().exact() == Some(0);
+    if nothing && !request.headers().contains_key(CONTENT_TYPE) {
+        return Ok(Reversal::default());
+    }
+    request_context::body(request).await
+}
+
+/// Finds the producer of the usage to take back: 404 where there is no such usage, 409 where there are several.
+async fn usage_source(
+    app: &App,
+    context: &RequestContext<ReversalQuery>,
+    account: &Id,
+    event_id: &EventId,
+) -> Result<Source, Problem> {
+    let wanted = context.query.source.as_ref();
+    let mut sources = read_sources(app, account, event_id, wanted).await?;
+    if sources.is_empty() {
+        app.require_caught_up(account, context.deadline).await?;
+        sources = read_sources(app, account, event_id, wanted).await?;
+    }
+    match sources.as_slice() {
+        [] => {
+            let detail = format!("account {account} has no usage event {event_id}");
+            Err(Problem::not_found("event_not_found", detail))
+        }
+        [source] => Source::new(source).map_err(Problem::internal),
+        _ => {
+            let detail = "this id came from several sources: say which by ?source=";
+            Err(Problem::conflicting("ambiguous_event", detail).with("sources", &sources))
+        }
+    }
+}
+
+const SOURCES: &str = "
+    select source
+    from event
+    where account_id = $1 and event_id = $2 and type = 'ledger.usage.recorded.v1' and outcome = 'applied'
+      and source = coalesce($3, source)
+    order by source
+";
+
+async fn read_sources(
+    app: &App,
+    account: &Id,
+    event_id: &EventId,
+    source: Option<&Source>,
+) -> Result<Vec<String>, sqlx::Error> {
+    let (account, event_id) = (account.to_string(), event_id.to_string());
+    let source = source.map(ToString::to_string);
+    pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            let context = sqlx::query_scalar(SOURCES).bind(account).bind(event_id).bind(source);
+            context.fetch_all(connection).await
+        })
+    })
+    .await
+}

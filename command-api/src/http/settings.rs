@@ -1,0 +1,119 @@
+//! Settings of limits, alerts and auto top-up: each `PUT` is the whole of one, in force for what is folded after it.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use platform::pg;
+use serde::Deserialize;
+use web::auth::Action;
+use web::http::{Path, Problem};
+
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write::{self, Draft};
+
+/// `PUT /v1/accounts/{account}/limits`
+pub async fn put_limits(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    write::whole_setting(&app, &context, &account, request, "limits", Data::LimitsSet).await
+}
+
+/// `PUT /v1/accounts/{account}/user-alert`
+pub async fn put_user_alert(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    write::whole_setting(&app, &context, &account, request, "user_alert", Data::UserAlertSet).await
+}
+
+/// `PUT /v1/accounts/{account}/auto-top-up`
+///
+/// Always counts as saved, also where nothing changes: it clears failures and lets brakes speak again.
+pub async fn put_auto_top_up(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, &account)?;
+    let settings: SetAutoTopUp = request_context::body(request).await?;
+    let recorded_at = write::time_for(&app, &context, &account).await?;
+    let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), context.now);
+    write::untracked(&app, &context, draft, recorded_at).await
+}
+
+/// The path of an org alert.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AlertPath {
+    account: Id,
+    alert: Id,
+}
+
+/// `PUT /v1/accounts/{account}/alerts/{alert}`
+pub async fn put_org_alert(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(path): Path<AlertPath>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, &path.account)?;
+    let body = request_context::json(request).await?;
+    let alert = request::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
+    let draft = org_alert(&path, Data::OrgAlertSet(alert), &context);
+    write::setting(&app, &context, draft, write::time_for(&app, &context, &path.account)).await
+}
+
+/// `DELETE /v1/accounts/{account}/alerts/{alert}`
+///
+/// Removing it again gets the first answer.
+pub async fn remove_org_alert(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(path): Path<AlertPath>,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, &path.account)?;
+    let removal = Data::OrgAlertRemoved(RemoveOrgAlert { alert_id: path.alert.clone() });
+    let draft = org_alert(&path, removal, &context);
+    let admission = async {
+        let recorded_at = write::time_for(&app, &context, &path.account).await?;
+        app.require_caught_up(&path.account, context.deadline).await?;
+        require_alert(&app, &path).await?;
+        Ok(recorded_at)
+    };
+    write::setting(&app, &context, draft, admission).await
+}
+
+/// Setting and removing an alert are states of one setting: the last of them is in force.
+fn org_alert(path: &AlertPath, data: Data, context: &RequestContext) -> Draft {
+    Draft { key: path.alert.to_string(), ..Draft::setting(&path.account, "org_alert", data, context.now) }
+}
+
+const HAS_ALERT: &str = "
+    select coalesce(core -> 'org_alerts' ? $2, false)
+    from account
+    where account_id = $1
+";
+
+/// 404 unless the account has the alert.
+async fn require_alert(app: &App, path: &AlertPath) -> Result<(), Problem> {
+    let (account, alert) = (path.account.to_string(), path.alert.to_string());
+    let found: Option<bool> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            sqlx::query_scalar(HAS_ALERT).bind(account).bind(alert).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    if found == Some(true) {
+        return Ok(());
+    }
+    let detail = format!("account {} has no alert {}", path.account, path.alert);
+    Err(Problem::not_found("alert_unknown", detail))
+}

@@ -1,0 +1,370 @@
+//! Usage: the fast path, one event or a batch, in CloudEvents or plain JSON.
+//!
+//! A repeat is appended again and folds to `duplicate` or `conflict`, so nothing is looked up before the append
+//! but the accounts.
+
+use std::fmt;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ledger_core::event::field_error::FieldError;
+use ledger_core::request::{self, Offer};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
+use platform::position::Position;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use web::auth::{Action, Principal};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
+
+use crate::admission::refusal::{self, FORBIDDEN};
+use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
+use crate::app::App;
+use crate::request_context::{self, RequestContext};
+use crate::write::outcome::{self, Outcome, Progress};
+use crate::write::usage::{append_all, append_and_answer};
+use crate::write::wait::{known_or_waiting, once_projected};
+
+/// Most events of a batch.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// Bodies read on the request's own task; larger ones go to a thread for long work.
+const INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// Code of the door's error for what is no JSON at all.
+const NOT_JSON: &str = "not_json";
+
+const ONE: Accepts = Accepts { media_type: "application/cloudevents+json", bytes_max: RECORD_BYTES_MAX };
+const BATCH: Accepts =
+    Accepts { media_type: "application/cloudevents-batch+json", bytes_max: BATCH_BYTES_MAX };
+
+/// `POST /v1/events`
+pub async fn events(
+    State(app): State<App>,
+    context: RequestContext,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.principal.require_role(Action::UsageWrite)?;
+    let payload = Payload::read(request, &[ONE, BATCH]).await?;
+    if payload.media_type == BATCH.media_type {
+        return batch(&app, &context, payload).await;
+    }
+    let offer = request::read_offer(&payload.bytes).map_err(unreadable)?;
+    context.require(Action::UsageWrite, &offer.account)?;
+    one(&app, &context, offer, Form::CloudEvent).await
+}
+
+/// `POST /v1/accounts/{account}/usage`
+pub async fn plain(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<Id>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::UsageWrite, &account)?;
+    let value = request_context::json(request).await?;
+    let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
+    one(&app, &context, offer, Form::Plain).await
+}
+
+/// Tells a body that is no JSON from one that is no such event.
+fn unreadable(errors: Vec<FieldError>) -> Problem {
+    match errors.iter().find(|error| error.code == NOT_JSON) {
+        Some(error) => Problem::not_json(format!("the body is not JSON: {}", error.detail)),
+        None => Problem::invalid(errors),
+    }
+}
+
+fn stamp(context: &RequestContext, form: Form) -> Result<Stamp, Problem> {
+    Ok(Stamp { actor: context.actor()?, now: context.now, ledger_time: context.ledger_time, form })
+}
+
+async fn one(app: &App, context: &RequestContext, offer: Offer, form: Form) -> Result<Response, Problem> {
+    let mut verdicts =
+        admission::admit(app, vec![Ok(offer)], stamp(context, form)?, context.deadline).await?;
+    let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
+    let admitted = verdict.map_err(Refusal::problem)?;
+    append_and_answer(app, admitted, context.usage_waits()).await
+}
+
+async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<Response, Problem> {
+    let (ids, offers) = read_off_task(payload, context.principal.clone()).await?;
+    let stamp = stamp(context, Form::CloudEvent)?;
+    let verdicts = admission::admit(app, offers, stamp, context.deadline).await?;
+    let (mut items, admitted) = sort(ids, verdicts);
+    let positions = append_all(app, &admitted).await?;
+    let written: Vec<(Id, Position)> =
+        admitted.into_iter().zip(&positions).map(|(one, position)| (one.account, *position)).collect();
+    let waits = context.usage_waits();
+    let look = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
+    let progress = known_or_waiting(once_projected(app, waits, &positions, look).await, Vec::new());
+    place(&mut items, &positions, &progress);
+    let known = progress.iter().all(|one| matches!(one, Progress::Folded(_)));
+    let complete = waits && progress.len() == positions.len() && known;
+    let status = if complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, axum::Json(BatchAnswer::of(items))).into_response())
+}
+
+type Read = (Vec<Option<EventId>>, Vec<Offered>);
+
+async fn read_off_task(payload: Payload, principal: Principal) -> Result<Read, Problem> {
+    if payload.bytes.len() <= INLINE_BYTES_MAX {
+        return read_batch(&payload.bytes, &principal);
+    }
+    let read = tokio::task::spawn_blocking(move || read_batch(&payload.bytes, &principal));
+    read.await.map_err(Problem::internal)?
+}
+
+/// Reads a batch item by item: a bad item is refused and the others go on.
+fn read_batch(bytes: &[u8], principal: &Principal) -> Result<Read, Problem> {
+    let items = split(bytes)?;
+    let mut ids = Vec::with_capacity(items.len());
+    let mut offers = Vec::with_capacity(items.len());
+    for item in items {
+        let offer = read_item(item, principal);
+        ids.push(match &offer {
+            Ok(offer) => Some(offer.id.clone()),
+            Err(_) => id_of(item),
+        });
+        offers.push(offer);
+    }
+    Ok((ids, offers))
+}
+
+fn read_item(item: &RawValue, principal: &Principal) -> Offered {
+    let bytes = item.get().as_bytes();
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(refusal::too_large(bytes.len()));
+    }
+    let offer = request::read_offer(bytes).map_err(Refusal::invalid)?;
+    if !principal.may(Action::UsageWrite, offer.account.as_str()) {
+        return Err(Refusal::new(FORBIDDEN, "this key may not do that"));
+    }
+    Ok(offer)
+}
+
+/// Returns the id that a refused item gives itself, where it has one.
+fn id_of(item: &RawValue) -> Option<EventId> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: EventId,
+    }
+    serde_json::from_str::<Named>(item.get()).ok().map(|named| named.id)
+}
+
+/// The items of a JSON array, unread.
+struct Items<'a>(Vec<&'a RawValue>);
+
+const TOO_MANY_ITEMS: &str = "too many items";
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Items<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of events")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<'de>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    if items.len() == BATCH_EVENTS_MAX {
+                        return Err(serde::de::Error::custom(TOO_MANY_ITEMS));
+                    }
+                    items.push(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        from.deserialize_seq(Reader)
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
+    match serde_json::from_slice::<Items<'_>>(bytes) {
+        Ok(Items(items)) if items.is_empty() => {
+            Err(Problem::bad_field("body", "empty", "holds at least one event"))
+        }
+        Ok(Items(items)) => Ok(items),
+        Err(error) if error.to_string().starts_with(TOO_MANY_ITEMS) => {
+            let detail = format!("at most {BATCH_EVENTS_MAX} events");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail))
+        }
+        Err(error) if error.is_data() && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() => {
+            Err(Problem::bad_field("body", "wrong_type", "must be a JSON array"))
+        }
+        Err(error) => Err(Problem::not_json(format!("the body is not JSON: {error}"))),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Item {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Its id; null where it has none that can be read.
+    pub id: Option<EventId>,
+    /// `accepted` or `refused`.
+    pub result: &'static str,
+    /// Where the journal has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// What it came to, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
+    /// Why it was refused, or rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What it charges beyond the hold that it settles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_hold: Option<Credits>,
+}
+
+impl Item {
+    fn accepted(index: usize, id: Option<EventId>) -> Item {
+        let (position, outcome, code, detail, over_hold) = (None, None, None, None, None);
+        Item { index, id, result: "accepted", position, outcome, code, detail, over_hold }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BatchAnswer {
+    items: Vec<Item>,
+    accepted: usize,
+    refused: usize,
+}
+
+impl BatchAnswer {
+    fn of(items: Vec<Item>) -> BatchAnswer {
+        let accepted = items.iter().filter(|item| item.position.is_some()).count();
+        BatchAnswer { accepted, refused: items.len() - accepted, items }
+    }
+}
+
+/// Tells the accepted from the refused, and takes out what is to be appended.
+fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Admitted>) {
+    let mut admitted = Vec::with_capacity(verdicts.len());
+    let mut items = Vec::with_capacity(verdicts.len());
+    for (index, (id, verdict)) in ids.into_iter().zip(verdicts).enumerate() {
+        let mut item = Item::accepted(index, id);
+        match verdict {
+            Ok(one) => {
+                item.over_hold = one.hold.settled().map(|settled| settled.over_hold);
+                admitted.push(one);
+            }
+            Err(Refusal { code, detail, .. }) => {
+                item.result = "refused";
+                item.code = Some(code);
+                item.detail = Some(detail);
+            }
+        }
+        items.push(item);
+    }
+    (items, admitted)
+}
+
+/// Writes positions, and outcomes where they are known, into the accepted items.
+fn place(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
+    let accepted = items.iter_mut().filter(|item| item.result == "accepted");
+    for (nth, (item, position)) in accepted.zip(positions).enumerate() {
+        item.position = Some(*position);
+        let Some(Progress::Folded(outcome)) = progress.get(nth) else { continue };
+        item.outcome = Some(outcome.as_str());
+        if let Outcome::Rejected(reason) = outcome {
+            item.code = Some(reason.code());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use web::auth::{Accounts, Role};
+
+    const GOOD: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
+        "subject":"acme","time":"2026-02-03T10:00:00Z","data":{"credits":"1"}}"#;
+
+    fn producer() -> Principal {
+        let accounts = Accounts::Named(vec!["acme".to_owned()].into());
+        Principal { key_id: "k".into(), role: Role::Producer, accounts, user_id: None }
+    }
+
+    fn check(body: &str, expected: &str) {
+        let said = match read_batch(body.as_bytes(), &producer()) {
+            Ok((ids, offers)) => {
+                let items: Vec<String> = ids
+                    .iter()
+                    .zip(&offers)
+                    .map(|(id, offer)| {
+                        let id = id.as_ref().map_or("-", |id| id.as_str());
+                        let result = offer.as_ref().map_or_else(|refusal| refusal.code, |_| "read");
+                        format!("{id} {result}")
+                    })
+                    .collect();
+                items.join(", ")
+            }
+            Err(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
+        };
+        assert_eq!(said, expected, "{body}");
+    }
+
+    #[test]
+    fn good_items_go_in_whatever_the_others_are() {
+        let elsewhere = GOOD.replace("acme", "beta").replace("e1", "e2");
+        let bad = GOOD.replace("\"1\"", "1").replace("e1", "e3");
+        let deep = format!(r#"{{"id":"e4","data":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+        let long = format!(r#"{{"id":"e5","data":"{}"}}"#, "x".repeat(RECORD_BYTES_MAX));
+        check(
+            &format!(r#"[{GOOD},{elsewhere},{bad},{deep},{long},7,{GOOD}]"#),
+            "e1 read, e2 forbidden, e3 invalid, e4 invalid, e5 too_large, - invalid, e1 read",
+        );
+    }
+
+    #[test]
+    fn a_batch_is_an_array_of_1_to_10_000() {
+        check("[]", "422 invalid");
+        check("{}", "422 invalid");
+        check("7", "422 invalid");
+        check("[", "400 not_json");
+        check("", "400 not_json");
+        check(&format!("[{}7]", "7,".repeat(BATCH_EVENTS_MAX)), "413 too_large");
+        let most = read_batch(format!("[{}7]", "7,".repeat(BATCH_EVENTS_MAX - 1)).as_bytes(), &producer());
+        assert_eq!(most.map(|(ids, _)| ids.len()).ok(), Some(BATCH_EVENTS_MAX));
+    }
+
+    #[test]
+    fn a_refused_item_names_every_bad_field() {
+        let bad = GOOD.replace("\"1\"", "1").replace("2026-02-03T10:00:00Z", "soon");
+        let (_, offers) = read_batch(format!("[{bad}]").as_bytes(), &producer()).expect("an array");
+        let refusal = offers[0].as_ref().expect_err("refused");
+        assert!(refusal.detail.contains("data.credits") && refusal.detail.contains("time"), "{refusal:?}");
+    }
+
+    #[test]
+    fn results_stand_in_the_order_of_the_batch() {
+        let id = |id: &str| EventId::new(id).ok();
+        let admitted = Admitted {
+            account: Id::new("acme").expect("an id"),
+            id: id("b").expect("an id"),
+            bytes: vec![1],
+            hold: admission::NamedHold::None,
+        };
+        let verdicts = vec![Err(Refusal::new(FORBIDDEN, "no")), Ok(admitted)];
+        let (mut items, records) = sort(vec![id("a"), id("b")], verdicts);
+        assert_eq!(records.len(), 1);
+        place(&mut items, &[Position { partition: 3, offset: 7 }], &[Progress::Folded(Outcome::Duplicate)]);
+        let answer = serde_json::to_value(BatchAnswer::of(items)).expect("JSON");
+        let expected = serde_json::json!({
+            "items": [
+                {"index": 0, "id": "a", "result": "refused", "code": "forbidden", "detail": "no"},
+                {"index": 1, "id": "b", "result": "accepted", "position": {"partition": 3, "offset": 7}, "outcome": "duplicate"},
+            ],
+            "accepted": 1, "refused": 1,
+        });
+        assert_eq!(answer, expected);
+    }
+}

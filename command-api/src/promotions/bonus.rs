@@ -1,0 +1,43 @@
+//! Bonuses: grants that the ledger makes by itself, each once.
+
+use ledger_core::event::{Data, Grant, GrantSource, derive};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
+use platform::pg::PgConnection;
+use web::http::Problem;
+
+use crate::app::App;
+use crate::write::effects::Effect;
+
+/// Makes the grant of a bonus under an id that follows from what it is for.
+pub fn grant_effect(account: &Id, id: &str, source: GrantSource, amount: Credits) -> Result<Effect, Problem> {
+    let grant_id =
+        Id::new(id).map_err(|_| Problem::bad_field("account_id", "too_long", "is too long for its bonus"))?;
+    let event_id = EventId::from(&grant_id);
+    let (priority, effective_at, expires_at, reason) = (None, None, None, None);
+    let grant = Grant { grant_id, source, amount, priority, effective_at, expires_at, reason };
+    Ok(Effect {
+        account: account.clone(),
+        source: derive::GRANTS,
+        event_id,
+        data: Data::CreditsGranted(grant),
+    })
+}
+
+/// Returns the welcome bonus of a new account, if there is one.
+pub fn welcome(app: &App, account: &Id) -> Result<Option<Effect>, Problem> {
+    let amount = app.sales.promotions.welcome_bonus;
+    let wanted = amount.is_positive();
+    wanted
+        .then(|| grant_effect(account, &format!("welcome:{account}"), GrantSource::Welcome, amount))
+        .transpose()
+}
+
+/// Two requests of one account take turns.
+pub async fn lock_account(connection: &mut PgConnection, account: &Id) -> Result<(), sqlx::Error> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('growth/' || $1, 0))")
+        .bind(account.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

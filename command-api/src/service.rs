@@ -1,0 +1,55 @@
+//! Service: the settings of the write side, and how it is built.
+
+use engine::progress::{WaitConfig, Waiter};
+use futures::FutureExt;
+use payments::PaymentConfig;
+use platform::kafka::Journal;
+use platform::pg::{self, Model};
+use tokio_util::sync::CancellationToken;
+use web::auth::{Auth, AuthConfig};
+use web::http::ops::Readiness;
+use web::http::{Deps, Service};
+
+use crate::app::{App, Sales};
+use crate::holds::{HoldsConfig, upkeep};
+use crate::promotions::config::PromotionsConfig;
+use crate::write::outbox;
+use crate::{ingress, openapi, routes};
+
+/// Settings of the write side.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    #[command(flatten)]
+    pub auth: AuthConfig,
+    #[command(flatten)]
+    pub wait: WaitConfig,
+    #[command(flatten)]
+    pub holds: HoldsConfig,
+    #[command(flatten)]
+    pub promotions: PromotionsConfig,
+    #[command(flatten)]
+    pub payment: PaymentConfig,
+}
+
+/// Builds the service: the writes, the ingress, the relay of the outbox, and the upkeep of holds.
+pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
+    let pool = deps.pool("command-api").await?;
+    let identity = deps.prepare(&pool).await?;
+    pg::ensure_generation(&pool, Model::ReadModel).await?;
+    let journal = Journal::new(&deps.kafka, identity)?;
+    let waiter = Waiter::listen(pool.clone(), Model::ReadModel, config.wait, shutdown.clone()).await?;
+    let auth = Auth::new(pool.clone(), &config.auth)?;
+    let sales = Sales::new(config.promotions, &config.payment, &pool)?;
+    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
+
+    let readiness = Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool);
+    let mut service = Service::new("command-api", readiness);
+    let ingress = ingress::run(app.clone(), deps.kafka.clone(), shutdown.clone());
+    service.tasks.add("ingress", ingress.map(|ended| Ok(ended?)));
+    service.tasks.add("outbox", outbox::relay(app.clone(), shutdown.clone()).map(Ok));
+    service.tasks.add("holds", upkeep::keep_up(app.clone(), config.holds, shutdown.clone()).map(Ok));
+    service.routes = routes::router(app);
+    service.openapi = Some(openapi::openapi());
+    service.journals.push(journal);
+    Ok(service)
+}

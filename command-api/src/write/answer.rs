@@ -1,0 +1,157 @@
+//! Answer: the response to a write, with its outcome where that is known.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ledger_core::fold::{Outcome, Reason};
+use ledger_core::policy::hold::State;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use platform::position::Position;
+use serde::Serialize;
+use web::http::Problem;
+
+use super::outcome::Progress;
+use crate::holds::request::SettledHold;
+
+/// A write that the journal has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Written {
+    pub event_id: String,
+    /// Where the journal has it.
+    pub position: Position,
+    /// What it came to, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
+    /// The hold that it settles.
+    #[serde(flatten)]
+    pub settles: Option<SettlementView>,
+}
+
+/// How usage settles a hold, for its producer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettlementView {
+    pub reservation_id: Id,
+    /// Settled once the usage is projected.
+    pub state: State,
+    /// What the hold held.
+    pub held: Credits,
+    /// What the usage charges beyond that.
+    pub over_hold: Credits,
+}
+
+impl SettlementView {
+    fn of(settled: &SettledHold, progress: &Progress) -> SettlementView {
+        let state = match progress {
+            Progress::Folded(Outcome::Applied | Outcome::Duplicate) => State::Settled,
+            _ => State::Settling,
+        };
+        let (reservation_id, held) = (settled.reservation_id.clone(), settled.held);
+        SettlementView { reservation_id, state, held, over_hold: settled.over_hold }
+    }
+}
+
+impl Written {
+    /// Answers by how far the record has come: 200, 202 while it waits, 409, 422, or 503 where its account is halted.
+    pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Response {
+        Written::answer_settling(account, event_id, position, progress, None)
+    }
+
+    /// Answers as [`Written::answer`] for usage that settles a hold.
+    pub fn answer_settling(
+        account: &str,
+        event_id: &str,
+        position: Position,
+        progress: &Progress,
+        settled: Option<&SettledHold>,
+    ) -> Response {
+        let outcome = match progress {
+            Progress::Folded(outcome) => Some(outcome.as_str()),
+            Progress::Waiting | Progress::Halted => None,
+        };
+        let settles = settled.map(|settled| SettlementView::of(settled, progress));
+        let written = Written { event_id: event_id.to_owned(), position, outcome, settles };
+        match progress {
+            Progress::Waiting => (StatusCode::ACCEPTED, axum::Json(written)).into_response(),
+            Progress::Halted => Problem::account_halted(account).into_response(),
+            Progress::Folded(outcome) => match outcome {
+                Outcome::Applied | Outcome::Duplicate => axum::Json(written).into_response(),
+                Outcome::Conflict => {
+                    placed(Problem::conflict("this id was used before, with other content"), &written)
+                }
+                Outcome::Rejected(reason) => {
+                    placed(Problem::unprocessable(reason.code(), detail(*reason)), &written)
+                }
+            },
+        }
+    }
+}
+
+/// A refusal by the fold stands in the journal: the answer says where.
+fn placed(problem: Problem, written: &Written) -> Response {
+    problem
+        .with("event_id", &written.event_id)
+        .with("position", written.position)
+        .with("outcome", written.outcome)
+        .into_response()
+}
+
+/// Says in a sentence why an event was rejected.
+pub fn detail(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AccountNotOpen => "the account is not open",
+        Reason::AccountExists => "the account is open already",
+        Reason::ClockJump => {
+            "one move of a test clock may not cross so many boundaries, lot starts and lot ends"
+        }
+        Reason::EventUnknown => "there is no such usage event",
+        Reason::AlreadyReversed => "the usage was reversed, or the dispute won, before",
+        Reason::GrantUnknown => "there is no such grant",
+        Reason::GrantNotVoidable => "plan and rollover lots, and lots that have ended, can't be voided",
+        Reason::GrantExists => "another grant or payment has this id",
+        Reason::GrantReserved => "this id is one that only the ledger gives",
+        Reason::GrantExpired => "the grant would end before it counts",
+        Reason::TooManyLots => "the account has its most open lots",
+        Reason::PaymentUnknown => "there is no such payment",
+        Reason::PaymentExists => "the payment is credited already",
+        Reason::RefundExceedsPayment => "more would go back than was paid",
+        Reason::AttemptOutOfOrder => "this is not the next attempt",
+        Reason::TopUpNotDue => "no top-up was due any more",
+        Reason::AttemptNotOpen => "this attempt is not open",
+        Reason::DisputeUnknown => "there is no such dispute of this payment",
+        Reason::PeriodNotBegun => "the period has not begun",
+        Reason::AlertUnknown => "there is no such alert",
+        Reason::TooManyAlerts => "the account has its most org alerts",
+        Reason::UnpricedUsage => "the usage has no price",
+        Reason::OutOfRange => "the account's sums would leave their range",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Position = Position { partition: 3, offset: 1041 };
+
+    async fn check(progress: Progress, status: u16, expected: &str) {
+        let response = Written::answer("acme", "e1", AT, &progress);
+        assert_eq!(response.status().as_u16(), status, "{progress:?}");
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("small");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let said = format!("{} {} {}", body["outcome"], body["code"], body["position"]);
+        assert_eq!(said, expected, "{body}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_what_the_write_came_to() {
+        let folded = Progress::Folded;
+        let at = r#"{"partition":3,"offset":1041}"#;
+        let at_ordered = serde_json::from_str::<serde_json::Value>(at).expect("JSON").to_string();
+        check(folded(Outcome::Applied), 200, &format!(r#""applied" null {at_ordered}"#)).await;
+        check(folded(Outcome::Duplicate), 200, &format!(r#""duplicate" null {at_ordered}"#)).await;
+        check(folded(Outcome::Conflict), 409, &format!(r#""conflict" "conflict" {at_ordered}"#)).await;
+        let rejected = folded(Outcome::Rejected(Reason::PaymentUnknown));
+        check(rejected, 422, &format!(r#""rejected" "payment_unknown" {at_ordered}"#)).await;
+        check(Progress::Waiting, 202, &format!("null null {at_ordered}")).await;
+        check(Progress::Halted, 503, r#"null "account_halted" null"#).await;
+    }
+}

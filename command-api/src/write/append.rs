@@ -1,0 +1,30 @@
+//! Appends one record to the journal.
+
+use ledger_core::value::id::Id;
+use platform::failpoint;
+use platform::kafka::AppendError;
+use platform::position::Position;
+use tracing::warn;
+use web::http::Problem;
+
+use crate::app::App;
+
+/// Appends a record and returns where the journal has it.
+pub async fn append(app: &App, account: &Id, record: &[u8]) -> Result<Position, Problem> {
+    failpoint::hit("api.before_append");
+    let position = app.journal.append(account.as_str(), record.to_vec()).await.map_err(not_appended)?;
+    failpoint::hit("api.after_append");
+    Ok(position)
+}
+
+/// 503 where the journal can't take it, or may have and did not say so; the same again does no harm.
+pub fn not_appended(error: AppendError) -> Problem {
+    warn!(%error, "append failed");
+    match error {
+        AppendError::Unknown(_) => {
+            Problem::unavailable("the journal did not acknowledge in time: send the same again")
+        }
+        AppendError::Busy => Problem::unavailable("the journal can't take it now: send the same again"),
+        AppendError::Refused(reason) => Problem::internal(reason),
+    }
+}

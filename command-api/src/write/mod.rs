@@ -1,0 +1,299 @@
+//! Write: a write that carries an id of its own is kept, appended, waited for, and answered.
+//!
+//! Usage goes another way ([`usage`]): its repeats are appended again, and the fold recognises them.
+
+pub mod answer;
+pub mod append;
+pub mod effects;
+pub mod idempotency;
+pub mod outbox;
+pub mod outcome;
+pub mod usage;
+pub mod wait;
+
+use axum::extract::Request;
+use axum::response::Response;
+use ledger_core::event::key::{ContentHash, content_hash};
+use ledger_core::event::{Data, Event, derive, wire};
+use ledger_core::fold::{Outcome, Reason};
+use ledger_core::request::Body;
+use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::time::Time;
+use platform::position::Position;
+use tracing::warn;
+use uuid::{NoContext, Timestamp, Uuid};
+use web::auth::Action;
+use web::http::Problem;
+
+use self::answer::Written;
+use self::append::append;
+use self::idempotency::{Kept, Name};
+use self::outcome::{Identity, Progress};
+use self::wait::{known_or_waiting, once_projected};
+use crate::admission::known_accounts::Account;
+use crate::admission::ledger_time::{clock_is_live, recorded_at};
+use crate::app::App;
+use crate::request_context::{self, RequestContext, Waits};
+
+/// Grants and payments share one id space.
+const LOT_IDS: &str = "grant";
+
+/// A write before it is recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    pub account: Id,
+    pub kind: &'static str,
+    /// Its name there.
+    pub key: String,
+    /// The event's producer: one of ours.
+    pub source: &'static str,
+    pub event_id: EventId,
+    pub data: Data,
+}
+
+impl Draft {
+    /// A write of the API whose event id follows from what it is about.
+    pub fn derived(account: &Id, kind: &'static str, event_id: EventId, data: Data) -> Draft {
+        let key = event_id.to_string();
+        Draft { account: account.clone(), kind, key, source: derive::API, event_id, data }
+    }
+
+    /// What makes a lot under an id of the caller's: a grant or a payment.
+    pub fn lot(account: &Id, lot: &Id, data: Data) -> Draft {
+        let (kind, key, event_id) = (LOT_IDS, lot.to_string(), EventId::from(lot));
+        Draft { account: account.clone(), kind, key, source: derive::GRANTS, event_id, data }
+    }
+
+    /// A setting: what is sent replaces what was sent before.
+    pub fn setting(account: &Id, kind: &'static str, data: Data, now: Time) -> Draft {
+        let (account, key) = (account.clone(), String::new());
+        Draft { account, kind, key, source: derive::API, event_id: new_id(now), data }
+    }
+
+    /// Returns its name among the writes of its account.
+    pub fn name(&self) -> Name {
+        Name { account: self.account.to_string(), kind: self.kind, key: self.key.clone() }
+    }
+
+    /// Returns the event that it makes.
+    pub fn event(&self, recorded_at: Time, actor: Label) -> Result<Event, Problem> {
+        Ok(Event {
+            id: self.event_id.clone(),
+            source: Source::new(self.source).map_err(Problem::internal)?,
+            account: self.account.clone(),
+            occurred_at: recorded_at,
+            recorded_at,
+            actor,
+            data: self.data.clone(),
+        })
+    }
+
+    /// Returns the write as it is kept and appended.
+    pub fn recorded(&self, recorded_at: Time, actor: Label) -> Result<Kept, Problem> {
+        let event = self.event(recorded_at, actor)?;
+        let bytes = wire::encode(&event);
+        if bytes.len() > wire::RECORD_BYTES_MAX {
+            return Err(Problem::too_large(wire::RECORD_BYTES_MAX));
+        }
+        let ContentHash(content) = content_hash(&event);
+        let (content, event_id) = (content.to_vec(), event.id.to_string());
+        Ok(Kept { content, event_id, event: bytes, position: None })
+    }
+}
+
+/// Returns a new id for what has none of its own: a UUIDv7.
+pub fn new_id(now: Time) -> EventId {
+    let (seconds, micros) = (now.micros().div_euclid(1_000_000), now.micros().rem_euclid(1_000_000));
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    let nanos = u32::try_from(micros * 1_000).unwrap_or_default();
+    let id = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos));
+    EventId::new(&id.to_string()).expect("a UUID is a well-formed event id")
+}
+
+/// Lets a write to an existing account in, and returns the account with the time that the write is recorded at.
+pub async fn admit<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &Id,
+) -> Result<(Account, Time), Problem> {
+    let known = app.account(account, context.ledger_time, context.deadline).await?;
+    let at = recorded_at(&known, context.ledger_time, context.now).ok_or_else(clock_is_live)?;
+    Ok((known, at))
+}
+
+/// Lets a write to an existing account in, and returns the time that it is recorded at.
+pub async fn time_for<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &Id,
+) -> Result<Time, Problem> {
+    admit(app, context, account).await.map(|(_, recorded_at)| recorded_at)
+}
+
+/// Writes once: a repeat gets the first answer, other content under the same name a conflict.
+///
+/// `admission` says at which time a new write is recorded, or refuses it; a repeat is past it already.
+pub async fn once<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: Draft,
+    admission: impl Future<Output = Result<Time, Problem>>,
+) -> Result<Response, Problem> {
+    let name = draft.name();
+    let content = content_of(&draft)?;
+    let kept = match idempotency::find(&app.pool, &name).await? {
+        Some(kept) => kept,
+        None => {
+            let new = draft.recorded(admission.await?, context.actor()?)?;
+            idempotency::keep(&app.pool, &name, &new).await?
+        }
+    };
+    if kept.content != content {
+        return Err(Problem::conflict("this was sent before, with other content"));
+    }
+    let position = match kept.position {
+        Some(position) => position,
+        None => {
+            let position = append(app, &draft.account, &kept.event).await?;
+            let noted = idempotency::acknowledge(&app.pool, &name, &kept.event_id, position).await;
+            note_failure(noted);
+            position
+        }
+    };
+    let progress = settle(app, context.waits(), &draft, &kept, position).await;
+    if progress.1 == Progress::Folded(Outcome::Rejected(Reason::AccountNotOpen)) {
+        note_failure(idempotency::forget(&app.pool, &name, &kept.event_id).await);
+    }
+    Ok(answer(&draft, &kept, progress))
+}
+
+/// Writes a setting by one of its admins, whose body is the whole of it.
+pub async fn whole_setting<T: Body>(
+    app: &App,
+    context: &RequestContext,
+    account: &Id,
+    request: Request,
+    kind: &'static str,
+    data: fn(T) -> Data,
+) -> Result<Response, Problem> {
+    context.require(Action::Settings, account)?;
+    let body: T = request_context::body(request).await?;
+    let draft = Draft::setting(account, kind, data(body), context.now);
+    setting(app, context, draft, time_for(app, context, account)).await
+}
+
+/// Writes a setting: what equals the last accepted gets its answer, everything else is a new event.
+pub async fn setting<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: Draft,
+    admission: impl Future<Output = Result<Time, Problem>>,
+) -> Result<Response, Problem> {
+    let name = draft.name();
+    let content = content_of(&draft)?;
+    let last = idempotency::find(&app.pool, &name).await?.filter(|last| last.content == content);
+    if let Some(last) = last {
+        let progress = put_setting(app, context, &draft, &name, &last).await?;
+        // What was rejected is not in force: it is tried again as a new event.
+        if !matches!(progress.1, Progress::Folded(Outcome::Rejected(_))) {
+            return Ok(answer(&draft, &last, progress));
+        }
+    }
+    let new = draft.recorded(admission.await?, context.actor()?)?;
+    let new = idempotency::replace(&app.pool, &name, &new).await?;
+    let progress = put_setting(app, context, &draft, &name, &new).await?;
+    Ok(answer(&draft, &new, progress))
+}
+
+async fn put_setting<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: &Draft,
+    name: &Name,
+    kept: &Kept,
+) -> Result<(Position, Progress), Problem> {
+    let position = match kept.position {
+        Some(position) => position,
+        None => {
+            let position = append(app, &draft.account, &kept.event).await?;
+            note_failure(idempotency::acknowledge_setting(&app.pool, name, kept, position).await);
+            position
+        }
+    };
+    let repeat = kept.position.is_some();
+    if repeat && !context.waits() {
+        // Without waiting, but not without looking: the answer must not repeat a setting that was rejected.
+        let found = find(app, draft, kept, position).await;
+        return Ok(known_or_waiting(found.map(Some), (position, Progress::Waiting)));
+    }
+    Ok(settle(app, context.waits(), draft, kept, position).await)
+}
+
+/// Writes something new each time, under an id that nobody asks for again: what the fold will refuse, or what counts
+/// however often it is said.
+pub async fn untracked<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: Draft,
+    recorded_at: Time,
+) -> Result<Response, Problem> {
+    let record = draft.recorded(recorded_at, context.actor()?)?;
+    let position = append(app, &draft.account, &record.event).await?;
+    let progress = settle(app, context.waits(), &draft, &record, position).await;
+    Ok(answer(&draft, &record, progress))
+}
+
+fn content_of(draft: &Draft) -> Result<Vec<u8>, Problem> {
+    // Neither time nor actor is content.
+    let anybody = Label::new("anybody").map_err(Problem::internal)?;
+    let ContentHash(content) = content_hash(&draft.event(Time::MIN, anybody)?);
+    Ok(content.to_vec())
+}
+
+/// The journal has the write: that a note of it failed costs a repeat one more record, and the caller nothing.
+fn note_failure(noted: Result<(), sqlx::Error>) {
+    if let Err(error) = noted {
+        warn!(%error, "what the journal acknowledged could not be noted");
+    }
+}
+
+/// Waits until the write is projected where that is wanted, and finds what it came to.
+async fn settle(
+    app: &App,
+    waits: bool,
+    draft: &Draft,
+    kept: &Kept,
+    position: Position,
+) -> (Position, Progress) {
+    let found = once_projected(app, waits, &[position], find(app, draft, kept, position)).await;
+    known_or_waiting(found, (position, Progress::Waiting))
+}
+
+/// Finds what a write came to by its identity, and by its position where the fold does not remember it.
+async fn find(
+    app: &App,
+    draft: &Draft,
+    kept: &Kept,
+    position: Position,
+) -> Result<(Position, Progress), sqlx::Error> {
+    let schema = app.waiter.schema();
+    let identity = Identity {
+        account: &draft.account,
+        id: &kept.event_id,
+        source: draft.source,
+        content: &kept.content,
+    };
+    if let Some(first) = outcome::first(&app.pool, schema, &identity).await? {
+        if !first.same_content {
+            return Ok((position, Progress::Folded(Outcome::Conflict)));
+        }
+        let place = Position { offset: first.offset, ..position };
+        return Ok((place, Progress::Folded(first.outcome)));
+    }
+    let mut progress = outcome::progress(&app.pool, schema, &[(draft.account.clone(), position)]).await?;
+    Ok((position, progress.pop().unwrap_or(Progress::Waiting)))
+}
+
+fn answer(draft: &Draft, kept: &Kept, (position, progress): (Position, Progress)) -> Response {
+    Written::answer(draft.account.as_str(), &kept.event_id, position, &progress)
+}

@@ -1,0 +1,69 @@
+//! Outbox relay: appends records whose process crashed or whose append was not acknowledged.
+//!
+//! A decision's own process appends its records at once. A record that settles a hold is noted with the hold.
+
+use std::time::Duration;
+
+use engine::outbox::{self, Waiting};
+use platform::periodic::{Rounds, every};
+use platform::position::Position;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::app::App;
+use crate::holds::request::{Ask, Landed};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at how long the oldest record has waited.
+const GAUGE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Relays what waits until `shutdown`.
+pub async fn relay(app: App, shutdown: CancellationToken) {
+    every(PAUSE, &shutdown, "outbox", Relay { app, gauge_at: Instant::now() }).await;
+}
+
+struct Relay {
+    app: App,
+    gauge_at: Instant,
+}
+
+impl Rounds for Relay {
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        if Instant::now() >= self.gauge_at {
+            self.gauge_at = Instant::now() + GAUGE_PAUSE;
+            if let Ok(seconds) = outbox::oldest_seconds(&self.app.pool).await {
+                metrics::gauge!("ledger_outbox_oldest_seconds").set(seconds);
+            }
+        }
+        let relayed = relay_once(&self.app).await?;
+        // Behind each record there may be the next of its account.
+        Ok(if relayed > 0 { Duration::ZERO } else { PAUSE })
+    }
+}
+
+/// Returns how many the journal has acknowledged.
+async fn relay_once(app: &App) -> Result<usize, sqlx::Error> {
+    let waiting = outbox::take_due(&app.pool).await?;
+    if waiting.is_empty() {
+        return Ok(0);
+    }
+    let appended = outbox::append(&app.journal, &waiting).await;
+    let relayed = appended.len();
+    info!(done = relayed, of = waiting.len(), "relayed from the outbox");
+    let (landed, done): (Vec<_>, Vec<_>) =
+        appended.into_iter().partition(|(one, _)| one.reservation.is_some());
+    outbox::done(&app.pool, done.iter().map(|(one, _)| one.outbox_id).collect()).await?;
+    // What is not noted is relayed again, and folds to a duplicate.
+    for (one, position) in landed {
+        note(app, one, position).await;
+    }
+    Ok(relayed)
+}
+
+async fn note(app: &App, one: &Waiting, position: Position) {
+    let Some(reservation) = one.reservation.clone() else { return };
+    let (event_id, source) = (one.event_id.clone(), one.source.clone());
+    app.holds.notify(&one.account, Ask::Landed(Landed { reservation, event_id, source, position })).await;
+}

@@ -1,0 +1,155 @@
+//! Outcome: what the fold made of a record, looked up by where the record stands or by the event's identity.
+
+pub use ledger_core::fold::Outcome;
+use ledger_core::fold::Reason;
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgPool, Schema};
+use platform::position::Position;
+
+/// How far a record has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    Folded(Outcome),
+    /// Parked behind an event that this version does not know.
+    Halted,
+    Waiting,
+}
+
+impl Progress {
+    /// Whether the record was folded and had no effect, now or before.
+    pub fn came_to_nothing(&self) -> bool {
+        matches!(self, Progress::Folded(Outcome::Conflict | Outcome::Rejected(_)))
+    }
+}
+
+/// One row per record asked for, in the order asked.
+///
+/// An event's first record stands in `event`, every later one and what came before the opening in `refused`.
+const PROGRESS: &str = r#"
+    select coalesce(first.outcome, other.outcome),
+           coalesce(first.reason, other.reason),
+           halted."offset" is not null
+    from unnest($1::text[], $2::bigint[]) with ordinality as asked (account_id, "offset", place)
+    left join event   as first  on first.account_id  = asked.account_id and first."offset"  = asked."offset"
+    left join refused as other  on other.account_id  = asked.account_id and other."offset"  = asked."offset"
+    left join parked  as halted on halted.account_id = asked.account_id and halted."offset" = asked."offset"
+    order by asked.place
+"#;
+
+/// Returns how far each record has come.
+pub async fn progress(
+    pool: &PgPool,
+    schema: Schema,
+    records: &[(Id, Position)],
+) -> Result<Vec<Progress>, sqlx::Error> {
+    type Row = (Option<String>, Option<String>, bool);
+    let accounts: Vec<String> = records.iter().map(|(account, _)| account.to_string()).collect();
+    let offsets: Vec<i64> = records.iter().map(|(_, position)| position.offset).collect();
+    let rows: Vec<Row> = pg::read(pool, schema, |connection| {
+        Box::pin(
+            async move { sqlx::query_as(PROGRESS).bind(accounts).bind(offsets).fetch_all(connection).await },
+        )
+    })
+    .await?;
+    rows.into_iter().map(|(outcome, reason, halted)| progress_of(outcome, reason, halted)).collect()
+}
+
+fn progress_of(
+    outcome: Option<String>,
+    reason: Option<String>,
+    halted: bool,
+) -> Result<Progress, sqlx::Error> {
+    Ok(match outcome {
+        Some(outcome) => Progress::Folded(outcome_of(&outcome, reason.as_deref())?),
+        None if halted => Progress::Halted,
+        None => Progress::Waiting,
+    })
+}
+
+fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Error> {
+    let known = Reason::ALL.iter().find(|known| Some(known.code()) == reason);
+    match (outcome, known) {
+        ("applied", _) => Ok(Outcome::Applied),
+        ("duplicate", _) => Ok(Outcome::Duplicate),
+        ("conflict", _) => Ok(Outcome::Conflict),
+        ("rejected", Some(reason)) => Ok(Outcome::Rejected(*reason)),
+        _ => Err(sqlx::Error::Decode(format!("outcome {outcome}, reason {reason:?}").into())),
+    }
+}
+
+/// An event to ask about.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    pub account: &'a Id,
+    pub id: &'a str,
+    pub source: &'a str,
+    pub content: &'a [u8],
+}
+
+/// The first record of an event's id, as the fold knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct First {
+    /// Where it stands in its account's partition.
+    pub offset: i64,
+    pub outcome: Outcome,
+    /// Whether its content is that of the event asked about.
+    pub same_content: bool,
+}
+
+const FIRST: &str = r#"
+    select "offset", outcome, reason, content
+    from event
+    where account_id = $1 and event_id = $2 and source = $3
+"#;
+
+/// Returns the first record that carried an event's id; none while it is not folded.
+pub async fn first(
+    pool: &PgPool,
+    schema: Schema,
+    event: &Identity<'_>,
+) -> Result<Option<First>, sqlx::Error> {
+    type Row = (i64, String, Option<String>, Vec<u8>);
+    let account = event.account.to_string();
+    let (id, source) = (event.id.to_owned(), event.source.to_owned());
+    let row: Option<Row> = pg::read(pool, schema, |connection| {
+        Box::pin(async move {
+            sqlx::query_as(FIRST).bind(account).bind(id).bind(source).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    let Some((offset, outcome, reason, kept)) = row else { return Ok(None) };
+    let outcome = outcome_of(&outcome, reason.as_deref())?;
+    Ok(Some(First { offset, outcome, same_content: kept == event.content }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(outcome: Option<&str>, reason: Option<&str>, halted: bool, expected: &Progress) {
+        let progress = progress_of(outcome.map(Into::into), reason.map(Into::into), halted);
+        assert_eq!(&progress.expect("a known outcome"), expected);
+    }
+
+    #[test]
+    fn every_outcome_reads_back_with_its_reason() {
+        for outcome in [Outcome::Applied, Outcome::Duplicate, Outcome::Conflict] {
+            check(Some(outcome.as_str()), None, false, &Progress::Folded(outcome));
+        }
+        for reason in Reason::ALL {
+            check(
+                Some("rejected"),
+                Some(reason.code()),
+                false,
+                &Progress::Folded(Outcome::Rejected(*reason)),
+            );
+        }
+        assert!(progress_of(Some("rejected".into()), Some("a whim".into()), false).is_err());
+    }
+
+    #[test]
+    fn what_is_parked_is_halted_and_what_is_nowhere_is_waiting() {
+        check(None, None, true, &Progress::Halted);
+        check(None, None, false, &Progress::Waiting);
+    }
+}

@@ -1,0 +1,52 @@
+//! Appends admitted usage, waits for it, and answers.
+
+use axum::response::Response;
+use platform::failpoint;
+use platform::position::Position;
+use web::http::Problem;
+
+use super::answer::Written;
+use super::append::{append, not_appended};
+use super::outcome::{self, Progress};
+use super::wait::{known_or_waiting, once_projected, reopen_hold};
+use crate::admission::Admitted;
+use crate::app::App;
+
+/// Appends a record and answers what it comes to, as far as its caller waits for that.
+pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Result<Response, Problem> {
+    let position = append_one(app, &admitted).await?;
+    let look = async {
+        let records = [(admitted.account.clone(), position)];
+        outcome::progress(&app.pool, app.waiter.schema(), &records).await
+    };
+    let found = known_or_waiting(once_projected(app, waits, &[position], look).await, Vec::new());
+    let progress = match found.into_iter().next() {
+        // Usage of a halted account is taken all the same: it happened, and is folded when a newer program runs.
+        None | Some(Progress::Halted) => Progress::Waiting,
+        Some(progress) => progress,
+    };
+    reopen_hold(app, &admitted, &progress).await;
+    let Admitted { account, id, hold, .. } = admitted;
+    Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, hold.settled()))
+}
+
+/// Appends a record, and notes it where it settles a hold.
+pub async fn append_one(app: &App, admitted: &Admitted) -> Result<Position, Problem> {
+    let position = append(app, &admitted.account, &admitted.bytes).await?;
+    admitted.landed(app, position).await;
+    Ok(position)
+}
+
+/// Appends all; where one is not acknowledged, the answer does not say which: sending the whole again is always safe.
+pub async fn append_all(app: &App, admitted: &[Admitted]) -> Result<Vec<Position>, Problem> {
+    failpoint::hit("api.before_append");
+    let records: Vec<_> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
+    let outcomes = app.journal.append_all(&records).await;
+    failpoint::hit("api.after_append");
+    for (one, outcome) in admitted.iter().zip(&outcomes) {
+        if let Ok(position) = outcome {
+            one.landed(app, *position).await;
+        }
+    }
+    outcomes.into_iter().map(|outcome| outcome.map_err(not_appended)).collect()
+}

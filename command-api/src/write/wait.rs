@@ -1,0 +1,60 @@
+//! Waits until a record is projected, for answers that include its outcome.
+
+use std::collections::HashMap;
+
+use platform::position::Position;
+use tracing::warn;
+
+use super::outcome::Progress;
+use crate::admission::Admitted;
+use crate::app::App;
+use crate::holds::request::Ask;
+
+/// Waits until records are projected, where their caller wants that, and looks what they came to.
+///
+/// None: nobody waits, or the projection has not come so far in time.
+pub async fn once_projected<T>(
+    app: &App,
+    waits: bool,
+    records: &[Position],
+    look: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<Option<T>, sqlx::Error> {
+    if !waits || !are_projected(app, records).await {
+        return Ok(None);
+    }
+    look.await.map(Some)
+}
+
+async fn are_projected(app: &App, records: &[Position]) -> bool {
+    let mut last: HashMap<i32, Position> = HashMap::new();
+    for position in records {
+        let known = last.entry(position.partition).or_insert(*position);
+        *known = (*known).max(*position);
+    }
+    let deadline = app.waiter.deadline();
+    for position in last.into_values() {
+        if !app.waiter.wait_for(position, deadline).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Returns what was found, or else `waiting`: a record is stored, so an answer without its outcome is true, and a refusal
+/// would not be.
+pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) -> T {
+    match found {
+        Ok(found) => found.unwrap_or(waiting),
+        Err(error) => {
+            warn!(%error, "outcome could not be read");
+            waiting
+        }
+    }
+}
+
+/// Opens the hold again at once, and not at the next round of upkeep, where the usage that settles it came to nothing.
+pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress) {
+    if admitted.hold.settled().is_some() && progress.came_to_nothing() {
+        app.holds.notify(&admitted.account, Ask::Sweep).await;
+    }
+}

@@ -1,0 +1,257 @@
+//! Service: the form that every service is built in, to run alone in a process or merged with others.
+//!
+//! `ledger serve X` builds one and runs it, `ledger up` builds all, merges them and runs the result: what differs between
+//! the two is only how many there are.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use futures::future::BoxFuture;
+use platform::kafka::{self, Journal, KafkaOptions, LogIdentity};
+use platform::pg::{self, PgConfig, PgPool};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::observe::finish;
+use super::ops::{self, Readiness};
+use super::serve::{HttpConfig, bind, serve};
+
+/// How long tasks may take to drain once told to stop; each keeps below it by limits of its own.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the stop then waits for what the journal has not acknowledged yet.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// What the services of one process share.
+pub struct Deps {
+    pub postgres: PgConfig,
+    pub kafka: KafkaOptions,
+    log: OnceCell<LogIdentity>,
+}
+
+impl Deps {
+    pub fn new(postgres: PgConfig, kafka: KafkaOptions) -> Deps {
+        Deps { postgres, kafka, log: OnceCell::new() }
+    }
+
+    /// Opens a pool that may write: one for each service, named after it in `pg_stat_activity`.
+    pub async fn pool(&self, service: &str) -> anyhow::Result<PgPool> {
+        let PgConfig { database_url, database_connections } = &self.postgres;
+        pg::connect(database_url, service, *database_connections)
+            .await
+            .context("the database can't be reached")
+    }
+
+    /// Opens a pool that can only read.
+    pub async fn read_only_pool(&self, service: &str) -> anyhow::Result<PgPool> {
+        let PgConfig { database_url, database_connections } = &self.postgres;
+        let pool = pg::connect_read_only(database_url, service, *database_connections).await;
+        pool.context("the database can't be reached")
+    }
+
+    /// Migrates the database and makes the topics, once in a process.
+    pub async fn prepare(&self, pool: &PgPool) -> anyhow::Result<LogIdentity> {
+        let identity = self.log.get_or_try_init(|| async {
+            pg::migrate(pool).await?;
+            anyhow::Ok(kafka::prepare(&self.kafka, pool).await?)
+        });
+        Ok(*identity.await?)
+    }
+}
+
+/// Work that a service does without being asked, by name; each ends once its shutdown token is cancelled.
+#[derive(Default)]
+pub struct Tasks(Vec<(&'static str, BoxFuture<'static, anyhow::Result<()>>)>);
+
+impl Tasks {
+    /// Adds a task; it starts with the service.
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.0.push((name, Box::pin(task)));
+    }
+}
+
+/// A service that is built and does not run yet.
+pub struct Service {
+    pub name: &'static str,
+    /// Its own routes; `/openapi.json` and the operator's pages are added at the start.
+    pub routes: Router,
+    pub readiness: Readiness,
+    pub tasks: Tasks,
+    /// Describes its routes.
+    pub openapi: Option<Value>,
+    /// Flushed once the tasks have ended.
+    pub journals: Vec<Journal>,
+}
+
+impl Service {
+    /// Starts with nothing but a name and its checks.
+    pub fn new(name: &'static str, readiness: Readiness) -> Service {
+        let (routes, tasks) = (Router::new(), Tasks::default());
+        Service { name, routes, readiness, tasks, openapi: None, journals: Vec::new() }
+    }
+
+    /// Returns both as one, under this one's name.
+    pub fn merge(mut self, other: Service) -> Service {
+        self.routes = self.routes.merge(other.routes);
+        self.readiness = self.readiness.merge(other.readiness);
+        self.tasks.0.extend(other.tasks.0);
+        self.openapi = match (self.openapi, other.openapi) {
+            (Some(mut document), Some(more)) => {
+                merge_documents(&mut document, more);
+                Some(document)
+            }
+            (document, more) => document.or(more),
+        };
+        self.journals.extend(other.journals);
+        self
+    }
+
+    /// Listens, and runs until `shutdown` or until a task ends by itself; returns the first error.
+    pub async fn run(self, config: &HttpConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let listener = bind(config.listen).await?;
+        let mut running = self.start(listener, config.connections, shutdown)?;
+        let first = running.ended().await.map(drop);
+        let others = running.stop().await;
+        first.and(others)
+    }
+
+    /// Starts serving and all tasks; `shutdown` is the token that the service was built with.
+    pub fn start(
+        self,
+        listener: TcpListener,
+        connections_max: usize,
+        shutdown: CancellationToken,
+    ) -> io::Result<Running> {
+        let address = listener.local_addr()?;
+        let mut routes = self.routes.merge(ops::router(self.readiness));
+        if let Some(document) = self.openapi {
+            routes = routes.route("/openapi.json", get(async move || axum::Json(document.clone())));
+        }
+        let mut tasks = JoinSet::new();
+        for (name, task) in self.tasks.0 {
+            tasks.spawn(async move { (name, task.await) });
+        }
+        let serving = serve(finish(routes), listener, connections_max, shutdown.clone());
+        tasks.spawn(async move { ("http", serving.await.map_err(Into::into)) });
+        Ok(Running { address, name: self.name, shutdown, tasks, journals: self.journals })
+    }
+}
+
+/// A service that runs. Dropping it ends its tasks at once: call [`Running::stop`].
+pub struct Running {
+    pub address: SocketAddr,
+    name: &'static str,
+    shutdown: CancellationToken,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    journals: Vec<Journal>,
+}
+
+impl Running {
+    /// Completes with the name of the first task that ends; its error carries the name too.
+    pub async fn ended(&mut self) -> anyhow::Result<&'static str> {
+        match self.tasks.join_next().await {
+            Some(Ok((name, Ok(())))) => Ok(name),
+            Some(Ok((name, Err(error)))) => Err(error.context(format!("{name} failed"))),
+            Some(Err(error)) => Err(anyhow::Error::new(error).context("a task panicked")),
+            None => Ok(self.name),
+        }
+    }
+
+    /// Stops every task, lets each drain, and flushes the journal; returns the first error.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        let mut first = Ok(());
+        let draining = async {
+            while !self.tasks.is_empty() {
+                if let Err(error) = self.ended().await {
+                    warn!(service = self.name, error = format!("{error:#}"), "ended badly");
+                    first = std::mem::replace(&mut first, Ok(())).and(Err(error));
+                }
+            }
+        };
+        if tokio::time::timeout(DRAIN_MAX, draining).await.is_err() {
+            warn!(service = self.name, "tasks did not drain in time");
+            self.tasks.shutdown().await;
+        }
+        for journal in &self.journals {
+            journal.flush(FLUSH_MAX).await;
+        }
+        first
+    }
+}
+
+/// Adds to an OpenAPI document what it lacks of another, object by object; what both have stays as it is.
+pub fn merge_documents(into: &mut Value, from: Value) {
+    let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
+    for (name, value) in from {
+        match into.get_mut(&name) {
+            Some(existing) => merge_documents(existing, value),
+            None => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use anyhow::bail;
+
+    use super::*;
+
+    async fn run(service: Service, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4 };
+        service.run(&config, shutdown).await
+    }
+
+    #[tokio::test]
+    async fn a_task_that_fails_stops_the_others_and_says_its_name() {
+        let (shutdown, drained) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let mut failing = Service::new("failing", Readiness::new());
+        failing.tasks.add("folding", async { bail!("no disk") });
+        let mut waiting = Service::new("waiting", Readiness::new());
+        let (token, noted) = (shutdown.clone(), Arc::clone(&drained));
+        waiting.tasks.add("waiting", async move {
+            token.cancelled().await;
+            noted.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        let error = run(failing.merge(waiting), shutdown).await.expect_err("failed");
+        assert_eq!(format!("{error:#}"), "folding failed: no disk");
+        assert!(drained.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_well() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        run(Service::new("idle", Readiness::new()), shutdown).await.expect("stopped");
+    }
+
+    #[tokio::test]
+    async fn of_two_checks_of_one_name_the_first_is_asked() {
+        let service = |name, check: &'static str, well: bool| {
+            let said = if well { Ok(()) } else { Err("bad".to_owned()) };
+            let readiness = Readiness::new().with(check, move || std::future::ready(said.clone()));
+            Service::new(name, readiness)
+        };
+        let merged = service("a", "database", true).merge(service("b", "database", false));
+        let merged = merged.merge(service("c", "journal", false));
+        let found = merged.readiness.findings().await;
+        assert_eq!(found, [("database", Ok(())), ("journal", Err("bad".to_owned()))]);
+    }
+}

@@ -1,0 +1,195 @@
+//! Accounts: who they are, under which plan and settings.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::account::alert::UserAlert;
+use ledger_core::account::limit::Limits;
+use ledger_core::account::top_up::AutoTopUp;
+use ledger_core::account::{Core, Plan};
+use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::period::{Cycle, Period};
+use ledger_core::value::time::{Time, Zone};
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::auth::{Accounts, Action, Principal};
+use web::http::{Problem, Query};
+
+use crate::access::Whole;
+use crate::answer::{self, Reflects};
+use crate::app::App;
+use crate::columns;
+use crate::list::{self, Limit, Page};
+use crate::reading;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OneQuery {
+    at_least: Option<AtLeast>,
+}
+
+/// A plan with its defaults filled in, field for field as it is sent.
+#[derive(Serialize)]
+struct PlanView {
+    name: Option<Text>,
+    cycle: Cycle,
+    anchor: Time,
+    timezone: Zone,
+    allowance: Credits,
+    rollover: Rollover,
+    pack_expiry: PackExpiry,
+    on_exhausted: OnExhausted,
+    overage_limit: Option<Credits>,
+    rate_card: Option<Id>,
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            name: plan.name.clone(),
+            cycle: plan.schedule.cycle,
+            anchor: plan.schedule.anchor,
+            timezone: plan.schedule.timezone,
+            allowance: plan.allowance,
+            rollover: plan.rollover,
+            pack_expiry: plan.pack_expiry,
+            on_exhausted: plan.on_exhausted,
+            overage_limit: plan.overage_limit,
+            rate_card: plan.rate_card.clone(),
+        }
+    }
+}
+
+/// An account with plan and settings.
+#[derive(Serialize)]
+struct AccountView {
+    name: Option<Text>,
+    unit: Unit,
+    usd_per_unit: Option<Credits>,
+    clock: Clock,
+    overdraft: OverdraftPolicy,
+    low_balance_threshold: Option<Credits>,
+    limits: Option<Limits>,
+    user_alert: Option<UserAlert>,
+    auto_top_up: Option<AutoTopUp>,
+    referred_by: Option<Id>,
+    opened_at: Time,
+    plan: PlanView,
+    /// Waits for the next boundary.
+    next_plan: Option<PlanView>,
+    period: Period,
+}
+
+impl From<&Core> for AccountView {
+    fn from(core: &Core) -> Self {
+        Self {
+            name: core.name.clone(),
+            unit: core.unit,
+            usd_per_unit: core.usd_per_unit,
+            clock: core.clock,
+            overdraft: core.overdraft_policy,
+            low_balance_threshold: core.low_balance_threshold,
+            limits: core.limits.clone(),
+            user_alert: core.user_alert.clone(),
+            auto_top_up: core.top_ups.settings.clone(),
+            referred_by: core.referred_by.clone(),
+            opened_at: core.opened_at,
+            plan: PlanView::from(&core.plan),
+            next_plan: core.next_plan.as_ref().map(PlanView::from),
+            period: core.period,
+        }
+    }
+}
+
+/// A row of the list: an account with what it reflects, for accounts stand at different positions.
+#[derive(Serialize)]
+struct Item {
+    #[serde(flatten)]
+    reflects: Reflects,
+    #[serde(flatten)]
+    account: AccountView,
+}
+
+/// `GET /v1/accounts/{account}`
+pub(crate) async fn one(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<OneQuery>,
+) -> Result<Response, Problem> {
+    let (reflects, view) = reading::of(&app, account, query.at_least, |_, account| {
+        Box::pin(async move { Ok(AccountView::from(&account.core)) })
+    })
+    .await?;
+    answer::object(&reflects, view)
+}
+
+/// `GET /v1/accounts`
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Principal,
+    query: Result<Query<ListQuery>, Problem>,
+) -> Result<Response, Problem> {
+    caller.require_role(Action::AccountRead)?;
+    let Query(query) = query?;
+    let after: Option<String> = list::decode(query.cursor.as_deref())?;
+    reading::wait_for(&app, query.at_least).await?;
+    let page = pg::read(&app.pool, app.waiter.schema(), move |connection| {
+        Box::pin(async move {
+            reading::check_reached(connection, query.at_least).await?;
+            load_page(connection, &caller.accounts, after, query.limit).await
+        })
+    })
+    .await?;
+    answer::unbound(&page)
+}
+
+async fn load_page(
+    connection: &mut PgConnection,
+    visible: &Accounts,
+    after: Option<String>,
+    limit: Limit,
+) -> Result<Page<Item>, Problem> {
+    let named = match visible {
+        Accounts::All => None,
+        Accounts::Named(names) => Some(names.to_vec()),
+    };
+    // Named ones are looked up; a condition that may not apply would hide that from a plan.
+    let of_names = if named.is_some() { "and a.account_id = any($2)" } else { "and $2::text[] is null" };
+    // Halted accounts are listed as they stood when they halted; reading one of them says that it is.
+    let sql = format!(
+        "select a.partition, a.core::text, c.next_offset
+           from account as a
+           join checkpoint as c on c.partition = a.partition
+          where a.account_id > $1
+            {of_names}
+          order by a.account_id
+          limit {}",
+        limit.rows_to_ask()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(after.unwrap_or_default())
+        .bind(named)
+        .fetch_all(connection)
+        .await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let core: Core = columns::json_of(row, "core")?;
+        let next_offset: i64 = row.try_get("next_offset")?;
+        let position = Position { partition: row.try_get("partition")?, offset: next_offset - 1 };
+        let reflects = Reflects { account_id: core.account.clone(), position, recorded_at: core.ledger_time };
+        items.push(Item { reflects, account: AccountView::from(&core) });
+    }
+    Ok(Page::cut(items, limit, |item| item.reflects.account_id.clone()))
+}

@@ -1,0 +1,176 @@
+//! Alerts: the rules of an account with their state, and what has fired.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::policy::alert::{Kind, Watch};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
+use web::http::{Problem, Query};
+
+use crate::access::Whole;
+use crate::app::App;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AlertsQuery {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+/// `GET /v1/accounts/{account}/alerts`
+pub(crate) async fn list(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<AlertsQuery>,
+) -> Result<Response, Problem> {
+    let after: Option<Id> = list::decode(query.cursor.as_deref())?;
+    let limit = query.limit;
+    let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move {
+            let watch = watch_of(connection, account).await?;
+            let rest = watch.alerts(&account.core).filter(|alert| Some(&alert.alert_id) > after.as_ref());
+            let rows = rest.take(usize::try_from(limit.rows_to_ask()).unwrap_or_default()).collect();
+            Ok(Page::cut(rows, limit, |alert| alert.alert_id.clone()))
+        })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+async fn watch_of(connection: &mut PgConnection, account: &Account) -> Result<Watch, Problem> {
+    let row = sqlx::query("select watch::text from account where account_id = $1")
+        .bind(account.id())
+        .fetch_one(connection)
+        .await?;
+    Ok(columns::json_of(&row, "watch")?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FiringsQuery {
+    kind: Option<Kind>,
+    alert_id: Option<Id>,
+    subject: Option<Id>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+/// What fired, as admins read it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FiringView {
+    firing_id: Uuid,
+    kind: Kind,
+    alert_id: Option<Id>,
+    subject: Id,
+    threshold: Credits,
+    threshold_version: i32,
+    period_index: i64,
+    figure: Credits,
+    fired_at: Time,
+    event_id: EventId,
+    /// Its place among the firings of its account.
+    #[serde(skip)]
+    pub cursor: Cursor,
+}
+
+/// Offset of the event that was folded, and order within it.
+pub(crate) type Cursor = (i64, i32);
+
+/// `GET /v1/accounts/{account}/firings`
+pub(crate) async fn firings(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<FiringsQuery>,
+) -> Result<Response, Problem> {
+    let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
+    let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move { load_firings(connection, account, query, before).await })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+const FIRING_COLUMNS: &str = r#"firing_id, kind, alert_id, subject, threshold::text, threshold_version, period_index,
+    figure::text, fired_at, event_id, "offset", seq"#;
+
+async fn load_firings(
+    connection: &mut PgConnection,
+    account: &Account,
+    query: FiringsQuery,
+    before: Option<Cursor>,
+) -> Result<Page<FiringView>, Problem> {
+    let (offset, seq) = before.unwrap_or((i64::MAX, 0));
+    let sql = format!(
+        r#"select {FIRING_COLUMNS}
+             from firing
+            where account_id = $1
+              and ("offset", seq) < ($2, $3)
+              and ($4::text is null or kind = $4)
+              and ($5::text is null or alert_id = $5)
+              and ($6::text is null or subject = $6)
+            order by "offset" desc, seq desc
+            limit {}"#,
+        query.limit.rows_to_ask()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(offset)
+        .bind(seq)
+        .bind(query.kind.map(|kind| kind.as_str()))
+        .bind(query.alert_id.as_ref().map(Id::as_str))
+        .bind(query.subject.as_ref().map(Id::as_str))
+        .fetch_all(connection)
+        .await?;
+    let firings = rows.iter().map(firing_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::cut(firings, query.limit, |firing| firing.cursor))
+}
+
+/// Returns the firings after a cursor, oldest first.
+pub(crate) async fn firings_after(
+    connection: &mut PgConnection,
+    account: &Account,
+    (offset, seq): Cursor,
+    rows_max: usize,
+) -> Result<Vec<FiringView>, sqlx::Error> {
+    let sql = format!(
+        r#"select {FIRING_COLUMNS}
+             from firing
+            where account_id = $1
+              and ("offset", seq) > ($2, $3)
+            order by "offset", seq
+            limit {rows_max}"#
+    );
+    let rows =
+        sqlx::query(AssertSqlSafe(sql)).bind(account.id()).bind(offset).bind(seq).fetch_all(connection);
+    rows.await?.iter().map(firing_of).collect()
+}
+
+fn firing_of(row: &PgRow) -> Result<FiringView, sqlx::Error> {
+    let alert_id: Option<&str> = row.try_get("alert_id")?;
+    Ok(FiringView {
+        firing_id: row.try_get("firing_id")?,
+        kind: columns::variant(row, "kind")?,
+        alert_id: alert_id.map(columns::parsed).transpose()?,
+        subject: columns::name(row, "subject")?,
+        threshold: columns::amount(row, "threshold")?,
+        threshold_version: row.try_get("threshold_version")?,
+        period_index: row.try_get("period_index")?,
+        figure: columns::amount(row, "figure")?,
+        fired_at: columns::time(row, "fired_at")?,
+        event_id: columns::name(row, "event_id")?,
+        cursor: (row.try_get("offset")?, row.try_get("seq")?),
+    })
+}

@@ -1,0 +1,184 @@
+//! Audit: the journal as it is stored, streamed to whoever wants to refold it.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use platform::kafka::{self, Record};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
+use web::auth::{Action, Principal};
+use web::http::{Problem, Query};
+
+use crate::app::{AUDITS_MAX, App};
+
+/// Lines that go out as one chunk where they are at hand.
+const CHUNK_LINES_MAX: usize = 200;
+/// The journal's end as it was asked: where to go on the next time.
+const END: HeaderName = HeaderName::from_static("ledger-end");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditQuery {
+    partition: i32,
+    #[serde(default)]
+    offset: u64,
+}
+
+/// One record. `event` is its value wherever that is JSON; what can't be shown as text is in base64.
+#[derive(Serialize)]
+struct Line<'a> {
+    partition: i32,
+    offset: i64,
+    timestamp: ledger_core::value::time::Time,
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    event: Option<&'a RawValue>,
+    /// The value's exact bytes, where `event` is not them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+/// `GET /v1/audit/events`
+pub(crate) async fn events(
+    State(app): State<App>,
+    caller: Principal,
+    query: Result<Query<AuditQuery>, Problem>,
+) -> Result<Response, Problem> {
+    caller.require_role(Action::AuditRead)?;
+    let Query(query) = query?;
+    if !(0..app.identity.partitions).contains(&query.partition) {
+        let detail = format!("the journal has partitions 0 to {}", app.identity.partitions - 1);
+        return Err(Problem::not_found("partition_not_found", detail));
+    }
+    let slot = app
+        .audits()
+        .try_acquire_owned()
+        .map_err(|_| Problem::too_many_requests(format!("{AUDITS_MAX} readers of the journal at once")))?;
+    let end = app.ends.of(query.partition).await.map_err(journal_unavailable)?;
+    let from = i64::try_from(query.offset).unwrap_or(i64::MAX);
+    let records = kafka::read_partition(&app.kafka, query.partition, from, end.offset);
+    let mut response = Body::from_stream(lines(records, slot)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(END, HeaderValue::from_str(&end.to_string()).map_err(Problem::internal)?);
+    Ok(response)
+}
+
+fn journal_unavailable(error: kafka::Error) -> Problem {
+    warn!(%error, "the journal can't be read");
+    Problem::unavailable("the journal can't be read now")
+}
+
+/// Turns records into chunks of lines; the slot is held until the stream ends or is dropped. An error breaks the
+/// answer off, so that nobody takes a part for the whole.
+fn lines(
+    records: impl Stream<Item = Result<Record, kafka::Error>> + Send + 'static,
+    slot: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, kafka::Error>> + Send + 'static {
+    let lines = records.map_ok(move |record| {
+        let _held = &slot;
+        line(&record)
+    });
+    lines.ready_chunks(CHUNK_LINES_MAX).flat_map(|chunk| {
+        let mut text = Vec::new();
+        let mut failure = None;
+        for line in chunk {
+            match line {
+                Ok(line) => text.extend_from_slice(&line),
+                Err(error) => failure = Some(Err(error)),
+            }
+        }
+        let text = (!text.is_empty()).then(|| Ok(Bytes::from(text)));
+        futures::stream::iter(text.into_iter().chain(failure))
+    })
+}
+
+/// Writes a record as one line of JSON, its value byte for byte as stored.
+pub fn line(record: &Record) -> Vec<u8> {
+    let key = record.key.as_deref();
+    let key_text = key.and_then(|key| std::str::from_utf8(key).ok());
+    let event = one_line_json(&record.value);
+    let exact = event.is_some_and(|event| event.get().len() == record.value.len());
+    let line = Line {
+        partition: record.position.partition,
+        offset: record.position.offset,
+        timestamp: record.appended_at,
+        key: key_text,
+        key_base64: key.filter(|_| key_text.is_none()).map(|key| STANDARD.encode(key)),
+        event,
+        value_base64: (!exact).then(|| STANDARD.encode(&record.value)),
+    };
+    let mut bytes = serde_json::to_vec(&line).expect("a record is plain JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Returns the value as JSON where it is that and stands on one line.
+fn one_line_json(value: &[u8]) -> Option<&RawValue> {
+    let breaks = value.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+    if breaks { None } else { serde_json::from_slice(value).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::position::Position;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn record(key: Option<&[u8]>, value: &[u8]) -> Record {
+        Record {
+            position: Position { partition: 3, offset: 1041 },
+            key: key.map(<[u8]>::to_vec),
+            value: value.to_vec(),
+            appended_at: "2026-02-03T10:00:00Z".parse().expect("a time"),
+        }
+    }
+
+    fn check(record: &Record, expected: Value) {
+        let bytes = line(record);
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+        let read: Value = serde_json::from_slice(&bytes).expect("json");
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_its_value_as_stored() {
+        let value = br#"{"id":"e1",  "data":{"credits":"1.50"}}"#;
+        let text = String::from_utf8(line(&record(Some(b"acme"), value))).expect("text");
+        assert!(text.contains(std::str::from_utf8(value).expect("text")), "byte for byte: {text}");
+        check(
+            &record(Some(b"acme"), value),
+            json!({"partition": 3, "offset": 1041, "timestamp": "2026-02-03T10:00:00Z", "key": "acme",
+                   "event": {"id": "e1", "data": {"credits": "1.50"}}}),
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_or_no_text_is_shown_in_base64() {
+        check(
+            &record(Some(&[0xff]), b"\x00\x01"),
+            json!({"partition": 3, "offset": 1041, "timestamp": "2026-02-03T10:00:00Z", "key": null,
+                   "key_base64": "/w==", "event": null, "value_base64": "AAE="}),
+        );
+        check(
+            &record(None, b"{\n}"),
+            json!({"partition": 3, "offset": 1041, "timestamp": "2026-02-03T10:00:00Z", "key": null,
+                   "event": null, "value_base64": "ewp9"}),
+        );
+        check(
+            &record(None, b" {}"),
+            json!({"partition": 3, "offset": 1041, "timestamp": "2026-02-03T10:00:00Z", "key": null,
+                   "event": {}, "value_base64": "IHt9"}),
+        );
+    }
+}

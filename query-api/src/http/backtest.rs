@@ -1,0 +1,152 @@
+//! Backtest: the firings of a rule, had it been in force since an account's opening.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use ledger_core::account::Core;
+use ledger_core::event::field_error::FieldError;
+use ledger_core::event::{SetLimits, SetUserAlert};
+use ledger_core::fold::{Applied, Moment, Observer};
+use ledger_core::policy::alert::{Backtest, Hit, Rule};
+use ledger_core::request;
+use ledger_core::value::id::Id;
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
+
+use crate::access::Whole;
+use crate::answer;
+use crate::app::{App, BACKTESTS_MAX};
+use crate::as_of::{self, Onlooker};
+use crate::reading;
+
+/// Longest history that is tried, in events.
+pub const EVENTS_MAX: u64 = 1_000_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BacktestQuery {
+    at_least: Option<AtLeast>,
+}
+
+/// What a rule would have reported.
+#[derive(Serialize)]
+struct Answer {
+    /// How often, also beyond what is listed.
+    total: u64,
+    /// In order; 10,000 at most.
+    items: Vec<Hit>,
+}
+
+/// `POST /v1/accounts/{account}/alerts/backtest`
+pub(crate) async fn run(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<BacktestQuery>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let accepted = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
+    let payload = Payload::read(request, &[accepted]).await?;
+    let rule = rule_of(json_value(&payload.bytes)?).map_err(Problem::invalid)?;
+    let slots = app.backtests();
+    let slot = slots
+        .try_acquire_owned()
+        .map_err(|_| Problem::too_many_requests(format!("{BACKTESTS_MAX} backtests at once")))?;
+    let (reflects, answer) = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move {
+            let _held = slot;
+            if account.core.events > EVENTS_MAX {
+                let detail = format!("the account has more than {EVENTS_MAX} events");
+                return Err(Problem::unprocessable("history_too_long", detail));
+            }
+            let mut trial = Trial(Backtest::new(rule));
+            as_of::refold_all(connection, account, &mut trial).await?;
+            Ok(Answer { total: trial.0.total(), items: trial.0.hits().to_vec() })
+        })
+    })
+    .await?;
+    answer::object(&reflects, answer)
+}
+
+/// A rule under trial looks on while the account is folded again.
+struct Trial(Backtest);
+
+impl Observer for Trial {
+    fn after(&mut self, core: &Core, moment: &Moment<'_>) {
+        self.0.after(core, moment);
+    }
+}
+
+impl Onlooker for Trial {
+    fn folded(&mut self, core: &Core, applied: &Applied) {
+        self.0.usage(core, applied);
+    }
+}
+
+/// Reads a rule: the body of an alert's setting, of the user alert's or of limits, and which of them it is.
+fn rule_of(mut body: Value) -> Result<Rule, Vec<FieldError>> {
+    let kind = body.as_object_mut().and_then(|body| body.remove("kind"));
+    let kind = match kind.as_ref().map(|kind| kind.as_str()) {
+        None => "org_alert",
+        Some(Some(kind)) => kind,
+        Some(None) => "",
+    };
+    match kind {
+        "org_alert" => {
+            let tried = Id::new("tried").map_err(|_| Vec::new())?;
+            let alert = request::read_org_alert(&tried, body)?;
+            Ok(Rule::OrgAlert { basis: alert.basis, threshold: alert.threshold })
+        }
+        "user_alert" => {
+            let alert: SetUserAlert = request::read(body)?;
+            let threshold = alert.threshold.ok_or_else(|| required("threshold"))?;
+            Ok(Rule::UserAlert { threshold })
+        }
+        "user_limit_reached" => {
+            let limits: SetLimits = request::read(body)?;
+            let limit = limits.default_limit.ok_or_else(|| required("default_limit"))?;
+            Ok(Rule::Limit { limit, excluded_features: limits.excluded_features.unwrap_or_default() })
+        }
+        _ => {
+            let rule = "is org_alert, user_alert or user_limit_reached";
+            Err(vec![FieldError::new("kind", "not_one_of", rule)])
+        }
+    }
+}
+
+fn required(field: &str) -> Vec<FieldError> {
+    vec![FieldError::new(field, "required", "is required")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        let found = match rule_of(serde_json::from_str(body).expect("JSON")) {
+            Ok(rule) => format!("{rule:?}").split([' ', '{']).next().unwrap_or_default().to_owned(),
+            Err(errors) => {
+                let all: Vec<_> = errors.iter().map(|e| format!("{} {}", e.field, e.code)).collect();
+                all.join(", ")
+            }
+        };
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn a_rule_is_the_body_of_its_setting() {
+        check(r#"{"basis":"percent_used","threshold":"75"}"#, "OrgAlert");
+        check(
+            r#"{"kind":"org_alert","basis":"absolute_used","threshold":"7","channels":["email"]}"#,
+            "OrgAlert",
+        );
+        check(r#"{"kind":"user_alert","threshold":"5"}"#, "UserAlert");
+        check(r#"{"kind":"user_limit_reached","default_limit":"5","excluded_features":["chat"]}"#, "Limit");
+        check(r#"{"basis":"percent_used","threshold":"101"}"#, "threshold out_of_range");
+        check(r#"{"kind":"user_alert"}"#, "threshold required");
+        check(r#"{"kind":"user_limit_reached"}"#, "default_limit required");
+        check(r#"{"kind":"credit_balance_low"}"#, "kind not_one_of");
+        check(r#"{"kind":5}"#, "kind not_one_of");
+        check("[]", "body wrong_type");
+    }
+}

@@ -1,0 +1,60 @@
+//! Balance: the figures of an account, now or as they stood at an instant.
+
+use axum::extract::State;
+use axum::response::Response;
+use engine::tables::commitments;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use serde::Deserialize;
+use sqlx::PgConnection;
+use web::http::{Problem, Query};
+
+use crate::access::Whole;
+use crate::app::App;
+use crate::reading::{self, Account};
+use crate::{answer, as_of};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BalanceQuery {
+    as_of: Option<Time>,
+    at_least: Option<AtLeast>,
+}
+
+/// `GET /v1/accounts/{account}/balance`
+pub(crate) async fn balance(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<BalanceQuery>,
+) -> Result<Response, Problem> {
+    let (reflects, balance) = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, query.as_of))
+    })
+    .await?;
+    answer::object(&reflects, balance)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    instant: Option<Time>,
+) -> Result<Balance, Problem> {
+    match instant {
+        Some(instant) if instant < account.core.opened_at => {
+            let detail = format!("account {} opened at {}", account.id(), account.core.opened_at);
+            Err(Problem::not_found("account_not_found", detail))
+        }
+        Some(instant) if instant <= account.core.ledger_time => {
+            let core = as_of::core_at(connection, account, instant).await?;
+            Ok(Balance::of(&core, Credits::ZERO))
+        }
+        // Holds are of now: no instant that is asked about has any.
+        Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
+        None => {
+            let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;
+            Ok(Balance::of(&reading::whole(connection, account).await?, held))
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Decisions: why work was refused or allowed, with the figures that decided it.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::policy::decide::{Decision, Refusal};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Time;
+use platform::pg;
+use platform::position::{AtLeast, Position};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::http::{Problem, Query};
+
+use crate::access::Seen;
+use crate::app::App;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecisionsQuery {
+    user: Option<String>,
+    /// Inclusive.
+    from: Option<Time>,
+    /// Exclusive.
+    to: Option<Time>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+/// A decision as it was kept.
+#[derive(Debug, Serialize)]
+struct Kept {
+    /// By the database's clock; on test accounts ledger time.
+    decided_at: Time,
+    /// What was asked: check, reserve or extend.
+    kind: String,
+    allowed: bool,
+    code: Option<Refusal>,
+    /// Why it was refused, in a sentence for the user.
+    message: Option<String>,
+    reservation_id: Option<String>,
+    user_id: Option<String>,
+    feature: Option<String>,
+    /// Asked for, of an extension the growth; none is the smallest work.
+    amount: Option<Credits>,
+    /// What the account had; a member is not shown it.
+    #[serde(flatten)]
+    of_account: Option<OfAccount>,
+    limit: Option<Credits>,
+    used: Credits,
+    held: Credits,
+    period_index: i64,
+    resets_at: Time,
+    /// What was projected when it was decided.
+    position: Position,
+    #[serde(skip)]
+    cursor: Cursor,
+}
+
+/// The account's figures of a decision, and who asked.
+#[derive(Debug, Serialize)]
+struct OfAccount {
+    settled: Credits,
+    /// Settled less all open holds.
+    available: Credits,
+    /// How far available may sink; none where nothing bounds it.
+    floor: Option<Credits>,
+    actor: String,
+}
+
+/// When, and order among those of one instant.
+type Cursor = (Time, i64);
+
+/// `GET /v1/accounts/{account}/decisions`
+pub(crate) async fn list(
+    State(app): State<App>,
+    seen: Seen,
+    Query(query): Query<DecisionsQuery>,
+) -> Result<Response, Problem> {
+    let user = seen.user(query.user)?;
+    let cursor: Option<Cursor> = list::decode(query.cursor.as_deref())?;
+    // An end is a place before all of its instant.
+    let end = query.to.map(|to| (to, i64::MIN));
+    let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
+    let from = query.from.unwrap_or(Time::MIN);
+    let wanted = Wanted { user, of_account: seen.sees_account(), from, before, limit: query.limit };
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
+        Box::pin(async move { Ok(load(connection, account, wanted).await?) })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+/// Which decisions are asked for.
+struct Wanted {
+    user: Option<String>,
+    /// With the account's own figures.
+    of_account: bool,
+    from: Time,
+    before: Cursor,
+    limit: Limit,
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    wanted: Wanted,
+) -> Result<Page<Kept>, sqlx::Error> {
+    // A condition on the user stands here only where there is one, so that either index serves.
+    let of_user = if wanted.user.is_some() { "and user_id = $5" } else { "and $5::text is null" };
+    let sql = format!(
+        r#"select decided_at, seq, kind, reservation_id, user_id, feature, amount::text, code, settled::text,
+                  available::text, floor::text, user_limit::text, used::text, held::text, period_index, resets_at,
+                  "partition", "offset", actor
+           from control.decision
+           where account_id = $1
+             and (decided_at, seq) < ($2, $3)
+             and decided_at >= $4
+             {of_user}
+           order by decided_at desc, seq desc
+           limit {}"#,
+        wanted.limit.rows_to_ask()
+    );
+    let (at, seq) = wanted.before;
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(pg::timestamp(at))
+        .bind(seq)
+        .bind(pg::timestamp(wanted.from))
+        .bind(wanted.user)
+        .fetch_all(connection)
+        .await?;
+    let kept_of = |row| kept_of(row, account, wanted.of_account);
+    let kept = rows.iter().map(kept_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::cut(kept, wanted.limit, |kept| kept.cursor))
+}
+
+fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sqlx::Error> {
+    let decision = decision_of(row)?;
+    let Decision { settled, available, floor, .. } = decision;
+    let actor = row.try_get("actor")?;
+    let of_account = of_account.then_some(OfAccount { settled, available, floor, actor });
+    let decided_at = columns::time(row, "decided_at")?;
+    Ok(Kept {
+        decided_at,
+        kind: row.try_get("kind")?,
+        allowed: decision.refusal.is_none(),
+        code: decision.refusal,
+        message: decision.message(&account.core),
+        reservation_id: row.try_get("reservation_id")?,
+        user_id: row.try_get("user_id")?,
+        feature: row.try_get("feature")?,
+        amount: decision.amount,
+        of_account,
+        limit: decision.limit,
+        used: decision.used,
+        held: decision.held,
+        period_index: decision.period_index,
+        resets_at: decision.resets_at,
+        position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
+        cursor: (decided_at, row.try_get("seq")?),
+    })
+}
+
+/// Puts the figures together as they were decided from.
+fn decision_of(row: &PgRow) -> Result<Decision, sqlx::Error> {
+    let code: Option<&str> = row.try_get("code")?;
+    Ok(Decision {
+        refusal: code.map(|_| columns::variant(row, "code")).transpose()?,
+        amount: columns::optional_amount(row, "amount")?,
+        settled: columns::amount(row, "settled")?,
+        available: columns::amount(row, "available")?,
+        floor: columns::optional_amount(row, "floor")?,
+        limit: columns::optional_amount(row, "user_limit")?,
+        used: columns::amount(row, "used")?,
+        held: columns::amount(row, "held")?,
+        period_index: row.try_get("period_index")?,
+        resets_at: columns::time(row, "resets_at")?,
+    })
+}

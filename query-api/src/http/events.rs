@@ -1,0 +1,271 @@
+//! Events: what became of one event, what it cost by which prices, and which lots paid.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::policy::hold::over_hold;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{EventId, Source};
+use ledger_core::value::time::Time;
+use platform::position::{AtLeast, Position};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use web::http::{Path, Problem, Query};
+
+use crate::access::Seen;
+use crate::app::App;
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+/// Most later records of the same id that an answer names.
+const REPEATS_MAX: i64 = 20;
+
+#[derive(Deserialize)]
+pub(crate) struct EventPath {
+    event_id: EventId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventQuery {
+    source: Option<Source>,
+    at_least: Option<AtLeast>,
+}
+
+/// The first record of an id.
+#[derive(Serialize)]
+struct EventView {
+    account_id: String,
+    event_id: String,
+    source: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    /// Its own place, not the read's.
+    position: Position,
+    outcome: String,
+    reason: Option<String>,
+    /// Usage: what was charged.
+    credits: Option<Credits>,
+    user_id: Option<String>,
+    message_id: Option<String>,
+    /// Usage: the hold that it ended.
+    reservation_id: Option<String>,
+    /// What that hold held.
+    held: Option<Credits>,
+    /// What was charged beyond that.
+    over_hold: Option<Credits>,
+    occurred_at: Time,
+    /// Ledger time of the record.
+    recorded_at: Time,
+    actor: Option<String>,
+    /// Price lines; none where credits were given.
+    lines: Box<RawValue>,
+    /// Lots touched, signed.
+    lots: Box<RawValue>,
+    /// What lots could not cover.
+    overdraft: Credits,
+    /// When it was taken back.
+    reversed_at: Option<Time>,
+    /// Later records of the same id, which had no effect.
+    repeats: Vec<Repeat>,
+}
+
+#[derive(Serialize)]
+struct Repeat {
+    position: Position,
+    outcome: String,
+    recorded_at: Time,
+}
+
+/// `GET /v1/accounts/{account}/events/{event_id}`
+pub(crate) async fn one(
+    State(app): State<App>,
+    seen: Seen,
+    Path(EventPath { event_id }): Path<EventPath>,
+    Query(query): Query<EventQuery>,
+) -> Result<Response, Problem> {
+    let own = seen.user(None)?;
+    let account = seen.account;
+    let (reflects, event) = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, event_id, query.source, own))
+    })
+    .await?;
+    answer::plain(&reflects, event)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    event_id: EventId,
+    source: Option<Source>,
+    own: Option<String>,
+) -> Result<EventView, Problem> {
+    let source = match source {
+        Some(source) => source.as_str().to_owned(),
+        None => only_source(connection, account, &event_id).await?,
+    };
+    let mut event = match first(connection, account, &event_id, &source).await? {
+        Some(event) => event,
+        None => refused_only(connection, account, &event_id, &source)
+            .await?
+            .ok_or_else(|| not_found(&event_id))?,
+    };
+    if own.is_some() && own != event.user_id {
+        return Err(Problem::forbidden());
+    }
+    event.repeats = repeats(connection, account, &event).await?;
+    Ok(event)
+}
+
+fn not_found(event_id: &EventId) -> Problem {
+    Problem::not_found("event_not_found", format!("event {event_id} does not exist"))
+}
+
+/// Returns the source of an id that came from one source alone.
+async fn only_source(
+    connection: &mut PgConnection,
+    account: &Account,
+    event_id: &EventId,
+) -> Result<String, Problem> {
+    let mut sources: Vec<String> = sqlx::query_scalar(
+        "select source from event where account_id = $1 and event_id = $2
+          union
+         select source from refused where account_id = $1 and event_id = $2
+          limit 2",
+    )
+    .bind(account.id())
+    .bind(event_id.as_str())
+    .fetch_all(connection)
+    .await?;
+    match (sources.pop(), sources.pop()) {
+        (Some(source), None) => Ok(source),
+        (None, _) => Err(not_found(event_id)),
+        _ => {
+            let detail = format!("event {event_id} came from several sources: name one with ?source=");
+            Err(Problem::conflicting("ambiguous_event", detail))
+        }
+    }
+}
+
+async fn first(
+    connection: &mut PgConnection,
+    account: &Account,
+    event_id: &EventId,
+    source: &str,
+) -> Result<Option<EventView>, sqlx::Error> {
+    // Usage has its draws in its own row; what any other event did to lots stands in its entries.
+    let row = sqlx::query(
+        r#"select e."offset", e.event_id, e.source, e.type, e.outcome, e.reason, e.credits::text, e.user_id,
+                  e.message_id, e.data->>'reservation_id' as reservation_id, e.data->>'held' as held, e.occurred_at, e.ledger_time as recorded_at, e.actor, e.reversed_at,
+                  coalesce(e.data->>'lines', '[]') as lines,
+                  coalesce(e.lots, entries.lots, '[]')::text as lots,
+                  coalesce(e.line_end - e.line_start, 0)::text as overdraft
+             from event as e
+             left join lateral (
+                  select json_agg(change order by en.seq) as lots
+                    from entry as en
+                   cross join lateral json_array_elements(en.lots) as change
+                   where en.account_id = e.account_id
+                     and en."offset" = e."offset"
+                     and en.event_id = e.event_id
+             ) as entries on true
+            where e.account_id = $1
+              and e.event_id = $2
+              and e.source = $3"#,
+    )
+    .bind(account.id())
+    .bind(event_id.as_str())
+    .bind(source)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| event_of(&row, account)).transpose()
+}
+
+/// An event that came before the opening is not remembered; its record is still shown.
+async fn refused_only(
+    connection: &mut PgConnection,
+    account: &Account,
+    event_id: &EventId,
+    source: &str,
+) -> Result<Option<EventView>, sqlx::Error> {
+    let row = sqlx::query(
+        r#"select "offset", event_id, source, type, outcome, reason, null as credits,
+                  data->>'user_id' as user_id, data->>'message_id' as message_id,
+                  data->>'reservation_id' as reservation_id, data->>'held' as held, recorded_at as occurred_at,
+                  recorded_at, null as actor, null::timestamptz as reversed_at,
+                  coalesce(data->>'lines', '[]') as lines, '[]' as lots, '0' as overdraft
+             from refused
+            where account_id = $1
+              and event_id = $2
+              and source = $3
+            order by "offset"
+            limit 1"#,
+    )
+    .bind(account.id())
+    .bind(event_id.as_str())
+    .bind(source)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| event_of(&row, account)).transpose()
+}
+
+fn event_of(row: &PgRow, account: &Account) -> Result<EventView, sqlx::Error> {
+    let (credits, held) = (columns::optional_amount(row, "credits")?, columns::optional_amount(row, "held")?);
+    Ok(EventView {
+        account_id: account.id().to_owned(),
+        event_id: row.try_get("event_id")?,
+        source: row.try_get("source")?,
+        event_type: row.try_get("type")?,
+        position: Position { partition: account.position.partition, offset: row.try_get("offset")? },
+        outcome: row.try_get("outcome")?,
+        reason: row.try_get("reason")?,
+        credits,
+        user_id: row.try_get("user_id")?,
+        message_id: row.try_get("message_id")?,
+        reservation_id: row.try_get("reservation_id")?,
+        held,
+        over_hold: credits.zip(held).map(|(credits, held)| over_hold(credits, held)),
+        occurred_at: columns::time(row, "occurred_at")?,
+        recorded_at: columns::time(row, "recorded_at")?,
+        actor: row.try_get("actor")?,
+        lines: columns::json(row, "lines")?,
+        lots: columns::json(row, "lots")?,
+        overdraft: columns::amount(row, "overdraft")?,
+        reversed_at: columns::optional_time(row, "reversed_at")?,
+        repeats: Vec::new(),
+    })
+}
+
+async fn repeats(
+    connection: &mut PgConnection,
+    account: &Account,
+    event: &EventView,
+) -> Result<Vec<Repeat>, sqlx::Error> {
+    let rows = sqlx::query(
+        r#"select "offset", outcome, recorded_at
+             from refused
+            where account_id = $1
+              and event_id = $2
+              and source = $3
+              and "offset" <> $4
+            order by "offset"
+            limit $5"#,
+    )
+    .bind(account.id())
+    .bind(&event.event_id)
+    .bind(&event.source)
+    .bind(event.position.offset)
+    .bind(REPEATS_MAX)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Repeat {
+                position: Position { partition: account.position.partition, offset: row.try_get("offset")? },
+                outcome: row.try_get("outcome")?,
+                recorded_at: columns::time(row, "recorded_at")?,
+            })
+        })
+        .collect()
+}

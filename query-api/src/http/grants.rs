@@ -1,0 +1,115 @@
+//! Grants: every lot that an account ever had, newest first.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::account::lot::Lot;
+use ledger_core::event::LotSource;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Id, Text};
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use web::http::{Problem, Query};
+
+use crate::access::Whole;
+use crate::answer;
+use crate::app::App;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account, LOT_COLUMNS};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrantsQuery {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+/// A lot as admins list it.
+#[derive(Serialize)]
+struct Grant {
+    grant_id: Id,
+    source: LotSource,
+    category: &'static str,
+    amount: Credits,
+    remaining: Credits,
+    priority: i32,
+    effective_at: Time,
+    expires_at: Option<Time>,
+    voided_at: Option<Time>,
+    granted_at: Time,
+    reason: Option<Text>,
+    /// Where it stands in the list.
+    #[serde(skip)]
+    cursor: Cursor,
+}
+
+/// Offset and order of the lot's making; the id where one event made two without an entry between them.
+type Cursor = (i64, i32, Id);
+
+impl From<Lot> for Grant {
+    fn from(lot: Lot) -> Self {
+        Self {
+            category: lot.category(),
+            cursor: (lot.offset, lot.seq, lot.grant_id.clone()),
+            grant_id: lot.grant_id,
+            source: lot.source,
+            amount: lot.amount,
+            remaining: lot.remaining,
+            priority: lot.priority,
+            effective_at: lot.effective_at,
+            expires_at: lot.expires_at,
+            voided_at: lot.voided_at,
+            granted_at: lot.granted_at,
+            reason: lot.reason,
+        }
+    }
+}
+
+/// `GET /v1/accounts/{account}/grants`
+pub(crate) async fn list(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<GrantsQuery>,
+) -> Result<Response, Problem> {
+    let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
+    let limit = query.limit;
+    let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, before, limit))
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    before: Option<Cursor>,
+    limit: Limit,
+) -> Result<Page<Grant>, Problem> {
+    let (offset, seq, grant_id) = match &before {
+        Some((offset, seq, id)) => (*offset, *seq, id.as_str()),
+        None => (i64::MAX, i32::MAX, ""),
+    };
+    let sql = format!(
+        r#"select {LOT_COLUMNS}
+             from lot
+            where account_id = $1
+              and ("offset", seq, grant_id) < ($2, $3, $4)
+            order by "offset" desc, seq desc, grant_id desc
+            limit {}"#,
+        limit.rows_to_ask()
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(offset)
+        .bind(seq)
+        .bind(grant_id)
+        .fetch_all(connection)
+        .await?;
+    let lots: Result<Vec<Lot>, sqlx::Error> = rows.iter().map(reading::lot_of).collect();
+    let grants = lots?.into_iter().map(Grant::from).collect();
+    Ok(Page::cut(grants, limit, |grant: &Grant| grant.cursor.clone()))
+}

@@ -1,0 +1,189 @@
+//! Messages: what one message cost, summed over its usage events.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use web::http::{Path, Problem, Query};
+
+use crate::access::Seen;
+use crate::app::App;
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+#[derive(Deserialize)]
+pub(crate) struct MessagePath {
+    message_id: Id,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessageQuery {
+    at_least: Option<AtLeast>,
+}
+
+/// Sums of a message's usage events that applied and were not taken back.
+#[derive(Serialize)]
+struct Message {
+    message_id: String,
+    credits: Credits,
+    events: i64,
+    /// Events of the message that were taken back.
+    reversed: i64,
+    /// None where several users' events carry the message.
+    user_id: Option<String>,
+    /// Of its first event.
+    occurred_at: Time,
+    /// Price lines, summed by what they have in common.
+    lines: Box<RawValue>,
+    /// Draws, summed by lot.
+    lots: Box<RawValue>,
+    /// What lots could not cover.
+    overdraft: Credits,
+    /// What the holds held that its usage ended; none where it ended none.
+    held: Option<Credits>,
+    /// What was charged beyond those.
+    over_hold: Option<Credits>,
+}
+
+/// `GET /v1/accounts/{account}/messages/{message_id}`
+pub(crate) async fn one(
+    State(app): State<App>,
+    seen: Seen,
+    Path(MessagePath { message_id }): Path<MessagePath>,
+    Query(query): Query<MessageQuery>,
+) -> Result<Response, Problem> {
+    let own = seen.user(None)?;
+    let (reflects, message) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, message_id, own))
+    })
+    .await?;
+    answer::object(&reflects, message)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    message_id: Id,
+    own: Option<String>,
+) -> Result<Message, Problem> {
+    let row = sqlx::query(
+        "select count(*) as records,
+                count(*) filter (where $3::text is null or user_id = $3) as visible,
+                coalesce(sum(credits) filter (where reversed_at is null), 0)::text as credits,
+                count(*) filter (where outcome = 'applied' and reversed_at is null) as events,
+                count(*) filter (where reversed_at is not null) as reversed,
+                case when count(distinct coalesce(user_id, '')) = 1 then min(user_id) end as user_id,
+                min(occurred_at) as occurred_at,
+                coalesce(sum(line_end - line_start) filter (where reversed_at is null), 0)::text as overdraft,
+                trim_scale(sum(hold.held) filter (where reversed_at is null))::text as held,
+                trim_scale(sum(greatest(credits, hold.held) - hold.held) filter (where reversed_at is null))::text
+                    as over_hold
+           from event
+          cross join lateral (
+                select case when outcome = 'applied' then (data->>'held')::numeric end as held
+          ) as hold
+          where account_id = $1
+            and message_id = $2",
+    )
+    .bind(account.id())
+    .bind(message_id.as_str())
+    .bind(&own)
+    .fetch_one(&mut *connection)
+    .await?;
+    let (records, visible): (i64, i64) = (row.try_get("records")?, row.try_get("visible")?);
+    if records == 0 {
+        let detail = format!("no usage names message {message_id}");
+        return Err(Problem::not_found("message_not_found", detail));
+    }
+    // A message is one sum: a member sees it where all of it is the member's own.
+    if own.is_some() && visible < records {
+        return Err(Problem::forbidden());
+    }
+    let lines = lines(connection, account, &message_id).await?;
+    let lots = lots(connection, account, &message_id).await?;
+    Ok(message_of(&row, &message_id, lines, lots)?)
+}
+
+fn message_of(
+    row: &PgRow,
+    message_id: &Id,
+    lines: Box<RawValue>,
+    lots: Box<RawValue>,
+) -> Result<Message, sqlx::Error> {
+    Ok(Message {
+        message_id: message_id.to_string(),
+        credits: columns::amount(row, "credits")?,
+        events: row.try_get("events")?,
+        reversed: row.try_get("reversed")?,
+        user_id: row.try_get("user_id")?,
+        occurred_at: columns::time(row, "occurred_at")?,
+        lines,
+        lots,
+        overdraft: columns::amount(row, "overdraft")?,
+        held: columns::optional_amount(row, "held")?,
+        over_hold: columns::optional_amount(row, "over_hold")?,
+    })
+}
+
+async fn lines(
+    connection: &mut PgConnection,
+    account: &Account,
+    message_id: &Id,
+) -> Result<Box<RawValue>, sqlx::Error> {
+    let row = sqlx::query(
+        "select coalesce(json_agg(summed), '[]')::text as lines
+           from (select line->>'quantity' as quantity,
+                        trim_scale(sum((line->>'amount')::numeric))::text as amount,
+                        line->>'unit_credits' as unit_credits,
+                        line->>'per' as per,
+                        trim_scale(sum((line->>'credits')::numeric))::text as credits,
+                        line->>'rate_card' as rate_card,
+                        (line->>'version')::bigint as version
+                   from event
+                  cross join lateral json_array_elements((data->>'lines')::json) as line
+                  where account_id = $1
+                    and message_id = $2
+                    and outcome = 'applied'
+                    and reversed_at is null
+                  group by 1, 3, 4, 6, 7
+                  order by 1, 6, 7, 3, 4) as summed",
+    )
+    .bind(account.id())
+    .bind(message_id.as_str())
+    .fetch_one(connection)
+    .await?;
+    columns::json(&row, "lines")
+}
+
+async fn lots(
+    connection: &mut PgConnection,
+    account: &Account,
+    message_id: &Id,
+) -> Result<Box<RawValue>, sqlx::Error> {
+    let row = sqlx::query(
+        "select coalesce(json_agg(summed), '[]')::text as lots
+           from (select draw->>'grant_id' as grant_id,
+                        draw->>'source' as source,
+                        trim_scale(sum((draw->>'amount')::numeric))::text as amount
+                   from event
+                  cross join lateral json_array_elements(lots) as draw
+                  where account_id = $1
+                    and message_id = $2
+                    and outcome = 'applied'
+                    and reversed_at is null
+                  group by 1, 2
+                  order by 1) as summed",
+    )
+    .bind(account.id())
+    .bind(message_id.as_str())
+    .fetch_one(connection)
+    .await?;
+    columns::json(&row, "lots")
+}

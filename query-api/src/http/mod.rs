@@ -1,0 +1,18 @@
+//! HTTP: one resource a file; a handler checks access, reads one snapshot and answers.
+
+pub(crate) mod accounts;
+pub(crate) mod alerts;
+pub(crate) mod audit;
+pub(crate) mod backtest;
+pub(crate) mod balance;
+pub(crate) mod decisions;
+pub(crate) mod entries;
+pub(crate) mod events;
+pub(crate) mod grants;
+pub(crate) mod messages;
+pub(crate) mod notifications;
+pub(crate) mod periods;
+pub(crate) mod referrals;
+pub(crate) mod reservations;
+pub(crate) mod usage;
+pub(crate) mod users;

@@ -1,0 +1,139 @@
+//! Notifications: what was sent to whom, and what could not be.
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::event::Channel;
+use ledger_core::value::time::Time;
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
+use web::http::{Problem, Query};
+
+use crate::access::Seen;
+use crate::app::App;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account};
+use crate::{answer, columns};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NotificationsQuery {
+    channel: Option<Channel>,
+    status: Option<Status>,
+    recipient: Option<String>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Pending,
+    Delivered,
+    Parked,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Delivered => "delivered",
+            Status::Parked => "parked",
+        }
+    }
+}
+
+/// A message to one recipient by one channel.
+#[derive(Debug, Serialize)]
+struct Notification {
+    notification_id: String,
+    firing_id: Uuid,
+    kind: String,
+    channel: Channel,
+    /// An admin or user; `webhook` for the account's webhook.
+    recipient: String,
+    status: Status,
+    /// Begun so far.
+    attempts: i32,
+    sent_at: Option<Time>,
+    subject: String,
+    text: String,
+    /// Why the last attempt failed, or why it is parked.
+    last_error: Option<String>,
+    #[serde(skip)]
+    cursor: (Time, String),
+}
+
+/// `GET /v1/accounts/{account}/notifications`
+pub(crate) async fn list(
+    State(app): State<App>,
+    seen: Seen,
+    Query(query): Query<NotificationsQuery>,
+) -> Result<Response, Problem> {
+    let recipient = seen.user(query.recipient.clone())?;
+    let before: Option<(Time, String)> = list::decode(query.cursor.as_deref())?;
+    let at_least = query.at_least;
+    let (reflects, page) = reading::of_alerts(&app, seen.account, at_least, move |connection, account| {
+        Box::pin(async move { load(connection, account, query, recipient, before).await })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    query: NotificationsQuery,
+    recipient: Option<String>,
+    before: Option<(Time, String)>,
+) -> Result<Page<Notification>, Problem> {
+    let (before_at, before_id) = before.unzip();
+    let sql = format!(
+        "select notification_id, firing_id, kind, channel, recipient, status, attempts, sent_at, subject, text,
+                last_error, created_at
+           from delivery.notification
+          where account_id = $1
+            and ($2::timestamptz is null or (created_at, notification_id) < ($2, $3))
+            and ($4::text is null or channel = $4)
+            and ($5::text is null or status = $5)
+            and ($6::text is null or recipient = $6)
+            and kind <> 'referral_invitation'
+          order by created_at desc, notification_id desc
+          limit {}",
+        query.limit.rows_to_ask()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(before_at.map(platform::pg::timestamp))
+        .bind(before_id)
+        .bind(query.channel.as_ref().map(Channel::as_str))
+        .bind(query.status.map(Status::as_str))
+        .bind(recipient)
+        .fetch_all(connection)
+        .await?;
+    let notifications = rows.iter().map(notification_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::cut(notifications, query.limit, |notification| notification.cursor.clone()))
+}
+
+fn notification_of(row: &PgRow) -> Result<Notification, sqlx::Error> {
+    let notification_id: String = row.try_get("notification_id")?;
+    let cursor = (columns::time(row, "created_at")?, notification_id.clone());
+    Ok(Notification {
+        notification_id,
+        firing_id: row.try_get("firing_id")?,
+        kind: row.try_get("kind")?,
+        channel: columns::variant(row, "channel")?,
+        recipient: row.try_get("recipient")?,
+        status: columns::variant(row, "status")?,
+        attempts: row.try_get("attempts")?,
+        sent_at: columns::optional_time(row, "sent_at")?,
+        subject: row.try_get("subject")?,
+        text: row.try_get("text")?,
+        last_error: row.try_get("last_error")?,
+        cursor,
+    })
+}

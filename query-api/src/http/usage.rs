@@ -1,0 +1,482 @@
+//! Usage: sums of credits, events and quantities, grouped and filtered by any dimension.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::time::Day;
+use platform::position::AtLeast;
+use serde::de::Error;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use web::http::{Problem, Query};
+
+use crate::access::Seen;
+use crate::answer::{self, Format, Record};
+use crate::app::App;
+use crate::columns;
+use crate::list::{self, Limit, Page};
+use crate::reading::{self, Account};
+
+/// What usage can be told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dimension {
+    Category,
+    Tier,
+    Model,
+    User,
+    Feature,
+    Org,
+    Day,
+}
+
+impl Dimension {
+    const ALL: [Dimension; 7] = [
+        Dimension::Category,
+        Dimension::Tier,
+        Dimension::Model,
+        Dimension::User,
+        Dimension::Feature,
+        Dimension::Org,
+        Dimension::Day,
+    ];
+
+    /// Returns its name in the contract.
+    const fn name(self) -> &'static str {
+        match self {
+            Dimension::Category => "category",
+            Dimension::Tier => "tier",
+            Dimension::Model => "model",
+            Dimension::User => "user",
+            Dimension::Feature => "feature",
+            Dimension::Org => "org",
+            Dimension::Day => "day",
+        }
+    }
+
+    const fn column(self) -> &'static str {
+        match self {
+            Dimension::Category => "category",
+            Dimension::Tier => "tier",
+            Dimension::Model => "model",
+            Dimension::User => "user_id",
+            Dimension::Feature => "feature",
+            Dimension::Org => "org_id",
+            Dimension::Day => "day",
+        }
+    }
+
+    /// Returns its column as the contract writes it, whatever the session's date style.
+    fn as_text(self) -> String {
+        match self {
+            Dimension::Day => "to_char(day, 'YYYY-MM-DD') as day".to_owned(),
+            other => other.column().to_owned(),
+        }
+    }
+
+    /// Returns what a parameter must be cast to, to be compared with the column.
+    const fn cast(self) -> &'static str {
+        match self {
+            Dimension::Day => "::text::date",
+            _ => "::text",
+        }
+    }
+}
+
+/// The dimensions of `group_by`, in the caller's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct GroupBy(Vec<Dimension>);
+
+impl GroupBy {
+    /// Returns whether these can be the values of a group.
+    fn is_place(&self, values: &[String]) -> bool {
+        let fits = |(dimension, value): (&Dimension, &String)| {
+            *dimension != Dimension::Day || value.parse::<Day>().is_ok()
+        };
+        self.0.len() == values.len() && self.0.iter().zip(values).all(fits)
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut dimensions = Vec::new();
+        for name in text.split(',').filter(|name| !name.is_empty()) {
+            let named = Dimension::ALL.into_iter().find(|dimension| dimension.name() == name);
+            let dimension = named.ok_or_else(|| {
+                D::Error::custom("unknown_dimension: group by category, tier, model, user, feature, org, day")
+            })?;
+            if dimensions.contains(&dimension) {
+                return Err(D::Error::custom(format!("duplicate: {name} is named twice")));
+            }
+            dimensions.push(dimension);
+        }
+        Ok(Self(dimensions))
+    }
+}
+
+/// Which periods are summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Span {
+    #[default]
+    Current,
+    Index(i64),
+    All,
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "current" => Ok(Span::Current),
+            "all" => Ok(Span::All),
+            index => index
+                .parse()
+                .map(Span::Index)
+                .map_err(|_| D::Error::custom("not_a_period: period is current, all, or a period's index")),
+        }
+    }
+}
+
+/// What a dimension must be; empty asks for usage without it.
+#[derive(Debug, Clone)]
+struct Value(String);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.chars().any(char::is_control) {
+            return Err(D::Error::custom("control_character: no name has control characters"));
+        }
+        Ok(Self(text))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageQuery {
+    #[serde(default)]
+    period: Span,
+    #[serde(default)]
+    group_by: GroupBy,
+    category: Option<Value>,
+    tier: Option<Value>,
+    model: Option<Value>,
+    user: Option<Value>,
+    feature: Option<Value>,
+    org: Option<Value>,
+    day: Option<Day>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+impl UsageQuery {
+    /// Returns what must hold of each dimension; an empty value asks for usage without one.
+    fn filters(&self) -> Vec<(Dimension, String)> {
+        let day = self.day.map(|day| Value(day.to_string()));
+        let given = [
+            (Dimension::Category, &self.category),
+            (Dimension::Tier, &self.tier),
+            (Dimension::Model, &self.model),
+            (Dimension::User, &self.user),
+            (Dimension::Feature, &self.feature),
+            (Dimension::Org, &self.org),
+            (Dimension::Day, &day),
+        ];
+        given.into_iter().filter_map(|(dimension, value)| Some((dimension, value.clone()?.0))).collect()
+    }
+}
+
+/// One group's sums.
+#[derive(Debug)]
+struct Group {
+    /// Its dimensions with their values, in the caller's order; '' = absent.
+    key: Vec<(Dimension, String)>,
+    credits: Credits,
+    events: i64,
+    /// No zeros.
+    quantities: BTreeMap<String, Credits>,
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (dimension, value) in &self.key {
+            map.serialize_entry(dimension.name(), &Some(value).filter(|value| !value.is_empty()))?;
+        }
+        map.serialize_entry("credits", &self.credits)?;
+        map.serialize_entry("events", &self.events)?;
+        map.serialize_entry("quantities", &self.quantities)?;
+        map.end()
+    }
+}
+
+impl Record for Group {
+    fn values(&self) -> Vec<String> {
+        let quantities: Vec<String> =
+            self.quantities.iter().map(|(name, amount)| format!("{name}={amount}")).collect();
+        let sums = [self.credits.to_string(), self.events.to_string(), quantities.join(" ")];
+        self.key.iter().map(|(_, value)| value.clone()).chain(sums).collect()
+    }
+}
+
+fn header(group_by: &GroupBy) -> Vec<&'static str> {
+    group_by.0.iter().map(|dimension| dimension.name()).chain(["credits", "events", "quantities"]).collect()
+}
+
+/// `GET /v1/accounts/{account}/usage`
+pub(crate) async fn usage(
+    State(app): State<App>,
+    seen: Seen,
+    headers: HeaderMap,
+    Query(mut query): Query<UsageQuery>,
+) -> Result<Response, Problem> {
+    let format = Format::of(&headers);
+    query.user = seen.user(query.user.map(|user| user.0))?.map(Value);
+    let after: Option<Vec<String>> = list::decode(query.cursor.as_deref())?;
+    if after.as_ref().is_some_and(|after| !query.group_by.is_place(after)) {
+        return Err(Problem::bad_field("cursor", "bad_cursor", "is a cursor of another grouping"));
+    }
+    let header = header(&query.group_by);
+    let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
+        Box::pin(load(connection, account, query, after))
+    })
+    .await?;
+    answer::page(&reflects, &format, &header, page)
+}
+
+async fn load(
+    connection: &mut PgConnection,
+    account: &Account,
+    query: UsageQuery,
+    after: Option<Vec<String>>,
+) -> Result<Page<Group>, Problem> {
+    let (limit, only_sum) = (query.limit, query.group_by.0.is_empty());
+    let picked = Picked::by(query, account.core.period.index);
+    let groups = picked.sums(connection, account, after, limit.rows_to_ask()).await?;
+    let mut page = Page::cut(groups, limit, |group| {
+        let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
+        serde_json::json!(values)
+    });
+    picked.add_quantities(connection, account, &mut page.items).await?;
+    if page.items.is_empty() && only_sum {
+        page.items.push(Group {
+            key: Vec::new(),
+            credits: Credits::ZERO,
+            events: 0,
+            quantities: BTreeMap::new(),
+        });
+    }
+    Ok(page)
+}
+
+/// Which rollups are summed, and by what.
+struct Picked {
+    period: Option<i64>,
+    filters: Vec<(Dimension, String)>,
+    group_by: Vec<Dimension>,
+}
+
+impl Picked {
+    fn by(query: UsageQuery, open_period: i64) -> Self {
+        let period = match query.period {
+            Span::Current => Some(open_period),
+            Span::Index(index) => Some(index),
+            Span::All => None,
+        };
+        Self { period, filters: query.filters(), group_by: query.group_by.0 }
+    }
+
+    /// Starts the parameters with the account, and writes the conditions of what is picked. Conditions stand there
+    /// only where they apply, and columns are compared as their own types, so that every plan can use an index.
+    fn conditions(&self, account: &Account, parameters: &mut Parameters) -> String {
+        let mut conditions = format!("account_id = {}", parameters.add(account.id().to_owned(), "::text"));
+        if let Some(period) = self.period {
+            let period = parameters.add(period.to_string(), "::text::bigint");
+            let _ = write!(conditions, "\n and period_index = {period}");
+        }
+        for (dimension, value) in &self.filters {
+            let value = parameters.add(value.clone(), dimension.cast());
+            let _ = write!(conditions, "\n and {} = {value}", dimension.column());
+        }
+        conditions
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        self.group_by.iter().map(|dimension| dimension.column()).collect()
+    }
+
+    /// Sums a page of groups, in the order of their values. By user first, within a period, that is the order of the
+    /// table's key, and no more is read than the page has.
+    async fn sums(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        after: Option<Vec<String>>,
+        rows: i64,
+    ) -> Result<Vec<Group>, sqlx::Error> {
+        let mut parameters = Parameters::default();
+        let mut conditions = self.conditions(account, &mut parameters);
+        let columns = self.columns().join(", ");
+        if let (Some(after), false) = (after, self.group_by.is_empty()) {
+            let named = self.group_by.iter().zip(after);
+            let values: Vec<String> =
+                named.map(|(dimension, value)| parameters.add(value, dimension.cast())).collect();
+            let _ = write!(conditions, "\n and ({columns}) > ({})", values.join(", "));
+        }
+        let texts: String = self.group_by.iter().map(|dimension| dimension.as_text() + ", ").collect();
+        let (group_by, order_by) = match columns.as_str() {
+            "" => (String::new(), String::new()),
+            columns => (format!("group by {columns}"), format!("order by {columns}")),
+        };
+        let sql = format!(
+            "select {texts}sum(credits)::text as credits, sum(events)::bigint as events
+               from usage_rollup
+              where {conditions}
+              {group_by}
+             having sum(events) > 0
+              {}
+              limit {rows}",
+            order_by.replace("day", "usage_rollup.day"),
+        );
+        let rows = parameters.fetch_all(connection, sql).await?;
+        rows.iter().map(|row| self.group_of(row)).collect()
+    }
+
+    fn group_of(&self, row: &PgRow) -> Result<Group, sqlx::Error> {
+        Ok(Group {
+            key: self.key_of(row)?,
+            credits: columns::amount(row, "credits")?,
+            events: row.try_get("events")?,
+            quantities: BTreeMap::new(),
+        })
+    }
+
+    fn key_of(&self, row: &PgRow) -> Result<Vec<(Dimension, String)>, sqlx::Error> {
+        let named = self.group_by.iter().enumerate();
+        named.map(|(place, dimension)| Ok((*dimension, row.try_get(place)?))).collect()
+    }
+
+    /// Sums the quantities of these groups alone.
+    async fn add_quantities(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        groups: &mut [Group],
+    ) -> Result<(), sqlx::Error> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let mut parameters = Parameters::default();
+        let mut conditions = self.conditions(account, &mut parameters);
+        for (place, dimension) in self.group_by.iter().enumerate() {
+            let mut values: Vec<&String> = groups.iter().map(|group| &group.key[place].1).collect();
+            values.sort_unstable();
+            values.dedup();
+            let values = serde_json::json!(values).to_string();
+            let values = parameters.add(values, "::text::jsonb");
+            let of = format!("(select value{} from jsonb_array_elements_text({values}))", dimension.cast());
+            let _ = write!(conditions, "\n and {} = any(array{of})", dimension.column());
+        }
+        let texts: String = self.group_by.iter().map(|dimension| dimension.as_text() + ", ").collect();
+        let keys: String = self.columns().iter().map(|column| format!("usage_rollup.{column}, ")).collect();
+        let sql = format!(
+            "select {texts}name, sum(amount::numeric)::text as amount
+               from usage_rollup
+              cross join lateral jsonb_each_text(quantities) as quantity (name, amount)
+              where {conditions}
+              group by {keys}name
+             having sum(amount::numeric) <> 0",
+        );
+        let rows = parameters.fetch_all(connection, sql).await?;
+        let mut places: HashMap<Vec<String>, usize> = HashMap::with_capacity(groups.len());
+        for (place, group) in groups.iter().enumerate() {
+            places.insert(values_of(&group.key), place);
+        }
+        for row in &rows {
+            if let Some(place) = places.get(&values_of(&self.key_of(row)?)) {
+                let amount = columns::amount(row, "amount")?;
+                groups[*place].quantities.insert(row.try_get("name")?, amount);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn values_of(key: &[(Dimension, String)]) -> Vec<String> {
+    key.iter().map(|(_, value)| value.clone()).collect()
+}
+
+/// Parameters of a statement, all bound as text.
+#[derive(Default)]
+struct Parameters(Vec<String>);
+
+impl Parameters {
+    /// Adds a value and returns what stands for it.
+    fn add(&mut self, value: String, cast: &str) -> String {
+        self.0.push(value);
+        format!("${}{cast}", self.0.len())
+    }
+
+    async fn fetch_all(self, connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for value in self.0 {
+            query = query.bind(value);
+        }
+        query.fetch_all(connection).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{Error as ValueError, StrDeserializer};
+
+    use super::*;
+
+    fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
+        T::deserialize(StrDeserializer::<ValueError>::new(text)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn usage_is_grouped_by_any_dimensions_once_each() {
+        let all = read::<GroupBy>("category,tier,model,user,feature,org,day").expect("all seven");
+        assert_eq!(all.0, Dimension::ALL);
+        assert_eq!(
+            read::<GroupBy>("model,category").expect("two").0,
+            [Dimension::Model, Dimension::Category]
+        );
+        assert!(read::<GroupBy>("colour").is_err_and(|error| error.starts_with("unknown_dimension")));
+        assert!(read::<GroupBy>("day,day").is_err_and(|error| error.starts_with("duplicate")));
+    }
+
+    #[test]
+    fn a_period_is_the_open_one_one_by_index_or_all() {
+        for (text, span) in [("current", Span::Current), ("-3", Span::Index(-3)), ("all", Span::All)] {
+            assert_eq!(read(text), Ok(span));
+        }
+        assert!(read::<Span>("last").is_err_and(|error| error.starts_with("not_a_period")));
+    }
+
+    #[test]
+    fn a_group_names_its_dimensions_and_null_where_usage_had_none() {
+        let group = Group {
+            key: vec![(Dimension::Category, "ai_usage".into()), (Dimension::User, String::new())],
+            credits: Credits::whole(2),
+            events: 3,
+            quantities: BTreeMap::from([("seconds".into(), Credits::whole(60))]),
+        };
+        let json = serde_json::to_value(&group).expect("json");
+        let expected = serde_json::json!({
+            "category": "ai_usage", "user": null, "credits": "2", "events": 3, "quantities": {"seconds": "60"}
+        });
+        assert_eq!(json, expected);
+        assert_eq!(group.values(), ["ai_usage", "", "2", "3", "seconds=60"]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Detects changes of open holds for the streams of a process.
+//!
+//! Holds change in `control`, by other processes and by time alone, and nothing is projected then. One small statement a
+//! second, made by the first stream that needs it, answers for every account that has a stream.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ledger_core::value::id::Id;
+use sqlx::PgPool;
+use tokio::time::Instant;
+
+/// Between two statements, whoever asks.
+pub(crate) const HOLDING_POLL: Duration = Duration::from_secs(1);
+
+/// Changes whenever what open holds of an account take does; none before its first hold.
+pub(crate) type Mark = Option<String>;
+
+/// The accounts that are followed, and their marks when last looked at.
+#[derive(Default)]
+pub(crate) struct Holding {
+    /// How many follow each.
+    followed: Mutex<BTreeMap<Id, usize>>,
+    seen: tokio::sync::Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    at: Option<Instant>,
+    marks: BTreeMap<String, String>,
+}
+
+// Which transaction moved the gate last, and not what is held: that may have come back to what it was meanwhile. What is
+// over by time moves no gate. The clock is read once, and so the index is used.
+const MARKS: &str = "
+    select gate.account_id,
+           gate.xmin::text || '/' || coalesce((select sum(hold.counts)
+                                               from control.hold
+                                               where hold.account_id = gate.account_id
+                                                 and hold.state      = 'held'
+                                                 and hold.expires_at <= (select clock_timestamp())), 0)::text
+    from control.gate
+    where gate.account_id = any($1)";
+
+impl Holding {
+    /// Follows an account until what is returned is dropped.
+    pub fn follow(self: &Arc<Self>, account: Id) -> Following {
+        *self.followed().entry(account.clone()).or_default() += 1;
+        Following { holding: Arc::clone(self), account }
+    }
+
+    fn followed(&self) -> std::sync::MutexGuard<'_, BTreeMap<Id, usize>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn mark(&self, pool: &PgPool, account: &Id) -> Result<Mark, sqlx::Error> {
+        let mut seen = self.seen.lock().await;
+        if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
+            // Before the answer: a database that is away is asked no more often.
+            seen.at = Some(Instant::now());
+            let accounts: Vec<String> = self.followed().keys().map(ToString::to_string).collect();
+            let rows: Vec<(String, String)> = sqlx::query_as(MARKS).bind(accounts).fetch_all(pool).await?;
+            seen.marks = rows.into_iter().collect();
+        }
+        Ok(seen.marks.get(account.as_str()).cloned())
+    }
+}
+
+/// An account that somebody follows.
+pub(crate) struct Following {
+    holding: Arc<Holding>,
+    account: Id,
+}
+
+impl Following {
+    /// Returns the account's mark, as it was less than [`HOLDING_POLL`] ago.
+    pub async fn mark(&self, pool: &PgPool) -> Result<Mark, sqlx::Error> {
+        self.holding.mark(pool, &self.account).await
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut followed = self.holding.followed();
+        if let Some(count) = followed.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                followed.remove(&self.account);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_asked_about_while_somebody_follows_it() {
+        let holding = Arc::new(Holding::default());
+        let acme = Id::new("acme").expect("an id");
+        let (first, second) = (holding.follow(acme.clone()), holding.follow(acme.clone()));
+        assert_eq!(holding.followed().get(&acme), Some(&2));
+        drop(first);
+        assert_eq!(holding.followed().get(&acme), Some(&1));
+        drop(second);
+        assert!(holding.followed().is_empty());
+    }
+}

@@ -1,0 +1,238 @@
+//! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
+//!
+//! A stream that was cut off goes on where it was: each firing carries its cursor as the event's id, and a client sends
+//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look finds the current state.
+
+pub(crate) mod holding;
+mod stops;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::Stream;
+use futures::stream;
+use ledger_core::account::Core;
+use ledger_core::policy::balance::Balance;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use platform::position::Position;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+use web::http::{Problem, header};
+
+use self::holding::{Following, HOLDING_POLL, Mark};
+use self::stops::{Stop, Stops};
+use crate::access::Whole;
+use crate::answer::Reflects;
+use crate::app::{App, STREAMS_MAX};
+use crate::http::alerts::{self, Cursor, FiringView};
+use crate::reading;
+
+/// Firings of one look.
+const FIRINGS_MAX: usize = 100;
+/// At most so often is an account looked at for one stream, however fast its partition moves.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// A look comes at least so often, whatever was notified.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Between two lines that only say that the connection stands.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a client sends back of what it saw last.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// A balance with what it reflects.
+#[derive(Serialize)]
+struct BalanceNow<'a> {
+    #[serde(flatten)]
+    reflects: &'a Reflects,
+    #[serde(flatten)]
+    balance: Balance,
+}
+
+/// A stop with what it reflects.
+#[derive(Serialize)]
+struct StopNow<'a> {
+    #[serde(flatten)]
+    reflects: &'a Reflects,
+    #[serde(flatten)]
+    stop: Stop,
+}
+
+/// `GET /v1/accounts/{account}/stream`
+pub(crate) async fn stream(
+    State(app): State<App>,
+    Whole(account): Whole,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let resumed: Option<String> = header(&headers, LAST_EVENT_ID)?;
+    let slot = app
+        .streams()
+        .try_acquire_owned()
+        .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} streams at once")))?;
+    let follower = Follower::begin(app, account, resumed.as_deref().and_then(cursor_of), slot).await?;
+    let events = stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        Some((Ok(event), follower))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Follows one account for one client.
+struct Follower {
+    app: App,
+    account: Id,
+    partition: i32,
+    /// What was sent last of the balance.
+    sent: Option<String>,
+    /// The firing that was sent last, or where firings stood at the beginning.
+    fired: Cursor,
+    stops: Stops,
+    /// The mark of its holds before the last look.
+    holding: Following,
+    held: Mark,
+    /// There is more than one look takes.
+    behind: bool,
+    /// Found and not sent yet.
+    waiting: VecDeque<Event>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    async fn begin(
+        app: App,
+        account: Id,
+        resumed: Option<Cursor>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Self, Problem> {
+        // A firing of a later record comes; those before are in the list of firings.
+        let (reflects, ()) =
+            reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+        let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
+        let partition = reflects.position.partition;
+        let waiting = VecDeque::new();
+        let holding = app.holding().follow(account.clone());
+        let (stops, sent, held, behind) = (Stops::default(), None, None, false);
+        Ok(Self { app, account, partition, sent, fired, stops, holding, held, behind, waiting, _slot: slot })
+    }
+
+    /// Returns the next event; none when the service stops.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            if self.app.stopping.is_cancelled() {
+                return None;
+            }
+            let seen = self.progress();
+            self.held = self.mark().await;
+            if let Err(problem) = self.look().await {
+                // The database is away for a moment: the next look finds it.
+                debug!(account_id = %self.account, code = problem.code, "a stream could not look");
+            }
+            if self.waiting.is_empty() && !self.behind {
+                self.wait_beyond(seen).await;
+            }
+        }
+    }
+
+    /// How far both models are in the account's partition.
+    fn progress(&self) -> (i64, i64) {
+        (self.app.waiter.next_offset(self.partition), self.app.alerted.next_offset(self.partition))
+    }
+
+    async fn look(&mut self) -> Result<(), Problem> {
+        self.behind = false;
+        let asking = self.stops.asking();
+        let account = self.account.clone();
+        let found = reading::of(&self.app, account, None, |connection, account| {
+            Box::pin(async move {
+                let look = stops::look(connection, account, asking).await?;
+                Ok((reading::whole(connection, account).await?, look))
+            })
+        });
+        let (reflects, (core, look)) = found.await?;
+        self.push_balance(&reflects, &core, look.held)?;
+        let more = look.more;
+        for stop in self.stops.after(&core, look) {
+            self.push("stop", StopNow { reflects: &reflects, stop })?;
+        }
+        self.behind = more || self.stops.begins();
+        let after = self.fired;
+        let fired = reading::of_alerts_now(&self.app, self.account.clone(), move |connection, account| {
+            Box::pin(async move { Ok(alerts::firings_after(connection, account, after, FIRINGS_MAX).await?) })
+        });
+        let (_, firings) = fired.await?;
+        firings.into_iter().try_for_each(|firing| self.push_firing(&firing))
+    }
+
+    /// A balance is sent where a figure of it is another than before.
+    fn push_balance(&mut self, reflects: &Reflects, core: &Core, held: Credits) -> Result<(), Problem> {
+        let balance = Balance::of(core, held);
+        let figures = serde_json::to_string(&balance).map_err(Problem::internal)?;
+        if self.sent.as_ref() == Some(&figures) {
+            return Ok(());
+        }
+        self.sent = Some(figures);
+        self.push("balance", BalanceNow { reflects, balance })
+    }
+
+    fn push(&mut self, name: &str, body: impl Serialize) -> Result<(), Problem> {
+        let event = Event::default().event(name).json_data(body).map_err(Problem::internal)?;
+        self.waiting.push_back(event);
+        Ok(())
+    }
+
+    fn push_firing(&mut self, firing: &FiringView) -> Result<(), Problem> {
+        let (offset, seq) = firing.cursor;
+        let event = Event::default().event("firing").id(format!("{offset}.{seq}")).json_data(firing);
+        self.waiting.push_back(event.map_err(Problem::internal)?);
+        self.fired = firing.cursor;
+        Ok(())
+    }
+
+    /// The mark of its holds; as before where the database does not say.
+    async fn mark(&self) -> Mark {
+        self.holding.mark(&self.app.pool).await.unwrap_or_else(|_| self.held.clone())
+    }
+
+    /// Waits until either model has moved in the account's partition, its holds have changed, or for a while.
+    async fn wait_beyond(&self, (projected, alerted): (i64, i64)) {
+        let look_again = Instant::now() + LOOK_AGAIN;
+        let at = |offset| Position { partition: self.partition, offset };
+        while Instant::now() < look_again {
+            let until = Instant::now() + HOLDING_POLL;
+            let moved = tokio::select! {
+                moved = self.app.waiter.wait_for(at(projected), until) => moved,
+                moved = self.app.alerted.wait_for(at(alerted), until) => moved,
+                () = self.app.stopping.cancelled() => return,
+            };
+            if moved || self.mark().await != self.held {
+                break;
+            }
+        }
+        sleep(LOOK_PAUSE).await;
+    }
+}
+
+fn cursor_of(id: &str) -> Option<Cursor> {
+    let (offset, seq) = id.split_once('.')?;
+    Some((offset.parse().ok()?, seq.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_firing_reads_back_as_its_place() {
+        for (id, cursor) in [("1041.0", Some((1041, 0))), ("7", None), ("x.1", None), ("", None)] {
+            assert_eq!(cursor_of(id), cursor, "{id}");
+        }
+    }
+}

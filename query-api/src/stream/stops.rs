@@ -1,0 +1,364 @@
+//! Stops: decides when a stream must say `stop`, because even the smallest work would be refused from now on.
+//!
+//! The rule is that of `check`: an account stops once nothing is available, a user once counted usage has reached the
+//! limit. Each stop is sent once until work was allowed again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::tables::commitments::{self, AccountQuery, AccountStanding};
+use ledger_core::account::Core;
+use ledger_core::account::limit::Limits;
+use ledger_core::policy::decide::{Decision, Refusal, Work};
+use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Id;
+use ledger_core::value::time::Time;
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use crate::columns;
+use crate::reading::Account;
+
+/// Events of one look whose users are looked at; a stream that falls behind takes more looks.
+const EVENTS_MAX: i64 = 2_000;
+/// Users that a stream remembers as stopped, and looks at again. One that is forgotten is reported again when next seen.
+const STOPPED_MAX: usize = 1_000;
+
+/// Work must stop: of everybody, or of one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Stop {
+    pub code: Refusal,
+    /// None: everybody's.
+    pub user_id: Option<Id>,
+    /// In a sentence that can be shown to the user as it is.
+    pub message: Option<String>,
+    pub available: Credits,
+    pub limit: Option<Credits>,
+    /// What counts of the user's usage.
+    pub used: Credits,
+    /// Open holds: of the user, or all.
+    pub held: Credits,
+    pub resets_at: Time,
+}
+
+/// What has been said, and where to go on.
+#[derive(Debug, Default)]
+pub(crate) struct Stops {
+    dry: bool,
+    stopped: BTreeSet<Id>,
+    /// The last event whose user was looked at; none before the first look, and when limits have changed.
+    looked: Option<i64>,
+    limits: Option<Limits>,
+}
+
+/// What one look found, in one snapshot.
+pub(crate) struct Look {
+    pub held: Credits,
+    now: Time,
+    users: BTreeMap<Id, UserFigures>,
+    looked: i64,
+    /// Whether there are more events than one look takes.
+    pub more: bool,
+}
+
+/// Whom to look at.
+pub(crate) struct Asking {
+    after: Option<i64>,
+    stopped: Vec<Id>,
+}
+
+impl Stops {
+    /// Says whom the next look has to look at.
+    pub fn asking(&self) -> Asking {
+        Asking { after: self.looked, stopped: self.stopped.iter().cloned().collect() }
+    }
+
+    /// Whether the next look is a first one, for which nothing need happen.
+    pub fn begins(&self) -> bool {
+        self.looked.is_none()
+    }
+
+    /// Returns what has to be said after a look at an account with its lots.
+    pub fn after(&mut self, core: &Core, look: Look) -> Vec<Stop> {
+        // Other limits may be past by users of whom nothing comes.
+        let is_new = self.limits != core.limits && self.looked.is_some();
+        self.limits = core.limits.clone();
+        self.looked = (!is_new).then_some(look.looked);
+        let mut gate = Gate::new(core, look.now, look.held);
+        let mut stops = Vec::new();
+        let dry = gate.check(&Work::default());
+        if dry.refusal.is_some() && !self.dry {
+            stops.push(stop(&gate, &dry, None, look.held));
+        }
+        self.dry = dry.refusal.is_some();
+        if !is_limited(core) {
+            // Nobody is looked at, and everybody may work again.
+            self.stopped.clear();
+        }
+        for (user, figures) in look.users {
+            stops.extend(self.after_user(&mut gate, core.period.index, user, figures));
+        }
+        stops
+    }
+
+    /// A user's own holds do not stop them: the work that they are for may go on.
+    fn after_user(
+        &mut self,
+        gate: &mut Gate<'_>,
+        period_index: i64,
+        user: Id,
+        figures: UserFigures,
+    ) -> Option<Stop> {
+        let held = figures.all_held();
+        gate.with_user(
+            user.clone(),
+            UserFigures { used: figures.used, held: ByFeature::new() },
+            period_index,
+        );
+        let decision = gate.check(&Work { user_id: Some(user.clone()), ..Work::default() });
+        if decision.refusal != Some(Refusal::UserLimitReached) {
+            self.stopped.remove(&user);
+            return None;
+        }
+        if self.stopped.contains(&user) {
+            return None;
+        }
+        if self.stopped.len() >= STOPPED_MAX {
+            self.stopped.pop_first();
+        }
+        self.stopped.insert(user.clone());
+        Some(stop(gate, &decision, Some(user), held))
+    }
+}
+
+fn stop(gate: &Gate<'_>, decision: &Decision, user_id: Option<Id>, held: Credits) -> Stop {
+    Stop {
+        code: decision.refusal.unwrap_or(Refusal::CreditsExhausted),
+        user_id,
+        message: decision.message(gate.core()),
+        available: decision.available,
+        limit: decision.limit,
+        used: decision.used,
+        held,
+        resets_at: decision.resets_at,
+    }
+}
+
+fn is_limited(core: &Core) -> bool {
+    core.limits.as_ref().is_some_and(|limits| limits.enabled)
+}
+
+/// Reads what open holds take, and the figures of users who may have reached their limits since the last look.
+pub(crate) async fn look(
+    connection: &mut PgConnection,
+    account: &Account,
+    asking: Asking,
+) -> Result<Look, sqlx::Error> {
+    let core = &account.core;
+    let limited = is_limited(core);
+    let (mut users, mut looked) = (BTreeSet::new(), account.position.offset);
+    let mut more = false;
+    if limited {
+        let seen = recent(connection, account, asking.after).await?;
+        more = asking.after.is_some() && seen.len() >= usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
+        if let Some((last, _)) = seen.last().filter(|_| more) {
+            looked = *last;
+        }
+        users.extend(seen.into_iter().filter_map(|(_, user)| user));
+        if asking.after.is_none() {
+            users.extend(holders(connection, account).await?);
+        }
+        users.extend(asking.stopped);
+    }
+    let asked = AccountQuery {
+        account: core.account.clone(),
+        period_index: core.period.index,
+        at: None,
+        users: users.into_iter().collect(),
+    };
+    let mut standings = commitments::standings(connection, &[asked]).await?;
+    let standing = standings.accounts.remove(&core.account);
+    // The account was read in the same snapshot.
+    let AccountStanding { held, now, users, .. } = standing.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(Look { held, now, users, looked, more })
+}
+
+/// Users of the events after a place, oldest first; at the first look, of the last events.
+async fn recent(
+    connection: &mut PgConnection,
+    account: &Account,
+    after: Option<i64>,
+) -> Result<Vec<(i64, Option<Id>)>, sqlx::Error> {
+    let order = if after.is_some() { "asc" } else { "desc" };
+    let sql = format!(
+        r#"select "offset", user_id
+           from event
+           where account_id = $1 and "offset" > $2
+           order by "offset" {order}
+           limit {EVENTS_MAX}"#
+    );
+    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(after.unwrap_or(-1))
+        .fetch_all(connection)
+        .await?;
+    let parsed = |(offset, user): (i64, Option<String>)| {
+        Ok((offset, user.as_deref().map(columns::parsed).transpose()?))
+    };
+    rows.into_iter().map(parsed).collect()
+}
+
+/// Users for whom work may be in progress.
+async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec<Id>, sqlx::Error> {
+    let sql = format!(
+        "select distinct user_id
+         from control.hold
+         where account_id = $1 and state = 'held' and user_id is not null
+         limit {EVENTS_MAX}"
+    );
+    let users: Vec<String> =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(account.id()).fetch_all(connection).await?;
+    users.iter().map(|user| columns::parsed(user)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::account::lot::Lot;
+    use ledger_core::event::{OpenAccount, SetLimits};
+    use ledger_core::value::id::Label;
+
+    use super::*;
+
+    const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    fn credits(amount: &str) -> Credits {
+        amount.parse().expect("an amount")
+    }
+
+    /// An account with 10 credits and limits.
+    fn account(limits: &str) -> Core {
+        let opening: OpenAccount =
+            serde_json::from_str(r#"{"plan":{"cycle":"monthly","allowance":"10"}}"#).expect("a body");
+        let mut core = Core::open(id("acme"), &opening, OPENED);
+        core.limits = Some(Limits::from(&serde_json::from_str::<SetLimits>(limits).expect("limits")));
+        let lot: Lot = serde_json::from_value(serde_json::json!({
+            "grant_id": "g1", "source": "adjustment", "amount": "10", "remaining": "10", "lapsed": "0", "refunded": "0",
+            "priority": 30, "effective_at": OPENED, "expires_at": null, "granted_at": OPENED, "voided_at": null,
+            "event_id": "e", "payment_id": null, "reason": null, "offset": 1, "seq": 0,
+        }))
+        .expect("a lot");
+        core.with_lots([lot])
+    }
+
+    /// A look in words: all that is held, then users as `ana 5 of 2`: counted usage, and own holds.
+    fn look(held: &str, users: &[(&str, &str, &str)]) -> Look {
+        let figures = |used: &str, held: &str| UserFigures {
+            used: ByFeature::from([(None, credits(used))]),
+            held: ByFeature::from([(Some(Label::new("chat").expect("a label")), credits(held))]),
+        };
+        let users = users.iter().map(|(user, used, held)| (id(user), figures(used, held))).collect();
+        Look { held: credits(held), now: OPENED, users, looked: 1, more: false }
+    }
+
+    fn said(stops: &[Stop]) -> String {
+        let one = |stop: &Stop| {
+            let who = stop.user_id.as_ref().map_or("all", Id::as_str);
+            format!("{who} {}", stop.code.code())
+        };
+        stops.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn check(limits: &str, looks: Vec<(Look, &str)>) {
+        let (core, mut stops) = (account(limits), Stops::default());
+        for (n, (look, expected)) in looks.into_iter().enumerate() {
+            assert_eq!(said(&stops.after(&core, look)), expected, "look {n}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_stopped_once_until_it_opens_again() {
+        check(
+            "{}",
+            vec![
+                (look("9.9", &[]), ""),
+                (look("10", &[]), "all credits_exhausted"),
+                (look("11", &[]), ""),
+                (look("3", &[]), ""),
+                (look("10", &[]), "all credits_exhausted"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_user_is_stopped_each_time_that_usage_reaches_the_limit() {
+        check(
+            r#"{"default_limit":"5","custom":{"bo":"unlimited"}}"#,
+            vec![
+                (look("0", &[("ana", "4.9", "0"), ("bo", "9", "0")]), ""),
+                (
+                    look("0", &[("ana", "5", "0"), ("cy", "6", "0")]),
+                    "ana user_limit_reached, cy user_limit_reached",
+                ),
+                (look("0", &[("ana", "7", "0")]), ""),
+                (look("0", &[("ana", "4", "0")]), ""),
+                (look("0", &[("ana", "5", "0")]), "ana user_limit_reached"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_a_user_holds_does_not_stop_the_work_that_it_is_for() {
+        check(r#"{"default_limit":"5"}"#, vec![(look("1", &[("ana", "4", "1")]), "")]);
+    }
+
+    #[test]
+    fn a_stop_says_its_figures_and_a_sentence() {
+        let mut stops = Stops::default();
+        let stops = stops.after(&account(r#"{"default_limit":"5"}"#), look("2", &[("ana", "6", "2")]));
+        let json = serde_json::to_value(&stops).expect("json");
+        assert_eq!(
+            json,
+            serde_json::json!([{
+                "code": "user_limit_reached", "user_id": "ana",
+                "message": "You have used 6 of your 5 credits; your limit resets on 1 February.",
+                "available": "8", "limit": "5", "used": "6", "held": "2", "resets_at": "2026-02-01T00:00:00Z",
+            }])
+        );
+    }
+
+    #[test]
+    fn who_was_stopped_is_told_again_after_limits_were_off() {
+        let mut stops = Stops::default();
+        let over = || look("0", &[("ana", "6", "0")]);
+        let mut after = |limits: &str, look: Look| said(&stops.after(&account(limits), look));
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "ana user_limit_reached");
+        assert_eq!(after(r#"{"default_limit":"5","enabled":false}"#, look("0", &[])), "");
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "ana user_limit_reached");
+        assert_eq!(after(r#"{"default_limit":"5"}"#, over()), "");
+    }
+
+    #[test]
+    fn nobody_is_told_twice_however_many_are_stopped() {
+        let (core, mut stops) = (account(r#"{"default_limit":"5"}"#), Stops::default());
+        let all = || {
+            let names: Vec<String> = (0..STOPPED_MAX).map(|n| format!("user-{n:04}")).collect();
+            let users: Vec<_> = names.iter().map(|name| (name.as_str(), "6", "0")).collect();
+            look("0", &users)
+        };
+        assert_eq!(stops.after(&core, all()).len(), STOPPED_MAX);
+        assert_eq!(said(&stops.after(&core, all())), "");
+    }
+
+    #[test]
+    fn other_limits_make_the_next_look_a_first_one() {
+        let mut stops = Stops::default();
+        stops.after(&account(r#"{"default_limit":"5"}"#), look("0", &[]));
+        assert_eq!(stops.looked, Some(1));
+        stops.after(&account(r#"{"default_limit":"4"}"#), look("0", &[]));
+        assert_eq!(stops.looked, None);
+    }
+}
