@@ -1,8 +1,7 @@
 //! Request context: the caller, the ledger time, and whether to wait for the outcome.
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::request::Body;
 use ledger_core::value::id::{EventId, Id, Label};
 use ledger_core::value::time::Time;
 use platform::clock;
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use web::auth::{Action, Principal};
-use web::http::{Accepts, Json, Payload, Problem, Query, RECORD_BYTES_MAX, Value, header, json_value};
+use web::http::{Problem, Query, header};
 
 use crate::app::App;
 
@@ -116,21 +115,4 @@ pub fn require_future(field: &str, time: Option<Time>, ledger_time: Time) -> Res
         }
         _ => Ok(()),
     }
-}
-
-/// Reads JSON of one record, once the caller is known to be allowed.
-pub async fn json(request: Request) -> Result<Value, Problem> {
-    json_up_to(request, RECORD_BYTES_MAX).await
-}
-
-/// Reads JSON of at most so many bytes.
-pub async fn json_up_to(request: Request, bytes_max: usize) -> Result<Value, Problem> {
-    let accepted = Accepts { media_type: "application/json", bytes_max };
-    let payload = Payload::read(request, &[accepted]).await?;
-    json_value(&payload.bytes)
-}
-
-/// Reads a body of one record, once the caller is known to be allowed.
-pub async fn body<T: Body>(request: Request) -> Result<T, Problem> {
-    Json::from_request(request, &()).await.map(|Json(body)| body)
 }

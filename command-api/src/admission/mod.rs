@@ -250,15 +250,21 @@ fn longest(event: &Event) -> usize {
 const SEEN: &str = "
     select exists (
                select from event
-               where event.account_id = asked.account_id and event.event_id = asked.event_id
-                 and event.source = asked.source),
+               where event.account_id = offer.account_id and event.event_id = offer.event_id
+                 and event.source = offer.source) as known,
            hold.decided_at
     from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
-         as asked (account_id, event_id, source, reservation_id, place)
+         as offer (account_id, event_id, source, reservation_id, number)
     left join control.hold
-         on hold.account_id = asked.account_id and hold.reservation_id = asked.reservation_id
-    order by asked.place
+         on hold.account_id = offer.account_id and hold.reservation_id = offer.reservation_id
+    order by offer.number
 ";
+
+#[derive(sqlx::FromRow)]
+struct SeenRow {
+    known: bool,
+    decided_at: Option<DateTime<Utc>>,
+}
 
 /// Looks each usage up, and the hold that it names.
 async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
@@ -268,15 +274,14 @@ async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
     let accounts = text(|offer| offer.account.as_str());
     let ids = text(|offer| offer.id.as_str());
     let sources = text(|offer| offer.source.as_str());
-    let rows: Vec<(bool, Option<DateTime<Utc>>)> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+    let rows: Vec<SeenRow> = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {
             let query = sqlx::query_as(SEEN).bind(accounts).bind(ids).bind(sources).bind(reservations);
             query.fetch_all(connection).await
         })
     })
     .await?;
-    let seen =
-        |(known, decided_at): (bool, Option<_>)| Seen { known, not_before: decided_at.map(pg::time_of) };
+    let seen = |row: SeenRow| Seen { known: row.known, not_before: row.decided_at.map(pg::time_of) };
     Ok(rows.into_iter().map(seen).collect())
 }
 

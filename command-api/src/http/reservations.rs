@@ -9,13 +9,13 @@ use ledger_core::request;
 use ledger_core::value::id::Id;
 use platform::position::Position;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use super::hold_requests::{DecideQuery, on_hold, require_projected};
 use crate::admission::{self, Admitted, Form, NamedHold, Refusal, Stamp};
 use crate::app::App;
 use crate::holds::request::{Ask, Fault, HoldView, SettledHold};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::answer::Written;
 use crate::write::outcome::{self, Identity, Outcome, Progress};
 use crate::write::usage::{append_and_answer, append_one};
@@ -29,7 +29,7 @@ pub async fn reserve(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let reserve: Reserve = request_context::body(request).await?;
+    let reserve: Reserve = read_body(request).await?;
     require_projected(&app, &context).await?;
     let view = on_hold(&app, &context, &account, Ask::Reserve(reserve)).await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -43,7 +43,7 @@ pub async fn extend(
     request: Request,
 ) -> Result<Json<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let extend: Extend = request_context::body(request).await?;
+    let extend: Extend = read_body(request).await?;
     require_projected(&app, &context).await?;
     on_hold(&app, &context, &account, Ask::Extend(reservation, extend)).await.map(Json)
 }
@@ -66,7 +66,7 @@ pub async fn settle(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let value = request_context::json(request).await?;
+    let value = read_json(request, RECORD_BYTES_MAX).await?;
     let mut offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     match &offer.usage.reservation_id {
         Some(named) if *named != reservation => {

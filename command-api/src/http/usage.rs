@@ -17,12 +17,12 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use web::auth::{Action, Principal};
-use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX, read_json};
 
 use crate::admission::refusal::{self, FORBIDDEN};
 use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::outcome::{self, Outcome, Progress};
 use crate::write::usage::{append_all, append_and_answer};
 use crate::write::wait::{known_or_waiting, once_projected};
@@ -63,7 +63,7 @@ pub async fn plain(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::UsageWrite, &account)?;
-    let value = request_context::json(request).await?;
+    let value = read_json(request, RECORD_BYTES_MAX).await?;
     let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     one(&app, &context, offer, Form::Plain).await
 }
