@@ -38,7 +38,7 @@ impl Waits for WaitQuery {
     }
 }
 
-/// What a request says beside its body.
+/// What a request says besides its body.
 #[derive(Debug, Clone)]
 pub struct RequestContext<Q = WaitQuery> {
     pub principal: Principal,
@@ -49,7 +49,7 @@ pub struct RequestContext<Q = WaitQuery> {
     pub query: Q,
     /// When it came, by this service's clock.
     pub now: Time,
-    /// Until when the door waits for a projection that lags.
+    /// Until when the request waits for a projection that lags.
     pub deadline: Instant,
 }
 
@@ -64,12 +64,12 @@ impl<Q: Waits> RequestContext<Q> {
         Label::new(&self.principal.key_id).map_err(Problem::internal)
     }
 
-    /// Says whether a write that waits unless told otherwise is to wait.
+    /// Says whether a write that waits by default is to wait.
     pub fn waits(&self) -> bool {
         self.query.wait().unwrap_or(true)
     }
 
-    /// Says whether usage is to wait: it does not unless told so, by the query or by a test clock's time.
+    /// Says whether usage is to wait: it does not by default, only by the query or by a test clock's time.
     pub fn usage_waits(&self) -> bool {
         self.query.wait().unwrap_or(self.ledger_time.is_some())
     }

@@ -1,4 +1,4 @@
-//! What the front door knows of the accounts that a request names.
+//! What validation knows of the accounts that a request names.
 //!
 //! It may lag, and the fold judges. An account that is absent here does not exist only if the projection has reached the
 //! journal's end as it was read after the request came.
@@ -17,7 +17,7 @@ use platform::pg::{self, PgPool, Schema};
 
 use super::rate_cards::{Card, Cards};
 
-/// What the front door needs to know of an account.
+/// What validation needs to know of an account.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// Where its ledger time comes from.
@@ -28,7 +28,7 @@ pub struct Account {
     pub rate_card: Option<Id>,
     /// The last version of that card; none where none is published.
     pub card: Option<Arc<Card>>,
-    /// Whether the move asked about crosses more than one move may.
+    /// Whether the move in question crosses more than one move may.
     pub jumps: bool,
 }
 

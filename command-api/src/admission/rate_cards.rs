@@ -29,7 +29,7 @@ pub struct Cards {
 }
 
 impl Cards {
-    /// Returns each asked version, from memory or from the database.
+    /// Returns each wanted version, from memory or from the database.
     pub async fn get(
         &self,
         pool: &PgPool,

@@ -151,7 +151,7 @@ fn hash(bytes: &[u8]) -> Result<ContentHash, sqlx::Error> {
     <[u8; 32]>::try_from(bytes).map(ContentHash).map_err(undecodable)
 }
 
-/// A statement that changes holds and moves the sums beside their gates by what each of them grew.
+/// A statement that changes holds and moves the sums of their gates and users by the growth of each hold.
 macro_rules! with_sums {
     ($change:literal, $growth:literal) => {
         concat!(
@@ -327,7 +327,7 @@ const LAND: &str = r#"
     where outbox.account_id = landed.account_id and outbox.reservation_id = landed.reservation_id
       and outbox.event_id   = landed.event_id   and outbox.source         = landed.source"#;
 
-/// Writes everything that a batch changed: first what has ended by itself, then what was asked.
+/// Writes everything that a batch changed: first what has ended by itself, then what the requests changed.
 pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
     writes.due.send(&mut *tx, NOTE_DUE).await?;
     writes.ended.send(&mut *tx, NOTE_ENDED).await?;

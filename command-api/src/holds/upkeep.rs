@@ -15,15 +15,15 @@ use super::HoldsConfig;
 use super::request::Ask;
 use crate::app::App;
 
-/// Between two looks for settling holds whose usage is projected.
+/// Between two searches for settling holds whose usage is projected.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks for holds whose time is over.
+/// Between two searches for holds whose time is over.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(10);
-/// Between two looks for what is old.
+/// Between two deletions of what is old.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
 /// Before the first of them: a process that is restarted often drops all the same.
 const FIRST_DROP: Duration = Duration::from_secs(300);
-/// Accounts of one look.
+/// Accounts of one search.
 const ACCOUNTS_MAX: i64 = 1_000;
 /// Rows dropped by one statement.
 const DROPPED_MAX: i64 = 5_000;
@@ -49,7 +49,7 @@ struct Upkeep {
     shutdown: CancellationToken,
     expire_at: Instant,
     drop_at: Instant,
-    /// The last account that was looked at for expired holds.
+    /// The last account that was searched for expired holds.
     expired_after: String,
 }
 
@@ -98,7 +98,7 @@ async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
     .await
 }
 
-/// Sweeps accounts with holds whose time is over, some at each look.
+/// Sweeps accounts with holds whose time is over, some at each round.
 async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
     let rows = sqlx::query_file!("src/holds/holding.sql", after.as_str(), ACCOUNTS_MAX);
     let rows = rows.fetch_all(&app.pool).await?;

@@ -47,10 +47,11 @@ pub async fn check(
     context.require(Action::CheckAndHold, &account)?;
     let work: Work = read_body(request).await?;
     require_projected(&app, &context).await?;
-    match hold_requests::ask(&app, &context, &account, Ask::Check(work)).await? {
-        Answer::Checked(decision, message) => Ok(Json(answer(*decision, message))),
-        _ => Err(Problem::internal("a check was answered otherwise")),
-    }
+    let answered = hold_requests::ask(&app, &context, &account, Ask::Check(work)).await?;
+    let Answer::Checked(decision, message) = answered else {
+        return Err(Problem::internal("a check was answered otherwise"));
+    };
+    Ok(Json(answer(*decision, message)))
 }
 
 fn answer(decision: Decision, message: Option<String>) -> Checked {

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write::idempotency;
 
-/// Keys listed unless told otherwise.
+/// Keys listed where the query names no limit.
 const LISTED: i64 = 50;
 /// Most keys listed at once.
 const LISTED_MAX: i64 = 500;
@@ -103,9 +103,10 @@ pub async fn list(
         return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
     }
     let mut items = auth::list_keys(&app.pool, query.cursor.as_deref(), limit + 1).await?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or_default());
-    let next_cursor = items.last().filter(|_| more).map(|last| last.key_id.clone());
+    let limit = usize::try_from(limit).map_err(Problem::internal)?;
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| has_more).map(|last| last.key_id.clone());
     Ok(Json(Page { items, next_cursor }))
 }
 

@@ -86,7 +86,7 @@ pub async fn settle(
     let admitted = verdict.map_err(Refusal::problem)?;
     let settled = match &admitted.hold {
         NamedHold::Settles(settled) => settled,
-        // Its id stands in the journal already, and the hold does not: it ended long ago.
+        // The journal has its id already, and the hold is deleted: it ended long ago.
         NamedHold::Absent => return Err(Fault::HoldAbsent(reservation).problem(&account)),
         NamedHold::None | NamedHold::Other => {
             return append_and_answer(&app, admitted, context.waits()).await;
@@ -101,7 +101,7 @@ pub async fn settle(
     Ok(Written::answer_settling(account, id, position, &progress, Some(settled)))
 }
 
-/// Waits for what the usage comes to, unless told not to.
+/// Waits for the outcome of the usage, unless the query says not to.
 async fn come_to(
     app: &App,
     context: &RequestContext,
@@ -116,8 +116,8 @@ async fn come_to(
         content: &settled.content.0,
     };
     // By its identity: the record itself may be the second copy of one that counts.
-    let look = async { outcome::first(&app.pool, app.waiter.schema(), &identity).await };
-    let progress = match once_projected(app, context.waits(), &[position], look).await?.flatten() {
+    let outcome = async { outcome::first(&app.pool, app.waiter.schema(), &identity).await };
+    let progress = match once_projected(app, context.waits(), &[position], outcome).await?.flatten() {
         Some(first) if first.same_content => Progress::Folded(first.outcome),
         Some(_) => Progress::Folded(Outcome::Conflict),
         None => Progress::Waiting,

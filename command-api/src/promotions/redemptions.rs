@@ -21,7 +21,7 @@ use crate::write;
 use crate::write::effects;
 use crate::write::idempotency;
 
-/// Redeems a code for an account that has not done so before: counts it, keeps the grant for whoever redeems again, and
+/// Redeems a code for an account that has not done so before: counts it, keeps the grant for a caller that redeems again, and
 /// returns it.
 ///
 /// Locks the code, so that no race passes its uses. `at`: the account's time.

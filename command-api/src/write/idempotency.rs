@@ -107,7 +107,7 @@ pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> 
     Ok(kept.rows_affected() > 0)
 }
 
-/// Keeps a setting in place of the one before it.
+/// Keeps a setting instead of the one before it.
 pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
     let kept = query_kept!(
         r#"insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)

@@ -287,8 +287,8 @@ async fn find(
         if !first.same_content {
             return Ok((position, Progress::Folded(Outcome::Conflict)));
         }
-        let place = Position { offset: first.offset, ..position };
-        return Ok((place, Progress::Folded(first.outcome)));
+        let position = Position { offset: first.offset, ..position };
+        return Ok((position, Progress::Folded(first.outcome)));
     }
     let mut progress = outcome::progress(&app.pool, schema, &[(draft.account.clone(), position)]).await?;
     Ok((position, progress.pop().unwrap_or(Progress::Waiting)))

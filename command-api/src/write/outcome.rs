@@ -1,4 +1,4 @@
-//! Outcome: what the fold made of a record, looked up by where the record stands or by the event's identity.
+//! Outcome: what the fold made of a record, found by the position of the record or by the event's identity.
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
@@ -22,9 +22,9 @@ impl Progress {
     }
 }
 
-/// One row per record asked for, in the order asked.
+/// One row per record, in the order of the parameters.
 ///
-/// An event's first record stands in `event`, every later one and what came before the opening in `refused`.
+/// Table `event` has the first record of an event; `refused` has every later one and what came before the opening.
 const PROGRESS: &str = r#"
     select coalesce(first.outcome, other.outcome) as outcome,
            coalesce(first.reason, other.reason)   as reason,
@@ -83,7 +83,7 @@ fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Erro
     }
 }
 
-/// An event to ask about.
+/// The identity of an event in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub account: &'a Id,
@@ -95,10 +95,10 @@ pub struct Identity<'a> {
 /// The first record of an event's id, as the fold knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct First {
-    /// Where it stands in its account's partition.
+    /// Its offset in its account's partition.
     pub offset: i64,
     pub outcome: Outcome,
-    /// Whether its content is that of the event asked about.
+    /// Whether its content is that of the event in question.
     pub same_content: bool,
 }
 

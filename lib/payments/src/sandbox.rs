@@ -30,7 +30,7 @@ impl Sandbox {
         Self { pool }
     }
 
-    /// Enters what becomes of a key, unless something has become of it; returns what stands there and whether it is new.
+    /// Enters what becomes of a key, unless something has become of it; returns the entry and whether it is new.
     async fn enter(&self, charge: &Charge, declined: Option<&str>) -> Result<(Entry, bool), sqlx::Error> {
         let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.key));
         let entered = sqlx::query!(
@@ -102,7 +102,7 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            // Nobody can pay there, and the sandbox sends no webhook: whoever tries it out signs and sends one.
+            // Nobody can pay there, and the sandbox sends no webhook: to try it out, sign and send one.
             url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,

@@ -27,7 +27,7 @@ const SECRET_BYTES: usize = 32;
 const ACCOUNTS_MAX: usize = 1_000;
 /// Longest name of a key, in characters.
 const NAME_CHARS_MAX: usize = 128;
-/// What stands for every account.
+/// The name of every account.
 const ALL_ACCOUNTS: &str = "*";
 
 /// SHA-256 of a whole key.
@@ -37,7 +37,7 @@ pub(super) fn hash_of(token: &str) -> Hash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Returns the public part of a key's text, where it looks like a key.
+/// Returns the public part of a key's text, where it has the form of a key.
 pub(super) fn key_id_in(token: &str) -> Option<&str> {
     let (key_id, secret) = token.strip_prefix("ldg_")?.split_once('_')?;
     let is_key_id = key_id.len() == 2 * KEY_ID_BYTES && key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -164,7 +164,7 @@ pub struct CreatedKey {
 /// Makes a key and keeps its hash, in the caller's transaction.
 pub async fn create_key(
     connection: &mut PgConnection,
-    asked: &NewKey,
+    new: &NewKey,
     created_by: &str,
     now: Time,
 ) -> Result<CreatedKey, sqlx::Error> {
@@ -174,25 +174,25 @@ pub async fn create_key(
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         key_id,
         &hash_of(&secret)[..],
-        asked.role.name(),
-        &asked.accounts,
-        asked.user_id.as_ref().map(Id::as_str),
-        asked.name,
+        new.role.name(),
+        &new.accounts,
+        new.user_id.as_ref().map(Id::as_str),
+        new.name,
         pg::timestamp(now),
         created_by,
-        asked.expires_at.map(pg::timestamp),
+        new.expires_at.map(pg::timestamp),
     )
     .execute(connection)
     .await?;
     let key = Key {
         key_id,
-        role: asked.role,
-        accounts: asked.accounts.clone(),
-        user_id: asked.user_id.as_ref().map(|user| user.as_str().to_owned()),
-        name: asked.name.clone(),
+        role: new.role,
+        accounts: new.accounts.clone(),
+        user_id: new.user_id.as_ref().map(|user| user.as_str().to_owned()),
+        name: new.name.clone(),
         created_at: now,
         created_by: created_by.to_owned(),
-        expires_at: asked.expires_at,
+        expires_at: new.expires_at,
         revoked_at: None,
     };
     Ok(CreatedKey { key, secret })

@@ -185,7 +185,7 @@ mod tests {
     async fn a_content_type_may_have_parameters_and_capitals() {
         let grant = r#"{"grant_id":"g1","source":"promo","amount":"5"}"#;
         let request = request(Some("Application/JSON; charset=utf-8"), grant);
-        let Json(read) = read_body::<Grant>(request).await.expect("read");
+        let read = read_body::<Grant>(request).await.expect("read");
         assert_eq!(read.grant_id.as_str(), "g1");
     }
 

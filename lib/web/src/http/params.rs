@@ -136,10 +136,12 @@ fn refuse_path(method: &Method, rejection: &PathRejection) -> Problem {
     if let ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } = failed.kind() {
         return Problem::internal(rejection);
     }
-    let (field, message) = match failed.kind() {
-        ErrorKind::DeserializeError { key, message, .. } => (key.as_str(), message.clone()),
-        ErrorKind::ParseErrorAtKey { key, .. } => (key.as_str(), failed.body_text()),
-        _ => ("path", failed.body_text()),
+    let (field, message) = if let ErrorKind::DeserializeError { key, message, .. } = failed.kind() {
+        (key.as_str(), message.clone())
+    } else if let ErrorKind::ParseErrorAtKey { key, .. } = failed.kind() {
+        (key.as_str(), failed.body_text())
+    } else {
+        ("path", failed.body_text())
     };
     if method == Method::PUT {
         let bad = explain(&format!("{field}: {message}"));
