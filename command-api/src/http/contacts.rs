@@ -133,7 +133,7 @@ struct ContactsRow {
     webhook_secret: Option<String>,
 }
 
-/// A statement that returns [`ContactsRow`]s: their columns stand between its two parts.
+/// A statement that returns [`ContactsRow`]s, whose columns go between its two parts.
 macro_rules! query_contacts {
     ($before:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(

@@ -45,7 +45,7 @@ impl From<KeptRow> for Kept {
     }
 }
 
-/// A statement that returns [`KeptRow`]s: their columns stand between its two parts.
+/// A statement that returns [`KeptRow`]s, whose columns go between its two parts.
 macro_rules! query_kept {
     ($before:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(

@@ -1,4 +1,4 @@
-//! Platform: Postgres, Kafka, clock, shutdown, telemetry and failpoints, as every service uses them.
+//! Platform: Postgres, Kafka, HTTP clients, clock, shutdown, telemetry and failpoints, as every service uses them.
 
 pub mod clock;
 pub mod failpoint;

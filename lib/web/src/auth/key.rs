@@ -246,7 +246,7 @@ impl TryFrom<KeyRow> for Key {
     }
 }
 
-/// A statement that returns [`KeyRow`]s: their columns stand between its two parts.
+/// A statement that returns [`KeyRow`]s, whose columns go between its two parts.
 macro_rules! query_keys {
     ($before:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(
