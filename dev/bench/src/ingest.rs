@@ -7,6 +7,7 @@ use engine::consume::{Source, Status};
 use engine::progress::{WaitConfig, Waiter};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use platform::clock;
+use platform::http_client;
 use platform::kafka::Journal;
 use platform::pg::{self, Model};
 use platform::shutdown::CancellationToken;
@@ -108,7 +109,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr()?);
         let routes = http::finish(command_api::router(app));
         tokio::spawn(http::serve(routes, listener, config.connections, shutdown.clone()));
-        Ok(Server { url, client: reqwest::Client::new(), shutdown, projecting })
+        Ok(Server { url, client: http_client::plain(), shutdown, projecting })
     }
 
     /// Publishes the benchmark's rate card and opens accounts.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use platform::http_client;
 use platform::kafka::Journal;
 use platform::pg::PgPool;
 use serde_json::json;
@@ -135,7 +136,7 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Service { name, url: format!("http://{listen}"), child, client: reqwest::Client::new() })
+        Ok(Service { name, url: format!("http://{listen}"), child, client: http_client::plain() })
     }
 
     async fn ready(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use ledger::up::{self, Up, UpConfig};
 use ledger_core::fold::FOLD_VERSION;
 use local_stack::TestSpace;
+use platform::http_client;
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 use platform::pg::{self, Model, PgPool, Schema};
 use platform::shutdown::CancellationToken;
@@ -112,7 +113,7 @@ impl Whole {
         let up = run(&space, &data_dir, &more).await?;
         let pool = pg::connect(&space.database_url, "test", 4).await?;
         let identity = kafka::prepare(&up.kafka, &pool).await?;
-        let client = Client::builder().timeout(ANSWER_MAX).build()?;
+        let client = http_client::builder().timeout(ANSWER_MAX).build()?;
         let (url, kafka) = (up.url.clone(), up.kafka.clone());
         let database_url = space.database_url.clone();
         Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })

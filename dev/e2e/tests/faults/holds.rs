@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use ledger_core::fold;
 use nix::sys::signal::Signal;
+use platform::http_client;
 use platform::kafka::Position;
 use platform::pg;
 use rand::rngs::StdRng;
@@ -71,7 +72,7 @@ struct Client {
 impl Client {
     fn of(fleet: &Fleet, doors: &[&str]) -> Result<Client> {
         let urls = doors.iter().map(|door| fleet.url(door)).collect::<Result<Vec<_>>>()?;
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(25)).build()?;
+        let http = http_client::builder().timeout(Duration::from_secs(25)).build()?;
         Ok(Client { http, urls: Arc::new(urls) })
     }
 
