@@ -13,7 +13,9 @@ use web::http::{self, HttpConfig};
 use crate::caller::Caller;
 use crate::environment::{CONNECTIONS, Environment};
 use crate::ingest::Server;
-use crate::{Measured, load, naive, quantile, say};
+use crate::measured::{Measured, quantile};
+use crate::progress::say;
+use crate::{load, naive};
 
 /// Accounts where load is spread.
 const ACCOUNTS: usize = 1_000;

@@ -15,8 +15,9 @@ use web::auth::{Auth, AuthConfig};
 use web::http::{self, HttpConfig};
 
 use crate::environment::{Environment, KEY};
+use crate::load;
+use crate::measured::Measured;
 use crate::raw::RawProducer;
-use crate::{Measured, load};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;

@@ -11,7 +11,8 @@ use platform::pg::PgPool;
 use serde_json::json;
 
 use crate::environment::{Environment, KEY};
-use crate::{Measured, load};
+use crate::load;
+use crate::measured::Measured;
 
 /// Users of the one account.
 const USERS: usize = 1_000_000;

@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::environment::Environment;
+use crate::load;
+use crate::measured::{Measured, quantile};
 use crate::running::{StartLedger, start_in};
 use crate::visible::{Client, Floor};
-use crate::{Measured, load, quantile};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;

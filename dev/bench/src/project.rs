@@ -13,7 +13,8 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use crate::environment::Environment;
-use crate::{Measured, load};
+use crate::load;
+use crate::measured::Measured;
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 1_000;

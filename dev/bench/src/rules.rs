@@ -12,8 +12,8 @@ use ledger_core::value::id::Id;
 use rustc_hash::FxHashMap;
 use serde_json::json;
 
-use crate::Measured;
 use crate::fold::{BATCH_EVENTS, event, fold_batch, open_accounts, start, usage};
+use crate::measured::Measured;
 
 /// Org alerts of each account, beside a user alert and limits where there are any.
 const RULES: [usize; 3] = [0, 10, 100];
