@@ -40,7 +40,7 @@ fn every_event_type_has_a_schema_and_a_sample() {
 }
 
 #[test]
-fn every_field_is_told_in_words() {
+fn every_field_is_described_in_words() {
     for (name, schema) in Contract::read().schemas {
         let mut stack = vec![(name, schema)];
         while let Some((path, schema)) = stack.pop() {
@@ -136,7 +136,7 @@ fn outputs_fit_their_schema_and_are_written_alike() {
 
 /// What JSON Schema can't say and the code does: a zone that exists, a day that exists, an end after a start, how a
 /// whole number is written. Values for the tests below are chosen around these.
-fn only_the_code_can_tell(path: &str, value: &Value) -> bool {
+fn only_the_code_can_decide(path: &str, value: &Value) -> bool {
     path.ends_with("timezone") && value.as_str().is_some_and(|zone| !zone.is_empty())
         || path.ends_with("expires_at")
         || path.ends_with("effective_at")
@@ -238,7 +238,7 @@ fn schema_and_code_judge_every_value_in_every_field_alike() {
     let (values, mut fit, mut refused) = (strange_values(), 0, 0);
     for sample in samples() {
         for path in leaves(&sample.json()) {
-            for value in values.iter().filter(|value| !only_the_code_can_tell(&path, value)) {
+            for value in values.iter().filter(|value| !only_the_code_can_decide(&path, value)) {
                 let mut event = sample.json();
                 put(&mut event, &path, value.clone());
                 let what = format!("{} {path} = {value}", sample.path);
@@ -250,7 +250,7 @@ fn schema_and_code_judge_every_value_in_every_field_alike() {
 }
 
 #[test]
-fn schema_and_code_ask_for_the_same_fields() {
+fn schema_and_code_require_the_same_fields() {
     let contract = Contract::read();
     let mut required = BTreeSet::new();
     for sample in samples() {
