@@ -50,8 +50,9 @@ impl Measured {
 pub fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_unstable_by(f64::total_cmp);
     let last = samples.len().saturating_sub(1);
-    // Rounded up, so that a share near 1 never flatters.
-    samples.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
+    // The first at or past the share, so that a share near 1 never flatters.
+    let at = (0..=last).find(|at| *at as f64 >= last as f64 * share);
+    at.and_then(|at| samples.get(at)).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

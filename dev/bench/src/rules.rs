@@ -66,7 +66,7 @@ fn with_rules(mut account: Watched, rules: usize) -> Watched {
             let basis = bases[n % bases.len()];
             let threshold = match basis {
                 Basis::PercentUsed => ledger_core::value::credits::Credits::whole(90),
-                _ => unreached(n),
+                Basis::AbsoluteUsed | Basis::PercentRemaining | Basis::AbsoluteRemaining => unreached(n),
             };
             let alert_id = Id::new(&format!("alert-{n}")).expect("a well-formed id");
             Data::OrgAlertSet(SetOrgAlert { alert_id, basis, threshold, recipients: None, channels: None })
