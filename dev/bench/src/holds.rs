@@ -1,4 +1,4 @@
-//! Holds: reserving and releasing over HTTP beside one transaction a request, and checks.
+//! Holds: reserving and releasing over HTTP compared with one transaction a request, and checks.
 
 use std::time::Duration;
 

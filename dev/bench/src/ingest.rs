@@ -1,4 +1,4 @@
-//! Ingest: batches of usage over HTTP, acknowledged by Kafka, beside a bare producer of the same bytes.
+//! Ingest: batches of usage over HTTP, acknowledged by Kafka, compared with a bare producer of the same bytes.
 
 use std::time::Instant;
 

@@ -36,7 +36,7 @@ const CREDITS_APART: usize = 20;
 /// How long the last mail may take.
 const LAST_MAIL_MAX: Duration = Duration::from_secs(60);
 
-/// Measures a running whole with a mail server beside it.
+/// Measures a running ledger with a mail server next to it.
 pub async fn run(start: StartLedger) -> Result<Measured> {
     let environment = Environment::new().await?;
     let server = MailServer::start().await?;

@@ -1,4 +1,4 @@
-//! Project: the journal into Postgres, beside a plain batched insert by the same server.
+//! Project: the journal into Postgres, compared with a plain batched insert by the same server.
 
 use std::time::Instant;
 

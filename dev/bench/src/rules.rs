@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::fold::{BATCH_EVENTS, event, fold_batch, open_accounts, start, usage};
 use crate::measured::Measured;
 
-/// Org alerts of each account, beside a user alert and limits where there are any.
+/// Org alerts of each account, in addition to a user alert and limits where there are any.
 const RULES: [usize; 3] = [0, 10, 100];
 
 /// An account being folded and watched.
@@ -25,7 +25,7 @@ struct Watched {
     watch: Watch,
 }
 
-/// Measures each number of rules beside the bare fold, in turn.
+/// Measures each number of rules against the bare fold, in turn.
 pub fn run() -> Vec<Measured> {
     let facts = usage();
     RULES.into_iter().map(|rules| measure(rules, &facts)).collect()
