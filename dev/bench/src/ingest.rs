@@ -1,4 +1,4 @@
-//! Ingest: batches of usage over HTTP, acknowledged by Kafka, beside a bare producer of the same bytes.
+//! Ingest: batches of usage over HTTP, acknowledged by Kafka, compared with a bare producer of the same bytes.
 
 use std::time::Instant;
 
@@ -16,8 +16,9 @@ use web::auth::{Auth, AuthConfig};
 use web::http::{self, HttpConfig};
 
 use crate::environment::{Environment, KEY};
+use crate::load;
+use crate::measured::Measured;
 use crate::raw::RawProducer;
-use crate::{Measured, load};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;

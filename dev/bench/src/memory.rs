@@ -12,7 +12,8 @@ use platform::pg::PgPool;
 use serde_json::json;
 
 use crate::environment::{Environment, KEY};
-use crate::{Measured, load};
+use crate::load;
+use crate::measured::Measured;
 
 /// Users of the one account.
 const USERS: usize = 1_000_000;
@@ -124,7 +125,7 @@ struct Service {
 
 impl Service {
     fn start(name: &'static str, environment: &Environment) -> Result<Service> {
-        // Free now; whoever takes it in between makes the service fail with a sentence.
+        // Free now; a process that takes it in between makes the service fail with a clear error.
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let child = Command::new(std::env::current_exe()?)
             .args(["serve", name, "--listen", &listen])

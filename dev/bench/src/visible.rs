@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::environment::Environment;
+use crate::load;
+use crate::measured::{Measured, quantile};
 use crate::running::{RunningLedger, StartLedger, start_in};
-use crate::{Measured, load, quantile};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;

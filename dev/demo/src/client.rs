@@ -105,10 +105,8 @@ impl Client {
         let mut page = first.clone();
         for _ in 0..PAGES_MAX {
             let mut answer = self.read(&page).await?;
-            match answer["items"].take() {
-                Value::Array(more) => items.extend(more),
-                _ => bail!("GET {path}: not a list"),
-            }
+            let Value::Array(more) = answer["items"].take() else { bail!("GET {path}: not a list") };
+            items.extend(more);
             let Some(cursor) = answer["next_cursor"].as_str() else { return Ok(items) };
             page = format!("{first}&cursor={cursor}");
         }
