@@ -197,11 +197,10 @@ fn journal_topic(topics: &Topics) -> TopicPlan<'_> {
     TopicPlan { name: &topics.events, retention_ms: FOREVER }
 }
 
-fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 4] {
+fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 3] {
     [
         TopicPlan { name: &topics.usage, retention_ms: WEEK_MS },
         TopicPlan { name: &topics.alerts, retention_ms: MONTH_MS },
-        TopicPlan { name: &topics.checkpoints, retention_ms: FOREVER },
         TopicPlan { name: &topics.dead_letters, retention_ms: FOREVER },
     ]
 }
