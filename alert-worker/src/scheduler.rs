@@ -179,11 +179,11 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     }
     // A halted account can't roll before a newer binary runs, so it is owed nothing until then.
     let rows = sqlx::query(
-        "select core::text, next_crossing
+        "select core::text, next_due_at
          from account
-         where clock = 'live' and next_crossing <= $1
+         where clock = 'live' and next_due_at <= $1
            and not exists (select from parked where parked.account_id = account.account_id)
-         order by next_crossing
+         order by next_due_at
          limit $2",
     )
     .bind(pg::timestamp(now))
