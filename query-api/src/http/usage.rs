@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Day;
+use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::de::Error;
 use serde::ser::SerializeMap;
@@ -19,7 +20,6 @@ use web::http::{Problem, Query};
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::app::App;
-use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
