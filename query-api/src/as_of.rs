@@ -26,7 +26,7 @@ use web::http::Problem;
 use crate::reading::Account;
 
 /// Events read at a time.
-const CHUNK_EVENTS: i64 = 200;
+const CHUNK_EVENTS: u16 = 200;
 /// Pages that one event may ask for: a reversal asks for each lot that its usage drew.
 const MISSING_MAX: usize = 20_000;
 
@@ -185,9 +185,9 @@ impl Past {
                 self.fold_one(connection, past_event, onlooker).await?;
                 after = past_event.fact.offset;
             }
-            // What is asked for again is loaded again: a long history takes no more memory than a short one.
+            // Pages that are missed again are loaded again: a long history takes no more memory than a short one.
             self.pages = Pages::default();
-            if chunk.len() < CHUNK_EVENTS as usize {
+            if chunk.len() < usize::from(CHUNK_EVENTS) {
                 return Ok(());
             }
         }
@@ -217,7 +217,7 @@ impl Past {
             .bind(after)
             .bind(self.next_snapshot)
             .bind(platform::pg::timestamp(self.instant))
-            .bind(CHUNK_EVENTS)
+            .bind(i64::from(CHUNK_EVENTS))
             .fetch_all(connection)
             .await?;
         rows.iter().map(|row| past_event_of(row, &self.account)).collect()
@@ -235,12 +235,10 @@ impl Past {
             fold::roll_watched(core, &mut self.pages, past.ledger_time, onlooker);
         }
         self.make_new(fact);
-        match &fact.event.data {
-            Data::CreditsRefunded(Refund { payment_id, amount, .. })
-            | Data::DisputeOpened(Dispute { payment_id, amount, .. }) => {
-                self.prepare_refund(connection, fact, payment_id, *amount).await?;
-            }
-            _ => {}
+        if let Data::CreditsRefunded(Refund { payment_id, amount, .. })
+        | Data::DisputeOpened(Dispute { payment_id, amount, .. }) = &fact.event.data
+        {
+            self.prepare_refund(connection, fact, payment_id, *amount).await?;
         }
         for _ in 0..MISSING_MAX {
             match fold::apply_watched(&mut self.core, &mut self.pages, fact, onlooker) {
@@ -254,7 +252,7 @@ impl Past {
                 Err(missing) => self.supply(connection, missing, fact).await?,
             }
         }
-        Err(Problem::internal(format!("event at offset {} asks for too much", fact.offset)))
+        Err(Problem::internal(format!("event at offset {} needs too many pages", fact.offset)))
     }
 
     /// An event that applied was new, and so was what it made.
@@ -272,7 +270,26 @@ impl Past {
                 self.pages.lots.entry(top_up.attempt_id.clone()).or_insert(None);
                 self.pages.payments.entry(top_up.payment_id.clone()).or_insert(None);
             }
-            _ => {}
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsRefunded(_)
+            | Data::CreditsAdjusted(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_)
+            | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::OrgAlertSet(_)
+            | Data::OrgAlertRemoved(_)
+            | Data::UserAlertSet(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_) => {}
         }
     }
 

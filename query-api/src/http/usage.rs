@@ -73,18 +73,16 @@ impl Dimension {
 
     /// Returns its column as the contract writes it, whatever the session's date style.
     fn as_text(self) -> String {
-        match self {
-            Dimension::Day => "to_char(day, 'YYYY-MM-DD') as day".to_owned(),
-            other => other.column().to_owned(),
+        if self == Dimension::Day {
+            "to_char(day, 'YYYY-MM-DD') as day".to_owned()
+        } else {
+            self.column().to_owned()
         }
     }
 
     /// Returns what a parameter must be cast to, to be compared with the column.
     const fn cast(self) -> &'static str {
-        match self {
-            Dimension::Day => "::text::date",
-            _ => "::text",
-        }
+        if matches!(self, Dimension::Day) { "::text::date" } else { "::text" }
     }
 }
 
