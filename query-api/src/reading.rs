@@ -2,6 +2,7 @@
 
 use engine::load;
 use engine::progress::Waiter;
+use engine::tables::checkpoint;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::value::id::Id;
@@ -153,11 +154,7 @@ pub(crate) async fn check_reached(
     at_least: Option<AtLeast>,
 ) -> Result<(), Problem> {
     let Some(AtLeast(position)) = at_least else { return Ok(()) };
-    let next_offset: Option<i64> =
-        sqlx::query_scalar("select next_offset from checkpoint where partition = $1")
-            .bind(position.partition)
-            .fetch_optional(connection)
-            .await?;
+    let next_offset = checkpoint::next_offset(connection, position.partition).await?;
     if next_offset.is_some_and(|next| next > position.offset) { Ok(()) } else { Err(behind(position)) }
 }
 

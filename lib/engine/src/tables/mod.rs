@@ -1,6 +1,7 @@
 //! The tables of each generation, and the statements that several services run on them.
 
 pub(crate) mod account;
+pub mod checkpoint;
 pub mod commitments;
 pub mod event;
 pub mod lot;
