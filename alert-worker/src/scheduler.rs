@@ -74,7 +74,7 @@ impl Rounds for Scheduler {
 /// An account whose next crossing has passed.
 struct Due {
     core: Core,
-    next_crossing: Time,
+    next_due_at: Time,
 }
 
 /// What is due in one snapshot, and how far each partition was projected in it.
@@ -144,13 +144,13 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
     let ends: HashMap<i32, i64> =
         journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
     let mut events: Vec<Event> = Vec::new();
-    for Due { core, next_crossing } in &owed.accounts {
+    for Due { core, next_due_at } in &owed.accounts {
         let partition = journal.partition_of(core.account.as_str());
         let next_offset = owed.next_offsets.get(&partition).copied().unwrap_or_default();
         let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
-        if known.is_owed(&core.account, *next_crossing, next_offset, end) {
-            events.extend(due(core, *next_crossing, now));
-            known.0.insert(core.account.clone(), (*next_crossing, Step::Appended(Instant::now())));
+        if known.is_owed(&core.account, *next_due_at, next_offset, end) {
+            events.extend(due(core, *next_due_at, now));
+            known.0.insert(core.account.clone(), (*next_due_at, Step::Appended(Instant::now())));
         }
     }
     let records: Vec<_> = events.iter().map(|event| (event.account.clone(), wire::encode(event))).collect();
@@ -172,7 +172,7 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
 #[derive(FromRow)]
 struct DueRow {
     core: String,
-    next_crossing: DateTime<Utc>,
+    next_due_at: DateTime<Utc>,
 }
 
 #[derive(FromRow)]
@@ -191,11 +191,11 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     }
     // A halted account can't roll before a newer binary runs, so it is owed nothing until then.
     let rows: Vec<DueRow> = sqlx::query_as(
-        "select core::text, next_crossing
+        "select core::text, next_due_at
          from account
-         where clock = 'live' and next_crossing <= $1
+         where clock = 'live' and next_due_at <= $1
            and not exists (select from parked where parked.account_id = account.account_id)
-         order by next_crossing
+         order by next_due_at
          limit $2",
     )
     .bind(pg::timestamp(now))
@@ -206,7 +206,7 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
         .iter()
         .map(|row| {
             let core = serde_json::from_str(&row.core).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Due { core, next_crossing: pg::time_of(row.next_crossing) })
+            Ok(Due { core, next_due_at: pg::time_of(row.next_due_at) })
         })
         .collect::<Result<Vec<Due>, sqlx::Error>>()?;
     let checkpoints: Vec<CheckpointRow> =

@@ -45,8 +45,8 @@ fn crates_depend_on_each_other_along_the_arrows_only() -> Result<()> {
         let name = package.name.as_str();
         let allowed = allowed(name).with_context(|| format!("{name} has no place among the arrows"))?;
         for dependency in package.dependencies.iter().filter(|it| names.contains(it.name.as_str())) {
-            let is_for_tests = dependency.kind == DependencyKind::Development
-                && (dependency.name == "local-stack" || (name == "engine" && dependency.name == "web"));
+            let is_for_tests =
+                dependency.kind == DependencyKind::Development && dependency.name == "local-stack";
             let is_pure = name == "ledger-core";
             ensure!(
                 allowed.contains(&dependency.name.as_str()) || (is_for_tests && !is_pure),

@@ -59,7 +59,7 @@ fn statements() -> Vec<String> {
     );
     let accounts = format!(
         r#"insert into account
-           select 'a' || n, partition, "offset", events, ledger_time, next_crossing, clock, rate_card, opened_at, core
+           select 'a' || n, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at, core
              from account, generate_series(1, {ROWS} / 5) as n
             where account_id = 'big'"#
     );
