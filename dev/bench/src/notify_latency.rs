@@ -83,7 +83,7 @@ async fn measure(environment: &Environment, client: &Client) -> Result<Measured>
         more: json!({"events_per_second": BATCHES_PER_SECOND * BATCH_EVENTS, "mails": times.len(),
                      "p50_ms": (p50 * 1e3).round()}),
         ..Measured::new(
-            "told",
+            "notify-latency",
             "ms p99 from acknowledged to taken by the mail server",
             p99 * 1e3,
             (
