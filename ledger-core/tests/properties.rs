@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use story::{ACCOUNT, Story, time};
 
@@ -120,7 +120,7 @@ proptest! {
             applied.extend(cut.fold(batch));
             rest = later;
         }
-        let account = &cut.accounts[&Id::new(ACCOUNT).expect("an id")];
+        let account = &cut.accounts[&AccountId::new(ACCOUNT).expect("an id")];
         prop_assert_eq!(&account.core, &story.account().core);
         prop_assert_eq!(&account.lots, &story.account().lots);
         for (one, other) in applied.iter().zip(&story.applied) {

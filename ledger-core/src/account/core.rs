@@ -13,7 +13,7 @@ use crate::account::overdraft::Overdraft;
 use crate::account::top_up::TopUps;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::value::credits::{Credits, add, sub, wide};
-use crate::value::id::{Id, Label, Text};
+use crate::value::id::{AccountId, AlertId, Label, RateCardId, ReferrerId, Text, UserId};
 use crate::value::period::{Period, Periods, Schedule};
 use crate::value::time::{Time, Zone};
 
@@ -34,7 +34,7 @@ pub struct Plan {
     /// With `allow`: how far below zero; none = no bound.
     pub overage_limit: Option<Credits>,
     /// Prices usage.
-    pub rate_card: Option<Id>,
+    pub rate_card: Option<RateCardId>,
 }
 
 impl Plan {
@@ -120,7 +120,7 @@ pub struct Totals {
 /// What the events so far say about one account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Core {
-    pub account: Id,
+    pub account: AccountId,
     /// For people.
     pub name: Option<Text>,
     /// What its amounts count.
@@ -138,7 +138,7 @@ pub struct Core {
     pub limits: Option<Limits>,
     /// Alerts on its own figures.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub org_alerts: BTreeMap<Id, OrgAlert>,
+    pub org_alerts: BTreeMap<AlertId, OrgAlert>,
     /// The alert on each user's usage; none where it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_alert: Option<UserAlert>,
@@ -146,7 +146,7 @@ pub struct Core {
     #[serde(default, skip_serializing_if = "TopUps::is_untouched")]
     pub top_ups: TopUps,
     /// Who invited it.
-    pub referred_by: Option<Id>,
+    pub referred_by: Option<ReferrerId>,
     /// Ledger time of its opening.
     pub opened_at: Time,
     /// The greatest ledger time seen.
@@ -171,7 +171,7 @@ pub struct Core {
 
 impl Core {
     /// Opens an account at ledger time `now`, still without its allowance.
-    pub fn open(account: Id, opening: &OpenAccount, now: Time) -> Self {
+    pub fn open(account: AccountId, opening: &OpenAccount, now: Time) -> Self {
         let plan = Plan::of(&opening.plan, now);
         let periods = Periods::new(plan.schedule);
         let unit = opening.unit.unwrap_or_default();
@@ -260,7 +260,7 @@ impl Core {
     }
 
     /// Returns the limit that holds for a user; none = no limit, or limits are off.
-    pub fn limit_of(&self, user: &Id) -> Option<Credits> {
+    pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         self.limits.as_ref().filter(|limits| limits.enabled)?.limit_of(user)
     }
 
@@ -274,7 +274,7 @@ impl Core {
     }
 
     /// Says whether a user's counted usage has reached the limit that holds: blocked, and over budget.
-    pub fn is_blocked(&self, user: &Id, counted: Credits) -> bool {
+    pub fn is_blocked(&self, user: &UserId, counted: Credits) -> bool {
         self.limit_of(user).is_some_and(|limit| counted >= limit)
     }
 

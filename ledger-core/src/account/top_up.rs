@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Brake, SetAutoTopUp, TopUpBasis};
 use crate::value::credits::{Credits, add, wide};
-use crate::value::id::Id;
+use crate::value::id::{AttemptId, PaymentMethodId};
 use crate::value::time::Time;
 
 /// Top-ups of a period, unless the settings say otherwise.
@@ -24,7 +24,7 @@ pub struct AutoTopUp {
     /// What it buys at once; none only where it is off.
     pub amount: Option<Credits>,
     /// What pays; none only where it is off.
-    pub payment_method: Option<Id>,
+    pub payment_method: Option<PaymentMethodId>,
     /// Most top-ups that succeed in a period.
     pub max_per_period: u32,
     /// Most that is topped up in a period; none = no bound.
@@ -48,11 +48,11 @@ impl From<&SetAutoTopUp> for AutoTopUp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Derived from account and number; the provider's idempotency key.
-    pub attempt_id: Id,
+    pub attempt_id: AttemptId,
     /// Counted from 1 on each account.
     pub number: u32,
     pub amount: Credits,
-    pub payment_method: Id,
+    pub payment_method: PaymentMethodId,
 }
 
 /// What the events so far say about an account's top-ups.
@@ -146,12 +146,12 @@ impl TopUps {
     }
 
     /// Says whether an attempt is the one that is open.
-    pub fn has_open(&self, attempt: &Id) -> bool {
+    pub fn has_open(&self, attempt: &AttemptId) -> bool {
         self.is_open && self.last.as_ref().is_some_and(|last| last.attempt_id == *attempt)
     }
 
     /// Notes that an attempt was paid.
-    pub(crate) fn succeed(&mut self, attempt: &Id, amount: Credits, period_index: i64) {
+    pub(crate) fn succeed(&mut self, attempt: &AttemptId, amount: Credits, period_index: i64) {
         if self.has_open(attempt) {
             self.is_open = false;
         }

@@ -13,7 +13,7 @@ use crate::account::{Core, Figures};
 use crate::event::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::event::{Data, Event, LotSource};
 use crate::value::credits::{Credits, wide};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
 /// An event with its place in the log.
@@ -78,7 +78,7 @@ impl EntryType {
 /// What an entry did to one lot, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LotChange {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     pub source: LotSource,
     /// Positive: added to it.
     #[serde(deserialize_with = "wide")]

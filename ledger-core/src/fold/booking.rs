@@ -8,7 +8,7 @@ use crate::account::withdrawal::Repayment;
 use crate::event::LotSource;
 use crate::fold::pages::Pages;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
 /// What both an event and a crossing can do to an account.
@@ -158,7 +158,7 @@ pub(super) struct Stamp {
 }
 
 /// Nets a change of a lot into an entry's list.
-pub(super) fn change(changes: &mut LotChanges, grant_id: &Id, source: LotSource, amount: Credits) {
+pub(super) fn change(changes: &mut LotChanges, grant_id: &GrantId, source: LotSource, amount: Credits) {
     match changes.iter_mut().find(|change| change.grant_id == *grant_id) {
         Some(change) => change.amount = add(change.amount, amount),
         None => changes.push(LotChange { grant_id: grant_id.clone(), source, amount }),
@@ -167,7 +167,7 @@ pub(super) fn change(changes: &mut LotChanges, grant_id: &Id, source: LotSource,
 
 /// A lot with what its source implies; `place` is the log offset and order of its making.
 pub(super) fn new_lot(
-    grant_id: Id,
+    grant_id: GrantId,
     source: LotSource,
     amount: Credits,
     now: Time,
@@ -194,6 +194,6 @@ pub(super) fn new_lot(
     }
 }
 
-pub(super) fn period_lot_id(kind: &str, index: i64) -> Id {
-    Id::new(&format!("{kind}:{index}")).expect("a kind and a number are a well-formed id")
+pub(super) fn period_lot_id(kind: &str, index: i64) -> GrantId {
+    GrantId::new(&format!("{kind}:{index}")).expect("a kind and a number are a well-formed id")
 }

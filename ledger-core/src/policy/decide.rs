@@ -9,7 +9,7 @@ use crate::account::Core;
 use crate::event::OnExhausted;
 use crate::policy::wording;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, UserId};
 use crate::value::time::Time;
 
 /// Body of `check`: work that somebody is about to do. Without an amount, the smallest there is.
@@ -18,7 +18,7 @@ use crate::value::time::Time;
 pub struct Work {
     /// Who would do it; none is nobody's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
@@ -175,6 +175,7 @@ mod tests {
     use crate::account::limit::Limits;
     use crate::account::lot::Lot;
     use crate::event::{OpenAccount, SetLimits};
+    use crate::value::id::AccountId;
 
     const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
 
@@ -182,7 +183,7 @@ mod tests {
     fn account(plan: &str, limits: Option<&str>) -> Core {
         let body = format!(r#"{{"plan":{{"cycle":"monthly","allowance":"10"{plan}}}}}"#);
         let opening: OpenAccount = serde_json::from_str(&body).expect("a body");
-        let mut core = Core::open(Id::new("acme").expect("an id"), &opening, OPENED);
+        let mut core = Core::open(AccountId::new("acme").expect("an id"), &opening, OPENED);
         core.limits = limits
             .map(|body| Limits::from(&serde_json::from_str::<SetLimits>(body).expect("a body of limits")));
         let lot: Lot = serde_json::from_value(serde_json::json!({

@@ -14,7 +14,7 @@ use crate::event::key::ContentHash;
 use crate::fold;
 use crate::policy::decide::{self, Beside, Decision, Work};
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{EventId, Id, Label, Source};
+use crate::value::id::{EventId, Label, ReservationId, Source, UserId};
 use crate::value::time::Time;
 
 /// How long a hold lives that is made without a word on it.
@@ -25,10 +25,10 @@ pub const TTL_SECONDS: u32 = 900;
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// The caller's name for the hold.
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Who will do the work; none is nobody's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
@@ -102,10 +102,10 @@ pub struct Settlement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The caller's name for it, unique in the account.
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Hash of the request that made it.
     pub content: ContentHash,
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     pub feature: Option<Label>,
     /// What it holds, or held.
     pub amount: Credits,
@@ -193,9 +193,9 @@ pub struct Gate<'a> {
     core: Cow<'a, Core>,
     now: Time,
     held: Credits,
-    users: BTreeMap<Id, UserFigures>,
-    holds: BTreeMap<Id, Hold>,
-    ended: BTreeSet<Id>,
+    users: BTreeMap<UserId, UserFigures>,
+    holds: BTreeMap<ReservationId, Hold>,
+    ended: BTreeSet<ReservationId>,
     changes: Changes,
 }
 
@@ -203,11 +203,11 @@ pub struct Gate<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Holds that are new or other than before.
-    pub holds: BTreeSet<Id>,
+    pub holds: BTreeSet<ReservationId>,
     /// By how much all open holds together grew.
     pub held: Credits,
     /// By how much those of each user grew, by feature.
-    pub users: BTreeMap<(Id, Option<Label>), Credits>,
+    pub users: BTreeMap<(UserId, Option<Label>), Credits>,
 }
 
 impl<'a> Gate<'a> {
@@ -222,7 +222,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Adds a user; his usage is that of the period `period_index`, which may have closed since.
-    pub fn with_user(&mut self, user: Id, figures: UserFigures, period_index: i64) {
+    pub fn with_user(&mut self, user: UserId, figures: UserFigures, period_index: i64) {
         let used = if period_index == self.core.period.index { figures.used } else { ByFeature::new() };
         self.users.insert(user, UserFigures { used, ..figures });
     }
@@ -233,7 +233,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Notes that usage has ended a hold of this id.
-    pub fn with_ended(&mut self, reservation: Id) {
+    pub fn with_ended(&mut self, reservation: ReservationId) {
         self.ended.insert(reservation);
     }
 
@@ -253,7 +253,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Returns a hold that was asked about.
-    pub fn hold(&self, reservation: &Id) -> Option<&Hold> {
+    pub fn hold(&self, reservation: &ReservationId) -> Option<&Hold> {
         self.holds.get(reservation)
     }
 
@@ -266,7 +266,7 @@ impl<'a> Gate<'a> {
         decide::decide(&self.core, work, &self.beside(work.user_id.as_ref()))
     }
 
-    fn beside(&self, user: Option<&Id>) -> Beside {
+    fn beside(&self, user: Option<&UserId>) -> Beside {
         let figures = user.and_then(|user| self.users.get(user));
         let counted = |sums: Option<&ByFeature>| sums.map_or(Credits::ZERO, |sums| self.counted(sums));
         let used = counted(figures.map(|figures| &figures.used));
@@ -309,7 +309,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Gives an open hold another amount or more time; the decision is none where it asks for no more than it has.
-    pub fn extend(&mut self, id: &Id, request: &Extend) -> Result<Option<Decision>, Refused> {
+    pub fn extend(&mut self, id: &ReservationId, request: &Extend) -> Result<Option<Decision>, Refused> {
         let mut hold = self.known(id)?;
         if hold.state_at(self.now) != State::Held {
             return Err(Refused::Ended);
@@ -330,7 +330,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Gives back what a hold holds; one that was given back, or has expired, stays as it is.
-    pub fn release(&mut self, id: &Id) -> Result<(), Refused> {
+    pub fn release(&mut self, id: &ReservationId) -> Result<(), Refused> {
         let mut hold = self.known(id)?;
         match hold.state_at(self.now) {
             State::Held => {
@@ -346,7 +346,12 @@ impl<'a> Gate<'a> {
     /// Settles a hold by a usage: it stays open, at what it held or what the usage charges, until that is projected.
     ///
     /// A hold that was given back or has expired is charged all the same.
-    pub fn settle(&mut self, id: &Id, by: Settlement, credits: Credits) -> Result<Settling, Refused> {
+    pub fn settle(
+        &mut self,
+        id: &ReservationId,
+        by: Settlement,
+        credits: Credits,
+    ) -> Result<Settling, Refused> {
         let mut hold = self.known(id)?;
         if let Some(first) = &hold.settlement {
             if (&first.event_id, &first.source) != (&by.event_id, &by.source) {
@@ -372,7 +377,7 @@ impl<'a> Gate<'a> {
         Ok(settling)
     }
 
-    fn known(&self, id: &Id) -> Result<Hold, Refused> {
+    fn known(&self, id: &ReservationId) -> Result<Hold, Refused> {
         match self.holds.get(id) {
             Some(hold) => Ok(hold.clone()),
             None if self.ended.contains(id) => Err(Refused::Ended),

@@ -12,7 +12,7 @@ use crate::event::{
 use crate::policy::decide::Work;
 use crate::policy::hold::{Extend, Reserve};
 use crate::policy::rate_card::RateCard;
-use crate::value::id::{Id, is_reserved_grant};
+use crate::value::id::{GrantId, is_reserved_grant};
 
 /// A body that callers may send.
 pub trait Body: DeserializeOwned {
@@ -77,11 +77,11 @@ impl Body for Purchase {
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&LIMITS, errors);
-        free_id(errors, "payment_id", &self.payment_id);
+        free_id(errors, "payment_id", &self.payment_id.as_grant());
     }
 }
 
-fn free_id(errors: &mut Vec<FieldError>, field: &str, id: &Id) {
+fn free_id(errors: &mut Vec<FieldError>, field: &str, id: &GrantId) {
     let detail = "ids that begin with plan: rollover: welcome: promo: or referral: are the ledger's own";
     refuse(errors, is_reserved_grant(id), field, "reserved_id", detail);
 }

@@ -10,7 +10,7 @@ use super::body::Body;
 use super::limits::ERRORS_MAX;
 use crate::event::field_error::{FieldError, refuse};
 use crate::event::{OpenAccount, SetOrgAlert};
-use crate::value::id::Id;
+use crate::value::id::{AccountId, AlertId};
 
 /// Reads a body, or names every bad field.
 pub fn read<T: Body>(value: Value) -> Result<T, Vec<FieldError>> {
@@ -189,7 +189,7 @@ fn step<'a>(good: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// Reads the opening of an account with its id, or names every bad field.
-pub fn read_opening(value: Value) -> Result<(Id, OpenAccount), Vec<FieldError>> {
+pub fn read_opening(value: Value) -> Result<(AccountId, OpenAccount), Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };
@@ -203,7 +203,7 @@ pub fn read_opening(value: Value) -> Result<(Id, OpenAccount), Vec<FieldError>> 
 }
 
 /// Reads an org alert, whose id stands in the path, or names every bad field.
-pub fn read_org_alert(alert_id: &Id, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
+pub fn read_org_alert(alert_id: &AlertId, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };
@@ -334,7 +334,7 @@ mod tests {
     }
 
     fn check_org_alert(body: &str, expected: &str) {
-        let alert = Id::new("a75").expect("an id");
+        let alert = AlertId::new("a75").expect("an id");
         let actual = match read_org_alert(&alert, serde_json::from_str(body).expect("JSON")) {
             Ok(read) => {
                 assert_eq!(read.alert_id, alert);

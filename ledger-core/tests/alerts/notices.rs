@@ -1,7 +1,7 @@
 //! Notices: section 9's rules, each as a story.
 
 use ledger_core::policy::alert::{Kind, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 
 use crate::watched::{check, watched};
 
@@ -175,7 +175,7 @@ fn credits_are_available_again_once_after_each_depletion_whatever_brought_them()
 #[test]
 fn notices_are_numbered_by_kind_and_name_their_line() {
     let firings = watched(&with_line("50", "buy p 100; use 100; buy q 100; use 100")).firings;
-    let acme = Id::new("acme").expect("an id");
+    let acme = AccountId::new("acme").expect("an id");
     let numbered = [
         (Kind::CreditBalanceLow, 1, "50"),
         (Kind::CreditBalanceDepleted, 1, "0"),
@@ -190,7 +190,7 @@ fn notices_are_numbered_by_kind_and_name_their_line() {
             (firing.kind, firing.threshold.to_string().as_str(), firing.threshold_version),
             (kind, line, 1)
         );
-        assert_eq!((firing.alert_id.as_ref(), &firing.subject), (None, &acme));
+        assert_eq!((firing.alert_id.as_ref(), &firing.subject), (None, &acme.as_subject()));
     }
 }
 

@@ -7,7 +7,7 @@ use ledger_core::event::Data;
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
 use ledger_core::policy::alert::{Firing, Kind, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -165,7 +165,7 @@ fn told(lines: &[Line]) -> (Vec<Fact>, Vec<String>) {
     story.tell(r#"plan 20 "rollover":{"mode":"capped","cap":"9"}"#);
     lines.iter().for_each(|line| tell(&mut story, line));
     let (mut memory, mut naive) = (Memory::default(), Naive::default());
-    let account = Id::new(ACCOUNT).expect("an id");
+    let account = AccountId::new(ACCOUNT).expect("an id");
     let core_of = |memory: &Memory| memory.accounts.get(&account).and_then(|account| account.core.clone());
     for fact in &story.facts {
         let before = core_of(&memory);
@@ -177,7 +177,7 @@ fn told(lines: &[Line]) -> (Vec<Fact>, Vec<String>) {
 
 /// Shows a firing as the naive model does, and its id as derived from what it says.
 fn shown(firing: &Firing, n: &mut BTreeMap<Kind, u32>, facts: &[Fact]) -> String {
-    let account = Id::new(ACCOUNT).expect("an id");
+    let account = AccountId::new(ACCOUNT).expect("an id");
     let (kind, version, period) = (firing.kind, firing.threshold_version, firing.period_index);
     let (line, figure) = (firing.threshold.units(), firing.figure.units());
     let at = firing.fired_at;

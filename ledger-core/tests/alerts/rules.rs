@@ -2,15 +2,15 @@
 
 use ledger_core::event::{Channel, Recipients, derive};
 use ledger_core::policy::alert::{Kind, REMOVED_MAX, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AlertId, UserId};
 
 use crate::story::story;
 use crate::watched::{Watched, check, shown, watched};
 
 const FEBRUARY: &str = "at 2026-02-01T00:00:00Z; reset 1";
 
-fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+fn user(text: &str) -> UserId {
+    UserId::new(text).expect("an id")
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn crossings_are_looked_at_as_if_an_event_stood_there() {
             ("2026-03-01T00:00:00Z", "org_alert b v1 60"),
         ],
     );
-    let acme = id("acme");
+    let acme = AccountId::new("acme").expect("an id");
     assert_eq!(firings[2].event_id, derive::reset_id(&acme, 1));
     assert_eq!((firings[2].period_index, firings[3].period_index), (1, 2));
 }
@@ -159,7 +159,10 @@ fn a_lot_that_ends_or_starts_fires_at_its_instant() {
     let fired = watched(ends).firings;
     assert_eq!(shown(&fired), "org_alert a v1 10");
     assert_eq!(fired[0].fired_at.to_string(), "2026-01-10T00:00:00Z");
-    assert_eq!(fired[0].event_id, derive::tick_id(&id("acme"), fired[0].fired_at));
+    assert_eq!(
+        fired[0].event_id,
+        derive::tick_id(&AccountId::new("acme").expect("an id"), fired[0].fired_at)
+    );
 
     let starts = r#"plan 0; use 5; grant g 50 "effective_at":"2026-01-10T00:00:00Z"; alert a percent_used 10;
         at 2026-01-15T00:00:00Z; tick"#;
@@ -355,11 +358,11 @@ fn firings_say_who_is_told_and_how() {
     let firings = watched(script).firings;
     let audience = |kind: Kind, alert: Option<&str>| {
         let of = |firing: &&ledger_core::policy::alert::Firing| {
-            firing.kind == kind && firing.alert_id.as_ref().map(Id::as_str) == alert
+            firing.kind == kind && firing.alert_id.as_ref().map(AlertId::as_str) == alert
         };
         firings.iter().find(of).expect("a firing").audience.clone()
     };
-    let these = |ids: &[&str]| Recipients::These(ids.iter().map(|text| id(text)).collect());
+    let these = |ids: &[&str]| Recipients::These(ids.iter().map(|text| user(text)).collect());
     let a = audience(Kind::OrgAlert, Some("a"));
     assert_eq!(
         (a.recipients, a.channels, a.notify_user),
@@ -386,9 +389,16 @@ fn a_firing_names_its_event_threshold_and_period() {
     assert_eq!((alert.subject.as_str(), alert.threshold.to_string().as_str()), ("acme", "75"));
     assert_eq!((limit.subject.as_str(), limit.threshold.to_string().as_str()), ("ana", "8"));
     assert_eq!((alert.event_id.as_str(), limit.event_id.as_str()), ("u3", "u3"));
-    let acme = id("acme");
-    assert_eq!(alert.firing_id, firing::firing_id(&acme, Kind::OrgAlert, Some(&id("a75")), 1, &acme, 0));
-    assert_eq!(limit.firing_id, firing::firing_id(&acme, Kind::UserLimitReached, None, 1, &id("ana"), 0));
+    let acme = AccountId::new("acme").expect("an id");
+    let a75 = AlertId::new("a75").expect("an id");
+    assert_eq!(
+        alert.firing_id,
+        firing::firing_id(&acme, Kind::OrgAlert, Some(&a75), 1, &acme.as_subject(), 0)
+    );
+    assert_eq!(
+        limit.firing_id,
+        firing::firing_id(&acme, Kind::UserLimitReached, None, 1, &user("ana").as_subject(), 0)
+    );
 }
 
 #[test]

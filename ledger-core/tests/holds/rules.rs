@@ -3,7 +3,7 @@
 use ledger_core::event::key::ContentHash;
 use ledger_core::policy::decide::Work;
 use ledger_core::policy::hold::{Extend, Refused, Reserve, Settlement, Settling, over_hold};
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::{EventId, ReservationId, Source, UserId};
 use proptest::prelude::*;
 
 use crate::store::{Projection, Reading, Store};
@@ -46,7 +46,7 @@ impl Desk {
             return None;
         }
         self.projection.fold(&self.story.facts, usize::MAX);
-        let users = ["ana", "bo"].map(id);
+        let users = ["ana", "bo"].map(|name| UserId::new(name).expect("an id"));
         let reading = Reading::of(&self.projection, self.story.now, &users);
         self.store.sweep(&reading);
         let mut gate = self.store.gate(&reading);
@@ -59,14 +59,16 @@ impl Desk {
                 let amount =
                     word(2).filter(|amount| *amount != "-").map(|amount| amount.parse().expect("an amount"));
                 let ttl_seconds = word(3).map(|seconds| seconds.parse().expect("seconds"));
-                decided(gate.extend(&id(words[1]), &Extend { amount, ttl_seconds }))
+                decided(gate.extend(&reservation(words[1]), &Extend { amount, ttl_seconds }))
             }
-            "release" => gate.release(&id(words[1])).map_or_else(refused, |()| "released".to_owned()),
+            "release" => {
+                gate.release(&reservation(words[1])).map_or_else(refused, |()| "released".to_owned())
+            }
             // settle <id> <event> <credits>
             "settle" => {
                 let credits = words[3].parse().expect("credits");
                 let by = settlement(words[2], words[3]);
-                gate.settle(&id(words[1]), by, credits).map_or_else(
+                gate.settle(&reservation(words[1]), by, credits).map_or_else(
                     refused,
                     |Settling { held, repeat, .. }| {
                         let again = if repeat { " again" } else { "" };
@@ -97,7 +99,7 @@ impl Desk {
             words[2], words[3], words[4]
         );
         self.story.event(words[1], "ledger.usage.recorded.v1", &body);
-        if let Some(row) = self.store.rows.get_mut(&id(words[4])) {
+        if let Some(row) = self.store.rows.get_mut(&reservation(words[4])) {
             row.appended = Some(self.story.facts.len() - 1);
         }
     }
@@ -105,7 +107,7 @@ impl Desk {
 
 fn reserve(words: &[&str]) -> Reserve {
     Reserve {
-        reservation_id: id(words[1]),
+        reservation_id: reservation(words[1]),
         user_id: user(words[2]),
         feature: words
             .get(4)
@@ -126,12 +128,12 @@ fn settlement(event: &str, content: &str) -> Settlement {
     }
 }
 
-fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+fn reservation(text: &str) -> ReservationId {
+    ReservationId::new(text).expect("an id")
 }
 
-fn user(word: &str) -> Option<Id> {
-    Some(word).filter(|word| *word != "-").map(id)
+fn user(word: &str) -> Option<UserId> {
+    Some(word).filter(|word| *word != "-").map(|name| UserId::new(name).expect("an id"))
 }
 
 fn decided<T>(answer: Result<Option<T>, Refused>) -> String {
@@ -421,8 +423,9 @@ fn usage_is_recorded_no_earlier_than_the_last_grant() {
     desk.projection.fold(&desk.story.facts, usize::MAX);
     let reading = Reading::of(&desk.projection, desk.story.now, &[]);
     let mut gate = desk.store.gate(&reading);
-    let settling =
-        gate.settle(&id("r1"), settlement("u1", "1"), "1".parse().expect("credits")).expect("a hold");
+    let settling = gate
+        .settle(&reservation("r1"), settlement("u1", "1"), "1".parse().expect("credits"))
+        .expect("a hold");
     assert_eq!(settling.not_before, time("2026-01-01T00:05:00Z"));
 }
 
@@ -430,7 +433,7 @@ fn usage_is_recorded_no_earlier_than_the_last_grant() {
 fn one_turn_decides_its_requests_one_after_another() {
     let mut desk = Desk::new(OPEN);
     desk.projection.fold(&desk.story.facts, usize::MAX);
-    let reading = Reading::of(&desk.projection, desk.story.now, &[id("ana")]);
+    let reading = Reading::of(&desk.projection, desk.story.now, &[UserId::new("ana").expect("an id")]);
     let mut gate = desk.store.gate(&reading);
     let outcomes: Vec<String> =
         ["reserve r1 ana 6", "reserve r2 ana 6", "reserve r3 ana 4", "reserve r1 ana 6"]
@@ -450,9 +453,9 @@ prop_compose! {
         let ttl_seconds = [None, Some(900), Some(60)][usize::from(ttl)];
         let text = format!("{amount}{}", if places { ".0" } else { "" });
         let request = Reserve {
-            reservation_id: id(&format!("r{hold}")),
+            reservation_id: reservation(&format!("r{hold}")),
             // One word for both: a user may be called as a feature is.
-            user_id: named(who, 'x').map(|text| id(&text)),
+            user_id: named(who, 'x').map(|text| UserId::new(&text).expect("an id")),
             feature: named(what, 'x').map(|text| text.parse().expect("a label")),
             amount: text.parse().expect("an amount"),
             ttl_seconds,

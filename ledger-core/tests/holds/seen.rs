@@ -8,7 +8,7 @@ use ledger_core::event::{Event, OnExhausted};
 use ledger_core::policy::decide::Work;
 use ledger_core::policy::hold::{ByFeature, Hold, State};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::id::{EventId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 
 use crate::store::add;
@@ -21,15 +21,15 @@ pub struct Charge {
     pub late: bool,
 }
 
-pub type Charges = BTreeMap<(EventId, Id), Charge>;
+pub type Charges = BTreeMap<(EventId, ReservationId), Charge>;
 
 /// What a naive reader sees of an account at a position: every open hold by itself.
 #[derive(Debug)]
 pub struct Seen {
     pub core: Rc<Core>,
     pub now: Time,
-    pub open: BTreeMap<Id, (Option<Id>, Option<Label>, Credits)>,
-    pub used: BTreeMap<Id, ByFeature>,
+    pub open: BTreeMap<ReservationId, (Option<UserId>, Option<Label>, Credits)>,
+    pub used: BTreeMap<UserId, ByFeature>,
 }
 
 impl Seen {

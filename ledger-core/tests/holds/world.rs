@@ -10,7 +10,7 @@ use ledger_core::fold::{self, Fact};
 use ledger_core::policy::decide::{Decision, Work};
 use ledger_core::policy::hold::{Extend, Gate, Refused, Reserve, Settlement, State};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 
 use crate::seen::{Charge, Charges, Seen, counted};
@@ -57,9 +57,9 @@ pub struct Ways {
 #[derive(Debug, Clone)]
 enum Request {
     Reserve(Reserve),
-    Extend(Id, Extend),
-    Release(Id),
-    Settle(Id, Box<Usage>, EventId),
+    Extend(ReservationId, Extend),
+    Release(ReservationId),
+    Settle(ReservationId, Box<Usage>, EventId),
 }
 
 /// Where a process is with a turn at the gate.
@@ -80,7 +80,7 @@ struct Process {
 #[derive(Clone)]
 struct Outgoing {
     event: Event,
-    reservation: Id,
+    reservation: ReservationId,
     since: Time,
 }
 
@@ -109,7 +109,7 @@ pub struct World {
     /// What callers were told is settled: charged, whatever comes.
     charges: Charges,
     names: usize,
-    users: Vec<Id>,
+    users: Vec<UserId>,
     /// What was granted, and refused.
     pub granted: usize,
     pub refused: usize,
@@ -120,7 +120,7 @@ pub type Violation = String;
 
 impl World {
     pub fn new(seed: u64, ways: Ways) -> Self {
-        let users = ["ana", "bo"].map(|name| Id::new(name).expect("an id")).to_vec();
+        let users = ["ana", "bo"].map(|name| UserId::new(name).expect("an id")).to_vec();
         let mut world = Self {
             chance: seed,
             ways,
@@ -309,7 +309,14 @@ impl World {
         Ok(())
     }
 
-    fn settle(&mut self, process: usize, gate: &mut Gate<'_>, id: &Id, usage: &Usage, event_id: &EventId) {
+    fn settle(
+        &mut self,
+        process: usize,
+        gate: &mut Gate<'_>,
+        id: &ReservationId,
+        usage: &Usage,
+        event_id: &EventId,
+    ) {
         let Some(hold) = gate.hold(id) else { return };
         let credits = usage.credits.expect("given");
         let open = hold.state_at(gate.now()) == State::Held;
@@ -530,7 +537,7 @@ impl World {
         Event {
             id,
             source: Source::new("/world").expect("a source"),
-            account: Id::new(ACCOUNT).expect("an id"),
+            account: AccountId::new(ACCOUNT).expect("an id"),
             occurred_at: self.now,
             recorded_at: at,
             actor: Label::new("test").expect("a label"),
@@ -569,18 +576,18 @@ impl World {
     }
 
     /// A new name most times, else one in use.
-    fn new_reservation(&mut self) -> Id {
+    fn new_reservation(&mut self) -> ReservationId {
         if self.below(4) == 0 {
             return self.reservation();
         }
-        Id::new(&format!("r{}", self.store.rows.len())).expect("an id")
+        ReservationId::new(&format!("r{}", self.store.rows.len())).expect("an id")
     }
 
     /// One of the last names, most of them in use.
-    fn reservation(&mut self) -> Id {
+    fn reservation(&mut self) -> ReservationId {
         let names = self.store.rows.len() + 1;
         let back = self.below(names.min(6));
-        Id::new(&format!("r{}", names - 1 - back)).expect("an id")
+        ReservationId::new(&format!("r{}", names - 1 - back)).expect("an id")
     }
 
     fn taken_or_new(&mut self) -> EventId {
@@ -592,7 +599,7 @@ impl World {
         EventId::new(&format!("u{}", self.names)).expect("an id")
     }
 
-    fn usage(&mut self, reservation_id: Option<Id>) -> Usage {
+    fn usage(&mut self, reservation_id: Option<ReservationId>) -> Usage {
         // As the door has it: a usage that names a hold is that hold's user's.
         let hold = reservation_id.as_ref().and_then(|id| self.store.rows.get(id)).map(|row| row.hold.clone());
         let (user_id, feature) = match &hold {
@@ -607,7 +614,7 @@ impl World {
         Usage { user_id, feature, credits, reservation_id, ..Usage::default() }
     }
 
-    fn user(&mut self) -> Option<Id> {
+    fn user(&mut self) -> Option<UserId> {
         let at = self.below(3);
         self.users.get(at).cloned()
     }
@@ -694,7 +701,7 @@ impl World {
         Ok((self.granted, self.refused))
     }
 
-    fn charged_once(&self, event: &Event, reservation: &Id) -> Result<(), Violation> {
+    fn charged_once(&self, event: &Event, reservation: &ReservationId) -> Result<(), Violation> {
         let first = self.journal.iter().find(|fact| fact.event.id == event.id);
         let Some(first) = first else { return Err(format!("{} is not in the journal", event.id)) };
         let effects = self.live.effects(&event.id);

@@ -10,7 +10,7 @@ use ledger_core::fold::memory::{Account, Memory};
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::policy::balance::Balance;
 use ledger_core::policy::top_up::{self, Want};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, EventId, Label, Source};
 use ledger_core::value::time::Time;
 
 pub const ACCOUNT: &str = "acme";
@@ -156,8 +156,8 @@ impl Story {
             }
             // dispute <id> <payment> <amount>, won <id> <payment> <amount>
             "dispute" | "won" => {
-                let account = Id::new(ACCOUNT).expect("an id");
-                let dispute = Id::new(words[1]).expect("an id");
+                let account = AccountId::new(ACCOUNT).expect("an id");
+                let dispute = DisputeId::new(words[1]).expect("an id");
                 let body = format!(
                     r#"{{"dispute_id":"{dispute}","payment_id":"{}","amount":"{}"}}"#,
                     words[2], words[3]
@@ -227,7 +227,7 @@ impl Story {
         let event = Event {
             id: EventId::new(id).expect("an event id"),
             source: Source::new(source).expect("a source"),
-            account: Id::new(ACCOUNT).expect("an id"),
+            account: AccountId::new(ACCOUNT).expect("an id"),
             occurred_at: self.now,
             recorded_at: self.now,
             actor: Label::new("test").expect("a label"),
@@ -240,7 +240,7 @@ impl Story {
     }
 
     pub fn account(&self) -> &Account {
-        &self.memory.accounts[&Id::new(ACCOUNT).expect("an id")]
+        &self.memory.accounts[&AccountId::new(ACCOUNT).expect("an id")]
     }
 
     pub fn balance(&self) -> Balance {
@@ -278,8 +278,8 @@ impl Story {
 }
 
 /// Returns the id of the account's attempt of that number.
-pub fn attempt(number: &str) -> Id {
-    derive::attempt_id(&Id::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
+pub fn attempt(number: &str) -> AttemptId {
+    derive::attempt_id(&AccountId::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
 }
 
 /// Tells a story.

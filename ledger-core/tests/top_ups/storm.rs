@@ -12,7 +12,7 @@ use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::policy::top_up::{self, Want};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, AttemptId, PaymentId, Text};
 use proptest::prelude::*;
 
 use crate::story::{ACCOUNT, Story};
@@ -84,7 +84,7 @@ enum State {
 #[derive(Default)]
 struct World {
     story: Option<Story>,
-    attempts: BTreeMap<Id, (State, Attempt)>,
+    attempts: BTreeMap<AttemptId, (State, Attempt)>,
     outbox: Vec<Event>,
     relayed: usize,
     worker: Memory,
@@ -92,8 +92,8 @@ struct World {
     /// What is below was acted on before: folding it again does nothing.
     acted: usize,
     /// The provider's own book, by idempotency key.
-    charged: BTreeMap<Id, Credits>,
-    declined: BTreeSet<Id>,
+    charged: BTreeMap<AttemptId, Credits>,
+    declined: BTreeSet<AttemptId>,
 }
 
 impl World {
@@ -179,7 +179,7 @@ impl World {
             }
             _ => {}
         }
-        let core = self.worker.accounts[&Id::new(ACCOUNT).unwrap()].core.clone().expect("open");
+        let core = self.worker.accounts[&AccountId::new(ACCOUNT).unwrap()].core.clone().expect("open");
         match top_up::want(&core) {
             Want::Start(attempt) if !self.attempts.contains_key(&attempt.attempt_id) => {
                 self.outbox.push(top_up::started(&core.account, &attempt, core.ledger_time));
@@ -195,14 +195,14 @@ impl World {
         }
     }
 
-    fn become_state(&mut self, attempt: &Id, state: State) {
+    fn become_state(&mut self, attempt: &AttemptId, state: State) {
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.0 = state;
         }
     }
 
     fn call(&mut self, pays: &str) {
-        let account = Id::new(ACCOUNT).unwrap();
+        let account = AccountId::new(ACCOUNT).unwrap();
         let due: Vec<Attempt> = self
             .attempts
             .values()
@@ -233,7 +233,7 @@ impl World {
     }
 
     fn told(&mut self) {
-        let (account, at) = (Id::new(ACCOUNT).unwrap(), self.story().now);
+        let (account, at) = (AccountId::new(ACCOUNT).unwrap(), self.story().now);
         for (key, amount) in self.charged.clone() {
             self.append(top_up::succeeded(&account, key.clone(), payment(&key), amount, at));
         }
@@ -253,13 +253,13 @@ impl World {
     }
 }
 
-fn payment(attempt: &Id) -> Id {
-    Id::new(&format!("pay-{attempt}")).unwrap()
+fn payment(attempt: &AttemptId) -> PaymentId {
+    PaymentId::new(&format!("pay-{attempt}")).unwrap()
 }
 
 /// Counts anew what the brakes are about, from the events that applied alone.
 fn check_brakes(story: &Story) {
-    let mut open: Option<Id> = None;
+    let mut open: Option<AttemptId> = None;
     let (mut most, mut most_amount) = (10, None);
     let mut of_period: BTreeMap<i64, (u32, Credits)> = BTreeMap::new();
     for (fact, applied) in story.facts.iter().zip(&story.applied) {
@@ -316,7 +316,7 @@ proptest! {
         world.settle();
         prop_assert_eq!(world.outbox.len(), before);
         prop_assert_eq!(&world.charged, &book);
-        let anew = world.worker.accounts[&Id::new(ACCOUNT).unwrap()].core.clone().expect("open");
+        let anew = world.worker.accounts[&AccountId::new(ACCOUNT).unwrap()].core.clone().expect("open");
         prop_assert_eq!(anew, core);
     }
 }

@@ -13,7 +13,7 @@ use crate::account::limit::Limits;
 use crate::event::{Basis, Data, Recipients};
 use crate::fold::{Applied, Moment, Observer};
 use crate::value::credits::Credits;
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, SubjectId, UserId};
 use crate::value::time::Time;
 
 /// Most hits that one backtest lists.
@@ -51,7 +51,7 @@ pub struct Hit {
     /// The period that was open.
     pub period_index: i64,
     /// The account or the user.
-    pub subject: Id,
+    pub subject: SubjectId,
     /// The figure as it stood.
     pub figure: Credits,
 }
@@ -63,7 +63,7 @@ pub struct Backtest {
     /// The period last seen, and whether the account's own rule has fired in it.
     period_index: Option<i64>,
     fired: bool,
-    users: BTreeMap<Id, UserPage>,
+    users: BTreeMap<UserId, UserPage>,
     hits: Vec<Hit>,
     total: u64,
 }
@@ -103,7 +103,7 @@ impl Observer for Backtest {
         }
         if let Some(figure) = org_figure(core, basis, threshold) {
             self.fired = true;
-            self.hit(core, moment.at, core.account.clone(), figure);
+            self.hit(core, moment.at, core.account.as_subject(), figure);
         }
     }
 }
@@ -136,7 +136,7 @@ impl Backtest {
         };
         if let Some(figure) = figure {
             page.alert_fired = 1;
-            self.hit(core, core.ledger_time, user.clone(), figure);
+            self.hit(core, core.ledger_time, user.as_subject(), figure);
         }
     }
 
@@ -158,7 +158,7 @@ impl Backtest {
         }
     }
 
-    fn hit(&mut self, core: &Core, fired_at: Time, subject: Id, figure: Credits) {
+    fn hit(&mut self, core: &Core, fired_at: Time, subject: SubjectId, figure: Credits) {
         self.total += 1;
         if self.hits.len() < HITS_MAX {
             self.hits.push(Hit { fired_at, period_index: core.period.index, subject, figure });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::limit::Limits;
 use crate::event::Limit;
 use crate::value::credits::Credits;
-use crate::value::id::Id;
+use crate::value::id::UserId;
 
 /// Most users whose versions are kept after they lost their own limit; beyond, the smallest ids are forgotten and may
 /// be told once more in the period.
@@ -46,15 +46,15 @@ pub(crate) struct LimitVersions {
     /// Of users who never had a limit of their own.
     default: Threshold,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    own: BTreeMap<Id, Own>,
+    own: BTreeMap<UserId, Own>,
     /// How far the version of those who had one lies from the default's; it moves on with the default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    former: BTreeMap<Id, i64>,
+    former: BTreeMap<UserId, i64>,
 }
 
 impl LimitVersions {
     /// Returns the version of a user's limit.
-    pub fn of(&self, user: &Id) -> u32 {
+    pub fn of(&self, user: &UserId) -> u32 {
         if let Some(own) = self.own.get(user) {
             return own.version;
         }
@@ -66,7 +66,7 @@ impl LimitVersions {
     pub fn set(&mut self, limits: &Limits) {
         let mut default = self.default.clone();
         default.set(limits.default_limit);
-        let touched: BTreeSet<&Id> = self.own.keys().chain(limits.custom.keys()).collect();
+        let touched: BTreeSet<&UserId> = self.own.keys().chain(limits.custom.keys()).collect();
         let (mut own, mut former) = (BTreeMap::new(), self.former.clone());
         for user in touched {
             let mut threshold = self.threshold(user);
@@ -85,7 +85,7 @@ impl LimitVersions {
     }
 
     /// A user's limit as it was last set.
-    fn threshold(&self, user: &Id) -> Threshold {
+    fn threshold(&self, user: &UserId) -> Threshold {
         let value = match self.own.get(user) {
             Some(own) => own.limit.amount(),
             None => self.default.value,
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use crate::event::SetLimits;
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    fn id(text: &str) -> UserId {
+        UserId::new(text).expect("an id")
     }
 
     /// Sets limits one after the other and compares a user's version after each.

@@ -20,7 +20,7 @@ use crate::account::limit::Limits;
 use crate::event::{Basis, Channel, Data, Recipients};
 use crate::fold::{Applied, Fact, Moment, Observer, Outcome, UsageChange};
 use crate::value::credits::Credits;
-use crate::value::id::{EventId, Id};
+use crate::value::id::{AlertId, EventId, SubjectId, UserId};
 use crate::value::time::Time;
 
 /// Most removed org alerts whose versions are kept one by one.
@@ -32,7 +32,7 @@ pub struct Watch {
     /// The period last seen.
     period_index: i64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    org_alerts: BTreeMap<Id, Standing>,
+    org_alerts: BTreeMap<AlertId, Standing>,
     removed: Removed,
     user_alert: Threshold,
     limits: LimitVersions,
@@ -91,13 +91,13 @@ struct Fired {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Removed {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    versions: BTreeMap<Id, u32>,
+    versions: BTreeMap<AlertId, u32>,
     /// The highest version of those that are no longer kept.
     floor: u32,
 }
 
 impl Removed {
-    fn put(&mut self, alert: Id, version: u32) {
+    fn put(&mut self, alert: AlertId, version: u32) {
         self.versions.insert(alert, version);
         if self.versions.len() > REMOVED_MAX
             && let Some((_, version)) = self.versions.pop_first()
@@ -107,7 +107,7 @@ impl Removed {
     }
 
     /// Takes the last version of an alert that is set again or for the first time.
-    fn take(&mut self, alert: &Id) -> u32 {
+    fn take(&mut self, alert: &AlertId) -> u32 {
         self.versions.remove(alert).unwrap_or(self.floor)
     }
 }
@@ -116,7 +116,7 @@ impl Removed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "as in `OrgAlert` and `Firing`")]
 pub struct AlertView {
-    pub alert_id: Id,
+    pub alert_id: AlertId,
     pub basis: Basis,
     pub threshold: Credits,
     pub threshold_version: u32,
@@ -159,9 +159,9 @@ struct Cause<'a> {
 /// A rule whose threshold is reached.
 struct Reached<'a> {
     kind: Kind,
-    alert: Option<&'a Id>,
+    alert: Option<&'a AlertId>,
     version: u32,
-    subject: &'a Id,
+    subject: SubjectId,
     threshold: Credits,
     figure: Credits,
     audience: Audience,
@@ -170,12 +170,12 @@ struct Reached<'a> {
 impl Reached<'_> {
     fn firing(self, core: &Core, cause: Cause<'_>) -> Firing {
         let period = core.period.index;
-        let id = firing_id(&core.account, self.kind, self.alert, self.version, self.subject, period);
+        let id = firing_id(&core.account, self.kind, self.alert, self.version, &self.subject, period);
         Firing {
             firing_id: id,
             kind: self.kind,
             alert_id: self.alert.cloned(),
-            subject: self.subject.clone(),
+            subject: self.subject,
             threshold: self.threshold,
             threshold_version: self.version,
             period_index: period,
@@ -264,7 +264,7 @@ impl Watch {
         })
     }
 
-    fn set_org_alert(&mut self, id: &Id, basis: Basis, threshold: Credits) {
+    fn set_org_alert(&mut self, id: &AlertId, basis: Basis, threshold: Credits) {
         let last = match self.org_alerts.get(id) {
             // Who is told, and how, is no new version.
             Some(standing) if (standing.basis, standing.threshold) == (basis, threshold) => return,
@@ -275,7 +275,7 @@ impl Watch {
         self.org_alerts.insert(id.clone(), Standing { basis, threshold, version: last + 1, fired: None });
     }
 
-    fn org_alert(&mut self, core: &Core, id: &Id, alert: &OrgAlert, cause: Cause<'_>) -> Option<Firing> {
+    fn org_alert(&mut self, core: &Core, id: &AlertId, alert: &OrgAlert, cause: Cause<'_>) -> Option<Firing> {
         let period_index = core.period.index;
         let standing = self.org_alerts.get_mut(id)?;
         if standing.fired.is_some_and(|fired| fired.period_index == period_index) {
@@ -288,7 +288,7 @@ impl Watch {
             kind: Kind::OrgAlert,
             alert: Some(id),
             version: standing.version,
-            subject: &core.account,
+            subject: core.account.as_subject(),
             threshold: alert.threshold,
             figure,
             audience: Audience {
@@ -392,7 +392,7 @@ impl Watch {
         }
     }
 
-    fn user_alert(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+    fn user_alert(&self, core: &Core, users: &mut Users, user: &UserId, cause: Cause<'_>) -> Option<Firing> {
         let alert = core.user_alert.as_ref().filter(|alert| alert.enabled)?;
         let (threshold, version) = (alert.threshold?, self.user_alert.version);
         let page = users.page(user).filter(|page| page.alert_fired != version)?;
@@ -401,11 +401,12 @@ impl Watch {
         let (recipients, notify_user) = (alert.recipients.clone(), alert.notify_user);
         let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user };
         let kind = Kind::UserAlert;
-        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        let reached =
+            Reached { kind, alert: None, version, subject: user.as_subject(), threshold, figure, audience };
         Some(reached.firing(core, cause))
     }
 
-    fn limit(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+    fn limit(&self, core: &Core, users: &mut Users, user: &UserId, cause: Cause<'_>) -> Option<Firing> {
         let limits: &Limits = core.limits.as_ref()?;
         let (threshold, version) = (core.limit_of(user)?, self.limits.of(user));
         let page = users.page(user).filter(|page| page.limit_fired != version)?;
@@ -414,7 +415,8 @@ impl Watch {
         let recipients = limits.notify.clone();
         let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user: false };
         let kind = Kind::UserLimitReached;
-        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        let reached =
+            Reached { kind, alert: None, version, subject: user.as_subject(), threshold, figure, audience };
         Some(reached.firing(core, cause))
     }
 }
@@ -424,7 +426,7 @@ fn notice(core: &Core, due: Due, cause: Cause<'_>) -> Firing {
         firing_id: notice_id(&core.account, due.kind, due.n),
         kind: due.kind,
         alert_id: None,
-        subject: core.account.clone(),
+        subject: core.account.as_subject(),
         threshold: due.line,
         threshold_version: 1,
         period_index: core.period.index,
