@@ -14,6 +14,7 @@ use crate::account::top_up::TopUps;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::value::credits::{Credits, add, sub, wide};
 use crate::value::id::{AccountId, AlertId, Label, RateCardId, ReferrerId, Text, UserId};
+use crate::value::money::Usd;
 use crate::value::period::{Period, Periods, Schedule};
 use crate::value::time::{Time, Zone};
 
@@ -126,7 +127,7 @@ pub struct Core {
     /// What its amounts count.
     pub unit: Unit,
     /// What one unit is worth.
-    pub usd_per_unit: Option<Credits>,
+    pub usd_per_unit: Option<Usd>,
     /// Where its ledger time comes from.
     pub clock: Clock,
     /// What becomes of overdraft at a reset.
@@ -175,7 +176,7 @@ impl Core {
         let plan = Plan::of(&opening.plan, now);
         let periods = Periods::new(plan.schedule);
         let unit = opening.unit.unwrap_or_default();
-        let usd_default = (unit == Unit::Usd).then(|| Credits::whole(1));
+        let usd_default = (unit == Unit::Usd).then_some(Usd::ONE);
         Self {
             account,
             name: opening.name.clone(),

@@ -18,6 +18,7 @@ use crate::value::id::{
     AlertId, AttemptId, DisputeId, EventId, GrantId, Label, MessageId, OrgId, PaymentId, PaymentMethodId,
     PromoCode, RateCardId, ReferrerId, ReservationId, SessionId, Slug, Source, Text, UserId,
 };
+use crate::value::money::Usd;
 use crate::value::period::Cycle;
 use crate::value::scalar::{self, Scalar};
 use crate::value::time::{Time, Zone};
@@ -64,7 +65,7 @@ pub struct OpenAccount {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub unit: Option<Unit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usd_per_unit: Option<Credits>,
+    pub usd_per_unit: Option<Usd>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub clock: Option<Clock>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]

@@ -106,9 +106,8 @@ impl Rules for OpenAccount {
     fn check_within(&self, _: &Bounds, errors: &mut Vec<FieldError>) {
         check_plan(&self.plan, errors);
         not_negative(errors, "low_balance_threshold", self.low_balance_threshold);
-        if let Some(usd) = self.usd_per_unit {
-            positive(errors, "usd_per_unit", usd);
-        }
+        let worthless = self.usd_per_unit.is_some_and(|usd| !usd.is_positive());
+        refuse(errors, worthless, "usd_per_unit", "not_positive", "must be above 0");
     }
 }
 
