@@ -1,6 +1,6 @@
 //! The account aggregate: what the fold keeps of one account between two events.
 //!
-//! Small by design. Users, history and used-up lots are pages, which the fold asks for (`fold::pages`).
+//! Small by design. Users, history and used-up lots are pages, which the fold requests (`fold::pages`).
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::value::time::{Time, Zone};
 pub struct Plan {
     /// For people.
     pub name: Option<Text>,
-    /// The schedule as wished; the one in force stands in `Core::periods` until the boundary.
+    /// The schedule as wished; the one in force is in `Core::periods` until the boundary.
     pub schedule: Schedule,
     pub allowance: Credits,
     /// What goes on of them.

@@ -22,7 +22,7 @@ pub struct Limits {
     pub custom: BTreeMap<UserId, Limit>,
     /// Features whose usage does not count.
     pub excluded_features: BTreeSet<Label>,
-    /// Who is told when a user has reached the limit.
+    /// Who is notified when a user has reached the limit.
     pub notify: Recipients,
 }
 
@@ -39,7 +39,7 @@ impl From<&SetLimits> for Limits {
 }
 
 impl Limits {
-    /// Returns a user's limit, his own before the default; none = no limit. Says nothing of `enabled`.
+    /// Returns a user's limit, their own before the default; none = no limit. Says nothing of `enabled`.
     pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         match self.custom.get(user) {
             Some(limit) => limit.amount(),

@@ -136,14 +136,14 @@ pub struct Lots {
     waiting: BTreeMap<(Time, GrantId), Lot>,
     /// End of every lot that has one, waiting or not.
     ends: BTreeSet<(Time, GrantId)>,
-    by_id: FxHashMap<GrantId, Place>,
+    by_id: FxHashMap<GrantId, IndexKey>,
     drawable: Credits,
     paid: Credits,
     rolled_over: Credits,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum IndexKey {
     InEffect(BurnKey),
     Waiting(Time),
 }
@@ -187,14 +187,14 @@ impl Lots {
 
     pub fn get(&self, grant_id: &GrantId) -> Option<&Lot> {
         match self.by_id.get(grant_id)? {
-            Place::InEffect(key) => self.in_effect.get(key),
-            Place::Waiting(from) => self.waiting.get(&(*from, grant_id.clone())),
+            IndexKey::InEffect(key) => self.in_effect.get(key),
+            IndexKey::Waiting(from) => self.waiting.get(&(*from, grant_id.clone())),
         }
     }
 
     /// Says whether the lot is yet to start.
     pub fn is_waiting(&self, grant_id: &GrantId) -> bool {
-        matches!(self.by_id.get(grant_id), Some(Place::Waiting(_)))
+        matches!(self.by_id.get(grant_id), Some(IndexKey::Waiting(_)))
     }
 
     /// Puts in a lot with something left; it counts from its start, which may lie ahead of `now`.
@@ -204,24 +204,24 @@ impl Lots {
             self.ends.insert((expires, lot.grant_id.clone()));
         }
         if lot.effective_at > now {
-            self.by_id.insert(lot.grant_id.clone(), Place::Waiting(lot.effective_at));
+            self.by_id.insert(lot.grant_id.clone(), IndexKey::Waiting(lot.effective_at));
             self.waiting.insert((lot.effective_at, lot.grant_id.clone()), lot);
         } else {
             let key = lot.burn_key();
             self.count(&lot, lot.remaining);
-            self.by_id.insert(lot.grant_id.clone(), Place::InEffect(key.clone()));
+            self.by_id.insert(lot.grant_id.clone(), IndexKey::InEffect(key.clone()));
             self.in_effect.insert(key, lot);
         }
     }
 
     pub fn remove(&mut self, grant_id: &GrantId) -> Option<Lot> {
         let lot = match self.by_id.remove(grant_id)? {
-            Place::InEffect(key) => {
+            IndexKey::InEffect(key) => {
                 let lot = self.in_effect.remove(&key)?;
                 self.count(&lot, lot.remaining.negated());
                 lot
             }
-            Place::Waiting(from) => self.waiting.remove(&(from, grant_id.clone()))?,
+            IndexKey::Waiting(from) => self.waiting.remove(&(from, grant_id.clone()))?,
         };
         if let Some(expires) = lot.expires_at {
             self.ends.remove(&(expires, grant_id.clone()));

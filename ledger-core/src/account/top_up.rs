@@ -63,7 +63,8 @@ pub struct TopUps {
     /// How often it was saved.
     pub version: u32,
     /// Numbers used up: of starts that applied, and of those that came too late to be wanted.
-    pub asked: u32,
+    #[serde(rename = "asked")]
+    pub numbers_used: u32,
     /// The attempt that started last.
     pub last: Option<Attempt>,
     /// Whether its outcome is not known yet.
@@ -109,7 +110,7 @@ impl Refused {
 }
 
 impl TopUps {
-    /// Says whether nothing was ever heard of it.
+    /// Says whether it was never set and never used.
     pub fn is_untouched(&self) -> bool {
         *self == Self::default()
     }
@@ -168,7 +169,7 @@ impl TopUps {
         self.failures += 1;
     }
 
-    /// Notes that a brake has said that it refuses, in this period under the settings as they stand.
+    /// Notes that a brake has said that it refuses, in this period under the current settings.
     pub(crate) fn refuse(&mut self, period_index: i64, brake: Brake) {
         let current = Refused { period_index, version: self.version, ..Refused::default() };
         if (self.refused.period_index, self.refused.version) != (period_index, self.version) {

@@ -40,7 +40,7 @@ pub enum Clock {
     /// From the services' clocks, held to the broker's.
     #[default]
     Live,
-    /// From the writes themselves (`Ledger-Time`): it stands still between them.
+    /// From the writes themselves (`Ledger-Time`): it does not move between them.
     Test,
 }
 
@@ -370,10 +370,10 @@ pub struct ResetPeriod {
     pub index: i64,
 }
 
-/// Who is told of what an account's settings watch for.
+/// Who is notified by a rule of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Recipients {
-    /// Everyone who is an admin when it is told.
+    /// Everyone who is an admin when it is sent.
     #[default]
     AllAdmins,
     /// These people.
@@ -419,7 +419,7 @@ impl<'de> Visitor<'de> for RecipientsVisitor {
     }
 }
 
-/// A way to tell people.
+/// A way to notify people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
@@ -587,7 +587,7 @@ pub enum TopUpBasis {
     AvailableBalance,
 }
 
-/// Body of `auto_top_up.set`: when credits are bought without being asked for.
+/// Body of `auto_top_up.set`: when credits are bought automatically.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -608,7 +608,7 @@ pub struct SetAutoTopUp {
     pub max_amount_per_period: Option<Credits>,
 }
 
-/// Body of `top_up.started`: the provider will be asked to charge.
+/// Body of `top_up.started`: the provider will be requested to charge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]

@@ -1,4 +1,4 @@
-//! Derived ids: whatever the ledger creates itself gets an id that follows from its subject.
+//! Derived ids: what the ledger creates itself has an id that follows from its subject.
 //!
 //! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/`, so a replay, a restart or a second worker produces the
 //! same id. The names are part of the public contract (`schemas/README.md`).
@@ -17,7 +17,7 @@ pub const SCHEDULER: &str = "urn:ledger:scheduler";
 pub const GRANTS: &str = "urn:ledger:grants";
 /// Source of what auto top-up makes.
 pub const TOP_UPS: &str = "urn:ledger:auto-top-up";
-/// Source of disputes, which only the payment provider can tell of.
+/// Source of disputes, which only the payment provider reports.
 pub const DISPUTES: &str = "urn:ledger:disputes";
 /// Source of every other write of the API.
 pub const API: &str = "urn:ledger:api";

@@ -1,4 +1,4 @@
-//! Deduplication: the identity of an event (its key) and the hash that tells a repeat from a conflict.
+//! Deduplication: the identity of an event (its key) and the hash that distinguishes a repeat from a conflict.
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use crate::value::id::{AccountId, EventId, Source};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DedupeKey(pub [u8; 16]);
 
-/// Hash of an event's content as its caller sent it; tells a duplicate from a conflict.
+/// Hash of an event's content as its caller sent it; distinguishes a duplicate from a conflict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentHash(pub [u8; 32]);
 

@@ -28,7 +28,7 @@ pub struct Event {
     /// The account it is about; the Kafka key.
     pub account: AccountId,
     pub occurred_at: Time,
-    /// When the service that appended it heard of it: ledger time before the clamp of live accounts.
+    /// When the service that appended it received it: ledger time before the clamp of live accounts.
     pub recorded_at: Time,
     /// Who caused it: a key id, `scheduler`, `auto-top-up`, `provider:stripe`.
     pub actor: Label,

@@ -22,7 +22,7 @@ pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Deepest nesting of a record.
 pub const JSON_DEPTH_MAX: usize = 8;
 
-/// How much of each thing a body may hold. The journal has `BOUNDS`, the front door `request::limits::LIMITS`.
+/// How much of each thing a body may hold. The journal has `BOUNDS`, the API `request::limits::LIMITS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// Keys of a usage's metadata.

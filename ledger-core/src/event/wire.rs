@@ -136,7 +136,7 @@ pub fn data_json(data: &Data) -> Vec<u8> {
     to_json(data)
 }
 
-/// Returns where the schema of an event type stands: `schemas/usage.recorded.v1.json`.
+/// Returns the path of the schema of an event type: `schemas/usage.recorded.v1.json`.
 pub fn schema_path(event_type: &str) -> String {
     format!("schemas/{}.json", event_type.trim_start_matches("ledger."))
 }

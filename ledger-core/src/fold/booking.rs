@@ -135,10 +135,10 @@ pub(super) trait Booking {
         let (core, _, applied) = self.parts();
         let amount = core.plan.allowance;
         let grant_id = period_lot_id("plan", core.period.index);
-        let place = (offset, applied.next_seq());
+        let made_at = (offset, applied.next_seq());
         let lot = Lot {
             expires_at: Some(core.period.ends_at),
-            ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, place)
+            ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, made_at)
         };
         core.figures.added = add(core.figures.added, amount);
         core.figures.granted = add(core.figures.granted, amount);
@@ -165,14 +165,14 @@ pub(super) fn change(changes: &mut LotChanges, grant_id: &GrantId, source: LotSo
     }
 }
 
-/// A lot with what its source implies; `place` is the log offset and order of its making.
+/// A lot with what its source implies; `made_at` is the log offset of the event that makes it, and its order in that event.
 pub(super) fn new_lot(
     grant_id: GrantId,
     source: LotSource,
     amount: Credits,
     now: Time,
     event_id: &EventId,
-    place: (i64, i32),
+    made_at: (i64, i32),
 ) -> Lot {
     Lot {
         grant_id,
@@ -189,8 +189,8 @@ pub(super) fn new_lot(
         event_id: event_id.clone(),
         payment_id: None,
         reason: None,
-        offset: place.0,
-        seq: place.1,
+        offset: made_at.0,
+        seq: made_at.1,
     }
 }
 

@@ -130,10 +130,10 @@ impl Crossing<'_> {
 
     fn roll_in(&mut self, amount: Credits, event_id: &EventId) {
         let grant_id = period_lot_id("rollover", self.core.period.index);
-        let place = (self.offset, self.applied.next_seq());
+        let made_at = (self.offset, self.applied.next_seq());
         let lot = Lot {
             expires_at: Some(self.core.period.ends_at),
-            ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, place)
+            ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, made_at)
         };
         self.core.figures.granted = add(self.core.figures.granted, amount);
         self.core.totals.rolled_in = add(self.core.totals.rolled_in, amount);

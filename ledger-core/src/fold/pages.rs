@@ -1,6 +1,6 @@
 //! What the fold needs of an account beyond its core, loaded for one batch.
 //!
-//! `needs` names what an event will surely ask for, so a batch loads it in bulk; `fold::apply` names whatever else is
+//! `needs` names what an event will surely read, so a batch loads it in bulk; `fold::apply` names whatever else is
 //! missing, one page at a time. A page that the batch has changed is newer than the table and is never replaced.
 
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ pub fn opening_of(account: &AccountId, dispute: &Dispute) -> (Source, EventId) {
     (source, derive::dispute_opened_id(account, &dispute.dispute_id))
 }
 
-/// Names what an event will surely ask for.
+/// Names what an event will surely read.
 pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
     match &event.data {

@@ -102,13 +102,13 @@ impl Step<'_> {
     /// Takes a lot that was found; [`Booking::keep`] puts it back.
     pub(super) fn take_lot(&mut self, id: &GrantId) -> Lot {
         let paged = || self.pages.lots.get(id).cloned().flatten();
-        self.core.lots.remove(id).or_else(paged).expect("the lot was looked at before")
+        self.core.lots.remove(id).or_else(paged).expect("`find_lot` has found it")
     }
 
     /// A lot that this event makes, in effect from now on.
     pub(super) fn new_lot(&self, grant_id: GrantId, source: LotSource, amount: Credits) -> Lot {
-        let place = (self.fact.offset, self.applied.next_seq());
-        new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, place)
+        let made_at = (self.fact.offset, self.applied.next_seq());
+        new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, made_at)
     }
 
     /// Adds a lot that counts at once, with its entry.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::account::Core;
 use crate::event::key::ContentHash;
 use crate::fold;
-use crate::policy::decide::{self, Beside, Decision, Work};
+use crate::policy::decide::{self, Commitments, Decision, Work};
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::{EventId, Label, ReservationId, Source, UserId};
 use crate::value::time::Time;
@@ -38,7 +38,7 @@ pub struct Reserve {
     pub ttl_seconds: Option<u32>,
 }
 
-/// Body of extending: what is left out stays as it is.
+/// Body of extending: an absent field stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extend {
@@ -51,7 +51,7 @@ pub struct Extend {
 }
 
 impl Reserve {
-    /// Returns the hash that tells a repeat from another request under the same id.
+    /// Returns the hash that distinguishes a repeat from another request under the same id.
     pub fn content(&self) -> ContentHash {
         let ttl_seconds = Some(self.ttl_seconds.unwrap_or(TTL_SECONDS));
         let whole = Reserve { ttl_seconds, ..self.clone() };
@@ -63,7 +63,7 @@ impl Reserve {
     }
 }
 
-/// Where a hold stands.
+/// The state of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -111,7 +111,7 @@ pub struct Hold {
     pub amount: Credits,
     /// What it takes of balance and limit while it is open: its amount, and what its usage charges where that is more.
     pub counts: Credits,
-    /// Where it stands; a hold past its expiry may still be noted as held.
+    /// A hold past its expiry may still be stored as held.
     pub state: State,
     pub expires_at: Time,
     /// When it was last granted something; its usage is recorded no earlier.
@@ -120,12 +120,10 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Returns where it stands at an instant.
+    /// Returns its state at an instant.
     pub fn state_at(&self, now: Time) -> State {
-        match self.state {
-            State::Held if self.expires_at <= now => State::Expired,
-            state => state,
-        }
+        let has_expired = self.state == State::Held && self.expires_at <= now;
+        if has_expired { State::Expired } else { self.state }
     }
 
     /// Returns what it takes of balance and limit at an instant.
@@ -160,7 +158,7 @@ impl UserFigures {
 pub enum Refused {
     /// By limit or balance.
     Decision(Box<Decision>),
-    /// Another request stands under this id.
+    /// The id belongs to another request.
     OtherRequest,
     Ended,
     /// There never was such a hold.
@@ -221,7 +219,7 @@ impl<'a> Gate<'a> {
         Self { core, now, held, users, holds, ended, changes: Changes::default() }
     }
 
-    /// Adds a user; his usage is that of the period `period_index`, which may have closed since.
+    /// Adds a user; their usage is that of the period `period_index`, which may have closed since.
     pub fn with_user(&mut self, user: UserId, figures: UserFigures, period_index: i64) {
         let used = if period_index == self.core.period.index { figures.used } else { ByFeature::new() };
         self.users.insert(user, UserFigures { used, ..figures });
@@ -237,7 +235,7 @@ impl<'a> Gate<'a> {
         self.ended.insert(reservation);
     }
 
-    /// Returns the account as it stands now.
+    /// Returns the account, rolled to now.
     pub fn core(&self) -> &Core {
         &self.core
     }
@@ -252,7 +250,7 @@ impl<'a> Gate<'a> {
         sub(self.core.settled(), self.held)
     }
 
-    /// Returns a hold that was asked about.
+    /// Returns a hold that was loaded.
     pub fn hold(&self, reservation: &ReservationId) -> Option<&Hold> {
         self.holds.get(reservation)
     }
@@ -263,16 +261,16 @@ impl<'a> Gate<'a> {
 
     /// Decides whether work may begin, and changes nothing.
     pub fn check(&self, work: &Work) -> Decision {
-        decide::decide(&self.core, work, &self.beside(work.user_id.as_ref()))
+        decide::decide(&self.core, work, &self.commitments(work.user_id.as_ref()))
     }
 
-    fn beside(&self, user: Option<&UserId>) -> Beside {
+    fn commitments(&self, user: Option<&UserId>) -> Commitments {
         let figures = user.and_then(|user| self.users.get(user));
         let counted = |sums: Option<&ByFeature>| sums.map_or(Credits::ZERO, |sums| self.counted(sums));
         let used = counted(figures.map(|figures| &figures.used));
         // What is held for an excluded feature will not count either.
         let user_held = counted(figures.map(|figures| &figures.held));
-        Beside { held: self.held, counted: used, user_held }
+        Commitments { held: self.held, counted: used, user_held }
     }
 
     fn counted(&self, sums: &ByFeature) -> Credits {
@@ -281,7 +279,7 @@ impl<'a> Gate<'a> {
         self.core.counted(all, named)
     }
 
-    /// Makes a hold, unless it stands already; the decision is none for a repeat.
+    /// Makes a hold; the decision is none for a repeat of one that exists.
     pub fn reserve(&mut self, request: &Reserve) -> Result<Option<Decision>, Refused> {
         let id = &request.reservation_id;
         if let Some(hold) = self.holds.get(id) {
@@ -308,7 +306,7 @@ impl<'a> Gate<'a> {
         Ok(Some(decision))
     }
 
-    /// Gives an open hold another amount or more time; the decision is none where it asks for no more than it has.
+    /// Gives an open hold another amount or more time; the decision is none where it needs no more than it has.
     pub fn extend(&mut self, id: &ReservationId, request: &Extend) -> Result<Option<Decision>, Refused> {
         let mut hold = self.known(id)?;
         if hold.state_at(self.now) != State::Held {
@@ -393,7 +391,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Puts a hold in place of what was there, and moves the sums.
+    /// Replaces a hold and updates the sums.
     fn put(&mut self, hold: Hold) {
         let before =
             self.holds.get(&hold.reservation_id).map_or(Credits::ZERO, |hold| hold.counts_at(self.now));

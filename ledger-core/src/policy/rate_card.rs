@@ -60,7 +60,7 @@ pub struct Price {
     pub per: Credits,
 }
 
-/// Why usage has no price. Usage without a price is refused; free things stand in the card at 0.
+/// Why usage has no price. Usage without a price is refused; what is free has a price of 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unpriced {
     #[error("neither credits nor quantities are given")]

@@ -17,7 +17,7 @@ pub fn started(account: &AccountId, attempt: &Attempt, at: Time) -> Event {
     event(account, id, at, Data::TopUpStarted(StartTopUp { attempt_id, amount, payment_method }))
 }
 
-/// Makes the event by which a brake says that it refuses, in the open period under the settings as they stand.
+/// Makes the event by which a brake says that it refuses, in the open period under the current settings.
 pub fn refused(core: &Core, brake: Brake, at: Time) -> Event {
     let id = refused_id(core, brake);
     event(&core.account, id, at, Data::TopUpRefused(RefuseTopUp { reason: brake }))

@@ -16,7 +16,7 @@ use crate::value::id::{GrantId, is_reserved_grant};
 
 /// A body that callers may send.
 pub trait Body: DeserializeOwned {
-    /// A body without fault: where a field is bad, the value found here takes its place, so that reading goes on.
+    /// A body without fault: reading goes on with its value in place of a bad one.
     const GOOD: &'static str;
 
     /// Adds what the types alone can't refuse.
@@ -25,7 +25,7 @@ pub trait Body: DeserializeOwned {
 
 const PLAN_GOOD: &str = r#"{"plan":{"cycle":"monthly","allowance":"0","rollover":{"mode":"none"}}}"#;
 
-/// Bodies of events that callers are held to by the rules of the event, within the limits of the front door.
+/// Bodies of events that callers are held to by the rules of the event, within the limits of the API.
 macro_rules! event_bodies {
     ($($body:ty: $good:expr,)*) => {$(
         impl Body for $body {

@@ -1,4 +1,4 @@
-//! Backtests: a rule tried on a history tells what it would have told in force.
+//! Backtests: a rule tried on a history fires what it would have fired in force.
 
 use ledger_core::event::Basis;
 use ledger_core::fold::memory::Memory;

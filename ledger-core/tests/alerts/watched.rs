@@ -53,7 +53,7 @@ impl Watched {
         let account = self.memory.accounts.get(&AccountId::new(ACCOUNT).expect("an id"));
         let Some(core) = account.and_then(|account| account.core.as_ref()) else { return };
         loop {
-            let told = self.firings.len();
+            let fired_before = self.firings.len();
             let missing = self.watch.users(core, users, fact, applied, &mut self.firings).err();
             for (user, page) in users.pass() {
                 self.pages.insert(user, serde_json::to_string(&page).expect("JSON"));
@@ -61,7 +61,7 @@ impl Watched {
             match missing {
                 None => return,
                 Some(MissingUsers::These(ids)) => {
-                    assert_eq!(self.firings.len(), told, "something fired before a page was missed");
+                    assert_eq!(self.firings.len(), fired_before, "something fired before a page was missed");
                     for id in ids {
                         let page = self.pages.get(&id).map(|json| page(json));
                         users.load(id, page);
@@ -106,7 +106,11 @@ pub fn shown(firings: &[Firing]) -> String {
             Kind::UserAlert | Kind::UserLimitReached => {
                 format!("{kind} {} v{} {figure}", firing.subject, firing.threshold_version)
             }
-            _ => format!("{kind} {figure}"),
+            Kind::CreditBalanceLow
+            | Kind::CreditBalanceDepleted
+            | Kind::CreditsAvailableAgain
+            | Kind::CreditAutoRechargeTriggered
+            | Kind::CreditPurchaseFailed => format!("{kind} {figure}"),
         }
     };
     firings.iter().map(one).collect::<Vec<_>>().join("; ")

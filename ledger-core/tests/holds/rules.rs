@@ -13,7 +13,7 @@ const OPEN: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z""#;
 const UNTIL: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z","on_exhausted":"allow","overage_limit":"5""#;
 const LIMITED: &str = r#"plan 100 "anchor":"2026-01-01T00:00:00Z"; limits {"default_limit":"10","custom":{"bo":"unlimited"},"excluded_features":["workflow"]}"#;
 
-/// An account, its holds, and who asks for them, told in words.
+/// An account, its holds, and their requests, in words.
 struct Desk {
     story: Story,
     store: Store,
@@ -23,12 +23,12 @@ struct Desk {
 impl Desk {
     fn new(opening: &str) -> Self {
         let mut story = Story::new();
-        story.tell(opening);
+        story.play(opening);
         Self { story, store: Store::default(), projection: Projection::default() }
     }
 
     /// Tells every line and returns what each request came to.
-    fn tell(&mut self, script: &str) -> String {
+    fn play(&mut self, script: &str) -> String {
         let lines = script.split(';').map(str::trim).filter(|line| !line.is_empty());
         let answers: Vec<String> = lines.filter_map(|line| self.line(line)).collect();
         answers.join(", ")
@@ -38,7 +38,7 @@ impl Desk {
         let words: Vec<&str> = line.split_whitespace().collect();
         let known = ["reserve", "extend", "release", "settle", "check", "available", "spent", "usage"];
         if !known.contains(&words[0]) {
-            self.story.tell(line);
+            self.story.play(line);
             return None;
         }
         if words[0] == "usage" {
@@ -151,7 +151,7 @@ fn refused(refusal: Refused) -> String {
 }
 
 fn check(opening: &str, script: &str, expected: &str) {
-    assert_eq!(Desk::new(opening).tell(script), expected, "{opening}: {script}");
+    assert_eq!(Desk::new(opening).play(script), expected, "{opening}: {script}");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn limits_that_change_are_those_that_the_next_request_meets() {
 }
 
 #[test]
-fn without_an_amount_the_smallest_work_is_asked_about() {
+fn without_an_amount_the_smallest_work_is_decided_on() {
     check(
         OPEN,
         "reserve r1 - 9.9; check -; reserve r2 - 0.1; check -; check - 0.1",
@@ -419,7 +419,7 @@ fn everything_opens_again_by_itself_when_credits_come() {
 #[test]
 fn usage_is_recorded_no_earlier_than_the_last_grant() {
     let mut desk = Desk::new(OPEN);
-    desk.tell("reserve r1 - 4; at 2026-01-01T00:05:00Z; extend r1 5; at 2026-01-01T00:06:00Z");
+    desk.play("reserve r1 - 4; at 2026-01-01T00:05:00Z; extend r1 5; at 2026-01-01T00:06:00Z");
     desk.projection.fold(&desk.story.facts, usize::MAX);
     let reading = Reading::of(&desk.projection, desk.story.now, &[]);
     let mut gate = desk.store.gate(&reading);
@@ -466,7 +466,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn requests_have_the_same_content_where_they_ask_for_the_same((a, asked) in a_request(), (b, other) in a_request()) {
-        prop_assert_eq!(a.content() == b.content(), asked == other, "{:?} {:?}", a, b);
+    fn requests_have_the_same_content_where_they_ask_for_the_same((a, fields) in a_request(), (b, other) in a_request()) {
+        prop_assert_eq!(a.content() == b.content(), fields == other, "{:?} {:?}", a, b);
     }
 }

@@ -13,7 +13,7 @@ use ledger_core::value::time::Time;
 
 use crate::store::add;
 
-/// What a caller was told is charged.
+/// What a caller was answered is charged.
 pub struct Charge {
     pub event: Event,
     pub credits: Credits,
@@ -50,11 +50,11 @@ impl Seen {
     }
 
     pub fn allows(&self, work: &Work) -> bool {
-        let asked = work.amount.unwrap_or_default();
-        self.limit_allows(work, asked) && self.balance_allows(asked)
+        let requested = work.amount.unwrap_or_default();
+        self.limit_allows(work, requested) && self.balance_allows(requested)
     }
 
-    fn limit_allows(&self, work: &Work, asked: Credits) -> bool {
+    fn limit_allows(&self, work: &Work, requested: Credits) -> bool {
         let (Some(user), Some(limits)) = (&work.user_id, &self.core.limits) else { return true };
         let excluded = |feature: &Option<Label>| {
             feature.as_ref().is_some_and(|feature| limits.excluded_features.contains(feature))
@@ -66,16 +66,16 @@ impl Seen {
             .values()
             .filter(|(holder, feature, _)| holder.as_ref() == Some(user) && !excluded(feature));
         let used = self.used.get(user).into_iter().flatten().filter(|(feature, _)| !excluded(feature));
-        let taken = used.map(|(_, sum)| *sum).chain(mine.map(|(_, _, amount)| *amount)).fold(asked, add);
+        let taken = used.map(|(_, sum)| *sum).chain(mine.map(|(_, _, amount)| *amount)).fold(requested, add);
         taken <= limit
     }
 
-    fn balance_allows(&self, asked: Credits) -> bool {
+    fn balance_allows(&self, requested: Credits) -> bool {
         let floor = match self.core.plan.on_exhausted {
             OnExhausted::Block => Some(Credits::ZERO),
             OnExhausted::Allow => self.core.plan.overage_limit.map(Credits::negated),
         };
-        let taken = self.open.values().map(|(_, _, amount)| *amount).fold(asked, add);
+        let taken = self.open.values().map(|(_, _, amount)| *amount).fold(requested, add);
         floor.is_none_or(|floor| add(self.core.settled(), taken.negated()) >= floor)
     }
 }

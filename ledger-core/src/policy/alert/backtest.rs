@@ -1,6 +1,6 @@
 //! Tries a rule on an account's history: what would it have reported?
 //!
-//! The history is folded again under the eyes of a [`Backtest`], which asks the same questions as the rules in force.
+//! The history is folded again with a [`Backtest`] as observer, which evaluates as the rules in force do.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub enum Rule {
     },
 }
 
-/// What a rule would have told once.
+/// One firing that a rule would have raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hit {
     /// Ledger time.
@@ -109,7 +109,7 @@ impl Observer for Backtest {
 }
 
 impl Backtest {
-    /// Begins to try a rule; the history is to be folded from the opening, under its eyes.
+    /// Begins to try a rule; the history is to be folded from the opening, with it as observer.
     pub fn new(rule: Rule) -> Self {
         let rule = Tried::from(rule);
         Self { rule, period_index: None, fired: false, users: BTreeMap::new(), hits: Vec::new(), total: 0 }
@@ -140,12 +140,12 @@ impl Backtest {
         }
     }
 
-    /// Returns what the rule would have told, in order, at most `HITS_MAX`.
+    /// Returns what the rule would have fired, in order, at most `HITS_MAX`.
     pub fn hits(&self) -> &[Hit] {
         &self.hits
     }
 
-    /// Returns how often it would have told something, also beyond what is listed.
+    /// Returns how often it would have fired, beyond what is listed too.
     pub fn total(&self) -> u64 {
         self.total
     }

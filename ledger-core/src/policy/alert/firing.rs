@@ -16,7 +16,7 @@ pub enum Kind {
     OrgAlert,
     /// A user's usage has reached the user alert's threshold.
     UserAlert,
-    /// A user's counted usage has reached his limit.
+    /// A user's counted usage has reached their limit.
     UserLimitReached,
     /// Bought credits are at or below the line.
     CreditBalanceLow,
@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-/// A rule that was met, told once. As JSON it is what admins read; the audience stands apart.
+/// One firing of a rule. As JSON it is what admins read, without the audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firing {
     /// Derived: replays and second workers can only make the same.
@@ -80,19 +80,18 @@ pub struct Firing {
     pub fired_at: Time,
     /// The event; a crossing's derived id where it was a crossing.
     pub event_id: EventId,
-    /// Who is told, and how.
     #[serde(skip)]
     pub audience: Audience,
 }
 
-/// Who is told of a firing, and how.
+/// Who is notified of a firing, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audience {
     /// Admins and users, as the rule said when it fired.
     pub recipients: Recipients,
     /// By which ways, where they exist.
     pub channels: Vec<Channel>,
-    /// Whether the user who is the subject is told too.
+    /// Whether the user who is the subject is notified too.
     pub notify_user: bool,
 }
 
@@ -161,7 +160,7 @@ mod tests {
             firing_id(&acme, kind, alert.as_ref(), version, &SubjectId::new(subject).expect("an id"), 3)
                 .to_string()
         };
-        // Frozen: what was told once carries it.
+        // Frozen: firings that were reported carry it.
         let of_alert = firing(Kind::OrgAlert, Some("a75"), 1, "acme");
         assert_eq!(of_alert, "b38e1708-ae5b-56a2-b03c-94beb6e58ca5");
         let of_user = firing(Kind::UserAlert, None, 1, "ana");

@@ -16,7 +16,7 @@ use crate::fold::UsageChange;
 use crate::value::credits::{Credits, Wide, add, wide};
 use crate::value::id::{Label, UserId};
 
-/// One user's usage in the open period, and what has fired for him in it.
+/// One user's usage in the open period, and what has fired for them in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserPage {
     /// All of it, less reversals.
@@ -75,7 +75,7 @@ pub enum MissingUsers {
     Next {
         /// What they used.
         past: Credits,
-        /// The last who was looked at; none: nobody was.
+        /// The last user evaluated; none: no user yet.
         after: Option<UserId>,
     },
 }
@@ -116,7 +116,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Begins a batch on an account as it stands before it.
+    /// Begins a batch on an account.
     pub fn of(core: Option<&Core>) -> Self {
         Self { period_index: core.map(|core| core.period.index), ..Self::default() }
     }
@@ -126,7 +126,7 @@ impl Users {
         self.period_index
     }
 
-    /// Takes a user's page as stored; none: he used nothing. What the batch has changed is newer and stays.
+    /// Takes a user's page as stored; none: they used nothing. What the batch has changed is newer and stays.
     pub fn load(&mut self, user: UserId, page: Option<UserPage>) {
         self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
     }
@@ -136,8 +136,8 @@ impl Users {
         let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
         self.part = Some(Part { after: self.walked.clone(), to });
         for (user, page) in pages {
-            if let Entry::Vacant(place) = self.pages.entry(user.clone()) {
-                place.insert(page);
+            if let Entry::Vacant(entry) = self.pages.entry(user.clone()) {
+                entry.insert(page);
                 self.passing.push(user);
             }
         }
@@ -209,8 +209,6 @@ impl Users {
 
 /// Returns whose usage an event surely changes, so that a batch loads the pages in bulk.
 pub fn user_of(data: &Data) -> Option<&UserId> {
-    match data {
-        Data::UsageRecorded(usage) => usage.user_id.as_ref(),
-        _ => None,
-    }
+    let Data::UsageRecorded(usage) = data else { return None };
+    usage.user_id.as_ref()
 }

@@ -13,7 +13,7 @@ use crate::value::credits::Credits;
 use crate::value::id::UserId;
 
 /// Most users whose versions are kept after they lost their own limit; beyond, the smallest ids are forgotten and may
-/// be told once more in the period.
+/// be reported once more in the period.
 pub const FORMER_MAX: usize = 10_000;
 
 /// A threshold and how many values it has had.
@@ -33,7 +33,7 @@ impl Threshold {
     }
 }
 
-/// One user's own limit and how many values his limit has had.
+/// One user's own limit and how many values it has had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Own {
     limit: Limit,
@@ -93,7 +93,7 @@ impl LimitVersions {
         Threshold { value, version: self.of(user) }
     }
 
-    /// Forgets who had a limit of his own: versions only tell apart what fires in one period.
+    /// Forgets who had a limit of their own: versions only distinguish firings of one period.
     pub fn period_ends(&mut self) {
         self.former.clear();
     }
@@ -184,7 +184,7 @@ mod tests {
                 (r#"{"default_limit":"6"}"#, 5),
                 (r#"{"default_limit":"6","custom":{"ana":"1"}}"#, 6),
                 (r#"{"default_limit":"6"}"#, 7),
-                // Another period tells them apart by itself.
+                // Another period distinguishes them by itself.
                 ("period ends", 2),
             ],
         );
