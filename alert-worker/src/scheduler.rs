@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use ledger_core::account::Core;
 use ledger_core::event::{Event, wire};
@@ -18,25 +19,25 @@ use platform::kafka::Journal;
 use platform::periodic::{Rounds, every};
 use platform::pg::{self, Model, PgConnection, PgPool};
 use platform::shutdown::CancellationToken;
-use sqlx::Row;
+use sqlx::FromRow;
 use tracing::{info, warn};
 
-/// Accounts that one round looks at: their cores stay within some tens of megabytes.
+/// Accounts that one round reads: their cores stay within some tens of megabytes.
 pub const ACCOUNTS_PER_ROUND_MAX: i64 = 20_000;
-/// When more is waiting, the next look comes this much sooner.
+/// When more is waiting, the next round comes this much sooner.
 const HURRY: u32 = 10;
 /// How long an appended event may stay unprojected before it is appended again.
 const APPEND_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Held while a round reads and appends; any number will do, as long as it is this one everywhere.
 const ROUND_LOCK: i64 = 0x6c65_6467_6572_0001;
 
-/// Milliseconds between two looks, unless told otherwise.
+/// Milliseconds between two rounds by default.
 const INTERVAL_MS: u64 = 500;
 
 /// How the scheduler runs.
 #[derive(Debug, Clone, Args)]
 pub struct SchedulerConfig {
-    /// Milliseconds between two looks for accounts whose boundary has passed
+    /// Milliseconds between two searches for accounts whose boundary has passed
     #[arg(long, env = "LEDGER_SCHEDULER_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub scheduler_interval_ms: u64,
 }
@@ -73,7 +74,7 @@ impl Rounds for Scheduler {
 /// An account whose next crossing has passed.
 struct Due {
     core: Core,
-    next_crossing: Time,
+    next_due_at: Time,
 }
 
 /// What is due in one snapshot, and how far each partition was projected in it.
@@ -120,7 +121,7 @@ impl Known {
 async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::Result<bool> {
     let Some(schema) = pg::live_generation(pool, Model::ReadModel).await? else { return Ok(false) };
     let (journal, mut mine) = (journal.clone(), std::mem::take(known));
-    // The lock goes with the transaction, so the append is inside it: nobody looks between our look and our append.
+    // The lock goes with the transaction, so the append is inside it: no other scheduler reads between our read and our append.
     let alone = pg::read(pool, schema, move |connection| {
         Box::pin(async move {
             let now = clock::now();
@@ -143,13 +144,13 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
     let ends: HashMap<i32, i64> =
         journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
     let mut events: Vec<Event> = Vec::new();
-    for Due { core, next_crossing } in &owed.accounts {
+    for Due { core, next_due_at } in &owed.accounts {
         let partition = journal.partition_of(core.account.as_str());
         let next_offset = owed.next_offsets.get(&partition).copied().unwrap_or_default();
         let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
-        if known.is_owed(&core.account, *next_crossing, next_offset, end) {
-            events.extend(due(core, *next_crossing, now));
-            known.0.insert(core.account.clone(), (*next_crossing, Step::Appended(Instant::now())));
+        if known.is_owed(&core.account, *next_due_at, next_offset, end) {
+            events.extend(due(core, *next_due_at, now));
+            known.0.insert(core.account.clone(), (*next_due_at, Step::Appended(Instant::now())));
         }
     }
     let records: Vec<_> = events.iter().map(|event| (event.account.clone(), wire::encode(event))).collect();
@@ -168,22 +169,33 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
     Ok(full || known.0.values().any(|(_, step)| matches!(step, Step::Seen(_))))
 }
 
+#[derive(FromRow)]
+struct DueRow {
+    core: String,
+    next_due_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct CheckpointRow {
+    partition: i32,
+    next_offset: i64,
+}
+
 /// Reads what is due; none where another scheduler is at it.
 async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owed>, sqlx::Error> {
-    let first: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
-        .bind(ROUND_LOCK)
+    let is_alone = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "is_alone!""#, ROUND_LOCK)
         .fetch_one(&mut *connection)
         .await?;
-    if !first {
+    if !is_alone {
         return Ok(None);
     }
     // A halted account can't roll before a newer binary runs, so it is owed nothing until then.
-    let rows = sqlx::query(
-        "select core::text, next_crossing
+    let rows: Vec<DueRow> = sqlx::query_as(
+        "select core::text, next_due_at
          from account
-         where clock = 'live' and next_crossing <= $1
+         where clock = 'live' and next_due_at <= $1
            and not exists (select from parked where parked.account_id = account.account_id)
-         order by next_crossing
+         order by next_due_at
          limit $2",
     )
     .bind(pg::timestamp(now))
@@ -193,14 +205,14 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     let accounts = rows
         .iter()
         .map(|row| {
-            let core: String = row.try_get(0)?;
-            let core = serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Due { core, next_crossing: pg::time_of(row.try_get(1)?) })
+            let core = serde_json::from_str(&row.core).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            Ok(Due { core, next_due_at: pg::time_of(row.next_due_at) })
         })
         .collect::<Result<Vec<Due>, sqlx::Error>>()?;
-    let next_offsets: Vec<(i32, i64)> =
+    let checkpoints: Vec<CheckpointRow> =
         sqlx::query_as("select partition, next_offset from checkpoint").fetch_all(connection).await?;
-    Ok(Some(Owed { accounts, next_offsets: next_offsets.into_iter().collect() }))
+    let next_offsets = checkpoints.iter().map(|row| (row.partition, row.next_offset)).collect();
+    Ok(Some(Owed { accounts, next_offsets }))
 }
 
 #[cfg(test)]

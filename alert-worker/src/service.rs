@@ -22,7 +22,7 @@ pub struct Config {
     /// How it evaluates.
     #[command(flatten)]
     pub alerts: alerting::Options,
-    /// How alerts and notices are told.
+    /// How alerts and notices are delivered.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
     /// How top-ups run.

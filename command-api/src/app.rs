@@ -127,7 +127,7 @@ impl App {
         KnownAccounts::read(&self.pool, self.waiter.schema(), &self.cards, accounts, moving_to).await
     }
 
-    /// Returns an account as the door knows it, from a projection that has caught up where it seems absent.
+    /// Returns an account as validation needs it, from a projection that has caught up where it seems absent.
     ///
     /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
     pub(crate) async fn account(

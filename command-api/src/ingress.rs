@@ -185,12 +185,13 @@ impl Ingress {
     }
 
     async fn finish(&self, handled: &Places, behind: &Places) {
-        let place = |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
-        let handled: Vec<Position> = handled.iter().map(place).collect();
+        let position =
+            |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
+        let handled: Vec<Position> = handled.iter().map(position).collect();
         if let Err(error) = self.consumer.commit(&handled).await {
             info!(%error, "ingress could not commit: some records come again");
         }
-        let behind: Vec<Position> = behind.iter().map(place).collect();
+        let behind: Vec<Position> = behind.iter().map(position).collect();
         if !behind.is_empty() {
             info!(partitions = behind.len(), "ingress waits for the projection");
             if let Err(error) = self.consumer.rewind(&behind).await {

@@ -1,8 +1,7 @@
 //! Request context: the caller, the ledger time, and whether to wait for the outcome.
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::request::Body;
 use ledger_core::value::id::{EventId, Id, Label};
 use ledger_core::value::time::Time;
 use platform::clock;
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use web::auth::{Action, Principal};
-use web::http::{Accepts, Json, Payload, Problem, Query, RECORD_BYTES_MAX, Value, header, json_value};
+use web::http::{Problem, Query, header};
 
 use crate::app::App;
 
@@ -39,7 +38,7 @@ impl Waits for WaitQuery {
     }
 }
 
-/// What a request says beside its body.
+/// What a request says besides its body.
 #[derive(Debug, Clone)]
 pub struct RequestContext<Q = WaitQuery> {
     pub principal: Principal,
@@ -50,7 +49,7 @@ pub struct RequestContext<Q = WaitQuery> {
     pub query: Q,
     /// When it came, by this service's clock.
     pub now: Time,
-    /// Until when the door waits for a projection that lags.
+    /// Until when the request waits for a projection that lags.
     pub deadline: Instant,
 }
 
@@ -65,12 +64,12 @@ impl<Q: Waits> RequestContext<Q> {
         Label::new(&self.principal.key_id).map_err(Problem::internal)
     }
 
-    /// Says whether a write that waits unless told otherwise is to wait.
+    /// Says whether a write that waits by default is to wait.
     pub fn waits(&self) -> bool {
         self.query.wait().unwrap_or(true)
     }
 
-    /// Says whether usage is to wait: it does not unless told so, by the query or by a test clock's time.
+    /// Says whether usage is to wait: it does not by default, only by the query or by a test clock's time.
     pub fn usage_waits(&self) -> bool {
         self.query.wait().unwrap_or(self.ledger_time.is_some())
     }
@@ -116,21 +115,4 @@ pub fn require_future(field: &str, time: Option<Time>, ledger_time: Time) -> Res
         }
         _ => Ok(()),
     }
-}
-
-/// Reads JSON of one record, once the caller is known to be allowed.
-pub async fn json(request: Request) -> Result<Value, Problem> {
-    json_up_to(request, RECORD_BYTES_MAX).await
-}
-
-/// Reads JSON of at most so many bytes.
-pub async fn json_up_to(request: Request, bytes_max: usize) -> Result<Value, Problem> {
-    let accepted = Accepts { media_type: "application/json", bytes_max };
-    let payload = Payload::read(request, &[accepted]).await?;
-    json_value(&payload.bytes)
-}
-
-/// Reads a body of one record, once the caller is known to be allowed.
-pub async fn body<T: Body>(request: Request) -> Result<T, Problem> {
-    Json::from_request(request, &()).await.map(|Json(body)| body)
 }

@@ -9,7 +9,7 @@ use local_stack::Addresses;
 /// Where the services are.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
-    /// The local stack's data directory, looked into where a service is not named
+    /// The local stack's data directory, read where a service is not named
     #[arg(long, env = "LEDGER_DATA_DIR", default_value = ".data")]
     pub data_dir: PathBuf,
 }

@@ -11,7 +11,7 @@ use platform::shutdown::CancellationToken;
 
 use crate::up::{self, Up, UpConfig};
 
-/// Everything that `ledger demo` can be told.
+/// The arguments of `ledger demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoConfig {
     /// Stops at the end, also in a terminal

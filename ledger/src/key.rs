@@ -54,18 +54,18 @@ fn role(name: &str) -> Result<Role, String> {
 
 /// Does it, and writes to `out` what a program wants, to `err` what a person does.
 pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Write) -> Result<()> {
-    let KeyCommand::Create(asked) = command;
-    let made = create(asked).await?;
+    let KeyCommand::Create(arguments) = command;
+    let made = create(arguments).await?;
     writeln!(err, "key {} for the {}; it is shown only now:", made.key.key_id, made.key.role.name())?;
     writeln!(out, "{}", made.secret)?;
     Ok(())
 }
 
 /// Makes the key by the rules of `POST /v1/keys`.
-async fn create(asked: &CreateKey) -> Result<CreatedKey> {
+async fn create(arguments: &CreateKey) -> Result<CreatedKey> {
     let now = clock::now();
-    let new = checked(asked, now)?;
-    let url = asked.connection.database_url(asked.database_url.as_deref())?;
+    let new = checked(arguments, now)?;
+    let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger key", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
     let made = pg::write(&pool, move |connection| {
@@ -76,21 +76,21 @@ async fn create(asked: &CreateKey) -> Result<CreatedKey> {
     Ok(made)
 }
 
-fn checked(asked: &CreateKey, now: Time) -> Result<NewKey> {
+fn checked(arguments: &CreateKey, now: Time) -> Result<NewKey> {
     let new = NewKey {
-        role: asked.role,
-        accounts: asked.accounts.clone(),
-        user_id: asked.user_id.clone(),
-        expires_at: asked.expires_at,
-        name: asked.name.clone(),
+        role: arguments.role,
+        accounts: arguments.accounts.clone(),
+        user_id: arguments.user_id.clone(),
+        expires_at: arguments.expires_at,
+        name: arguments.name.clone(),
     };
     let mut errors = Vec::new();
     request::Body::check(&new, &mut errors);
     errors.extend(new.check_expiry(now).err());
     if !errors.is_empty() {
-        let told: Vec<String> =
+        let refusals: Vec<String> =
             errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
-        bail!(told.join("; "));
+        bail!(refusals.join("; "));
     }
     Ok(new)
 }
@@ -104,14 +104,14 @@ mod tests {
     #[derive(Parser)]
     struct Arguments {
         #[command(flatten)]
-        asked: CreateKey,
+        arguments: CreateKey,
     }
 
     fn check(arguments: &str, expected: Result<(), &str>) {
         let words = std::iter::once("create").chain(arguments.split_whitespace());
-        let asked = Arguments::try_parse_from(words).expect("arguments").asked;
+        let command = Arguments::try_parse_from(words).expect("arguments").arguments;
         let now = "2026-02-03T10:00:00Z".parse().expect("a time");
-        let found = checked(&asked, now).map(|_| ()).map_err(|error| error.to_string());
+        let found = checked(&command, now).map(|_| ()).map_err(|error| error.to_string());
         match expected {
             Ok(()) => assert_eq!(found, Ok(()), "{arguments}"),
             Err(why) => assert!(found.expect_err(arguments).contains(why), "{arguments}"),

@@ -3,7 +3,6 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod connection;
-pub mod decide_top_up;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
@@ -12,5 +11,6 @@ pub mod openapi;
 pub mod rebuild;
 pub mod redeliver;
 pub mod replay;
+pub mod resolve_top_up;
 pub mod serve;
 pub mod up;

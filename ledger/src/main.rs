@@ -8,7 +8,6 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "bench")]
 use ledger::bench::{self, BenchConfig};
-use ledger::decide_top_up::{self, DecideTopUp};
 #[cfg(feature = "demo")]
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
@@ -16,6 +15,7 @@ use ledger::key::{self, KeyCommand};
 use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
+use ledger::resolve_top_up::{self, ResolveTopUp};
 use ledger::serve::{self, Service};
 use ledger::up::{self, UpConfig};
 use local_stack::{Stack, StackOptions};
@@ -45,7 +45,7 @@ enum Command {
         #[command(flatten)]
         stack: StackArgs,
     },
-    /// Measures, each figure beside a ceiling of the same run: lines of JSON.
+    /// Measures, each figure next to a ceiling of the same run: lines of JSON.
     #[cfg(feature = "bench")]
     Bench(BenchConfig),
     /// Writes the journal as it is stored, one line of JSON a record
@@ -54,8 +54,9 @@ enum Command {
     Rebuild(Box<Rebuild>),
     /// Lets notifications that were parked go out again
     Redeliver(Redeliver),
-    /// Says what has become of a top-up that the payment provider has not told for 20 hours
-    DecideTopUp(DecideTopUp),
+    /// Says what has become of a top-up that the payment provider has not reported for 20 hours
+    #[command(alias = "decide-top-up")]
+    ResolveTopUp(ResolveTopUp),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -123,17 +124,17 @@ async fn run(command: Command) -> Result<ExitCode> {
             replay::run(&replay, &mut BufWriter::new(std::io::stdout())).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Rebuild(asked) => {
+        Command::Rebuild(arguments) => {
             telemetry::init();
-            let equal = rebuild::run(&asked, &mut std::io::stdout()).await?;
+            let equal = rebuild::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!equal)))
         }
-        Command::DecideTopUp(asked) => {
-            decide_top_up::run(&asked, &mut std::io::stdout()).await?;
+        Command::ResolveTopUp(arguments) => {
+            resolve_top_up::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Redeliver(asked) => {
-            let all = redeliver::run(&asked, &mut std::io::stdout()).await?;
+        Command::Redeliver(arguments) => {
+            let all = redeliver::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!all)))
         }
         Command::Key(command) => {

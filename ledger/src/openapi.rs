@@ -25,7 +25,7 @@ mod tests {
                 map.values().for_each(|value| references(value, found));
             }
             Value::Array(list) => list.iter().for_each(|value| references(value, found)),
-            _ => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Rebuild: a model folded anew from the journal beside the live one, compared with it, and made live.
+//! Rebuild: a model folded anew from the journal next to the live one, compared with it, and made live.
 //!
 //! The live generation is projected on all the while. It is held still twice, each time only for what the new one is
 //! behind: once to compare both in one snapshot at the same positions, once to flip.
@@ -47,10 +47,10 @@ pub struct Rebuild {
     /// The local stack, where a service is not named.
     #[command(flatten)]
     pub connection: Connection,
-    /// What is rebuilt: balances and history, or alerts, whose rebuild tells nobody of anything
+    /// What is rebuilt: balances and history, or alerts, whose rebuild sends no notification
     #[arg(long, value_enum, default_value_t = Rebuildable::ReadModel)]
     pub model: Rebuildable,
-    /// Compares only: the live generation stays live, the new one stays beside it until the next rebuild
+    /// Compares only: the live generation stays live, the new one stays next to it until the next rebuild
     #[arg(long)]
     pub no_flip: bool,
     /// Flips although the generations differ, as they do when the fold's rules have changed
@@ -106,43 +106,45 @@ pub struct Rebuilt {
     pub still_seconds: f64,
 }
 
-/// Does it and tells it; false where the generations differ and that was not accepted.
-pub async fn run(asked: &Rebuild, out: &mut impl Write) -> Result<bool> {
-    let url = asked.connection.database_url(asked.database_url.as_deref())?;
+/// Rebuilds and reports; false where the generations differ and that was not accepted.
+pub async fn run(arguments: &Rebuild, out: &mut impl Write) -> Result<bool> {
+    let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool =
         pg::connect(&url, "ledger rebuild", CONNECTIONS).await.context("the database can't be reached")?;
-    if let Some(generation) = asked.drop {
-        let schema = Schema { model: asked.model.into(), generation };
+    if let Some(generation) = arguments.drop {
+        let schema = Schema { model: arguments.model.into(), generation };
         drop_generation(&pool, schema).await?;
         writeln!(out, "{schema} is dropped")?;
         return Ok(true);
     }
-    let kafka =
-        KafkaOptions { brokers: asked.connection.brokers(&asked.kafka.brokers)?, ..asked.kafka.clone() };
+    let kafka = KafkaOptions {
+        brokers: arguments.connection.brokers(&arguments.kafka.brokers)?,
+        ..arguments.kafka.clone()
+    };
     pg::migrate(&pool).await?;
     let identity = kafka::existing(&kafka).await?;
-    let rebuilt = rebuild(Source { kafka, identity, pool }, asked).await?;
-    if asked.json {
+    let rebuilt = rebuild(Source { kafka, identity, pool }, arguments).await?;
+    if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&rebuilt)?)?;
     } else {
-        tell(&rebuilt, out)?;
+        report(&rebuilt, out)?;
     }
     Ok(rebuilt.differences.is_empty() || rebuilt.flipped)
 }
 
-/// Folds, compares and flips, as asked.
-pub async fn rebuild(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
+/// Folds, compares and flips, as the arguments say.
+pub async fn rebuild(source: Source, arguments: &Rebuild) -> Result<Rebuilt> {
     let mut alone = alone(&source.pool).await?;
-    let rebuilt = rebuild_alone(source, asked).await;
+    let rebuilt = rebuild_alone(source, arguments).await;
     // Not left to the server, which notices a dropped connection when it likes.
     sqlx::query("select pg_advisory_unlock($1)").bind(REBUILD_LOCK).execute(&mut alone).await?;
     alone.close().await?;
     rebuilt
 }
 
-async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
+async fn rebuild_alone(source: Source, arguments: &Rebuild) -> Result<Rebuilt> {
     let pool = source.pool.clone();
-    let live = pg::live_generation(&pool, asked.model.into()).await?;
+    let live = pg::live_generation(&pool, arguments.model.into()).await?;
     let live = live.context("there is no such model yet: it is folded when its service starts")?;
     let mut dropped = drop_unfinished(&pool, live).await?;
     let rebuilt = Schema { generation: live.generation + 1, ..live };
@@ -158,12 +160,12 @@ async fn rebuild_alone(source: Source, asked: &Rebuild) -> Result<Rebuilt> {
     let differences = engine::compare::compare(&mut snapshot, live, rebuilt).await?;
     snapshot.rollback().await?;
 
-    let flipped = !asked.no_flip && (differences.is_empty() || asked.accept_differences);
+    let flipped = !arguments.no_flip && (differences.is_empty() || arguments.accept_differences);
     if flipped {
         fold.catch_up().await?;
         still += fold.flip().await?;
     }
-    if flipped && asked.drop_old {
+    if flipped && arguments.drop_old {
         sleep(LEFT_AFTER).await;
         drop_generation(&pool, live).await?;
         dropped.push(live.to_string());
@@ -191,13 +193,13 @@ async fn alone(pool: &PgPool) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// Drops what earlier rebuilds left beside the live generation without a flip.
+/// Drops what earlier rebuilds left next to the live generation without a flip.
 async fn drop_unfinished(pool: &PgPool, live: Schema) -> Result<Vec<String>> {
     let mut connection = pool.acquire().await?;
-    let standing = pg::generations(&mut connection, live.model).await?;
+    let existing = pg::generations(&mut connection, live.model).await?;
     drop(connection);
     let mut dropped = Vec::new();
-    for schema in standing.into_iter().filter(|schema| schema.generation > live.generation) {
+    for schema in existing.into_iter().filter(|schema| schema.generation > live.generation) {
         drop_generation(pool, schema).await?;
         dropped.push(schema.to_string());
     }
@@ -206,9 +208,9 @@ async fn drop_unfinished(pool: &PgPool, live: Schema) -> Result<Vec<String>> {
 
 async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
     let mut connection = pool.acquire().await?;
-    let standing = pg::generations(&mut connection, schema.model).await?;
+    let existing = pg::generations(&mut connection, schema.model).await?;
     drop(connection);
-    if !standing.contains(&schema) {
+    if !existing.contains(&schema) {
         bail!("there is no generation {schema}");
     }
     Ok(pg::drop_generation(pool, schema).await?)
@@ -265,7 +267,7 @@ impl Fold {
         Ok(consume::run_until(workers, self.source.clone(), options, status, ends, shutdown).await?)
     }
 
-    /// Holds the live generation still and folds up to where it stands; it goes on when the transaction ends.
+    /// Holds the live generation still and folds up to its position; it goes on when the transaction ends.
     async fn stand_level(&self) -> Result<(Vec<Position>, Transaction<'static, Postgres>)> {
         let begin = format!("begin; set local idle_in_transaction_session_timeout = '{STILL_MAX}'");
         let mut still = self.source.pool.begin_with(AssertSqlSafe(begin)).await?;
@@ -309,7 +311,7 @@ async fn positions(connection: &mut PgConnection, schema: Schema) -> Result<Vec<
     Ok(rows.into_iter().map(|(partition, offset)| Position { partition, offset }).collect())
 }
 
-fn tell(rebuilt: &Rebuilt, out: &mut impl Write) -> std::io::Result<()> {
+fn report(rebuilt: &Rebuilt, out: &mut impl Write) -> std::io::Result<()> {
     let Rebuilt { live, rebuilt: new, fold_seconds, still_seconds, .. } = rebuilt;
     let records: i64 = rebuilt.compared_at.iter().map(|position| position.offset).sum();
     writeln!(out, "{new} was folded from the journal in {fold_seconds:.1} s: {records} records")?;
@@ -317,7 +319,7 @@ fn tell(rebuilt: &Rebuilt, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "it equals {live} row for row")?;
     }
     for difference in &rebuilt.differences {
-        tell_difference(difference, live, out)?;
+        report_difference(difference, live, out)?;
     }
     match rebuilt.flipped {
         true => writeln!(out, "{new} is live; writes waited {still_seconds:.2} s to be seen")?,
@@ -329,7 +331,7 @@ fn tell(rebuilt: &Rebuilt, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn tell_difference(difference: &Difference, live: &str, out: &mut impl Write) -> std::io::Result<()> {
+fn report_difference(difference: &Difference, live: &str, out: &mut impl Write) -> std::io::Result<()> {
     let Difference { table, rows, only_first, only_second, samples } = difference;
     writeln!(
         out,
@@ -383,12 +385,12 @@ mod tests {
             Sample { first: None, second: Some(row("1")) },
         ];
         let difference = Difference { table: "period", rows: 2, only_first: 0, only_second: 1, samples };
-        let mut told = Vec::new();
-        tell_difference(&difference, "read_model_1", &mut told).expect("written");
-        let told = String::from_utf8(told).expect("text");
-        assert!(told.contains("account_id=acme"), "{told}");
-        assert!(told.contains("used: live 7, by the journal 5"), "{told}");
-        assert!(told.contains("(missing live)"), "{told}");
-        assert!(!told.contains("account_id: "), "what is equal is not shown: {told}");
+        let mut reported = Vec::new();
+        report_difference(&difference, "read_model_1", &mut reported).expect("written");
+        let reported = String::from_utf8(reported).expect("text");
+        assert!(reported.contains("account_id=acme"), "{reported}");
+        assert!(reported.contains("used: live 7, by the journal 5"), "{reported}");
+        assert!(reported.contains("(missing live)"), "{reported}");
+        assert!(!reported.contains("account_id: "), "what is equal is not shown: {reported}");
     }
 }

@@ -32,11 +32,12 @@ pub struct Redeliver {
 }
 
 /// Sends them back to the alert worker's queue and writes one line for each; returns whether all could go.
-pub async fn run(asked: &Redeliver, out: &mut impl Write) -> Result<bool> {
-    let url = asked.connection.database_url(asked.database_url.as_deref())?;
+pub async fn run(arguments: &Redeliver, out: &mut impl Write) -> Result<bool> {
+    let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger redeliver", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
-    let which = Which { account_id: asked.account.clone(), notification_id: asked.notification.clone() };
+    let which =
+        Which { account_id: arguments.account.clone(), notification_id: arguments.notification.clone() };
     let (mut sent, mut refused) = (0, 0);
     delivery::redeliver(&pool, &which, |redelivery| {
         match &redelivery.refused {
@@ -47,7 +48,7 @@ pub async fn run(asked: &Redeliver, out: &mut impl Write) -> Result<bool> {
     })
     .await?;
     pool.close().await;
-    ensure!(sent + refused > 0 || asked.notification.is_none(), "there is no such notification");
+    ensure!(sent + refused > 0 || arguments.notification.is_none(), "there is no such notification");
     let noun = if sent == 1 { "notification goes" } else { "notifications go" };
     writeln!(out, "{sent} {noun} out again, {refused} can't")?;
     Ok(refused == 0)
@@ -72,7 +73,7 @@ mod tests {
     #[derive(Parser)]
     struct Arguments {
         #[command(flatten)]
-        asked: Redeliver,
+        arguments: Redeliver,
     }
 
     #[test]

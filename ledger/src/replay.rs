@@ -50,11 +50,13 @@ pub struct Replay {
 pub async fn run(replay: &Replay, out: &mut impl Write) -> Result<()> {
     let brokers = replay.connection.brokers(&replay.kafka.brokers)?;
     let kafka = KafkaOptions { brokers, ..replay.kafka.clone() };
-    let identity = kafka::existing(&kafka).await.map_err(|error| match error {
-        kafka::Error::Refused(_) => error.into(),
-        other => {
-            anyhow::Error::from(other).context(format!("the journal at {} can't be read", kafka.brokers))
+    let identity = kafka::existing(&kafka).await.map_err(|error| {
+        let explains_itself = matches!(error, kafka::Error::Refused(_));
+        let error = anyhow::Error::from(error);
+        if explains_itself {
+            return error;
         }
+        error.context(format!("the journal at {} can't be read", kafka.brokers))
     })?;
     let journal = Journal { ends: Ends::new(&kafka, identity)?, kafka, account: replay.account.clone() };
     let mut next = starts(replay, identity)?;

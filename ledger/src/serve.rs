@@ -15,7 +15,7 @@ pub enum Service {
     CommandApi(Process<command_api::Config>),
     /// Folds the journal into the read model
     Projector(Process<projector::Config>),
-    /// Appends period resets, and tells what fires
+    /// Appends period resets, and delivers the alerts that fire
     AlertWorker(Process<alert_worker::Config>),
     /// The read side
     QueryApi(Process<query_api::Config>),

@@ -23,7 +23,7 @@ use local_stack::{Stack, StackOptions};
 /// File in the data directory that keeps the operator key that was made up.
 const OPERATOR_KEY_FILE: &str = "operator.key";
 
-/// Everything that `ledger up` can be told.
+/// The arguments of `ledger up`.
 #[derive(Debug, Clone, Args)]
 pub struct UpConfig {
     /// Where the local stack keeps its data
@@ -53,7 +53,7 @@ pub struct UpConfig {
     /// The scheduler of resets.
     #[command(flatten)]
     pub scheduler: SchedulerConfig,
-    /// How alerts and notices are told.
+    /// How alerts and notices are delivered.
     #[command(flatten)]
     pub delivery: DeliveryConfig,
     /// How the alert worker evaluates.
@@ -86,7 +86,7 @@ pub struct Up {
     services: Running,
 }
 
-/// Starts the stack and the services; `say` hears of each step.
+/// Starts the stack and the services; `say` receives each step.
 pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result<Up> {
     let (data_dir, brokers) = (config.data_dir.clone(), Some(config.kafka.brokers.clone()));
     let options = StackOptions::named(data_dir, brokers, config.database_url.clone());

@@ -77,10 +77,7 @@ impl Changes {
 
     fn push_event(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {
         let event = &*fact.event;
-        let usage = match &event.data {
-            Data::UsageRecorded(usage) => Some(usage),
-            _ => None,
-        };
+        let usage = if let Data::UsageRecorded(usage) = &event.data { Some(usage) } else { None };
         if let Some(reservation) = usage.and_then(|usage| usage.reservation_id.as_ref())
             && applied.outcome == Outcome::Applied
         {

@@ -106,24 +106,24 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
         return Ok(());
     }
     let cores: Vec<String> = rows.iter().map(|row| json(row.core)).collect();
-    let next_crossings: Vec<Option<DateTime<Utc>>> =
+    let next_dues: Vec<Option<DateTime<Utc>>> =
         rows.iter().map(|row| ledger_core::policy::due::next_due(row.core).map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
         rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
     sqlx::query(
-        r#"insert into account (account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card,
+        r#"insert into account (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
                                 opened_at, core)
-           select account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card, opened_at,
+           select account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at,
                   core::jsonb
            from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
                        $7::text[], $8::text[], $9::timestamptz[], $10::text[])
-                as new (account_id, partition, "offset", events, ledger_time, next_crossing, clock, rate_card,
+                as new (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
                         opened_at, core)
            on conflict (account_id) do update
            set "offset"      = excluded."offset",
                events        = excluded.events,
                ledger_time   = excluded.ledger_time,
-               next_crossing = excluded.next_crossing,
+               next_due_at   = excluded.next_due_at,
                rate_card     = excluded.rate_card,
                core          = excluded.core"#,
     )
@@ -132,7 +132,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     .bind(column(rows, |row| row.offset))
     .bind(column(rows, |row| row.core.events.cast_signed()))
     .bind(column(rows, |row| timestamp(row.core.ledger_time)))
-    .bind(next_crossings)
+    .bind(next_dues)
     .bind(column(rows, |row| clock_name(row.core.clock)))
     .bind(cards)
     .bind(column(rows, |row| timestamp(row.core.opened_at)))

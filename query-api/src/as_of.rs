@@ -5,27 +5,28 @@
 
 use std::sync::Arc;
 
-use ledger_core::account::lot::{Draw, Draws, Lot};
-use ledger_core::account::overdraft::Stretch;
-use ledger_core::account::withdrawal::{Repayment, Seen, Withdrawal};
+use engine::load::{self, AccountPages};
+use engine::tables::event;
+use ledger_core::account::lot::Lot;
+use ledger_core::account::withdrawal::Seen;
 use ledger_core::account::{Core, Snapshot};
-use ledger_core::event::key::{ContentHash, dedupe_key};
-use ledger_core::event::{Data, Dispute, Event, Refund, wire};
+use ledger_core::event::key::dedupe_key;
+use ledger_core::event::{Data, Dispute, Refund};
 use ledger_core::fold::pages::{Missing, Pages};
-use ledger_core::fold::{self, Applied, Fact, LotChange, Moment, Observer, Outcome};
+use ledger_core::fold::{self, Applied, Fact, Moment, Observer, Outcome};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use rustc_hash::FxHashSet;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::Problem;
 
-use crate::columns;
-use crate::reading::{self, Account, LOT_COLUMNS};
+use crate::reading::Account;
 
 /// Events read at a time.
-const CHUNK_EVENTS: i64 = 200;
+const CHUNK_EVENTS: u16 = 200;
 /// Pages that one event may ask for: a reversal asks for each lot that its usage drew.
 const MISSING_MAX: usize = 20_000;
 
@@ -184,9 +185,9 @@ impl Past {
                 self.fold_one(connection, past_event, onlooker).await?;
                 after = past_event.fact.offset;
             }
-            // What is asked for again is loaded again: a long history takes no more memory than a short one.
+            // Pages that are missed again are loaded again: a long history takes no more memory than a short one.
             self.pages = Pages::default();
-            if chunk.len() < CHUNK_EVENTS as usize {
+            if chunk.len() < usize::from(CHUNK_EVENTS) {
                 return Ok(());
             }
         }
@@ -199,9 +200,8 @@ impl Past {
         connection: &mut PgConnection,
         after: i64,
     ) -> Result<Vec<PastEvent>, sqlx::Error> {
-        let rows = sqlx::query(
-            r#"select "offset", event_id, source, type, content, occurred_at, recordedat, appended_at,
-                      ledger_time, actor, data::text, balance_after::text, outcome
+        let sql = format!(
+            r#"select "offset", appended_at, ledger_time, balance_after::text, {}
                  from event
                 where account_id = $1
                   and "offset" > $2
@@ -210,14 +210,16 @@ impl Past {
                   and (outcome = 'applied' or reason = 'top_up_not_due')
                 order by "offset"
                 limit $5"#,
-        )
-        .bind(self.account.as_str())
-        .bind(after)
-        .bind(self.next_snapshot)
-        .bind(platform::pg::timestamp(self.instant))
-        .bind(CHUNK_EVENTS)
-        .fetch_all(connection)
-        .await?;
+            event::COLUMNS
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(self.account.as_str())
+            .bind(after)
+            .bind(self.next_snapshot)
+            .bind(platform::pg::timestamp(self.instant))
+            .bind(i64::from(CHUNK_EVENTS))
+            .fetch_all(connection)
+            .await?;
         rows.iter().map(|row| past_event_of(row, &self.account)).collect()
     }
 
@@ -233,12 +235,10 @@ impl Past {
             fold::roll_watched(core, &mut self.pages, past.ledger_time, onlooker);
         }
         self.make_new(fact);
-        match &fact.event.data {
-            Data::CreditsRefunded(Refund { payment_id, amount, .. })
-            | Data::DisputeOpened(Dispute { payment_id, amount, .. }) => {
-                self.prepare_refund(connection, fact, payment_id, *amount).await?;
-            }
-            _ => {}
+        if let Data::CreditsRefunded(Refund { payment_id, amount, .. })
+        | Data::DisputeOpened(Dispute { payment_id, amount, .. }) = &fact.event.data
+        {
+            self.prepare_refund(connection, fact, payment_id, *amount).await?;
         }
         for _ in 0..MISSING_MAX {
             match fold::apply_watched(&mut self.core, &mut self.pages, fact, onlooker) {
@@ -252,7 +252,7 @@ impl Past {
                 Err(missing) => self.supply(connection, missing, fact).await?,
             }
         }
-        Err(Problem::internal(format!("event at offset {} asks for too much", fact.offset)))
+        Err(Problem::internal(format!("event at offset {} needs too many pages", fact.offset)))
     }
 
     /// An event that applied was new, and so was what it made.
@@ -270,7 +270,26 @@ impl Past {
                 self.pages.lots.entry(top_up.attempt_id.clone()).or_insert(None);
                 self.pages.payments.entry(top_up.payment_id.clone()).or_insert(None);
             }
-            _ => {}
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsRefunded(_)
+            | Data::CreditsAdjusted(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_)
+            | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::OrgAlertSet(_)
+            | Data::OrgAlertRemoved(_)
+            | Data::UserAlertSet(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_) => {}
         }
     }
 
@@ -320,97 +339,48 @@ impl Past {
         moved.map_or(Ok(Credits::ZERO), |moved| platform::pg::credits_of(&moved))
     }
 
-    /// Loads a page as it stood when `fact` was folded.
+    /// Loads a page and puts it back to how it stood when `fact` was folded.
     async fn supply(
         &mut self,
         connection: &mut PgConnection,
         missing: Missing,
         fact: &Fact,
     ) -> Result<(), Problem> {
-        match missing {
-            Missing::Event(source, id) => {
-                let key = dedupe_key(&self.account, &source, &id);
-                let seen = self.load_seen(connection, &source, &id, fact.offset).await?;
-                self.pages.seen.insert(key, seen);
-            }
-            Missing::Lot(grant_id) => {
-                let lot = self.load_lot(connection, &grant_id, fact.offset).await?;
-                self.pages.lots.insert(grant_id, lot);
-            }
-            Missing::Payment(payment) => {
-                let lot = self.load_payment(connection, &payment, fact.offset).await?;
-                self.pages.payments.insert(payment, lot);
-            }
-            Missing::Repayments(stretch) => {
-                for repayment in load_repayments(connection, &self.account, &stretch).await? {
-                    self.pages.repayments.entry(repayment.stretch.start).or_insert(repayment);
-                }
-                self.pages.covered.push(stretch);
-            }
+        let is_payment = matches!(missing, Missing::Payment(_));
+        let mut today = Today { account: &self.account, pages: Pages::default() };
+        load::missing(connection, missing, &mut today, 0).await?;
+        let Pages { seen, lots, payments, repayments, covered, .. } = today.pages;
+        for (key, seen) in seen {
+            // Only an undoing that applied needs one: what it undoes had been folded, and nothing had undone it.
+            self.pages.seen.insert(key, seen.map(|seen| Seen { reversed: false, ..seen }));
         }
+        let existed = |lot: &Lot| lot.offset < fact.offset;
+        for (payment, grant_id) in payments {
+            let grant_id = grant_id.filter(|id| lots.get(id).and_then(Option::as_ref).is_some_and(existed));
+            self.pages.payments.insert(payment, grant_id);
+        }
+        // The lot that comes with a payment is loaded by its own id where the fold needs it.
+        for (grant_id, lot) in lots.into_iter().filter(|_| !is_payment) {
+            let lot = lot.filter(existed).map(|lot| self.exhausted(lot));
+            self.pages.lots.insert(grant_id, lot);
+        }
+        for (start, repayment) in repayments {
+            self.pages.repayments.entry(start).or_insert(repayment);
+        }
+        self.pages.covered.extend(covered);
         Ok(())
     }
 
-    async fn load_seen(
-        &self,
-        connection: &mut PgConnection,
-        source: &Source,
-        id: &EventId,
-        before: i64,
-    ) -> Result<Option<Seen>, Problem> {
-        let row = sqlx::query(
-            r#"select "offset", event_id, source, type, outcome, content, occurred_at, recordedat, appended_at,
-                      ledger_time, actor, data::text, balance_after::text, period_index, credits::text,
-                      coalesce(lots, '[]')::text as lots, line_start::text, line_end::text, reversed_at
-                 from event
-                where account_id = $1
-                  and event_id = $2
-                  and source = $3
-                  and "offset" < $4"#,
-        )
-        .bind(self.account.as_str())
-        .bind(id.as_str())
-        .bind(source.as_str())
-        .bind(before)
-        .fetch_optional(connection)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let content = content_of(&row)?;
-        let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"];
-        let took = may_be_undone.contains(&row.try_get::<&str, _>("type")?);
-        let applied = row.try_get::<&str, _>("outcome")? == "applied";
-        let withdrawal =
-            if took && applied { Some(Arc::new(withdrawal_of(&row, &self.account)?)) } else { None };
-        // Only an undoing that applied asks, and such a one finds what it undoes standing.
-        Ok(Some(Seen { content, withdrawal, reversed: false }))
-    }
-
-    /// A lot that the fold misses had nothing left: used up, or closed, or not made yet.
-    async fn load_lot(
-        &self,
-        connection: &mut PgConnection,
-        grant_id: &Id,
-        at: i64,
-    ) -> Result<Option<Lot>, sqlx::Error> {
-        let sql = format!(
-            r#"select {LOT_COLUMNS} from lot where account_id = $1 and grant_id = $2 and "offset" < $3"#
-        );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(self.account.as_str())
-            .bind(grant_id.as_str())
-            .bind(at)
-            .fetch_optional(connection)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let lot = reading::lot_of(&row)?;
+    /// A lot that the fold misses had nothing left: used up, or closed.
+    fn exhausted(&self, lot: Lot) -> Lot {
         let voided_before =
-            |at: &Time| *at <= self.base_time && !self.voided_later.contains(grant_id.as_str());
-        Ok(Some(Lot {
+            |at: &Time| *at <= self.base_time && !self.voided_later.contains(lot.grant_id.as_str());
+        Lot {
             remaining: Credits::ZERO,
-            amount: self.allowance_of(grant_id).unwrap_or(lot.amount),
+            amount: self.allowance_of(&lot.grant_id).unwrap_or(lot.amount),
             voided_at: lot.voided_at.filter(voided_before),
             ..lot
-        }))
+        }
     }
 
     /// The open period's plan lot has the plan's allowance as its amount, whatever it was changed to since.
@@ -418,23 +388,6 @@ impl Past {
         let core = self.core.as_ref()?;
         let open = format!("plan:{}", core.period.index);
         (grant_id.as_str() == open).then_some(core.plan.allowance)
-    }
-
-    async fn load_payment(
-        &self,
-        connection: &mut PgConnection,
-        payment: &Id,
-        before: i64,
-    ) -> Result<Option<Id>, sqlx::Error> {
-        let row = sqlx::query(
-            r#"select grant_id from lot where account_id = $1 and payment_id = $2 and "offset" < $3"#,
-        )
-        .bind(self.account.as_str())
-        .bind(payment.as_str())
-        .bind(before)
-        .fetch_optional(connection)
-        .await?;
-        row.map(|row| columns::name(&row, "grant_id")).transpose()
     }
 
     /// Holds the second fold to the first: no figure of the past is shown that was not there.
@@ -462,10 +415,10 @@ struct PastEvent {
 }
 
 fn past_event_of(row: &PgRow, account: &Id) -> Result<PastEvent, sqlx::Error> {
-    let event = event_of(row, account)?;
+    let event = event::read_event(row, account)?;
     let fact = Fact {
         key: dedupe_key(account, &event.source, &event.id),
-        content: content_of(row)?,
+        content: event::read_content(row)?,
         event: Arc::new(event),
         appended_at: columns::time(row, "appended_at")?,
         offset: row.try_get("offset")?,
@@ -473,85 +426,19 @@ fn past_event_of(row: &PgRow, account: &Id) -> Result<PastEvent, sqlx::Error> {
     Ok(PastEvent {
         fact,
         ledger_time: columns::time(row, "ledger_time")?,
-        applied: row.try_get::<&str, _>("outcome")? == "applied",
+        applied: event::is_applied(row)?,
         balance_after: columns::optional_amount(row, "balance_after")?,
     })
 }
 
-fn event_of(row: &PgRow, account: &Id) -> Result<Event, sqlx::Error> {
-    let (event_type, data): (&str, &str) = (row.try_get("type")?, row.try_get("data")?);
-    let data = wire::data(event_type, data)
-        .ok_or_else(|| sqlx::Error::Decode(format!("type {event_type} is unknown").into()))?
-        .map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Event {
-        id: columns::name(row, "event_id")?,
-        source: columns::name(row, "source")?,
-        account: account.clone(),
-        occurred_at: columns::time(row, "occurred_at")?,
-        recorded_at: columns::time(row, "recordedat")?,
-        actor: columns::name(row, "actor")?,
-        data,
-    })
+/// Pages of one account as the tables show them today.
+struct Today<'a> {
+    account: &'a Id,
+    pages: Pages,
 }
 
-fn content_of(row: &PgRow) -> Result<ContentHash, sqlx::Error> {
-    let bytes: &[u8] = row.try_get("content")?;
-    bytes.try_into().map(ContentHash).map_err(|_| sqlx::Error::Decode("a content hash has 32 bytes".into()))
-}
-
-fn withdrawal_of(row: &PgRow, account: &Id) -> Result<Withdrawal, sqlx::Error> {
-    let changes: Vec<LotChange> = columns::json_of(row, "lots")?;
-    let draws: Draws = changes
-        .into_iter()
-        .map(|change| Draw {
-            grant_id: change.grant_id,
-            source: change.source,
-            amount: change.amount.negated(),
-        })
-        .collect();
-    let start = columns::optional_amount(row, "line_start")?;
-    let end = columns::optional_amount(row, "line_end")?;
-    let event = event_of(row, account)?;
-    let credits = match &event.data {
-        Data::DisputeOpened(dispute) => dispute.amount,
-        _ => columns::amount(row, "credits")?,
-    };
-    Ok(Withdrawal {
-        event: Arc::new(event),
-        period_index: row.try_get("period_index")?,
-        credits,
-        draws,
-        line: start.zip(end).map(|(start, end)| Stretch { start, end }),
-    })
-}
-
-async fn load_repayments(
-    connection: &mut PgConnection,
-    account: &Id,
-    stretch: &Stretch,
-) -> Result<Vec<Repayment>, sqlx::Error> {
-    // Repayments don't overlap, so the first that reaches into the stretch is the last that starts before it.
-    let rows = sqlx::query(
-        "select line_start::text, line_end::text, grant_id
-           from repayment
-          where account_id = $1
-            and line_start < $3::text::numeric
-            and line_end > $2::text::numeric
-            and line_start >= coalesce((select max(line_start)
-                                          from repayment
-                                         where account_id = $1
-                                           and line_start <= $2::text::numeric), $2::text::numeric)",
-    )
-    .bind(account.as_str())
-    .bind(platform::pg::numeric_text(stretch.start))
-    .bind(platform::pg::numeric_text(stretch.end))
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let start = columns::amount(row, "line_start")?;
-            let end = columns::amount(row, "line_end")?;
-            Ok(Repayment { stretch: Stretch { start, end }, grant_id: columns::name(row, "grant_id")? })
-        })
-        .collect()
+impl AccountPages for Today<'_> {
+    fn pages_of(&mut self, _: usize) -> (&Id, &mut Pages) {
+        (self.account, &mut self.pages)
+    }
 }

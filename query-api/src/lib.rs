@@ -7,7 +7,6 @@ mod access;
 mod answer;
 mod app;
 mod as_of;
-mod columns;
 mod http;
 mod list;
 mod openapi;

@@ -1,18 +1,18 @@
 //! Reading: one snapshot of an account, with the position that it reflects.
 
+use engine::load;
 use engine::progress::Waiter;
+use engine::tables::checkpoint;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
-use ledger_core::account::lot::Lot;
 use ledger_core::value::id::Id;
-use platform::pg;
+use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use sqlx::{PgConnection, Row};
 use web::http::Problem;
 
 use crate::answer::Reflects;
 use crate::app::App;
-use crate::columns;
 
 /// An account as one snapshot shows it.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ where
     pg::read(&app.pool, model.schema(), move |connection| {
         Box::pin(async move {
             check_reached(connection, at_least).await?;
-            let account = load(connection, &account).await?;
+            let account = load_account(connection, &account).await?;
             let found = work(connection, &account).await?;
             Ok((account.reflects(), found))
         })
@@ -154,11 +154,7 @@ pub(crate) async fn check_reached(
     at_least: Option<AtLeast>,
 ) -> Result<(), Problem> {
     let Some(AtLeast(position)) = at_least else { return Ok(()) };
-    let next_offset: Option<i64> =
-        sqlx::query_scalar("select next_offset from checkpoint where partition = $1")
-            .bind(position.partition)
-            .fetch_optional(connection)
-            .await?;
+    let next_offset = checkpoint::next_offset(connection, position.partition).await?;
     if next_offset.is_some_and(|next| next > position.offset) { Ok(()) } else { Err(behind(position)) }
 }
 
@@ -166,7 +162,7 @@ fn behind(position: Position) -> Problem {
     Problem::behind(format!("position {position} is not projected yet"))
 }
 
-async fn load(connection: &mut PgConnection, account: &Id) -> Result<Account, Problem> {
+async fn load_account(connection: &mut PgConnection, account: &Id) -> Result<Account, Problem> {
     // One row says where the account stands and how far its partition has been folded.
     let row = sqlx::query(
         "select a.partition, a.core::text, c.next_offset,
@@ -199,41 +195,6 @@ async fn absent(connection: &mut PgConnection, account: &Id) -> Result<Problem, 
 
 /// Loads an account with its open lots.
 pub(crate) async fn whole(connection: &mut PgConnection, account: &Account) -> Result<Core, sqlx::Error> {
-    let lots = open_lots(connection, account.id()).await?;
+    let lots = load::lots_of(connection, &account.core.account).await?;
     Ok(account.core.clone().with_lots(lots))
-}
-
-/// Columns of a lot that [`lot_of`] reads.
-pub(crate) const LOT_COLUMNS: &str = r#"grant_id, source, amount::text, remaining::text, lapsed::text,
-    refunded::text, priority, effective_at, expires_at, granted_at, voided_at, event_id, payment_id, reason,
-    "offset", seq"#;
-
-/// Loads the lots of an account that have something left.
-pub(crate) async fn open_lots(connection: &mut PgConnection, account: &str) -> Result<Vec<Lot>, sqlx::Error> {
-    let sql = format!("select {LOT_COLUMNS} from lot where account_id = $1 and open");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(account).fetch_all(connection).await?;
-    rows.iter().map(lot_of).collect()
-}
-
-pub(crate) fn lot_of(row: &sqlx::postgres::PgRow) -> Result<Lot, sqlx::Error> {
-    let payment: Option<&str> = row.try_get("payment_id")?;
-    let reason: Option<&str> = row.try_get("reason")?;
-    Ok(Lot {
-        grant_id: columns::name(row, "grant_id")?,
-        source: columns::variant(row, "source")?,
-        amount: columns::amount(row, "amount")?,
-        remaining: columns::amount(row, "remaining")?,
-        lapsed: columns::amount(row, "lapsed")?,
-        refunded: columns::amount(row, "refunded")?,
-        priority: row.try_get("priority")?,
-        effective_at: columns::time(row, "effective_at")?,
-        expires_at: columns::optional_time(row, "expires_at")?,
-        granted_at: columns::time(row, "granted_at")?,
-        voided_at: columns::optional_time(row, "voided_at")?,
-        event_id: columns::name(row, "event_id")?,
-        payment_id: payment.map(columns::parsed).transpose()?,
-        reason: reason.map(columns::parsed).transpose()?,
-        offset: row.try_get("offset")?,
-        seq: row.try_get("seq")?,
-    })
 }

@@ -38,7 +38,7 @@ pub struct Changes {
     pub outbox: Vec<OutboxRow>,
     /// Usage events that were reversed, and when.
     pub reversed: Vec<Reversed>,
-    /// What is asked of top-ups.
+    /// The steps of top-ups.
     pub top_ups: Decided,
     /// Accounts that entered a period, and the one that is open now: pages of those before are of no more use.
     pub entered: BTreeMap<Id, i64>,
@@ -63,16 +63,11 @@ impl Changes {
 
     fn push_event(&mut self, fact: &Fact, applied: &Applied) {
         let event = &*fact.event;
-        let usage = match &event.data {
-            Data::UsageRecorded(usage) => Some(usage),
-            _ => None,
-        };
+        let usage = if let Data::UsageRecorded(usage) = &event.data { Some(usage) } else { None };
         // Its own withdrawal: a reversal also carries one, that of the usage it reverses.
         let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
-        let disputed = match &event.data {
-            Data::DisputeOpened(_) if applied.outcome == Outcome::Applied => Some(&applied.draws),
-            _ => None,
-        };
+        let is_dispute = matches!(event.data, Data::DisputeOpened(_)) && applied.outcome == Outcome::Applied;
+        let disputed = is_dispute.then_some(&applied.draws);
         let draws = withdrawal.map(|withdrawal| &withdrawal.draws).or(disputed);
         let line = withdrawal.map_or(disputed.and(applied.line), |withdrawal| withdrawal.line);
         self.events
@@ -131,14 +126,14 @@ impl Changes {
 
 /// What undoing an event needs of it, and no more: of a usage what its reversal takes off its user's page.
 fn what_undoing_needs(data: &Data) -> Vec<u8> {
-    match data {
-        Data::UsageRecorded(usage) => {
-            let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
-            let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
-            wire::data_json(&Data::UsageRecorded(slim))
-        }
-        Data::DisputeOpened(_) => wire::data_json(data),
-        _ => b"{}".to_vec(),
+    if let Data::UsageRecorded(usage) = data {
+        let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
+        let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
+        wire::data_json(&Data::UsageRecorded(slim))
+    } else if matches!(data, Data::DisputeOpened(_)) {
+        wire::data_json(data)
+    } else {
+        b"{}".to_vec()
     }
 }
 

@@ -8,13 +8,18 @@ use ledger_core::policy::alert::{MissingUsers, UserPage, Users, Watch};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use platform::pg::Amount;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 
 use super::watched::Watched;
 
 /// Users whom the edit of a rule comes to at once: their firings are in memory, and in one statement.
-const PART_USERS_MAX: usize = 5_000;
+const PART_USERS_MAX: u16 = 5_000;
+
+#[derive(FromRow)]
+struct WatchRow {
+    account_id: String,
+    watch: String,
+}
 
 /// Loads what the rules of these accounts have reported so far.
 pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
@@ -22,12 +27,13 @@ pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>
         return Ok(());
     }
     let ids: Vec<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
-    let rows: Vec<(String, String)> =
+    let rows: Vec<WatchRow> =
         sqlx::query_as("select account_id, watch::text from account where account_id = any($1)")
             .bind(ids)
             .fetch_all(tx)
             .await?;
-    let mut watches: HashMap<String, String> = rows.into_iter().collect();
+    let mut watches: HashMap<String, String> =
+        rows.into_iter().map(|row| (row.account_id, row.watch)).collect();
     for account in accounts {
         let watch =
             watches.remove(account.id.as_str()).ok_or_else(|| unreadable("an account has no watch"))?;
@@ -49,6 +55,12 @@ const PAGES: &str = "
         limit 1
     ) as found";
 
+#[derive(FromRow)]
+struct PageRow {
+    n: i64,
+    page: String,
+}
+
 /// Returns the pages that are stored, each under the number of its name, from 1.
 async fn pages(
     tx: &mut PgConnection,
@@ -56,11 +68,12 @@ async fn pages(
     periods: Vec<Option<i64>>,
     users: Vec<&str>,
 ) -> Result<HashMap<i64, UserPage>, WorkerError> {
-    let rows = sqlx::query(PAGES).bind(accounts).bind(periods).bind(users).fetch_all(tx).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, page_of(row, 1)?))).collect()
+    let rows: Vec<PageRow> =
+        sqlx::query_as(PAGES).bind(accounts).bind(periods).bind(users).fetch_all(tx).await?;
+    rows.iter().map(|row| Ok((row.n, page_of(&row.page)?))).collect()
 }
 
-/// Loads the pages of users, each with its account's place; accounts that are not stored have none.
+/// Loads the pages of users, each with its account's index; accounts that are not stored have none.
 pub async fn users(
     tx: &mut PgConnection,
     mut wanted: Vec<(usize, &Id)>,
@@ -119,6 +132,12 @@ const NEXT: &str = "
     order by user_id
     limit $5";
 
+#[derive(FromRow)]
+struct UserRow {
+    user_id: String,
+    page: String,
+}
+
 /// Loads some of the users whom the edit of a rule comes to.
 async fn next(
     tx: &mut PgConnection,
@@ -127,25 +146,25 @@ async fn next(
     past: Credits,
     after: Option<&Id>,
 ) -> Result<(), WorkerError> {
-    let rows = sqlx::query(NEXT)
+    let rows: Vec<UserRow> = sqlx::query_as(NEXT)
         .bind(account.as_str())
         .bind(users.period_index())
         .bind(after.map_or("", Id::as_str))
         .bind(Amount(past))
-        .bind(PART_USERS_MAX as i64)
+        .bind(i64::from(PART_USERS_MAX))
         .fetch_all(tx)
         .await?;
     let mut pages = Vec::with_capacity(rows.len());
     for row in &rows {
-        let user = Id::new(row.try_get(0)?).map_err(unreadable)?;
-        pages.push((user, page_of(row, 1)?));
+        let user = Id::new(&row.user_id).map_err(unreadable)?;
+        pages.push((user, page_of(&row.page)?));
     }
-    users.load_next(pages, rows.len() < PART_USERS_MAX);
+    users.load_next(pages, rows.len() < usize::from(PART_USERS_MAX));
     Ok(())
 }
 
-fn page_of(row: &PgRow, column: usize) -> Result<UserPage, WorkerError> {
-    serde_json::from_str(row.try_get(column)?).map_err(unreadable)
+fn page_of(json: &str) -> Result<UserPage, WorkerError> {
+    serde_json::from_str(json).map_err(unreadable)
 }
 
 /// A row that this program did not write so, or a bug: nothing may be folded on top of it.

@@ -1,4 +1,4 @@
-//! Where notification starts: firings by older records notify nobody.
+//! `delivery.told_from`: where notification starts; firings by older records notify nobody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,19 +24,20 @@ impl NotifyFrom {
     pub async fn now_on(pool: &PgPool, ends: &[Position]) -> Result<NotifyFrom, sqlx::Error> {
         let (partitions, offsets): (Vec<i32>, Vec<i64>) =
             ends.iter().map(|end| (end.partition, end.offset)).unzip();
-        sqlx::query(
+        sqlx::query!(
             "insert into delivery.told_from (partition, next_offset, noted_at)
              select partition, next_offset, clock_timestamp()
              from unnest($1::int[], $2::bigint[]) as ends (partition, next_offset)
              on conflict (partition) do nothing",
+            &partitions,
+            &offsets,
         )
-        .bind(partitions)
-        .bind(offsets)
         .execute(pool)
         .await?;
-        let rows: Vec<(i32, i64)> =
-            sqlx::query_as("select partition, next_offset from delivery.told_from").fetch_all(pool).await?;
-        Ok(NotifyFrom { from: Arc::new(rows.into_iter().collect()) })
+        let rows =
+            sqlx::query!("select partition, next_offset from delivery.told_from").fetch_all(pool).await?;
+        let from = rows.iter().map(|row| (row.partition, row.next_offset)).collect();
+        Ok(NotifyFrom { from: Arc::new(from) })
     }
 }
 

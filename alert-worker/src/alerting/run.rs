@@ -15,7 +15,7 @@ use super::notify_from::NotifyFrom;
 
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "alert-worker";
-/// Transactions side by side, unless told otherwise: a firing may be later than a balance, so one leaves more of the
+/// Transactions side by side by default: a firing may be later than a balance, so one leaves more of the
 /// machine to the projector.
 pub const LANES: u8 = 1;
 

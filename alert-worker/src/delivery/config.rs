@@ -4,14 +4,14 @@ use clap::Args;
 
 use super::mail;
 
-/// Days that notifications are kept, unless told otherwise.
+/// Days that notifications are kept by default.
 const KEEP_DAYS: u32 = 400;
 
-/// Milliseconds between two looks, unless told otherwise.
+/// Milliseconds between two rounds by default.
 const INTERVAL_MS: u64 = 200;
-/// Milliseconds before the second attempt, unless told otherwise.
+/// Milliseconds before the second attempt by default.
 const FIRST_BACKOFF_MS: u64 = 5_000;
-/// Attempts, unless told otherwise: with the pauses between them five to ten hours.
+/// Attempts by default: with the pauses between them five to ten hours.
 const ATTEMPTS: i32 = 20;
 
 /// How delivery runs.
@@ -32,7 +32,7 @@ pub struct DeliveryConfig {
     /// Lets webhooks call private addresses, and by plain http: for trials, and where all admins are trusted
     #[arg(long, env = "LEDGER_WEBHOOK_ALLOW_PRIVATE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub webhook_allow_private: bool,
-    /// Milliseconds between two looks for something to deliver
+    /// Milliseconds between two rounds of delivery
     #[arg(long, env = "LEDGER_DELIVERY_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub delivery_interval_ms: u64,
     /// Milliseconds before the second attempt; each further pause is twice the one before, an hour at most

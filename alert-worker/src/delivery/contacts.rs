@@ -1,4 +1,4 @@
-//! Contacts: the people of an account and its webhook, read when a notification is made.
+//! `control.contacts`, as far as it is read here: the people of an account and its webhook.
 
 use std::collections::HashMap;
 
@@ -40,17 +40,19 @@ pub(super) async fn of_accounts(
     connection: &mut PgConnection,
     accounts: &[&str],
 ) -> Result<HashMap<String, Contacts>, sqlx::Error> {
-    let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
-        "select account_id, admins::text, users::text, webhook_url is not null
-         from control.contacts
-         where account_id = any($1)",
+    let rows = sqlx::query!(
+        r#"select account_id, admins::text as "admins!", users::text as "users!",
+                  webhook_url is not null as "has_webhook!"
+           from control.contacts
+           where account_id = any($1)"#,
+        accounts as &[&str],
     )
-    .bind(accounts)
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(account, admins, users, has_webhook)| {
-            Ok((account, Contacts { admins: people(&admins)?, users: people(&users)?, has_webhook }))
+        .map(|row| {
+            let (admins, users) = (people(&row.admins)?, people(&row.users)?);
+            Ok((row.account_id, Contacts { admins, users, has_webhook: row.has_webhook }))
         })
         .collect()
 }
@@ -67,16 +69,19 @@ pub struct Hook {
     pub secrets: Vec<String>,
 }
 
-/// Reads an account's webhook as it stands now.
+/// Reads an account's webhook as it is set now.
 pub(super) async fn hook_of(pool: &PgPool, account: &str) -> Result<Option<Hook>, sqlx::Error> {
-    let row: Option<(String, String, Option<String>)> = sqlx::query_as(
-        "select webhook_url, webhook_secret,
-                case when webhook_secret_old_until > clock_timestamp() then webhook_secret_old end
-         from control.contacts
-         where account_id = $1 and webhook_url is not null",
+    let row = sqlx::query!(
+        r#"select webhook_url as "url!", webhook_secret as "secret!",
+                  case when webhook_secret_old_until > clock_timestamp() then webhook_secret_old end as old_secret
+           from control.contacts
+           where account_id = $1 and webhook_url is not null"#,
+        account,
     )
-    .bind(account)
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(|(url, secret, old)| Hook { url, secrets: std::iter::once(secret).chain(old).collect() }))
+    Ok(row.map(|row| Hook {
+        url: row.url,
+        secrets: std::iter::once(row.secret).chain(row.old_secret).collect(),
+    }))
 }

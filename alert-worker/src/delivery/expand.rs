@@ -5,22 +5,21 @@ use std::collections::BTreeSet;
 use ledger_core::event::{Channel, Recipients, derive};
 use ledger_core::value::id::Id;
 use payments::ProviderName;
-use platform::pg::{self, PgConnection, PgPool};
+use platform::pg::{self, PgPool};
 use tracing::info;
 use uuid::Uuid;
 
 use super::contacts::{self, Contacts};
 use super::error::Error;
 use super::notice;
-use super::outbox::{Columns, OutboxRow, is_about_a_user, row_of};
+use super::notification::{self, Notification};
+use super::outbox::{self, OutboxRow, is_about_a_user};
 use super::publish::event_of;
 
-/// Firings that one transaction looks at.
+/// Firings that one transaction reads.
 const ROWS_MAX: i64 = 200;
 /// Notifications after which a transaction takes up no further firing; one with 5,000 admins alone makes 10,000.
 const NOTIFICATIONS_MAX: usize = 2_000;
-/// Notifications that one statement inserts.
-const INSERT_MAX: usize = 500;
 /// The recipient of an account's webhook.
 const WEBHOOK: &str = "webhook";
 
@@ -45,7 +44,7 @@ enum Way {
     Nowhere(String),
 }
 
-/// Decides who is notified, and how each is reached, by the contacts as they stand.
+/// Decides who is notified, and how each is reached, by the contacts as they are set.
 ///
 /// Where nobody has set contacts there are no addresses: then only those who are named find it in the product.
 fn addressees(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Addressee> {
@@ -99,24 +98,11 @@ fn mail_of(contacts: &Contacts, recipient: &Id) -> Way {
     }
 }
 
-/// A row of `delivery.notification`, as it begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Notification {
-    account_id: String,
-    notification_id: String,
-    firing_id: Uuid,
-    kind: &'static str,
-    channel: &'static str,
-    recipient: String,
-    address: Option<String>,
-    subject: String,
-    text: String,
-    html: Option<String>,
-    status: &'static str,
-    reason: Option<String>,
-}
-
-fn notification(row: &OutboxRow, addressee: Addressee, payer: ProviderName) -> Result<Notification, Error> {
+fn notification_of(
+    row: &OutboxRow,
+    addressee: Addressee,
+    payer: ProviderName,
+) -> Result<Notification, Error> {
     let Addressee { channel, recipient, way } = addressee;
     let firing_id = row.firing.firing_id;
     let parts = [&firing_id.to_string(), channel.as_str(), recipient.as_str()];
@@ -127,7 +113,7 @@ fn notification(row: &OutboxRow, addressee: Addressee, payer: ProviderName) -> R
         // The body is for programs; its subject is what people see in the list of notifications, and nobody's own.
         Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "", payer)? },
     };
-    let (status, address, reason) = match way {
+    let (status, address, last_error) = match way {
         Way::Here => ("delivered", None, None),
         Way::Hook => ("pending", None, None),
         Way::To(address) => ("pending", Some(address), None),
@@ -145,7 +131,7 @@ fn notification(row: &OutboxRow, addressee: Addressee, payer: ProviderName) -> R
         text: notice.text,
         html: notice.html,
         status,
-        reason,
+        last_error,
     })
 }
 
@@ -161,7 +147,7 @@ pub(super) struct Expanded {
 pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded, Error> {
     pg::write(pool, move |connection| {
         Box::pin(async move {
-            let rows = take(connection).await?;
+            let rows = outbox::lock_unexpanded(connection, ROWS_MAX).await?;
             if rows.is_empty() {
                 return Ok(Expanded::default());
             }
@@ -173,79 +159,19 @@ pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded
                     break;
                 }
                 for addressee in addressees(row, contacts.get(row.account_id.as_str())) {
-                    notifications.push(notification(row, addressee, payer)?);
+                    notifications.push(notification_of(row, addressee, payer)?);
                 }
                 expanded += 1;
             }
-            for some in notifications.chunks(INSERT_MAX) {
-                insert(connection, some).await?;
-            }
-            mark(connection, &rows[..expanded]).await?;
+            notification::insert(connection, &notifications).await?;
+            let firings: Vec<Uuid> = rows[..expanded].iter().map(|row| row.firing.firing_id).collect();
+            outbox::mark_expanded(connection, &firings).await?;
             info!(firings = expanded, notifications = notifications.len(), "firings expanded");
-            let is_more = expanded < rows.len() || rows.len() as i64 == ROWS_MAX;
+            let is_more = expanded < rows.len() || i64::try_from(rows.len()) == Ok(ROWS_MAX);
             Ok(Expanded { notifications: notifications.len(), is_more })
         })
     })
     .await
-}
-
-/// Takes firings that nobody else is expanding, oldest first.
-async fn take(connection: &mut PgConnection) -> Result<Vec<OutboxRow>, sqlx::Error> {
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select account_id, firing::text, audience::text, about::text
-         from delivery.outbox
-         where expanded_at is null
-         order by seq
-         limit $1
-         for update skip locked",
-    )
-    .bind(ROWS_MAX)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(row_of).collect()
-}
-
-async fn insert(connection: &mut PgConnection, rows: &[Notification]) -> Result<(), sqlx::Error> {
-    fn column<'a, T>(rows: &'a [Notification], of: impl Fn(&'a Notification) -> T) -> Vec<T> {
-        rows.iter().map(of).collect()
-    }
-    sqlx::query(
-        "insert into delivery.notification
-             (account_id, notification_id, firing_id, kind, channel, recipient, address, subject, text, html, status,
-              last_error, attempts, next_attempt_at, created_at, sent_at)
-         select rows.*, case status when 'delivered' then 1 else 0 end, now, now,
-                case status when 'delivered' then now end
-         from unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::text[], $11::text[], $12::text[])
-              as rows (account_id, notification_id, firing_id, kind, channel, recipient, address, subject, text, html,
-                       status, last_error),
-              clock_timestamp() as now
-         on conflict (firing_id, channel, recipient) do nothing",
-    )
-    .bind(column(rows, |row| row.account_id.as_str()))
-    .bind(column(rows, |row| row.notification_id.as_str()))
-    .bind(column(rows, |row| row.firing_id))
-    .bind(column(rows, |row| row.kind))
-    .bind(column(rows, |row| row.channel))
-    .bind(column(rows, |row| row.recipient.as_str()))
-    .bind(column(rows, |row| row.address.as_deref()))
-    .bind(column(rows, |row| row.subject.as_str()))
-    .bind(column(rows, |row| row.text.as_str()))
-    .bind(column(rows, |row| row.html.as_deref()))
-    .bind(column(rows, |row| row.status))
-    .bind(column(rows, |row| row.reason.as_deref()))
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-async fn mark(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
-    let firings: Vec<Uuid> = rows.iter().map(|row| row.firing.firing_id).collect();
-    sqlx::query("update delivery.outbox set expanded_at = clock_timestamp() where firing_id = any($1)")
-        .bind(firings)
-        .execute(connection)
-        .await
-        .map(drop)
 }
 
 #[cfg(test)]
@@ -286,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn all_admins_are_told_on_every_channel_that_exists() {
+    fn all_admins_are_notified_on_every_channel_that_exists() {
         let row = samples::row("acme", 1);
         check(
             &row,
@@ -327,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_told_where_the_rule_says_so_and_nobody_twice() {
+    fn the_user_is_notified_where_the_rule_says_so_and_nobody_twice() {
         let mut row = samples::of_kind(Kind::UserAlert, "ana", "520", "500");
         row.firing.audience.channels = vec![Channel::Email];
         row.firing.audience.recipients = Recipients::These(vec![id("carl"), id("carl")]);
@@ -359,7 +285,7 @@ mod tests {
         let addressee =
             |recipient: &str, channel| Addressee { channel, recipient: recipient.to_owned(), way: Way::Here };
         let made = |recipient: &str, channel| {
-            notification(&row, addressee(recipient, channel), ProviderName::Sandbox)
+            notification_of(&row, addressee(recipient, channel), ProviderName::Sandbox)
                 .expect("rendered")
                 .notification_id
         };
@@ -377,7 +303,7 @@ mod tests {
     fn a_webhook_carries_the_event_and_the_list_shows_words() {
         let row = samples::row("acme", 1);
         let hook = Addressee { channel: Channel::Webhook, recipient: WEBHOOK.to_owned(), way: Way::Hook };
-        let made = notification(&row, hook, ProviderName::Sandbox).expect("rendered");
+        let made = notification_of(&row, hook, ProviderName::Sandbox).expect("rendered");
         assert_eq!(made.subject, "Acme has used 75.2% of its credits");
         assert_eq!(made.text, event_of(&row).expect("JSON"));
         assert_eq!((made.status, made.html), ("pending", None));

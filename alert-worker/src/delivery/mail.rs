@@ -10,15 +10,16 @@ use lettre::transport::smtp;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio::time::timeout;
 
-use super::queue::{Due, Failure};
+use super::attempt::Failure;
+use super::notification::Due;
 
-/// Who mails are from, unless told otherwise: enough for trials on one machine.
+/// Who mails are from by default: enough for trials on one machine.
 pub(super) const FROM: &str = "Credit ledger <ledger@localhost>";
 /// Time for one mail, from connecting to the server's last word.
 const MAIL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time to connect.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Refusals that are about our access to the server, not about the mail: whoever runs this can mend them, so it is
+/// Refusals that are about our access to the server, not about the mail: the operator can mend them, so it is
 /// tried again (authentication required, too weak, failed, encryption required).
 const ABOUT_OUR_ACCESS: [u16; 4] = [530, 534, 535, 538];
 
@@ -66,7 +67,7 @@ impl Mailer {
             .subject(due.subject.as_str())
             .message_id(Some(id))
             .date(UNIX_EPOCH + Duration::from_micros(u64::try_from(now.micros()).unwrap_or_default()))
-            // Tells answering machines to stay silent (RFC 3834).
+            // Keeps automatic responders silent (RFC 3834).
             .raw_header(HeaderValue::new(
                 HeaderName::new_from_ascii_str("Auto-Submitted"),
                 "auto-generated".to_owned(),

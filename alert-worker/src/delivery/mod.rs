@@ -3,17 +3,18 @@
 //! Four tasks, each of which any number of workers may run at once: *publish* firings, *expand* them to a notification
 //! for each recipient on each channel, and *send* mails and webhooks, each channel by itself, so that one that hangs
 //! holds up no other. A notification is leased, sent outside of any transaction, then marked: killed in between, it is
-//! sent again with the same id. So everything arrives at least once, and receivers can tell a repetition.
+//! sent again with the same id. So everything arrives at least once, and receivers recognize a repetition by its id.
 
+mod attempt;
 mod config;
 mod contacts;
 mod error;
 mod expand;
 mod mail;
 mod notice;
+mod notification;
 mod outbox;
 mod publish;
-mod queue;
 mod redeliver;
 mod retention;
 #[cfg(test)]
@@ -44,8 +45,9 @@ use send::ChannelSender;
 /// How often what waits and what is parked is counted.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
 
-/// Between two looks for what is older than it is kept.
+/// Between two rounds that delete what is older than it is kept.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
+
 /// Delivers until `shutdown`; `payer` moves the money that notices mention. An error is a setting that can't work.
 pub async fn run(
     config: DeliveryConfig,
@@ -125,10 +127,10 @@ async fn run_rounds<F>(
 
 /// Shows how many notifications wait and how many are parked.
 async fn count(pool: &PgPool) -> anyhow::Result<()> {
-    let backlog = queue::backlog(pool).await?;
+    let backlog = notification::backlog(pool).await?;
     for channel in Channel::ALL {
-        let found = backlog.iter().find(|(name, ..)| name == channel.as_str());
-        let (pending, parked) = found.map_or((0, 0), |(_, pending, parked)| (*pending, *parked));
+        let found = backlog.iter().find(|found| found.channel == channel.as_str());
+        let (pending, parked) = found.map_or((0, 0), |found| (found.pending, found.parked));
         metrics::gauge!("ledger_notifications_pending", "channel" => channel.as_str()).set(pending as f64);
         metrics::gauge!("ledger_notifications_parked", "channel" => channel.as_str()).set(parked as f64);
     }

@@ -180,7 +180,7 @@ const fn labels(kind: Kind, basis: Option<Basis>) -> (&'static str, Option<&'sta
     match kind {
         Kind::OrgAlert => match basis {
             Some(Basis::PercentRemaining | Basis::AbsoluteRemaining) => ("Left", Some("Alert at")),
-            _ => ("Used", Some("Alert at")),
+            Some(Basis::PercentUsed | Basis::AbsoluteUsed) | None => ("Used", Some("Alert at")),
         },
         Kind::UserAlert => ("Used", Some("Alert at")),
         Kind::UserLimitReached => ("Used", Some("Limit")),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_org_alert_is_told_by_its_basis() {
+    fn an_org_alert_is_worded_by_its_basis() {
         let mut row = samples::row("acme", 1);
         let mut check_words = |basis, figure: &str, threshold: &str, subject: &str, parts: &[&str]| {
             row.about.basis = Some(basis);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_addressed_and_an_admin_is_told_of_him() {
+    fn a_user_is_addressed_and_an_admin_reads_of_them() {
         let row = samples::of_kind(Kind::UserAlert, "ana", "520", "500");
         check(
             &row,
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_are_told_in_the_unit_of_the_account() {
+    fn notices_are_worded_in_the_unit_of_the_account() {
         let check_words = |kind, figure, threshold, subject: &str, parts: &[&str]| {
             let mut row = samples::of_kind(kind, "acme", figure, threshold);
             row.about.unit = Unit::Usd;

@@ -1,4 +1,4 @@
-//! Outbox: firings that are to be delivered, written in the transaction that records them.
+//! `delivery.outbox`: firings that are to be delivered, written in the transaction that records them.
 
 use ledger_core::event::{Basis, Unit};
 use ledger_core::policy::alert::{Firing, Kind};
@@ -22,7 +22,7 @@ pub struct About {
     pub period_starts_at: Time,
     /// When it ends; exclusive.
     pub period_ends_at: Time,
-    /// What the org alert looks at; none for other kinds.
+    /// What the org alert compares; none for other kinds.
     pub basis: Option<Basis>,
 }
 
@@ -57,19 +57,14 @@ async fn insert(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64
     let firings = rows.iter().map(|row| json(&row.firing)).collect::<Result<Vec<_>, _>>()?;
     let audiences = rows.iter().map(|row| json(&row.firing.audience)).collect::<Result<Vec<_>, _>>()?;
     let abouts = rows.iter().map(|row| json(&row.about)).collect::<Result<Vec<_>, _>>()?;
-    let inserted = sqlx::query(
-        "insert into delivery.outbox (account_id, firing_id, firing, audience, about, created_at)
-         select account_id, firing_id, firing::json, audience::json, about::json, clock_timestamp()
-         from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[])
-              with ordinality as rows (account_id, firing_id, firing, audience, about, place)
-         order by place
-         on conflict (firing_id) do nothing",
+    let inserted = sqlx::query_file!(
+        "src/delivery/sql/insert_firings.sql",
+        &account_ids as &[&str],
+        &firing_ids,
+        &firings,
+        &audiences,
+        &abouts,
     )
-    .bind(account_ids)
-    .bind(firing_ids)
-    .bind(firings)
-    .bind(audiences)
-    .bind(abouts)
     .execute(connection)
     .await?;
     Ok(inserted.rows_affected())
@@ -79,16 +74,98 @@ fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// A row as it is selected: account, firing, audience and about, the last three as text.
-pub(super) type Columns = (String, String, String, String);
+/// The columns of a row that are read, the JSON ones as text.
+struct Columns {
+    account_id: String,
+    firing: String,
+    audience: String,
+    about: String,
+}
 
-/// Reads a row back.
-pub(super) fn row_of((account_id, firing, audience, about): &Columns) -> Result<OutboxRow, sqlx::Error> {
-    Ok(OutboxRow {
-        account_id: Id::new(account_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
-        firing: Firing { audience: parsed(audience)?, ..parsed(firing)? },
-        about: parsed(about)?,
-    })
+impl Columns {
+    fn parse(&self) -> Result<OutboxRow, sqlx::Error> {
+        Ok(OutboxRow {
+            account_id: Id::new(&self.account_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            firing: Firing { audience: parsed(&self.audience)?, ..parsed(&self.firing)? },
+            about: parsed(&self.about)?,
+        })
+    }
+}
+
+/// Tells whether any firing waits to be published.
+pub(super) async fn has_unpublished(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // For `exists` the planner reads the table, and with it all that is published before the first.
+    let first = sqlx::query_scalar!(
+        "select seq from delivery.outbox where published_at is null order by seq limit 1"
+    );
+    Ok(first.fetch_optional(connection).await?.is_some())
+}
+
+/// Reads firings that are not published, oldest first.
+pub(super) async fn unpublished(
+    connection: &mut PgConnection,
+    rows_max: i64,
+) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Columns,
+        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!"
+           from delivery.outbox
+           where published_at is null
+           order by seq
+           limit $1"#,
+        rows_max,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(Columns::parse).collect()
+}
+
+/// Locks firings that are not expanded and that no other worker is expanding, oldest first.
+pub(super) async fn lock_unexpanded(
+    connection: &mut PgConnection,
+    rows_max: i64,
+) -> Result<Vec<OutboxRow>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Columns,
+        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!"
+           from delivery.outbox
+           where expanded_at is null
+           order by seq
+           limit $1
+           for update skip locked"#,
+        rows_max,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(Columns::parse).collect()
+}
+
+/// Records that `ledger.alerts` has these firings.
+pub(super) async fn mark_published(
+    connection: &mut PgConnection,
+    firings: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update delivery.outbox set published_at = clock_timestamp() where firing_id = any($1)",
+        firings,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Records that these firings have their notifications.
+pub(super) async fn mark_expanded(
+    connection: &mut PgConnection,
+    firings: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update delivery.outbox set expanded_at = clock_timestamp() where firing_id = any($1)",
+        firings,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {

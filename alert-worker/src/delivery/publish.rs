@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::outbox::{Columns, OutboxRow, row_of};
+use super::outbox::{self, OutboxRow};
 
 /// Type of the events.
 pub const FIRED: &str = "ledger.alert.fired.v1";
@@ -73,44 +73,29 @@ pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bo
                 warn!(waiting, %error, "firings not published yet");
             }
             if !published.is_empty() {
-                mark(connection, &published).await?;
+                outbox::mark_published(connection, &published).await?;
                 metrics::counter!("ledger_alerts_published_total").increment(published.len() as u64);
                 info!(firings = published.len(), "firings published");
             }
-            anyhow::Ok(published.len() as i64 == ROWS_MAX)
+            anyhow::Ok(i64::try_from(published.len()) == Ok(ROWS_MAX))
         })
     })
     .await
 }
 
 /// Reads what is not published, oldest first; none where another worker is at it, or nothing waits.
-async fn take(connection: &mut PgConnection) -> anyhow::Result<Option<Vec<OutboxRow>>> {
-    // Asked whether any exists, the planner reads the table, and with it all that is published before the first.
-    let waiting: Option<i64> =
-        sqlx::query_scalar("select seq from delivery.outbox where published_at is null order by seq limit 1")
-            .fetch_optional(&mut *connection)
+async fn take(connection: &mut PgConnection) -> Result<Option<Vec<OutboxRow>>, sqlx::Error> {
+    if !outbox::has_unpublished(connection).await? {
+        return Ok(None);
+    }
+    let is_alone =
+        sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "is_alone!""#, PUBLISH_LOCK)
+            .fetch_one(&mut *connection)
             .await?;
-    if waiting.is_none() {
+    if !is_alone {
         return Ok(None);
     }
-    let first: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
-        .bind(PUBLISH_LOCK)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !first {
-        return Ok(None);
-    }
-    let rows: Vec<Columns> = sqlx::query_as(
-        "select account_id, firing::text, audience::text, about::text
-         from delivery.outbox
-         where published_at is null
-         order by seq
-         limit $1",
-    )
-    .bind(ROWS_MAX)
-    .fetch_all(connection)
-    .await?;
-    Ok(Some(rows.iter().map(row_of).collect::<Result<_, _>>()?))
+    Ok(Some(outbox::unpublished(connection, ROWS_MAX).await?))
 }
 
 /// Returns the firings that need not be sent again: after an account's first failure, its later ones are, in order.
@@ -132,14 +117,6 @@ fn published<T>(rows: &[OutboxRow], results: &[Result<T, AppendError>]) -> Vec<U
         }
     }
     published
-}
-
-async fn mark(connection: &mut PgConnection, firings: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query("update delivery.outbox set published_at = clock_timestamp() where firing_id = any($1)")
-        .bind(firings)
-        .execute(connection)
-        .await
-        .map(drop)
 }
 
 #[cfg(test)]

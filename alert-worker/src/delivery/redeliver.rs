@@ -6,9 +6,10 @@ use std::collections::HashMap;
 
 use ledger_core::event::Channel;
 use ledger_core::value::id::Id;
-use platform::pg::{self, PgConnection, PgPool};
+use platform::pg::{self, PgPool};
 
 use super::contacts::{self, Contacts};
+use super::notification::{self, Redeliverable};
 
 /// What `command-api` calls an invitation; its recipient is its code.
 const INVITATION: &str = "referral_invitation";
@@ -36,20 +37,7 @@ pub struct Redelivery {
     pub refused: Option<String>,
 }
 
-struct Found {
-    account_id: String,
-    notification_id: String,
-    kind: String,
-    channel: String,
-    recipient: String,
-    address: Option<String>,
-    is_leased: bool,
-}
-
-/// The same as it is selected.
-type FoundColumns = (String, String, String, String, String, Option<String>, bool);
-
-/// Lets them go out again; `report` hears of each.
+/// Makes them due again, and reports each.
 pub async fn redeliver(
     pool: &PgPool,
     which: &Which,
@@ -62,7 +50,7 @@ pub async fn redeliver(
             report(redelivery)?;
         }
         match page.last() {
-            Some(last) if page.len() as i64 == ROWS_MAX => after = last.notification_id.clone(),
+            Some(last) if i64::try_from(page.len()) == Ok(ROWS_MAX) => after = last.notification_id.clone(),
             _ => return Ok(()),
         }
     }
@@ -71,16 +59,17 @@ pub async fn redeliver(
 async fn redeliver_page(pool: &PgPool, which: Which, after: String) -> Result<Vec<Redelivery>, sqlx::Error> {
     pg::write(pool, move |connection| {
         Box::pin(async move {
-            let found = find(connection, &which, &after).await?;
+            let (account, one) = (which.account_id.as_ref(), which.notification_id.as_deref());
+            let found = notification::lock_for_redelivery(connection, account, one, &after, ROWS_MAX).await?;
             let accounts: Vec<&str> = found.iter().map(|row| row.account_id.as_str()).collect();
             let contacts = contacts::of_accounts(connection, &accounts).await?;
             let mut page = Vec::with_capacity(found.len());
             for row in found {
                 let way = way(&row, &contacts);
                 if let Ok(address) = &way {
-                    send_back(connection, &row.notification_id, address.as_deref()).await?;
+                    notification::redeliver(connection, &row.notification_id, address.as_deref()).await?;
                 }
-                let Found { account_id, notification_id, channel, recipient, .. } = row;
+                let Redeliverable { account_id, notification_id, channel, recipient, .. } = row;
                 page.push(Redelivery { account_id, notification_id, channel, recipient, refused: way.err() });
             }
             Ok(page)
@@ -89,34 +78,8 @@ async fn redeliver_page(pool: &PgPool, which: Which, after: String) -> Result<Ve
     .await
 }
 
-async fn find(connection: &mut PgConnection, which: &Which, after: &str) -> Result<Vec<Found>, sqlx::Error> {
-    let rows: Vec<FoundColumns> = sqlx::query_as(
-        "select account_id, notification_id, kind, channel, recipient, address,
-                coalesce(leased_until > clock_timestamp(), false)
-         from delivery.notification
-         where (status = 'parked' or notification_id = $2)
-           and ($1::text is null or account_id = $1)
-           and ($2::text is null or notification_id = $2)
-           and notification_id > $3
-         order by notification_id
-         limit $4
-         for update",
-    )
-    .bind(which.account_id.as_ref().map(|id| id.as_str()))
-    .bind(which.notification_id.as_deref())
-    .bind(after)
-    .bind(ROWS_MAX)
-    .fetch_all(connection)
-    .await?;
-    let found = rows.into_iter().map(|row| {
-        let (account_id, notification_id, kind, channel, recipient, address, is_leased) = row;
-        Found { account_id, notification_id, kind, channel, recipient, address, is_leased }
-    });
-    Ok(found.collect())
-}
-
 /// Returns the address it goes to, where the channel has one, or why it does not go out.
-fn way(row: &Found, contacts: &HashMap<String, Contacts>) -> Result<Option<String>, String> {
+fn way(row: &Redeliverable, contacts: &HashMap<String, Contacts>) -> Result<Option<String>, String> {
     if row.is_leased {
         return Err("it is being sent at this moment".to_owned());
     }
@@ -131,27 +94,4 @@ fn way(row: &Found, contacts: &HashMap<String, Contacts>) -> Result<Option<Strin
     }
     let contacts = contacts.get(&row.account_id).ok_or("the account has no contacts")?;
     contacts.address_of(&row.recipient).map(|address| Some(address.to_owned()))
-}
-
-async fn send_back(
-    connection: &mut PgConnection,
-    notification_id: &str,
-    address: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update delivery.notification
-         set status          = 'pending',
-             attempts        = 0,
-             next_attempt_at = clock_timestamp(),
-             address         = $2,
-             sent_at         = null,
-             lease           = null,
-             leased_until    = null
-         where notification_id = $1",
-    )
-    .bind(notification_id)
-    .bind(address)
-    .execute(connection)
-    .await
-    .map(drop)
 }

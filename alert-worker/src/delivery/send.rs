@@ -12,9 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use super::attempt::{Failure, pause_after};
 use super::config::DeliveryConfig;
 use super::mail::Mailer;
-use super::queue::{self, Due, Failure};
+use super::notification::{self, Due};
 use super::webhook::Caller;
 
 /// Notifications of one channel that a worker sends at the same time.
@@ -58,7 +59,7 @@ pub(super) struct ChannelSender {
     channel: Channel,
     sender: Sender,
     pool: PgPool,
-    /// Something may be due before the next look.
+    /// Something may be due before the next round.
     pub wake: Arc<Notify>,
     first_backoff: Duration,
     attempts_max: i32,
@@ -117,7 +118,7 @@ impl ChannelSender {
     }
 
     async fn lease(&self, rows_max: usize) -> Vec<Due> {
-        match queue::lease(&self.pool, self.channel, rows_max).await {
+        match notification::lease(&self.pool, self.channel, rows_max).await {
             Ok(leased) => leased,
             Err(error) => {
                 warn!(channel = self.channel.as_str(), %error, "nothing can be leased, tried again");
@@ -150,11 +151,11 @@ impl ChannelSender {
 
     async fn delivered(&self, due: &Due) -> Result<(), sqlx::Error> {
         debug!(account_id = due.account_id, notification_id = due.notification_id, "notification delivered");
-        queue::delivered(&self.pool, due).await
+        notification::delivered(&self.pool, due).await
     }
 
     async fn retry(&self, due: &Due, reason: &str, after: Option<Duration>) -> Result<(), sqlx::Error> {
-        let pause = queue::pause_after(due.attempts, self.first_backoff, after);
+        let pause = pause_after(due.attempts, self.first_backoff, after);
         let (id, attempts) = (&due.notification_id, due.attempts);
         warn!(
             account_id = due.account_id,
@@ -164,12 +165,12 @@ impl ChannelSender {
             ?pause,
             "notification not delivered yet"
         );
-        queue::retry(&self.pool, due, pause, reason).await
+        notification::retry(&self.pool, due, pause, reason).await
     }
 
     async fn park(&self, due: &Due, reason: &str) -> Result<(), sqlx::Error> {
         let (id, attempts) = (&due.notification_id, due.attempts);
         warn!(account_id = due.account_id, notification_id = id, attempts, reason, "notification parked");
-        queue::park(&self.pool, due, reason).await
+        notification::park(&self.pool, due, reason).await
     }
 }

@@ -1,6 +1,6 @@
 //! Targets: which addresses a webhook may be called at.
 //!
-//! Whoever sets a webhook makes this machine call an address of their choice, so by default it must be one that
+//! An admin who sets a webhook makes this machine call an address of their choice, so by default it must be one that
 //! anybody on the Internet could call. The address is looked up once and then called: a name that answers
 //! differently the second time leads nowhere else.
 
@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
-use super::queue::Failure;
+use super::attempt::Failure;
 
 /// Addresses of one name that a call tries.
 const ADDRESSES_MAX: usize = 3;

@@ -25,8 +25,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::Host;
 
+use super::attempt::Failure;
 use super::contacts::{self, Hook};
-use super::queue::{Due, Failure};
+use super::notification::Due;
 use super::target::Target;
 
 /// Time for one call, from looking up the name to the end of the answer.
@@ -60,7 +61,7 @@ impl Caller {
         Ok(Caller { pool, tls: TlsConnector::from(Arc::new(config)), allow_private })
     }
 
-    /// Calls the account's webhook as it stands now, once.
+    /// Calls the account's webhook as it is set now, once.
     pub async fn send(&self, due: &Due, now: Time) -> Result<(), Failure> {
         let hook = contacts::hook_of(&self.pool, &due.account_id).await;
         let Some(hook) = hook.map_err(Failure::retry)? else {
@@ -132,7 +133,7 @@ fn request(
 fn signatures(secrets: &[String], id: &str, seconds: i64, body: &[u8]) -> Result<String, Failure> {
     let sign = |secret: &String| Webhook::new(secret)?.sign(id, seconds, body);
     let signatures: Result<Vec<String>, _> = secrets.iter().map(sign).collect();
-    // The error of a bad secret tells which byte of it is wrong: not for the log.
+    // The error of a bad secret names which byte of it is wrong: not for the log.
     signatures.map(|all| all.join(" ")).map_err(|_| Failure::park("the webhook's secret can't sign"))
 }
 
@@ -159,14 +160,14 @@ where
     }
 }
 
-/// 2xx took it, 410 wants no more; everything else is asked again, redirects too: none is followed.
+/// 2xx accepts, 410 wants no more; after any other answer the call is repeated, also after a redirect, which is never followed.
 async fn judge(answer: Response<Incoming>, now: Time) -> Result<(), Failure> {
     let status = answer.status();
     if status.is_success() {
         return Ok(());
     }
     let after = retry_after(answer.headers(), now);
-    let reason = format!("the webhook answered {}: {}", status.as_u16(), said(answer.into_body()).await);
+    let reason = format!("the webhook answered {}: {}", status.as_u16(), reason_in(answer.into_body()).await);
     let reason = reason.trim_end_matches([':', ' ']).to_owned();
     if status == StatusCode::GONE {
         Err(Failure::Park { reason })
@@ -175,7 +176,7 @@ async fn judge(answer: Response<Incoming>, now: Time) -> Result<(), Failure> {
     }
 }
 
-async fn said(body: Incoming) -> String {
+async fn reason_in(body: Incoming) -> String {
     match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).chars().take(ANSWER_CHARS_MAX).collect(),
         Err(_) => String::new(),

@@ -1,4 +1,4 @@
-//! Charge: asks the provider, and turns its answer into the event that reports it.
+//! Charges attempts at the provider, and turns its reply into the event that reports it.
 
 use std::sync::Arc;
 
@@ -18,16 +18,15 @@ use super::store::{self, Due};
 /// Longest pause between two questions for one attempt: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
-/// Attempts that a worker asks about at the same time.
+/// Attempts that a worker charges at the same time.
 const CHARGES_MAX: usize = 16;
 
-/// Asks the provider about attempts, each on a task of its own, so that one that hangs holds up no other.
+/// Charges attempts, each on a task of its own, so that one that hangs holds up no other.
 pub struct Charger {
     context: Arc<ChargeContext>,
-    asking: JoinSet<()>,
+    charging: JoinSet<()>,
 }
 
-/// Who is asked, and how.
 struct ChargeContext {
     config: TopUpConfig,
     pool: PgPool,
@@ -35,35 +34,34 @@ struct ChargeContext {
 }
 
 impl Charger {
-    /// Asks about nothing yet.
     pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>) -> Charger {
-        Charger { context: Arc::new(ChargeContext { config, pool, provider }), asking: JoinSet::new() }
+        Charger { context: Arc::new(ChargeContext { config, pool, provider }), charging: JoinSet::new() }
     }
 
-    /// Begins to ask about what is due.
+    /// Begins to charge what is due.
     pub async fn charge_due(&mut self) -> Result<(), sqlx::Error> {
-        let free = CHARGES_MAX - self.asking.len();
+        let free = CHARGES_MAX - self.charging.len();
         if free == 0 {
             return Ok(());
         }
         let lease_ms = self.context.config.top_up_lease_ms;
         for due in store::lease(&self.context.pool, lease_ms, free).await? {
             let context = Arc::clone(&self.context);
-            self.asking.spawn(async move {
+            self.charging.spawn(async move {
                 if let Err(error) = context.charge(&due).await {
                     let (account, attempt) = (&due.charge.account, &due.charge.key);
-                    warn!(account_id = %account, %attempt, %error, "not noted, so it is asked about again");
+                    warn!(account_id = %account, %attempt, %error, "outcome not recorded, so it is charged again under the same key");
                 }
             });
         }
         Ok(())
     }
 
-    /// Completes when there is an answer more; at once where nothing is being asked.
+    /// Completes when the next charge ends; at once where none is under way.
     pub async fn answered(&mut self) -> Option<()> {
-        let ended = self.asking.join_next().await?;
+        let ended = self.charging.join_next().await?;
         if let Err(error) = ended {
-            error!(%error, "a task that asks about a top-up broke off; its lease runs out");
+            error!(%error, "a task that charges a top-up broke off; its lease runs out");
         }
         Some(())
     }
@@ -75,18 +73,18 @@ impl ChargeContext {
         failpoint::hit("top_up.before_charge");
         let reply = reply(self.provider.as_ref(), due, clock::now()).await;
         failpoint::hit("top_up.after_charge");
-        let said = format!("{reply:?}");
+        let detail = format!("{reply:?}");
         match reply {
             Some(Reply::Paid { payment_id }) => {
                 info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
                 let event = succeeded(due, payment_id.clone(), clock::now());
                 count("paid");
-                store::report(pool, charge, Some(payment_id), said, event).await
+                store::report(pool, charge, Some(payment_id), detail, event).await
             }
             Some(Reply::Declined { reason }) => {
                 info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
                 count("declined");
-                store::report(pool, charge, None, said, failed(due, reason, clock::now())).await
+                store::report(pool, charge, None, detail, failed(due, reason, clock::now())).await
             }
             Some(Reply::Unknown { detail }) => {
                 warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
@@ -104,7 +102,7 @@ impl ChargeContext {
     }
 }
 
-/// Charges, or looks up first what the provider may know already; none: nobody will know any more.
+/// Charges, or looks up first what the provider may know already; `None` where the provider will never know.
 async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     let charge: &Charge = &due.charge;
     let too_old = is_too_old(due.since, now);
@@ -123,7 +121,7 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     if due.is_first() {
         return Some(Reply::Declined { reason: refused.reason });
     }
-    // It may have been charged when it was asked before, by a card that is gone since.
+    // An earlier call may have charged it, by a card that is gone since.
     match provider.look_up(charge).await {
         Found::Known(reply) => Some(reply),
         Found::Nothing => Some(Reply::Unknown { detail: refused.to_string() }),
@@ -139,7 +137,7 @@ fn failed(due: &Due, reason: Text, now: Time) -> Event {
     top_up::failed(&due.charge.account, due.charge.key.clone(), reason, stamp(due, now))
 }
 
-/// A test account's time stands still between its writes.
+/// The time of a test account moves by its writes alone.
 fn stamp(due: &Due, now: Time) -> Time {
     if due.live { now } else { due.ledger_time }
 }

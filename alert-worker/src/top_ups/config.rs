@@ -3,28 +3,28 @@
 use clap::Args;
 use payments::CALL_TIME_MAX;
 
-/// Milliseconds between two looks, unless told otherwise.
+/// Milliseconds between two rounds by default.
 const INTERVAL_MS: u64 = 100;
-/// Milliseconds before an unknown outcome is asked for again, unless told otherwise.
+/// Milliseconds before the provider is asked again for an unknown outcome, by default.
 const FIRST_BACKOFF_MS: u64 = 5_000;
 
 /// Calls that one attempt may need: a look-up, the payment method's owner, the charge, and a look-up where it was refused.
 const CALLS_MAX: u64 = 4;
-/// Milliseconds that the database may take beside them.
+/// Milliseconds that the database may take in addition.
 const LEASE_SLACK_MS: u64 = 20_000;
-/// Milliseconds of a lease, unless told otherwise: it ends by itself only where the worker is gone.
-const LEASE_MS: u64 = CALLS_MAX * CALL_TIME_MAX.as_millis() as u64 + LEASE_SLACK_MS;
+/// Milliseconds of a lease by default: it ends by itself only where the worker is gone.
+const LEASE_MS: u64 = CALLS_MAX * CALL_TIME_MAX.as_secs() * 1_000 + LEASE_SLACK_MS;
 
 /// How top-ups run.
 #[derive(Debug, Clone, Args)]
 pub struct TopUpConfig {
-    /// Milliseconds between two looks for top-ups to be charged
+    /// Milliseconds between two rounds that charge top-ups
     #[arg(long, env = "LEDGER_TOP_UP_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub top_up_interval_ms: u64,
-    /// Milliseconds before the payment provider is asked again what it did not answer; each further pause is twice the one before, an hour at most
+    /// Milliseconds before a charge without an answer is sent to the payment provider again; each further pause is twice the one before, an hour at most
     #[arg(long, env = "LEDGER_TOP_UP_FIRST_BACKOFF_MS", default_value_t = FIRST_BACKOFF_MS, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub top_up_first_backoff_ms: u64,
-    /// Milliseconds after which another worker asks about an attempt whose worker does not say what came of it; longer than four calls of 20 s may take
+    /// Milliseconds after which another worker takes over an attempt whose worker reports no outcome; longer than four calls of 20 s may take
     #[arg(long, env = "LEDGER_TOP_UP_LEASE_MS", default_value_t = LEASE_MS, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub top_up_lease_ms: u64,
 }

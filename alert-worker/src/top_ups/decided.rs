@@ -1,4 +1,4 @@
-//! Decided: the steps of top-ups that a batch of the fold leads to, written in its transaction.
+//! The steps of top-ups that a batch of the fold leads to, written in its transaction.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use ledger_core::policy::top_up::{self, Want};
 use ledger_core::value::id::{EventId, Id};
 use ledger_core::value::time::Time;
 
-/// What a batch asks for, in order.
+/// What a batch leads to, in order.
 #[derive(Debug, Default)]
 pub struct Decided {
     pub(super) steps: Vec<Step>,
-    /// Attempts and refusals that this batch has asked for already: the start of one is not folded before the next batch.
-    asked: BTreeSet<(Id, EventId)>,
+    /// Attempts and refusals that this batch has decided on already: the start of one is not folded before the next batch.
+    decided: BTreeSet<(Id, EventId)>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Decided {
         if core.top_ups.settings.is_none() {
             return;
         }
-        // Stamped by the account's own time, so that whoever decides it writes the same bytes.
+        // Stamped by the account's own time, so that every worker that decides it writes the same bytes.
         let (event, proposed) = match top_up::want(core) {
             Want::Start(attempt) => {
                 let event = top_up::started(&core.account, &attempt, core.ledger_time);
@@ -80,7 +80,7 @@ impl Decided {
             Want::Refuse(brake) => (top_up::refused(core, brake, core.ledger_time), None),
             Want::Nothing | Want::Wait(_) | Want::Outcome(_) => return,
         };
-        if self.asked.insert((core.account.clone(), event.id.clone())) {
+        if self.decided.insert((core.account.clone(), event.id.clone())) {
             self.steps.push(match proposed {
                 Some(proposal) => Step::Propose(proposal, event),
                 None => Step::Refuse(event),
@@ -101,11 +101,11 @@ fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
         }
         (Data::TopUpFailed(failure), Outcome::Applied) => end(&failure.attempt_id),
         (Data::CreditsToppedUp(paid), Outcome::Applied) => end(&paid.attempt_id),
-        // What it was paid by is credited already, as a purchase. Told again, the credit is a duplicate of the refused one.
+        // What it was paid by is credited already, as a purchase. Reported again, the credit is a duplicate of the refused one.
         (Data::CreditsToppedUp(paid), refused) if core.top_ups.has_open(&paid.attempt_id) => {
             let reason = match refused {
                 Outcome::Rejected(reason) => reason.code(),
-                other => other.as_str(),
+                other @ (Outcome::Applied | Outcome::Duplicate | Outcome::Conflict) => other.as_str(),
             };
             Some(Step::Park(Refused {
                 account: core.account.clone(),

@@ -8,7 +8,7 @@ use platform::pg::{self, Model, PgPool};
 
 use super::store::{self, Parked};
 
-/// Who causes what a person decides: whoever runs the command has the database, and no key.
+/// The actor of what a person decides: the caller of the command has the database, and no key.
 const ACTOR: &str = "ledger-decide-top-up";
 
 /// What has become of the attempt.

@@ -1,9 +1,9 @@
-//! Top-ups: carries out what the fold asks for, and reports the outcome to the journal.
+//! Top-ups: carries out what the fold decides, and reports the outcome to the journal.
 //!
 //! What the fold wants is written down in its own transaction (`decided`): a proposal with its start in the outbox. Only a
 //! start that the fold has *applied* is charged (`charge`), under the attempt's id, which the provider charges once however
-//! often and by however many workers it is asked. Outcomes go back by the outbox. An answer that does not come is unknown:
-//! the same key is asked again, for 20 hours; then a person decides. Replaying history finds everything done.
+//! often and by however many workers it is sent. Outcomes go back by the outbox. An answer that does not come is unknown:
+//! the same key is sent again, for 20 hours; then a person decides. Replaying history finds everything done.
 
 mod charge;
 mod config;
@@ -32,9 +32,9 @@ pub(crate) use store::write;
 
 /// How long a stop waits for the provider; the whole stop must stay under 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
-/// Between two looks for attempts that this database has lost, and for those that wait for a person.
+/// Between two searches for attempts that this database has lost, and for those that wait for a person.
 const LOOKOUT_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks where the first one failed.
+/// Between two rounds of which the first one failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Charges what has started and reports it to the journal, until `shutdown`; what is being charged is finished first.
@@ -71,17 +71,17 @@ pub async fn run(
     }
     tokio::select! {
         () = finish(&pool, &journal, &mut charger) => {}
-        // Who is cut off here has asked under a key, and whoever asks next gets the same answer.
+        // A charge that is cut off here was sent under a key, and the next worker gets the same answer.
         () = &mut cut_off => warn!("cut off top-ups that were being charged"),
     }
     Ok(())
 }
 
-/// Waits for what is being asked, and relays what it came to.
+/// Waits for the charges under way, and relays their outcomes.
 async fn finish(pool: &PgPool, journal: &Journal, charger: &mut Charger) {
     while charger.answered().await.is_some() {}
     if let Err(error) = relay::round(pool, journal).await {
-        warn!(%error, "outcomes of top-ups are left to whoever relays next");
+        warn!(%error, "outcomes of top-ups are left to the next relay");
     }
 }
 
@@ -91,7 +91,7 @@ async fn drained(shutdown: &CancellationToken) {
     sleep(DRAIN_TIME_MAX).await;
 }
 
-/// What is looked for now and then.
+/// What is searched for now and then.
 struct Lookout {
     /// Whether every attempt that this database has lost is found.
     adopted: bool,
@@ -99,7 +99,7 @@ struct Lookout {
 }
 
 impl Lookout {
-    async fn look(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    async fn search(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
         if Instant::now() < self.next {
             return Ok(());
         }
@@ -118,7 +118,7 @@ async fn round(
     charger: &mut Charger,
     lookout: &mut Lookout,
 ) -> Result<(), sqlx::Error> {
-    lookout.look(pool).await?;
+    lookout.search(pool).await?;
     relay::round(pool, journal).await?;
     charger.charge_due().await
 }

@@ -1,22 +1,22 @@
-//! Store: the rows of `control.top_up`, and what goes into the outbox with them.
+//! `control.top_up` and `control.top_up_refusal`: the state of each attempt, and what goes into the outbox with it.
 
 use chrono::{DateTime, Utc};
 use engine::consume::WorkerError;
 use engine::outbox;
+use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
 use payments::Charge;
 use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp};
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection};
 use tracing::error;
 
 use super::decided::{Decided, Proposal, Refused, Step};
 use super::relay::LEAD_SECONDS;
 
-/// Writes what a batch asks of top-ups; what was asked for before stands.
+/// Writes the steps that a batch leads to; steps that are written already stay as they are.
 pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), WorkerError> {
     for step in &decided.steps {
         match step {
@@ -27,7 +27,7 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
             Step::End(account, attempt) => end(tx, account, attempt).await?,
-            Step::Park(refused) => give_up(tx, refused).await?,
+            Step::Park(refused) => park_refused(tx, refused).await?,
             Step::Refuse(event) => refuse(tx, event).await?,
         }
     }
@@ -36,73 +36,65 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
 
 /// Says whether the attempt is new.
 async fn propose(tx: &mut PgConnection, proposal: &Proposal) -> Result<bool, sqlx::Error> {
-    let made = sqlx::query(
-        "insert into control.top_up (account_id, attempt_id, number, amount, usd, payment_method, live, ledger_time, state,
-                                     look_up, asks)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'proposed', false, 0)
-         on conflict (account_id, attempt_id) do nothing",
-    );
-    Ok(bind(made, proposal).execute(tx).await?.rows_affected() > 0)
-}
-
-/// A start that this database never proposed is from before it was restored or lost: the provider may know it.
-async fn start(tx: &mut PgConnection, proposal: &Proposal, at: Time) -> Result<(), sqlx::Error> {
-    let started = sqlx::query(
-        "insert into control.top_up (account_id, attempt_id, number, amount, usd, payment_method, live, ledger_time, state,
-                                     look_up, asks, started_at, next_ask_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'started', true, 0, $9, clock_timestamp())
-         on conflict (account_id, attempt_id) do update
-         set state       = 'started',
-             started_at  = excluded.started_at,
-             next_ask_at = excluded.next_ask_at
-         where top_up.state = 'proposed'",
-    );
-    bind(started, proposal).bind(timestamp(at)).execute(tx).await?;
-    Ok(())
-}
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
-
-fn bind<'q>(query: Query<'q>, proposal: &'q Proposal) -> Query<'q> {
     let Proposal { account, attempt, usd, live, ledger_time } = proposal;
-    query
-        .bind(account.as_str())
-        .bind(attempt.attempt_id.as_str())
-        .bind(i32::try_from(attempt.number).unwrap_or(i32::MAX))
-        .bind(Amount(attempt.amount))
-        .bind(usd.map(Amount))
-        .bind(attempt.payment_method.as_str())
-        .bind(live)
-        .bind(timestamp(*ledger_time))
+    let made = sqlx::query_file!(
+        "src/top_ups/sql/propose.sql",
+        account.as_str(),
+        attempt.attempt_id.as_str(),
+        number_of(attempt),
+        Amount(attempt.amount) as Amount,
+        usd.map(Amount) as Option<Amount>,
+        attempt.payment_method.as_str(),
+        live,
+        timestamp(*ledger_time),
+    );
+    Ok(made.execute(tx).await?.rows_affected() > 0)
+}
+
+async fn start(tx: &mut PgConnection, proposal: &Proposal, at: Time) -> Result<(), sqlx::Error> {
+    let Proposal { account, attempt, usd, live, ledger_time } = proposal;
+    sqlx::query_file!(
+        "src/top_ups/sql/start.sql",
+        account.as_str(),
+        attempt.attempt_id.as_str(),
+        number_of(attempt),
+        Amount(attempt.amount) as Amount,
+        usd.map(Amount) as Option<Amount>,
+        attempt.payment_method.as_str(),
+        live,
+        timestamp(*ledger_time),
+        timestamp(at),
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+fn number_of(attempt: &Attempt) -> i32 {
+    i32::try_from(attempt.number).unwrap_or(i32::MAX)
 }
 
 async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sqlx::Error> {
-    sqlx::query("update control.top_up set state = 'ended' where account_id = $1 and attempt_id = $2")
-        .bind(account.as_str())
-        .bind(attempt.as_str())
-        .execute(tx)
-        .await?;
-    Ok(())
+    sqlx::query!(
+        "update control.top_up set state = 'ended' where account_id = $1 and attempt_id = $2",
+        account.as_str(),
+        attempt.as_str(),
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
-/// Leaves an attempt to a person whose credit the fold has refused, whoever reported it, and whether or not the worker knows
-/// of the payment yet.
-async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
+/// Leaves an attempt whose credit the fold has refused to a person, whoever reported it.
+async fn park_refused(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
     let Refused { account, attempt, payment, reason } = refused;
-    let parked = sqlx::query(
-        "update control.top_up
-         set state        = 'parked',
-             leased_until = null,
-             payment_id   = $3,
-             reply        = 'paid by ' || $3 || ', and the credit refused: ' || $4
-         where account_id = $1
-           and attempt_id = $2
-           and (state in ('started', 'told') or state = 'parked' and payment_id is null)",
+    let parked = sqlx::query_file!(
+        "src/top_ups/sql/park_refused.sql",
+        account.as_str(),
+        attempt.as_str(),
+        payment.as_str(),
+        *reason,
     )
-    .bind(account.as_str())
-    .bind(attempt.as_str())
-    .bind(payment.as_str())
-    .bind(*reason)
     .execute(tx)
     .await?;
     if parked.rows_affected() > 0 {
@@ -112,13 +104,13 @@ async fn give_up(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::E
 }
 
 async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error> {
-    let reported = sqlx::query(
+    let reported = sqlx::query!(
         "insert into control.top_up_refusal (account_id, event_id)
          values ($1, $2)
          on conflict (account_id, event_id) do nothing",
+        event.account.as_str(),
+        event.id.as_str(),
     )
-    .bind(event.account.as_str())
-    .bind(event.id.as_str())
     .execute(&mut *tx)
     .await?;
     if reported.rows_affected() > 0 {
@@ -137,66 +129,69 @@ pub struct Due {
     pub ledger_time: Time,
     /// When its key was first used, or may have been.
     pub since: Time,
-    /// How often it was asked for, this time included.
+    /// How often the provider was asked, this time included.
     pub attempts: i32,
 }
 
 impl Due {
-    /// Says whether nobody can have asked for it before.
+    /// Tells whether the provider can't have been asked before.
     pub fn is_first(&self) -> bool {
         self.attempts == 1 && !self.verify_first
     }
 }
 
-/// Leases what is due, so many at most: nobody else asks for it until the lease is over.
+/// Leases attempts that are due: no other worker charges them until the lease is over.
 pub async fn lease(pool: &PgPool, lease_ms: u64, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
-    let rows = sqlx::query(
-        "update control.top_up
-         set leased_until   = clock_timestamp() + $2 * interval '1 millisecond',
-             asks           = asks + 1,
-             first_asked_at = coalesce(first_asked_at, clock_timestamp())
-         where ctid = any(array(
-             select ctid
-             from control.top_up
-             where state = 'started'
-               and next_ask_at <= (select clock_timestamp())
-               and (leased_until is null or leased_until < clock_timestamp())
-             order by next_ask_at
-             limit $1
-             for update skip locked))
-         returning account_id, attempt_id, amount::text, usd::text, payment_method, live, ledger_time, look_up,
-                   coalesce(started_at, first_asked_at) as since, asks",
+    let rows = sqlx::query_file_as!(
+        LeasedRow,
+        "src/top_ups/sql/lease.sql",
+        i64::try_from(rows_max).unwrap_or(i64::MAX),
+        i64::try_from(lease_ms).unwrap_or(i64::MAX),
     )
-    .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
-    .bind(i64::try_from(lease_ms).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
-    rows.iter().map(due_of).collect()
+    rows.iter().map(LeasedRow::parse).collect()
 }
 
-fn due_of(row: &PgRow) -> Result<Due, sqlx::Error> {
-    let name = |column| Id::new(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()));
-    let time = |column| Ok::<Time, sqlx::Error>(time_of(row.try_get::<DateTime<Utc>, _>(column)?));
-    let amount: Credits = credits_of(row.try_get("amount")?)?;
-    let usd: Option<&str> = row.try_get("usd")?;
-    let charge = Charge {
-        key: name("attempt_id")?,
-        account: name("account_id")?,
-        amount,
-        usd: usd.map(credits_of).transpose()?,
-        payment_method: name("payment_method")?,
-    };
-    Ok(Due {
-        charge,
-        verify_first: row.try_get("look_up")?,
-        live: row.try_get("live")?,
-        ledger_time: time("ledger_time")?,
-        since: time("since")?,
-        attempts: row.try_get("asks")?,
-    })
+/// A row as it is leased; amounts are read as text.
+struct LeasedRow {
+    account_id: String,
+    attempt_id: String,
+    amount: String,
+    usd: Option<String>,
+    payment_method: String,
+    live: bool,
+    ledger_time: DateTime<Utc>,
+    verify_first: bool,
+    since: DateTime<Utc>,
+    attempts: i32,
 }
 
-/// Notes an outcome and puts its event into the outbox, unless the fold has heard of one meanwhile.
+impl LeasedRow {
+    fn parse(&self) -> Result<Due, sqlx::Error> {
+        let charge = Charge {
+            key: id_of(&self.attempt_id)?,
+            account: id_of(&self.account_id)?,
+            amount: credits_of(&self.amount)?,
+            usd: self.usd.as_deref().map(credits_of).transpose()?,
+            payment_method: id_of(&self.payment_method)?,
+        };
+        Ok(Due {
+            charge,
+            verify_first: self.verify_first,
+            live: self.live,
+            ledger_time: time_of(self.ledger_time),
+            since: time_of(self.since),
+            attempts: self.attempts,
+        })
+    }
+}
+
+fn id_of(text: &str) -> Result<Id, sqlx::Error> {
+    Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// Records an outcome and puts its event into the outbox, unless the fold has recorded one meanwhile.
 pub async fn report(
     pool: &PgPool,
     charge: &Charge,
@@ -207,20 +202,13 @@ pub async fn report(
     let (account, key) = (charge.account.to_string(), charge.key.to_string());
     pg::write(pool, move |connection| {
         Box::pin(async move {
-            let reported = sqlx::query(
-                "update control.top_up
-                 set state        = 'told',
-                     leased_until = null,
-                     payment_id   = $3,
-                     reply        = $4
-                 where account_id = $1
-                   and attempt_id = $2
-                   and state      = 'started'",
+            let reported = sqlx::query_file!(
+                "src/top_ups/sql/report_outcome.sql",
+                account,
+                key,
+                payment_id.map(|payment| payment.to_string()),
+                reply,
             )
-            .bind(account)
-            .bind(key)
-            .bind(payment_id.map(|payment| payment.to_string()))
-            .bind(reply)
             .execute(&mut *connection)
             .await?;
             if reported.rows_affected() > 0 {
@@ -232,26 +220,26 @@ pub async fn report(
     .await
 }
 
-/// Notes that nobody knows yet, and when to ask again.
+/// Records that the outcome is unknown, and when the provider is asked again.
 pub async fn ask_again(
     pool: &PgPool,
     charge: &Charge,
     detail: &str,
     after_ms: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "update control.top_up
          set leased_until = null,
-             next_ask_at  = clock_timestamp() + $4 * interval '1 millisecond',
+             next_ask_at  = clock_timestamp() + $4::bigint * interval '1 millisecond',
              reply        = $3
          where account_id = $1
            and attempt_id = $2
            and state      = 'started'",
+        charge.account.as_str(),
+        charge.key.as_str(),
+        detail,
+        after_ms,
     )
-    .bind(charge.account.as_str())
-    .bind(charge.key.as_str())
-    .bind(detail)
-    .bind(after_ms)
     .execute(pool)
     .await?;
     Ok(())
@@ -259,7 +247,7 @@ pub async fn ask_again(
 
 /// Leaves an attempt to a person.
 pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "update control.top_up
          set state        = 'parked',
              leased_until = null,
@@ -267,10 +255,10 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
          where account_id = $1
            and attempt_id = $2
            and state      = 'started'",
+        charge.account.as_str(),
+        charge.key.as_str(),
+        detail,
     )
-    .bind(charge.account.as_str())
-    .bind(charge.key.as_str())
-    .bind(detail)
     .execute(pool)
     .await?;
     Ok(())
@@ -322,7 +310,9 @@ pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
 
 /// Returns how many attempts wait for a person.
 pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select count(*) from control.top_up where state = 'parked'").fetch_one(pool).await
+    sqlx::query_scalar!(r#"select count(*) as "parked!" from control.top_up where state = 'parked'"#)
+        .fetch_one(pool)
+        .await
 }
 
 /// An attempt that waits for a person.
@@ -338,23 +328,22 @@ pub struct Parked {
 
 /// Returns the attempt of an account that waits for a person; one at most is open.
 pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Option<Parked>, sqlx::Error> {
-    let row = sqlx::query(
-        "select attempt_id, amount::text, live, ledger_time, payment_id
-         from control.top_up
-         where account_id = $1 and state = 'parked'
-         for update",
+    let row = sqlx::query!(
+        r#"select attempt_id, amount::text as "amount!", live, ledger_time, payment_id
+           from control.top_up
+           where account_id = $1 and state = 'parked'
+           for update"#,
+        account.as_str(),
     )
-    .bind(account.as_str())
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let parsed = |text: &str| Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()));
     Ok(Some(Parked {
-        attempt: parsed(row.try_get("attempt_id")?)?,
-        refused: row.try_get::<Option<&str>, _>("payment_id")?.map(parsed).transpose()?,
-        amount: credits_of(row.try_get("amount")?)?,
-        live: row.try_get("live")?,
-        ledger_time: time_of(row.try_get::<DateTime<Utc>, _>("ledger_time")?),
+        attempt: id_of(&row.attempt_id)?,
+        refused: row.payment_id.as_deref().map(id_of).transpose()?,
+        amount: credits_of(&row.amount)?,
+        live: row.live,
+        ledger_time: time_of(row.ledger_time),
     }))
 }
 
@@ -372,21 +361,21 @@ pub async fn is_credited(
     credited.bind(account.as_str()).bind(payment.as_str()).fetch_one(connection).await
 }
 
-/// Notes what a person has decided of an attempt, and puts its event into the outbox.
+/// Records what a person has decided of an attempt, and puts its event into the outbox.
 pub async fn report_parked(
     connection: &mut PgConnection,
     account: &Id,
     attempt: &Id,
     event: &Event,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "update control.top_up
          set state = 'told',
              reply = 'decided by a person'
          where account_id = $1 and attempt_id = $2",
+        account.as_str(),
+        attempt.as_str(),
     )
-    .bind(account.as_str())
-    .bind(attempt.as_str())
     .execute(&mut *connection)
     .await?;
     outbox::put(connection, event, LEAD_SECONDS).await.map(drop)

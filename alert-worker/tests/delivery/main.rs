@@ -2,9 +2,9 @@
 
 local_stack::shared_test_stack!();
 
+mod fixture;
 mod identity;
 mod mails;
-mod place;
 mod process;
 mod published;
 mod receiver;

@@ -12,7 +12,7 @@ use platform::{shutdown, telemetry};
 use tokio::time::{Instant, sleep};
 use web::http::{Deps, HttpConfig};
 
-use crate::place::{FROM, Place, WAIT_MAX};
+use crate::fixture::{FROM, Fixture, WAIT_MAX};
 
 /// The path of the test below in this program.
 const WORKER_TEST: &str = "process::worker_process";
@@ -67,7 +67,7 @@ impl Process {
     }
 }
 
-impl Place {
+impl Fixture {
     /// Starts a worker as production does, which aborts at a failpoint.
     pub fn work_until(&self, failpoint: &str, smtp_url: &str) -> Result<Process> {
         self.work_apart(smtp_url, &[("LEDGER_FAILPOINT", failpoint)])

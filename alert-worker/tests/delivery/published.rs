@@ -12,13 +12,13 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::{Instant, sleep};
 
-use crate::place::{Place, alert, soon};
+use crate::fixture::{Fixture, alert, soon};
 use crate::server::{MailServer, Mood};
 
 /// Reads `ledger.alerts` from its begin until it has so many records: key and value, by partition.
-async fn published(place: &Place, records: usize) -> Result<Vec<(String, String)>> {
-    let (brokers, topic) = (place.kafka.brokers.clone(), place.kafka.topics().alerts);
-    let partitions = place.kafka.partitions;
+async fn published(fixture: &Fixture, records: usize) -> Result<Vec<(String, String)>> {
+    let (brokers, topic) = (fixture.kafka.brokers.clone(), fixture.kafka.topics().alerts);
+    let partitions = fixture.kafka.partitions;
     tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "test").create()?;
@@ -46,15 +46,15 @@ async fn published(place: &Place, records: usize) -> Result<Vec<(String, String)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn firings_are_published_once_in_order_under_the_account() -> Result<()> {
-    let place = Place::new().await?;
-    let workers = [place.work(soon("")), place.work(soon(""))];
+    let fixture = Fixture::new().await?;
+    let workers = [fixture.work(soon("")), fixture.work(soon(""))];
     let mut expected = Vec::new();
     for _ in 0..5 {
         let rows = [alert("acme", &[]), alert("globex", &[]), alert("acme", &[])];
-        place.fire(&rows).await?;
+        fixture.fire(&rows).await?;
         expected.extend(rows);
     }
-    let found = published(&place, 15).await?;
+    let found = published(&fixture, 15).await?;
     assert_eq!(found.len(), 15);
     for account in ["acme", "globex"] {
         let of_account = |key: &str| key == account;
@@ -71,12 +71,12 @@ async fn firings_are_published_once_in_order_under_the_account() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_between_publishing_and_marking_publishes_again_under_the_same_id() -> Result<()> {
-    let place = Place::new().await?;
+    let fixture = Fixture::new().await?;
     let row = alert("acme", &[]);
-    place.fire(std::slice::from_ref(&row)).await?;
-    place.work_until("delivery.after_publish", "")?.ended().await?;
-    let worker = place.work(soon(""));
-    let found = published(&place, 2).await?;
+    fixture.fire(std::slice::from_ref(&row)).await?;
+    fixture.work_until("delivery.after_publish", "")?.ended().await?;
+    let worker = fixture.work(soon(""));
+    let found = published(&fixture, 2).await?;
     assert_eq!(found, vec![("acme".to_owned(), event_of(&row)?); 2]);
     worker.stop().await
 }
@@ -84,11 +84,11 @@ async fn a_worker_killed_between_publishing_and_marking_publishes_again_under_th
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_what_waits_what_is_parked_and_how_attempts_end() -> Result<()> {
     let recorder = platform::telemetry::metrics().map_err(|error| anyhow::anyhow!("{error}"))?;
-    let (place, server) = (Place::new().await?, MailServer::start(Mood::Take).await?);
-    place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
-    let worker = place.work(soon(&server.url()));
-    place.fire(&[alert("acme", &[Channel::Email])]).await?;
-    place.all(1, "delivered").await?;
+    let (fixture, server) = (Fixture::new().await?, MailServer::start(Mood::Take).await?);
+    fixture.set_admins("acme", &[("carl", "carl@example.test")]).await?;
+    let worker = fixture.work(soon(&server.url()));
+    fixture.fire(&[alert("acme", &[Channel::Email])]).await?;
+    fixture.all(1, "delivered").await?;
     let wanted = [
         "ledger_notifications_pending{channel=\"email\"}",
         "ledger_notifications_parked{channel=\"webhook\"}",

@@ -8,8 +8,8 @@ use ledger_core::event::Channel;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::fixture::{Fixture, alert, soon};
 use crate::identity::Identity;
-use crate::place::{Place, alert, soon};
 use crate::receiver::{Answer, Receiver};
 use crate::server::{MailServer, Mood};
 
@@ -20,12 +20,12 @@ const HOOK: &[Channel] = &[Channel::Webhook];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_called_once_signed_with_the_firing_as_its_body() -> Result<()> {
-    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
-    place.set_webhook("acme", &receiver.url(), SECRET).await?;
-    let worker = place.work(soon(""));
+    let (fixture, receiver) = (Fixture::new().await?, Receiver::start([]).await?);
+    fixture.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = fixture.work(soon(""));
     let row = alert("acme", HOOK);
-    place.fire(std::slice::from_ref(&row)).await?;
-    let delivered = place.one(|one| one.status == "delivered").await?;
+    fixture.fire(std::slice::from_ref(&row)).await?;
+    let delivered = fixture.one(|one| one.status == "delivered").await?;
     sleep(A_WHILE).await;
     let calls = receiver.calls();
     let [call] = &calls[..] else { anyhow::bail!("{calls:?}") };
@@ -43,20 +43,20 @@ async fn a_webhook_is_called_once_signed_with_the_firing_as_its_body() -> Result
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_secret_changes_both_sign() -> Result<()> {
-    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
-    place.set_webhook("acme", &receiver.url(), NEXT_SECRET).await?;
-    place
+    let (fixture, receiver) = (Fixture::new().await?, Receiver::start([]).await?);
+    fixture.set_webhook("acme", &receiver.url(), NEXT_SECRET).await?;
+    fixture
         .execute(
             "update control.contacts
              set webhook_secret_old       = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
                  webhook_secret_old_until = clock_timestamp() + interval '24 h'",
         )
         .await?;
-    let worker = place.work(soon(""));
-    place.fire(&[alert("acme", HOOK)]).await?;
+    let worker = fixture.work(soon(""));
+    fixture.fire(&[alert("acme", HOOK)]).await?;
     receiver.wait_for(1).await?;
-    place.execute("update control.contacts set webhook_secret_old_until = clock_timestamp()").await?;
-    place.fire(&[alert("acme", HOOK)]).await?;
+    fixture.execute("update control.contacts set webhook_secret_old_until = clock_timestamp()").await?;
+    fixture.fire(&[alert("acme", HOOK)]).await?;
     let calls = receiver.wait_for(2).await?;
     let verified: Vec<(bool, bool)> =
         calls.iter().map(|call| (call.verifies(SECRET), call.verifies(NEXT_SECRET))).collect();
@@ -66,9 +66,9 @@ async fn while_the_secret_changes_both_sign() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_target_is_not_called_unless_the_operator_allows_it() -> Result<()> {
-    let (place, receiver) = (Place::new().await?, Receiver::start([]).await?);
+    let (fixture, receiver) = (Fixture::new().await?, Receiver::start([]).await?);
     let port = receiver.address.port();
-    let worker = place.work(DeliveryConfig { webhook_allow_private: false, ..soon("") });
+    let worker = fixture.work(DeliveryConfig { webhook_allow_private: false, ..soon("") });
     let urls = [
         (receiver.url(), "must begin with https"),
         (format!("https://127.0.0.1:{port}/"), "not on the public Internet"),
@@ -76,10 +76,10 @@ async fn a_private_target_is_not_called_unless_the_operator_allows_it() -> Resul
         (format!("https://[::ffff:127.0.0.1]:{port}/"), "not on the public Internet"),
     ];
     for (url, reason) in urls {
-        place.execute("delete from delivery.notification").await?;
-        place.set_webhook("acme", &url, SECRET).await?;
-        place.fire(&[alert("acme", HOOK)]).await?;
-        let parked = place.one(|one| one.status == "parked").await?;
+        fixture.execute("delete from delivery.notification").await?;
+        fixture.set_webhook("acme", &url, SECRET).await?;
+        fixture.fire(&[alert("acme", HOOK)]).await?;
+        let parked = fixture.one(|one| one.status == "parked").await?;
         assert!(parked.error.contains(reason) && parked.attempts == 1, "{url}: {}", parked.error);
     }
     assert_eq!(receiver.calls().len(), 0);
@@ -88,13 +88,13 @@ async fn a_private_target_is_not_called_unless_the_operator_allows_it() -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed() -> Result<()> {
-    let (place, elsewhere) = (Place::new().await?, Receiver::start([]).await?);
+    let (fixture, elsewhere) = (Fixture::new().await?, Receiver::start([]).await?);
     let redirect = Answer::of(307).with("location", elsewhere.url());
     let receiver = Receiver::start([redirect.clone(), redirect.clone(), redirect]).await?;
-    place.set_webhook("acme", &receiver.url(), SECRET).await?;
-    let worker = place.work(soon(""));
-    place.fire(&[alert("acme", HOOK)]).await?;
-    let parked = place.one(|one| one.status == "parked").await?;
+    fixture.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = fixture.work(soon(""));
+    fixture.fire(&[alert("acme", HOOK)]).await?;
+    let parked = fixture.one(|one| one.status == "parked").await?;
     assert_eq!((parked.attempts, parked.error.as_str()), (3, "the webhook answered 307"));
     assert_eq!((receiver.calls().len(), elsewhere.calls().len()), (3, 0));
     worker.stop().await
@@ -102,17 +102,17 @@ async fn a_redirect_is_not_followed() -> Result<()> {
 
 /// Fault 33.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_busy_is_called_again_not_sooner_than_it_asks() -> Result<()> {
+async fn a_receiver_that_is_busy_is_called_again_not_sooner_than_it_requests() -> Result<()> {
     let answers = [
         Answer::of(503).with("retry-after", "1"),
         // More than is read of an answer.
         Answer::of(500).saying("out of order ".repeat(100_000)),
     ];
-    let (place, receiver) = (Place::new().await?, Receiver::start(answers).await?);
-    place.set_webhook("acme", &receiver.url(), SECRET).await?;
-    let worker = place.work(soon(""));
-    place.fire(&[alert("acme", HOOK)]).await?;
-    let delivered = place.one(|one| one.status == "delivered").await?;
+    let (fixture, receiver) = (Fixture::new().await?, Receiver::start(answers).await?);
+    fixture.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = fixture.work(soon(""));
+    fixture.fire(&[alert("acme", HOOK)]).await?;
+    let delivered = fixture.one(|one| one.status == "delivered").await?;
     let calls = receiver.calls();
     assert_eq!((calls.len(), delivered.attempts), (3, 3));
     assert!(calls[1].at - calls[0].at >= Duration::from_millis(990), "{:?}", calls[1].at - calls[0].at);
@@ -125,11 +125,11 @@ async fn a_receiver_that_is_busy_is_called_again_not_sooner_than_it_asks() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_gone_is_left_alone() -> Result<()> {
     let gone = Answer::of(410).saying("we closed");
-    let (place, receiver) = (Place::new().await?, Receiver::start([gone]).await?);
-    place.set_webhook("acme", &receiver.url(), SECRET).await?;
-    let worker = place.work(soon(""));
-    place.fire(&[alert("acme", HOOK)]).await?;
-    let parked = place.one(|one| one.status == "parked").await?;
+    let (fixture, receiver) = (Fixture::new().await?, Receiver::start([gone]).await?);
+    fixture.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let worker = fixture.work(soon(""));
+    fixture.fire(&[alert("acme", HOOK)]).await?;
+    let parked = fixture.one(|one| one.status == "parked").await?;
     assert_eq!((parked.attempts, parked.error.as_str()), (1, "the webhook answered 410: we closed"));
     sleep(A_WHILE).await;
     assert_eq!(receiver.calls().len(), 1);
@@ -137,32 +137,32 @@ async fn a_receiver_that_is_gone_is_left_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_can_not_prove_who_he_is_hears_nothing() -> Result<()> {
-    let (place, identity) = (Place::new().await?, Identity::new()?);
+async fn a_receiver_without_a_trusted_certificate_receives_nothing() -> Result<()> {
+    let (fixture, identity) = (Fixture::new().await?, Identity::new()?);
     let receiver = Receiver::start_tls(&identity).await?;
-    place.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
-    let worker = place.work(soon(""));
-    place.fire(&[alert("acme", HOOK)]).await?;
-    let parked = place.one(|one| one.status == "parked").await?;
+    fixture.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
+    let worker = fixture.work(soon(""));
+    fixture.fire(&[alert("acme", HOOK)]).await?;
+    let parked = fixture.one(|one| one.status == "parked").await?;
     assert!(parked.error.starts_with("localhost is not who it should be: "), "{}", parked.error);
     assert_eq!((parked.attempts, receiver.calls().len()), (3, 0));
     worker.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_trusted_is_told_over_tls_by_mail_and_by_webhook() -> Result<()> {
-    let (place, identity) = (Place::new().await?, Identity::new()?);
+async fn a_trusted_receiver_is_notified_over_tls_by_mail_and_by_webhook() -> Result<()> {
+    let (fixture, identity) = (Fixture::new().await?, Identity::new()?);
     let receiver = Receiver::start_tls(&identity).await?;
     let server = MailServer::start_tls(Mood::Take, &identity).await?;
-    place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
-    place.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
+    fixture.set_admins("acme", &[("carl", "carl@example.test")]).await?;
+    fixture.set_webhook("acme", &receiver.tls_url(), SECRET).await?;
     let trusted = identity.trusted();
     let trusted = trusted.to_str().context("a path in UTF-8")?;
     let variables = [("SSL_CERT_FILE", trusted), ("LEDGER_WEBHOOK_ALLOW_PRIVATE", "true")];
     let smtp_url = format!("smtps://localhost:{}", server.address.port());
-    let _worker = place.work_apart(&smtp_url, &variables)?;
-    place.fire(&[alert("acme", &[Channel::Email, Channel::Webhook])]).await?;
-    place.all(2, "delivered").await?;
+    let _worker = fixture.work_apart(&smtp_url, &variables)?;
+    fixture.fire(&[alert("acme", &[Channel::Email, Channel::Webhook])]).await?;
+    fixture.all(2, "delivered").await?;
     assert_eq!((server.mails().len(), receiver.calls().len()), (1, 1));
     assert!(receiver.calls()[0].verifies(SECRET));
     Ok(())
@@ -170,16 +170,17 @@ async fn who_is_trusted_is_told_over_tls_by_mail_and_by_webhook() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_goes_where_the_contacts_say_when_it_is_sent() -> Result<()> {
-    let (place, receiver) =
-        (Place::new().await?, Receiver::start(std::array::from_fn::<_, 9, _>(|_| Answer::of(500))).await?);
-    place.set_webhook("acme", &receiver.url(), SECRET).await?;
+    let (fixture, receiver) =
+        (Fixture::new().await?, Receiver::start(std::array::from_fn::<_, 9, _>(|_| Answer::of(500))).await?);
+    fixture.set_webhook("acme", &receiver.url(), SECRET).await?;
     let slow = DeliveryConfig { delivery_first_backoff_ms: 2_000, delivery_attempts: 9, ..soon("") };
-    let worker = place.work(slow);
-    place.fire(&[alert("acme", HOOK)]).await?;
+    let worker = fixture.work(slow);
+    fixture.fire(&[alert("acme", HOOK)]).await?;
     receiver.wait_for(1).await?;
-    place.execute("update control.contacts set webhook_url = null").await?;
-    let parked = place.one(|one| one.status == "parked").await?;
+    fixture.execute("update control.contacts set webhook_url = null").await?;
+    let parked = fixture.one(|one| one.status == "parked").await?;
     assert_eq!(parked.error, "the account has no webhook any more");
-    assert_eq!(receiver.calls().len() as i32, parked.attempts - 1, "all but the last attempt were calls");
+    let calls = i32::try_from(receiver.calls().len())?;
+    assert_eq!(calls, parked.attempts - 1, "all but the last attempt were calls");
     worker.stop().await
 }

@@ -22,9 +22,9 @@ pub enum NamedHold {
     None,
     /// It settles it.
     Settles(Box<SettledHold>),
-    /// Nothing: the usage's id stands in the journal already, and there is no such hold.
+    /// Nothing: the journal has the usage's id already, and there is no such hold.
     Absent,
-    /// Nothing: the usage's id stands in the journal already, and it did not settle this hold.
+    /// Nothing: the journal has the usage's id already, and it did not settle this hold.
     Other,
 }
 

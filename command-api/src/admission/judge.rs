@@ -57,7 +57,7 @@ impl Stamp {
 /// What is known of usage before it is judged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
-    /// Its id stands in the journal already: whatever it is now, it folds to a duplicate or a conflict and costs nothing.
+    /// The journal has its id already: whatever it is now, it folds to a duplicate or a conflict and costs nothing.
     pub known: bool,
     /// When the hold that it names was last granted something: it is recorded no earlier.
     pub not_before: Option<Time>,

@@ -1,4 +1,4 @@
-//! What the front door knows of the accounts that a request names.
+//! What validation knows of the accounts that a request names.
 //!
 //! It may lag, and the fold judges. An account that is absent here does not exist only if the projection has reached the
 //! journal's end as it was read after the request came.
@@ -12,11 +12,12 @@ use ledger_core::event::Clock;
 use ledger_core::fold::CROSSINGS_MAX;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
+use platform::pg::columns::parsed;
 use platform::pg::{self, PgPool, Schema};
 
 use super::rate_cards::{Card, Cards};
 
-/// What the front door needs to know of an account.
+/// What validation needs to know of an account.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// Where its ledger time comes from.
@@ -27,7 +28,7 @@ pub struct Account {
     pub rate_card: Option<Id>,
     /// The last version of that card; none where none is published.
     pub card: Option<Arc<Card>>,
-    /// Whether the move asked about crosses more than one move may.
+    /// Whether the move in question crosses more than one move may.
     pub jumps: bool,
 }
 
@@ -38,7 +39,7 @@ pub struct KnownAccounts {
 }
 
 const ACCOUNTS: &str = "
-    select account.account_id, account.clock, account.ledger_time, account.rate_card, card.version
+    select account.account_id, account.clock, account.ledger_time, account.rate_card, card.version as card_version
     from account
     left join lateral (
         select version from control.rate_card where card = account.rate_card order by version desc limit 1
@@ -52,12 +53,28 @@ const LOT_CROSSINGS: &str = "
         select count(*) filter (where lot.effective_at > account.ledger_time and lot.effective_at <= $2)
              + count(*) filter (where lot.expires_at <= $2)
         from lot
-        where lot.account_id = account.account_id and lot.open)
+        where lot.account_id = account.account_id and lot.open) as of_lots
     from account
     where account.account_id = any($1)
 ";
 
-type Row = (String, String, DateTime<Utc>, Option<String>, Option<i32>);
+/// A row of `account`, with the last version of its card.
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    account_id: String,
+    clock: String,
+    ledger_time: DateTime<Utc>,
+    rate_card: Option<String>,
+    card_version: Option<i32>,
+}
+
+/// An account's core, and the boundaries of its lots that a move of its clock crosses.
+#[derive(sqlx::FromRow)]
+struct CrossingsRow {
+    /// JSON.
+    core: String,
+    of_lots: i64,
+}
 
 impl KnownAccounts {
     /// Reads what is known of these accounts now; `moving_to` is where the caller would move their test clocks.
@@ -69,19 +86,19 @@ impl KnownAccounts {
         moving_to: Option<Time>,
     ) -> Result<KnownAccounts, sqlx::Error> {
         let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();
-        let rows: Vec<Row> = pg::read(pool, schema, |connection| {
+        let rows: Vec<AccountRow> = pg::read(pool, schema, |connection| {
             Box::pin(async move { sqlx::query_as(ACCOUNTS).bind(names).fetch_all(connection).await })
         })
         .await?;
         let mut wanted = Vec::new();
         let mut found = Vec::with_capacity(rows.len());
-        for (account, clock, ledger_time, card, version) in rows {
-            let account = well_formed(&account)?;
-            let card = card.as_deref().map(well_formed).transpose()?;
-            let version = card.clone().zip(version);
+        for row in rows {
+            let account: Id = parsed(&row.account_id)?;
+            let card: Option<Id> = row.rate_card.as_deref().map(parsed).transpose()?;
+            let version = card.clone().zip(row.card_version);
             wanted.extend(version.clone());
-            let clock = if clock == "test" { Clock::Test } else { Clock::Live };
-            found.push((account, clock, pg::time_of(ledger_time), card, version));
+            let clock = if row.clock == "test" { Clock::Test } else { Clock::Live };
+            found.push((account, clock, pg::time_of(row.ledger_time), card, version));
         }
         let cards = cards.get(pool, wanted).await?;
         let mut known = KnownAccounts::default();
@@ -104,13 +121,13 @@ impl KnownAccounts {
         if names.is_empty() {
             return Ok(());
         }
-        let rows: Vec<(String, i64)> = pg::read(pool, schema, move |connection| {
+        let rows: Vec<CrossingsRow> = pg::read(pool, schema, move |connection| {
             Box::pin(async move {
                 sqlx::query_as(LOT_CROSSINGS).bind(names).bind(pg::timestamp(to)).fetch_all(connection).await
             })
         })
         .await?;
-        for (core, of_lots) in rows {
+        for CrossingsRow { core, of_lots } in rows {
             let core: Core =
                 serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into()))?;
             if let Some(known) = self.accounts.get_mut(&core.account) {
@@ -124,8 +141,4 @@ impl KnownAccounts {
     pub fn get(&self, account: &Id) -> Option<&Account> {
         self.accounts.get(account)
     }
-}
-
-fn well_formed(text: &str) -> Result<Id, sqlx::Error> {
-    Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -13,7 +13,7 @@ pub const CLOCK_IS_LIVE: &str = "clock_is_live";
 pub const CLOCK_JUMP: &str = "clock_jump";
 
 /// Returns the time that a write is recorded at: the service's clock for live accounts, for test accounts the
-/// caller's or else the account's own, which stands still. None: a time was given for a live account.
+/// caller's or else the account's own, which does not advance by itself. None: a time was given for a live account.
 pub fn recorded_at(account: &Account, given: Option<Time>, now: Time) -> Option<Time> {
     match (account.clock, given) {
         (Clock::Live, None) => Some(now),

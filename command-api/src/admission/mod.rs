@@ -48,7 +48,7 @@ enum State {
     /// Judged good; the hold that it names decides.
     SettlesHold(Box<Settling>),
     /// Refused, perhaps because the projection lags.
-    LookAgain(Box<Offer>, Refusal),
+    JudgeAgain(Box<Offer>, Refusal),
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl State {
         match verdict {
             Ok(admitted) => State::Ready(admitted),
             Err(refusal) if refusal.certainty == Certainty::Doubtful => {
-                State::LookAgain(Box::new(offer), refusal)
+                State::JudgeAgain(Box::new(offer), refusal)
             }
             Err(refusal) => State::Refused(refusal),
         }
@@ -95,11 +95,11 @@ impl State {
         match self {
             State::Ready(admitted) => Ok(admitted),
             State::Refused(refusal) => Err(refusal),
-            State::LookAgain(_, refusal) if caught_up => {
+            State::JudgeAgain(_, refusal) if caught_up => {
                 Err(Refusal { certainty: Certainty::Final, ..refusal })
             }
             // All are settled by now.
-            State::LookAgain(..) | State::SettlesHold(_) => Err(Refusal::behind()),
+            State::JudgeAgain(..) | State::SettlesHold(_) => Err(Refusal::behind()),
         }
     }
 }
@@ -118,29 +118,29 @@ pub async fn admit(
         offers.iter().filter_map(|offer| Some(offer.as_ref().ok()?.account.clone())).collect();
     let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
     let stamp = Arc::new(stamp);
-    let mut states = first_look_off_task(offers, known, Arc::clone(&stamp)).await?;
+    let mut states = judge_first_off_task(offers, known, Arc::clone(&stamp)).await?;
     states = settle(app, states, &stamp.actor).await?;
     let mut caught_up = true;
-    if states.iter().any(|state| matches!(state, State::LookAgain(..))) {
-        (states, caught_up) = look_again(app, states, &stamp, deadline).await?;
+    if states.iter().any(|state| matches!(state, State::JudgeAgain(..))) {
+        (states, caught_up) = judge_again(app, states, &stamp, deadline).await?;
     }
     Ok(states.into_iter().map(|state| state.verdict(caught_up)).collect())
 }
 
-async fn first_look_off_task(
+async fn judge_first_off_task(
     offers: Vec<Offered>,
     known: KnownAccounts,
     stamp: Arc<Stamp>,
 ) -> Result<Vec<State>, sqlx::Error> {
     if offers.len() <= INLINE_EVENTS_MAX {
-        return Ok(first_look(offers, &known, &stamp));
+        return Ok(judge_first(offers, &known, &stamp));
     }
-    let looking = tokio::task::spawn_blocking(move || first_look(offers, &known, &stamp));
+    let looking = tokio::task::spawn_blocking(move || judge_first(offers, &known, &stamp));
     // Fails only when the process is ending.
     looking.await.map_err(|_| sqlx::Error::WorkerCrashed)
 }
 
-fn first_look(offers: Vec<Offered>, known: &KnownAccounts, stamp: &Stamp) -> Vec<State> {
+fn judge_first(offers: Vec<Offered>, known: &KnownAccounts, stamp: &Stamp) -> Vec<State> {
     let states = offers.into_iter().map(|offer| match offer {
         Ok(offer) => State::judged(offer, known, stamp, Seen::default()),
         Err(refusal) => State::Refused(refusal),
@@ -149,7 +149,7 @@ fn first_look(offers: Vec<Offered>, known: &KnownAccounts, stamp: &Stamp) -> Vec
 }
 
 /// Judges again what was refused in doubt, by a projection that has caught up; returns whether it has.
-async fn look_again(
+async fn judge_again(
     app: &App,
     states: Vec<State>,
     stamp: &Stamp,
@@ -161,8 +161,8 @@ async fn look_again(
     let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
     let mut seen = seen(app, &doubtful).await?.into_iter();
     let again = states.into_iter().map(|state| match state {
-        State::LookAgain(offer, _) => State::judged(*offer, &known, stamp, seen.next().unwrap_or_default()),
-        other => other,
+        State::JudgeAgain(offer, _) => State::judged(*offer, &known, stamp, seen.next().unwrap_or_default()),
+        clear @ (State::Refused(_) | State::Ready(_) | State::SettlesHold(_)) => clear,
     });
     let states = settle(app, again.collect(), &stamp.actor).await?;
     Ok((states, caught_up))
@@ -170,7 +170,7 @@ async fn look_again(
 
 fn doubtful(state: &State) -> Option<&Offer> {
     match state {
-        State::LookAgain(offer, _) => Some(offer),
+        State::JudgeAgain(offer, _) => Some(offer),
         State::Refused(_) | State::Ready(_) | State::SettlesHold(_) => None,
     }
 }
@@ -183,7 +183,7 @@ async fn settle(app: &App, states: Vec<State>, actor: &Label) -> Result<Vec<Stat
     let settling = states.into_iter().map(|state| async move {
         match state {
             State::SettlesHold(settling) => settle_one(app, *settling, actor).await,
-            other => Ok(other),
+            state @ (State::Refused(_) | State::Ready(_) | State::JudgeAgain(..)) => Ok(state),
         }
     });
     join_all(settling).await.into_iter().collect()
@@ -250,15 +250,21 @@ fn longest(event: &Event) -> usize {
 const SEEN: &str = "
     select exists (
                select from event
-               where event.account_id = asked.account_id and event.event_id = asked.event_id
-                 and event.source = asked.source),
+               where event.account_id = offer.account_id and event.event_id = offer.event_id
+                 and event.source = offer.source) as known,
            hold.decided_at
     from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
-         as asked (account_id, event_id, source, reservation_id, place)
+         as offer (account_id, event_id, source, reservation_id, number)
     left join control.hold
-         on hold.account_id = asked.account_id and hold.reservation_id = asked.reservation_id
-    order by asked.place
+         on hold.account_id = offer.account_id and hold.reservation_id = offer.reservation_id
+    order by offer.number
 ";
+
+#[derive(sqlx::FromRow)]
+struct SeenRow {
+    known: bool,
+    decided_at: Option<DateTime<Utc>>,
+}
 
 /// Looks each usage up, and the hold that it names.
 async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
@@ -268,15 +274,14 @@ async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
     let accounts = text(|offer| offer.account.as_str());
     let ids = text(|offer| offer.id.as_str());
     let sources = text(|offer| offer.source.as_str());
-    let rows: Vec<(bool, Option<DateTime<Utc>>)> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+    let rows: Vec<SeenRow> = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {
             let query = sqlx::query_as(SEEN).bind(accounts).bind(ids).bind(sources).bind(reservations);
             query.fetch_all(connection).await
         })
     })
     .await?;
-    let seen =
-        |(known, decided_at): (bool, Option<_>)| Seen { known, not_before: decided_at.map(pg::time_of) };
+    let seen = |row: SeenRow| Seen { known: row.known, not_before: row.decided_at.map(pg::time_of) };
     Ok(rows.into_iter().map(seen).collect())
 }
 
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_look_keeps_the_order_and_remembers_what_is_doubtful() {
+    fn the_first_judgement_keeps_the_order_and_remembers_what_is_doubtful() {
         let account = Account {
             clock: Clock::Live,
             ledger_time: "2026-01-01T00:00:00Z".parse().expect("a time"),
@@ -319,13 +324,13 @@ mod tests {
             Ok(offer("acme", r#"{"credits":"2"}"#)),
             Ok(offer("acme", r#"{"credits":"2","reservation_id":"r1"}"#)),
         ];
-        let states = first_look(offers, &known, &stamp);
+        let states = judge_first(offers, &known, &stamp);
         let said: Vec<String> = states
             .iter()
             .map(|state| match state {
                 State::Ready(_) => "ready".to_owned(),
                 State::Refused(refusal) => format!("refused {}", refusal.code),
-                State::LookAgain(_, refusal) => format!("again {}", refusal.code),
+                State::JudgeAgain(_, refusal) => format!("again {}", refusal.code),
                 State::SettlesHold(_) => "settles".to_owned(),
             })
             .collect();

@@ -29,7 +29,7 @@ pub struct Cards {
 }
 
 impl Cards {
-    /// Returns each asked version, from memory or from the database.
+    /// Returns each wanted version, from memory or from the database.
     pub async fn get(
         &self,
         pool: &PgPool,
@@ -62,11 +62,13 @@ impl Cards {
     }
 }
 
-const VERSIONS: &str = "
-    select published.card, published.version, published.body::text
-    from unnest($1::text[], $2::int[]) as asked (card, version)
-    join control.rate_card as published using (card, version)
-";
+/// A row of `control.rate_card`.
+struct CardRow {
+    card: String,
+    version: i32,
+    /// JSON.
+    body: String,
+}
 
 async fn read_versions(
     pool: &PgPool,
@@ -74,34 +76,25 @@ async fn read_versions(
 ) -> Result<HashMap<(Id, i32), Arc<Card>>, sqlx::Error> {
     let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
     let versions: Vec<i32> = wanted.iter().map(|(_, version)| *version).collect();
-    let rows: Vec<(String, i32, String)> =
-        sqlx::query_as(VERSIONS).bind(names).bind(versions).fetch_all(pool).await?;
-    rows.into_iter().map(|(name, version, body)| card_of(&name, version, &body)).collect()
+    let rows = sqlx::query_as!(
+        CardRow,
+        r#"select published.card, published.version, published.body::text as "body!"
+           from unnest($1::text[], $2::int[]) as wanted (card, version)
+           join control.rate_card as published using (card, version)"#,
+        names as _,
+        &versions
+    );
+    rows.fetch_all(pool).await?.into_iter().map(card_of).collect()
 }
 
-fn card_of(name: &str, version: i32, body: &str) -> Result<((Id, i32), Arc<Card>), sqlx::Error> {
-    let unreadable = |what: String| sqlx::Error::Decode(format!("rate card {name} {version}: {what}").into());
-    let prices = serde_json::from_str(body).map_err(|error| unreadable(error.to_string()))?;
-    let name = Id::new(name).map_err(|error| unreadable(error.to_string()))?;
+fn card_of(row: CardRow) -> Result<((Id, i32), Arc<Card>), sqlx::Error> {
+    let CardRow { card, version, body } = row;
+    let unreadable = |what: String| sqlx::Error::Decode(format!("rate card {card} {version}: {what}").into());
+    let prices = serde_json::from_str(&body).map_err(|error| unreadable(error.to_string()))?;
+    let name = Id::new(&card).map_err(|error| unreadable(error.to_string()))?;
     let number = u32::try_from(version).map_err(|error| unreadable(error.to_string()))?;
     Ok(((name.clone(), version), Arc::new(Card { name, version: number, prices })))
 }
-
-/// One publication at a time per card, so that versions follow each other without a gap.
-const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))";
-
-const LAST: &str = "
-    select version, content
-    from control.rate_card
-    where card = $1
-    order by version desc
-    limit 1
-";
-
-const PUBLISH: &str = "
-    insert into control.rate_card (card, version, body, content, published_at, published_by)
-    values ($1, $2, $3::json, $4, clock_timestamp(), $5)
-";
 
 /// Publishes prices as the card's next version, and returns it; prices equal to the last version's publish nothing.
 pub async fn publish(pool: &PgPool, name: &Id, prices: &RateCard, by: &str) -> Result<i32, sqlx::Error> {
@@ -118,14 +111,33 @@ async fn publish_in(
     content: Vec<u8>,
     by: String,
 ) -> Result<i32, sqlx::Error> {
-    sqlx::query(LOCK).bind(&name).execute(&mut *connection).await?;
-    let last: Option<(i32, Vec<u8>)> =
-        sqlx::query_as(LAST).bind(&name).fetch_optional(&mut *connection).await?;
-    let next = match last {
-        Some((version, kept)) if kept == content => return Ok(version),
-        Some((version, _)) => version + 1,
+    // One publication at a time per card, so that versions follow each other without a gap.
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))", name)
+        .execute(&mut *connection)
+        .await?;
+    let last = sqlx::query!(
+        "select version, content
+         from control.rate_card
+         where card = $1
+         order by version desc
+         limit 1",
+        name
+    );
+    let next = match last.fetch_optional(&mut *connection).await? {
+        Some(last) if last.content == content => return Ok(last.version),
+        Some(last) => last.version + 1,
         None => 1,
     };
-    sqlx::query(PUBLISH).bind(name).bind(next).bind(body).bind(content).bind(by).execute(connection).await?;
+    sqlx::query!(
+        "insert into control.rate_card (card, version, body, content, published_at, published_by)
+         values ($1, $2, $3::text::json, $4, clock_timestamp(), $5)",
+        name,
+        next,
+        body,
+        content,
+        by
+    )
+    .execute(connection)
+    .await?;
     Ok(next)
 }

@@ -8,7 +8,7 @@ use web::http::Problem;
 use super::ledger_time::CLOCK_IS_LIVE;
 use crate::holds::request::{HOLD_ENDED, RESERVATION_NOT_FOUND, no_reservation};
 
-/// Whether a refusal would stand before a projection that has caught up.
+/// Whether a projection that has caught up would refuse too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
     Final,

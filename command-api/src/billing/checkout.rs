@@ -12,10 +12,10 @@ use payments::{CheckoutError, Order};
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write;
 
 /// Body of `POST /v1/accounts/{account}/checkout`.
@@ -45,7 +45,7 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let NewCheckout { amount } = request_context::body(request).await?;
+    let NewCheckout { amount } = read_body(request).await?;
     write::admit(&app, &context, &account).await?;
     let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
     let usd = payments::price(&core, amount);

@@ -5,10 +5,10 @@ use axum::response::Response;
 use ledger_core::event::{Data, Purchase, Refund, derive};
 use ledger_core::value::id::Id;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::{self, Draft};
 
 /// `POST /v1/accounts/{account}/purchases`
@@ -19,7 +19,7 @@ pub async fn purchase(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
-    let purchase: Purchase = request_context::body(request).await?;
+    let purchase: Purchase = read_body(request).await?;
     let draft = Draft::lot(&account, &purchase.payment_id.clone(), Data::CreditsPurchased(purchase));
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
 }
@@ -33,7 +33,7 @@ pub async fn refund(
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
     let key = context.idempotency_key()?;
-    let refund: Refund = request_context::body(request).await?;
+    let refund: Refund = read_body(request).await?;
     let event_id = derive::keyed_id("refund", &account, key.as_str());
     let draft = Draft::derived(&account, "refund", event_id, Data::CreditsRefunded(refund));
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await

@@ -40,7 +40,7 @@ const BATCH_MAX: usize = 512;
 /// Pause for more requests, where many came before.
 const GATHER: Duration = Duration::from_millis(1);
 /// Looks at an account that is projected on meanwhile, before the batch is given up.
-const LOOKS_MAX: usize = 50;
+const READS_MAX: usize = 50;
 /// Flips of the generation in the way of one batch.
 const FLIPS_MAX: usize = 3;
 /// Cores that one batcher keeps; each takes about 2 KiB.
@@ -74,7 +74,7 @@ pub struct Batcher {
     connection: Option<PoolConnection<Postgres>>,
 }
 
-/// Where a core stands: what was read of an account at this offset of this generation never changes.
+/// The offset that a core reflects: what was read of an account at this offset of this generation never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CachedAt {
     schema: Schema,
@@ -132,7 +132,7 @@ impl Batcher {
             Err(problem) => vec![Err(Fault::Problem(problem)); requests.len()],
         };
         for (answer, verdict) in answers.into_iter().zip(verdicts) {
-            // Who asked may be gone.
+            // The caller may be gone.
             let _ = answer.send(verdict);
         }
     }
@@ -154,7 +154,7 @@ impl Batcher {
             None => connect(&self.pool).await?,
         };
         let attempted = self.attempt_on(&mut connection, schema, requests).await;
-        // After a failure another connection is asked for: this one may be gone.
+        // After a failure takes another connection: this one may be gone.
         self.connection = attempted.is_ok().then_some(connection);
         attempted
     }
@@ -165,7 +165,7 @@ impl Batcher {
         schema: Schema,
         requests: &[Request],
     ) -> Result<Attempt, Problem> {
-        let mut asked = Batch::of(requests);
+        let mut batch = Batch::of(requests);
         let mut named = NamedHolds::new();
         let mut ungated: Vec<Id> = Vec::new();
         let mut tx = match self.locking {
@@ -173,7 +173,7 @@ impl Batcher {
             Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
         };
         if self.locking == Locking::Gates {
-            let accounts: Vec<&str> = asked.accounts.keys().map(|account| account.as_str()).collect();
+            let accounts: Vec<&str> = batch.accounts.keys().map(|account| account.as_str()).collect();
             let without = store::lock(&mut tx, &accounts).await?;
             if !without.is_empty() {
                 tx.rollback().await?;
@@ -185,20 +185,20 @@ impl Batcher {
                 ungated =
                     without.into_iter().map(Id::new).collect::<Result<_, _>>().map_err(Problem::internal)?;
             }
-            named = store::named(&mut tx, &asked.reservations).await?;
-            asked.add_users(&named);
+            named = store::named(&mut tx, &batch.reservations).await?;
+            batch.add_users(&named);
         }
-        let (mut found, cores) = self.look(&mut tx, schema, &asked).await?;
+        let (mut found, cores) = self.read(&mut tx, schema, &batch).await?;
         if let Some(generation) = found.live.filter(|live| *live != schema.generation) {
             self.keep(cores);
             tx.rollback().await?;
             return Ok(Attempt::Flipped(Schema { generation, model: Model::ReadModel }));
         }
-        // Projected only since its gate was looked for: it is absent to this batch.
+        // Projected only after its gate was searched: it is absent to this batch.
         ungated.iter().for_each(|account| drop(found.accounts.remove(account)));
         let mut writes = Writes::default();
         let deciding = Deciding { requests, named, found, cores: &cores, keep_allowed: self.keep_allowed };
-        let verdicts = deciding.all(&asked, &mut writes);
+        let verdicts = deciding.all(&batch, &mut writes);
         self.keep(cores);
         match self.locking {
             Locking::Gates => {
@@ -215,8 +215,8 @@ impl Batcher {
         Ok(Attempt::Answers(verdicts))
     }
 
-    /// Reads where the accounts stand, with the cores of exactly that moment.
-    async fn look(
+    /// Reads the holds and limits of the accounts, with the cores of exactly that offset.
+    async fn read(
         &mut self,
         tx: &mut PgConnection,
         schema: Schema,
@@ -224,14 +224,14 @@ impl Batcher {
     ) -> Result<(Standings, Cores), Problem> {
         let mut held: Cores = BTreeMap::new();
         for account in batch.accounts.keys() {
-            if let Some((core, place)) = self.cache.take(account)
-                && place.schema == schema
+            if let Some((core, cached_at)) = self.cache.take(account)
+                && cached_at.schema == schema
             {
-                held.insert((*account).clone(), (core, place));
+                held.insert((*account).clone(), (core, cached_at));
             }
         }
-        for _ in 0..LOOKS_MAX {
-            let found = standings(&mut *tx, &batch.asked(&held)).await?;
+        for _ in 0..READS_MAX {
+            let found = standings(&mut *tx, &batch.queries(&held)).await?;
             if found.live.is_some_and(|live| live != schema.generation) {
                 return Ok((found, held));
             }
@@ -239,7 +239,7 @@ impl Batcher {
                 .accounts
                 .iter()
                 .filter(|(account, standing)| {
-                    held.get(*account).is_none_or(|(_, place)| place.offset != standing.offset)
+                    held.get(*account).is_none_or(|(_, cached_at)| cached_at.offset != standing.offset)
                 })
                 .map(|(account, _)| account.clone())
                 .collect();
@@ -254,14 +254,14 @@ impl Batcher {
     }
 
     fn keep(&mut self, cores: Cores) {
-        for (core, place) in cores.into_values() {
+        for (core, cached_at) in cores.into_values() {
             // Batchers own no partitions: none is ever forgotten.
-            self.cache.put(core, place, 0);
+            self.cache.put(core, cached_at, 0);
         }
     }
 }
 
-/// A batcher's statements look up by keys whatever they are given: one plan for all, made once.
+/// The statements of a batcher search by keys, whatever their parameters: one plan for all, made once.
 async fn connect(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await?;
@@ -302,10 +302,10 @@ impl<'a> Batch<'a> {
     fn of(requests: &'a [Request]) -> Self {
         let mut batch = Batch { accounts: BTreeMap::new(), reservations: Vec::new() };
         let mut named = BTreeSet::new();
-        for (place, request) in requests.iter().enumerate() {
+        for (index, request) in requests.iter().enumerate() {
             let account = batch.accounts.entry(&request.account).or_default();
             account.at = account.at.max(request.at);
-            account.requests.push(place);
+            account.requests.push(index);
             let (user, reservation) = request.ask.names();
             account.users.extend(user.cloned());
             named.extend(reservation.map(|reservation| (request.account.as_str(), reservation.as_str())));
@@ -324,14 +324,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn asked(&self, cores: &Cores) -> Vec<AccountQuery> {
-        let asked = self.accounts.iter().map(|(account, of)| AccountQuery {
+    fn queries(&self, cores: &Cores) -> Vec<AccountQuery> {
+        let queries = self.accounts.iter().map(|(account, of)| AccountQuery {
             account: (*account).clone(),
             period_index: cores.get(*account).map_or(0, |(core, _)| core.period.index),
             at: of.at,
             users: of.users.iter().cloned().collect(),
         });
-        asked.collect()
+        queries.collect()
     }
 }
 

@@ -30,7 +30,7 @@ const READ_BATCHERS: usize = 2;
 /// Requests that wait for one batcher; the next caller waits to queue.
 const QUEUE_MAX: usize = 4_096;
 
-/// Days that decisions are kept, unless told otherwise.
+/// Days that decisions are kept by default.
 const DECISIONS_DAYS: u32 = 400;
 
 /// Settings of holds and decisions.
@@ -95,10 +95,7 @@ impl Holds {
     }
 
     fn queue_of(&self, request: &Request) -> &mpsc::Sender<Queued> {
-        let queues = match request.ask {
-            Ask::Check(_) => &self.reads,
-            _ => &self.gates,
-        };
+        let queues = if matches!(request.ask, Ask::Check(_)) { &self.reads } else { &self.gates };
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&request.account);
         &queues[usize::try_from(hash % queues.len() as u64).unwrap_or_default()]
     }

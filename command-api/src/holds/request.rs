@@ -1,4 +1,4 @@
-//! What can be asked of an account's holds, and how it is answered.
+//! The requests on an account's holds, and their answers.
 
 use ledger_core::event::Event;
 use ledger_core::event::key::ContentHash;
@@ -11,7 +11,7 @@ use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;
 
-/// Something asked of one account.
+/// A request on one account.
 #[derive(Debug, Clone)]
 pub enum Ask {
     /// Whether work may begin.
@@ -96,7 +96,7 @@ impl HoldView {
     }
 }
 
-/// A hold that a usage settles; the usage's record is in the outbox, to be appended at once by who asked.
+/// A hold that a usage settles; the usage's record is in the outbox, to be appended at once by the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettledHold {
     pub reservation_id: Id,
@@ -133,7 +133,7 @@ pub fn no_reservation(account: &Id, reservation: &Id) -> String {
 }
 
 impl Fault {
-    /// Returns the answer to who asked this of an account.
+    /// Returns the answer to the caller.
     pub fn problem(self, account: &Id) -> Problem {
         match self {
             Fault::AccountAbsent => Problem::account_not_found(account.as_str()),

@@ -5,21 +5,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use ledger_core::event::key::ContentHash;
 use ledger_core::policy::hold::{Hold, Settlement, State};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::Id;
+use platform::pg::columns::{parsed, undecodable};
 use platform::pg::{PgConnection, Rows, credits_of, time_of};
 use platform::position::Position;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::FromRow;
 
 use super::rows::Writes;
-
-// In the order of accounts, as every process does it: nobody waits in a circle.
-const LOCK: &str = "
-    select account_id
-    from control.gate
-    where account_id = any($1)
-    order by account_id
-    for update";
 
 const MAKE: &str = "
     insert into control.gate (account_id)
@@ -31,7 +23,16 @@ const MAKE: &str = "
 
 /// Locks the gates of accounts, and returns which have none.
 pub async fn lock<'a>(tx: &mut PgConnection, accounts: &[&'a str]) -> Result<Vec<&'a str>, sqlx::Error> {
-    let locked: Vec<String> = sqlx::query_scalar(LOCK).bind(accounts).fetch_all(tx).await?;
+    // In the order of accounts, as every process does it: nobody waits in a circle.
+    let locked = sqlx::query_scalar!(
+        "select account_id
+         from control.gate
+         where account_id = any($1)
+         order by account_id
+         for update",
+        accounts as _
+    );
+    let locked = locked.fetch_all(tx).await?;
     if locked.len() == accounts.len() {
         return Ok(Vec::new());
     }
@@ -57,32 +58,29 @@ pub struct Named {
     pub record: Option<Vec<u8>>,
 }
 
-const NAMED: &str = r#"
-    select wanted.account_id, wanted.reservation_id, ended.yes is not null,
-           hold.content, hold.user_id, hold.feature, hold.amount::text, hold.counts::text, hold.state,
-           hold.expires_at, hold.decided_at, hold.event_id, hold.source, hold.settlement, hold."partition",
-           hold."offset", waiting.event
-    from unnest($1::text[], $2::text[]) as wanted (account_id, reservation_id)
-    left join lateral (
-        select *
-        from control.hold
-        where hold.account_id = wanted.account_id and hold.reservation_id = wanted.reservation_id
-        limit 1
-    ) as hold on true
-    left join lateral (
-        select true as yes
-        from ended_hold
-        where ended_hold.account_id = wanted.account_id and ended_hold.reservation_id = wanted.reservation_id
-        limit 1
-    ) as ended on true
-    left join lateral (
-        select event
-        from control.outbox
-        where hold.state = 'settling'
-          and outbox.account_id = wanted.account_id and outbox.reservation_id = wanted.reservation_id
-          and outbox.event_id = hold.event_id and outbox.source = hold.source
-        limit 1
-    ) as waiting on true"#;
+const NAMED: &str = include_str!("named.sql");
+
+/// A row of [`NAMED`]; all columns of the hold are null where there is none.
+#[derive(FromRow)]
+struct NamedRow {
+    account_id: String,
+    reservation_id: String,
+    has_ended: bool,
+    content: Option<Vec<u8>>,
+    user_id: Option<String>,
+    feature: Option<String>,
+    amount: Option<String>,
+    effective_amount: Option<String>,
+    state: Option<String>,
+    expires_at: Option<DateTime<Utc>>,
+    decided_at: Option<DateTime<Utc>>,
+    event_id: Option<String>,
+    source: Option<String>,
+    settlement: Option<Vec<u8>>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    event: Option<Vec<u8>>,
+}
 
 /// The holds that requests name, by account.
 pub type NamedHolds = BTreeMap<Id, Vec<(Id, Named)>>;
@@ -94,81 +92,66 @@ pub async fn named(tx: &mut PgConnection, wanted: &[(&str, &str)]) -> Result<Nam
         return Ok(named);
     }
     let (accounts, reservations): (Vec<&str>, Vec<&str>) = wanted.iter().copied().unzip();
-    for row in &sqlx::query(NAMED).bind(accounts).bind(reservations).fetch_all(tx).await? {
-        named.entry(parsed(row, 0, Id::new)?).or_default().push(read_named(row)?);
+    let rows: Vec<NamedRow> = sqlx::query_as(NAMED).bind(accounts).bind(reservations).fetch_all(tx).await?;
+    for row in rows {
+        named.entry(parsed(&row.account_id)?).or_default().push(row.read()?);
     }
     Ok(named)
 }
 
-fn read_named(row: &PgRow) -> Result<(Id, Named), sqlx::Error> {
-    let reservation = parsed(row, 1, Id::new)?;
-    let ended: bool = row.try_get(2)?;
-    let content: Option<&[u8]> = row.try_get(3)?;
-    let hold = match content {
-        Some(content) => Some(read_hold(row, reservation.clone(), content, ended)?),
-        None => None,
-    };
-    let partition: Option<i32> = row.try_get(14)?;
-    let offset: Option<i64> = row.try_get(15)?;
-    let position = partition.zip(offset).map(|(partition, offset)| Position { partition, offset });
-    Ok((reservation, Named { hold, ended, position, record: row.try_get(16)? }))
+impl NamedRow {
+    fn read(self) -> Result<(Id, Named), sqlx::Error> {
+        let reservation: Id = parsed(&self.reservation_id)?;
+        let hold = match &self.content {
+            Some(content) => Some(self.hold(reservation.clone(), content)?),
+            None => None,
+        };
+        let position =
+            self.partition.zip(self.offset).map(|(partition, offset)| Position { partition, offset });
+        Ok((reservation, Named { hold, ended: self.has_ended, position, record: self.event }))
+    }
+
+    fn hold(&self, reservation_id: Id, content: &[u8]) -> Result<Hold, sqlx::Error> {
+        let state = state_of(present(self.state.as_deref())?)?;
+        Ok(Hold {
+            reservation_id,
+            content: hash(content)?,
+            user_id: self.user_id.as_deref().map(parsed).transpose()?,
+            feature: self.feature.as_deref().map(parsed).transpose()?,
+            amount: credits_of(present(self.amount.as_deref())?)?,
+            counts: credits_of(present(self.effective_amount.as_deref())?)?,
+            state: if self.has_ended { State::Settled } else { state },
+            expires_at: time_of(present(self.expires_at)?),
+            decided_at: time_of(present(self.decided_at)?),
+            settlement: self.settlement.as_deref().map(|content| self.settlement(content)).transpose()?,
+        })
+    }
+
+    fn settlement(&self, content: &[u8]) -> Result<Settlement, sqlx::Error> {
+        Ok(Settlement {
+            event_id: parsed(present(self.event_id.as_deref())?)?,
+            source: parsed(present(self.source.as_deref())?)?,
+            content: hash(content)?,
+        })
+    }
 }
 
-fn read_hold(row: &PgRow, reservation_id: Id, content: &[u8], ended: bool) -> Result<Hold, sqlx::Error> {
-    let (expires_at, decided_at): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(9)?, row.try_get(10)?);
-    let state = state_of(row.try_get(8)?)?;
-    Ok(Hold {
-        reservation_id,
-        content: hash(content)?,
-        user_id: maybe_parsed(row, 4, Id::new)?,
-        feature: maybe_parsed(row, 5, Label::new)?,
-        amount: credits_of(row.try_get(6)?)?,
-        counts: credits_of(row.try_get(7)?)?,
-        state: if ended { State::Settled } else { state },
-        expires_at: time_of(expires_at),
-        decided_at: time_of(decided_at),
-        settlement: read_settlement(row)?,
-    })
-}
-
-fn read_settlement(row: &PgRow) -> Result<Option<Settlement>, sqlx::Error> {
-    let content: Option<&[u8]> = row.try_get(13)?;
-    let Some(content) = content else { return Ok(None) };
-    let (event_id, source) = (parsed(row, 11, EventId::new)?, parsed(row, 12, Source::new)?);
-    Ok(Some(Settlement { event_id, source, content: hash(content)? }))
+/// Returns a column that is never null where there is a hold.
+fn present<T>(column: Option<T>) -> Result<T, sqlx::Error> {
+    column.ok_or_else(|| undecodable("a hold with a column that is null"))
 }
 
 fn state_of(text: &str) -> Result<State, sqlx::Error> {
     let states = [State::Held, State::Settling, State::Settled, State::Released, State::Expired];
     let state = states.into_iter().find(|state| state.as_str() == text);
-    state.ok_or_else(|| sqlx::Error::Decode(format!("no state of a hold: {text}").into()))
+    state.ok_or_else(|| undecodable(format!("no state of a hold: {text}")))
 }
 
 fn hash(bytes: &[u8]) -> Result<ContentHash, sqlx::Error> {
-    let hash = <[u8; 32]>::try_from(bytes);
-    hash.map(ContentHash).map_err(|error| sqlx::Error::Decode(error.into()))
+    <[u8; 32]>::try_from(bytes).map(ContentHash).map_err(undecodable)
 }
 
-fn parsed<T, E>(row: &PgRow, column: usize, parse: fn(&str) -> Result<T, E>) -> Result<T, sqlx::Error>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    parse(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-fn maybe_parsed<T, E>(
-    row: &PgRow,
-    column: usize,
-    parse: fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, sqlx::Error>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let text: Option<&str> = row.try_get(column)?;
-    text.map(parse).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-/// A statement that changes holds and moves the sums beside their gates by what each of them grew.
+/// A statement that changes holds and moves the sums of their gates and users by the growth of each hold.
 macro_rules! with_sums {
     ($change:literal, $growth:literal) => {
         concat!(
@@ -344,7 +327,7 @@ const LAND: &str = r#"
     where outbox.account_id = landed.account_id and outbox.reservation_id = landed.reservation_id
       and outbox.event_id   = landed.event_id   and outbox.source         = landed.source"#;
 
-/// Writes everything that a batch changed: first what has ended by itself, then what was asked.
+/// Writes everything that a batch changed: first what has ended by itself, then what the requests changed.
 pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
     writes.due.send(&mut *tx, NOTE_DUE).await?;
     writes.ended.send(&mut *tx, NOTE_ENDED).await?;

@@ -9,14 +9,14 @@ use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
 use platform::pg;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, RECORD_BYTES_MAX, read_json};
 
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::app::App;
 use crate::promotions::bonus::welcome;
 use crate::promotions::redemptions::redeem;
 use crate::promotions::referrals::{Referrer, Rewards, inviter, referred};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::effects;
 use crate::write::idempotency;
 use crate::write::{self, Draft};
@@ -31,7 +31,7 @@ pub async fn open(
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::OpenAccount)?;
     let (account, opening) =
-        request::read_opening(request_context::json(request).await?).map_err(Problem::invalid)?;
+        request::read_opening(read_json(request, RECORD_BYTES_MAX).await?).map_err(Problem::invalid)?;
     let event_id = derive::opening_id(&account);
     let draft = Draft::derived(&account, "account.open", event_id, Data::AccountOpened(opening.clone()));
     if idempotency::find(&app.pool, &draft.name()).await?.is_none() {

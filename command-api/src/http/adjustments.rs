@@ -5,10 +5,10 @@ use axum::response::Response;
 use ledger_core::event::{Adjust, Data, derive};
 use ledger_core::value::id::Id;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::{self, Draft};
 
 /// `POST /v1/accounts/{account}/adjustments`
@@ -20,7 +20,7 @@ pub async fn adjust(
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
     let key = context.idempotency_key()?;
-    let adjustment: Adjust = request_context::body(request).await?;
+    let adjustment: Adjust = read_body(request).await?;
     let event_id = derive::keyed_id("adjustment", &account, key.as_str());
     let draft = Draft::derived(&account, "adjustment", event_id, Data::CreditsAdjusted(adjustment));
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await

@@ -11,12 +11,12 @@ use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
 use serde::Serialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use super::hold_requests::{self, DecideQuery, require_projected};
 use crate::app::App;
 use crate::holds::request::{Answer, Ask};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 
 /// Whether it may begin, with the figures that say so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,12 +45,13 @@ pub async fn check(
     request: Request,
 ) -> Result<Json<Checked>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let work: Work = request_context::body(request).await?;
+    let work: Work = read_body(request).await?;
     require_projected(&app, &context).await?;
-    match hold_requests::ask(&app, &context, &account, Ask::Check(work)).await? {
-        Answer::Checked(decision, message) => Ok(Json(answer(*decision, message))),
-        _ => Err(Problem::internal("a check was answered otherwise")),
-    }
+    let answered = hold_requests::ask(&app, &context, &account, Ask::Check(work)).await?;
+    let Answer::Checked(decision, message) = answered else {
+        return Err(Problem::internal("a check was answered otherwise"));
+    };
+    Ok(Json(answer(*decision, message)))
 }
 
 fn answer(decision: Decision, message: Option<String>) -> Checked {

@@ -6,11 +6,11 @@ use ledger_core::event::{AdvanceClock, Clock, Data};
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::admission::ledger_time::clock_is_live;
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::{self, Draft};
 
 /// `POST /v1/accounts/{account}/clock`
@@ -21,7 +21,7 @@ pub async fn advance(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let advance: AdvanceClock = request_context::body(request).await?;
+    let advance: AdvanceClock = read_body(request).await?;
     let to = advance.advance_to;
     let draft = Draft::setting(&account, "clock", Data::ClockAdvanced(advance), context.now);
     write::setting(&app, &context, draft, moves_at(&app, &context, &account, to)).await

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
 use url::Url;
 use web::auth::{self, Action};
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_json};
 
 use crate::app::App;
 use crate::email::{NOT_AN_EMAIL, is_email};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write;
 
 /// Largest body in bytes.
@@ -110,23 +110,39 @@ fn refusal_of(url: &str) -> Option<&'static str> {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Standing {
+pub struct StoredContacts {
     account_id: Id,
     admins: Vec<Person>,
     users: Vec<Person>,
-    webhook: Option<StandingWebhook>,
+    webhook: Option<StoredWebhook>,
 }
 
 #[derive(Debug, Serialize)]
-struct StandingWebhook {
+struct StoredWebhook {
     url: String,
     /// Only in the answer that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
 }
 
-/// Admins, users, the webhook's address and its secret.
-type Row = (JsonColumn<Vec<Person>>, JsonColumn<Vec<Person>>, Option<String>, Option<String>);
+/// A row of `control.contacts`.
+struct ContactsRow {
+    admins: JsonColumn<Vec<Person>>,
+    users: JsonColumn<Vec<Person>>,
+    webhook_url: Option<String>,
+    webhook_secret: Option<String>,
+}
+
+/// A statement that returns [`ContactsRow`]s, whose columns go between its two parts.
+macro_rules! query_contacts {
+    ($before:literal, $after:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            ContactsRow,
+            $before + r#" admins as "admins: _", users as "users: _", webhook_url, webhook_secret "# + $after,
+            $($argument),+
+        )
+    };
+}
 
 /// `PUT /v1/accounts/{account}/contacts`
 pub async fn put(
@@ -134,114 +150,119 @@ pub async fn put(
     context: RequestContext,
     Path(account): Path<Id>,
     request: Request,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
-    let value = request_context::json_up_to(request, CONTACTS_BYTES_MAX).await?;
+    let value = read_json(request, CONTACTS_BYTES_MAX).await?;
     let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     write::admit(&app, &context, &account).await?;
     let made_up = auth::new_webhook_secret()?;
-    let standing = pg::write(&app.pool, move |connection| {
+    let stored = pg::write(&app.pool, move |connection| {
         Box::pin(async move { write(connection, account, contacts, made_up).await })
     });
-    standing.await.map(Json)
+    stored.await.map(Json)
 }
-
-/// A webhook keeps its secret while it stands, wherever it moves; one that is set anew gets another.
-const WRITE: &str = "
-    insert into control.contacts as old (account_id, admins, users, webhook_url, webhook_secret, updated_at)
-    values ($1, $2::json, $3::json, $4, $5, clock_timestamp())
-    on conflict (account_id) do update
-    set admins                   = excluded.admins,
-        users                    = excluded.users,
-        webhook_url              = excluded.webhook_url,
-        webhook_secret           = case when excluded.webhook_url is not null
-                                        then coalesce(old.webhook_secret, excluded.webhook_secret) end,
-        webhook_secret_old       = case when excluded.webhook_url is not null then old.webhook_secret_old end,
-        webhook_secret_old_until = case when excluded.webhook_url is not null then old.webhook_secret_old_until end,
-        updated_at               = excluded.updated_at
-    returning admins, users, webhook_url, webhook_secret
-";
 
 async fn write(
     connection: &mut PgConnection,
     account: Id,
     contacts: Contacts,
     made_up: String,
-) -> Result<Standing, Problem> {
+) -> Result<StoredContacts, Problem> {
     let url = contacts.webhook.map(|webhook| webhook.url);
     let secret = url.is_some().then(|| made_up.clone());
-    let row: Row = sqlx::query_as(WRITE)
-        .bind(account.as_str())
-        .bind(people_json(contacts.admins)?)
-        .bind(people_json(contacts.users)?)
-        .bind(url)
-        .bind(secret)
-        .fetch_one(connection)
-        .await?;
-    let is_new = row.3.as_deref() == Some(made_up.as_str());
-    Ok(standing(account, row, is_new))
+    // A webhook keeps its secret wherever it moves; one that is set anew gets another.
+    let row = query_contacts!(
+        "insert into control.contacts as old (account_id, admins, users, webhook_url, webhook_secret, updated_at)
+         values ($1, $2::text::json, $3::text::json, $4, $5, clock_timestamp())
+         on conflict (account_id) do update
+         set admins                   = excluded.admins,
+             users                    = excluded.users,
+             webhook_url              = excluded.webhook_url,
+             webhook_secret           = case when excluded.webhook_url is not null
+                                             then coalesce(old.webhook_secret, excluded.webhook_secret) end,
+             webhook_secret_old       = case when excluded.webhook_url is not null then old.webhook_secret_old end,
+             webhook_secret_old_until = case when excluded.webhook_url is not null then old.webhook_secret_old_until end,
+             updated_at               = excluded.updated_at
+         returning",
+        "",
+        account.as_str(),
+        people_json(contacts.admins)?,
+        people_json(contacts.users)?,
+        url,
+        secret
+    )
+    .fetch_one(connection)
+    .await?;
+    let is_new = row.webhook_secret.as_deref() == Some(made_up.as_str());
+    Ok(stored_contacts(account, row, is_new))
 }
 
 fn people_json(people: Option<Vec<Person>>) -> Result<String, Problem> {
     serde_json::to_string(&people.unwrap_or_default()).map_err(Problem::internal)
 }
 
-fn standing(account_id: Id, row: Row, show_secret: bool) -> Standing {
-    let (JsonColumn(admins), JsonColumn(users), url, secret) = row;
-    let secret = secret.filter(|_| show_secret);
-    Standing { account_id, admins, users, webhook: url.map(|url| StandingWebhook { url, secret }) }
+fn stored_contacts(account_id: Id, row: ContactsRow, show_secret: bool) -> StoredContacts {
+    let ContactsRow { admins: JsonColumn(admins), users: JsonColumn(users), webhook_url, webhook_secret } =
+        row;
+    let secret = webhook_secret.filter(|_| show_secret);
+    let webhook = webhook_url.map(|url| StoredWebhook { url, secret });
+    StoredContacts { account_id, admins, users, webhook }
 }
-
-const READ: &str = "
-    select admins, users, webhook_url, webhook_secret
-    from control.contacts
-    where account_id = $1
-";
 
 /// `GET /v1/accounts/{account}/contacts`
 pub async fn get(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<Id>,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
-    let row: Option<Row> = sqlx::query_as(READ).bind(account.as_str()).fetch_optional(&app.pool).await?;
+    let row = query_contacts!("select", "from control.contacts where account_id = $1", account.as_str());
+    let row = row.fetch_optional(&app.pool).await?;
     let nobody =
-        Standing { account_id: account.clone(), admins: Vec::new(), users: Vec::new(), webhook: None };
-    Ok(Json(row.map_or(nobody, |row| standing(account, row, false))))
+        StoredContacts { account_id: account.clone(), admins: Vec::new(), users: Vec::new(), webhook: None };
+    Ok(Json(row.map_or(nobody, |row| stored_contacts(account, row, false))))
 }
 
-/// The secret in force becomes the old one; with two rotations within the time of one, the oldest ends at once.
-const ROTATE: &str = "
-    update control.contacts
-    set webhook_secret           = $2,
-        webhook_secret_old       = webhook_secret,
-        webhook_secret_old_until = clock_timestamp() + make_interval(hours => $3),
-        updated_at               = clock_timestamp()
-    where account_id = $1 and webhook_url is not null
-    returning admins, users, webhook_url, webhook_secret
-";
+/// Makes the secret in force the old one; of two rotations within [`OLD_SECRET_HOURS`], the second ends the oldest at once.
+async fn rotate(
+    connection: &mut PgConnection,
+    account: &Id,
+    secret: &str,
+) -> Result<Option<ContactsRow>, sqlx::Error> {
+    query_contacts!(
+        "update control.contacts
+         set webhook_secret           = $2,
+             webhook_secret_old       = webhook_secret,
+             webhook_secret_old_until = clock_timestamp() + make_interval(hours => $3),
+             updated_at               = clock_timestamp()
+         where account_id = $1 and webhook_url is not null
+         returning",
+        "",
+        account.as_str(),
+        secret,
+        OLD_SECRET_HOURS
+    )
+    .fetch_optional(connection)
+    .await
+}
 
 /// `POST /v1/accounts/{account}/contacts/webhook-secret`
 pub async fn rotate_secret(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<Id>,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
     let secret = auth::new_webhook_secret()?;
     let name = account.clone();
-    let rotated: Option<Row> = pg::write(&app.pool, move |connection| {
-        Box::pin(async move {
-            let query = sqlx::query_as(ROTATE).bind(name.as_str()).bind(secret).bind(OLD_SECRET_HOURS);
-            query.fetch_optional(connection).await
-        })
+    let rotated = pg::write(&app.pool, move |connection| {
+        Box::pin(async move { rotate(connection, &name, &secret).await })
     })
     .await?;
     let missing = || Problem::not_found("webhook_unknown", format!("account {account} has no webhook"));
-    rotated.map(|row| Json(standing(account.clone(), row, true))).ok_or_else(missing)
+    rotated.map(|row| Json(stored_contacts(account.clone(), row, true))).ok_or_else(missing)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ledger_core::value::time::Time;
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
 use crate::request_context::{self, RequestContext, Waits};
@@ -22,7 +22,7 @@ pub async fn grant(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
-    let grant: Grant = request_context::body(request).await?;
+    let grant: Grant = read_body(request).await?;
     let expires_at = grant.expires_at;
     let draft = Draft::lot(&account, &grant.grant_id.clone(), Data::CreditsGranted(grant));
     write::once(&app, &context, draft, granted_at(&app, &context, &account, expires_at)).await

@@ -25,7 +25,7 @@ impl Waits for DecideQuery {
     }
 }
 
-/// 503 unless the projection reaches the position asked for in time.
+/// 503 unless the projection reaches the position in the query in time.
 pub async fn require_projected(app: &App, context: &RequestContext<DecideQuery>) -> Result<(), Problem> {
     let Some(AtLeast(position)) = context.query.at_least else { return Ok(()) };
     let partitions = app.journal.partitions();
@@ -46,10 +46,10 @@ pub async fn on_hold<Q: Waits>(
     account: &Id,
     change: Ask,
 ) -> Result<HoldView, Problem> {
-    match ask(app, context, account, change).await? {
-        Answer::Hold(view) => Ok(*view),
-        _ => Err(Problem::internal("a request on a hold was answered otherwise")),
-    }
+    let Answer::Hold(view) = ask(app, context, account, change).await? else {
+        return Err(Problem::internal("a request on a hold was answered otherwise"));
+    };
+    Ok(*view)
 }
 
 /// Asks of an account, again where it was not there and the projection lagged.

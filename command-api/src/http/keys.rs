@@ -12,12 +12,13 @@ use platform::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use web::auth::{self, Action, Key, NewKey};
-use web::http::{Path, Problem, Query};
+use web::http::{Path, Problem, Query, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
+use crate::write::idempotency;
 
-/// Keys listed unless told otherwise.
+/// Keys listed where the query names no limit.
 const LISTED: i64 = 50;
 /// Most keys listed at once.
 const LISTED_MAX: i64 = 500;
@@ -30,7 +31,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::Keys)?;
     let key = context.idempotency_key()?.to_string();
-    let new: NewKey = request_context::body(request).await?;
+    let new: NewKey = read_body(request).await?;
     let (by, now) = (context.principal.key_id.to_string(), context.now);
     let answer =
         pg::write(&app.pool, move |connection| Box::pin(create_once(connection, key, new, by, now))).await?;
@@ -46,25 +47,6 @@ struct Created {
     secret: Option<String>,
 }
 
-/// Waits for another request of the same name, and inserts nothing where that came first.
-const CLAIM: &str = "
-    insert into control.idempotency (account_id, kind, key, content, created_at)
-    values ('', 'key', $1, $2, clock_timestamp())
-    on conflict do nothing
-";
-
-const NOTE: &str = "
-    update control.idempotency
-    set answer = $2::json, answered_at = clock_timestamp()
-    where account_id = '' and kind = 'key' and key = $1
-";
-
-const FIRST_ANSWER: &str = "
-    select content, answer::text
-    from control.idempotency
-    where account_id = '' and kind = 'key' and key = $1
-";
-
 async fn create_once(
     connection: &mut PgConnection,
     name: String,
@@ -73,24 +55,22 @@ async fn create_once(
     now: Time,
 ) -> Result<Created, Problem> {
     let content = Sha256::digest(serde_json::to_vec(&new).map_err(Problem::internal)?).to_vec();
-    let claimed = sqlx::query(CLAIM).bind(&name).bind(&content).execute(&mut *connection).await?;
-    if claimed.rows_affected() == 0 {
+    if !idempotency::claim_key(connection, &name, &content).await? {
         return first_answer(connection, &name, &content).await;
     }
     new.check_expiry(now).map_err(|error| Problem::invalid(vec![error]))?;
     let created = auth::create_key(connection, &new, &by, now).await?;
     let key = serde_json::to_value(&created.key).map_err(Problem::internal)?;
-    sqlx::query(NOTE).bind(&name).bind(key.to_string()).execute(connection).await?;
+    idempotency::keep_answer(connection, &name, &key.to_string()).await?;
     Ok(Created { key, secret: Some(created.secret) })
 }
 
 async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<Created, Problem> {
-    let (first, answer): (Vec<u8>, String) =
-        sqlx::query_as(FIRST_ANSWER).bind(name).fetch_one(connection).await?;
-    if first != content {
+    let first = idempotency::first_answer(connection, name).await?;
+    if first.content != content {
         return Err(Problem::conflict("this Idempotency-Key was used before, with other content"));
     }
-    Ok(Created { key: serde_json::from_str(&answer).map_err(Problem::internal)?, secret: None })
+    Ok(Created { key: serde_json::from_str(&first.answer).map_err(Problem::internal)?, secret: None })
 }
 
 /// The query of the list of keys.
@@ -123,9 +103,10 @@ pub async fn list(
         return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
     }
     let mut items = auth::list_keys(&app.pool, query.cursor.as_deref(), limit + 1).await?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or_default());
-    let next_cursor = items.last().filter(|_| more).map(|last| last.key_id.clone());
+    let limit = usize::try_from(limit).map_err(Problem::internal)?;
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| has_more).map(|last| last.key_id.clone());
     Ok(Json(Page { items, next_cursor }))
 }
 

@@ -7,11 +7,11 @@ use ledger_core::request;
 use ledger_core::value::id::Id;
 use serde::Serialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_json};
 
 use crate::admission::rate_cards::publish;
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 
 /// Largest card in bytes: a thousand meters with several prices each.
 pub const CARD_BYTES_MAX: usize = 1024 * 1024;
@@ -31,7 +31,7 @@ pub async fn put(
     request: Request,
 ) -> Result<Json<Published>, Problem> {
     context.principal.require_role(Action::RateCards)?;
-    let value = request_context::json_up_to(request, CARD_BYTES_MAX).await?;
+    let value = read_json(request, CARD_BYTES_MAX).await?;
     let prices: RateCard = request::read(value).map_err(Problem::invalid)?;
     let version = publish(&app.pool, &card, &prices, &context.principal.key_id).await?;
     Ok(Json(Published { card, version }))

@@ -9,13 +9,13 @@ use ledger_core::request;
 use ledger_core::value::id::Id;
 use platform::position::Position;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use super::hold_requests::{DecideQuery, on_hold, require_projected};
 use crate::admission::{self, Admitted, Form, NamedHold, Refusal, Stamp};
 use crate::app::App;
 use crate::holds::request::{Ask, Fault, HoldView, SettledHold};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::answer::Written;
 use crate::write::outcome::{self, Identity, Outcome, Progress};
 use crate::write::usage::{append_and_answer, append_one};
@@ -29,7 +29,7 @@ pub async fn reserve(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let reserve: Reserve = request_context::body(request).await?;
+    let reserve: Reserve = read_body(request).await?;
     require_projected(&app, &context).await?;
     let view = on_hold(&app, &context, &account, Ask::Reserve(reserve)).await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -43,7 +43,7 @@ pub async fn extend(
     request: Request,
 ) -> Result<Json<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let extend: Extend = request_context::body(request).await?;
+    let extend: Extend = read_body(request).await?;
     require_projected(&app, &context).await?;
     on_hold(&app, &context, &account, Ask::Extend(reservation, extend)).await.map(Json)
 }
@@ -66,7 +66,7 @@ pub async fn settle(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let value = request_context::json(request).await?;
+    let value = read_json(request, RECORD_BYTES_MAX).await?;
     let mut offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     match &offer.usage.reservation_id {
         Some(named) if *named != reservation => {
@@ -86,7 +86,7 @@ pub async fn settle(
     let admitted = verdict.map_err(Refusal::problem)?;
     let settled = match &admitted.hold {
         NamedHold::Settles(settled) => settled,
-        // Its id stands in the journal already, and the hold does not: it ended long ago.
+        // The journal has its id already, and the hold is deleted: it ended long ago.
         NamedHold::Absent => return Err(Fault::HoldAbsent(reservation).problem(&account)),
         NamedHold::None | NamedHold::Other => {
             return append_and_answer(&app, admitted, context.waits()).await;
@@ -101,7 +101,7 @@ pub async fn settle(
     Ok(Written::answer_settling(account, id, position, &progress, Some(settled)))
 }
 
-/// Waits for what the usage comes to, unless told not to.
+/// Waits for the outcome of the usage, unless the query says not to.
 async fn come_to(
     app: &App,
     context: &RequestContext,
@@ -116,8 +116,8 @@ async fn come_to(
         content: &settled.content.0,
     };
     // By its identity: the record itself may be the second copy of one that counts.
-    let look = async { outcome::first(&app.pool, app.waiter.schema(), &identity).await };
-    let progress = match once_projected(app, context.waits(), &[position], look).await?.flatten() {
+    let outcome = async { outcome::first(&app.pool, app.waiter.schema(), &identity).await };
+    let progress = match once_projected(app, context.waits(), &[position], outcome).await?.flatten() {
         Some(first) if first.same_content => Progress::Folded(first.outcome),
         Some(_) => Progress::Folded(Outcome::Conflict),
         None => Progress::Waiting,

@@ -11,10 +11,10 @@ use ledger_core::value::id::{EventId, Id, Source, Text};
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext, Waits};
+use crate::request_context::{RequestContext, Waits};
 use crate::write::{self, Draft};
 
 /// The query of a reversal.
@@ -71,7 +71,7 @@ async fn optional_body(request: Request) -> Result<Reversal, Problem> {
     if nothing && !request.headers().contains_key(CONTENT_TYPE) {
         return Ok(Reversal::default());
     }
-    request_context::body(request).await
+    read_body(request).await
 }
 
 /// Finds the producer of the usage to take back: 404 where there is no such usage, 409 where there are several.

@@ -8,10 +8,10 @@ use ledger_core::value::id::Id;
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::{self, Draft};
 
 /// `PUT /v1/accounts/{account}/limits`
@@ -44,7 +44,7 @@ pub async fn put_auto_top_up(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let settings: SetAutoTopUp = request_context::body(request).await?;
+    let settings: SetAutoTopUp = read_body(request).await?;
     let recorded_at = write::time_for(&app, &context, &account).await?;
     let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), context.now);
     write::untracked(&app, &context, draft, recorded_at).await
@@ -65,7 +65,7 @@ pub async fn put_org_alert(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &path.account)?;
-    let body = request_context::json(request).await?;
+    let body = read_json(request, RECORD_BYTES_MAX).await?;
     let alert = request::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
     let draft = org_alert(&path, Data::OrgAlertSet(alert), &context);
     write::setting(&app, &context, draft, write::time_for(&app, &context, &path.account)).await

@@ -17,12 +17,12 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use web::auth::{Action, Principal};
-use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX, read_json};
 
 use crate::admission::refusal::{self, FORBIDDEN};
 use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::outcome::{self, Outcome, Progress};
 use crate::write::usage::{append_all, append_and_answer};
 use crate::write::wait::{known_or_waiting, once_projected};
@@ -32,7 +32,7 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// Bodies read on the request's own task; larger ones go to a thread for long work.
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 
-/// Code of the door's error for what is no JSON at all.
+/// Code of the reader's error for what is no JSON at all.
 const NOT_JSON: &str = "not_json";
 
 const ONE: Accepts = Accepts { media_type: "application/cloudevents+json", bytes_max: RECORD_BYTES_MAX };
@@ -63,7 +63,7 @@ pub async fn plain(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::UsageWrite, &account)?;
-    let value = request_context::json(request).await?;
+    let value = read_json(request, RECORD_BYTES_MAX).await?;
     let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     one(&app, &context, offer, Form::Plain).await
 }
@@ -97,9 +97,9 @@ async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<
     let written: Vec<(Id, Position)> =
         admitted.into_iter().zip(&positions).map(|(one, position)| (one.account, *position)).collect();
     let waits = context.usage_waits();
-    let look = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
-    let progress = known_or_waiting(once_projected(app, waits, &positions, look).await, Vec::new());
-    place(&mut items, &positions, &progress);
+    let progress = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
+    let progress = known_or_waiting(once_projected(app, waits, &positions, progress).await, Vec::new());
+    set_outcomes(&mut items, &positions, &progress);
     let known = progress.iter().all(|one| matches!(one, Progress::Folded(_)));
     let complete = waits && progress.len() == positions.len() && known;
     let status = if complete { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -202,7 +202,7 @@ fn split(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Item {
-    /// Its place in the batch.
+    /// Its index in the batch.
     pub index: usize,
     /// Its id; null where it has none that can be read.
     pub id: Option<EventId>,
@@ -268,7 +268,7 @@ fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Ad
 }
 
 /// Writes positions, and outcomes where they are known, into the accepted items.
-fn place(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
+fn set_outcomes(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
     let accepted = items.iter_mut().filter(|item| item.result == "accepted");
     for (nth, (item, position)) in accepted.zip(positions).enumerate() {
         item.position = Some(*position);
@@ -356,7 +356,11 @@ mod tests {
         let verdicts = vec![Err(Refusal::new(FORBIDDEN, "no")), Ok(admitted)];
         let (mut items, records) = sort(vec![id("a"), id("b")], verdicts);
         assert_eq!(records.len(), 1);
-        place(&mut items, &[Position { partition: 3, offset: 7 }], &[Progress::Folded(Outcome::Duplicate)]);
+        set_outcomes(
+            &mut items,
+            &[Position { partition: 3, offset: 7 }],
+            &[Progress::Folded(Outcome::Duplicate)],
+        );
         let answer = serde_json::to_value(BatchAnswer::of(items)).expect("JSON");
         let expected = serde_json::json!({
             "items": [

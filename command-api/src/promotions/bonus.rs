@@ -35,9 +35,8 @@ pub fn welcome(app: &App, account: &Id) -> Result<Option<Effect>, Problem> {
 
 /// Two requests of one account take turns.
 pub async fn lock_account(connection: &mut PgConnection, account: &Id) -> Result<(), sqlx::Error> {
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended('growth/' || $1, 0))")
-        .bind(account.as_str())
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('growth/' || $1, 0))", account.as_str())
         .execute(connection)
-        .await?;
-    Ok(())
+        .await
+        .map(drop)
 }

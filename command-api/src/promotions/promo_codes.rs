@@ -10,15 +10,14 @@ use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
+use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
-use sqlx::postgres::PgRow;
 use web::auth::Action;
-use web::http::Problem;
+use web::http::{Problem, read_body};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write::Draft;
 
 /// Longest promo code, so that the id of its lot is one.
@@ -78,24 +77,52 @@ impl NewPromoCode {
     }
 }
 
-macro_rules! promo_code {
-    () => {
-        "select code, amount::text, valid_from, valid_until, max_redemptions, expires_at, redemptions
-         from control.promo_code
-         where code = $1"
-    };
+/// A row of `control.promo_code`.
+struct PromoCodeRow {
+    code: String,
+    amount: String,
+    valid_from: Option<DateTime<Utc>>,
+    valid_until: Option<DateTime<Utc>>,
+    max_redemptions: Option<i32>,
+    expires_at: Option<DateTime<Utc>>,
+    redemptions: i32,
 }
 
-const FIND: &str = promo_code!();
-const LOCK: &str = concat!(promo_code!(), " for update");
+impl TryFrom<PromoCodeRow> for NewPromoCode {
+    type Error = sqlx::Error;
+
+    fn try_from(row: PromoCodeRow) -> Result<NewPromoCode, sqlx::Error> {
+        Ok(NewPromoCode {
+            code: parsed(&row.code)?,
+            amount: credits_of(&row.amount)?,
+            valid_from: row.valid_from.map(time_of),
+            valid_until: row.valid_until.map(time_of),
+            max_redemptions: row.max_redemptions,
+            expires_at: row.expires_at.map(time_of),
+        })
+    }
+}
+
+/// The row of one code, with what follows the condition.
+macro_rules! query_code {
+    ($code:expr, $after:literal) => {
+        sqlx::query_as!(
+            PromoCodeRow,
+            r#"select code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at, redemptions
+               from control.promo_code
+               where code = $1 "# + $after,
+            $code
+        )
+    };
+}
 
 /// Returns a code as it was made.
 pub(super) async fn find(
     connection: &mut PgConnection,
     code: &Id,
 ) -> Result<Option<NewPromoCode>, sqlx::Error> {
-    let row = sqlx::query(FIND).bind(code.as_str()).fetch_optional(connection).await?;
-    row.map(|row| promo_code(&row)).transpose()
+    let row = query_code!(code.as_str(), "").fetch_optional(connection).await?;
+    row.map(NewPromoCode::try_from).transpose()
 }
 
 /// Returns a code, locked, with how often it was redeemed.
@@ -103,21 +130,41 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     code: &Id,
 ) -> Result<Option<(NewPromoCode, i32)>, sqlx::Error> {
-    let row = sqlx::query(LOCK).bind(code.as_str()).fetch_optional(connection).await?;
-    row.map(|row| Ok((promo_code(&row)?, row.try_get("redemptions")?))).transpose()
+    let Some(row) = query_code!(code.as_str(), "for update").fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let redemptions = row.redemptions;
+    Ok(Some((row.try_into()?, redemptions)))
 }
 
-fn promo_code(row: &PgRow) -> Result<NewPromoCode, sqlx::Error> {
-    let time = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<DateTime<Utc>>, _>(column)?.map(time_of));
-    let code = Id::new(row.try_get("code")?).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(NewPromoCode {
-        code,
-        amount: credits_of(row.try_get("amount")?)?,
-        valid_from: time("valid_from")?,
-        valid_until: time("valid_until")?,
-        max_redemptions: row.try_get("max_redemptions")?,
-        expires_at: time("expires_at")?,
-    })
+/// Keeps a new code unless one of its name was made before, and returns the one that is kept.
+async fn keep(
+    connection: &mut PgConnection,
+    new: &NewPromoCode,
+) -> Result<Option<NewPromoCode>, sqlx::Error> {
+    sqlx::query!(
+        "insert into control.promo_code (code, amount, valid_from, valid_until, max_redemptions, expires_at,
+                                         redemptions, created_at)
+         values ($1, $2::text::numeric, $3, $4, $5, $6, 0, clock_timestamp())
+         on conflict (code) do nothing",
+        new.code.as_str(),
+        numeric_text(new.amount),
+        new.valid_from.map(timestamp),
+        new.valid_until.map(timestamp),
+        new.max_redemptions,
+        new.expires_at.map(timestamp)
+    )
+    .execute(&mut *connection)
+    .await?;
+    find(connection, &new.code).await
+}
+
+/// Counts one more redemption of a code.
+pub(super) async fn count_redemption(connection: &mut PgConnection, code: &Id) -> Result<(), sqlx::Error> {
+    sqlx::query!("update control.promo_code set redemptions = redemptions + 1 where code = $1", code.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 pub(super) fn unknown(code: &Id) -> Problem {
@@ -131,28 +178,10 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
-    let new: NewPromoCode = request_context::body(request).await?;
+    let new: NewPromoCode = read_body(request).await?;
     let stored = pg::write(&app.pool, {
         let new = new.clone();
-        move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "insert into control.promo_code (code, amount, valid_from, valid_until, max_redemptions, expires_at,
-                                                     redemptions, created_at)
-                     values ($1, $2::text::numeric, $3, $4, $5, $6, 0, clock_timestamp())
-                     on conflict (code) do nothing",
-                )
-                .bind(new.code.as_str())
-                .bind(numeric_text(new.amount))
-                .bind(new.valid_from.map(timestamp))
-                .bind(new.valid_until.map(timestamp))
-                .bind(new.max_redemptions)
-                .bind(new.expires_at.map(timestamp))
-                .execute(&mut *connection)
-                .await?;
-                find(connection, &new.code).await
-            })
-        }
+        move |connection| Box::pin(async move { keep(connection, &new).await })
     })
     .await
     .map_err(Problem::from)?;

@@ -11,17 +11,17 @@ use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use super::bonus::lock_account;
 use super::promo_codes;
 use crate::app::App;
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write;
 use crate::write::effects;
 use crate::write::idempotency;
 
-/// Redeems a code for an account that has not done so before: counts it, keeps the grant for whoever redeems again, and
+/// Redeems a code for an account that has not done so before: counts it, keeps the grant for a caller that redeems again, and
 /// returns it.
 ///
 /// Locks the code, so that no race passes its uses. `at`: the account's time.
@@ -48,15 +48,12 @@ pub async fn redeem(
     if promo.max_redemptions.is_some_and(|most| redemptions >= most) {
         return refuse("promo_code_used_up", format!("the promo code {code} is used up"));
     }
-    sqlx::query("update control.promo_code set redemptions = redemptions + 1 where code = $1")
-        .bind(code.as_str())
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
+    promo_codes::count_redemption(connection, code).await?;
+    sqlx::query!(
         "insert into control.redemption (account_id, code, redeemed_at) values ($1, $2, clock_timestamp())",
+        account.as_str(),
+        code.as_str()
     )
-    .bind(account.as_str())
-    .bind(code.as_str())
     .execute(&mut *connection)
     .await?;
     let draft = promo.draft(account)?;
@@ -87,7 +84,7 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let Redemption { code } = request_context::body(request).await?;
+    let Redemption { code } = read_body(request).await?;
     let (known, recorded_at) = write::admit(&app, &context, &account).await?;
     let looked_up = code.clone();
     let promo = pg::write(&app.pool, |connection| {
@@ -115,9 +112,11 @@ pub async fn create(
 }
 
 async fn has_redeemed(connection: &mut PgConnection, account: &Id, code: &Id) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from control.redemption where account_id = $1 and code = $2)")
-        .bind(account.as_str())
-        .bind(code.as_str())
-        .fetch_one(connection)
-        .await
+    sqlx::query_scalar!(
+        r#"select exists (select from control.redemption where account_id = $1 and code = $2) as "redeemed!""#,
+        account.as_str(),
+        code.as_str()
+    )
+    .fetch_one(connection)
+    .await
 }

@@ -14,12 +14,12 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 use web::auth::Action;
-use web::http::{Path, Problem};
+use web::http::{Path, Problem, read_body};
 
 use super::bonus::{grant_effect, lock_account};
 use crate::app::App;
 use crate::email::{NOT_AN_EMAIL, is_email};
-use crate::request_context::{self, RequestContext};
+use crate::request_context::RequestContext;
 use crate::write;
 use crate::write::effects::Effect;
 
@@ -55,7 +55,7 @@ pub async fn invite(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let Invitation { email } = request_context::body(request).await?;
+    let Invitation { email } = read_body(request).await?;
     write::admit(&app, &context, &account).await?;
     let code: String = pg::write(&app.pool, move |connection| {
         Box::pin(async move { invited(connection, &account, &email).await })
@@ -67,24 +67,24 @@ pub async fn invite(
 
 async fn invited(connection: &mut PgConnection, account: &Id, email: &str) -> Result<String, sqlx::Error> {
     lock_account(connection, account).await?;
-    let known: Option<String> = sqlx::query_scalar(
+    let known = sqlx::query_scalar!(
         "select code from control.invitation where account_id = $1 and lower(email) = lower($2)",
+        account.as_str(),
+        email
     )
-    .bind(account.as_str())
-    .bind(email)
     .fetch_optional(&mut *connection)
     .await?;
     if let Some(code) = known {
         return Ok(code);
     }
     let code = format!("{INVITATION}{}", &Uuid::new_v4().simple().to_string()[..16]);
-    sqlx::query(
+    sqlx::query!(
         "insert into control.invitation (code, account_id, email, created_at)
          values ($1, $2, $3, clock_timestamp())",
+        code,
+        account.as_str(),
+        email
     )
-    .bind(&code)
-    .bind(account.as_str())
-    .bind(email)
     .execute(&mut *connection)
     .await?;
     count(connection, account, Stats { invited: 1, accepted: 0 }).await?;
@@ -103,22 +103,22 @@ async fn mail(
     let text = format!(
         "Hello,\n\n{account} invites you. Open an account with the referral code {code}, and both of you get credits.\n"
     );
-    sqlx::query(
-        "insert into delivery.notification (account_id, notification_id, firing_id, kind, channel, recipient, address, subject,
-                                            text, status, attempts, next_attempt_at, created_at)
+    sqlx::query!(
+        "insert into delivery.notification (account_id, notification_id, firing_id, kind, channel, recipient, address,
+                                            subject, text, status, attempts, next_attempt_at, created_at)
          values ($1, $2, $3, 'referral_invitation', 'email', $4, $5, $6, $7, 'pending', 0, clock_timestamp(),
                  clock_timestamp())",
+        account.as_str(),
+        format!("invitation-{code}"),
+        Uuid::new_v5(&derive::NAMESPACE, format!("invitation/{account}/{code}").as_bytes()),
+        code,
+        email,
+        subject,
+        text
     )
-    .bind(account.as_str())
-    .bind(format!("invitation-{code}"))
-    .bind(Uuid::new_v5(&derive::NAMESPACE, format!("invitation/{account}/{code}").as_bytes()))
-    .bind(code)
-    .bind(email)
-    .bind(subject)
-    .bind(text)
     .execute(connection)
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 /// Invitations of an account, and accounts opened by them.
@@ -129,26 +129,25 @@ struct Stats {
 
 /// Adds to what an account's invitations have come to.
 async fn count(connection: &mut PgConnection, account: &Id, more: Stats) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query!(
         "insert into control.referrer as known (account_id, invited, accepted, rewarded, credits_earned)
          values ($1, $2, $3, 0, 0)
          on conflict (account_id) do update
          set invited  = known.invited + excluded.invited,
              accepted = known.accepted + excluded.accepted",
+        account.as_str(),
+        more.invited,
+        more.accepted
     )
-    .bind(account.as_str())
-    .bind(more.invited)
-    .bind(more.accepted)
     .execute(connection)
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 /// Returns the account behind a code of an invitation; none: it is none.
 pub async fn inviter(app: &App, code: &Id) -> Result<Option<Id>, Problem> {
-    let account: Option<String> =
-        sqlx::query_scalar("select account_id from control.invitation where code = $1")
-            .bind(code.as_str())
+    let account =
+        sqlx::query_scalar!("select account_id from control.invitation where code = $1", code.as_str())
             .fetch_optional(&app.pool)
             .await?;
     account.map(|account| Id::new(&account).map_err(Problem::internal)).transpose()
@@ -179,12 +178,13 @@ pub async fn referred(
     guest: &Id,
     referrer: &Referrer,
 ) -> Result<Option<Rewards>, Problem> {
-    let accepted =
-        sqlx::query("update control.invitation set accepted_by = $2 where code = $1 and accepted_by is null")
-            .bind(referrer.said.as_str())
-            .bind(guest.as_str())
-            .execute(&mut *connection)
-            .await?;
+    let accepted = sqlx::query!(
+        "update control.invitation set accepted_by = $2 where code = $1 and accepted_by is null",
+        referrer.said.as_str(),
+        guest.as_str()
+    )
+    .execute(&mut *connection)
+    .await?;
     // An account id, or a code that was passed on, is an invitation that nobody sent.
     let invited = i32::from(accepted.rows_affected() == 0);
     count(connection, &referrer.account, Stats { invited, accepted: 1 }).await?;
@@ -192,15 +192,15 @@ pub async fn referred(
         return Ok(None);
     }
     let guests = grant_effect(guest, &format!("referral:{guest}:joined"), GrantSource::Referral, bonus)?;
-    let rewarded = sqlx::query(
+    let rewarded = sqlx::query!(
         "update control.referrer
          set rewarded       = rewarded + 1,
              credits_earned = credits_earned + $3::text::numeric
          where account_id = $1 and rewarded < $2",
+        referrer.account.as_str(),
+        REWARDED_MAX,
+        numeric_text(bonus)
     )
-    .bind(referrer.account.as_str())
-    .bind(REWARDED_MAX)
-    .bind(numeric_text(bonus))
     .execute(connection)
     .await?;
     let referrers = (rewarded.rows_affected() > 0)

@@ -43,7 +43,9 @@ impl SettlementView {
     fn of(settled: &SettledHold, progress: &Progress) -> SettlementView {
         let state = match progress {
             Progress::Folded(Outcome::Applied | Outcome::Duplicate) => State::Settled,
-            _ => State::Settling,
+            Progress::Folded(Outcome::Conflict | Outcome::Rejected(_))
+            | Progress::Halted
+            | Progress::Waiting => State::Settling,
         };
         let (reservation_id, held) = (settled.reservation_id.clone(), settled.held);
         SettlementView { reservation_id, state, held, over_hold: settled.over_hold }
@@ -86,7 +88,7 @@ impl Written {
     }
 }
 
-/// A refusal by the fold stands in the journal: the answer says where.
+/// The journal has the refused record: the answer says where.
 fn placed(problem: Problem, written: &Written) -> Response {
     problem
         .with("event_id", &written.event_id)

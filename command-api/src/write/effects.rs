@@ -18,7 +18,7 @@ use web::http::Problem;
 use super::append::not_appended;
 use crate::app::App;
 
-/// What an effect says, beside its account and time.
+/// What an effect says besides its account and time.
 #[derive(Debug, Clone)]
 pub struct Effect {
     pub account: Id,
@@ -46,13 +46,13 @@ impl Effect {
 const LEAD_SECONDS: f64 = 5.0;
 /// Longest wait for older events of the account; shorter than the lead, so that the relay goes on from there.
 const OLDER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Between two looks for older events that are on their way.
+/// Between two searches for older events that are on their way.
 const OLDER_PAUSE: Duration = Duration::from_millis(20);
 
 /// An event in the outbox.
 #[derive(Debug)]
 pub struct Put {
-    /// Its place there.
+    /// Its position there.
     pub outbox_id: i64,
     pub event: Event,
 }

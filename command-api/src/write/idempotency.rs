@@ -28,101 +28,109 @@ pub struct Kept {
     pub position: Option<Position>,
 }
 
-type Row = (Vec<u8>, String, Vec<u8>, Option<i32>, Option<i64>);
-
-fn kept(row: Row) -> Kept {
-    let (content, event_id, event, partition, offset) = row;
-    let position = partition.zip(offset).map(|(partition, offset)| Position { partition, offset });
-    Kept { content, event_id, event, position }
+/// A row of `control.idempotency` that keeps a write.
+struct KeptRow {
+    content: Vec<u8>,
+    event_id: String,
+    event: Vec<u8>,
+    partition: Option<i32>,
+    offset: Option<i64>,
 }
 
-const FIND: &str = r#"
-    select content, event_id, event, "partition", "offset"
-    from control.idempotency
-    where account_id = $1 and kind = $2 and key = $3 and event is not null
-"#;
+impl From<KeptRow> for Kept {
+    fn from(row: KeptRow) -> Kept {
+        let position =
+            row.partition.zip(row.offset).map(|(partition, offset)| Position { partition, offset });
+        Kept { content: row.content, event_id: row.event_id, event: row.event, position }
+    }
+}
+
+/// A statement that returns [`KeptRow`]s, whose columns go between its two parts.
+macro_rules! query_kept {
+    ($before:literal, $after:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            KeptRow,
+            $before + r#" content, event_id as "event_id!", event as "event!", "partition", "offset" "# + $after,
+            $($argument),+
+        )
+    };
+}
 
 /// Returns what is kept under a name.
 pub async fn find(pool: &PgPool, name: &Name) -> Result<Option<Kept>, sqlx::Error> {
-    let row: Option<Row> =
-        sqlx::query_as(FIND).bind(&name.account).bind(name.kind).bind(&name.key).fetch_optional(pool).await?;
-    Ok(row.map(kept))
+    let kept = query_kept!(
+        "select",
+        "from control.idempotency
+         where account_id = $1 and kind = $2 and key = $3 and event is not null",
+        name.account,
+        name.kind,
+        name.key
+    );
+    Ok(kept.fetch_optional(pool).await?.map(Kept::from))
 }
-
-/// The update changes nothing: it makes a row that came first visible to `returning`.
-const KEEP: &str = r#"
-    insert into control.idempotency as kept (account_id, kind, key, content, event_id, event, created_at)
-    values ($1, $2, $3, $4, $5, $6, clock_timestamp())
-    on conflict (account_id, kind, key) do update
-    set created_at = kept.created_at
-    returning content, event_id, event, "partition", "offset"
-"#;
 
 /// Keeps a write unless one is kept under its name, and returns the one that is.
 pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
-    write(pool, KEEP, name, new).await
+    // The update changes nothing: it makes a row that came first visible to `returning`.
+    let kept = query_kept!(
+        "insert into control.idempotency as kept (account_id, kind, key, content, event_id, event, created_at)
+         values ($1, $2, $3, $4, $5, $6, clock_timestamp())
+         on conflict (account_id, kind, key) do update
+         set created_at = kept.created_at
+         returning",
+        "",
+        name.account,
+        name.kind,
+        name.key,
+        new.content,
+        new.event_id,
+        new.event
+    );
+    kept.fetch_one(pool).await.map(Kept::from)
 }
-
-const KEEP_IN: &str = "
-    insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
-    values ($1, $2, $3, $4, $5, $6, clock_timestamp())
-    on conflict (account_id, kind, key) do nothing
-";
 
 /// Keeps a write in the transaction of a decision; says whether nothing was kept under its name before.
 pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> Result<bool, sqlx::Error> {
-    let kept = sqlx::query(KEEP_IN)
-        .bind(&name.account)
-        .bind(name.kind)
-        .bind(&name.key)
-        .bind(&new.content)
-        .bind(&new.event_id)
-        .bind(&new.event)
-        .execute(connection)
-        .await?;
+    let kept = sqlx::query!(
+        "insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
+         values ($1, $2, $3, $4, $5, $6, clock_timestamp())
+         on conflict (account_id, kind, key) do nothing",
+        name.account,
+        name.kind,
+        name.key,
+        new.content,
+        new.event_id,
+        new.event
+    )
+    .execute(connection)
+    .await?;
     Ok(kept.rows_affected() > 0)
 }
 
-const REPLACE: &str = r#"
-    insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
-    values ($1, $2, $3, $4, $5, $6, clock_timestamp())
-    on conflict (account_id, kind, key) do update
-    set content     = excluded.content,
-        event_id    = excluded.event_id,
-        event       = excluded.event,
-        "partition" = null,
-        "offset"    = null,
-        created_at  = excluded.created_at,
-        answered_at = null
-    returning content, event_id, event, "partition", "offset"
-"#;
-
-/// Keeps a setting in place of the one before it.
+/// Keeps a setting instead of the one before it.
 pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
-    write(pool, REPLACE, name, new).await
+    let kept = query_kept!(
+        r#"insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
+           values ($1, $2, $3, $4, $5, $6, clock_timestamp())
+           on conflict (account_id, kind, key) do update
+           set content     = excluded.content,
+               event_id    = excluded.event_id,
+               event       = excluded.event,
+               "partition" = null,
+               "offset"    = null,
+               created_at  = excluded.created_at,
+               answered_at = null
+           returning"#,
+        "",
+        name.account,
+        name.kind,
+        name.key,
+        new.content,
+        new.event_id,
+        new.event
+    );
+    kept.fetch_one(pool).await.map(Kept::from)
 }
-
-async fn write(pool: &PgPool, sql: &'static str, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
-    let row: Row = sqlx::query_as(sql)
-        .bind(&name.account)
-        .bind(name.kind)
-        .bind(&name.key)
-        .bind(&new.content)
-        .bind(&new.event_id)
-        .bind(&new.event)
-        .fetch_one(pool)
-        .await?;
-    Ok(kept(row))
-}
-
-/// The earliest place counts: what was appended twice had its effect there.
-const ACKNOWLEDGE: &str = r#"
-    update control.idempotency
-    set "partition" = $5,
-        "offset"    = least("offset", $6),
-        answered_at = clock_timestamp()
-    where account_id = $1 and kind = $2 and key = $3 and event_id = $4
-"#;
 
 /// Notes where the journal has a write that was kept by [`keep`].
 pub async fn acknowledge(
@@ -131,30 +139,24 @@ pub async fn acknowledge(
     event_id: &str,
     at: Position,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(ACKNOWLEDGE)
-        .bind(&name.account)
-        .bind(name.kind)
-        .bind(&name.key)
-        .bind(event_id)
-        .bind(at.partition)
-        .bind(at.offset)
-        .execute(pool)
-        .await?;
-    Ok(())
+    // The earliest position counts: what was appended twice had its effect there.
+    sqlx::query!(
+        r#"update control.idempotency
+           set "partition" = $5,
+               "offset"    = least("offset", $6),
+               answered_at = clock_timestamp()
+           where account_id = $1 and kind = $2 and key = $3 and event_id = $4"#,
+        name.account,
+        name.kind,
+        name.key,
+        event_id,
+        at.partition,
+        at.offset
+    )
+    .execute(pool)
+    .await
+    .map(drop)
 }
-
-/// Of settings sent at once, the one that the journal has last is in force, whichever was kept last.
-const ACKNOWLEDGE_SETTING: &str = r#"
-    update control.idempotency
-    set content     = $4,
-        event_id    = $5,
-        event       = $6,
-        "partition" = $7,
-        "offset"    = $8,
-        answered_at = clock_timestamp()
-    where account_id = $1 and kind = $2 and key = $3
-      and (event_id = $5 or "offset" is null or "offset" < $8)
-"#;
 
 /// Notes where the journal has a setting that was kept by [`replace`].
 pub async fn acknowledge_setting(
@@ -163,33 +165,97 @@ pub async fn acknowledge_setting(
     kept: &Kept,
     at: Position,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(ACKNOWLEDGE_SETTING)
-        .bind(&name.account)
-        .bind(name.kind)
-        .bind(&name.key)
-        .bind(&kept.content)
-        .bind(&kept.event_id)
-        .bind(&kept.event)
-        .bind(at.partition)
-        .bind(at.offset)
-        .execute(pool)
-        .await?;
-    Ok(())
+    // Of settings sent at once, the one that the journal has last is in force, whichever was kept last.
+    sqlx::query!(
+        r#"update control.idempotency
+           set content     = $4,
+               event_id    = $5,
+               event       = $6,
+               "partition" = $7,
+               "offset"    = $8,
+               answered_at = clock_timestamp()
+           where account_id = $1 and kind = $2 and key = $3
+             and (event_id = $5 or "offset" is null or "offset" < $8)"#,
+        name.account,
+        name.kind,
+        name.key,
+        kept.content,
+        kept.event_id,
+        kept.event,
+        at.partition,
+        at.offset
+    )
+    .execute(pool)
+    .await
+    .map(drop)
 }
-
-const FORGET: &str = "
-    delete from control.idempotency
-    where account_id = $1 and kind = $2 and key = $3 and event_id = $4
-";
 
 /// Forgets a write that had no effect and that the fold does not remember either.
 pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(FORGET)
-        .bind(&name.account)
-        .bind(name.kind)
-        .bind(&name.key)
-        .bind(event_id)
-        .execute(pool)
-        .await?;
-    Ok(())
+    sqlx::query!(
+        "delete from control.idempotency
+         where account_id = $1 and kind = $2 and key = $3 and event_id = $4",
+        name.account,
+        name.kind,
+        name.key,
+        event_id
+    )
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// Claims an `Idempotency-Key` for making an API key; says whether it was free.
+///
+/// Waits for another request of the same name, and claims nothing where that came first.
+pub async fn claim_key(
+    connection: &mut PgConnection,
+    key: &str,
+    content: &[u8],
+) -> Result<bool, sqlx::Error> {
+    let claimed = sqlx::query!(
+        "insert into control.idempotency (account_id, kind, key, content, created_at)
+         values ('', 'key', $1, $2, clock_timestamp())
+         on conflict do nothing",
+        key,
+        content
+    )
+    .execute(connection)
+    .await?;
+    Ok(claimed.rows_affected() > 0)
+}
+
+/// Keeps the answer, as JSON, of a request that claimed its `Idempotency-Key`.
+pub async fn keep_answer(connection: &mut PgConnection, key: &str, answer: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update control.idempotency
+         set answer = $2::text::json, answered_at = clock_timestamp()
+         where account_id = '' and kind = 'key' and key = $1",
+        key,
+        answer
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The first answer to a request that made an API key.
+pub struct FirstAnswer {
+    /// Hash of what the caller sent.
+    pub content: Vec<u8>,
+    /// JSON.
+    pub answer: String,
+}
+
+/// Returns the answer that [`keep_answer`] kept.
+pub async fn first_answer(connection: &mut PgConnection, key: &str) -> Result<FirstAnswer, sqlx::Error> {
+    sqlx::query_as!(
+        FirstAnswer,
+        r#"select content, answer::text as "answer!"
+           from control.idempotency
+           where account_id = '' and kind = 'key' and key = $1"#,
+        key
+    )
+    .fetch_one(connection)
+    .await
 }

@@ -23,7 +23,7 @@ use platform::position::Position;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 use web::auth::Action;
-use web::http::Problem;
+use web::http::{Problem, read_body};
 
 use self::answer::Written;
 use self::append::append;
@@ -33,7 +33,7 @@ use self::wait::{known_or_waiting, once_projected};
 use crate::admission::known_accounts::Account;
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::app::App;
-use crate::request_context::{self, RequestContext, Waits};
+use crate::request_context::{RequestContext, Waits};
 
 /// Grants and payments share one id space.
 const LOT_IDS: &str = "grant";
@@ -177,7 +177,7 @@ pub async fn whole_setting<T: Body>(
     data: fn(T) -> Data,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, account)?;
-    let body: T = request_context::body(request).await?;
+    let body: T = read_body(request).await?;
     let draft = Draft::setting(account, kind, data(body), context.now);
     setting(app, context, draft, time_for(app, context, account)).await
 }
@@ -287,8 +287,8 @@ async fn find(
         if !first.same_content {
             return Ok((position, Progress::Folded(Outcome::Conflict)));
         }
-        let place = Position { offset: first.offset, ..position };
-        return Ok((place, Progress::Folded(first.outcome)));
+        let position = Position { offset: first.offset, ..position };
+        return Ok((position, Progress::Folded(first.outcome)));
     }
     let mut progress = outcome::progress(&app.pool, schema, &[(draft.account.clone(), position)]).await?;
     Ok((position, progress.pop().unwrap_or(Progress::Waiting)))

@@ -14,9 +14,9 @@ use tracing::info;
 use crate::app::App;
 use crate::holds::request::{Ask, Landed};
 
-/// Between two looks.
+/// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at how long the oldest record has waited.
+/// Between two measurements of how long the oldest record has waited.
 const GAUGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Relays what waits until `shutdown`.

@@ -1,4 +1,4 @@
-//! Outcome: what the fold made of a record, looked up by where the record stands or by the event's identity.
+//! Outcome: what the fold made of a record, found by the position of the record or by the event's identity.
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
@@ -22,19 +22,26 @@ impl Progress {
     }
 }
 
-/// One row per record asked for, in the order asked.
+/// One row per record, in the order of the parameters.
 ///
-/// An event's first record stands in `event`, every later one and what came before the opening in `refused`.
+/// Table `event` has the first record of an event; `refused` has every later one and what came before the opening.
 const PROGRESS: &str = r#"
-    select coalesce(first.outcome, other.outcome),
-           coalesce(first.reason, other.reason),
-           halted."offset" is not null
-    from unnest($1::text[], $2::bigint[]) with ordinality as asked (account_id, "offset", place)
-    left join event   as first  on first.account_id  = asked.account_id and first."offset"  = asked."offset"
-    left join refused as other  on other.account_id  = asked.account_id and other."offset"  = asked."offset"
-    left join parked  as halted on halted.account_id = asked.account_id and halted."offset" = asked."offset"
-    order by asked.place
+    select coalesce(first.outcome, other.outcome) as outcome,
+           coalesce(first.reason, other.reason)   as reason,
+           parked."offset" is not null            as halted
+    from unnest($1::text[], $2::bigint[]) with ordinality as record (account_id, "offset", number)
+    left join event   as first on first.account_id  = record.account_id and first."offset"  = record."offset"
+    left join refused as other on other.account_id  = record.account_id and other."offset"  = record."offset"
+    left join parked           on parked.account_id = record.account_id and parked."offset" = record."offset"
+    order by record.number
 "#;
+
+#[derive(sqlx::FromRow)]
+struct ProgressRow {
+    outcome: Option<String>,
+    reason: Option<String>,
+    halted: bool,
+}
 
 /// Returns how far each record has come.
 pub async fn progress(
@@ -42,16 +49,15 @@ pub async fn progress(
     schema: Schema,
     records: &[(Id, Position)],
 ) -> Result<Vec<Progress>, sqlx::Error> {
-    type Row = (Option<String>, Option<String>, bool);
     let accounts: Vec<String> = records.iter().map(|(account, _)| account.to_string()).collect();
     let offsets: Vec<i64> = records.iter().map(|(_, position)| position.offset).collect();
-    let rows: Vec<Row> = pg::read(pool, schema, |connection| {
+    let rows: Vec<ProgressRow> = pg::read(pool, schema, |connection| {
         Box::pin(
             async move { sqlx::query_as(PROGRESS).bind(accounts).bind(offsets).fetch_all(connection).await },
         )
     })
     .await?;
-    rows.into_iter().map(|(outcome, reason, halted)| progress_of(outcome, reason, halted)).collect()
+    rows.into_iter().map(|row| progress_of(row.outcome, row.reason, row.halted)).collect()
 }
 
 fn progress_of(
@@ -77,7 +83,7 @@ fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Erro
     }
 }
 
-/// An event to ask about.
+/// The identity of an event in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub account: &'a Id,
@@ -89,10 +95,10 @@ pub struct Identity<'a> {
 /// The first record of an event's id, as the fold knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct First {
-    /// Where it stands in its account's partition.
+    /// Its offset in its account's partition.
     pub offset: i64,
     pub outcome: Outcome,
-    /// Whether its content is that of the event asked about.
+    /// Whether its content is that of the event in question.
     pub same_content: bool,
 }
 
@@ -102,24 +108,31 @@ const FIRST: &str = r#"
     where account_id = $1 and event_id = $2 and source = $3
 "#;
 
+#[derive(sqlx::FromRow)]
+struct FirstRow {
+    offset: i64,
+    outcome: String,
+    reason: Option<String>,
+    content: Vec<u8>,
+}
+
 /// Returns the first record that carried an event's id; none while it is not folded.
 pub async fn first(
     pool: &PgPool,
     schema: Schema,
     event: &Identity<'_>,
 ) -> Result<Option<First>, sqlx::Error> {
-    type Row = (i64, String, Option<String>, Vec<u8>);
     let account = event.account.to_string();
     let (id, source) = (event.id.to_owned(), event.source.to_owned());
-    let row: Option<Row> = pg::read(pool, schema, |connection| {
+    let row: Option<FirstRow> = pg::read(pool, schema, |connection| {
         Box::pin(async move {
             sqlx::query_as(FIRST).bind(account).bind(id).bind(source).fetch_optional(connection).await
         })
     })
     .await?;
-    let Some((offset, outcome, reason, kept)) = row else { return Ok(None) };
-    let outcome = outcome_of(&outcome, reason.as_deref())?;
-    Ok(Some(First { offset, outcome, same_content: kept == event.content }))
+    let Some(row) = row else { return Ok(None) };
+    let outcome = outcome_of(&row.outcome, row.reason.as_deref())?;
+    Ok(Some(First { offset: row.offset, outcome, same_content: row.content == event.content }))
 }
 
 #[cfg(test)]

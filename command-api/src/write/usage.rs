@@ -15,11 +15,11 @@ use crate::app::App;
 /// Appends a record and answers what it comes to, as far as its caller waits for that.
 pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Result<Response, Problem> {
     let position = append_one(app, &admitted).await?;
-    let look = async {
+    let progress = async {
         let records = [(admitted.account.clone(), position)];
         outcome::progress(&app.pool, app.waiter.schema(), &records).await
     };
-    let found = known_or_waiting(once_projected(app, waits, &[position], look).await, Vec::new());
+    let found = known_or_waiting(once_projected(app, waits, &[position], progress).await, Vec::new());
     let progress = match found.into_iter().next() {
         // Usage of a halted account is taken all the same: it happened, and is folded when a newer program runs.
         None | Some(Progress::Halted) => Progress::Waiting,

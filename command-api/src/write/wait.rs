@@ -10,19 +10,19 @@ use crate::admission::Admitted;
 use crate::app::App;
 use crate::holds::request::Ask;
 
-/// Waits until records are projected, where their caller wants that, and looks what they came to.
+/// Waits until records are projected, where their caller wants that, and reads their outcomes.
 ///
 /// None: nobody waits, or the projection has not come so far in time.
 pub async fn once_projected<T>(
     app: &App,
     waits: bool,
     records: &[Position],
-    look: impl Future<Output = Result<T, sqlx::Error>>,
+    outcome: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<Option<T>, sqlx::Error> {
     if !waits || !are_projected(app, records).await {
         return Ok(None);
     }
-    look.await.map(Some)
+    outcome.await.map(Some)
 }
 
 async fn are_projected(app: &App, records: &[Position]) -> bool {

@@ -6,7 +6,7 @@ use platform::kafka::{self, KafkaOptions, LogIdentity};
 use platform::pg::{self, PgPool};
 use tempfile::TempDir;
 
-use crate::say;
+use crate::progress::say;
 
 /// Connections of each pool.
 pub const CONNECTIONS: u32 = 16;

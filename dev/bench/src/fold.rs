@@ -14,7 +14,7 @@ use ledger_core::value::id::{EventId, Id, Label, Source};
 use ledger_core::value::time::Time;
 use rustc_hash::FxHashMap;
 
-use crate::Measured;
+use crate::measured::Measured;
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 1_000;

@@ -1,4 +1,4 @@
-//! Holds: reserving and releasing over HTTP beside one transaction a request, and checks.
+//! Holds: reserving and releasing over HTTP compared with one transaction a request, and checks.
 
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use web::http::{self, HttpConfig};
 use crate::caller::Caller;
 use crate::environment::{CONNECTIONS, Environment};
 use crate::ingest::Server;
-use crate::{Measured, load, naive, quantile, say};
+use crate::measured::{Measured, quantile};
+use crate::progress::say;
+use crate::{load, naive};
 
 /// Accounts where load is spread.
 const ACCOUNTS: usize = 1_000;

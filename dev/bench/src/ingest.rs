@@ -1,4 +1,4 @@
-//! Ingest: batches of usage over HTTP, acknowledged by Kafka, beside a bare producer of the same bytes.
+//! Ingest: batches of usage over HTTP, acknowledged by Kafka, compared with a bare producer of the same bytes.
 
 use std::time::Instant;
 
@@ -7,6 +7,7 @@ use engine::consume::{Source, Status};
 use engine::progress::{WaitConfig, Waiter};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use platform::clock;
+use platform::http_client;
 use platform::kafka::Journal;
 use platform::pg::{self, Model};
 use platform::shutdown::CancellationToken;
@@ -15,8 +16,9 @@ use web::auth::{Auth, AuthConfig};
 use web::http::{self, HttpConfig};
 
 use crate::environment::{Environment, KEY};
+use crate::load;
+use crate::measured::Measured;
 use crate::raw::RawProducer;
-use crate::{Measured, load};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;
@@ -108,7 +110,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr()?);
         let routes = http::finish(command_api::router(app));
         tokio::spawn(http::serve(routes, listener, config.connections, shutdown.clone()));
-        Ok(Server { url, client: reqwest::Client::new(), shutdown, projecting })
+        Ok(Server { url, client: http_client::plain(), shutdown, projecting })
     }
 
     /// Publishes the benchmark's rate card and opens accounts.

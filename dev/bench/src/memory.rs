@@ -6,12 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use platform::http_client;
 use platform::kafka::Journal;
 use platform::pg::PgPool;
 use serde_json::json;
 
 use crate::environment::{Environment, KEY};
-use crate::{Measured, load};
+use crate::load;
+use crate::measured::Measured;
 
 /// Users of the one account.
 const USERS: usize = 1_000_000;
@@ -123,7 +125,7 @@ struct Service {
 
 impl Service {
     fn start(name: &'static str, environment: &Environment) -> Result<Service> {
-        // Free now; whoever takes it in between makes the service fail with a sentence.
+        // Free now; a process that takes it in between makes the service fail with a clear error.
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let child = Command::new(std::env::current_exe()?)
             .args(["serve", name, "--listen", &listen])
@@ -135,7 +137,7 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Service { name, url: format!("http://{listen}"), child, client: reqwest::Client::new() })
+        Ok(Service { name, url: format!("http://{listen}"), child, client: http_client::plain() })
     }
 
     async fn ready(&self) -> Result<()> {

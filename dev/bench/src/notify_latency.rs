@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::environment::Environment;
+use crate::load;
+use crate::measured::{Measured, quantile};
 use crate::running::{StartLedger, start_in};
 use crate::visible::{Client, Floor};
-use crate::{Measured, load, quantile};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;
@@ -35,7 +36,7 @@ const CREDITS_APART: usize = 20;
 /// How long the last mail may take.
 const LAST_MAIL_MAX: Duration = Duration::from_secs(60);
 
-/// Measures a running whole with a mail server beside it.
+/// Measures a running ledger with a mail server next to it.
 pub async fn run(start: StartLedger) -> Result<Measured> {
     let environment = Environment::new().await?;
     let server = MailServer::start().await?;

@@ -1,4 +1,4 @@
-//! Project: the journal into Postgres, beside a plain batched insert by the same server.
+//! Project: the journal into Postgres, compared with a plain batched insert by the same server.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use crate::environment::Environment;
-use crate::{Measured, load};
+use crate::load;
+use crate::measured::Measured;
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 1_000;

@@ -14,8 +14,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::environment::Environment;
+use crate::load;
+use crate::measured::Measured;
 use crate::raw::RawProducer;
-use crate::{Measured, load};
 
 /// Accounts whose period ends at one instant.
 const ACCOUNTS: usize = 10_000;

@@ -12,10 +12,10 @@ use ledger_core::value::id::Id;
 use rustc_hash::FxHashMap;
 use serde_json::json;
 
-use crate::Measured;
 use crate::fold::{BATCH_EVENTS, event, fold_batch, open_accounts, start, usage};
+use crate::measured::Measured;
 
-/// Org alerts of each account, beside a user alert and limits where there are any.
+/// Org alerts of each account, in addition to a user alert and limits where there are any.
 const RULES: [usize; 3] = [0, 10, 100];
 
 /// An account being folded and watched.
@@ -25,7 +25,7 @@ struct Watched {
     watch: Watch,
 }
 
-/// Measures each number of rules beside the bare fold, in turn.
+/// Measures each number of rules against the bare fold, in turn.
 pub fn run() -> Vec<Measured> {
     let facts = usage();
     RULES.into_iter().map(|rules| measure(rules, &facts)).collect()
@@ -66,7 +66,7 @@ fn with_rules(mut account: Watched, rules: usize) -> Watched {
             let basis = bases[n % bases.len()];
             let threshold = match basis {
                 Basis::PercentUsed => ledger_core::value::credits::Credits::whole(90),
-                _ => unreached(n),
+                Basis::AbsoluteUsed | Basis::PercentRemaining | Basis::AbsoluteRemaining => unreached(n),
             };
             let alert_id = Id::new(&format!("alert-{n}")).expect("a well-formed id");
             Data::OrgAlertSet(SetOrgAlert { alert_id, basis, threshold, recipients: None, channels: None })

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use alert_worker::delivery::DeliveryConfig;
 use anyhow::{Context, Result, ensure};
 use platform::clock;
+use platform::http_client;
 use platform::kafka::Appender;
 use platform::pg::{self, PgPool};
 use rdkafka::ClientConfig;
@@ -15,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::environment::Environment;
+use crate::load;
+use crate::measured::{Measured, quantile};
 use crate::running::{RunningLedger, StartLedger, start_in};
-use crate::{Measured, load, quantile};
 
 /// Accounts that the events go round.
 const ACCOUNTS: usize = 100;
@@ -105,7 +107,7 @@ pub(crate) struct Client {
 impl Client {
     /// Calls a running whole.
     pub fn of(ledger: &RunningLedger) -> Client {
-        Client { http: reqwest::Client::new(), url: ledger.url.clone(), key: ledger.operator_key.clone() }
+        Client { http: http_client::plain(), url: ledger.url.clone(), key: ledger.operator_key.clone() }
     }
 
     /// Puts a setting.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ledger_core::value::time::Time;
+use platform::http_client;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ impl<'a> Write<'a> {
 impl Client {
     /// Opens a client for the ledger at `url`.
     pub fn new(url: &str, key: &str) -> Result<Client> {
-        let http = reqwest::Client::builder().timeout(ANSWER_WAIT).build()?;
+        let http = http_client::builder().timeout(ANSWER_WAIT).build()?;
         Ok(Client { http, url: url.trim_end_matches('/').to_string(), key: key.to_string() })
     }
 
@@ -104,10 +105,8 @@ impl Client {
         let mut page = first.clone();
         for _ in 0..PAGES_MAX {
             let mut answer = self.read(&page).await?;
-            match answer["items"].take() {
-                Value::Array(more) => items.extend(more),
-                _ => bail!("GET {path}: not a list"),
-            }
+            let Value::Array(more) = answer["items"].take() else { bail!("GET {path}: not a list") };
+            items.extend(more);
             let Some(cursor) = answer["next_cursor"].as_str() else { return Ok(items) };
             page = format!("{first}&cursor={cursor}");
         }

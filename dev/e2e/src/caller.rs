@@ -1,25 +1,25 @@
 //! Caller: HTTP requests and answers, each held to the OpenAPI document.
 
-use anyhow::{Context, Result, ensure};
-use platform::kafka::Position;
-use reqwest::header::HeaderMap;
+use anyhow::{Context, Result};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
+use crate::answer::Answer;
 use crate::described;
+use crate::services::Addresses;
 
 /// Somebody who calls the API.
 #[derive(Clone)]
 pub struct Caller {
     client: Client,
-    url: String,
+    addresses: Addresses,
     key: Option<String>,
     headers: Vec<(String, String)>,
 }
 
 impl Caller {
-    pub(crate) fn new(client: Client, url: String, key: Option<String>) -> Caller {
-        Caller { client, url, key, headers: Vec::new() }
+    pub(crate) fn new(client: Client, addresses: Addresses, key: Option<String>) -> Caller {
+        Caller { client, addresses, key, headers: Vec::new() }
     }
 
     /// Adds a header to each of this caller's requests.
@@ -36,7 +36,8 @@ impl Caller {
 
     /// Returns a request to be completed and given to [`Caller::send`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        let url = format!("{}{path}", self.addresses.of(&method, path));
+        let mut request = self.client.request(method, url);
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
@@ -102,64 +103,5 @@ impl Caller {
     /// `DELETE`
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.send(self.request(Method::DELETE, path)).await
-    }
-}
-
-/// What the API answered.
-#[derive(Debug)]
-pub struct Answer {
-    /// The request, for messages.
-    pub asked: String,
-    /// The status.
-    pub status: u16,
-    /// The content type.
-    pub content_type: String,
-    /// `Retry-After`, empty where there is none.
-    pub retry_after: String,
-    /// All headers.
-    pub headers: HeaderMap,
-    /// The body as JSON; null where it is none.
-    pub body: Value,
-    /// The body as it came.
-    pub text: String,
-}
-
-impl Answer {
-    /// Fails unless the status is this one.
-    pub fn expect(&self, status: u16) -> Result<&Answer> {
-        ensure!(
-            self.status == status,
-            "{} answered {}, not {status}: {}",
-            self.asked,
-            self.status,
-            self.text
-        );
-        Ok(self)
-    }
-
-    /// Fails unless it is a problem of this status and code.
-    pub fn expect_problem(&self, status: u16, code: &str) -> Result<&Answer> {
-        self.expect(status)?;
-        let said = (self.content_type.as_str(), self.body["code"].as_str(), self.body["status"].as_u64());
-        let expected = ("application/problem+json", Some(code), Some(u64::from(status)));
-        ensure!(said == expected, "{} answered {said:?}, not {expected:?}: {}", self.asked, self.text);
-        Ok(self)
-    }
-
-    /// Fails unless it is 422 and names exactly these fields, as `field code` in alphabetic order.
-    pub fn expect_fields(&self, expected: &[&str]) -> Result<&Answer> {
-        self.expect(422)?;
-        let errors = self.body["errors"].as_array().with_context(|| self.text.clone())?;
-        let text = |error: &Value, name: &str| error[name].as_str().unwrap_or("?").to_owned();
-        let mut named: Vec<String> =
-            errors.iter().map(|error| format!("{} {}", text(error, "field"), text(error, "code"))).collect();
-        named.sort();
-        ensure!(named == expected, "{} named {named:?}, not {expected:?}: {}", self.asked, self.text);
-        Ok(self)
-    }
-
-    /// Returns the position that the answer names.
-    pub fn position(&self) -> Result<Position> {
-        serde_json::from_value(self.body["position"].clone()).with_context(|| self.text.clone())
     }
 }

@@ -5,12 +5,14 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use jsonschema::Validator;
-use reqwest::Request;
+use reqwest::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::caller::Answer;
+use crate::answer::Answer;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(ledger::openapi::merged);
+static READS: LazyLock<Value> = LazyLock::new(query_api::openapi);
+static WRITES: LazyLock<Value> = LazyLock::new(command_api::openapi);
 /// Validators by the pointer of their schema.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
 
@@ -27,6 +29,15 @@ pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
     };
     answer_fits(&operation, answer).with_context(|| format!("{} answered {}", answer.asked, answer.text))?;
     if answer.status < 300 { request_fits(&operation, request) } else { Ok(()) }
+}
+
+/// Tells whether the read side serves this: by its document, or because the write side's does not know the path at all.
+pub fn is_read(method: &Method, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let Some(template) = template_of(path) else { return false };
+    let method = method.as_str().to_lowercase();
+    let has_operation = |document: &Value| document["paths"][template][&method].is_object();
+    has_operation(&READS) || (!has_operation(&WRITES) && WRITES["paths"][template].is_null())
 }
 
 const PROBLEM: &str = "application/problem+json";

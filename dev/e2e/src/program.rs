@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 
-/// Returns the path of the program `ledger` that was built beside the running test.
+/// Returns the path of the program `ledger` that was built with the running test.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! Whole: everything that `ledger up` runs, in this process, on a database and topics of its own.
+//! Whole: every service in this process, merged or apart, on a database and topics of its own.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use alert_worker::alerting::{Alerting, Evaluation, NotifyFrom};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
-use ledger::up::{self, Up, UpConfig};
+use ledger::up::UpConfig;
 use ledger_core::fold::FOLD_VERSION;
 use local_stack::TestSpace;
+use platform::http_client;
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 use platform::pg::{self, Model, PgPool, Schema};
 use platform::shutdown::CancellationToken;
@@ -18,6 +19,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::caller::Caller;
+use crate::services::{Addresses, Form, Services};
 
 /// Enough to have accounts side by side and apart.
 const PARTITIONS: i32 = 3;
@@ -32,8 +34,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(90);
 
 /// The running whole.
 pub struct Whole {
-    /// Where it serves.
-    pub url: String,
+    form: Form,
+    addresses: Addresses,
     /// Kafka as the services use it.
     pub kafka: KafkaOptions,
     /// The database, with every right.
@@ -43,7 +45,7 @@ pub struct Whole {
     identity: LogIdentity,
     client: Client,
     // In the order in which they go: the space's topics and database last.
-    up: Up,
+    services: Services,
     data_dir: TempDir,
     more: Vec<String>,
     space: TestSpace,
@@ -82,19 +84,15 @@ fn settings(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up
     Ok(Settings::try_parse_from(arguments.into_iter().chain(wait).chain(more))?.up)
 }
 
-async fn run(space: &TestSpace, data_dir: &TempDir, more: &[String]) -> Result<Up> {
-    up::start(settings(space, data_dir, more)?, |_| {}).await
-}
-
 impl Whole {
     /// Starts everything on a new space.
     pub async fn start() -> Result<Whole> {
-        Whole::start_on(TestSpace::new().await?).await
+        Whole::start_with(&[]).await
     }
 
     /// Starts everything with more flags.
     pub async fn start_with(more: &[&str]) -> Result<Whole> {
-        Whole::begin(TestSpace::new().await?, more.iter().map(|flag| (*flag).to_owned()).collect()).await
+        Whole::start_as(Form::of_environment()?, more).await
     }
 
     /// Starts everything with the patience that callers meet by default, for tests in which it runs out.
@@ -102,29 +100,53 @@ impl Whole {
         Whole::start_with(&[WAIT, "2000"]).await
     }
 
+    /// Starts each service by itself, whatever the environment says.
+    pub async fn start_apart() -> Result<Whole> {
+        Whole::start_as(Form::Apart, &[]).await
+    }
+
+    /// Starts everything in this form, whatever the environment says, with more flags.
+    pub async fn start_as(form: Form, more: &[&str]) -> Result<Whole> {
+        let more = more.iter().map(|flag| (*flag).to_owned()).collect();
+        Whole::begin(form, TestSpace::new().await?, more).await
+    }
+
     /// Starts everything on this space.
     pub async fn start_on(space: TestSpace) -> Result<Whole> {
-        Whole::begin(space, Vec::new()).await
+        Whole::begin(Form::of_environment()?, space, Vec::new()).await
     }
 
-    async fn begin(space: TestSpace, more: Vec<String>) -> Result<Whole> {
+    async fn begin(form: Form, space: TestSpace, more: Vec<String>) -> Result<Whole> {
         let data_dir = tempfile::tempdir()?;
-        let up = run(&space, &data_dir, &more).await?;
+        let config = settings(&space, &data_dir, &more)?;
+        let kafka = config.kafka.clone();
+        let services = Services::start(form, config).await?;
         let pool = pg::connect(&space.database_url, "test", 4).await?;
-        let identity = kafka::prepare(&up.kafka, &pool).await?;
-        let client = Client::builder().timeout(ANSWER_MAX).build()?;
-        let (url, kafka) = (up.url.clone(), up.kafka.clone());
-        let database_url = space.database_url.clone();
-        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
+        let identity = kafka::prepare(&kafka, &pool).await?;
+        let client = http_client::builder().timeout(ANSWER_MAX).build()?;
+        let (addresses, database_url) = (services.addresses(), space.database_url.clone());
+        Ok(Whole {
+            form,
+            addresses,
+            kafka,
+            pool,
+            database_url,
+            identity,
+            client,
+            services,
+            data_dir,
+            more,
+            space,
+        })
     }
 
-    /// Stops everything and starts it again on the same space; it serves at another address then.
+    /// Stops everything and starts it again on the same space; it serves at other addresses then.
     pub async fn restart(self) -> Result<Whole> {
-        let Whole { kafka, pool, database_url, identity, client, up, data_dir, more, space, .. } = self;
-        up.stop().await?;
-        let up = run(&space, &data_dir, &more).await?;
-        let url = up.url.clone();
-        Ok(Whole { url, kafka, pool, database_url, identity, client, up, data_dir, more, space })
+        let Whole { form, services, data_dir, more, space, .. } = self;
+        services.stop().await?;
+        let services = Services::start(form, settings(&space, &data_dir, &more)?).await?;
+        let addresses = services.addresses();
+        Ok(Whole { addresses, services, data_dir, more, space, ..self })
     }
 
     /// Folds the journal anew into another generation, which must equal the live one, and stops everything.
@@ -138,7 +160,7 @@ impl Whole {
     /// Stops everything, where a test has compared by itself.
     pub async fn stop(self) -> Result<()> {
         self.pool.close().await;
-        self.up.stop().await
+        self.services.stop().await
     }
 
     async fn ensure_replay_equals(&self) -> Result<()> {
@@ -233,8 +255,10 @@ impl Whole {
     /// Waits until the services say that they are ready.
     pub async fn ready(&self) -> Result<()> {
         let waiting = async {
-            while self.caller(None).get("/readyz").await?.status != 200 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            for url in self.services.urls() {
+                while self.client.get(format!("{url}/readyz")).send().await?.status() != 200 {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
             anyhow::Ok(())
         };
@@ -249,7 +273,7 @@ impl Whole {
     /// Returns a caller with this key, or none.
     pub fn caller(&self, key: Option<&str>) -> Caller {
         let key = key.map(str::to_owned);
-        Caller::new(self.client.clone(), self.url.clone(), key)
+        Caller::new(self.client.clone(), self.addresses.clone(), key)
     }
 
     /// Makes a key of a role for these accounts, and returns a caller with it.

@@ -37,7 +37,7 @@ pub(crate) async fn kafka_jars(progress: &(dyn Fn(&str) + Send + Sync)) -> Resul
     let _lock = FetchLock::take(cache_folder()?).await?;
     if !folder.exists() {
         progress("fetching Kafka with Maven, once (about 45 MB)");
-        let part = Part::beside(&folder)?;
+        let part = Part::next_to(&folder)?;
         part.fetch(&maven, "kafka", "copy-dependencies").await?;
         part.keep(&folder)?;
     }
@@ -62,7 +62,7 @@ pub(crate) async fn fetched_postgres(
         let _lock = FetchLock::take(cache_folder()?).await?;
         if !folder.exists() {
             progress("fetching PostgreSQL with Maven, once (about 15 MB)");
-            let part = Part::beside(&folder)?;
+            let part = Part::next_to(&folder)?;
             part.fetch(&maven, "postgres", "unpack-dependencies").await?;
             part.unpack_archive(&tar).await?;
             part.keep(&folder)?;
@@ -76,7 +76,7 @@ pub(crate) async fn fetched_postgres(
     })
 }
 
-/// A folder that Maven works in, beside the final one, so that the rename that ends a fetch stays on one file system.
+/// A folder that Maven works in, next to the final one, so that the rename that ends a fetch stays on one file system.
 struct Part {
     folder: PathBuf,
     /// What becomes the final folder.
@@ -85,7 +85,7 @@ struct Part {
 
 impl Part {
     /// Makes it with a name of its own: a Maven that a killed parent left behind may still write into an older one.
-    fn beside(folder: &Path) -> Result<Part> {
+    fn next_to(folder: &Path) -> Result<Part> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("{name}.part-");
         let parent = folder.parent().context("a cache folder has a parent")?;

@@ -65,30 +65,35 @@ async fn compare_table(
         table.rows_in(second)
     );
     let count = format!(
-        "select count(*), count(*) filter (where second is null), count(*) filter (where first is null) {differing}"
+        "select count(*) as rows,
+                count(*) filter (where second is null) as only_first,
+                count(*) filter (where first is null)  as only_second
+         {differing}"
     );
     let found = sqlx::query(AssertSqlSafe(count)).fetch_one(&mut *tx).await?;
     let mut difference = Difference {
         table: table.name,
-        rows: found.try_get(0)?,
-        only_first: found.try_get(1)?,
-        only_second: found.try_get(2)?,
+        rows: found.try_get("rows")?,
+        only_first: found.try_get("only_first")?,
+        only_second: found.try_get("only_second")?,
         samples: Vec::new(),
     };
     if difference.rows > 0 {
         let show = format!(
             "select case when first is null  then null
-                         else (select json_object_agg(key, value) from json_each_text(to_json(first)))  end,
+                         else (select json_object_agg(key, value) from json_each_text(to_json(first)))
+                    end as first_row,
                     case when second is null then null
-                         else (select json_object_agg(key, value) from json_each_text(to_json(second))) end
+                         else (select json_object_agg(key, value) from json_each_text(to_json(second)))
+                    end as second_row
              {differing}
              order by {key}
              limit {SAMPLES_MAX}"
         );
         for row in sqlx::query(AssertSqlSafe(show)).fetch_all(&mut *tx).await? {
             let side =
-                |at| row.try_get::<Option<Json<Columns>>, _>(at).map(|side| side.map(|Json(side)| side));
-            difference.samples.push(Sample { first: side(0)?, second: side(1)? });
+                |name| row.try_get::<Option<Json<Columns>>, _>(name).map(|side| side.map(|Json(side)| side));
+            difference.samples.push(Sample { first: side("first_row")?, second: side("second_row")? });
         }
     }
     Ok(difference)

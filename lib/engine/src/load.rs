@@ -1,22 +1,21 @@
-//! Loads cores and pages from a generation's tables, in bulk for a batch or one by one where the fold asks.
+//! Loads cores and pages from a generation's tables, in bulk for a batch or one by one as the fold misses them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ledger_core::account::Core;
-use ledger_core::account::lot::{Draw, Draws, Lot};
+use ledger_core::account::lot::Lot;
 use ledger_core::account::overdraft::Stretch;
-use ledger_core::account::withdrawal::{Seen, Withdrawal};
-use ledger_core::event::key::{ContentHash, dedupe_key};
-use ledger_core::event::{Data, Event, wire};
+use ledger_core::event::key::dedupe_key;
 use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::value::id::{EventId, Id, Source};
-use platform::pg::columns::{amount, name, optional_amount, time, undecodable};
+use platform::pg::columns::undecodable;
+use rustc_hash::FxHashMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::consume::WorkerError;
-use crate::tables::{lot, repayment};
+use crate::tables::account::{self, CoreRow, WantedRow};
+use crate::tables::{event, lot, repayment};
 
 /// An account as the database has it.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ pub struct Loaded {
     pub halted: bool,
 }
 
-/// What a batch asks of the tables besides cores, each with the place of its account among the batch's.
+/// What a batch reads from the tables besides cores, each with the index of its account in the batch.
 #[derive(Debug, Default)]
 pub struct Wanted {
     events: Wants<(Source, EventId)>,
@@ -55,7 +54,7 @@ impl<T> Wants<T> {
 }
 
 impl Wanted {
-    /// Adds what an event of the batch's `account`-th account will ask for.
+    /// Adds a page that an event of the batch's `account`-th account needs.
     pub fn add(&mut self, account: usize, missing: Missing) {
         match missing {
             Missing::Event(source, id) => self.events.push(account, (source, id)),
@@ -67,81 +66,41 @@ impl Wanted {
     }
 }
 
-/// Gives access to the pages of the batch's accounts by their place.
+/// Gives access to the pages of the batch's accounts by their index.
 pub trait AccountPages {
     /// Returns an account's id and pages.
     fn pages_of(&mut self, account: usize) -> (&Id, &mut Pages);
 }
 
-// Every id once; an account without a row may have parked records all the same. By order and limit, because by its
-// statistics the planner may take a table with much of few accounts for one where each account soon turns up.
-const CORES: &str = "
-    select wanted.account_id,
-           account.core::text,
-           (select true
-            from parked
-            where parked.account_id = wanted.account_id
-            order by parked.account_id, parked.\"offset\"
-            limit 1) is not null as halted
-    from unnest($1::text[]) as wanted(account_id)
-    left join account on account.account_id = wanted.account_id";
-
-// Offset 0 keeps the look-ups apart, so that they stay look-ups however many accounts are wanted.
-const OPEN_LOTS: &str = concat!(
-    "
-    select found.*
-    from unnest($1::text[]) as wanted(account_id)
-    cross join lateral (
-        select account_id, ",
-    lot::columns!(),
-    "
-        from lot
-        where lot.account_id = wanted.account_id
-          and lot.open
-        offset 0
-    ) as found"
-);
-
 /// Loads the lots of one account that have something left.
-pub async fn lots_of(tx: &mut PgConnection, account: &Id) -> Result<Vec<Lot>, WorkerError> {
-    let rows = sqlx::query(OPEN_LOTS).bind(vec![account.as_str()]).fetch_all(tx).await?;
-    Ok(rows.iter().map(|row| lot::read(row, 1)).collect::<Result<_, _>>()?)
+pub async fn lots_of(tx: &mut PgConnection, account: &Id) -> Result<Vec<Lot>, sqlx::Error> {
+    let found = lot::open(tx, &[account.as_str()]).await?;
+    Ok(found.into_iter().map(|(_, lot)| lot).collect())
 }
 
 /// Loads accounts; the answer has their order.
-pub async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, WorkerError> {
+pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, sqlx::Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<&str> = ids.iter().map(Id::as_str).collect();
-    let mut loaded: rustc_hash::FxHashMap<String, Loaded> = rustc_hash::FxHashMap::default();
-    for row in sqlx::query(CORES).bind(&names).fetch_all(&mut *tx).await? {
-        let core: Option<String> = row.try_get(1)?;
-        let core = core.map(|text| serde_json::from_str(&text)).transpose().map_err(undecodable)?;
-        loaded.insert(row.try_get(0)?, Loaded { core, halted: row.try_get(2)? });
-    }
-    let open: Vec<&str> = names
-        .iter()
-        .copied()
-        .filter(|name| loaded.get(*name).is_some_and(|account| account.core.is_some()))
+    let rows = account::wanted(&mut *tx, &names).await?;
+    let mut loaded: FxHashMap<Id, Loaded> = rows
+        .into_iter()
+        .map(|WantedRow { account, core, halted }| (account, Loaded { core, halted }))
         .collect();
+    let is_open = |id: &&Id| loaded.get(*id).is_some_and(|account| account.core.is_some());
+    let open: Vec<&str> = ids.iter().filter(is_open).map(Id::as_str).collect();
     if !open.is_empty() {
-        for row in sqlx::query(OPEN_LOTS).bind(&open).fetch_all(&mut *tx).await? {
-            let account: &str = row.try_get(0)?;
-            let lot = lot::read(&row, 1)?;
-            if let Some(core) = loaded.get_mut(account).and_then(|account| account.core.as_mut()) {
+        for (account, lot) in lot::open(tx, &open).await? {
+            if let Some(core) = loaded.get_mut(&account).and_then(|account| account.core.as_mut()) {
                 let now = core.ledger_time;
                 core.lots.insert(lot, now);
             }
         }
     }
-    Ok(names.iter().map(|name| loaded.remove(*name).unwrap_or_default()).collect())
+    Ok(ids.iter().map(|id| loaded.remove(id).unwrap_or_default()).collect())
 }
-
-const CORES_AT: &str = r#"
-    select account_id, "offset", core::text
-    from account
-    where account_id = any($1)"#;
 
 /// Loads the cores of accounts that exist, each with the offset of its last event.
 ///
@@ -150,32 +109,34 @@ const CORES_AT: &str = r#"
 pub async fn cores(tx: &mut PgConnection, ids: &[Id]) -> Result<BTreeMap<Id, (i64, Core)>, WorkerError> {
     let names: Vec<&str> = ids.iter().map(Id::as_str).collect();
     let mut cores = BTreeMap::new();
-    for row in sqlx::query(CORES_AT).bind(&names).fetch_all(&mut *tx).await? {
-        let core: Core = serde_json::from_str(row.try_get(2)?).map_err(undecodable)?;
-        cores.insert(core.account.clone(), (row.try_get(1)?, core));
+    for CoreRow { offset, core } in account::existing(&mut *tx, &names).await? {
+        cores.insert(core.account.clone(), (offset, core));
     }
-    for row in sqlx::query(OPEN_LOTS).bind(&names).fetch_all(tx).await? {
-        if let Some((_, core)) = cores.get_mut(&name::<Id>(&row, 0)?) {
+    for (account, lot) in lot::open(tx, &names).await? {
+        if let Some((_, core)) = cores.get_mut(&account) {
             let now = core.ledger_time;
-            core.lots.insert(lot::read(&row, 1)?, now);
+            core.lots.insert(lot, now);
         }
     }
     Ok(cores)
 }
 
 // Lateral with a limit: always one look-up in the index for each name, whatever the planner thinks of the sizes.
-const EVENTS: &str = "
+const EVENTS: &str = concat!(
+    "
     select wanted.n, found.*
     from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted(account_id, event_id, source, n)
     cross join lateral (
-        select type, outcome, content, occurred_at, recordedat, actor, data::text, period_index, credits::text,
-               lots::text, line_start::text, line_end::text, reversed_at is not null
+        select ",
+    event::seen_columns!(),
+    "
         from event
         where event.account_id = wanted.account_id
           and event.event_id   = wanted.event_id
           and event.source     = wanted.source
         limit 1
-    ) as found";
+    ) as found"
+);
 
 const LOTS: &str = concat!(
     "
@@ -212,7 +173,7 @@ pub async fn pages(
     tx: &mut PgConnection,
     wanted: Wanted,
     batch: &mut impl AccountPages,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     events(tx, wanted.events, batch).await?;
     lots(tx, wanted.lots, batch).await?;
     payments(tx, wanted.payments, batch).await
@@ -224,7 +185,7 @@ pub async fn missing(
     missing: Missing,
     batch: &mut impl AccountPages,
     account: usize,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     if let Missing::Repayments(stretch) = missing {
         let (id, pages) = batch.pages_of(account);
         return repayments(tx, id, stretch, pages).await;
@@ -238,7 +199,7 @@ async fn events(
     tx: &mut PgConnection,
     wants: Wants<(Source, EventId)>,
     batch: &mut impl AccountPages,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     if wants.named.is_empty() {
         return Ok(());
     }
@@ -251,7 +212,7 @@ async fn events(
     for row in &rows {
         let at = index(row, wants.named.len())?;
         let (source, id) = &wants.named[at];
-        let seen = read_seen(row, &accounts[at], source, id)?;
+        let seen = event::read_seen(row, &accounts[at])?;
         let (account, pages) = batch.pages_of(wants.accounts[at]);
         pages.seen.entry(dedupe_key(account, source, id)).or_insert(Some(seen));
     }
@@ -266,7 +227,7 @@ async fn lots(
     tx: &mut PgConnection,
     wants: Wants<Id>,
     batch: &mut impl AccountPages,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     for (at, lot) in lots_named(tx, LOTS, &wants, batch).await? {
         let (_, pages) = batch.pages_of(wants.accounts[at]);
         pages.lots.entry(lot.grant_id.clone()).or_insert(Some(lot));
@@ -281,7 +242,7 @@ async fn payments(
     tx: &mut PgConnection,
     wants: Wants<Id>,
     batch: &mut impl AccountPages,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     for (at, lot) in lots_named(tx, PAYMENTS, &wants, batch).await? {
         let (_, pages) = batch.pages_of(wants.accounts[at]);
         let id = lot.grant_id.clone();
@@ -300,7 +261,7 @@ async fn lots_named(
     statement: &'static str,
     wants: &Wants<Id>,
     batch: &mut impl AccountPages,
-) -> Result<Vec<(usize, Lot)>, WorkerError> {
+) -> Result<Vec<(usize, Lot)>, sqlx::Error> {
     if wants.named.is_empty() {
         return Ok(Vec::new());
     }
@@ -308,7 +269,7 @@ async fn lots_named(
     let account_names: Vec<&str> = accounts.iter().map(Id::as_str).collect();
     let ids: Vec<&str> = wants.named.iter().map(Id::as_str).collect();
     let rows = sqlx::query(statement).bind(&account_names).bind(&ids).fetch_all(tx).await?;
-    rows.iter().map(|row| Ok((index(row, wants.named.len())?, lot::read(row, 1)?))).collect()
+    rows.iter().map(|row| Ok((index(row, wants.named.len())?, lot::read(row)?))).collect()
 }
 
 async fn repayments(
@@ -316,7 +277,7 @@ async fn repayments(
     account: &Id,
     stretch: Stretch,
     pages: &mut Pages,
-) -> Result<(), WorkerError> {
+) -> Result<(), sqlx::Error> {
     for repayment in repayment::meeting(tx, account, stretch).await? {
         pages.repayments.entry(repayment.stretch.start).or_insert(repayment);
     }
@@ -330,61 +291,6 @@ fn account_ids(accounts: &[usize], batch: &mut impl AccountPages) -> Vec<Id> {
 
 /// Returns the index of a row's name among those that were asked for.
 fn index(row: &PgRow, names: usize) -> Result<usize, sqlx::Error> {
-    let n: i64 = row.try_get(0)?;
+    let n: i64 = row.try_get("n")?;
     usize::try_from(n - 1).ok().filter(|at| *at < names).ok_or_else(|| undecodable("ordinality out of range"))
-}
-
-fn read_seen(row: &PgRow, account: &Id, source: &Source, id: &EventId) -> Result<Seen, WorkerError> {
-    let content: Vec<u8> = row.try_get(3)?;
-    let content = ContentHash(content.try_into().map_err(|_| undecodable("content hash of another length"))?);
-    let (event_type, outcome): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
-    let may_be_undone = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"].contains(&event_type);
-    let took = outcome == "applied" && may_be_undone;
-    let withdrawal = if took { Some(read_withdrawal(row, event_type, account, source, id)?) } else { None };
-    Ok(Seen { content, withdrawal: withdrawal.map(Arc::new), reversed: row.try_get(13)? })
-}
-
-fn read_withdrawal(
-    row: &PgRow,
-    event_type: &str,
-    account: &Id,
-    source: &Source,
-    id: &EventId,
-) -> Result<Withdrawal, WorkerError> {
-    let data: &str = row.try_get(7)?;
-    let data = wire::data(event_type, data).ok_or_else(|| undecodable("a stored event's type is unknown"))?;
-    let event = Event {
-        id: id.clone(),
-        source: source.clone(),
-        account: account.clone(),
-        occurred_at: time(row, 4)?,
-        recorded_at: time(row, 5)?,
-        actor: name(row, 6)?,
-        data: data.map_err(undecodable)?,
-    };
-    let line = match (optional_amount(row, 11)?, optional_amount(row, 12)?) {
-        (Some(start), Some(end)) => Some(Stretch { start, end }),
-        _ => None,
-    };
-    let credits = match &event.data {
-        Data::DisputeOpened(dispute) => dispute.amount,
-        _ => amount(row, 9)?,
-    };
-    Ok(Withdrawal {
-        event: Arc::new(event),
-        period_index: row.try_get(8)?,
-        credits,
-        draws: read_draws(row.try_get(10)?)?,
-        line,
-    })
-}
-
-/// Draws stand in their row as changes of lots: negative.
-fn read_draws(json: Option<&str>) -> Result<Draws, WorkerError> {
-    let mut draws: Draws = serde_json::from_str(json.unwrap_or("[]")).map_err(undecodable)?;
-    for draw in &mut draws {
-        let Draw { amount, .. } = draw;
-        *amount = amount.negated();
-    }
-    Ok(draws)
 }

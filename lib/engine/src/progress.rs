@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::progress_channel::{PROJECTED_CHANNEL, read_payload};
+use crate::tables::checkpoint;
 
 /// How often the checkpoints are read, with or without notifications.
 const POLL: Duration = Duration::from_millis(250);
@@ -150,10 +151,7 @@ async fn poll(pool: PgPool, progress: Arc<Progress>) {
 async fn refresh(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> {
     let known = progress.lock().schema;
     let live = pg::live_generation(pool, known.model).await?.unwrap_or(known);
-    let sql = format!("select partition, next_offset from {live}.checkpoint");
-    let rows: Vec<(i32, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
-    let next_offsets: Vec<Position> =
-        rows.into_iter().map(|(partition, offset)| Position { partition, offset }).collect();
+    let next_offsets = checkpoint::next_offsets(pool, live).await?;
     if live != known {
         info!(generation = %live, "another generation is live");
         progress.enter(live);

@@ -1,21 +1,9 @@
-//! Calls a payment provider's HTTP API, each call by a connection of its own.
+//! Calls a payment provider's HTTP API.
 
-use std::pin::pin;
-use std::sync::Arc;
-
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use platform::http_client;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Response};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Url, form_urlencoded};
 
 use crate::config::SettingError;
@@ -24,12 +12,11 @@ use crate::provider::CALL_TIME_MAX;
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Calls one API.
+/// Calls one API, each call by a connection of its own.
 #[derive(Clone)]
 pub(crate) struct Client {
     base: Url,
-    authorization: String,
-    tls: TlsConnector,
+    http: reqwest::Client,
 }
 
 /// What the API answered.
@@ -42,18 +29,19 @@ pub(crate) struct Answer {
 impl Client {
     /// Trusts the certificate authorities that this machine trusts.
     pub fn new(base: &str, key: &str) -> Result<Client, SettingError> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| SettingError::Tls(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Client {
-            base: Url::parse(base).map_err(|error| SettingError::BadUrl(error.to_string()))?,
-            authorization: format!("Bearer {key}"),
-            tls: TlsConnector::from(Arc::new(config)),
-        })
+        let base = Url::parse(base).map_err(|error| SettingError::BadUrl(error.to_string()))?;
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| SettingError::BadKey)?;
+        authorization.set_sensitive(true);
+        let http = http_client::builder()
+            .user_agent(concat!("credit-ledger/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
+            .timeout(CALL_TIME_MAX)
+            // A connection that the provider has closed would make an outcome unknown; calls are rare.
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|error| SettingError::Tls(error.to_string()))?;
+        Ok(Client { base, http })
     }
 
     /// Sends a form, under an idempotency key where there is one. Errors: nobody knows what came of it.
@@ -80,62 +68,43 @@ impl Client {
         key: Option<&str>,
         form: String,
     ) -> Result<Answer, String> {
-        let exchange = self.exchange(method, path, key, form);
-        timeout(CALL_TIME_MAX, exchange).await.map_err(|_| "no answer in time".to_owned())?
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        key: Option<&str>,
-        form: String,
-    ) -> Result<Answer, String> {
-        let host = self.base.host_str().ok_or("the provider's address names no host")?.to_owned();
-        let port = self.base.port_or_known_default().ok_or("the provider's address names no port")?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &host)
-            .header(USER_AGENT, concat!("credit-ledger/", env!("CARGO_PKG_VERSION")))
-            .header(AUTHORIZATION, &self.authorization)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let request = match key {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        };
-        let request = request.body(Full::new(Bytes::from(form))).map_err(|error| error.to_string())?;
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
-        if self.base.scheme() != "https" {
-            return send(stream, request).await;
+        let url = self.base.join(path).map_err(|error| error.to_string())?;
+        let mut request = self
+            .http
+            .request(method, url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
         }
-        let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
-        send(stream, request).await
+        let response = request.send().await.map_err(failure)?;
+        let status = response.status().as_u16();
+        let body = serde_json::from_slice(&read_to_limit(response).await?)
+            .map_err(|error| format!("status {status}: {error}"))?;
+        Ok(Answer { status, body })
     }
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let failed = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let mut connection = pin!(connection);
-    let mut answered = pin!(async move {
-        let answer = sender.send_request(request).await.map_err(failed)?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-        let body = serde_json::from_slice(&body).map_err(|error| format!("status {status}: {error}"))?;
-        Ok(Answer { status, body })
-    });
-    let mut is_open = true;
-    loop {
-        tokio::select! {
-            answered = &mut answered => return answered,
-            // May end first: what it has received is still to be read, and what it has not is an error there.
-            _ = &mut connection, if is_open => is_open = false,
+async fn read_to_limit(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err("the answer is too long".to_owned());
         }
+        body.extend_from_slice(&chunk);
     }
+    Ok(body)
+}
+
+/// Says why a call failed by its first cause, which reqwest's own message leaves out.
+fn failure(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }

@@ -27,7 +27,7 @@ pub struct PaymentConfig {
         hide_env_values = true
     )]
     pub stripe_webhook_secret: String,
-    /// Where Stripe is; another place only for trials
+    /// Where Stripe is; another address only for trials
     #[arg(long, env = "LEDGER_STRIPE_URL", default_value = STRIPE_URL)]
     pub stripe_url: String,
     /// Where a payer is sent back to after a checkout
@@ -74,6 +74,8 @@ impl ProviderName {
 pub enum SettingError {
     #[error("the payment provider stripe needs LEDGER_STRIPE_API_KEY")]
     NoKey,
+    #[error("LEDGER_STRIPE_API_KEY has characters that no key has")]
+    BadKey,
     #[error("LEDGER_STRIPE_URL is no address: {0}")]
     BadUrl(String),
     #[error("connections to the payment provider can't be made safe: {0}")]

@@ -1,7 +1,7 @@
 //! The trait of payment providers, with its requests and answers.
 //!
-//! A charge carries a key, and the provider charges a key once, however often it is asked. An answer that does not come is
-//! *unknown* and never *failed*: the same key is asked again.
+//! A charge carries a key, and the provider charges a key once, however often the call is repeated. An answer that does not come
+//! is *unknown* and never *failed*: the same key is sent again.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// What is to be charged.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The attempt: charged once, however often it is asked.
+    /// The attempt: charged once, however often the call is repeated.
     pub key: Id,
     pub account: Id,
     /// What is bought, in the account's unit.
@@ -70,7 +70,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Known(Reply),
-    /// The provider was never asked to charge it.
+    /// The provider never received a charge of it.
     Nothing,
 }
 
@@ -119,11 +119,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Says what became of a charge, without charging.
     async fn look_up(&self, charge: &Charge) -> Found;
 
-    /// Opens a checkout; its webhook tells when it is paid.
+    /// Opens a checkout; its webhook reports when it is paid.
     async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError>;
 }
 
-/// How long the same key is asked again; then a person decides.
+/// How long the same key is sent again; then a person decides.
 pub const SAME_KEY_SECONDS: i64 = 20 * 3_600;
 
 /// Says whether a key is too old to be charged again: providers forget keys after a day.

@@ -20,25 +20,28 @@ pub struct Sandbox {
 }
 
 /// What became of a key: the payment, or why it was declined.
-type Entry = (Option<String>, Option<String>);
+struct Entry {
+    payment_id: Option<String>,
+    reason: Option<String>,
+}
 
 impl Sandbox {
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 
-    /// Enters what becomes of a key, unless something has become of it; returns what stands there and whether it is new.
+    /// Enters what becomes of a key, unless something has become of it; returns the entry and whether it is new.
     async fn enter(&self, charge: &Charge, declined: Option<&str>) -> Result<(Entry, bool), sqlx::Error> {
         let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.key));
-        let entered = sqlx::query(
+        let entered = sqlx::query!(
             "insert into control.sandbox_charge (idempotency_key, account_id, payment_id, reason, charged_at)
              values ($1, $2, $3, $4, clock_timestamp())
              on conflict (idempotency_key) do nothing",
+            charge.key.as_str(),
+            charge.account.as_str(),
+            payment,
+            declined,
         )
-        .bind(charge.key.as_str())
-        .bind(charge.account.as_str())
-        .bind(payment)
-        .bind(declined)
         .execute(&self.pool)
         .await?;
         let entry = self.entry(charge).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -46,10 +49,13 @@ impl Sandbox {
     }
 
     async fn entry(&self, charge: &Charge) -> Result<Option<Entry>, sqlx::Error> {
-        sqlx::query_as("select payment_id, reason from control.sandbox_charge where idempotency_key = $1")
-            .bind(charge.key.as_str())
-            .fetch_optional(&self.pool)
-            .await
+        sqlx::query_as!(
+            Entry,
+            "select payment_id, reason from control.sandbox_charge where idempotency_key = $1",
+            charge.key.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await
     }
 
     async fn try_charge(&self, charge: &Charge) -> Result<Reply, sqlx::Error> {
@@ -67,11 +73,11 @@ impl Sandbox {
     }
 }
 
-fn reply((payment, reason): &Entry) -> Reply {
-    match payment.as_deref().map(Id::new) {
+fn reply(entry: &Entry) -> Reply {
+    match entry.payment_id.as_deref().map(Id::new) {
         Some(Ok(payment_id)) => Reply::Paid { payment_id },
         Some(Err(error)) => Reply::unknown(error),
-        None => Reply::declined(reason.as_deref().unwrap_or_default()),
+        None => Reply::declined(entry.reason.as_deref().unwrap_or_default()),
     }
 }
 
@@ -96,7 +102,7 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            // Nobody can pay there, and the sandbox sends no webhook: whoever tries it out signs and sends one.
+            // Nobody can pay there, and the sandbox sends no webhook: to try it out, sign and send one.
             url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,

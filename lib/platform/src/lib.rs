@@ -1,7 +1,8 @@
-//! Platform: Postgres, Kafka, clock, shutdown, telemetry and failpoints, as every service uses them.
+//! Platform: Postgres, Kafka, HTTP clients, clock, shutdown, telemetry and failpoints, as every service uses them.
 
 pub mod clock;
 pub mod failpoint;
+pub mod http_client;
 pub mod kafka;
 pub mod periodic;
 pub mod pg;

@@ -77,7 +77,7 @@ impl World {
         ends: &[Position],
         decode: Decode,
     ) -> Result<()> {
-        let partitions = NonZeroU32::new(PARTITIONS as u32).context("partitions")?;
+        let partitions = NonZeroU32::new(u32::try_from(PARTITIONS)?).context("partitions")?;
         let worker = Projector::with_decoder(ReadModel, partitions, decode);
         let options =
             ConsumeOptions { batch_records_max: batch, ..ConsumeOptions::new("test", schema, FOLD_VERSION) };

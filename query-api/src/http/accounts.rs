@@ -11,7 +11,7 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{Id, Text};
 use ledger_core::value::period::{Cycle, Period};
 use ledger_core::value::time::{Time, Zone};
-use platform::pg;
+use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -21,7 +21,6 @@ use web::http::{Problem, Query};
 use crate::access::Whole;
 use crate::answer::{self, Reflects};
 use crate::app::App;
-use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading;
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 use ledger_core::policy::decide::{Decision, Refusal};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
-use platform::pg;
+use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
@@ -13,10 +13,10 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Problem, Query};
 
 use crate::access::Seen;
+use crate::answer;
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
-use crate::{answer, columns};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@ use axum::response::Response;
 use ledger_core::fold::EntryType;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,7 +17,6 @@ use web::http::{Problem, Query};
 use crate::access::Whole;
 use crate::answer::{self, Format, Record};
 use crate::app::App;
-use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 

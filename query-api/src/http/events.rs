@@ -6,6 +6,7 @@ use ledger_core::policy::hold::over_hold;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{EventId, Source};
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,9 +15,9 @@ use sqlx::{PgConnection, Row};
 use web::http::{Path, Problem, Query};
 
 use crate::access::Seen;
+use crate::answer;
 use crate::app::App;
 use crate::reading::{self, Account};
-use crate::{answer, columns};
 
 /// Most later records of the same id that an answer names.
 const REPEATS_MAX: i64 = 20;

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use engine::tables::lot;
 use ledger_core::account::lot::Lot;
 use ledger_core::event::LotSource;
 use ledger_core::value::credits::Credits;
@@ -16,7 +17,7 @@ use crate::access::Whole;
 use crate::answer;
 use crate::app::App;
 use crate::list::{self, Limit, Page};
-use crate::reading::{self, Account, LOT_COLUMNS};
+use crate::reading::{self, Account};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,12 +95,13 @@ async fn load(
         None => (i64::MAX, i32::MAX, ""),
     };
     let sql = format!(
-        r#"select {LOT_COLUMNS}
+        r#"select {}
              from lot
             where account_id = $1
               and ("offset", seq, grant_id) < ($2, $3, $4)
             order by "offset" desc, seq desc, grant_id desc
             limit {}"#,
+        lot::COLUMNS,
         limit.rows_to_ask()
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -109,7 +111,7 @@ async fn load(
         .bind(grant_id)
         .fetch_all(connection)
         .await?;
-    let lots: Result<Vec<Lot>, sqlx::Error> = rows.iter().map(reading::lot_of).collect();
+    let lots: Result<Vec<Lot>, sqlx::Error> = rows.iter().map(lot::read).collect();
     let grants = lots?.into_iter().map(Grant::from).collect();
     Ok(Page::cut(grants, limit, |grant: &Grant| grant.cursor.clone()))
 }

@@ -5,6 +5,7 @@ use axum::response::Response;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,9 +14,9 @@ use sqlx::{PgConnection, Row};
 use web::http::{Path, Problem, Query};
 
 use crate::access::Seen;
+use crate::answer;
 use crate::app::App;
 use crate::reading::{self, Account};
-use crate::{answer, columns};
 
 #[derive(Deserialize)]
 pub(crate) struct MessagePath {

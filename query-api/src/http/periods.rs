@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
@@ -13,10 +14,10 @@ use sqlx::{PgConnection, Row};
 use web::http::{Problem, Query};
 
 use crate::access::Whole;
+use crate::answer;
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
-use crate::{answer, columns};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,7 @@ use ledger_core::policy::hold::State as HoldState;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
-use platform::pg;
+use platform::pg::{self, columns};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
@@ -17,10 +17,10 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Path, Problem, Query};
 
 use crate::access::Seen;
+use crate::answer;
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
-use crate::{answer, columns};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Day;
+use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::de::Error;
 use serde::ser::SerializeMap;
@@ -19,7 +20,6 @@ use web::http::{Problem, Query};
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::app::App;
-use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
@@ -73,18 +73,16 @@ impl Dimension {
 
     /// Returns its column as the contract writes it, whatever the session's date style.
     fn as_text(self) -> String {
-        match self {
-            Dimension::Day => "to_char(day, 'YYYY-MM-DD') as day".to_owned(),
-            other => other.column().to_owned(),
+        if self == Dimension::Day {
+            "to_char(day, 'YYYY-MM-DD') as day".to_owned()
+        } else {
+            self.column().to_owned()
         }
     }
 
     /// Returns what a parameter must be cast to, to be compared with the column.
     const fn cast(self) -> &'static str {
-        match self {
-            Dimension::Day => "::text::date",
-            _ => "::text",
-        }
+        if matches!(self, Dimension::Day) { "::text::date" } else { "::text" }
     }
 }
 

@@ -11,6 +11,7 @@ use ledger_core::policy::hold::UserFigures;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use platform::pg::Amount;
+use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -20,7 +21,6 @@ use web::http::{Problem, Query};
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::app::App;
-use crate::columns;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 

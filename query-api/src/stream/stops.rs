@@ -13,10 +13,10 @@ use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::Id;
 use ledger_core::value::time::Time;
+use platform::pg::columns;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::columns;
 use crate::reading::Account;
 
 /// Events of one look whose users are looked at; a stream that falls behind takes more looks.

@@ -55,7 +55,7 @@ struct Part {
     credits: Credits,
 }
 
-/// What the ledger has credited of a payment, whoever said so.
+/// What the ledger has credited of a payment, whoever reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credited {
     pub account: Id,
@@ -63,7 +63,7 @@ pub struct Credited {
     pub attempt: Option<Id>,
     /// What it bought, in the account's unit.
     pub amount: Credits,
-    /// What is taken back of it, whoever said so.
+    /// What is taken back of it, whoever reported it.
     pub refunded: Credits,
 }
 

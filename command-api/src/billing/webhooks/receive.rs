@@ -62,7 +62,7 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     let webhook = Arc::new(webhook);
     info!(payment_id = %webhook.payment_id, said = ?webhook.what, "webhook");
     let mut known = store::read(&app.pool, &webhook.payment_id).await?;
-    // Another webhook may be noted between the look and the lock: then all is looked up again.
+    // Another webhook may be noted between the read and the lock: then all is read again.
     let put = loop {
         let credited = credited(app, &webhook, &known, deadline).await?;
         let said = webhook.account.clone().or_else(|| known.account.clone());
@@ -121,7 +121,7 @@ struct Recording {
 enum Noted {
     /// It is noted, and this is in the outbox.
     Done(Vec<Put>),
-    /// Nothing is noted: another webhook was, since the payment was looked up.
+    /// Nothing is noted: another webhook was, since the payment was read.
     Changed(Box<Payment>),
 }
 
@@ -161,8 +161,8 @@ async fn note(
 }
 
 /// Returns what is credited and taken back of a payment of which something goes back: an operator may have recorded the
-/// payment, or a refund of it, by hand. Where the account is known it is looked up at the journal's end, so that what they did
-/// before counts. What they do between this look and the append, the fold judges; see [`report_refused`].
+/// payment, or a refund of it, by hand. Where the account is known it is read at the journal's end, so that what they did
+/// before counts. What they do between this read and the append, the fold judges; see [`report_refused`].
 async fn credited(
     app: &App,
     webhook: &WebhookEvent,
@@ -173,13 +173,13 @@ async fn credited(
     if !takes_back && !known.goes_back() {
         return Ok(None);
     }
-    let look = async |account: Option<&Id>| {
+    let read = async |account: Option<&Id>| {
         store::credited(&app.pool, app.waiter.schema(), &webhook.payment_id, account).await
     };
     let said = if known.is_paid() { known.account.as_ref() } else { None };
     let account = match said.or(webhook.account.as_ref()).or(known.account.as_ref()) {
         Some(account) => account.clone(),
-        None => match look(None).await? {
+        None => match read(None).await? {
             Some(credited) => credited.account,
             None => return Ok(None),
         },
@@ -189,7 +189,7 @@ async fn credited(
         return Err(Problem::behind("what was said of this payment before is not in the journal yet"));
     }
     app.require_caught_up(&account, deadline).await?;
-    Ok(look(Some(&account)).await?)
+    Ok(read(Some(&account)).await?)
 }
 
 async fn recorded_at(app: &App, account: &Id, deadline: Instant) -> Result<Time, Problem> {

@@ -1,34 +1,43 @@
 //! Store: what is known of payments, in `control.payment`, and what the ledger has credited of them.
 
-use ledger_core::value::credits::Credits;
+use std::collections::BTreeMap;
+
 use ledger_core::value::id::Id;
+use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
-use sqlx::Row;
+use sqlx::types::Json;
 
-use super::payment::{Credited, Payment};
+use super::payment::{Credited, Disputed, Payment, Reported};
 
-const READ: &str = "
-    select account_id, attempt_id, amount::text, charged, refunded, disputes::text, told::text
-    from control.payment
-    where payment_id = $1";
+/// A row of `control.payment`.
+struct PaymentRow {
+    account_id: Option<String>,
+    attempt_id: Option<String>,
+    amount: Option<String>,
+    charged: Option<i64>,
+    refunded: i64,
+    disputes: Json<BTreeMap<Id, Disputed>>,
+    reported: Json<Reported>,
+}
 
 async fn load(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
     let mut payment = Payment::new(payment_id.clone());
-    let row = sqlx::query(READ).bind(payment_id.as_str()).fetch_optional(connection).await?;
-    let Some(row) = row else { return Ok(payment) };
-    let name = |column| {
-        let text: Option<&str> = row.try_get(column)?;
-        text.map(Id::new).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
-    };
-    payment.account = name("account_id")?;
-    payment.attempt = name("attempt_id")?;
-    let amount: Option<&str> = row.try_get("amount")?;
-    payment.amount = amount.map(credits_of).transpose()?;
-    payment.charged = row.try_get("charged")?;
-    payment.refunded = row.try_get("refunded")?;
-    let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
-    payment.disputes = serde_json::from_str(row.try_get("disputes")?).map_err(unreadable)?;
-    payment.reported = serde_json::from_str(row.try_get("told")?).map_err(unreadable)?;
+    let row = sqlx::query_as!(
+        PaymentRow,
+        r#"select account_id, attempt_id, amount::text, charged, refunded, disputes as "disputes: _",
+                  told as "reported: _"
+           from control.payment
+           where payment_id = $1"#,
+        payment_id.as_str()
+    );
+    let Some(row) = row.fetch_optional(connection).await? else { return Ok(payment) };
+    payment.account = row.account_id.as_deref().map(parsed).transpose()?;
+    payment.attempt = row.attempt_id.as_deref().map(parsed).transpose()?;
+    payment.amount = row.amount.as_deref().map(credits_of).transpose()?;
+    payment.charged = row.charged;
+    payment.refunded = row.refunded;
+    payment.disputes = row.disputes.0;
+    payment.reported = row.reported.0;
     Ok(payment)
 }
 
@@ -40,18 +49,16 @@ pub async fn read(pool: &PgPool, payment_id: &Id) -> Result<Payment, sqlx::Error
 
 /// The same under a lock: one webhook of a payment is taken in after the other.
 pub async fn lock(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended('payment/' || $1, 0))")
-        .bind(payment_id.as_str())
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('payment/' || $1, 0))", payment_id.as_str())
         .execute(&mut *connection)
         .await?;
     load(connection, payment_id).await
 }
 
 pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<(), sqlx::Error> {
-    let json = |value: serde_json::Result<String>| value.map_err(|error| sqlx::Error::Encode(error.into()));
-    sqlx::query(
+    sqlx::query!(
         "insert into control.payment (payment_id, account_id, attempt_id, amount, charged, refunded, disputes, told)
-         values ($1, $2, $3, $4::text::numeric, $5, $6, $7::text::jsonb, $8::text::jsonb)
+         values ($1, $2, $3, $4::text::numeric, $5, $6, $7, $8)
          on conflict (payment_id) do update
          set account_id = excluded.account_id,
              attempt_id = excluded.attempt_id,
@@ -60,24 +67,33 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
              refunded   = excluded.refunded,
              disputes   = excluded.disputes,
              told       = excluded.told",
+        payment.payment_id.as_str(),
+        payment.account.as_ref().map(Id::as_str),
+        payment.attempt.as_ref().map(Id::as_str),
+        payment.amount.map(numeric_text),
+        payment.charged,
+        payment.refunded,
+        Json(&payment.disputes) as _,
+        Json(&payment.reported) as _,
     )
-    .bind(payment.payment_id.as_str())
-    .bind(payment.account.as_ref().map(Id::as_str))
-    .bind(payment.attempt.as_ref().map(Id::as_str))
-    .bind(payment.amount.map(numeric_text))
-    .bind(payment.charged)
-    .bind(payment.refunded)
-    .bind(json(serde_json::to_string(&payment.disputes))?)
-    .bind(json(serde_json::to_string(&payment.reported))?)
     .execute(connection)
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
-/// Account, lot, source, amount and what is refunded.
-type Found = (String, String, String, String, String);
+/// A row of `lot` that a payment bought.
+#[derive(sqlx::FromRow)]
+struct BoughtLot {
+    account_id: String,
+    grant_id: String,
+    source: String,
+    amount: String,
+    refunded: String,
+}
 
-/// Returns what the ledger has credited of a payment, and what is taken back of it, whoever said so. None too where several accounts have a payment of this id, and `account` does not say which.
+/// Returns what the ledger has credited of a payment, and what is taken back of it, whoever reported it.
+///
+/// None too where several accounts have a payment of this id, and `account` does not say which.
 pub async fn credited(
     pool: &PgPool,
     schema: Schema,
@@ -85,7 +101,7 @@ pub async fn credited(
     account: Option<&Id>,
 ) -> Result<Option<Credited>, sqlx::Error> {
     let (payment_id, account) = (payment_id.to_string(), account.map(Id::to_string));
-    let rows: Vec<Found> = pg::read(pool, schema, |connection| {
+    let rows: Vec<BoughtLot> = pg::read(pool, schema, |connection| {
         Box::pin(async move {
             sqlx::query_as(
                 "select account_id, grant_id, source, amount::text, refunded::text
@@ -100,9 +116,11 @@ pub async fn credited(
         })
     })
     .await?;
-    let [(account, lot, source, amount, refunded)] = rows.as_slice() else { return Ok(None) };
-    let id = |text: &str| Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()));
-    let attempt = (source == "top_up").then(|| id(lot)).transpose()?;
-    let (amount, refunded): (Credits, Credits) = (credits_of(amount)?, credits_of(refunded)?);
-    Ok(Some(Credited { account: id(account)?, attempt, amount, refunded }))
+    let [lot] = rows.as_slice() else { return Ok(None) };
+    Ok(Some(Credited {
+        account: parsed(&lot.account_id)?,
+        attempt: (lot.source == "top_up").then(|| parsed(&lot.grant_id)).transpose()?,
+        amount: credits_of(&lot.amount)?,
+        refunded: credits_of(&lot.refunded)?,
+    }))
 }

@@ -6,6 +6,7 @@ local_stack::shared_test_stack!();
 
 mod alerts;
 mod command_api;
+mod forms;
 mod invitations;
 mod payments;
 mod query_api;
@@ -17,14 +18,14 @@ mod stack;
 mod structure;
 
 // What the services' own tests have already.
+#[path = "../../../../alert-worker/tests/delivery/fixture.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod fixture;
 #[path = "../../../../projector/tests/projector/history.rs"]
 mod history;
 #[path = "../../../../alert-worker/tests/delivery/identity.rs"]
 #[allow(dead_code, reason = "the alert worker's tests use more of it")]
 mod identity;
-#[path = "../../../../alert-worker/tests/delivery/place.rs"]
-#[allow(dead_code, reason = "the alert worker's tests use more of it")]
-mod place;
 #[path = "../../../../alert-worker/tests/delivery/server.rs"]
 #[allow(dead_code, reason = "the alert worker's tests use more of it")]
 mod server;

@@ -10,7 +10,7 @@ use ledger::redeliver::{self, Redeliver};
 use ledger_core::event::{Channel, Recipients};
 use tokio::time::sleep;
 
-use crate::place::{Place, alert, id, soon};
+use crate::fixture::{Fixture, alert, id, soon};
 use crate::server::{MailServer, Mood};
 
 /// Many looks of a worker: what would come a second time has come by then.
@@ -22,8 +22,8 @@ struct Arguments {
     asked: Redeliver,
 }
 
-async fn redelivered(place: &Place, arguments: &[&str]) -> Result<String> {
-    redelivered_in(&place.space.database_url, arguments).await
+async fn redelivered(fixture: &Fixture, arguments: &[&str]) -> Result<String> {
+    redelivered_in(&fixture.space.database_url, arguments).await
 }
 
 /// Runs `ledger redeliver` and returns what it says.
@@ -38,15 +38,15 @@ pub async fn redelivered_in(database_url: &str, arguments: &[&str]) -> Result<St
 /// Fault 33.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_waits_for_a_server_that_is_down_is_parked_and_goes_out_again_on_demand() -> Result<()> {
-    let (place, mut server) = (Place::new().await?, MailServer::start(Mood::Take).await?);
+    let (fixture, mut server) = (Fixture::new().await?, MailServer::start(Mood::Take).await?);
     server.go_down().await;
-    place.set_admins("acme", &[("carl", "carl@example.test")]).await?;
+    fixture.set_admins("acme", &[("carl", "carl@example.test")]).await?;
     // Long enough for a test that stalls to see it between two attempts.
     let patient = DeliveryConfig { delivery_first_backoff_ms: 2_000, ..soon(&server.url()) };
-    let worker = place.work(patient);
-    place.fire(&[alert("acme", &[Channel::Email])]).await?;
-    place.one(|one| one.status == "pending" && one.attempts > 0 && !one.error.is_empty()).await?;
-    let parked = place.one(|one| one.status == "parked").await?;
+    let worker = fixture.work(patient);
+    fixture.fire(&[alert("acme", &[Channel::Email])]).await?;
+    fixture.one(|one| one.status == "pending" && one.attempts > 0 && !one.error.is_empty()).await?;
+    let parked = fixture.one(|one| one.status == "parked").await?;
     assert_eq!((parked.attempts, parked.is_sent), (3, false));
     assert!(parked.error.contains("Connection error"), "{}", parked.error);
 
@@ -54,12 +54,14 @@ async fn a_mail_waits_for_a_server_that_is_down_is_parked_and_goes_out_again_on_
     sleep(A_WHILE).await;
     assert_eq!(server.mails().len(), 0, "what is parked stays so by itself");
     assert!(
-        redelivered(&place, &["--account", "beta"]).await?.contains("0 notifications go out again, 0 can't")
+        redelivered(&fixture, &["--account", "beta"])
+            .await?
+            .contains("0 notifications go out again, 0 can't")
     );
-    let said = redelivered(&place, &["--account", "acme"]).await?;
+    let said = redelivered(&fixture, &["--account", "acme"]).await?;
     assert!(said.contains(&format!("{}: email to carl of acme goes out again", parked.id)), "{said}");
     assert!(said.contains("1 notification goes out again, 0 can't"), "{said}");
-    let delivered = place.one(|one| one.status == "delivered").await?;
+    let delivered = fixture.one(|one| one.status == "delivered").await?;
     let message_id = format!("<{}@example.test>", parked.id);
     assert_eq!((delivered.id, delivered.attempts), (parked.id, 1));
     assert_eq!(server.mails()[0].header("Message-ID"), Some(message_id.as_str()));
@@ -68,13 +70,13 @@ async fn a_mail_waits_for_a_server_that_is_down_is_parked_and_goes_out_again_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_go_out_is_parked_with_the_reason_until_somebody_mends_it() -> Result<()> {
-    let (place, server) = (Place::new().await?, MailServer::start(Mood::Take).await?);
-    place.set_admins("acme", &[("carl", "carl@example.test"), ("dora", "")]).await?;
-    let worker = place.work(soon(""));
+    let (fixture, server) = (Fixture::new().await?, MailServer::start(Mood::Take).await?);
+    fixture.set_admins("acme", &[("carl", "carl@example.test"), ("dora", "")]).await?;
+    let worker = fixture.work(soon(""));
     let mut row = alert("acme", &[Channel::Email]);
     row.firing.audience.recipients = Recipients::These(vec![id("carl"), id("dora"), id("zoe")]);
-    place.fire(&[row]).await?;
-    let parked = place.all(3, "parked").await?;
+    fixture.fire(&[row]).await?;
+    let parked = fixture.all(3, "parked").await?;
     let reasons: Vec<&str> = parked.iter().map(|one| one.error.as_str()).collect();
     let expected = [
         "no mail server is configured",
@@ -84,12 +86,12 @@ async fn what_can_not_go_out_is_parked_with_the_reason_until_somebody_mends_it()
     assert_eq!(reasons, expected);
     worker.stop().await?;
 
-    let worker = place.work(soon(&server.url()));
-    place.set_admins("acme", &[("carl", "carl@new.test"), ("dora", "dora@new.test")]).await?;
-    assert!(redelivered(&place, &["--notification", "unheard-of"]).await.is_err());
-    let said = redelivered(&place, &["--notification", &parked[1].id]).await?;
+    let worker = fixture.work(soon(&server.url()));
+    fixture.set_admins("acme", &[("carl", "carl@new.test"), ("dora", "dora@new.test")]).await?;
+    assert!(redelivered(&fixture, &["--notification", "unheard-of"]).await.is_err());
+    let said = redelivered(&fixture, &["--notification", &parked[1].id]).await?;
     assert!(said.contains("1 notification goes out again, 0 can't"), "{said}");
-    let said = redelivered(&place, &["--all-parked"]).await?;
+    let said = redelivered(&fixture, &["--all-parked"]).await?;
     assert!(said.contains("zoe of acme does not go: zoe is not among the contacts of the account"), "{said}");
     server.wait_for(2).await?;
     let recipients: BTreeSet<String> = server.mails().into_iter().map(|mail| mail.to).collect();

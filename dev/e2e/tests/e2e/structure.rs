@@ -1,7 +1,11 @@
-//! The workspace's own rules: which crate may use which, where versions stand, and under which licences others come in.
+//! The workspace's own rules: which crate may use which, no files in a loop, where versions are, which licences come in.
+
+#[path = "../../../../ledger-core/tests/layers/imports.rs"]
+mod imports;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
@@ -41,8 +45,8 @@ fn crates_depend_on_each_other_along_the_arrows_only() -> Result<()> {
         let name = package.name.as_str();
         let allowed = allowed(name).with_context(|| format!("{name} has no place among the arrows"))?;
         for dependency in package.dependencies.iter().filter(|it| names.contains(it.name.as_str())) {
-            let is_for_tests = dependency.kind == DependencyKind::Development
-                && (dependency.name == "local-stack" || (name == "engine" && dependency.name == "web"));
+            let is_for_tests =
+                dependency.kind == DependencyKind::Development && dependency.name == "local-stack";
             let is_pure = name == "ledger-core";
             ensure!(
                 allowed.contains(&dependency.name.as_str()) || (is_for_tests && !is_pure),
@@ -53,6 +57,39 @@ fn crates_depend_on_each_other_along_the_arrows_only() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn no_files_of_a_crate_need_each_other_in_a_loop() -> Result<()> {
+    let mut faults = Vec::new();
+    for package in metadata()?.workspace_packages() {
+        let root = package.manifest_path.parent().context("a folder")?;
+        let loops = imports::check_crate(root.as_std_path(), &[]);
+        faults.extend(loops.into_iter().map(|fault| format!("{}: {fault}", package.name)));
+    }
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_file_that_the_architecture_names_exists() -> Result<()> {
+    let text = fs::read_to_string(format!("{ROOT}/ARCHITECTURE.md"))?;
+    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(|code| is_path(code)).collect();
+    ensure!(named.len() > 10, "few files are named: {named:?}");
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for path in named.into_iter().chain(links) {
+        let plain = path.trim_end_matches("/*");
+        ensure!(Path::new(ROOT).join(plain).exists(), "ARCHITECTURE.md names {path}");
+    }
+    Ok(())
+}
+
+/// Tells whether a piece of code in the text names a file or folder of the repository.
+fn is_path(code: &str) -> bool {
+    let is_plain = code.chars().all(|c| c.is_ascii_alphanumeric() || "_-./*".contains(c));
+    let has_extension =
+        [".rs", ".py", ".toml", ".md", ".json"].iter().any(|extension| code.ends_with(extension));
+    is_plain && !code.starts_with('/') && (code.contains('/') || has_extension)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use platform::http_client;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::{Client, Method};
@@ -45,7 +46,7 @@ pub struct Load {
 
 /// Opens the accounts that the load uses.
 pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
-    let client = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+    let client = http_client::builder().timeout(ANSWER_MAX).build()?;
     for number in 0..ACCOUNTS {
         let body = json!({"account_id": format!("account-{number}"), "clock": "live",
                           "plan": {"cycle": "monthly", "allowance": "100", "on_exhausted": "allow"}});
@@ -89,7 +90,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let refusals = Arc::<Refusals>::default();
         let mut workers = JoinSet::new();
-        let client = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+        let client = http_client::builder().timeout(ANSWER_MAX).build()?;
         for worker in 0..WORKERS {
             let producer = Producer {
                 client: client.clone(),

@@ -14,7 +14,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 const FASTEST_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_told_to_stop_under_load_drains_and_loses_nothing() -> Result<()> {
+async fn a_service_that_is_stopped_under_load_drains_and_loses_nothing() -> Result<()> {
     let mut fleet = Fleet::start_alone(&["projector", "command-api", "alert-worker", "query-api"]).await?;
     open_accounts(&fleet).await?;
     let load = Load::start(&fleet)?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use local_stack::TestSpace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use platform::http_client;
 use platform::kafka::{self, KafkaOptions, LogIdentity};
 use platform::pg::{self, Model, PgPool, Schema};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -97,7 +98,7 @@ impl Fleet {
             database_url: space.database_url.clone(),
             command_url: String::new(),
             processes: BTreeMap::new(),
-            client: reqwest::Client::new(),
+            client: http_client::plain(),
             _turn: turn,
             _space: space,
         };

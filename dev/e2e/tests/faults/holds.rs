@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use ledger_core::fold;
 use nix::sys::signal::Signal;
+use platform::http_client;
 use platform::kafka::Position;
 use platform::pg;
 use rand::rngs::StdRng;
@@ -71,7 +72,7 @@ struct Client {
 impl Client {
     fn of(fleet: &Fleet, doors: &[&str]) -> Result<Client> {
         let urls = doors.iter().map(|door| fleet.url(door)).collect::<Result<Vec<_>>>()?;
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(25)).build()?;
+        let http = http_client::builder().timeout(Duration::from_secs(25)).build()?;
         Ok(Client { http, urls: Arc::new(urls) })
     }
 
@@ -163,7 +164,9 @@ async fn a_hundred_thousand_attempts_get_exactly_what_there_is() -> Result<()> {
         ensure!(refused > 100, "hardly anybody was refused");
         if prize.exact {
             let granted: Milli = attempts.iter().filter(|one| one.granted).map(|one| one.amount).sum();
-            let all = prize.limit.map_or(prize.balance, |limit| limit * prize.users as Milli);
+            let all = prize
+                .limit
+                .map_or(prize.balance, |limit| limit * Milli::try_from(prize.users).expect("few users"));
             ensure!(granted == all, "{granted} of {all} were granted");
         }
     }
@@ -187,7 +190,7 @@ async fn decisions_are_kept(fleet: &Fleet, refused: usize) -> Result<()> {
     )
     .fetch_one(&fleet.pool)
     .await?;
-    ensure!(kept == refused as i64, "{kept} refusals were kept of {refused}");
+    ensure!(usize::try_from(kept) == Ok(refused), "{kept} refusals were kept of {refused}");
     type Row = (String, DateTime<Utc>, String, i32, i64);
     let rows: Vec<Row> = sqlx::query_as(DECISIONS).fetch_all(&fleet.pool).await?;
     ensure!(rows.len() >= PRIZES.len(), "few decisions were kept");
@@ -230,7 +233,7 @@ async fn attempt(client: &Client, number: usize, clock: Instant) -> Result<Vec<A
     let user = random.random_range(0..prize.users);
     let amount = if prize.exact { 1_000 } else { random.random_range(1..5_000) };
     let (holds, id) = (format!("prize-{account}/reservations"), format!("r{number}"));
-    let now = || clock.elapsed().as_nanos() as u64;
+    let now = || u64::try_from(clock.elapsed().as_nanos()).expect("centuries fit");
     let body = json!({"reservation_id": id, "user_id": format!("user-{user}"), "amount": credits(amount)});
     let called = now();
     let (status, said) = client.insist(number, Method::POST, &holds, Some(&body)).await?;
@@ -424,7 +427,11 @@ async fn charged_once(fleet: &Fleet, done: &Done) -> Result<()> {
     let (events, used): (i64, String) =
         sqlx::query_as(sqlx::AssertSqlSafe(used)).fetch_one(&fleet.pool).await?;
     let used = milli(&json!(used.trim_end_matches('0').trim_end_matches('.'))).context("an amount")?;
-    ensure!(events == done.settled as i64, "{events} usages count, {} were settled", done.settled);
+    ensure!(
+        usize::try_from(events) == Ok(done.settled),
+        "{events} usages count, {} were settled",
+        done.settled
+    );
     ensure!(used == done.charged, "{used} were charged, {} were settled", done.charged);
     let held: String =
         sqlx::query_scalar("select sum(held)::text from control.gate").fetch_one(&fleet.pool).await?;
@@ -508,7 +515,7 @@ async fn settling_against_release_extension_and_expiry_has_one_winner_and_the_ri
     }
     // One request may always be first, but not in all of so many.
     ensure!(winners.iter().all(|count| *count > 0), "{winners:?}");
-    charged_once(&fleet, &Done { settled: DUELS, charged: 3_000 * DUELS as Milli }).await?;
+    charged_once(&fleet, &Done { settled: DUELS, charged: 3_000 * Milli::try_from(DUELS)? }).await?;
     fleet.replays_equal().await
 }
 

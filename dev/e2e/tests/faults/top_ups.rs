@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use platform::http_client;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -70,7 +71,7 @@ impl Fleet {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_step_of_a_top_up_charges_once_and_credits_once() -> Result<()> {
     let mut fleet = Fleet::start(&["projector", "command-api", "alert-worker"]).await?;
-    let http = reqwest::Client::new();
+    let http = http_client::plain();
     // One method answers at once, one charges and does not answer: two faults at a time.
     let failpoints = [
         ("alert-worker.before_commit", "pm_ok"),
@@ -107,7 +108,7 @@ async fn a_kill_at_any_step_of_a_top_up_charges_once_and_credits_once() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_charge_once() -> Result<()> {
     let mut fleet = Fleet::start(&["projector", "command-api", "alert-worker", "alert-worker.2"]).await?;
-    let http = reqwest::Client::new();
+    let http = http_client::plain();
     for number in 0..12 {
         let account = format!("acct-{number}");
         let body = json!({"account_id": account, "plan": {"cycle": "monthly", "allowance": "0"}});

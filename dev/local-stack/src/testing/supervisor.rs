@@ -51,7 +51,7 @@ async fn find_or_start() -> Result<(Addresses, Option<File>)> {
         return Ok((Addresses { kafka_brokers, database_url }, None));
     }
     let program = std::env::current_exe()?;
-    // Test programs lie in `target/<profile>/deps`; those of all crates share one folder beside it.
+    // Test programs lie in `target/<profile>/deps`; those of all crates share one folder next to it.
     let profile = program.parent().and_then(Path::parent).context("a test program lies in target")?;
     let (addresses, lease) = StackFolder::at(&profile.join("test-stack"))?.join(&program).await?;
     Ok((addresses, Some(lease)))
@@ -63,7 +63,7 @@ async fn find_or_start() -> Result<(Addresses, Option<File>)> {
 pub fn supervise_if_started_for_it() {
     let Some(folder) = std::env::var_os(SUPERVISE_IN) else { return };
     if let Err(error) = supervise_blocking(Path::new(&folder)) {
-        // The last line of the log, which whoever waits for the stack quotes.
+        // The last line of the log, which a test that waits for the stack quotes.
         eprintln!("{error:#}");
         std::process::exit(1);
     }

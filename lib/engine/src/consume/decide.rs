@@ -2,26 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
-
-/// One partition's step in a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
-    pub partition: i32,
-    /// Our claim.
-    pub epoch: Uuid,
-    pub old_offset: i64,
-    pub new_offset: i64,
-    /// Hash of the record before `new_offset`.
-    pub last_leaf: [u8; 32],
-}
-
-/// One row of the checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CheckpointRow {
-    pub epoch: Option<Uuid>,
-    pub next_offset: i64,
-}
+use crate::tables::checkpoint::{CheckpointRow, Step};
 
 /// Whether we know that the transaction did not commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +16,13 @@ pub(super) enum Attempt {
 /// What a partition does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Goes on after the batch, which stands.
+    /// Goes on after the batch, which committed.
     GoOn,
     /// Reads the batch again; what is cached still holds.
     Again,
     /// Goes on from here, and nothing that is cached holds.
     From(i64),
-    /// Somebody else claimed it.
+    /// Another process claimed it.
     Lost,
 }
 
@@ -55,7 +36,7 @@ pub(super) struct Verdict {
 /// Decides what became of a batch, and how each of its partitions goes on.
 pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, CheckpointRow>) -> Verdict {
     let ours = |step: &Step| rows.get(&step.partition).filter(|row| row.epoch == Some(step.epoch));
-    // One transaction moved all or none, so any row under our claim tells.
+    // One transaction moved all or none, so any row under our claim decides.
     let moved = |step: &Step| ours(step).is_some_and(|row| row.next_offset == step.new_offset);
     let committed = attempt == Attempt::Unanswered && steps.iter().any(moved);
     let next = |step: &Step| match ours(step) {
@@ -69,6 +50,8 @@ pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, Check
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const MINE: Uuid = Uuid::from_u128(1);
@@ -87,7 +70,8 @@ mod tests {
     }
 
     fn check(attempt: Attempt, rows: [(Uuid, i64); 2], committed: bool, next: [Next; 2]) {
-        let rows = rows.map(|(epoch, next_offset)| CheckpointRow { epoch: Some(epoch), next_offset });
+        let rows =
+            rows.map(|(epoch, next_offset)| CheckpointRow { partition: 0, epoch: Some(epoch), next_offset });
         let rows = BTreeMap::from([(0, rows[0]), (1, rows[1])]);
         let verdict = judge(attempt, &steps(), &rows);
         let expected = Verdict { committed, partitions: vec![(0, next[0]), (1, next[1])] };
@@ -100,7 +84,7 @@ mod tests {
         let lost = Attempt::Unanswered;
         check(lost, [(MINE, 15), (MINE, 22)], true, [GoOn, GoOn]);
         check(lost, [(MINE, 10), (MINE, 20)], false, [Again, Again]);
-        // Claimed by another in between: the rest still tells.
+        // Claimed by another in between: the other rows still decide.
         check(lost, [(THEIRS, 15), (MINE, 22)], true, [Lost, GoOn]);
         check(lost, [(THEIRS, 10), (MINE, 20)], false, [Lost, Again]);
         check(lost, [(THEIRS, 15), (THEIRS, 22)], false, [Lost, Lost]);

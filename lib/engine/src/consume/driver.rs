@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::checkpoint;
-use super::checkpoint::Claim;
 use super::decide::{Attempt, Next, judge};
 use super::error::Error;
 use super::lanes::Lanes;
@@ -24,6 +23,7 @@ use super::partitions::{Admitted, Folding, PartitionState, admit};
 use super::status::Status;
 use super::transaction::{self, Batch, Ended};
 use super::worker::Worker;
+use crate::tables::checkpoint::Claim;
 
 /// Bytes of one transaction's records at most.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -498,18 +498,16 @@ impl<W: Worker> Driver<W> {
             warn!(worker = self.name, %error, "kafka");
             return Ok(());
         }
-        let stand = |(partition, state): (&i32, &PartitionState)| match state {
-            PartitionState::Folding(folding) => {
-                Some(Position { partition: *partition, offset: folding.next_offset() })
-            }
-            _ => None,
+        let next = |(partition, state): (&i32, &PartitionState)| {
+            let PartitionState::Folding(folding) = state else { return None };
+            Some(Position { partition: *partition, offset: folding.next_offset() })
         };
-        let stands: Vec<Position> = self.states.iter().filter_map(stand).collect();
-        let short = self.lost_tails(&stands).await?;
+        let next: Vec<Position> = self.states.iter().filter_map(next).collect();
+        let short = self.lost_tails(&next).await?;
         for (partition, end) in &short {
-            self.halt(*partition, format!("the log ends at {end}, before the place where we stand"));
+            self.halt(*partition, format!("the log ends at {end}, before the next offset to fold"));
         }
-        let partitions: Vec<i32> = stands.iter().map(|stand| stand.partition).collect();
+        let partitions: Vec<i32> = next.iter().map(|next| next.partition).collect();
         self.seek_to_next(&partitions).await
     }
 

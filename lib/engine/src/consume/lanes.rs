@@ -97,9 +97,9 @@ mod tests {
     use sqlx::PgConnection;
     use uuid::Uuid;
 
-    use super::super::decide::Step;
     use super::super::worker::{Summary, WorkerError};
     use super::*;
+    use crate::tables::checkpoint::Step;
 
     struct Idle;
 

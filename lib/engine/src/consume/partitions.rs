@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::checkpoint::Claim;
-use super::decide::Step;
 use super::transaction::Batch;
+use crate::tables::checkpoint::{Claim, Step};
 use platform::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
 
 /// The state of one owned partition.

@@ -5,10 +5,9 @@ use platform::{failpoint, pg};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
 use super::checkpoint;
-use super::checkpoint::Claim;
-use super::decide::Step;
 use super::options::ConsumeOptions;
 use super::worker::{Summary, Worker, WorkerError};
+use crate::tables::checkpoint::{Claim, Step};
 
 /// A transaction that is idle for so long is ended by the server: a lost process must not keep its rows.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
@@ -127,7 +126,7 @@ async fn write_claimed<W: Worker>(
     if options.follows_live && !pg::keep_live(&mut tx, options.schema).await? {
         return leave(tx, Written::Retired).await;
     }
-    if checkpoint::lock(&mut tx, claims).await? < claims.len() {
+    if crate::tables::checkpoint::lock(&mut tx, claims).await? < claims.len() {
         return leave(tx, Written::Fenced).await;
     }
     let partitions: Vec<i32> = claims.iter().map(|claim| claim.partition).collect();

@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn home() -> i32 {
-        partition_of(b"acme", partitions()) as i32
+        i32::try_from(partition_of(b"acme", partitions())).expect("below 32")
     }
 
     fn check(key: Option<&str>, partition: i32, value: &str, expected: &str) {

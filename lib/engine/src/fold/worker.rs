@@ -283,9 +283,9 @@ fn wanted<X>(items: &[Classified<'_>], accounts: &mut Accounts<X>) -> Wanted {
 fn facts<'a, X>(items: &'a [Classified<'_>], accounts: &Accounts<X>) -> Vec<(usize, &'a Fact)> {
     items
         .iter()
-        .filter_map(|item| match &item.kind {
-            Kind::Fold(fact) => Some((accounts.indices[&fact.event.account], fact)),
-            _ => None,
+        .filter_map(|item| {
+            let Kind::Fold(fact) = &item.kind else { return None };
+            Some((accounts.indices[&fact.event.account], fact))
         })
         .filter(|(at, _)| !accounts.list[*at].halted)
         .collect()

@@ -18,6 +18,11 @@ with taken as (
         for update skip locked))
     returning outbox_id, account_id, event_id, source, event, reservation_id
 )
-select *
+select outbox_id      as "outbox_id!",
+       account_id     as "account_id!",
+       event_id       as "event_id!",
+       source         as "source!",
+       event          as "event!",
+       reservation_id
 from taken
 order by outbox_id

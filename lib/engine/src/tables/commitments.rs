@@ -76,8 +76,8 @@ pub async fn standings(
         sqlx::query(STANDINGS).bind(accounts).bind(periods).bind(instants).bind(of_accounts).bind(users);
     let mut standings = Standings { live: None, accounts: BTreeMap::new() };
     for row in &query.fetch_all(connection).await? {
-        standings.live = Some(row.try_get(0)?);
-        let account: Id = name(row, 1)?;
+        standings.live = Some(row.try_get("live")?);
+        let account: Id = name(row, "account_id")?;
         if !standings.accounts.contains_key(&account) {
             standings.accounts.insert(account.clone(), standing(row)?);
         }
@@ -102,29 +102,35 @@ pub async fn held(
 }
 
 fn standing(row: &PgRow) -> Result<AccountStanding, sqlx::Error> {
-    let next_offset: i64 = row.try_get(4)?;
+    let next_offset: i64 = row.try_get("next_offset")?;
     Ok(AccountStanding {
-        offset: row.try_get(2)?,
-        position: Position { partition: row.try_get(3)?, offset: next_offset - 1 },
-        halted: row.try_get(5)?,
-        now: time(row, 6)?,
-        held: amount(row, 7)?,
-        due: row.try_get(8)?,
-        ended: row.try_get(9)?,
+        offset: row.try_get("offset")?,
+        position: Position { partition: row.try_get("partition")?, offset: next_offset - 1 },
+        halted: row.try_get("halted")?,
+        now: time(row, "now")?,
+        held: amount(row, "held")?,
+        due: row.try_get("due")?,
+        ended: row.try_get("ended")?,
         users: BTreeMap::new(),
     })
 }
 
 /// Reads the user of a row, where it has one.
 fn user_figures(row: &PgRow) -> Result<Option<(Id, UserFigures)>, sqlx::Error> {
-    let Some(user) = optional_name(row, 10)? else { return Ok(None) };
-    Ok(Some((user, UserFigures { used: by_feature(row, 11)?, held: by_feature(row, 13)? })))
+    let Some(user) = optional_name(row, "user_id")? else { return Ok(None) };
+    Ok(Some((
+        user,
+        UserFigures {
+            used: by_feature(row, "used_features", "used_credits")?,
+            held: by_feature(row, "held_features", "held_credits")?,
+        },
+    )))
 }
 
 /// Reads two arrays, features and amounts; '' is no feature.
-fn by_feature(row: &PgRow, first: usize) -> Result<ByFeature, sqlx::Error> {
-    let features: Option<Vec<String>> = row.try_get(first)?;
-    let amounts: Option<Vec<String>> = row.try_get(first + 1)?;
+fn by_feature(row: &PgRow, features: &str, amounts: &str) -> Result<ByFeature, sqlx::Error> {
+    let features: Option<Vec<String>> = row.try_get(features)?;
+    let amounts: Option<Vec<String>> = row.try_get(amounts)?;
     let mut sums = ByFeature::new();
     for (feature, amount) in features.into_iter().flatten().zip(amounts.into_iter().flatten()) {
         let feature: Option<Label> = if feature.is_empty() { None } else { Some(parsed(&feature)?) };

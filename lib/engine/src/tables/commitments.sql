@@ -39,10 +39,11 @@ with standing as materialized (
                         and ended_hold.reservation_id = hold.reservation_id)
     ) as ended
 )
-select (select live from control.generation where model = 'read_model'),
+select (select live from control.generation where model = 'read_model') as live,
        standing.account_id, standing."offset", standing.partition, standing.next_offset, standing.halted,
        standing.now, standing.held::text, standing.due, standing.ended,
-       asker.user_id, usage.features, usage.used, holds.features, holds.held
+       asker.user_id, usage.features as used_features, usage.used as used_credits,
+       holds.features as held_features, holds.held as held_credits
 from standing
 -- The users' part: what each has used in the period, and what their open holds take, by feature.
 left join unnest($4::text[], $5::text[]) as asker (account_id, user_id)

@@ -8,7 +8,7 @@ use platform::pg::{Amount, column, timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-/// Columns of a lot in the order that [`read`] reads them.
+/// Columns that [`read`] reads.
 macro_rules! columns {
     () => {
         "grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority, effective_at,
@@ -17,26 +17,51 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// Reads a lot from a row that has [`columns`], `grant_id` at `first`.
-pub(crate) fn read(row: &PgRow, first: usize) -> Result<Lot, sqlx::Error> {
+/// Columns that [`read`] reads.
+pub const COLUMNS: &str = columns!();
+
+/// Reads a lot from a row that has [`COLUMNS`].
+pub fn read(row: &PgRow) -> Result<Lot, sqlx::Error> {
     Ok(Lot {
-        grant_id: name(row, first)?,
-        source: variant(row, first + 1)?,
-        amount: amount(row, first + 2)?,
-        remaining: amount(row, first + 3)?,
-        lapsed: amount(row, first + 4)?,
-        refunded: amount(row, first + 5)?,
-        priority: row.try_get(first + 6)?,
-        effective_at: time(row, first + 7)?,
-        expires_at: optional_time(row, first + 8)?,
-        granted_at: time(row, first + 9)?,
-        voided_at: optional_time(row, first + 10)?,
-        event_id: name(row, first + 11)?,
-        payment_id: optional_name(row, first + 12)?,
-        reason: optional_name(row, first + 13)?,
-        offset: row.try_get(first + 14)?,
-        seq: row.try_get(first + 15)?,
+        grant_id: name(row, "grant_id")?,
+        source: variant(row, "source")?,
+        amount: amount(row, "amount")?,
+        remaining: amount(row, "remaining")?,
+        lapsed: amount(row, "lapsed")?,
+        refunded: amount(row, "refunded")?,
+        priority: row.try_get("priority")?,
+        effective_at: time(row, "effective_at")?,
+        expires_at: optional_time(row, "expires_at")?,
+        granted_at: time(row, "granted_at")?,
+        voided_at: optional_time(row, "voided_at")?,
+        event_id: name(row, "event_id")?,
+        payment_id: optional_name(row, "payment_id")?,
+        reason: optional_name(row, "reason")?,
+        offset: row.try_get("offset")?,
+        seq: row.try_get("seq")?,
     })
+}
+
+// Offset 0 keeps the look-ups apart, so that they stay look-ups however many accounts are wanted.
+const OPEN: &str = concat!(
+    "
+    select found.*
+    from unnest($1::text[]) as wanted(account_id)
+    cross join lateral (
+        select account_id, ",
+    columns!(),
+    "
+        from lot
+        where lot.account_id = wanted.account_id
+          and lot.open
+        offset 0
+    ) as found"
+);
+
+/// Reads the lots of accounts that have something left, each with its account.
+pub(crate) async fn open(tx: &mut PgConnection, accounts: &[&str]) -> Result<Vec<(Id, Lot)>, sqlx::Error> {
+    let rows = sqlx::query(OPEN).bind(accounts).fetch_all(tx).await?;
+    rows.iter().map(|row| Ok((name(row, "account_id")?, read(row)?))).collect()
 }
 
 /// A lot as it is after the batch.

@@ -1,7 +1,10 @@
 //! The tables of each generation, and the statements that several services run on them.
 
+pub(crate) mod account;
+pub mod checkpoint;
 pub mod commitments;
-pub(crate) mod lot;
+pub mod event;
+pub mod lot;
 pub(crate) mod parked;
 pub(crate) mod repayment;
 

@@ -44,7 +44,7 @@ pub(crate) async fn heads(
 ) -> Result<Vec<(Id, Vec<u8>)>, sqlx::Error> {
     let rows =
         sqlx::query(HEADS).bind(partitions).bind(after).bind(HALTED_ACCOUNTS_MAX).fetch_all(tx).await?;
-    rows.iter().map(|row| Ok((name(row, 0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((name(row, "account_id")?, row.try_get("value")?))).collect()
 }
 
 const TAKE: &str = r#"
@@ -71,10 +71,10 @@ pub(crate) async fn take(
     rows.iter()
         .map(|row| {
             Ok(Record {
-                position: Position { partition: row.try_get(0)?, offset: row.try_get(1)? },
-                appended_at: time(row, 2)?,
-                key: Some(row.try_get(3)?),
-                value: row.try_get(4)?,
+                position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
+                appended_at: time(row, "appended_at")?,
+                key: Some(row.try_get("key")?),
+                value: row.try_get("value")?,
             })
         })
         .collect()

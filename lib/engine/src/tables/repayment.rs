@@ -51,8 +51,8 @@ pub(crate) async fn meeting(
     let rows = query.fetch_all(tx).await?;
     rows.iter()
         .map(|row| {
-            let stretch = Stretch { start: amount(row, 0)?, end: amount(row, 1)? };
-            Ok(Repayment { stretch, grant_id: name(row, 2)? })
+            let stretch = Stretch { start: amount(row, "line_start")?, end: amount(row, "line_end")? };
+            Ok(Repayment { stretch, grant_id: name(row, "grant_id")? })
         })
         .collect()
 }

@@ -73,7 +73,8 @@ impl Appender {
 
     /// Returns the partition that the key's records go to.
     pub fn partition_of(&self, key: &[u8]) -> i32 {
-        partition_of(key, self.shared.partitions) as i32
+        let partition = partition_of(key, self.shared.partitions);
+        i32::try_from(partition).expect("below the count of partitions, which Kafka keeps in an i32")
     }
 
     /// Appends one record and waits until every in-sync copy has it.
@@ -185,7 +186,8 @@ impl Appender {
 
     /// Returns how many partitions the topic has.
     pub fn partitions(&self) -> i32 {
-        self.shared.partitions.get() as i32
+        let partitions = self.shared.partitions.get();
+        i32::try_from(partitions).expect("made from the i32 that Kafka keeps")
     }
 
     /// Waits until everything queued is acknowledged, at most `timeout`; for shutdown.

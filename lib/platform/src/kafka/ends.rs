@@ -78,10 +78,10 @@ fn ends_now<C: rdkafka::consumer::ConsumerContext>(
         .iter()
         .map(|element| {
             element.error()?;
-            match element.offset() {
-                Offset::Offset(offset) => Ok(Position { partition: element.partition(), offset }),
-                other => Err(Error::Internal(format!("end of {topic}: {other:?}"))),
-            }
+            let Offset::Offset(offset) = element.offset() else {
+                return Err(Error::Internal(format!("end of {topic}: {:?}", element.offset())));
+            };
+            Ok(Position { partition: element.partition(), offset })
         })
         .collect()
 }

@@ -34,8 +34,6 @@ pub struct Topics {
     pub usage: String,
     /// Firings and notices.
     pub alerts: String,
-    /// Signed tree heads.
-    pub checkpoints: String,
     /// Records that could not be read.
     pub dead_letters: String,
 }
@@ -57,7 +55,6 @@ impl KafkaOptions {
             events: name("events"),
             usage: name("usage"),
             alerts: name("alerts"),
-            checkpoints: name("checkpoints"),
             dead_letters: name("dead-letters"),
         }
     }

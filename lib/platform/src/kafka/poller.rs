@@ -234,16 +234,18 @@ impl Rebalances {
         if self.on_assign == OnAssign::AwaitSeek {
             given.set_all_offsets(Offset::End)?;
         }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(given),
-            _ => consumer.assign(given),
+        if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            consumer.incremental_assign(given)
+        } else {
+            consumer.assign(given)
         }
     }
 
     fn revoke(consumer: &RawConsumer, taken: &TopicPartitionList) -> KafkaResult<()> {
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(taken),
-            _ => consumer.unassign(),
+        if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            consumer.incremental_unassign(taken)
+        } else {
+            consumer.unassign()
         }
     }
 }
@@ -257,9 +259,11 @@ impl ClientContext for Rebalances {
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &RawConsumer, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = list.elements().iter().map(|element| element.partition()).collect();
-        let (done, change) = match RDKafkaErrorCode::from(code) {
-            RDKafkaErrorCode::AssignPartitions => (self.assign(consumer, list), Change::Assigned(partitions)),
-            _ => (Rebalances::revoke(consumer, list), Change::Lost(partitions)),
+        let is_assignment = RDKafkaErrorCode::from(code) == RDKafkaErrorCode::AssignPartitions;
+        let (done, change) = if is_assignment {
+            (self.assign(consumer, list), Change::Assigned(partitions))
+        } else {
+            (Rebalances::revoke(consumer, list), Change::Lost(partitions))
         };
         if let Err(error) = done {
             tracing::error!(%error, ?change, "the group's decision could not be followed");

@@ -129,7 +129,8 @@ fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
             ));
         }
     }
-    let count = found.len() as i32;
+    let count =
+        i32::try_from(found.len()).map_err(|_| "it has more partitions than Kafka allows".to_owned())?;
     let first = found.iter().find_map(|it| it.genesis);
     let identity =
         known.or(first).unwrap_or_else(|| LogIdentity { log_id: Uuid::new_v4(), partitions: count });
@@ -137,7 +138,7 @@ fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
         return Err(format!("it has {count} partitions but was made with {}", identity.partitions));
     }
     let mut without_genesis = Vec::new();
-    for (partition, it) in found.iter().enumerate() {
+    for (partition, it) in (0..).zip(found) {
         match it.genesis {
             Some(genesis) if genesis == identity => {}
             Some(genesis) => {
@@ -150,7 +151,7 @@ fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
                     identity.log_id
                 ));
             }
-            None => without_genesis.push(partition as i32),
+            None => without_genesis.push(partition),
         }
     }
     Ok(Plan { identity, without_genesis })
@@ -197,11 +198,10 @@ fn journal_topic(topics: &Topics) -> TopicPlan<'_> {
     TopicPlan { name: &topics.events, retention_ms: FOREVER }
 }
 
-fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 4] {
+fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 3] {
     [
         TopicPlan { name: &topics.usage, retention_ms: WEEK_MS },
         TopicPlan { name: &topics.alerts, retention_ms: MONTH_MS },
-        TopicPlan { name: &topics.checkpoints, retention_ms: FOREVER },
         TopicPlan { name: &topics.dead_letters, retention_ms: FOREVER },
     ]
 }
@@ -266,7 +266,7 @@ async fn missing_topics<'a, 'b>(
 
 async fn await_leaders(options: &KafkaOptions, topic: &str, partitions: i32) -> Result<(), Error> {
     let deadline = Instant::now() + TOPIC_READY_TIMEOUT;
-    while partition_count(options, topic).await? != partitions as usize {
+    while partition_count(options, topic).await? != partitions {
         if Instant::now() > deadline {
             return Err(Error::Internal(format!("topic {topic} has no leaders yet")));
         }
@@ -276,11 +276,15 @@ async fn await_leaders(options: &KafkaOptions, topic: &str, partitions: i32) -> 
 }
 
 async fn broker_count(options: &KafkaOptions) -> Result<i32, Error> {
-    ask(options, |client| Ok(client.fetch_metadata(None, QUESTION_TIMEOUT)?.brokers().len() as i32)).await
+    ask(options, |client| {
+        let brokers = client.fetch_metadata(None, QUESTION_TIMEOUT)?.brokers().len();
+        Ok(i32::try_from(brokers).unwrap_or(i32::MAX))
+    })
+    .await
 }
 
 /// Returns how many partitions a topic has; none where it does not exist or a leader is missing.
-async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<usize, Error> {
+async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<i32, Error> {
     let topic = topic.to_owned();
     ask(options, move |client| {
         let metadata = client.fetch_metadata(Some(&topic), QUESTION_TIMEOUT)?;
@@ -288,18 +292,19 @@ async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<usize, E
             return Ok(0);
         };
         let led = found.partitions().iter().all(|partition| partition.error().is_none());
-        Ok(if found.error().is_none() && led { found.partitions().len() } else { 0 })
+        let count = if found.error().is_none() && led { found.partitions().len() } else { 0 };
+        i32::try_from(count).map_err(|_| Error::Internal(format!("topic {topic} has {count} partitions")))
     })
     .await
 }
 
-/// Looks at every journal partition; empty where there is no journal.
+/// Reads the state of every journal partition; empty where there is no journal.
 async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> {
     let count = partition_count(options, topic).await?;
     let topic = topic.to_owned();
     ask(options, move |client| {
-        let mut found = Vec::with_capacity(count);
-        for partition in 0..count as i32 {
+        let mut found = Vec::new();
+        for partition in 0..count {
             let (start, end) = once_led(TOPIC_READY_TIMEOUT, || {
                 Ok(client.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT)?)
             })?;
@@ -313,9 +318,9 @@ async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> 
 
 fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -> Result<(), Error> {
     let mut wanted = TopicPartitionList::new();
-    for (partition, it) in found.iter().enumerate() {
+    for (partition, it) in (0..).zip(found.iter()) {
         if it.start == 0 && it.end > 0 {
-            wanted.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+            wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
     }
     let mut missing = wanted.count();
@@ -329,7 +334,8 @@ fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -
         let message = message?;
         if message.offset() == 0 {
             let genesis = genesis_of(message.key(), message.payload().unwrap_or_default());
-            found[message.partition() as usize].genesis = genesis;
+            let found = usize::try_from(message.partition()).ok().and_then(|at| found.get_mut(at));
+            found.expect("only these partitions are assigned").genesis = genesis;
             missing -= 1;
         }
     }

@@ -36,7 +36,7 @@ pub fn leaf_hash(record: &Record) -> [u8; 32] {
 }
 
 fn update_with_length(hasher: &mut Sha256, bytes: &[u8]) {
-    hasher.update((bytes.len() as i64).to_be_bytes());
+    hasher.update(i64::try_from(bytes.len()).expect("a slice has at most i64::MAX bytes").to_be_bytes());
     hasher.update(bytes);
 }
 

@@ -23,6 +23,10 @@ pub enum Error {
 }
 
 /// Returns whether trying again later may help: the server is away, full, read only or shutting down.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "sqlx may add errors; those it has beside these are final"
+)]
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)

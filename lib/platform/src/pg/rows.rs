@@ -190,7 +190,8 @@ impl Column {
         };
         push(value, &mut self.bytes);
         // A field comes from a record of at most 64 KiB or from a core: far below the 2 GiB of an i32.
-        let length = (self.bytes.len() - start - 4) as i32;
+        let length = self.bytes.len() - start - 4;
+        let length = i32::try_from(length).expect("a field of less than 2 GiB");
         self.bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 }
@@ -235,25 +236,35 @@ const NEGATIVE: u16 = 0x4000;
 /// Decimal places of an amount.
 const SCALE: u16 = 9;
 
+/// Returns one digit to base 10,000.
+fn group(digit: u128) -> u16 {
+    u16::try_from(digit).expect("below 10,000")
+}
+
+/// Returns a count of groups as it is sent.
+fn groups_sent(groups: usize) -> i16 {
+    i16::try_from(groups).expect("at most 11 groups")
+}
+
 /// Appends a `numeric` as Postgres sends and receives it: digits to base 10,000.
 fn push_numeric(bytes: &mut Vec<u8>, amount: Credits) {
     let magnitude = amount.units().unsigned_abs();
     let per_credit = Credits::UNITS_PER_CREDIT.unsigned_abs();
     let (mut whole, fraction) = (magnitude / per_credit, magnitude % per_credit * 1_000);
     let mut groups = [0_u16; GROUPS];
-    groups[WHOLE_GROUPS] = (fraction / 100_000_000) as u16;
-    groups[WHOLE_GROUPS + 1] = (fraction / 10_000 % 10_000) as u16;
-    groups[WHOLE_GROUPS + 2] = (fraction % 10_000) as u16;
+    groups[WHOLE_GROUPS] = group(fraction / 100_000_000);
+    groups[WHOLE_GROUPS + 1] = group(fraction / 10_000 % 10_000);
+    groups[WHOLE_GROUPS + 2] = group(fraction % 10_000);
     let mut at = WHOLE_GROUPS;
     while whole > 0 {
         at -= 1;
-        groups[at] = (whole % 10_000) as u16;
+        groups[at] = group(whole % 10_000);
         whole /= 10_000;
     }
     let first = groups.iter().position(|group| *group != 0).unwrap_or(GROUPS);
     let last = groups.iter().rposition(|group| *group != 0).map_or(first, |last| last + 1);
-    let weight = if first == GROUPS { 0 } else { WHOLE_GROUPS as i16 - 1 - first as i16 };
-    bytes.extend_from_slice(&((last - first) as u16).to_be_bytes());
+    let weight = if first == GROUPS { 0 } else { groups_sent(WHOLE_GROUPS) - 1 - groups_sent(first) };
+    bytes.extend_from_slice(&groups_sent(last - first).to_be_bytes());
     bytes.extend_from_slice(&weight.to_be_bytes());
     bytes.extend_from_slice(&(if amount.is_negative() { NEGATIVE } else { 0 }).to_be_bytes());
     bytes.extend_from_slice(&SCALE.to_be_bytes());
@@ -294,7 +305,7 @@ mod tests {
         push_numeric(&mut bytes, Credits::from_units(units));
         let words: Vec<i32> =
             bytes.chunks(2).map(|word| i32::from(i16::from_be_bytes([word[0], word[1]]))).collect();
-        assert_eq!(words[0] as usize, words.len() - 4, "digits announced");
+        assert_eq!(usize::try_from(words[0]), Ok(words.len() - 4), "digits announced");
         assert_eq!(words[3], 9, "scale");
         [&words[1..3], &words[4..]].concat()
     }

@@ -8,6 +8,7 @@ use std::panic;
 
 use futures::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
+use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::schema::Schema;
@@ -16,7 +17,7 @@ use super::schema::Schema;
 const READ_STATEMENT_SECONDS_MAX: u32 = 30;
 /// Longest wait for a row that another transaction has locked.
 const LOCK_SECONDS_MAX: u32 = 8;
-/// A process that says nothing for so long within a transaction is taken for gone; less than others wait for its locks.
+/// A process that sends nothing for so long within a transaction is considered gone; less than others wait for its locks.
 const IDLE_SECONDS_MAX: u32 = 4;
 
 /// Opens a snapshot of one generation: repeatable read, read only, unqualified names in its schema.
@@ -75,12 +76,7 @@ where
     E: From<sqlx::Error> + Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
 {
-    let pool = pool.clone();
-    on_own_task(async move {
-        let transaction = begin_read(&pool, schema).await?;
-        finish(transaction, work).await
-    })
-    .await
+    on_own_task(pool, Some(read_begins(schema)), work).await
 }
 
 /// Runs `work` in one transaction on `control` (qualified names), committed where it answers `Ok`.
@@ -90,42 +86,50 @@ where
     E: From<sqlx::Error> + Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
 {
-    let pool = pool.clone();
-    on_own_task(async move {
-        let transaction = pool.begin().await?;
-        finish(transaction, work).await
-    })
-    .await
+    on_own_task(pool, None, work).await
 }
 
-async fn finish<T, E, F>(mut transaction: Transaction<'static, Postgres>, work: F) -> Result<T, E>
-where
-    E: From<sqlx::Error>,
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
-{
-    match work(&mut transaction).await {
-        Ok(answer) => {
-            transaction.commit().await?;
-            Ok(answer)
-        }
-        Err(refusal) => {
-            // The refusal is the answer; a connection that can't roll back is closed by the pool.
-            let _ = transaction.rollback().await;
-            Err(refusal)
-        }
-    }
-}
-
-/// Runs a future to its end even when the caller is dropped; its panics are the caller's.
-async fn on_own_task<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+/// Runs a transaction to its end even when the caller is dropped; its panics are the caller's.
+async fn on_own_task<T, E, F>(pool: &PgPool, begin: Option<String>, work: F) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
 {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(answer) => answer,
+    let (put_answer, mut answer) = oneshot::channel();
+    let work: Work = Box::new(move |connection| {
+        Box::pin(async move {
+            let outcome = work(connection).await;
+            let commits = outcome.is_ok();
+            // Where the caller is gone nobody reads it.
+            let _ = put_answer.send(outcome);
+            commits
+        })
+    });
+    match tokio::spawn(transact(pool.clone(), begin, work).in_current_span()).await {
+        Ok(Ok(())) => answer.try_recv().unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into())),
+        Ok(Err(error)) => Err(error.into()),
         Err(failure) if failure.is_panic() => panic::resume_unwind(failure.into_panic()),
         // Only when the process is ending.
         Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
     }
+}
+
+/// What is done within a transaction: keeps its answer itself, and returns whether to commit.
+///
+/// Without type parameters, and so [`transact`] and the task that runs it are compiled once and not for every caller.
+type Work = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, bool> + Send>;
+
+/// Begins a transaction, runs `work` in it, and commits it or rolls it back. Errors: it did not begin, or not commit.
+async fn transact(pool: PgPool, begin: Option<String>, work: Work) -> Result<(), sqlx::Error> {
+    let mut transaction = match begin {
+        Some(begin) => pool.begin_with(AssertSqlSafe(begin)).await?,
+        None => pool.begin().await?,
+    };
+    if work(&mut transaction).await {
+        return transaction.commit().await;
+    }
+    // The refusal is the answer; a connection that can't roll back is closed by the pool.
+    let _ = transaction.rollback().await;
+    Ok(())
 }

@@ -13,8 +13,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, PgExecutor, Row};
+use sqlx::{PgConnection, PgExecutor};
 use subtle::ConstantTimeEq;
 
 use super::role::{Accounts, Principal, Role};
@@ -28,7 +27,7 @@ const SECRET_BYTES: usize = 32;
 const ACCOUNTS_MAX: usize = 1_000;
 /// Longest name of a key, in characters.
 const NAME_CHARS_MAX: usize = 128;
-/// What stands for every account.
+/// The name of every account.
 const ALL_ACCOUNTS: &str = "*";
 
 /// SHA-256 of a whole key.
@@ -38,7 +37,7 @@ pub(super) fn hash_of(token: &str) -> Hash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Returns the public part of a key's text, where it looks like a key.
+/// Returns the public part of a key's text, where it has the form of a key.
 pub(super) fn key_id_in(token: &str) -> Option<&str> {
     let (key_id, secret) = token.strip_prefix("ldg_")?.split_once('_')?;
     let is_key_id = key_id.len() == 2 * KEY_ID_BYTES && key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -165,36 +164,35 @@ pub struct CreatedKey {
 /// Makes a key and keeps its hash, in the caller's transaction.
 pub async fn create_key(
     connection: &mut PgConnection,
-    asked: &NewKey,
+    new: &NewKey,
     created_by: &str,
     now: Time,
 ) -> Result<CreatedKey, sqlx::Error> {
     let (key_id, secret) = draw()?;
-    sqlx::query(
-        "insert into control.api_key
-                (key_id, hash, role, accounts, user_id, name, created_at, created_by, expires_at)
+    sqlx::query!(
+        "insert into control.api_key (key_id, hash, role, accounts, user_id, name, created_at, created_by, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        key_id,
+        &hash_of(&secret)[..],
+        new.role.name(),
+        &new.accounts,
+        new.user_id.as_ref().map(Id::as_str),
+        new.name,
+        pg::timestamp(now),
+        created_by,
+        new.expires_at.map(pg::timestamp),
     )
-    .bind(&key_id)
-    .bind(&hash_of(&secret)[..])
-    .bind(asked.role.name())
-    .bind(&asked.accounts)
-    .bind(asked.user_id.as_ref().map(Id::as_str))
-    .bind(&asked.name)
-    .bind(pg::timestamp(now))
-    .bind(created_by)
-    .bind(asked.expires_at.map(pg::timestamp))
     .execute(connection)
     .await?;
     let key = Key {
         key_id,
-        role: asked.role,
-        accounts: asked.accounts.clone(),
-        user_id: asked.user_id.as_ref().map(|user| user.as_str().to_owned()),
-        name: asked.name.clone(),
+        role: new.role,
+        accounts: new.accounts.clone(),
+        user_id: new.user_id.as_ref().map(|user| user.as_str().to_owned()),
+        name: new.name.clone(),
         created_at: now,
         created_by: created_by.to_owned(),
-        expires_at: asked.expires_at,
+        expires_at: new.expires_at,
         revoked_at: None,
     };
     Ok(CreatedKey { key, secret })
@@ -217,35 +215,69 @@ pub fn new_webhook_secret() -> Result<String, sqlx::Error> {
     Ok(format!("whsec_{}", STANDARD.encode(bytes)))
 }
 
-/// Returns keys in order of their ids, those after `after`.
+/// A row of `control.api_key` without its hash.
+struct KeyRow {
+    key_id: String,
+    role: String,
+    accounts: Vec<String>,
+    user_id: Option<String>,
+    name: String,
+    created_at: DateTime<Utc>,
+    created_by: String,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<KeyRow> for Key {
+    type Error = sqlx::Error;
+
+    fn try_from(row: KeyRow) -> Result<Key, sqlx::Error> {
+        Ok(Key {
+            key_id: row.key_id,
+            role: role_of(&row.role)?,
+            accounts: row.accounts,
+            user_id: row.user_id,
+            name: row.name,
+            created_at: pg::time_of(row.created_at),
+            created_by: row.created_by,
+            expires_at: row.expires_at.map(pg::time_of),
+            revoked_at: row.revoked_at.map(pg::time_of),
+        })
+    }
+}
+
+/// A statement that returns [`KeyRow`]s, whose columns go between its two parts.
+macro_rules! query_keys {
+    ($before:literal, $after:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            KeyRow,
+            $before
+                + " key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at "
+                + $after,
+            $($argument),+
+        )
+    };
+}
+
+/// Returns at most `limit` keys in order of their ids, those after `after`.
 pub async fn list_keys(
     executor: impl PgExecutor<'_>,
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Key>, sqlx::Error> {
-    sqlx::query_as(
-        "select key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at
-           from control.api_key
-          where key_id > $1
-          order by key_id
-          limit $2",
-    )
-    .bind(after.unwrap_or_default())
-    .bind(limit)
-    .fetch_all(executor)
-    .await
+    let query = query_keys!(
+        "select",
+        "from control.api_key where key_id > $1 order by key_id limit $2",
+        after.unwrap_or_default(),
+        limit
+    );
+    query.fetch_all(executor).await?.into_iter().map(Key::try_from).collect()
 }
 
 /// Returns one key.
 pub async fn load_key(executor: impl PgExecutor<'_>, key_id: &str) -> Result<Option<Key>, sqlx::Error> {
-    sqlx::query_as(
-        "select key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at
-           from control.api_key
-          where key_id = $1",
-    )
-    .bind(key_id)
-    .fetch_optional(executor)
-    .await
+    let query = query_keys!("select", "from control.api_key where key_id = $1", key_id);
+    query.fetch_optional(executor).await?.map(Key::try_from).transpose()
 }
 
 /// Revokes a key, within a second everywhere; again changes nothing. `None`: no such key.
@@ -254,35 +286,13 @@ pub async fn revoke_key(
     key_id: &str,
     now: Time,
 ) -> Result<Option<Key>, sqlx::Error> {
-    sqlx::query_as(
-        "update control.api_key
-            set revoked_at = coalesce(revoked_at, $2)
-          where key_id = $1
-         returning key_id, role, accounts, user_id, name, created_at, created_by, expires_at, revoked_at",
-    )
-    .bind(key_id)
-    .bind(pg::timestamp(now))
-    .fetch_optional(connection)
-    .await
-}
-
-impl FromRow<'_, PgRow> for Key {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let created_at: DateTime<Utc> = row.try_get("created_at")?;
-        let expires_at: Option<DateTime<Utc>> = row.try_get("expires_at")?;
-        let revoked_at: Option<DateTime<Utc>> = row.try_get("revoked_at")?;
-        Ok(Self {
-            key_id: row.try_get("key_id")?,
-            role: role_of(row.try_get("role")?)?,
-            accounts: row.try_get("accounts")?,
-            user_id: row.try_get("user_id")?,
-            name: row.try_get("name")?,
-            created_at: pg::time_of(created_at),
-            created_by: row.try_get("created_by")?,
-            expires_at: expires_at.map(pg::time_of),
-            revoked_at: revoked_at.map(pg::time_of),
-        })
-    }
+    let query = query_keys!(
+        "update control.api_key set revoked_at = coalesce(revoked_at, $2) where key_id = $1 returning",
+        "",
+        key_id,
+        pg::timestamp(now)
+    );
+    query.fetch_optional(connection).await?.map(Key::try_from).transpose()
 }
 
 fn role_of(name: &str) -> Result<Role, sqlx::Error> {
@@ -310,23 +320,21 @@ pub(super) async fn load_stored(
     executor: impl PgExecutor<'_>,
     key_id: &str,
 ) -> Result<Option<StoredKey>, sqlx::Error> {
-    type Row = (Vec<u8>, String, Vec<String>, Option<String>, Option<DateTime<Utc>>);
-    let row: Option<Row> = sqlx::query_as(
+    let row = sqlx::query!(
         "select hash, role, accounts, user_id, expires_at
-           from control.api_key
-          where key_id = $1
-            and revoked_at is null",
-    )
-    .bind(key_id)
-    .fetch_optional(executor)
-    .await?;
-    let Some((hash, role, accounts, user_id, expires_at)) = row else {
-        return Ok(None);
+         from control.api_key
+         where key_id = $1 and revoked_at is null",
+        key_id
+    );
+    let Some(row) = row.fetch_optional(executor).await? else { return Ok(None) };
+    let role = role_of(&row.role)?;
+    let principal = Principal {
+        key_id: key_id.into(),
+        role,
+        accounts: accounts_of(role, row.accounts),
+        user_id: row.user_id.map(Arc::from),
     };
-    let role = role_of(&role)?;
-    let accounts = accounts_of(role, accounts);
-    let principal = Principal { key_id: key_id.into(), role, accounts, user_id: user_id.map(Arc::from) };
-    Ok(Some(StoredKey { hash, principal, expires_at: expires_at.map(pg::time_of) }))
+    Ok(Some(StoredKey { hash: row.hash, principal, expires_at: row.expires_at.map(pg::time_of) }))
 }
 
 fn accounts_of(role: Role, named: Vec<String>) -> Accounts {

@@ -143,13 +143,10 @@ impl Principal {
 
     /// Returns the only user whose rows the caller may see; `None` where all.
     pub fn only_user(&self) -> Option<&str> {
-        match self.role {
-            Role::Member => Some(self.user_id.as_deref().unwrap_or_default()),
-            _ => None,
-        }
+        (self.role == Role::Member).then(|| self.user_id.as_deref().unwrap_or_default())
     }
 
-    /// 403 where a member looks at another user.
+    /// 403 where a member reads another user.
     pub fn require_user(&self, user_id: &str) -> Result<(), Problem> {
         match self.only_user() {
             Some(own) if own != user_id => Err(Problem::forbidden()),

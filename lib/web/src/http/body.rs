@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -134,19 +134,17 @@ pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
     })
 }
 
-/// A body of one record, read strictly: every bad field is named.
-#[derive(Debug)]
-pub struct Json<T>(pub T);
+/// Reads a body of one record, strictly: every bad field is named.
+pub async fn read_body<T: request::Body>(request: Request) -> Result<T, Problem> {
+    let value = read_json(request, RECORD_BYTES_MAX).await?;
+    request::read(value).map_err(Problem::invalid)
+}
 
-impl<T: request::Body, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let record = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
-        let payload = Payload::read(request, &[record]).await?;
-        let value = json_value(&payload.bytes)?;
-        request::read(value).map(Json).map_err(Problem::invalid)
-    }
+/// Reads a body of JSON of at most so many bytes.
+pub async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Problem> {
+    let accepted = Accepts { media_type: "application/json", bytes_max };
+    let payload = Payload::read(request, &[accepted]).await?;
+    json_value(&payload.bytes)
 }
 
 #[cfg(test)]
@@ -166,10 +164,7 @@ mod tests {
     }
 
     async fn check(content_type: Option<&str>, body: impl Into<Body>, expected: (u16, &str)) {
-        let refused = Json::<Grant>::from_request(request(content_type, body), &())
-            .await
-            .map(|_| ())
-            .expect_err("refused");
+        let refused = read_body::<Grant>(request(content_type, body)).await.map(|_| ()).expect_err("refused");
         assert_eq!((refused.status.as_u16(), refused.code), expected);
     }
 
@@ -182,7 +177,7 @@ mod tests {
         check(Some("text/plain"), grant, (415, "unsupported_media_type")).await;
         let mut packed = request(JSON, grant);
         packed.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse().expect("a header"));
-        let refused = Json::<Grant>::from_request(packed, &()).await.map(|_| ()).expect_err("refused");
+        let refused = read_body::<Grant>(packed).await.map(|_| ()).expect_err("refused");
         assert_eq!(refused.status, 415);
     }
 
@@ -190,7 +185,7 @@ mod tests {
     async fn a_content_type_may_have_parameters_and_capitals() {
         let grant = r#"{"grant_id":"g1","source":"promo","amount":"5"}"#;
         let request = request(Some("Application/JSON; charset=utf-8"), grant);
-        let Json(read) = Json::<Grant>::from_request(request, &()).await.expect("read");
+        let read = read_body::<Grant>(request).await.expect("read");
         assert_eq!(read.grant_id.as_str(), "g1");
     }
 

@@ -9,7 +9,9 @@ mod serve;
 mod service;
 mod stall;
 
-pub use body::{Accepts, BATCH_BYTES_MAX, Json, Payload, RECORD_BYTES_MAX, Value, json_value};
+pub use body::{
+    Accepts, BATCH_BYTES_MAX, Payload, RECORD_BYTES_MAX, Value, json_value, read_body, read_json,
+};
 pub use observe::finish;
 pub use params::{Path, Query, header};
 pub use problem::{FieldError, Problem};

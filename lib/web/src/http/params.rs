@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::extract::path::ErrorKind;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path as RawPath, Query as RawQuery};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
@@ -28,14 +28,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// The zero character as URLs write it. No text in the database has it, and asking for one with it is an error there.
 const ZERO: &str = "%00";
 
-/// Reads a query; after a bad field it goes on without it, and so finds the others.
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
+    let mut read = None;
+    parse_query(query, &mut |uri| RawQuery::try_from_uri(uri).map(|RawQuery(parsed)| read = Some(parsed)))?;
+    read.ok_or_else(Vec::new)
+}
+
+/// Parses a query; after a bad field it goes on without it, and so finds the others.
+///
+/// Without type parameters: compiled once and not for every query.
+fn parse_query(query: &str, parse: Parse<'_>) -> Result<(), Vec<FieldError>> {
     let mut pairs: Vec<&str> = query.split('&').collect();
     let mut errors = take_zeros(&mut pairs);
     loop {
-        let bad = match parse_pairs::<T>(&pairs) {
-            Ok(read) if errors.is_empty() => return Ok(read),
-            Ok(_) => return Err(errors),
+        let bad = match parse_pairs(&pairs, parse) {
+            Ok(()) if errors.is_empty() => return Ok(()),
+            Ok(()) => return Err(errors),
             Err(bad) => bad,
         };
         let before = pairs.len();
@@ -50,6 +58,9 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
     }
 }
 
+/// Parses the query of a URI and keeps the result.
+type Parse<'a> = &'a mut dyn FnMut(&Uri) -> Result<(), QueryRejection>;
+
 /// Takes out what no text of ours can equal, and says so of each.
 fn take_zeros(pairs: &mut Vec<&str>) -> Vec<FieldError> {
     let zeros = pairs.extract_if(.., |pair| pair.contains(ZERO));
@@ -58,17 +69,14 @@ fn take_zeros(pairs: &mut Vec<&str>) -> Vec<FieldError> {
     zeros.map(refuse).take(ERRORS_MAX).collect()
 }
 
-fn parse_pairs<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, FieldError> {
+fn parse_pairs(pairs: &[&str], parse: Parse<'_>) -> Result<(), FieldError> {
     let uri: Uri = format!("/?{}", pairs.join("&"))
         .parse()
         .map_err(|_| FieldError::new("query", "not_a_query", "is not a query string"))?;
-    match RawQuery::<T>::try_from_uri(&uri) {
-        Ok(RawQuery(read)) => Ok(read),
-        Err(rejection) => {
-            let source = std::error::Error::source(&rejection).map(ToString::to_string);
-            Err(explain(&source.unwrap_or_else(|| rejection.body_text())))
-        }
-    }
+    parse(&uri).map_err(|rejection| {
+        let source = std::error::Error::source(&rejection).map(ToString::to_string);
+        explain(&source.unwrap_or_else(|| rejection.body_text()))
+    })
 }
 
 /// Reads `limit: wrong_type: …` as the parser says it: field, then our code and words or serde's.
@@ -128,10 +136,12 @@ fn refuse_path(method: &Method, rejection: &PathRejection) -> Problem {
     if let ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } = failed.kind() {
         return Problem::internal(rejection);
     }
-    let (field, message) = match failed.kind() {
-        ErrorKind::DeserializeError { key, message, .. } => (key.as_str(), message.clone()),
-        ErrorKind::ParseErrorAtKey { key, .. } => (key.as_str(), failed.body_text()),
-        _ => ("path", failed.body_text()),
+    let (field, message) = if let ErrorKind::DeserializeError { key, message, .. } = failed.kind() {
+        (key.as_str(), message.clone())
+    } else if let ErrorKind::ParseErrorAtKey { key, .. } = failed.kind() {
+        (key.as_str(), failed.body_text())
+    } else {
+        ("path", failed.body_text())
     };
     if method == Method::PUT {
         let bad = explain(&format!("{field}: {message}"));

@@ -155,7 +155,7 @@ impl Problem {
         Self::not_now("unavailable", detail)
     }
 
-    /// 503: the read model has not reached the position asked for.
+    /// 503: the read model has not reached the position in the query.
     pub fn behind(detail: impl Into<String>) -> Self {
         Self::not_now("behind", detail)
     }
@@ -241,7 +241,11 @@ impl From<pg::Error> for Problem {
     fn from(error: pg::Error) -> Self {
         match error {
             pg::Error::Database(error) => error.into(),
-            other => Self::internal(other),
+            other @ (pg::Error::MigrationChanged { .. }
+            | pg::Error::MigrationUnknown { .. }
+            | pg::Error::GenerationExists(_)
+            | pg::Error::GenerationMissing(_)
+            | pg::Error::GenerationLive(_)) => Self::internal(other),
         }
     }
 }

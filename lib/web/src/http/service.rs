@@ -24,7 +24,7 @@ use super::observe::finish;
 use super::ops::{self, Readiness};
 use super::serve::{HttpConfig, bind, serve};
 
-/// How long tasks may take to drain once told to stop; each keeps below it by limits of its own.
+/// How long tasks may take to drain once they are stopped; each keeps below it by limits of its own.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long the stop then waits for what the journal has not acknowledged yet.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl Deps {
     }
 }
 
-/// Work that a service does without being asked, by name; each ends once its shutdown token is cancelled.
+/// Work that a service does without a request, by name; each ends once its shutdown token is cancelled.
 #[derive(Default)]
 pub struct Tasks(Vec<(&'static str, BoxFuture<'static, anyhow::Result<()>>)>);
 

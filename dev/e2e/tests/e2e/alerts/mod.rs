@@ -1,8 +1,8 @@
-//! Alerts as their admins meet them: set over HTTP, fired by usage, told by mail, read back, replayed.
+//! Alerts as their admins meet them: set over HTTP, fired by usage, sent by mail, read back, replayed.
 
+mod notify;
 mod rules;
-mod stream;
-mod told;
+pub(crate) mod stream;
 mod trial;
 
 use anyhow::{Context, Result, ensure};

@@ -108,7 +108,7 @@ async fn users_have_an_alert_and_limits_of_their_own() -> Result<()> {
 const USERS: usize = 6_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_edit_of_a_rule_that_thousands_are_past_tells_of_each_of_them_once() -> Result<()> {
+async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them() -> Result<()> {
     let whole = Whole::start().await?;
     let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100000"}})).await?;
     let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
@@ -149,7 +149,7 @@ async fn the_edit_of_a_rule_that_thousands_are_past_tells_of_each_of_them_once()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balance_is_told_of_once_an_episode() -> Result<()> {
+async fn a_balance_is_reported_once_an_episode() -> Result<()> {
     let whole = Whole::start().await?;
     let body = json!({"plan": {"allowance": "100"}, "low_balance_threshold": "50"});
     let acme = Account::open(&whole, "acme", body).await?;
@@ -171,7 +171,7 @@ async fn a_balance_is_told_of_once_an_episode() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_account_never_had_it_is_not_told_of() -> Result<()> {
+async fn what_an_account_never_had_is_not_reported() -> Result<()> {
     let whole = Whole::start().await?;
     let body = json!({"plan": {"allowance": "0"}, "low_balance_threshold": "50"});
     let acme = Account::open(&whole, "acme", body).await?;

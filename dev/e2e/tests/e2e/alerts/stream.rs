@@ -15,19 +15,19 @@ const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// An event of the stream.
 #[derive(Debug)]
-struct Sent {
-    event: String,
-    id: Option<String>,
-    data: Value,
+pub(crate) struct Sent {
+    pub event: String,
+    pub id: Option<String>,
+    pub data: Value,
 }
 
-struct Follower {
+pub(crate) struct Follower {
     body: futures::stream::BoxStream<'static, reqwest::Result<Vec<u8>>>,
     text: String,
 }
 
 impl Follower {
-    async fn begin(caller: &Caller, last: Option<&str>) -> Result<Follower> {
+    pub async fn begin(caller: &Caller, last: Option<&str>) -> Result<Follower> {
         let caller = last.map_or_else(|| caller.clone(), |last| caller.with("Last-Event-ID", last));
         let answer = caller.request(Method::GET, "/v1/accounts/acme/stream").send().await?;
         ensure!(answer.status() == 200, "{}", answer.status());
@@ -37,7 +37,7 @@ impl Follower {
     }
 
     /// Returns the next event; comments only keep the connection.
-    async fn next(&mut self) -> Result<Sent> {
+    pub async fn next(&mut self) -> Result<Sent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -58,7 +58,7 @@ impl Follower {
     }
 
     /// Returns the next event of a kind.
-    async fn next_of(&mut self, kind: &str) -> Result<Sent> {
+    pub async fn next_of(&mut self, kind: &str) -> Result<Sent> {
         loop {
             let sent = self.next().await?;
             if sent.event == kind {

@@ -33,7 +33,7 @@ async fn fired(acme: &Account, kind: &str) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_tried_on_the_past_finds_what_it_told_when_it_was_in_force() -> Result<()> {
+async fn a_rule_tried_on_the_past_finds_what_fired_when_it_was_in_force() -> Result<()> {
     let whole = Whole::start().await?;
     let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "1000"}})).await?;
     let org = json!({"basis": "percent_remaining", "threshold": "30"});

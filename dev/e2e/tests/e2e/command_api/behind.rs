@@ -25,7 +25,7 @@ async fn a_wait_that_runs_out_answers_without_an_outcome() -> Result<()> {
     let mut held = whole.pool.begin().await?;
     sqlx::query("lock table read_model_1.checkpoint in exclusive mode").execute(&mut *held).await?;
     what_is_stored_is_202(&operator).await?;
-    what_can_not_be_told_yet_is_503(&operator).await?;
+    what_is_not_known_yet_is_503(&operator).await?;
     held.rollback().await?;
     whole.all_projected().await?;
     expect_balance(&operator, "acme", "settled=10 used=1").await?;
@@ -42,7 +42,7 @@ async fn what_is_stored_is_202(operator: &Caller) -> Result<()> {
 }
 
 /// Whether something is absent can be said only once the projection has caught up.
-async fn what_can_not_be_told_yet_is_503(operator: &Caller) -> Result<()> {
+async fn what_is_not_known_yet_is_503(operator: &Caller) -> Result<()> {
     // Something is behind in every partition.
     for account in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         let plan = json!({"cycle": "monthly", "allowance": "1"});

@@ -29,7 +29,7 @@ fn expect_rejected(answer: &Answer, reason: &str) -> Result<()> {
 async fn grants_add_credits_once_and_voids_take_what_remains() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
-    a_grant_stands_as_it_was_written(&operator).await?;
+    a_grant_is_read_as_it_was_written(&operator).await?;
     a_grant_is_given_once(&operator).await?;
     a_void_takes_what_remains_once(&operator).await?;
     what_can_not_be_voided_stays(&operator).await?;
@@ -37,7 +37,7 @@ async fn grants_add_credits_once_and_voids_take_what_remains() -> Result<()> {
     whole.replay_and_stop().await
 }
 
-async fn a_grant_stands_as_it_was_written(operator: &Caller) -> Result<()> {
+async fn a_grant_is_read_as_it_was_written(operator: &Caller) -> Result<()> {
     open(operator, "acme", "0").await?;
     let body = json!({
         "grant_id": "g1", "source": "promo", "amount": "500", "priority": 30, "effective_at": null,

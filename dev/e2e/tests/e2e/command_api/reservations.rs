@@ -82,7 +82,7 @@ async fn holds_are_granted_up_to_the_balance_and_extended_and_given_back() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_holds_count_toward_his_limit_unless_their_feature_is_excluded() -> Result<()> {
+async fn a_users_holds_count_toward_their_limit_unless_their_feature_is_excluded() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
     open(&operator, "acme", "100").await?;

@@ -47,7 +47,7 @@ async fn limits_and_alerts_hold_until_others_are_accepted() -> Result<()> {
     limits_are_read_back_whole(&operator).await?;
     equal_limits_get_the_first_answer(&operator).await?;
     a_user_alert_is_read_back_whole(&operator).await?;
-    an_org_alert_stands_until_it_is_removed(&whole).await?;
+    an_org_alert_is_in_force_until_it_is_removed(&whole).await?;
     set_again_after_its_removal_an_alert_is_new(&whole).await?;
     no_more_alerts_stand_than_an_account_may_have(&whole).await?;
     whole.replay_and_stop().await
@@ -105,7 +105,7 @@ async fn a_user_alert_is_read_back_whole(operator: &Caller) -> Result<()> {
     expect_shown(operator, "users", "user_alert", expected(false, false, json!(["carl", "ana"]))).await
 }
 
-async fn an_org_alert_stands_until_it_is_removed(whole: &Whole) -> Result<()> {
+async fn an_org_alert_is_in_force_until_it_is_removed(whole: &Whole) -> Result<()> {
     let operator = whole.operator();
     open(&operator, "org", "10").await?;
     let path = "/v1/accounts/org/alerts/a75";

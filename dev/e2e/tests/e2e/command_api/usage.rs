@@ -390,7 +390,7 @@ async fn usage_is_priced_by_the_card_of_its_time_and_taken_back_once() -> Result
     unpriced_usage_is_refused(&operator).await?;
     bad_cards_are_not_published(&operator).await?;
     a_reversal_gives_back_once(&operator).await?;
-    an_id_of_several_sources_must_be_told_apart(&operator).await?;
+    an_id_of_several_sources_must_name_its_source(&operator).await?;
     whole.replay_and_stop().await
 }
 
@@ -504,7 +504,7 @@ async fn a_reversal_gives_back_once(operator: &Caller) -> Result<()> {
     expect_balance(operator, "back", "settled=10 used=0").await
 }
 
-async fn an_id_of_several_sources_must_be_told_apart(operator: &Caller) -> Result<()> {
+async fn an_id_of_several_sources_must_name_its_source(operator: &Caller) -> Result<()> {
     open(operator, "both", "10").await?;
     for source in ["/a", "/b"] {
         let mut usage = plain("u1", "1");

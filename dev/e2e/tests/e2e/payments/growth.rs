@@ -158,7 +158,7 @@ async fn both_sides_of_a_referral_are_rewarded_and_the_referrer_for_the_first_te
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn checkouts_redemptions_and_invitations_are_the_admins_and_of_his_accounts_alone() -> Result<()> {
+async fn checkouts_redemptions_and_invitations_are_an_admins_for_their_own_accounts_alone() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
     open(&operator, "acme", json!({})).await?.expect(200)?;

@@ -6,7 +6,7 @@ mod lost;
 mod outcomes;
 mod refused;
 mod stripe;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use e2e::Whole;
 
 /// An attempt that was charged and not answered, whose payment is recorded by hand, and whose credit the provider's webhook
 /// tells of before the worker has asked again.
-async fn told_by_webhook(whole: &Whole) -> Result<(Account, Id)> {
+async fn reported_by_webhook(whole: &Whole) -> Result<(Account, Id)> {
     let acme = Account::open(whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
     until_count(whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
@@ -51,9 +51,9 @@ async fn ends_by_a_person(whole: &Whole, acme: &Account, payment: &Id) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credit_that_a_webhook_tells_of_first_and_that_is_refused_waits_for_a_person() -> Result<()> {
+async fn a_credit_that_a_webhook_reports_first_and_that_is_refused_waits_for_a_person() -> Result<()> {
     let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
-    let (acme, payment) = told_by_webhook(&whole).await?;
+    let (acme, payment) = reported_by_webhook(&whole).await?;
     ask_now(&whole).await?;
     until_count(&whole, "control.top_up where state = 'parked' and payment_id is not null", 1).await?;
     ensure!(acme.figure("settled").await? == "50");
@@ -64,7 +64,7 @@ async fn a_credit_that_a_webhook_tells_of_first_and_that_is_refused_waits_for_a_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_credit_that_the_database_has_lost_waits_for_a_person_again() -> Result<()> {
     let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
-    let (acme, payment) = told_by_webhook(&whole).await?;
+    let (acme, payment) = reported_by_webhook(&whole).await?;
     sqlx::query("delete from control.top_up").execute(&whole.pool).await?;
     let whole = whole.restart().await?;
     // Looked up, it is told again under the same id: a duplicate of what was refused.

@@ -11,7 +11,7 @@ use super::{Account, until_count};
 use e2e::{Answer, Whole};
 
 const SECRET: &str = "whsec_of_these_tests";
-const SIGNED: [&str; 2] = ["--stripe-webhook-secret", SECRET];
+pub(crate) const SIGNED: [&str; 2] = ["--stripe-webhook-secret", SECRET];
 
 /// HMAC-SHA256 by RFC 2104, for a key of at most a block.
 fn hmac(key: &str, message: &str) -> String {
@@ -29,12 +29,12 @@ async fn send(whole: &Whole, secret: &str, late_seconds: i64, body: &Value) -> R
     caller.send_as(reqwest::Method::POST, path, "application/json; charset=utf-8", &body).await
 }
 
-async fn tell(whole: &Whole, kind: &str, object: Value) -> Result<()> {
+pub(crate) async fn report(whole: &Whole, kind: &str, object: Value) -> Result<()> {
     let body = json!({"id": "evt_1", "type": kind, "data": {"object": object}});
     send(whole, SECRET, 0, &body).await?.expect(200).map(drop)
 }
 
-fn session(account: &str, payment: &str) -> Value {
+pub(crate) fn session(account: &str, payment: &str) -> Value {
     json!({"id": format!("cs_{payment}"), "payment_intent": payment, "payment_status": "paid", "amount_total": 100,
            "metadata": {"account_id": account, "amount": "100"}})
 }
@@ -67,7 +67,7 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
         send(&whole, SECRET, 0, &paid).await?.expect(200)?;
     }
     // The same payment by another event, and by hand.
-    tell(
+    report(
         &whole,
         "payment_intent.succeeded",
         json!({"id": "pi_1", "amount": 100, "metadata": {"account_id": "acme", "amount": "100"}}),
@@ -81,7 +81,7 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
     // Of an account that is not there: told again later.
     let lost = json!({"type": "checkout.session.completed", "data": {"object": session("lost", "pi_2")}});
     send(&whole, SECRET, 0, &lost).await?.expect_problem(404, "account_not_found")?;
-    tell(&whole, "customer.created", json!({"id": "cus_1"})).await?;
+    report(&whole, "customer.created", json!({"id": "cus_1"})).await?;
     whole.replay_and_stop().await
 }
 
@@ -90,7 +90,7 @@ fn refund(payment: &str, cents: i64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_webhook_has_told_to_be_paid_is_refunded_all_the_same() -> Result<()> {
+async fn what_no_webhook_has_reported_as_paid_is_refunded_all_the_same() -> Result<()> {
     let whole = Whole::start_with(&SIGNED).await?;
     let operator = whole.operator();
     for (account, payment) in [("one", "pi_1"), ("two", "pi_2"), ("three", "pi_2")] {
@@ -98,15 +98,15 @@ async fn what_no_webhook_has_told_to_be_paid_is_refunded_all_the_same() -> Resul
         let purchase = json!({"payment_id": payment, "amount": "100"});
         operator.post(&format!("/v1/accounts/{account}/purchases"), purchase).await?.expect(200)?;
     }
-    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
-    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     ensure!(Account::again(&whole, "one").figure("settled").await? == "60");
     // Two accounts have a payment of this id: the webhook has to say which.
-    tell(&whole, "charge.refunded", refund("pi_2", 40)).await?;
+    report(&whole, "charge.refunded", refund("pi_2", 40)).await?;
     ensure!(Account::again(&whole, "two").figure("settled").await? == "100");
     let mut named = refund("pi_2", 40);
     named["metadata"] = json!({"account_id": "three"});
-    tell(&whole, "charge.refunded", named).await?;
+    report(&whole, "charge.refunded", named).await?;
     ensure!(Account::again(&whole, "two").figure("settled").await? == "100");
     ensure!(Account::again(&whole, "three").figure("settled").await? == "60");
     // A top-up that the provider answered at once.
@@ -115,7 +115,7 @@ async fn what_no_webhook_has_told_to_be_paid_is_refunded_all_the_same() -> Resul
     wallet.until("settled", "50").await?;
     let payment = format!("sandbox_pi_{}", derive::attempt_id(&Id::new("wallet")?, 1));
     let dispute = json!({"id": "dp", "payment_intent": payment, "amount": 50, "status": "needs_response"});
-    tell(&whole, "charge.dispute.created", dispute).await?;
+    report(&whole, "charge.dispute.created", dispute).await?;
     whole.all_projected().await?;
     let disputed = wallet.read("entries?type=refunded").await?;
     ensure!(disputed["items"][0]["amount"] == "-50", "{disputed}");
@@ -136,28 +136,28 @@ async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Re
     let dispute = |payment: &str, status: &str| json!({"id": format!("dp_{payment}"), "payment_intent": payment, "amount": 100, "status": status});
 
     let refunded = Account::open(&whole, "refunded").await?;
-    tell(&whole, "checkout.session.completed", session("refunded", "pi_1")).await?;
+    report(&whole, "checkout.session.completed", session("refunded", "pi_1")).await?;
     refund_by_hand("refunded", "pi_1").await?;
-    tell(&whole, "charge.refunded", refund("pi_1", 100)).await?;
+    report(&whole, "charge.refunded", refund("pi_1", 100)).await?;
     ensure!(refunded.figure("settled").await? == "0", "{}", refunded.read("entries").await?);
 
     let disputed = Account::open(&whole, "disputed").await?;
-    tell(&whole, "checkout.session.completed", session("disputed", "pi_2")).await?;
+    report(&whole, "checkout.session.completed", session("disputed", "pi_2")).await?;
     refund_by_hand("disputed", "pi_2").await?;
-    tell(&whole, "charge.dispute.created", dispute("pi_2", "needs_response")).await?;
+    report(&whole, "charge.dispute.created", dispute("pi_2", "needs_response")).await?;
     ensure!(disputed.figure("settled").await? == "0", "{}", disputed.read("entries").await?);
-    tell(&whole, "charge.dispute.closed", dispute("pi_2", "won")).await?;
+    report(&whole, "charge.dispute.closed", dispute("pi_2", "won")).await?;
     ensure!(disputed.figure("settled").await? == "60", "{}", disputed.read("entries").await?);
 
     // Paid by hand, and in parts: what a webhook took before is not taken for the operator's.
     let parts = Account::open(&whole, "parts").await?;
     let purchase = json!({"payment_id": "pi_3", "amount": "100"});
     operator.post("/v1/accounts/parts/purchases", purchase).await?.expect(200)?;
-    tell(&whole, "charge.refunded", refund("pi_3", 10)).await?;
+    report(&whole, "charge.refunded", refund("pi_3", 10)).await?;
     refund_by_hand("parts", "pi_3").await?;
-    tell(&whole, "charge.refunded", refund("pi_3", 30)).await?;
+    report(&whole, "charge.refunded", refund("pi_3", 30)).await?;
     ensure!(parts.figure("settled").await? == "30", "{}", parts.read("entries").await?);
-    tell(&whole, "charge.refunded", refund("pi_3", 100)).await?;
+    report(&whole, "charge.refunded", refund("pi_3", 100)).await?;
     ensure!(parts.figure("settled").await? == "0", "{}", parts.read("entries").await?);
     whole.replay_and_stop().await
 }
@@ -195,7 +195,7 @@ async fn a_refund_does_not_overtake_the_payment_that_a_crash_left_behind() -> Re
     let whole = Whole::start_with(&SIGNED).await?;
     let acme = Account::open(&whole, "acme").await?;
     leave_behind(&whole, "acme", "pi_1").await?;
-    tell(&whole, "charge.refunded", refund("pi_1", 40)).await?;
+    report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     acme.until("settled", "60").await?;
     // Nothing is left to relay.
     until_count(&whole, "control.outbox", 0).await?;
@@ -234,13 +234,13 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
         for step in order {
             match step.checked_sub(1) {
                 None => {
-                    tell(&whole, "checkout.session.completed", session(&format!("acct-{number}"), &payment))
+                    report(&whole, "checkout.session.completed", session(&format!("acct-{number}"), &payment))
                         .await?
                 }
                 Some(other) => {
                     let (_, kind, object) = &others[other];
-                    tell(&whole, kind, object.clone()).await?;
-                    tell(&whole, kind, object.clone()).await?;
+                    report(&whole, kind, object.clone()).await?;
+                    report(&whole, kind, object.clone()).await?;
                 }
             }
         }
@@ -254,9 +254,9 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
     // Nothing is left to relay.
     until_count(&whole, "control.outbox", 0).await?;
     let shown = Account::open(&whole, "shown").await?;
-    tell(&whole, "checkout.session.completed", session("shown", "pi_s")).await?;
+    report(&whole, "checkout.session.completed", session("shown", "pi_s")).await?;
     let [_, (_, opened, object), (_, won, _)] = of("pi_s");
-    tell(&whole, opened, object.clone()).await?;
+    report(&whole, opened, object.clone()).await?;
     ensure!(shown.figure("settled").await? == "40");
     let refunded = shown.read("entries?type=refunded").await?;
     ensure!(
@@ -265,7 +265,7 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
     );
     let mut lost = object;
     lost["status"] = json!("lost");
-    tell(&whole, won, lost).await?;
+    report(&whole, won, lost).await?;
     ensure!(shown.figure("settled").await? == "40", "a lost dispute stays");
     whole.replay_and_stop().await
 }
@@ -281,7 +281,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
     // The provider says at first that it failed, and later that it was paid after all.
     let error = json!({"code": "card_declined"});
-    tell(
+    report(
         &whole,
         "payment_intent.payment_failed",
         json!({"id": "pi_1", "metadata": metadata, "last_payment_error": error}),
@@ -290,7 +290,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
     until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
     let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});
     for _ in 0..2 {
-        tell(&whole, "payment_intent.succeeded", paid.clone()).await?;
+        report(&whole, "payment_intent.succeeded", paid.clone()).await?;
     }
     acme.until("settled", "50").await?;
     let grants = acme.read("grants").await?;
@@ -302,7 +302,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_that_is_told_after_the_payment_changes_nothing() -> Result<()> {
+async fn a_failure_that_is_reported_after_the_payment_changes_nothing() -> Result<()> {
     let whole = Whole::start_with(&[&SIGNED[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_down", json!({})).await?;
@@ -311,12 +311,12 @@ async fn a_failure_that_is_told_after_the_payment_changes_nothing() -> Result<()
     let attempt = derive::attempt_id(&account, 1);
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
     let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});
-    tell(&whole, "payment_intent.succeeded", paid).await?;
+    report(&whole, "payment_intent.succeeded", paid).await?;
     acme.until("settled", "50").await?;
     let error = json!({"code": "card_declined"});
     let failed = json!({"id": "pi_1", "metadata": metadata, "last_payment_error": error});
     for _ in 0..2 {
-        tell(&whole, "payment_intent.payment_failed", failed.clone()).await?;
+        report(&whole, "payment_intent.payment_failed", failed.clone()).await?;
     }
     whole.all_projected().await?;
     let event = acme.read(&format!("events/{}", derive::top_up_failed_id(&account, &attempt))).await?;

@@ -82,7 +82,7 @@ pub(crate) async fn write_history(whole: &Whole, seed: u64, accounts: usize, eve
 /// Waits until the scheduler has brought every live account to the present, and all of that is projected.
 pub(crate) async fn at_rest(whole: &Whole) -> Result<()> {
     let live = Schema { model: Model::ReadModel, generation: 1 };
-    let overdue = "select exists (select from account where clock = 'live' and next_crossing <= now())";
+    let overdue = "select exists (select from account where clock = 'live' and next_due_at <= now())";
     let waiting = async {
         loop {
             whole.all_projected().await?;

@@ -59,10 +59,16 @@ fn statements() -> Vec<String> {
     );
     let accounts = format!(
         r#"insert into account
-           select 'a' || n, partition, "offset", events, ledger_time, next_crossing, clock, rate_card, opened_at, core
+           select 'a' || n, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at, core
              from account, generate_series(1, {ROWS} / 5) as n
             where account_id = 'big'"#
     );
+    let all = [users, rollups, events, entries, snapshot.to_owned(), lots, accounts];
+    std::iter::once(schema).chain(all).chain(control_statements()).collect()
+}
+
+/// Fills the tables of holds and decisions.
+fn control_statements() -> [String; 4] {
     // Half of the holds are open.
     let holds = format!(
         "insert into control.hold
@@ -82,20 +88,7 @@ fn statements() -> Vec<String> {
                   'user' || lpad((n % 10000)::text, 7, '0'), 1, 1, 1, 1, 0, now(), 0, 1, 'k'
              from generate_series(1, {ROWS}) as n"#
     );
-    let all = [
-        users,
-        rollups,
-        events,
-        entries,
-        snapshot.to_owned(),
-        lots,
-        accounts,
-        holds,
-        gate,
-        of_users,
-        decisions,
-    ];
-    std::iter::once(schema).chain(all).collect()
+    [holds, gate, of_users, decisions]
 }
 
 /// Removes them again, so that the read model is the journal's once more.

@@ -95,7 +95,8 @@ async fn a_replay_is_what_auditors_read_byte_for_byte_and_goes_on_from_any_posit
         replay(&whole, &format!("--from {partition}:{end}")).await?.is_empty(),
         "nothing is after the end"
     );
-    ensure!(replay(&whole, &format!("--partition {partition}")).await?.lines().count() as i64 == end);
+    let lines = replay(&whole, &format!("--partition {partition}")).await?.lines().count();
+    ensure!(i64::try_from(lines)? == end);
     whole.replay_and_stop().await
 }
 

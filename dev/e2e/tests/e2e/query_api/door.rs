@@ -34,7 +34,7 @@ async fn status(caller: &Caller, path: &str) -> Result<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_role_reads_what_it_may_and_a_refusal_tells_nothing() -> Result<()> {
+async fn each_role_reads_what_it_may_and_a_refusal_reveals_nothing() -> Result<()> {
     let whole = Whole::start().await?;
     tell(&whole).await?;
     let anybody = whole.caller(None);
@@ -117,7 +117,7 @@ async fn a_member_sees_only_the_own_rows() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_waits_until_it_is_as_new_as_asked_and_says_so_when_it_can_not() -> Result<()> {
+async fn a_read_waits_for_the_requested_position_and_says_so_when_it_can_not() -> Result<()> {
     let whole = Whole::start_impatient().await?;
     let story = tell(&whole).await?;
     let operator = whole.operator();

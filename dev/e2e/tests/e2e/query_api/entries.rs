@@ -29,6 +29,17 @@ fn lot(grant_id: &str, source: &str, amount: &str) -> Value {
     json!({"grant_id": grant_id, "source": source, "amount": amount})
 }
 
+async fn expect_every_bad_field_named(whole: &Whole) -> Result<()> {
+    let path = "/v1/accounts/acme/entries?type=spent&limit=1000&cursor=AAAA";
+    let refused = read(&whole.operator(), path).await?;
+    ensure!(
+        refused.expect(422)?.body["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
+        "{}",
+        refused.text
+    );
+    read(&whole.operator(), "/v1/accounts/acme/entries?type=spent").await?.expect(422).map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_line_says_what_moved_which_lots_and_what_was_left() -> Result<()> {
     let whole = Whole::start().await?;
@@ -103,14 +114,7 @@ async fn each_line_says_what_moved_which_lots_and_what_was_left() -> Result<()> 
         consumed["entry_id"].as_str().context("an id")?,
     );
     ensure!(csv.text == expected, "{}\n{expected}", csv.text);
-    let path = "/v1/accounts/acme/entries?type=spent&limit=1000&cursor=AAAA";
-    let refused = read(&whole.operator(), path).await?;
-    ensure!(
-        refused.expect(422)?.body["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
-        "{}",
-        refused.text
-    );
-    read(&whole.operator(), "/v1/accounts/acme/entries?type=spent").await?.expect(422)?;
+    expect_every_bad_field_named(&whole).await?;
     whole.replay_and_stop().await
 }
 

@@ -26,7 +26,7 @@ fn tokens(message: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_tells_its_outcome_its_price_lines_and_the_lots_drawn() -> Result<()> {
+async fn an_event_shows_its_outcome_its_price_lines_and_the_lots_drawn() -> Result<()> {
     let whole = Whole::start().await?;
     publish_card(&whole).await?;
     let plan = json!({"allowance": "0.1", "rate_card": "standard"});
@@ -126,7 +126,7 @@ async fn every_kind_of_event_can_be_looked_up_with_what_it_did_to_lots() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_id_from_two_sources_is_told_apart_by_the_source() -> Result<()> {
+async fn one_id_from_two_sources_is_distinguished_by_the_source() -> Result<()> {
     let whole = Whole::start().await?;
     let story = Story::monthly(&whole, "acme", json!({"allowance": "5"})).await?;
     story.usage("2026-01-06T00:00:00Z", "u1", json!({"credits": "1"})).await?;

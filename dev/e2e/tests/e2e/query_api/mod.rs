@@ -12,6 +12,6 @@ mod events;
 mod holds;
 mod lists;
 mod refold;
-mod story;
+pub(crate) mod story;
 mod usage;
 mod users;

@@ -138,7 +138,7 @@ fn paths(json: &Value) -> Vec<String> {
             Value::Array(items) => {
                 stack.extend(items.iter().enumerate().map(|(n, value)| (format!("{path}/{n}"), value)));
             }
-            _ => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
         paths.push(path);
     }
@@ -153,8 +153,10 @@ pub fn at<'a>(json: &'a mut Value, path: &str) -> &'a mut Value {
 /// Puts a value at a path; its last field may be new.
 pub fn put(json: &mut Value, path: &str, value: Value) {
     let (parent, field) = path.rsplit_once('/').unwrap();
-    match at(json, parent) {
-        Value::Array(items) => items[field.parse::<usize>().unwrap()] = value,
-        fields => fields[field] = value,
+    let fields = at(json, parent);
+    if let Value::Array(items) = fields {
+        items[field.parse::<usize>().unwrap()] = value;
+    } else {
+        fields[field] = value;
     }
 }

@@ -1,4 +1,4 @@
-//! The consume loop by itself, with a worker that only counts: whatever happens, each record counts once.
+//! The consume loop with a worker that only counts: whatever happens, each record counts once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-
-local_stack::shared_test_stack!();
 
 const PARTITIONS: i32 = 4;
 const FOLD_VERSION: i32 = 7;
@@ -114,7 +112,7 @@ impl World {
             self.schema
         );
         let (counted, total): (i64, i64) = sqlx::query_as(AssertSqlSafe(sums)).fetch_one(&self.pool).await?;
-        let appended = self.appended.load(Ordering::Relaxed) as i64;
+        let appended = i64::try_from(self.appended.load(Ordering::Relaxed))?;
         ensure!(
             (counted, total) == (appended, appended),
             "{counted} rows, total {total}, appended {appended}"

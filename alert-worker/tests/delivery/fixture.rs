@@ -1,4 +1,4 @@
-//! A place to deliver in: a migrated database, topics, contacts, and workers in this process that can be stopped.
+//! A fixture to deliver in: a migrated database, topics, contacts, and workers in this process that can be stopped.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(120);
 pub const FROM: &str = "Ledger <ledger@example.test>";
 
 /// Where a test delivers.
-pub struct Place {
+pub struct Fixture {
     pub pool: PgPool,
     pub kafka: KafkaOptions,
     pub alerts: Appender,
@@ -46,7 +46,7 @@ impl Worker {
 
 /// A notification as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct Notification {
     pub id: String,
     pub channel: String,
     pub recipient: String,
@@ -58,10 +58,10 @@ pub struct Standing {
     pub text: String,
 }
 
-type StandingColumns = (String, String, String, String, i32, bool, String, String, String);
+type NotificationColumns = (String, String, String, String, i32, bool, String, String, String);
 
-impl Place {
-    pub async fn new() -> Result<Place> {
+impl Fixture {
+    pub async fn new() -> Result<Fixture> {
         let space = TestSpace::new().await?;
         let kafka = KafkaOptions {
             brokers: space.kafka_brokers.clone(),
@@ -73,7 +73,7 @@ impl Place {
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&kafka, &pool).await?;
         let alerts = Appender::new(&kafka, &kafka.topics().alerts, identity.partitions)?;
-        Ok(Place { pool, kafka, alerts, space })
+        Ok(Fixture { pool, kafka, alerts, space })
     }
 
     /// Starts a worker that tries three times, soon.
@@ -131,8 +131,8 @@ impl Place {
     }
 
     /// Returns all notifications, by recipient and channel.
-    pub async fn notifications(&self) -> Result<Vec<Standing>> {
-        let rows: Vec<StandingColumns> = sqlx::query_as(
+    pub async fn notifications(&self) -> Result<Vec<Notification>> {
+        let rows: Vec<NotificationColumns> = sqlx::query_as(
             "select notification_id, channel, recipient, status, attempts, sent_at is not null,
                     coalesce(last_error, ''), subject, text
              from delivery.notification
@@ -142,13 +142,13 @@ impl Place {
         .await?;
         let standing = rows.into_iter().map(|row| {
             let (id, channel, recipient, status, attempts, is_sent, error, subject, text) = row;
-            Standing { id, channel, recipient, status, attempts, is_sent, error, subject, text }
+            Notification { id, channel, recipient, status, attempts, is_sent, error, subject, text }
         });
         Ok(standing.collect())
     }
 
     /// Waits until there are so many notifications and each has this status.
-    pub async fn all(&self, count: usize, status: &str) -> Result<Vec<Standing>> {
+    pub async fn all(&self, count: usize, status: &str) -> Result<Vec<Notification>> {
         let end = Instant::now() + WAIT_MAX;
         loop {
             let found = self.notifications().await?;
@@ -161,7 +161,7 @@ impl Place {
     }
 
     /// Waits until there is one notification and this holds of it.
-    pub async fn one(&self, holds: impl Fn(&Standing) -> bool) -> Result<Standing> {
+    pub async fn one(&self, holds: impl Fn(&Notification) -> bool) -> Result<Notification> {
         let end = Instant::now() + WAIT_MAX;
         loop {
             let found = self.notifications().await?;

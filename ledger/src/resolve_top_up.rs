@@ -1,4 +1,4 @@
-//! Decide top-up: a person says what has become of an attempt that the payment provider has not told for 20 hours.
+//! Resolve top-up: a person says what has become of an attempt whose outcome the payment provider has not reported for 20 hours.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use crate::connection::Connection;
 /// Which account, and what has become of its attempt.
 #[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("outcome").required(true))]
-pub struct DecideTopUp {
+pub struct ResolveTopUp {
     /// The account whose attempt is parked
     pub account: Id,
     /// It was paid, by this payment of the provider
@@ -35,18 +35,19 @@ fn reason(text: &str) -> Result<Text, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(reason) }
 }
 
-/// Puts the outcome into the outbox, from where the alert worker tells the journal.
-pub async fn run(asked: &DecideTopUp, out: &mut impl Write) -> Result<()> {
-    let url = asked.connection.database_url(asked.database_url.as_deref())?;
-    let pool = pg::connect(&url, "ledger decide-top-up", 1).await.context("the database can't be reached")?;
+/// Puts the outcome into the outbox, from where the alert worker appends it to the journal.
+pub async fn run(arguments: &ResolveTopUp, out: &mut impl Write) -> Result<()> {
+    let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
+    let pool =
+        pg::connect(&url, "ledger resolve-top-up", 1).await.context("the database can't be reached")?;
     pg::migrate(&pool).await?;
-    let decision = match (&asked.paid, &asked.failed) {
+    let decision = match (&arguments.paid, &arguments.failed) {
         (Some(payment), _) => Decision::Paid(payment.clone()),
         (None, Some(reason)) => Decision::Failed(reason.clone()),
         (None, None) => anyhow::bail!("say --paid or --failed"),
     };
-    let attempt = decide(&pool, &asked.account, decision).await;
+    let attempt = decide(&pool, &arguments.account, decision).await;
     pool.close().await;
-    writeln!(out, "{} of {} is decided, and the journal is told", attempt?, asked.account)?;
+    writeln!(out, "{} of {} is resolved, and its outcome goes to the journal", attempt?, arguments.account)?;
     Ok(())
 }

@@ -51,7 +51,7 @@ async fn delivered(whole: &Whole, account: &str, count: usize) -> Result<Vec<Val
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_firing_is_told_by_mail_and_in_the_product() -> Result<()> {
+async fn a_firing_notifies_by_mail_and_in_the_product() -> Result<()> {
     let (whole, server) = with_mail().await?;
     let acme = Account::open(&whole, "acme", json!({"name": "Acme", "plan": {"allowance": "1000"}})).await?;
     contacts(&whole, "acme").await?;
@@ -93,7 +93,7 @@ struct Asked {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_tells_nobody_again() -> Result<()> {
+async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_notifies_nobody_again() -> Result<()> {
     let (whole, server) = with_mail().await?;
     let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "1000"}})).await?;
     contacts(&whole, "acme").await?;
@@ -122,7 +122,7 @@ async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_tells_nobody_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_told_is_kept_for_a_while_and_told_by_no_later_fold() -> Result<()> {
+async fn what_was_sent_is_kept_for_a_while_and_sent_by_no_later_fold() -> Result<()> {
     let whole = Whole::start().await?;
     let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "10000"}})).await?;
     acme.put("06", "user-alert", json!({"threshold": "500", "recipients": ["carl"]})).await?;

@@ -1,0 +1,294 @@
+//! `delivery.notification`: one row a firing, channel and recipient, leased by one worker at a time until it is sent.
+
+use std::time::Duration;
+
+use ledger_core::event::Channel;
+use ledger_core::value::id::Id;
+use platform::pg::{self, PgConnection, PgPool};
+use uuid::Uuid;
+
+/// How long a worker may hold a notification; longer than any attempt takes, so it only ends by itself when the worker
+/// is gone.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// Longest reason that is kept, in characters.
+const REASON_CHARS_MAX: usize = 500;
+/// Notifications that one statement inserts.
+const INSERT_MAX: usize = 500;
+
+/// A row as it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notification {
+    pub account_id: String,
+    pub notification_id: String,
+    pub firing_id: Uuid,
+    pub kind: &'static str,
+    pub channel: &'static str,
+    pub recipient: String,
+    pub address: Option<String>,
+    pub subject: String,
+    pub text: String,
+    pub html: Option<String>,
+    pub status: &'static str,
+    pub last_error: Option<String>,
+}
+
+/// A notification that is to be sent now.
+#[derive(Debug, Clone)]
+pub(super) struct Due {
+    pub account_id: String,
+    pub notification_id: String,
+    pub address: Option<String>,
+    pub subject: String,
+    pub text: String,
+    pub html: Option<String>,
+    /// This one counted.
+    pub attempts: i32,
+    /// Says that it is ours.
+    pub lease: Uuid,
+}
+
+/// Notifications of one channel that are not delivered.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    pub channel: String,
+    pub pending: i64,
+    pub parked: i64,
+}
+
+/// What may be redelivered.
+#[derive(Debug)]
+pub(super) struct Redeliverable {
+    pub account_id: String,
+    pub notification_id: String,
+    pub kind: String,
+    pub channel: String,
+    pub recipient: String,
+    pub address: Option<String>,
+    pub is_leased: bool,
+}
+
+/// Adds notifications in the caller's transaction; those that are there already stay as they are.
+pub(super) async fn insert(connection: &mut PgConnection, rows: &[Notification]) -> Result<(), sqlx::Error> {
+    fn column<'a, T>(rows: &'a [Notification], of: impl Fn(&'a Notification) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    for rows in rows.chunks(INSERT_MAX) {
+        sqlx::query_file!(
+            "src/delivery/sql/insert_notifications.sql",
+            &column(rows, |row| row.account_id.as_str()) as &[&str],
+            &column(rows, |row| row.notification_id.as_str()) as &[&str],
+            &column(rows, |row| row.firing_id) as &[Uuid],
+            &column(rows, |row| row.kind) as &[&str],
+            &column(rows, |row| row.channel) as &[&str],
+            &column(rows, |row| row.recipient.as_str()) as &[&str],
+            &column(rows, |row| row.address.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.subject.as_str()) as &[&str],
+            &column(rows, |row| row.text.as_str()) as &[&str],
+            &column(rows, |row| row.html.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.status) as &[&str],
+            &column(rows, |row| row.last_error.as_deref()) as &[Option<&str>],
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Leases what is due on a channel, the longest due first.
+pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
+    let lease = Uuid::new_v4();
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let rows = pg::write(pool, move |connection| {
+        Box::pin(
+            sqlx::query_file!(
+                "src/delivery/sql/lease_notifications.sql",
+                channel.as_str(),
+                rows_max,
+                lease,
+                millis(LEASE),
+            )
+            .fetch_all(connection),
+        )
+    })
+    .await?;
+    let due = rows.into_iter().map(|row| Due {
+        account_id: row.account_id,
+        notification_id: row.notification_id,
+        address: row.address,
+        subject: row.subject,
+        text: row.text,
+        html: row.html,
+        attempts: row.attempts,
+        lease,
+    });
+    Ok(due.collect())
+}
+
+/// Records that it was delivered; also where the lease has run out meanwhile, for it is delivered all the same.
+pub(super) async fn delivered(pool: &PgPool, due: &Due) -> Result<(), sqlx::Error> {
+    let id = due.notification_id.clone();
+    pg::write(pool, |connection| {
+        Box::pin(async move {
+            sqlx::query!(
+                "update delivery.notification
+                 set status       = 'delivered',
+                     sent_at      = clock_timestamp(),
+                     last_error   = null,
+                     lease        = null,
+                     leased_until = null
+                 where notification_id = $1 and status <> 'delivered'",
+                id,
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+        })
+    })
+    .await
+}
+
+/// Puts it back for the next attempt, unless another worker has leased it by now.
+pub(super) async fn retry(
+    pool: &PgPool,
+    due: &Due,
+    pause: Duration,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    let (id, lease, reason) = (due.notification_id.clone(), due.lease, short(reason));
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            sqlx::query!(
+                "update delivery.notification
+                 set next_attempt_at = clock_timestamp() + $3::bigint * interval '1 ms',
+                     last_error      = $4,
+                     lease           = null,
+                     leased_until    = null
+                 where notification_id = $1 and lease = $2",
+                id,
+                lease,
+                millis(pause),
+                reason,
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+        })
+    })
+    .await
+}
+
+/// Parks it until it is redelivered, unless another worker has leased it by now.
+pub(super) async fn park(pool: &PgPool, due: &Due, reason: &str) -> Result<(), sqlx::Error> {
+    let (id, lease, reason) = (due.notification_id.clone(), due.lease, short(reason));
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            sqlx::query!(
+                "update delivery.notification
+                 set status       = 'parked',
+                     last_error   = $3,
+                     lease        = null,
+                     leased_until = null
+                 where notification_id = $1 and lease = $2",
+                id,
+                lease,
+                reason,
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+        })
+    })
+    .await
+}
+
+/// Counts what waits and what is parked on each channel that has any.
+pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> {
+    sqlx::query_as!(
+        Backlog,
+        r#"select channel,
+                  count(*) filter (where status = 'pending') as "pending!",
+                  count(*) filter (where status = 'parked')  as "parked!"
+           from delivery.notification
+           where status = 'pending' or status = 'parked'
+           group by channel"#,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Locks a page of what is parked for this account (of all accounts without one), or the one notification that is named,
+/// after the notification `after`.
+pub(super) async fn lock_for_redelivery(
+    connection: &mut PgConnection,
+    account: Option<&Id>,
+    notification: Option<&str>,
+    after: &str,
+    rows_max: i64,
+) -> Result<Vec<Redeliverable>, sqlx::Error> {
+    sqlx::query_file_as!(
+        Redeliverable,
+        "src/delivery/sql/lock_for_redelivery.sql",
+        account.map(Id::as_str),
+        notification,
+        after,
+        rows_max,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Makes it due again at this address, with no attempts counted.
+pub(super) async fn redeliver(
+    connection: &mut PgConnection,
+    notification_id: &str,
+    address: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update delivery.notification
+         set status          = 'pending',
+             attempts        = 0,
+             next_attempt_at = clock_timestamp(),
+             address         = $2,
+             sent_at         = null,
+             lease           = null,
+             leased_until    = null
+         where notification_id = $1",
+        notification_id,
+        address,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Deletes some of what is older than it is kept and delivered or parked; returns how many.
+pub(super) async fn delete_old(
+    connection: &mut PgConnection,
+    days: i32,
+    rows_max: i64,
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query_file!("src/delivery/sql/delete_notifications.sql", days, rows_max)
+        .execute(connection)
+        .await?;
+    Ok(deleted.rows_affected())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn short(reason: &str) -> String {
+    let plain = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_kept_short_and_on_one_line() {
+        assert_eq!(short("550 no\r\nsuch user"), "550 no  such user");
+        assert_eq!(short(&"x".repeat(10_000)).len(), REASON_CHARS_MAX);
+    }
+}

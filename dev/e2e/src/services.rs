@@ -1,0 +1,130 @@
+//! Services: all four in this process, merged as `ledger up` runs them or apart as `ledger serve` does.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ledger::serve::{self, Process, Service};
+use ledger::up::{self, Up, UpConfig};
+use platform::pg::PgConfig;
+use reqwest::Method;
+use tokio::net::TcpListener;
+use web::http::Running;
+
+use crate::described;
+
+/// How the services run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As one, on one address.
+    Merged,
+    /// Each by itself, on an address of its own.
+    Apart,
+}
+
+impl Form {
+    /// Returns the form that `LEDGER_E2E_FORM` names, `merged` without it.
+    pub(crate) fn of_environment() -> Result<Form> {
+        match std::env::var("LEDGER_E2E_FORM").as_deref() {
+            Err(_) | Ok("" | "merged") => Ok(Form::Merged),
+            Ok("apart") => Ok(Form::Apart),
+            Ok(other) => bail!("LEDGER_E2E_FORM is merged or apart, not {other}"),
+        }
+    }
+}
+
+/// Where the APIs serve, as a proxy in front of them would route.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    writes: String,
+    reads: String,
+}
+
+impl Addresses {
+    /// Returns the address of the service whose OpenAPI document has the operation.
+    pub fn of(&self, method: &Method, path: &str) -> &str {
+        if described::is_read(method, path) { &self.reads } else { &self.writes }
+    }
+}
+
+/// The running services.
+pub(crate) enum Services {
+    Merged(Box<Up>),
+    /// In the order in which they stop: what reads comes first.
+    Apart(Vec<Running>, Addresses),
+}
+
+impl Services {
+    pub async fn start(form: Form, config: UpConfig) -> Result<Services> {
+        match form {
+            Form::Merged => Ok(Services::Merged(Box::new(up::start(config, |_| {}).await?))),
+            Form::Apart => apart(config).await,
+        }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        match self {
+            Services::Merged(up) => Addresses { writes: up.url.clone(), reads: up.url.clone() },
+            Services::Apart(_, addresses) => addresses.clone(),
+        }
+    }
+
+    /// Returns the address of each service.
+    pub fn urls(&self) -> Vec<String> {
+        match self {
+            Services::Merged(up) => vec![up.url.clone()],
+            Services::Apart(services, _) => services.iter().map(url_of).collect(),
+        }
+    }
+
+    pub async fn stop(self) -> Result<()> {
+        match self {
+            Services::Merged(up) => up.stop().await,
+            Services::Apart(services, _) => {
+                // As with `ledger up`, what a service ended by is in its log.
+                for service in services {
+                    let _ = service.stop().await;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn url_of(service: &Running) -> String {
+    format!("http://{}", service.address)
+}
+
+async fn apart(config: UpConfig) -> Result<Services> {
+    let UpConfig { wait, promotions, holds, .. } = config;
+    let (auth, payment) = (config.auth.clone(), config.payment.clone());
+    let writes =
+        command_api::Config { auth: auth.clone(), wait, holds, promotions, payment: payment.clone() };
+    let alerts = alert_worker::Config {
+        scheduler: config.scheduler.clone(),
+        alerts: config.alerts.clone(),
+        delivery: config.delivery.clone(),
+        top_ups: config.top_ups.clone(),
+        payment,
+    };
+    let reads = query_api::Config { auth, wait };
+    // The reads wait for what the others make, so all start at once, as processes would.
+    let (writes, projector, alerts, reads) = tokio::try_join!(
+        start(Service::CommandApi(process(&config, writes)?)),
+        start(Service::Projector(process(&config, config.projector.clone())?)),
+        start(Service::AlertWorker(process(&config, alerts)?)),
+        start(Service::QueryApi(process(&config, reads)?)),
+    )?;
+    let addresses = Addresses { writes: url_of(&writes), reads: url_of(&reads) };
+    Ok(Services::Apart(vec![reads, writes, alerts, projector], addresses))
+}
+
+fn process<C: Args>(config: &UpConfig, service: C) -> Result<Process<C>> {
+    let postgres = PgConfig {
+        database_url: config.database_url.clone().context("a database")?,
+        database_connections: config.database_connections,
+    };
+    Ok(Process { http: config.http.clone(), postgres, kafka: config.kafka.clone(), service })
+}
+
+async fn start(service: Service) -> Result<Running> {
+    serve::start(service, TcpListener::bind("127.0.0.1:0").await?).await
+}

@@ -1,0 +1,59 @@
+//! Table `account`: the cores of accounts, without their lots.
+
+use ledger_core::account::Core;
+use ledger_core::value::id::Id;
+use platform::pg::columns::{json_of, name, undecodable};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+/// An account that was asked for, whether or not it has a row.
+#[derive(Debug)]
+pub(crate) struct WantedRow {
+    pub account: Id,
+    /// None before its opening.
+    pub core: Option<Core>,
+    /// Whether records of it are parked.
+    pub halted: bool,
+}
+
+// Every id once; an account without a row may have parked records all the same. By order and limit, because by its
+// statistics the planner may take a table with much of few accounts for one where each account soon turns up.
+const WANTED: &str = r#"
+    select wanted.account_id,
+           account.core::text,
+           (select true
+            from parked
+            where parked.account_id = wanted.account_id
+            order by parked.account_id, parked."offset"
+            limit 1) is not null as halted
+    from unnest($1::text[]) as wanted(account_id)
+    left join account on account.account_id = wanted.account_id"#;
+
+/// Reads accounts, one row for each id in any order.
+pub(crate) async fn wanted(tx: &mut PgConnection, ids: &[&str]) -> Result<Vec<WantedRow>, sqlx::Error> {
+    sqlx::query(WANTED).bind(ids).fetch_all(tx).await?.iter().map(read_wanted).collect()
+}
+
+fn read_wanted(row: &PgRow) -> Result<WantedRow, sqlx::Error> {
+    let core: Option<&str> = row.try_get("core")?;
+    let core = core.map(serde_json::from_str).transpose().map_err(undecodable)?;
+    Ok(WantedRow { account: name(row, "account_id")?, core, halted: row.try_get("halted")? })
+}
+
+/// An account's core and the offset of its last event.
+#[derive(Debug)]
+pub(crate) struct CoreRow {
+    pub offset: i64,
+    pub core: Core,
+}
+
+const EXISTING: &str = r#"
+    select "offset", core::text
+    from account
+    where account_id = any($1)"#;
+
+/// Reads the accounts that exist.
+pub(crate) async fn existing(tx: &mut PgConnection, ids: &[&str]) -> Result<Vec<CoreRow>, sqlx::Error> {
+    let read = |row: &PgRow| Ok(CoreRow { offset: row.try_get("offset")?, core: json_of(row, "core")? });
+    sqlx::query(EXISTING).bind(ids).fetch_all(tx).await?.iter().map(read).collect()
+}
