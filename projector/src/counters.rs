@@ -73,7 +73,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds usage, or takes off what is reversed, with the core as it stands after it.
+    /// Adds usage, or takes off what is reversed, with the core after it.
     ///
     /// A reversal counts here only within the period of its usage, whose schedule is then still in force: it finds
     /// the day of the usage again.

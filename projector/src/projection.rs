@@ -13,7 +13,7 @@ use crate::store::{self, AccountRow};
 /// The projector's worker.
 pub type Projector = FoldWorker<ReadModel>;
 
-/// Makes rows of balances and history; keeps nothing beside the cores.
+/// Makes rows of balances and history; keeps nothing but the cores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadModel;
 

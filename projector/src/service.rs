@@ -17,7 +17,7 @@ use crate::projection::{Projector, ReadModel};
 /// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
 const GROUP: &str = "projector";
 
-/// Transactions side by side, unless told otherwise: while Postgres writes for one, another is folded.
+/// Transactions that run concurrently by default: while Postgres writes for one, another is folded.
 pub const LANES: u8 = 2;
 
 /// How the projector folds.

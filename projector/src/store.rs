@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use crate::changes::{Changes, clock_name};
 use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
 
-/// An account's core as it stands after the batch.
+/// An account's core after the batch.
 #[derive(Debug)]
 pub struct AccountRow<'a> {
     pub core: &'a Core,
@@ -101,6 +101,8 @@ pub async fn write(
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
 }
 
+const UPSERT_ACCOUNTS: &str = include_str!("upsert_accounts.sql");
+
 async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Result<(), WorkerError> {
     if rows.is_empty() {
         return Ok(());
@@ -110,35 +112,19 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
         rows.iter().map(|row| ledger_core::policy::due::next_due(row.core).map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
         rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
-    sqlx::query(
-        r#"insert into account (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
-                                opened_at, core)
-           select account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at,
-                  core::jsonb
-           from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
-                       $7::text[], $8::text[], $9::timestamptz[], $10::text[])
-                as new (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
-                        opened_at, core)
-           on conflict (account_id) do update
-           set "offset"      = excluded."offset",
-               events        = excluded.events,
-               ledger_time   = excluded.ledger_time,
-               next_due_at   = excluded.next_due_at,
-               rate_card     = excluded.rate_card,
-               core          = excluded.core"#,
-    )
-    .bind(column(rows, |row| row.core.account.as_str()))
-    .bind(column(rows, |row| row.partition))
-    .bind(column(rows, |row| row.offset))
-    .bind(column(rows, |row| row.core.events.cast_signed()))
-    .bind(column(rows, |row| timestamp(row.core.ledger_time)))
-    .bind(next_dues)
-    .bind(column(rows, |row| clock_name(row.core.clock)))
-    .bind(cards)
-    .bind(column(rows, |row| timestamp(row.core.opened_at)))
-    .bind(cores)
-    .execute(tx)
-    .await?;
+    sqlx::query(UPSERT_ACCOUNTS)
+        .bind(column(rows, |row| row.core.account.as_str()))
+        .bind(column(rows, |row| row.partition))
+        .bind(column(rows, |row| row.offset))
+        .bind(column(rows, |row| row.core.events.cast_signed()))
+        .bind(column(rows, |row| timestamp(row.core.ledger_time)))
+        .bind(next_dues)
+        .bind(column(rows, |row| clock_name(row.core.clock)))
+        .bind(cards)
+        .bind(column(rows, |row| timestamp(row.core.opened_at)))
+        .bind(cores)
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

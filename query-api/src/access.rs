@@ -1,4 +1,4 @@
-//! Access: whose rows a caller may see, decided before anything is looked up.
+//! Access: whose rows a caller may see, decided before anything is read.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -25,7 +25,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Returns the only user whose rows are shown: a member's own, else the one asked for; 403 for a member who asks
+    /// Returns the only user whose rows are shown: a member's own, else the requested one; 403 for a member who requests
     /// for another.
     pub fn user(&self, asked: Option<String>) -> Result<Option<String>, Problem> {
         if let Some(user) = &asked {
@@ -34,7 +34,7 @@ impl Seen {
         Ok(asked.or_else(|| self.caller.only_user().map(str::to_owned)))
     }
 
-    /// Returns whether the caller may see the account's own figures beside the rows; a member may not.
+    /// Returns whether the caller may see the account's own figures besides the rows; a member may not.
     pub fn sees_account(&self) -> bool {
         self.caller.only_user().is_none()
     }

@@ -1,4 +1,4 @@
-//! Answers: JSON, or CSV where the caller asks for it, always with the position that they reflect.
+//! Answers: JSON, or CSV where the caller requests it, always with the position that they reflect.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use crate::list::Page;
 const POSITION: HeaderName = HeaderName::from_static("ledger-position");
 /// Repeats `recorded_at` as a header.
 const RECORDED_AT: HeaderName = HeaderName::from_static("ledger-recorded-at");
-/// Carries `next_cursor` beside CSV.
+/// Carries `next_cursor` with CSV.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 
 /// Of some accounts, for one key: nothing for a cache.

@@ -30,7 +30,7 @@ pub struct App {
     pub auth: Auth,
     pub kafka: KafkaOptions,
     pub identity: LogIdentity,
-    /// Asks the brokers where the journal ends.
+    /// Requests the ends of the journal from the brokers.
     pub ends: Ends,
     /// Ends what would not end by itself.
     pub stopping: CancellationToken,
@@ -48,7 +48,7 @@ struct Slots {
     streams: Arc<Semaphore>,
 }
 
-/// Where the two folds stand.
+/// The positions of the two folds.
 #[derive(Clone)]
 pub struct Waiters {
     pub projected: Arc<Waiter>,

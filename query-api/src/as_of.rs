@@ -1,6 +1,6 @@
 //! As of: an account as it stood at an instant of its ledger time.
 //!
-//! The last snapshot up to the instant, and the applied events after it folded again. What the fold asks for beyond
+//! The last snapshot up to the instant, and the applied events after it folded again. What the fold needs beyond
 //! the core comes from tables that show today, so each page is put back to how it stood: see [`Past`].
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::reading::Account;
 
 /// Events read at a time.
 const CHUNK_EVENTS: u16 = 200;
-/// Pages that one event may ask for: a reversal asks for each lot that its usage drew.
+/// Pages that one event may need: a reversal needs each lot that its usage drew.
 const MISSING_MAX: usize = 20_000;
 
 /// Returns the core as it stood at `instant`, which lies between the opening and the present.
@@ -78,7 +78,7 @@ impl Onlooker for Nobody {
 ///
 /// Three things are known about a page that the fold misses in here. A lot that is in neither core nor pages had
 /// nothing left. A reversal ends the repaying of its withdrawal, so the repayments of today are those of then. And what
-/// a refund moved stands in its entry.
+/// a refund moved is in its entry.
 struct Past {
     account: Id,
     instant: Time,

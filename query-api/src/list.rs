@@ -10,7 +10,7 @@ use web::http::Problem;
 pub const LIMIT_DEFAULT: u16 = 50;
 /// Most rows of a page.
 pub const LIMIT_MAX: u16 = 500;
-/// Longest cursor that is looked at, in characters; the longest of ours holds seven labels.
+/// Longest cursor that is read, in characters; the longest of ours holds seven labels.
 const CURSOR_LENGTH_MAX: usize = 8 * 1024;
 
 /// The zero character as JSON escapes it.
@@ -27,7 +27,7 @@ impl Default for Limit {
 }
 
 impl Limit {
-    /// Returns how many rows to ask for: one more than the page holds tells whether another page follows.
+    /// Returns how many rows to read: one more than the page holds shows whether another page follows.
     ///
     /// Written into statements, not bound: a plan for any number of rows takes a page for a tenth of the table.
     pub fn rows_to_ask(self) -> i64 {
@@ -60,7 +60,7 @@ pub(crate) struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Cuts the rows that were asked for by [`Limit::rows_to_ask`] to a page; `key` is a row's place in the list.
+    /// Cuts the rows that were read by [`Limit::rows_to_ask`] to a page; `key` is a row's position in the list.
     pub fn cut<K: Serialize>(mut rows: Vec<T>, limit: Limit, key: impl Fn(&T) -> K) -> Self {
         let more = rows.len() > limit.rows();
         rows.truncate(limit.rows());
@@ -69,7 +69,7 @@ impl<T> Page<T> {
     }
 }
 
-/// Writes a row's place as a cursor.
+/// Writes a row's position as a cursor.
 fn encode<K: Serialize>(key: &K) -> String {
     let json = serde_json::to_vec(key).expect("a place is numbers and texts");
     URL_SAFE_NO_PAD.encode(json)

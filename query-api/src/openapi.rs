@@ -1,4 +1,4 @@
-//! OpenAPI: the document that describes these reads, `openapi.json` beside the manifest.
+//! OpenAPI: the document that describes these reads, `openapi.json` next to the manifest.
 
 use serde_json::Value;
 

@@ -38,9 +38,9 @@ impl Account {
     }
 }
 
-/// Runs `work` on one snapshot of an account that is at least as new as asked for.
+/// Runs `work` on one snapshot of an account that is at least as new as requested.
 ///
-/// Problems: 404 where nobody opened it, 503 where it is halted or the projection is behind.
+/// Problems: 404 where it was never opened, 503 where it is halted or the projection is behind.
 pub(crate) async fn of<T, F>(
     app: &App,
     account: Id,
@@ -76,7 +76,7 @@ where
     snapshot(app, &app.alerted, account, at_least, work).await
 }
 
-/// The same as it stands.
+/// The same without waiting for the balances.
 pub(crate) async fn of_alerts_now<T, F>(app: &App, account: Id, work: F) -> Result<(Reflects, T), Problem>
 where
     T: Send + 'static,
@@ -163,7 +163,7 @@ fn behind(position: Position) -> Problem {
 }
 
 async fn load_account(connection: &mut PgConnection, account: &Id) -> Result<Account, Problem> {
-    // One row says where the account stands and how far its partition has been folded.
+    // One row has the account and how far its partition has been folded.
     let row = sqlx::query(
         "select a.partition, a.core::text, c.next_offset,
                 exists (select from parked as p where p.account_id = a.account_id) as halted

@@ -17,7 +17,7 @@ use web::http::{Deps, Service};
 use crate::app::{App, Waiters};
 use crate::{openapi, routes};
 
-/// Between two looks for live models at the start.
+/// Between two reads for live models at the start.
 const MODELS_POLL: Duration = Duration::from_millis(500);
 
 /// Settings of the read side.

@@ -247,7 +247,7 @@ async fn payments(
         let (_, pages) = batch.pages_of(wants.accounts[at]);
         let id = lot.grant_id.clone();
         pages.payments.entry(wants.named[at].clone()).or_insert(Some(id.clone()));
-        // A refund asks for the payment's lot next.
+        // A refund needs the payment's lot next.
         pages.lots.entry(id).or_insert(Some(lot));
     }
     for (account, id) in wants.accounts.iter().zip(wants.named) {
@@ -289,7 +289,7 @@ fn account_ids(accounts: &[usize], batch: &mut impl AccountPages) -> Vec<Id> {
     accounts.iter().map(|account| batch.pages_of(*account).0.clone()).collect()
 }
 
-/// Returns the index of a row's name among those that were asked for.
+/// Returns the index of a row's name among the requested ones.
 fn index(row: &PgRow, names: usize) -> Result<usize, sqlx::Error> {
     let n: i64 = row.try_get("n")?;
     usize::try_from(n - 1).ok().filter(|at| *at < names).ok_or_else(|| undecodable("ordinality out of range"))

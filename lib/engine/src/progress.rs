@@ -166,7 +166,7 @@ struct Progress(Mutex<State>);
 struct State {
     schema: Schema,
     partitions: BTreeMap<i32, Partition>,
-    /// Tells waiters for one offset apart.
+    /// Distinguishes waiters for one offset.
     next_ticket: u64,
 }
 

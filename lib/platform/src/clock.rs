@@ -17,7 +17,7 @@ pub fn now() -> Time {
     Time::from_micros(micros)
 }
 
-/// Another clock's time, and when it was asked for and had answered by this machine's.
+/// Another clock's time, and this machine's time before the request and after the response.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
     /// Time by this machine's clock as the question went out.
@@ -51,7 +51,7 @@ impl Reading {
     }
 }
 
-/// Asks the database what time it is.
+/// Reads the clock of the database.
 pub async fn read_database(pool: &PgPool) -> Result<Reading, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let (asked, started) = (now(), Instant::now());

@@ -35,7 +35,7 @@ pub fn init_with(default: &str) {
             tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         registry.with(lines).try_init()
     };
-    // Fails only where a subscriber stands already: tests and embedders keep theirs.
+    // Fails only where a subscriber is set already: tests and embedders keep theirs.
     drop(started);
 }
 

@@ -241,7 +241,7 @@ fn newer(bytes: &[u8]) -> Result<ledger_core::event::Event, DecodeError> {
 #[tokio::test]
 async fn an_unknown_type_halts_its_account_only_until_a_newer_binary_runs() -> Result<()> {
     let world = World::new().await?;
-    // Two accounts of one partition, and one of a type that nobody knows yet.
+    // Two accounts of one partition, and one of an unknown type.
     let names: Vec<String> = (0..30).map(|n| format!("a{n}")).collect();
     let home = world.journal.partition_of("a0");
     let beside =

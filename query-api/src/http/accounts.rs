@@ -112,7 +112,7 @@ impl From<&Core> for AccountView {
     }
 }
 
-/// A row of the list: an account with what it reflects, for accounts stand at different positions.
+/// A row of the list: an account with what it reflects, for accounts have different positions.
 #[derive(Serialize)]
 struct Item {
     #[serde(flatten)]
@@ -164,7 +164,7 @@ async fn load_page(
         Accounts::All => None,
         Accounts::Named(names) => Some(names.to_vec()),
     };
-    // Named ones are looked up; a condition that may not apply would hide that from a plan.
+    // Named ones are read by key; a condition that may not apply would hide that from a plan.
     let of_names = if named.is_some() { "and a.account_id = any($2)" } else { "and $2::text[] is null" };
     // Halted accounts are listed as they stood when they halted; reading one of them says that it is.
     let sql = format!(

@@ -82,7 +82,7 @@ pub(crate) struct FiringView {
     figure: Credits,
     fired_at: Time,
     event_id: EventId,
-    /// Its place among the firings of its account.
+    /// Its position among the firings of its account.
     #[serde(skip)]
     pub cursor: Cursor,
 }

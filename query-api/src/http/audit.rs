@@ -1,4 +1,4 @@
-//! Audit: the journal as it is stored, streamed to whoever wants to refold it.
+//! Audit: the journal as it is stored, streamed to auditors who refold it.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use crate::app::{AUDITS_MAX, App};
 
 /// Lines that go out as one chunk where they are at hand.
 const CHUNK_LINES_MAX: usize = 200;
-/// The journal's end as it was asked: where to go on the next time.
+/// The journal's end at the request: where the next one continues.
 const END: HeaderName = HeaderName::from_static("ledger-end");
 
 #[derive(Deserialize)]
@@ -79,7 +79,7 @@ fn journal_unavailable(error: kafka::Error) -> Problem {
 }
 
 /// Turns records into chunks of lines; the slot is held until the stream ends or is dropped. An error breaks the
-/// answer off, so that nobody takes a part for the whole.
+/// answer off, so that no reader takes a part for the whole.
 fn lines(
     records: impl Stream<Item = Result<Record, kafka::Error>> + Send + 'static,
     slot: OwnedSemaphorePermit,
@@ -122,7 +122,7 @@ pub fn line(record: &Record) -> Vec<u8> {
     bytes
 }
 
-/// Returns the value as JSON where it is that and stands on one line.
+/// Returns the value as JSON where it is JSON on one line.
 fn one_line_json(value: &[u8]) -> Option<&RawValue> {
     let breaks = value.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
     if breaks { None } else { serde_json::from_slice(value).ok() }

@@ -68,7 +68,7 @@ pub(crate) async fn run(
     answer::object(&reflects, answer)
 }
 
-/// A rule under trial looks on while the account is folded again.
+/// A rule under trial observes the account while it is folded again.
 struct Trial(Backtest);
 
 impl Observer for Trial {

@@ -50,7 +50,7 @@ async fn load(
             let core = as_of::core_at(connection, account, instant).await?;
             Ok(Balance::of(&core, Credits::ZERO))
         }
-        // Holds are of now: no instant that is asked about has any.
+        // Holds are of now: a read at an instant has none.
         Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
         None => {
             let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;

@@ -37,7 +37,7 @@ pub(crate) struct DecisionsQuery {
 struct Kept {
     /// By the database's clock; on test accounts ledger time.
     decided_at: Time,
-    /// What was asked: check, reserve or extend.
+    /// The request: check, reserve or extend.
     kind: String,
     allowed: bool,
     code: Option<Refusal>,
@@ -46,7 +46,7 @@ struct Kept {
     reservation_id: Option<String>,
     user_id: Option<String>,
     feature: Option<String>,
-    /// Asked for, of an extension the growth; none is the smallest work.
+    /// The requested credits, of an extension the growth; none is the smallest work.
     amount: Option<Credits>,
     /// What the account had; a member is not shown it.
     #[serde(flatten)]
@@ -62,7 +62,7 @@ struct Kept {
     cursor: Cursor,
 }
 
-/// The account's figures of a decision, and who asked.
+/// The account's figures of a decision, and the user of the request.
 #[derive(Debug, Serialize)]
 struct OfAccount {
     settled: Credits,
@@ -84,7 +84,7 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let user = seen.user(query.user)?;
     let cursor: Option<Cursor> = list::decode(query.cursor.as_deref())?;
-    // An end is a place before all of its instant.
+    // An end is a position before all of its instant.
     let end = query.to.map(|to| (to, i64::MIN));
     let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
     let from = query.from.unwrap_or(Time::MIN);
@@ -96,7 +96,7 @@ pub(crate) async fn list(
     answer::object(&reflects, page)
 }
 
-/// Which decisions are asked for.
+/// The requested decisions.
 struct Wanted {
     user: Option<String>,
     /// With the account's own figures.
@@ -111,7 +111,7 @@ async fn load(
     account: &Account,
     wanted: Wanted,
 ) -> Result<Page<Kept>, sqlx::Error> {
-    // A condition on the user stands here only where there is one, so that either index serves.
+    // There is a condition on the user only where one is named, so that either index serves.
     let of_user = if wanted.user.is_some() { "and user_id = $5" } else { "and $5::text is null" };
     let sql = format!(
         r#"select decided_at, seq, kind, reservation_id, user_id, feature, amount::text, code, settled::text,

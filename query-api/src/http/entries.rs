@@ -31,7 +31,7 @@ pub(crate) struct EntriesQuery {
     at_least: Option<AtLeast>,
 }
 
-/// One line; a usage's stands in its event row, every other in the entry table.
+/// One line; a usage's is in its event row, every other in the entry table.
 #[derive(Serialize)]
 struct Entry {
     entry_id: String,
@@ -128,7 +128,7 @@ async fn load(
     Ok(Page::cut(entries?, limit, |entry| entry.cursor))
 }
 
-/// Usage stands in the events, every other line among the entries: each gives a page in the order of its key, and the
+/// Usage is in the events, every other line in the entries: each gives a page in the order of its key, and the
 /// newest of both are the page. A type is written into the statement, so that the plan knows how rare it is.
 fn statement(entry_type: Option<EntryType>, limit: Limit) -> String {
     let rows = limit.rows_to_ask();

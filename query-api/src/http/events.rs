@@ -42,7 +42,7 @@ struct EventView {
     source: String,
     #[serde(rename = "type")]
     event_type: String,
-    /// Its own place, not the read's.
+    /// Its own position, not the read's.
     position: Position,
     outcome: String,
     reason: Option<String>,
@@ -149,37 +149,20 @@ async fn only_source(
     }
 }
 
+const EVENT: &str = include_str!("event.sql");
+
 async fn first(
     connection: &mut PgConnection,
     account: &Account,
     event_id: &EventId,
     source: &str,
 ) -> Result<Option<EventView>, sqlx::Error> {
-    // Usage has its draws in its own row; what any other event did to lots stands in its entries.
-    let row = sqlx::query(
-        r#"select e."offset", e.event_id, e.source, e.type, e.outcome, e.reason, e.credits::text, e.user_id,
-                  e.message_id, e.data->>'reservation_id' as reservation_id, e.data->>'held' as held, e.occurred_at, e.ledger_time as recorded_at, e.actor, e.reversed_at,
-                  coalesce(e.data->>'lines', '[]') as lines,
-                  coalesce(e.lots, entries.lots, '[]')::text as lots,
-                  coalesce(e.line_end - e.line_start, 0)::text as overdraft
-             from event as e
-             left join lateral (
-                  select json_agg(change order by en.seq) as lots
-                    from entry as en
-                   cross join lateral json_array_elements(en.lots) as change
-                   where en.account_id = e.account_id
-                     and en."offset" = e."offset"
-                     and en.event_id = e.event_id
-             ) as entries on true
-            where e.account_id = $1
-              and e.event_id = $2
-              and e.source = $3"#,
-    )
-    .bind(account.id())
-    .bind(event_id.as_str())
-    .bind(source)
-    .fetch_optional(connection)
-    .await?;
+    let row = sqlx::query(EVENT)
+        .bind(account.id())
+        .bind(event_id.as_str())
+        .bind(source)
+        .fetch_optional(connection)
+        .await?;
     row.map(|row| event_of(&row, account)).transpose()
 }
 

@@ -42,7 +42,7 @@ struct Grant {
     voided_at: Option<Time>,
     granted_at: Time,
     reason: Option<Text>,
-    /// Where it stands in the list.
+    /// Its position in the list.
     #[serde(skip)]
     cursor: Cursor,
 }

@@ -36,7 +36,7 @@ struct PeriodView {
     ends_at: Time,
     /// Usage less its reversals within the period.
     used: Credits,
-    /// The same by category; usage without one stands under "".
+    /// The same by category; usage without one is under "".
     by_category: BTreeMap<String, Credits>,
     /// Every lot that started in it.
     granted: Credits,

@@ -48,7 +48,7 @@ struct Reservation {
     source: Option<String>,
 }
 
-/// Where a row stands in the list: those that end first come first.
+/// The position of a row in the list: those that end first come first.
 type Cursor = (Time, Id);
 
 /// `GET /v1/accounts/{account}/reservations`
@@ -135,7 +135,7 @@ async fn load_one(
 /// Above every id: they begin with a letter or digit.
 const ABOVE_EVERY_ID: &str = "~";
 
-/// Holds of account `$1` as they stand at `$2`.
+/// Holds of account `$1` at `$2`.
 const HOLDS: &str = r#"
     select hold.reservation_id, hold.amount::text, hold.user_id, hold.feature, hold.created_at, hold.expires_at,
            hold.event_id, hold.source,

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-/// What usage can be told apart by.
+/// What usage can be grouped and filtered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dimension {
     Category,
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// What a dimension must be; empty asks for usage without it.
+/// What a dimension must be; empty selects usage without it.
 #[derive(Debug, Clone)]
 struct Value(String);
 
@@ -176,7 +176,7 @@ pub(crate) struct UsageQuery {
 }
 
 impl UsageQuery {
-    /// Returns what must hold of each dimension; an empty value asks for usage without one.
+    /// Returns what must hold of each dimension; an empty value selects usage without one.
     fn filters(&self) -> Vec<(Dimension, String)> {
         let day = self.day.map(|day| Value(day.to_string()));
         let given = [
@@ -417,7 +417,7 @@ fn values_of(key: &[(Dimension, String)]) -> Vec<String> {
 struct Parameters(Vec<String>);
 
 impl Parameters {
-    /// Adds a value and returns what stands for it.
+    /// Adds a value and returns its placeholder.
     fn add(&mut self, value: String, cast: &str) -> String {
         self.0.push(value);
         format!("${}{cast}", self.0.len())

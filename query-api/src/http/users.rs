@@ -84,7 +84,7 @@ pub(crate) async fn list(
     answer::page(&reflects, &format, &HEADER, page)
 }
 
-/// Which users are asked for.
+/// The requested users.
 struct Wanted {
     only: Option<String>,
     over_budget: bool,
@@ -97,7 +97,7 @@ struct Wanted {
 struct InForce {
     default_limit: Option<Amount>,
     excluded_features: Vec<String>,
-    /// Looked up per user by the database; null is no limit.
+    /// Read per user by the database; null is no limit.
     custom: BTreeMap<String, Option<Credits>>,
 }
 

@@ -11,13 +11,13 @@ use ledger_core::value::id::Id;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-/// Between two statements, whoever asks.
+/// Between two statements, however many streams follow.
 pub(crate) const HOLDING_POLL: Duration = Duration::from_secs(1);
 
 /// Changes whenever what open holds of an account take does; none before its first hold.
 pub(crate) type Mark = Option<String>;
 
-/// The accounts that are followed, and their marks when last looked at.
+/// The accounts that are followed, and their marks when last read.
 #[derive(Default)]
 pub(crate) struct Holding {
     /// How many follow each.
@@ -57,7 +57,7 @@ impl Holding {
     async fn mark(&self, pool: &PgPool, account: &Id) -> Result<Mark, sqlx::Error> {
         let mut seen = self.seen.lock().await;
         if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
-            // Before the answer: a database that is away is asked no more often.
+            // Before the answer: a database that is away receives no more queries.
             seen.at = Some(Instant::now());
             let accounts: Vec<String> = self.followed().keys().map(ToString::to_string).collect();
             let rows: Vec<(String, String)> = sqlx::query_as(MARKS).bind(accounts).fetch_all(pool).await?;
@@ -67,7 +67,7 @@ impl Holding {
     }
 }
 
-/// An account that somebody follows.
+/// An account that a stream follows.
 pub(crate) struct Following {
     holding: Arc<Holding>,
     account: Id,

@@ -1,7 +1,7 @@
 //! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
 //!
 //! A stream that was cut off goes on where it was: each firing carries its cursor as the event's id, and a client sends
-//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first look finds the current state.
+//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first read finds the current state.
 
 pub(crate) mod holding;
 mod stops;
@@ -34,13 +34,13 @@ use crate::app::{App, STREAMS_MAX};
 use crate::http::alerts::{self, Cursor, FiringView};
 use crate::reading;
 
-/// Firings of one look.
+/// Firings of one read.
 const FIRINGS_MAX: usize = 100;
-/// At most so often is an account looked at for one stream, however fast its partition moves.
+/// At most so often is an account read for one stream, however fast its partition moves.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// A look comes at least so often, whatever was notified.
+/// A read comes at least so often, whatever was notified.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// Between two lines that only say that the connection stands.
+/// Between two lines that only keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a client sends back of what it saw last.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -92,10 +92,10 @@ struct Follower {
     /// The firing that was sent last, or where firings stood at the beginning.
     fired: Cursor,
     stops: Stops,
-    /// The mark of its holds before the last look.
+    /// The mark of its holds before the last read.
     holding: Following,
     held: Mark,
-    /// There is more than one look takes.
+    /// There is more than one read takes.
     behind: bool,
     /// Found and not sent yet.
     waiting: VecDeque<Event>,
@@ -132,7 +132,7 @@ impl Follower {
             let seen = self.progress();
             self.held = self.mark().await;
             if let Err(problem) = self.look().await {
-                // The database is away for a moment: the next look finds it.
+                // The database is away for a moment: the next read finds it.
                 debug!(account_id = %self.account, code = problem.code, "a stream could not look");
             }
             if self.waiting.is_empty() && !self.behind {

@@ -19,9 +19,9 @@ use sqlx::PgConnection;
 
 use crate::reading::Account;
 
-/// Events of one look whose users are looked at; a stream that falls behind takes more looks.
+/// Events of one read whose users are checked; a stream that falls behind takes more reads.
 const EVENTS_MAX: i64 = 2_000;
-/// Users that a stream remembers as stopped, and looks at again. One that is forgotten is reported again when next seen.
+/// Users that a stream remembers as stopped, and checks again. One that is forgotten is reported again when next seen.
 const STOPPED_MAX: usize = 1_000;
 
 /// Work must stop: of everybody, or of one user.
@@ -46,39 +46,39 @@ pub(crate) struct Stop {
 pub(crate) struct Stops {
     dry: bool,
     stopped: BTreeSet<Id>,
-    /// The last event whose user was looked at; none before the first look, and when limits have changed.
+    /// The last event whose user was checked; none before the first read, and when limits have changed.
     looked: Option<i64>,
     limits: Option<Limits>,
 }
 
-/// What one look found, in one snapshot.
+/// What one read found, in one snapshot.
 pub(crate) struct Look {
     pub held: Credits,
     now: Time,
     users: BTreeMap<Id, UserFigures>,
     looked: i64,
-    /// Whether there are more events than one look takes.
+    /// Whether there are more events than one read takes.
     pub more: bool,
 }
 
-/// Whom to look at.
+/// The users to check.
 pub(crate) struct Asking {
     after: Option<i64>,
     stopped: Vec<Id>,
 }
 
 impl Stops {
-    /// Says whom the next look has to look at.
+    /// Returns the users that the next read has to check.
     pub fn asking(&self) -> Asking {
         Asking { after: self.looked, stopped: self.stopped.iter().cloned().collect() }
     }
 
-    /// Whether the next look is a first one, for which nothing need happen.
+    /// Whether the next read is a first one, for which nothing need happen.
     pub fn begins(&self) -> bool {
         self.looked.is_none()
     }
 
-    /// Returns what has to be said after a look at an account with its lots.
+    /// Returns what has to be reported after a read of an account with its lots.
     pub fn after(&mut self, core: &Core, look: Look) -> Vec<Stop> {
         // Other limits may be past by users of whom nothing comes.
         let is_new = self.limits != core.limits && self.looked.is_some();
@@ -92,7 +92,7 @@ impl Stops {
         }
         self.dry = dry.refusal.is_some();
         if !is_limited(core) {
-            // Nobody is looked at, and everybody may work again.
+            // No user is checked, and every user may work again.
             self.stopped.clear();
         }
         for (user, figures) in look.users {
@@ -148,7 +148,7 @@ fn is_limited(core: &Core) -> bool {
     core.limits.as_ref().is_some_and(|limits| limits.enabled)
 }
 
-/// Reads what open holds take, and the figures of users who may have reached their limits since the last look.
+/// Reads what open holds take, and the figures of users who may have reached their limits since the last read.
 pub(crate) async fn look(
     connection: &mut PgConnection,
     account: &Account,
@@ -183,7 +183,7 @@ pub(crate) async fn look(
     Ok(Look { held, now, users, looked, more })
 }
 
-/// Users of the events after a place, oldest first; at the first look, of the last events.
+/// Users of the events after an offset, oldest first; at the first read, of the last events.
 async fn recent(
     connection: &mut PgConnection,
     account: &Account,
@@ -254,7 +254,7 @@ mod tests {
         core.with_lots([lot])
     }
 
-    /// A look in words: all that is held, then users as `ana 5 of 2`: counted usage, and own holds.
+    /// A read in words: all that is held, then users as `ana 5 of 2`: counted usage, and own holds.
     fn look(held: &str, users: &[(&str, &str, &str)]) -> Look {
         let figures = |used: &str, held: &str| UserFigures {
             used: ByFeature::from([(None, credits(used))]),

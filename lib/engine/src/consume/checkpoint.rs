@@ -13,7 +13,7 @@ use crate::tables::checkpoint::{self, CheckpointRow, Claim, Fold, Step};
 
 /// Claims partitions, so that their former owners can't write any more.
 ///
-/// Refuses where another fold version or another log stands.
+/// Refuses rows of another fold version or another log.
 pub(super) async fn claim(
     source: &Source,
     schema: Schema,

@@ -34,11 +34,11 @@ const RECLAIM_AFTER: std::ops::Range<Duration> = Duration::from_millis(200)..Dur
 /// First and longest pause after a failure; each is halved at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often our offsets are shown to the group, and the brokers are asked for the ends.
+/// How often our offsets are shown to the group, and the ends are requested from the brokers.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// For the ends of partitions; short, because it states the loop up.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the live generation is asked for, so that a flip is followed before the next record comes.
+/// How often the live generation is read, so that a flip is followed before the next record comes.
 const ASK_LIVE_EVERY: Duration = Duration::from_millis(250);
 /// A new leader may show an end that lags for a moment; longer, and the log lost its tail.
 const TAIL_CHECKS_MAX: u32 = 5;
@@ -250,7 +250,7 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&due).await
     }
 
-    /// Runs the worker's own part of a claim; answers whether it stands, else the claim is made again.
+    /// Runs the worker's own part of a claim; returns whether it committed; if not, the claim is made again.
     async fn run_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
         for (lane, claims) in self.lanes.share(claims.iter().copied(), |claim| claim.partition) {
             let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
@@ -272,7 +272,7 @@ impl<W: Worker> Driver<W> {
         Ok(true)
     }
 
-    /// Returns the ends of the partitions that end before the place where we stand.
+    /// Returns the ends of the partitions that end before our next offset.
     async fn lost_tails(&self, stands: &[Position]) -> Result<BTreeMap<i32, i64>, Error> {
         let partitions: Vec<i32> = stands.iter().map(|stand| stand.partition).collect();
         let mut short = BTreeMap::new();
@@ -306,7 +306,7 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&rereads).await
     }
 
-    /// Runs a batch, all lanes at once; answers whether all of it stands.
+    /// Runs a batch, all lanes at once; returns whether all of it committed.
     async fn transact(&mut self, batch: Batch) -> Result<bool, Error> {
         let started = Instant::now();
         let mut running = Vec::new();
@@ -321,7 +321,7 @@ impl<W: Worker> Driver<W> {
             self.lanes.put(lane, worker);
             ran.push((lane, batch, ended));
         }
-        // Each lane is seen to, whatever becomes of the others: what one has committed stands.
+        // Every lane is finished, even if others failed: what one has committed stays.
         let mut outcome = Ok(true);
         for (lane, batch, ended) in ran {
             let stands = self.see_to(lane, batch, ended, started).await;
@@ -330,7 +330,7 @@ impl<W: Worker> Driver<W> {
         outcome
     }
 
-    /// Goes on from how a lane's transaction ended; answers whether its batch stands.
+    /// Goes on from how a lane's transaction ended; returns whether its batch committed.
     async fn see_to(
         &mut self,
         lane: usize,
@@ -473,7 +473,7 @@ impl<W: Worker> Driver<W> {
         self.status.halt(partition, why);
     }
 
-    /// Goes on reading where each claimed partition stands.
+    /// Seeks each claimed partition to its next offset.
     async fn seek_to_next(&mut self, partitions: &[i32]) -> Result<(), Error> {
         let next = |partition: &i32| match self.states.get(partition) {
             Some(PartitionState::Folding(folding)) => Some(folding.read_from(*partition)),

@@ -34,21 +34,21 @@ impl<W: Worker> Lanes<W> {
         }
     }
 
-    /// Tells a lane's worker that its batch is committed.
+    /// Notifies a lane's worker that its batch is committed.
     pub fn committed(&mut self, lane: usize) {
         if let Some(Some(worker)) = self.workers.get_mut(lane) {
             worker.committed();
         }
     }
 
-    /// Tells a lane's worker that its batch is rolled back.
+    /// Notifies a lane's worker that its batch is rolled back.
     pub fn rolled_back(&mut self, lane: usize) {
         if let Some(Some(worker)) = self.workers.get_mut(lane) {
             worker.rolled_back();
         }
     }
 
-    /// Tells the workers of these partitions to drop what they have cached of them.
+    /// Makes the workers of these partitions drop what they have cached of them.
     pub fn forget(&mut self, partitions: &[i32]) {
         for (lane, partitions) in self.share(partitions.iter().copied(), |partition| *partition) {
             if let Some(Some(worker)) = self.workers.get_mut(lane) {

@@ -1,6 +1,7 @@
 //! The one consume loop: journal records into Postgres with exactly-once effect.
 //!
-//! A worker folds; the loop claims partitions, fences, commits, and finds out whether a commit whose answer was lost stands.
+//! A worker folds; the loop claims partitions, fences, commits, and finds out whether a commit
+//! whose answer was lost took effect.
 
 mod checkpoint;
 mod decide;

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::progress_channel::PROJECTED_CHANNEL;
 
-/// Records of one transaction, unless told otherwise: about half a second's work.
+/// Records of one transaction by default: about half a second's work.
 pub const BATCH_RECORDS_MAX: usize = 10_000;
 
 /// The log that is read and the database that is written.

@@ -16,7 +16,7 @@ pub(super) enum PartitionState {
     Unclaimed(Instant),
     /// Claimed and read.
     Folding(Folding),
-    /// Something is wrong with its log; somebody must look.
+    /// Something is wrong with its log; an operator must act.
     Halted,
 }
 
@@ -50,7 +50,7 @@ impl Folding {
         self.next_offset = next_offset;
     }
 
-    /// Where to read from: a claim first sees the record that it stands on.
+    /// Where to read from: a claim first reads the record before its next offset.
     pub fn read_from(&self, partition: i32) -> Position {
         let offset = if self.unproven.is_some() { self.next_offset - 1 } else { self.next_offset };
         Position { partition, offset }
@@ -166,7 +166,7 @@ impl Cursor {
         Take::Fold
     }
 
-    /// Compares the record that the checkpoint stands on with the hash kept there.
+    /// Compares the record before the next offset with the hash that the checkpoint keeps.
     fn prove(&mut self, folding: &mut Folding, record: &Record, leaf: [u8; 32]) -> Take {
         let stood_on = folding.next_offset - 1;
         if record.position.offset < stood_on {

@@ -1,4 +1,4 @@
-//! Runs one batch in one transaction, on a task of its own that nobody drops.
+//! Runs one batch in one transaction, on a task of its own that is never dropped.
 
 use platform::kafka::Record;
 use platform::{failpoint, pg};

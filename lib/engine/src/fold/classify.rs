@@ -67,7 +67,7 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Returns why a record stands where its account's events never do: someone else wrote it, or wrote it wrongly.
+/// Returns why a record can't be an event of its account: its key or its partition is not the account's.
 fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<String> {
     let Some(key) = &record.key else {
         return Some(format!("wrong_key: no key on an event of account {account}"));

@@ -6,7 +6,7 @@ use platform::pg::columns::{json_of, name, undecodable};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-/// An account that was asked for, whether or not it has a row.
+/// A requested account, whether or not it has a row.
 #[derive(Debug)]
 pub(crate) struct WantedRow {
     pub account: Id,

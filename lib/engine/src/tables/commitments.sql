@@ -3,7 +3,7 @@
 -- One statement, so that all figures are of one moment also in a transaction whose statements each see the newest rows.
 -- Laterals, so that each account and user costs look-ups by index whatever the sizes of the tables. The instant is made
 -- once a row: a clock in a list of columns keeps its subquery apart.
--- $1, $2, $3: accounts, the periods whose usage is read, and the instants asked about; $4, $5: users, each with the account.
+-- $1, $2, $3: accounts, the periods whose usage is read, and the instants to read at; $4, $5: users, each with the account.
 with standing as materialized (
     select wanted.account_id, wanted.period_index, account."offset", account.partition, checkpoint.next_offset,
            parked.halted, instant.now, due.n as due, ended.n as ended,

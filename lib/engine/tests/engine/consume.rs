@@ -177,7 +177,7 @@ impl Running {
     }
 }
 
-/// What a worker was told.
+/// The calls that a worker received.
 #[derive(Default)]
 struct Counts {
     committed: AtomicU64,
@@ -554,13 +554,13 @@ async fn take(consumer: &IngressConsumer, count: usize) -> Result<Vec<u8>> {
 /// Where the proxy cuts the line of a commit.
 #[derive(Clone, Copy)]
 enum Cut {
-    /// The server never hears of it.
+    /// The server never receives it.
     BeforeServer,
-    /// The server commits, the client never hears of it.
+    /// The server commits, the client never learns of it.
     AfterServer,
 }
 
-/// Stands before Postgres and, once armed, cuts the line at the next commit of a batch.
+/// A proxy of Postgres that, once armed, cuts the line at the next commit of a batch.
 struct Proxy {
     url: String,
     armed: Arc<AtomicBool>,

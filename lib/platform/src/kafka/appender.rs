@@ -21,7 +21,7 @@ use crate::position::Position;
 
 /// The longest record value.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
-/// Key, headers and framing beside the value.
+/// Key, headers and framing besides the value.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 4 * 1024;
 /// Records waiting for the broker; beyond it appends are refused as busy.
 const QUEUE_RECORDS_MAX: usize = 200_000;

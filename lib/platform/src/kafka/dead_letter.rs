@@ -1,4 +1,4 @@
-//! Dead letters: records that could not be read, kept whole for people to look at.
+//! Dead letters: records that could not be read, kept whole for people to read.
 
 use rdkafka::message::{Header, OwnedHeaders};
 

@@ -52,7 +52,7 @@ impl Open {
             return;
         }
         if let Some(done) = self.done.take() {
-            // Nobody waits any more: the request was dropped, the records are stored all the same.
+            // The caller no longer waits: the request was dropped, the records are stored all the same.
             let _ = done.send(std::mem::take(&mut self.outcomes));
         }
     }

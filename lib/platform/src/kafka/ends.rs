@@ -51,7 +51,7 @@ impl Ends {
     }
 }
 
-/// Asks for the ends of many partitions in one request a broker.
+/// Requests the ends of many partitions, one request per broker.
 pub(super) fn ends<C: rdkafka::consumer::ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -69,7 +69,7 @@ fn ends_now<C: rdkafka::consumer::ConsumerContext>(
 ) -> Result<Vec<Position>, Error> {
     let mut wanted = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
-        // As a time, "end" asks for the end itself.
+        // As a time, "end" means the end itself.
         wanted.add_partition_offset(topic, *partition, Offset::End)?;
     }
     let found = client.offsets_for_times(wanted, timeout)?;

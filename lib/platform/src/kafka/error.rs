@@ -10,7 +10,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Why the journal can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log is not the one that we know; no retry helps, somebody must look.
+    /// The log is not the one that we know; no retry helps, an operator must act.
     #[error("{0}")]
     Refused(String),
     /// Kafka did not answer, or not well.
@@ -39,7 +39,7 @@ impl Error {
     }
 }
 
-/// Asks Kafka again, on this blocking thread, while a partition has no leader, for as long as `patience`.
+/// Repeats a request to Kafka, on this blocking thread, while a partition has no leader, for as long as `patience`.
 pub(super) fn once_led<T>(
     patience: Duration,
     mut question: impl FnMut() -> Result<T, Error>,

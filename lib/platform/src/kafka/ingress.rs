@@ -51,7 +51,7 @@ impl IngressConsumer {
         Ok(records)
     }
 
-    /// Tells the group that each partition was handled up to and with this record.
+    /// Commits that each partition was handled up to and including this record.
     ///
     /// A failure only means that some records come again.
     pub async fn commit(&self, handled: &[Position]) -> Result<(), Error> {

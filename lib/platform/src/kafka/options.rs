@@ -77,7 +77,7 @@ impl KafkaOptions {
     pub fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         config
-            // Needed even where partitions are taken by hand; nobody joins a group by it.
+            // Needed even where partitions are taken by hand; no group is joined by it.
             .set("group.id", "ledger-reader")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")

@@ -31,7 +31,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where to begin when the group gives a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnAssign {
-    /// At the end, until its owner has looked up the right place and seeks there.
+    /// At the end, until its owner has read the right offset and seeks to it.
     AwaitSeek,
     /// Where the group's committed offset says.
     Committed,
@@ -96,7 +96,7 @@ impl Poller {
         let (answer, answered) = oneshot::channel();
         let topic = self.topic.clone();
         let command: Command = Box::new(move |consumer| {
-            // Nobody waits any more: the work is done all the same.
+            // The caller no longer waits: the work is done all the same.
             let _ = answer.send(work(consumer, &topic));
         });
         let gone = || Error::Internal("the poller thread is gone".to_owned());
@@ -131,7 +131,7 @@ impl Poller {
         self.call(move |consumer, topic| seek(consumer, topic, &positions)).await?
     }
 
-    /// Tells the group how far this consumer is; failures are of no consequence.
+    /// Commits how far this consumer is; failures are of no consequence.
     pub async fn commit(&self, positions: Vec<Position>) -> Result<(), Error> {
         let commit = move |consumer: &RawConsumer, topic: &str| {
             consumer.commit(&list_of(topic, &positions)?, CommitMode::Async)
@@ -139,7 +139,7 @@ impl Poller {
         Ok(self.call(commit).await??)
     }
 
-    /// Asks the brokers for the ends of partitions.
+    /// Requests the ends of partitions from the brokers.
     pub async fn ends(&self, partitions: Vec<i32>, timeout: Duration) -> Result<Vec<Position>, Error> {
         self.call(move |consumer, topic| ends(consumer, topic, &partitions, timeout)).await?
     }

@@ -67,7 +67,7 @@ async fn prepare_locked(options: &KafkaOptions, connection: &mut PgConnection) -
     Ok(plan.identity)
 }
 
-/// Returns which journal stands there, without making or changing anything; refuses what [`prepare`] would refuse.
+/// Returns which journal exists, without making or changing anything; refuses what [`prepare`] would refuse.
 pub async fn existing(options: &KafkaOptions) -> Result<LogIdentity, Error> {
     let topic = options.topics().events;
     let refused = |why: String| Error::Refused(format!("{topic}: {why}"));
@@ -98,7 +98,7 @@ async fn keep_identity(connection: &mut PgConnection, identity: LogIdentity) -> 
     Ok(())
 }
 
-/// One journal partition as it stands.
+/// The state of one journal partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
     start: i64,
@@ -342,7 +342,7 @@ fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -
     Ok(())
 }
 
-/// Asks Kafka something on a thread that may block.
+/// Sends requests to Kafka on a thread that may block.
 async fn ask<T: Send + 'static>(
     options: &KafkaOptions,
     question: impl FnOnce(&BaseConsumer) -> Result<T, Error> + Send + 'static,

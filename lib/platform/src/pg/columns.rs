@@ -54,7 +54,7 @@ where
     text.map(parsed).transpose()
 }
 
-/// Reads JSON selected as text, to be passed on as it stands.
+/// Reads JSON selected as text, to be passed on unchanged.
 pub fn json(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<Box<RawValue>, sqlx::Error> {
     RawValue::from_string(row.try_get(column)?).map_err(undecodable)
 }

@@ -14,7 +14,7 @@ pub const GENERATION_CHANNEL: &str = "ledger_generation";
 /// Advisory lock, with the model's number: shared by writers of the live generation, exclusive to flip it or hold it still.
 const LIVE_LOCK: i32 = 0x6c67_656e;
 
-/// Returns the live generation of a model, asked from the database; `None` before the first start.
+/// Returns the live generation of a model, as the database has it; `None` before the first start.
 pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schema>, sqlx::Error> {
     let live: Option<i32> = sqlx::query_scalar("select live from control.generation where model = $1")
         .bind(model.name())
@@ -67,7 +67,7 @@ pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error>
     .await
 }
 
-/// Returns the generations of a model that stand, in order.
+/// Returns the existing generations of a model, in order.
 pub async fn generations(connection: &mut PgConnection, model: Model) -> Result<Vec<Schema>, sqlx::Error> {
     let names: Vec<String> =
         sqlx::query_scalar("select nspname::text from pg_namespace where nspname like $1 || '\\_%'")
@@ -137,13 +137,13 @@ async fn create(connection: &mut PgConnection, schema: Schema) -> Result<(), Err
     apply(connection, schema).await
 }
 
-/// Brings a standing generation to the newest tables.
+/// Brings an existing generation to the newest tables.
 pub(super) async fn apply(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
     migrations::apply(connection, &schema.to_string(), migrations_of(schema.model)).await?;
     Ok(reader::let_see(connection, schema).await?)
 }
 
-/// Brings every standing generation of every model to the newest tables.
+/// Brings every existing generation of every model to the newest tables.
 pub(super) async fn apply_all(connection: &mut PgConnection) -> Result<(), Error> {
     for model in Model::ALL {
         for schema in generations(connection, model).await? {

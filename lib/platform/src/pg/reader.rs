@@ -1,4 +1,4 @@
-//! The role of connections that only read; nobody logs in as it.
+//! The role of connections that only read; it has no login.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tracing::warn;

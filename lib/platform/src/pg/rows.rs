@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 /// First byte of a `jsonb`.
 const JSONB_VERSION: u8 = 1;
-/// Stands in place of a null's length.
+/// The length that marks a null.
 const NULL: i32 = -1;
 /// From the Unix epoch to 2000-01-01, where Postgres counts from.
 const MICROS_TO_2000: i64 = 946_684_800_000_000;
@@ -198,7 +198,7 @@ impl Column {
 
 impl sqlx::Type<sqlx::Postgres> for Column {
     fn type_info() -> PgTypeInfo {
-        // Never asked: `produces` knows better.
+        // Not used: `produces` returns the type of each column.
         PgTypeInfo::with_oid(Kind::TEXT.array)
     }
 }

@@ -1,0 +1,16 @@
+-- Writes accounts as they are after the batch; what an opening says never changes.
+insert into account (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
+                     opened_at, core)
+select account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at,
+       core::jsonb
+from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
+            $7::text[], $8::text[], $9::timestamptz[], $10::text[])
+     as new (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
+             opened_at, core)
+on conflict (account_id) do update
+set "offset"    = excluded."offset",
+    events      = excluded.events,
+    ledger_time = excluded.ledger_time,
+    next_due_at = excluded.next_due_at,
+    rate_card   = excluded.rate_card,
+    core        = excluded.core
