@@ -205,6 +205,13 @@ impl UserId {
     }
 }
 
+impl ReferrerId {
+    /// Returns the account; only right where it is not the code of an invitation.
+    pub fn as_account(&self) -> AccountId {
+        AccountId(self.0.clone())
+    }
+}
+
 impl SubjectId {
     /// Returns the user; only right where the firing's kind is one about users.
     pub fn as_user(&self) -> UserId {

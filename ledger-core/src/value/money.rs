@@ -47,7 +47,8 @@ impl Usd {
         self.0 > Decimal::ZERO
     }
 
-    fn to_credits(self) -> Credits {
+    /// Returns the decimal that it is.
+    pub fn to_credits(self) -> Credits {
         let scale = PLACES.checked_sub(self.0.scale()).expect("a sum of dollars has at most 9 places");
         Credits::from_units(self.0.mantissa() * 10_i128.pow(scale))
     }
