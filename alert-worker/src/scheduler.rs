@@ -12,7 +12,7 @@ use clap::Args;
 use ledger_core::account::Core;
 use ledger_core::event::{Event, wire};
 use ledger_core::policy::due::due;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::clock;
 use platform::kafka::Journal;
@@ -86,7 +86,7 @@ struct Owed {
 
 /// What this scheduler knows of accounts that the projection still shows as due.
 #[derive(Default)]
-struct Known(HashMap<Id, (Time, Step)>);
+struct Known(HashMap<AccountId, (Time, Step)>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -98,7 +98,7 @@ enum Step {
 
 impl Known {
     /// Decides whether a crossing is to be appended now.
-    fn is_owed(&mut self, account: &Id, crossing: Time, next_offset: i64, end: i64) -> bool {
+    fn is_owed(&mut self, account: &AccountId, crossing: Time, next_offset: i64, end: i64) -> bool {
         match self.0.get(account) {
             Some((at, Step::Appended(when))) if *at == crossing => when.elapsed() >= APPEND_AGAIN_AFTER,
             Some((at, Step::Seen(before))) if *at == crossing => next_offset >= *before,
@@ -112,7 +112,7 @@ impl Known {
 
     /// Forgets every account but these.
     fn retain(&mut self, due: &[Due]) {
-        let due: HashSet<&Id> = due.iter().map(|due| &due.core.account).collect();
+        let due: HashSet<&AccountId> = due.iter().map(|due| &due.core.account).collect();
         self.0.retain(|account, _| due.contains(account));
     }
 }
@@ -222,8 +222,8 @@ mod tests {
     const BOUNDARY: Time = Time::from_micros(1_767_225_600_000_000);
     const NEXT: Time = Time::from_micros(1_769_904_000_000_000);
 
-    fn acme() -> Id {
-        Id::new("acme").expect("an id")
+    fn acme() -> AccountId {
+        AccountId::new("acme").expect("an id")
     }
 
     #[test]

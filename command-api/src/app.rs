@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use engine::progress::Waiter;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use payments::{PaymentConfig, Provider, SettingError};
 use platform::kafka::Journal;
@@ -91,7 +91,7 @@ impl App {
 
     /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
     /// false where it has not by the deadline, or where the end can't be read.
-    pub(crate) async fn catch_up(&self, accounts: &BTreeSet<Id>, deadline: Instant) -> bool {
+    pub(crate) async fn catch_up(&self, accounts: &BTreeSet<AccountId>, deadline: Instant) -> bool {
         let partitions: BTreeSet<i32> =
             accounts.iter().map(|account| self.journal.partition_of(account.as_str())).collect();
         for partition in partitions {
@@ -111,7 +111,11 @@ impl App {
     }
 
     /// 503 unless the projection catches up with the account's partition in time.
-    pub(crate) async fn require_caught_up(&self, account: &Id, deadline: Instant) -> Result<(), Problem> {
+    pub(crate) async fn require_caught_up(
+        &self,
+        account: &AccountId,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
         if self.catch_up(&BTreeSet::from([account.clone()]), deadline).await {
             return Ok(());
         }
@@ -121,7 +125,7 @@ impl App {
     /// Reads what is known of accounts now; `moving_to` is where the caller would move their test clocks.
     pub(crate) async fn known_accounts(
         &self,
-        accounts: &BTreeSet<Id>,
+        accounts: &BTreeSet<AccountId>,
         moving_to: Option<Time>,
     ) -> Result<KnownAccounts, sqlx::Error> {
         KnownAccounts::read(&self.pool, self.waiter.schema(), &self.cards, accounts, moving_to).await
@@ -132,7 +136,7 @@ impl App {
     /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
     pub(crate) async fn account(
         &self,
-        account: &Id,
+        account: &AccountId,
         moving_to: Option<Time>,
         deadline: Instant,
     ) -> Result<Account, Problem> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ledger_core::event::wire::RECORD_BYTES_MAX;
 use ledger_core::request::read_offer;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label};
 use metrics::counter;
 use platform::kafka::{AppendError, Appender, DeadLetter, Error, IngressConsumer, KafkaOptions, Record};
 use platform::position::Position;
@@ -146,7 +146,8 @@ impl Ingress {
 
     /// Appends to the journal until all is acknowledged; false on shutdown.
     async fn append(&self, admitted: &[Admitted]) -> bool {
-        let records: Vec<(&Id, &Vec<u8>)> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
+        let records: Vec<(&AccountId, &Vec<u8>)> =
+            admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let outcomes = self.app.journal.append_all(rest).await;
@@ -282,7 +283,7 @@ mod tests {
 
     fn good() -> Verdict {
         let id = |text: &str| ledger_core::value::id::EventId::new(text).expect("an id");
-        let (account, id) = (Id::new("a").expect("an id"), id("e"));
+        let (account, id) = (AccountId::new("a").expect("an id"), id("e"));
         Ok(Admitted { account, id, bytes: Vec::new(), hold: admission::NamedHold::None })
     }
 

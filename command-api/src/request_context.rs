@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::id::{AccountId, EventId, Label};
 use ledger_core::value::time::Time;
 use platform::clock;
 use serde::Deserialize;
@@ -55,7 +55,7 @@ pub struct RequestContext<Q = WaitQuery> {
 
 impl<Q: Waits> RequestContext<Q> {
     /// 403 unless the caller may do this in this account.
-    pub fn require(&self, action: Action, account: &Id) -> Result<(), Problem> {
+    pub fn require(&self, action: Action, account: &AccountId) -> Result<(), Problem> {
         self.principal.require(action, account.as_str())
     }
 

@@ -16,9 +16,12 @@ fn shown(story: &Story, now: &str) -> String {
     let events = due(core, core.next_crossing().expect("a boundary"), time(now));
     let lines: Vec<_> = events
         .iter()
-        .map(|event| match &event.data {
-            Data::PeriodReset(reset) => format!("reset {} {}", reset.index, event.recorded_at),
-            _ => format!("tick {}", event.recorded_at),
+        .map(|event| {
+            if let Data::PeriodReset(reset) = &event.data {
+                format!("reset {} {}", reset.index, event.recorded_at)
+            } else {
+                format!("tick {}", event.recorded_at)
+            }
         })
         .collect();
     lines.join(", ")

@@ -7,7 +7,7 @@ use ledger_core::request;
 use ledger_core::value::credits::Credits;
 use serde::de::DeserializeOwned;
 
-/// An event as it stands in the journal.
+/// An event as it is in the journal.
 fn record(event: &str, data: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.{event}.v1","subject":"acme",
@@ -67,8 +67,8 @@ fn an_event_at_a_bound_is_read_and_one_past_it_is_none() {
     check("limits.set", &custom(2_000), &custom(2_001));
     let features = |count| format!("{{{}}}", list("excluded_features", count));
     check("limits.set", &features(100), &features(101));
-    let told = |count| format!("{{{}}}", list("notify", count));
-    check("limits.set", &told(100), &told(101));
+    let notified = |count| format!("{{{}}}", list("notify", count));
+    check("limits.set", &notified(100), &notified(101));
     let alert = |count| {
         format!(r#"{{"alert_id":"a","basis":"absolute_used","threshold":"1",{}}}"#, list("recipients", count))
     };
@@ -113,7 +113,7 @@ fn a_record_keeps_its_size_and_its_depth() {
     check("usage.recorded", &filled(room), &filled(room + 1));
 }
 
-/// At its bound a body is read from the journal, though a front door whose limits are lower refuses it.
+/// At its bound a body is read from the journal, though an API with lower limits refuses it.
 fn check_lowered<T: Rules + DeserializeOwned>(event: &str, data: &str, lowered: &Bounds, expected: &str) {
     let body: T = serde_json::from_str(data).expect("a body");
     let broken = |bounds: &Bounds| {

@@ -1,6 +1,6 @@
 //! Periods against a second implementation, in every time zone.
 //!
-//! The second one is slow and plain: it looks at what UTC maps to, hour by hour, and searches that for the wall time.
+//! The second one is slow and plain: it reads what UTC maps to, hour by hour, and searches that for the wall time.
 
 use std::ops::Range;
 
@@ -85,7 +85,7 @@ fn first_with_other_offset(tz: Tz, mut same: i64, mut other: i64) -> i64 {
 }
 
 fn date_after(anchor: NaiveDate, cycle: Cycle, n: i64) -> NaiveDate {
-    let count = n.unsigned_abs() as u32;
+    let count = u32::try_from(n.unsigned_abs()).expect("few periods");
     let (months, days) = match cycle {
         Cycle::Monthly => (count, 0),
         Cycle::Yearly => (12 * count, 0),

@@ -4,9 +4,14 @@ mod story;
 
 use std::collections::BTreeMap;
 
+use ledger_core::event::{
+    Adjust, ChangeAt, ChangePlan, Data, Grant, OverdraftPolicy, PackExpiry, PlanBody, Purchase, Refund,
+    RolloverMode, Usage, VoidGrant,
+};
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
-use ledger_core::value::id::Id;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use story::{ACCOUNT, Story, time};
 
@@ -45,10 +50,10 @@ fn line() -> impl Strategy<Value = Line> {
 const ROLLOVERS: [&str; 3] =
     [r#"{"mode":"none"}"#, r#"{"mode":"capped","cap":"15"}"#, r#"{"mode":"unlimited"}"#];
 
-fn tell(story: &mut Story, line: &Line) {
+fn play(story: &mut Story, line: &Line) {
     match line {
-        Line::Use { credits, id } => drop(story.tell(&format!("use {credits} u{id}"))),
-        Line::Reverse { id } => drop(story.tell(&format!("reverse u{id}"))),
+        Line::Use { credits, id } => drop(story.play(&format!("use {credits} u{id}"))),
+        Line::Reverse { id } => drop(story.play(&format!("reverse u{id}"))),
         Line::Grant { id, amount, priority, starts, lasts } => {
             let starts_at = story.now.plus_seconds(starts.map_or(0, |hours| i64::from(hours) * 3600));
             let ends_at = lasts.map(|hours| starts_at.plus_seconds(i64::from(hours) * 3600));
@@ -56,24 +61,24 @@ fn tell(story: &mut Story, line: &Line) {
             if let Some(ends_at) = ends_at {
                 fields.push_str(&format!(r#","expires_at":"{ends_at}""#));
             }
-            story.tell(&format!("grant g{id} {amount} {fields}"));
+            story.play(&format!("grant g{id} {amount} {fields}"));
         }
-        Line::Void { id } => drop(story.tell(&format!("void g{id}"))),
-        Line::Adjust { amount } => drop(story.tell(&format!("adjust {amount}"))),
-        Line::Buy { id, amount } => drop(story.tell(&format!("buy p{id} {amount}"))),
-        Line::Refund { id, amount } => drop(story.tell(&format!("refund p{id} {amount}"))),
+        Line::Void { id } => drop(story.play(&format!("void g{id}"))),
+        Line::Adjust { amount } => drop(story.play(&format!("adjust {amount}"))),
+        Line::Buy { id, amount } => drop(story.play(&format!("buy p{id} {amount}"))),
+        Line::Refund { id, amount } => drop(story.play(&format!("refund p{id} {amount}"))),
         Line::Replan { allowance, next, rollover, packs_end } => {
             let word = if *next { "replan-next" } else { "replan" };
             let packs = if *packs_end { "period_end" } else { "never" };
             let rollover = ROLLOVERS[usize::from(*rollover)];
-            story.tell(&format!(r#"{word} {allowance} "rollover":{rollover},"pack_expiry":"{packs}""#));
+            story.play(&format!(r#"{word} {allowance} "rollover":{rollover},"pack_expiry":"{packs}""#));
         }
         Line::Wait { hours } => {
             story.now = story.now.plus_seconds(i64::from(*hours) * 3600);
         }
         Line::Forgive { on } => {
             let policy = if *on { "forgive_at_reset" } else { "carry" };
-            story.tell(&format!(r#"change {{"overdraft":"{policy}"}}"#));
+            story.play(&format!(r#"change {{"overdraft":"{policy}"}}"#));
         }
     }
 }
@@ -85,12 +90,12 @@ proptest! {
     fn any_history_conserves_credits_and_agrees_with_a_naive_model(lines in prop::collection::vec(line(), 1..80)) {
         let mut story = Story::new();
         let mut naive = Naive::default();
-        story.tell(r#"plan 20 "rollover":{"mode":"capped","cap":"15"}"#);
-        naive.tell(&story.facts[0]);
+        story.play(r#"plan 20 "rollover":{"mode":"capped","cap":"15"}"#);
+        naive.apply(&story.facts[0]);
         for line in &lines {
-            let told = story.facts.len();
-            tell(&mut story, line);
-            story.facts[told..].iter().for_each(|fact| naive.tell(fact));
+            let folded = story.facts.len();
+            play(&mut story, line);
+            story.facts[folded..].iter().for_each(|fact| naive.apply(fact));
             let core = story.account().core.as_ref().expect("an open account");
             prop_assert_eq!(core.conserved(), core.settled());
             prop_assert!(core.overdraft.total().is_zero() || core.lots.drawable().is_zero());
@@ -105,9 +110,9 @@ proptest! {
         cuts in prop::collection::vec(1..9_usize, 1..60),
     ) {
         let mut story = Story::new();
-        story.tell("plan 20");
+        story.play("plan 20");
         for line in &lines {
-            tell(&mut story, line);
+            play(&mut story, line);
         }
         let mut cut = Memory::default();
         let mut applied = Vec::new();
@@ -120,7 +125,7 @@ proptest! {
             applied.extend(cut.fold(batch));
             rest = later;
         }
-        let account = &cut.accounts[&Id::new(ACCOUNT).expect("an id")];
+        let account = &cut.accounts[&AccountId::new(ACCOUNT).expect("an id")];
         prop_assert_eq!(&account.core, &story.account().core);
         prop_assert_eq!(&account.lots, &story.account().lots);
         for (one, other) in applied.iter().zip(&story.applied) {
@@ -367,20 +372,7 @@ impl Naive {
         }
     }
 
-    fn tell(&mut self, fact: &Fact) {
-        use ledger_core::event::{ChangeAt, Data, OverdraftPolicy, PackExpiry, PlanBody, RolloverMode};
-        let whole = |credits: ledger_core::value::credits::Credits| {
-            i64::try_from(credits.units() / WHOLE).expect("small")
-        };
-        let plan_of = |plan: &PlanBody| NaivePlan {
-            allowance: whole(plan.allowance),
-            rollover: match plan.rollover.unwrap_or_default().mode {
-                RolloverMode::None => None,
-                RolloverMode::Unlimited => Some(None),
-                RolloverMode::Capped => Some(plan.rollover.and_then(|r| r.cap).map(whole)),
-            },
-            packs_end: plan.pack_expiry == Some(PackExpiry::PeriodEnd),
-        };
+    fn apply(&mut self, fact: &Fact) {
         let id = fact.event.id.to_string();
         if let Data::AccountOpened(opening) = &fact.event.data {
             self.plan = plan_of(&opening.plan);
@@ -397,103 +389,128 @@ impl Naive {
         }
         self.ids.insert(id.clone(), content);
         match &fact.event.data {
-            Data::UsageRecorded(usage) => {
-                let credits = whole(usage.credits.expect("credits"));
-                let (from, short) = self.draw(credits);
-                self.used += credits;
-                self.spent +=
-                    from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
-                self.debts.push(Debt { withdrawal: Some(id.clone()), owed: short });
-                self.withdrawals
-                    .insert(id, NaiveTaking { credits, month: self.month, from, reversed: false });
-            }
+            Data::UsageRecorded(usage) => self.record(usage, id),
             Data::UsageReversed(reversal) => self.reverse(reversal.event_id.as_str()),
-            Data::CreditsGranted(grant) => {
-                let name = grant.grant_id.to_string();
-                let starts = grant.effective_at.map_or(self.now, |at| at.micros());
-                let ends = grant.expires_at.map(|at| at.micros());
-                let late = ends.is_some_and(|ends| ends <= self.now.max(starts));
-                if late || self.lots.iter().any(|lot| lot.id == name) {
-                    return;
-                }
-                let rank = i64::from(grant.priority.expect("a priority"));
-                let started = starts <= self.now;
-                let amount = whole(grant.amount);
-                if started {
-                    self.maximum += amount;
-                }
-                self.add(NaiveLot { starts, ends, started, ..lot(&name, rank, amount, starts) });
-            }
-            Data::GrantVoided(void) => {
-                let now = self.now;
-                let found = self.lots.iter_mut().find(|lot| lot.id == void.grant_id.as_str());
-                if let Some(lot) = found.filter(|lot| !lot.closed && lot.ends.is_none_or(|ends| ends > now)) {
-                    if lot.started {
-                        self.maximum -= lot.left;
-                    }
-                    lot.lapsed += lot.left;
-                    lot.left = 0;
-                    lot.closed = true;
-                }
-            }
-            Data::CreditsAdjusted(adjustment) => {
-                let amount = whole(adjustment.amount);
-                self.maximum += amount;
-                if amount > 0 {
-                    self.add(lot(&id, 30, amount, self.now));
-                } else {
-                    let (_, short) = self.draw(-amount);
-                    self.debts.push(Debt { withdrawal: None, owed: short });
-                }
-            }
-            Data::CreditsPurchased(purchase) => {
-                let name = purchase.payment_id.to_string();
-                if self.lots.iter().any(|lot| lot.id == name) {
-                    return;
-                }
-                let amount = whole(purchase.amount);
-                let ends = self.plan.packs_end.then(|| Self::month_start(self.month + 1));
-                self.maximum += amount;
-                self.add(NaiveLot { paid: true, ends, ..lot(&name, 40, amount, self.now) });
-            }
-            Data::CreditsRefunded(refund) => {
-                let name = refund.payment_id.to_string();
-                let Some(at) = self.lots.iter().position(|lot| lot.id == name) else { return };
-                let amount = whole(refund.amount);
-                let refunded = self.refunded.entry(name).or_default();
-                if *refunded + amount > self.lots[at].amount {
-                    return;
-                }
-                *refunded += amount;
-                let lot = &mut self.lots[at];
-                let own = amount.min(lot.left);
-                let lapsed = (amount - own).min(lot.lapsed);
-                lot.left -= own;
-                lot.lapsed -= lapsed;
-                let (_, short) = self.draw(amount - own - lapsed);
-                self.debts.push(Debt { withdrawal: None, owed: short });
-                self.maximum -= amount - lapsed;
-            }
-            Data::PlanChanged(change) => {
-                let plan = plan_of(&change.plan);
-                if change.at == Some(ChangeAt::NextPeriod) {
-                    self.next_plan = Some(plan);
-                    return;
-                }
-                let name = format!("plan:{}", self.month);
-                let lot = self.lots.iter_mut().find(|lot| lot.id == name).expect("the plan's lot");
-                let moved = (plan.allowance - self.plan.allowance).max(-lot.left);
-                lot.left += moved;
-                self.maximum += moved;
-                self.plan = plan;
-                self.next_plan = None;
-                self.repay();
-            }
+            Data::CreditsGranted(grant) => self.grant(grant),
+            Data::GrantVoided(void) => self.void(void),
+            Data::CreditsAdjusted(adjustment) => self.adjust(adjustment, &id),
+            Data::CreditsPurchased(purchase) => self.purchase(purchase),
+            Data::CreditsRefunded(refund) => self.refund(refund),
+            Data::PlanChanged(change) => self.change_plan(change),
             Data::AccountChanged(change) => {
                 self.forgive = change.overdraft == Some(OverdraftPolicy::ForgiveAtReset);
             }
-            other => panic!("no such line: {other:?}"),
+            Data::AccountOpened(_)
+            | Data::ClockAdvanced(_)
+            | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::OrgAlertSet(_)
+            | Data::OrgAlertRemoved(_)
+            | Data::UserAlertSet(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_)
+            | Data::CreditsToppedUp(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_) => panic!("no such line: {:?}", fact.event.data),
         }
+    }
+
+    fn record(&mut self, usage: &Usage, id: String) {
+        let credits = whole(usage.credits.expect("credits"));
+        let (from, short) = self.draw(credits);
+        self.used += credits;
+        self.spent += from.iter().filter(|(id, _)| Self::is_paid(id)).map(|(_, amount)| amount).sum::<i64>();
+        self.debts.push(Debt { withdrawal: Some(id.clone()), owed: short });
+        self.withdrawals.insert(id, NaiveTaking { credits, month: self.month, from, reversed: false });
+    }
+
+    fn grant(&mut self, grant: &Grant) {
+        let name = grant.grant_id.to_string();
+        let starts = grant.effective_at.map_or(self.now, |at| at.micros());
+        let ends = grant.expires_at.map(|at| at.micros());
+        let late = ends.is_some_and(|ends| ends <= self.now.max(starts));
+        if late || self.lots.iter().any(|lot| lot.id == name) {
+            return;
+        }
+        let rank = i64::from(grant.priority.expect("a priority"));
+        let started = starts <= self.now;
+        let amount = whole(grant.amount);
+        if started {
+            self.maximum += amount;
+        }
+        self.add(NaiveLot { starts, ends, started, ..lot(&name, rank, amount, starts) });
+    }
+
+    fn void(&mut self, void: &VoidGrant) {
+        let now = self.now;
+        let found = self.lots.iter_mut().find(|lot| lot.id == void.grant_id.as_str());
+        if let Some(lot) = found.filter(|lot| !lot.closed && lot.ends.is_none_or(|ends| ends > now)) {
+            if lot.started {
+                self.maximum -= lot.left;
+            }
+            lot.lapsed += lot.left;
+            lot.left = 0;
+            lot.closed = true;
+        }
+    }
+
+    fn adjust(&mut self, adjustment: &Adjust, id: &str) {
+        let amount = whole(adjustment.amount);
+        self.maximum += amount;
+        if amount > 0 {
+            self.add(lot(id, 30, amount, self.now));
+        } else {
+            let (_, short) = self.draw(-amount);
+            self.debts.push(Debt { withdrawal: None, owed: short });
+        }
+    }
+
+    fn purchase(&mut self, purchase: &Purchase) {
+        let name = purchase.payment_id.to_string();
+        if self.lots.iter().any(|lot| lot.id == name) {
+            return;
+        }
+        let amount = whole(purchase.amount);
+        let ends = self.plan.packs_end.then(|| Self::month_start(self.month + 1));
+        self.maximum += amount;
+        self.add(NaiveLot { paid: true, ends, ..lot(&name, 40, amount, self.now) });
+    }
+
+    fn refund(&mut self, refund: &Refund) {
+        let name = refund.payment_id.to_string();
+        let Some(at) = self.lots.iter().position(|lot| lot.id == name) else { return };
+        let amount = whole(refund.amount);
+        let refunded = self.refunded.entry(name).or_default();
+        if *refunded + amount > self.lots[at].amount {
+            return;
+        }
+        *refunded += amount;
+        let lot = &mut self.lots[at];
+        let own = amount.min(lot.left);
+        let lapsed = (amount - own).min(lot.lapsed);
+        lot.left -= own;
+        lot.lapsed -= lapsed;
+        let (_, short) = self.draw(amount - own - lapsed);
+        self.debts.push(Debt { withdrawal: None, owed: short });
+        self.maximum -= amount - lapsed;
+    }
+
+    fn change_plan(&mut self, change: &ChangePlan) {
+        let plan = plan_of(&change.plan);
+        if change.at == Some(ChangeAt::NextPeriod) {
+            self.next_plan = Some(plan);
+            return;
+        }
+        let name = format!("plan:{}", self.month);
+        let lot = self.lots.iter_mut().find(|lot| lot.id == name).expect("the plan's lot");
+        let moved = (plan.allowance - self.plan.allowance).max(-lot.left);
+        lot.left += moved;
+        self.maximum += moved;
+        self.plan = plan;
+        self.next_plan = None;
+        self.repay();
     }
 
     fn reverse(&mut self, id: &str) {
@@ -524,6 +541,22 @@ impl Naive {
         } else {
             self.maximum += back;
         }
+    }
+}
+
+fn whole(credits: Credits) -> i64 {
+    i64::try_from(credits.units() / WHOLE).expect("small")
+}
+
+fn plan_of(plan: &PlanBody) -> NaivePlan {
+    NaivePlan {
+        allowance: whole(plan.allowance),
+        rollover: match plan.rollover.unwrap_or_default().mode {
+            RolloverMode::None => None,
+            RolloverMode::Unlimited => Some(None),
+            RolloverMode::Capped => Some(plan.rollover.and_then(|r| r.cap).map(whole)),
+        },
+        packs_end: plan.pack_expiry == Some(PackExpiry::PeriodEnd),
     }
 }
 

@@ -36,7 +36,7 @@ fn conserves(story: &Story) {
     assert_eq!(core.conserved(), core.settled());
     assert!(
         core.overdraft.total().is_zero() || core.lots.drawable().is_zero(),
-        "overdraft beside drawable credits"
+        "overdraft next to drawable credits"
     );
 }
 
@@ -218,7 +218,7 @@ fn a_reversal_after_the_period_counts_as_added_to_the_open_one() {
 fn a_late_usage_counts_in_the_period_that_records_it() {
     let mut story = story("plan 10; at 2026-02-02T00:00:00Z; tick; use 4");
     assert_eq!(story.balance().used.to_string(), "4");
-    story.tell("at 2026-01-15T00:00:00Z; use 1");
+    story.play("at 2026-01-15T00:00:00Z; use 1");
     assert_eq!((story.balance().used.to_string(), story.balance().period.index), ("5".into(), 1));
 }
 
@@ -334,12 +334,12 @@ fn a_schedule_change_waits_for_the_boundary_and_indexes_go_on() {
         r#"plan 10; at 2026-01-10T00:00:00Z; replan 10 "cycle":"weekly","anchor":"2026-01-05T00:00:00Z""#,
     );
     assert_eq!(story.balance().period.ends_at.to_string(), "2026-02-01T00:00:00Z");
-    story.tell("at 2026-02-01T00:00:00Z; tick");
+    story.play("at 2026-02-01T00:00:00Z; tick");
     let period = story.balance().period;
     let shown = (period.index, period.starts_at.to_string(), period.ends_at.to_string());
     assert_eq!(shown, (1, "2026-02-01T00:00:00Z".into(), "2026-02-02T00:00:00Z".into()));
     assert_eq!(story.lots(), "plan:1 10");
-    story.tell("at 2026-02-02T00:00:00Z; tick");
+    story.play("at 2026-02-02T00:00:00Z; tick");
     let period = story.balance().period;
     assert_eq!((period.index, period.ends_at.to_string()), (2, "2026-02-09T00:00:00Z".into()));
 }
@@ -381,7 +381,7 @@ fn a_test_clock_crosses_at_most_5000_instants_in_one_move() {
 fn a_live_accounts_time_stays_within_2_seconds_of_the_broker() {
     let mut story = story("live 5; appended -31536000; at 2027-01-01T00:00:00Z; use 1");
     assert_eq!(story.balance().period.index, 0, "a clock a year ahead resets nothing");
-    story.tell("appended 0; at 2026-02-01T00:00:00Z; use 1");
+    story.play("appended 0; at 2026-02-01T00:00:00Z; use 1");
     assert_eq!(story.balance().period.index, 1);
 }
 
@@ -390,9 +390,9 @@ fn settings_change_in_log_order() {
     let story = story(r#"plan 5; change {"low_balance_threshold":"0"}"#);
     assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"low\"");
     let mut story = story;
-    story.tell(r#"buy p 1"#);
+    story.play(r#"buy p 1"#);
     assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"active\"");
-    story.tell("use 6");
+    story.play("use 6");
     assert_eq!(serde_json::to_string(&story.balance().status).expect("JSON"), "\"depleted\"");
 }
 
@@ -472,12 +472,12 @@ fn an_org_alert_is_set_replaced_and_removed_by_its_id() {
 fn an_account_has_at_most_1000_org_alerts() {
     let mut story = story("plan 5");
     for number in 0..1_000 {
-        story.tell(&format!("alert a{number} percent_used 75"));
+        story.play(&format!("alert a{number} percent_used 75"));
     }
     assert_eq!(story.outcome(), "applied");
-    assert_eq!(story.tell("alert one-more percent_used 75").outcome(), "too_many_alerts");
-    assert_eq!(story.tell("alert a7 percent_used 80").outcome(), "applied");
-    assert_eq!(story.tell("no-alert a8; alert one-more percent_used 75").outcome(), "applied");
+    assert_eq!(story.play("alert one-more percent_used 75").outcome(), "too_many_alerts");
+    assert_eq!(story.play("alert a7 percent_used 80").outcome(), "applied");
+    assert_eq!(story.play("no-alert a8; alert one-more percent_used 75").outcome(), "applied");
 }
 
 #[test]

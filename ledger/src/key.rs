@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::UserId;
 use ledger_core::value::time::Time;
 use platform::{clock, pg};
 use web::auth::{self, CreatedKey, NewKey, Role};
@@ -33,7 +33,7 @@ pub struct CreateKey {
     pub accounts: Vec<String>,
     /// The user of a member's key
     #[arg(long = "user")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// When it stops working, as 2027-01-31T00:00:00Z; without it, never
     #[arg(long)]
     pub expires_at: Option<Time>,

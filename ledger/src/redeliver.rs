@@ -5,7 +5,7 @@ use std::io::Write;
 use alert_worker::delivery::{self, Redelivery, Which};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg;
 
 use crate::connection::Connection;
@@ -16,7 +16,7 @@ use crate::connection::Connection;
 pub struct Redeliver {
     /// Those that are parked for this account
     #[arg(long, group = "which", conflicts_with = "all_parked")]
-    pub account: Option<Id>,
+    pub account: Option<AccountId>,
     /// This one, by its notification id, also where it was delivered before
     #[arg(long, group = "which", conflicts_with = "all_parked")]
     pub notification: Option<String>,

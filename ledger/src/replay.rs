@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::StreamExt;
 use ledger_core::event::partition::partition_of;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
 use crate::connection::Connection;
@@ -32,7 +32,7 @@ pub struct Replay {
     pub connection: Connection,
     /// Only this account's records
     #[arg(long)]
-    pub account: Option<Id>,
+    pub account: Option<AccountId>,
     /// Only this partition
     #[arg(long, conflicts_with = "account")]
     pub partition: Option<i32>,
@@ -99,7 +99,7 @@ fn starts(replay: &Replay, identity: LogIdentity) -> Result<Vec<Position>> {
 struct Journal {
     kafka: KafkaOptions,
     ends: Ends,
-    account: Option<Id>,
+    account: Option<AccountId>,
 }
 
 impl Journal {

@@ -5,7 +5,7 @@ use std::io::Write;
 use alert_worker::top_ups::{Decision, decide};
 use anyhow::{Context, Result};
 use clap::Args;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, PaymentId, Text};
 use platform::pg;
 
 use crate::connection::Connection;
@@ -15,10 +15,10 @@ use crate::connection::Connection;
 #[command(group = clap::ArgGroup::new("outcome").required(true))]
 pub struct ResolveTopUp {
     /// The account whose attempt is parked
-    pub account: Id,
+    pub account: AccountId,
     /// It was paid, by this payment of the provider
     #[arg(long, group = "outcome")]
-    pub paid: Option<Id>,
+    pub paid: Option<PaymentId>,
     /// It was not paid, for this reason
     #[arg(long, group = "outcome", value_parser = reason)]
     pub failed: Option<Text>,

@@ -5,7 +5,7 @@ use ledger_core::account::Core;
 use ledger_core::account::lot::Lot;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, MessageId, ReservationId, UserId};
 use ledger_core::value::time::Time;
 use platform::kafka::Record;
 use platform::pg::Rows;
@@ -105,8 +105,8 @@ impl Changes {
             .text(event.actor.as_str())
             .json_text(&ledger_core::event::wire::data_json(&event.data))
             .bigint(applied.period_index)
-            .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(Id::as_str))
-            .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(Id::as_str))
+            .maybe_text(usage.and_then(|usage| usage.user_id.as_ref()).map(UserId::as_str))
+            .maybe_text(usage.and_then(|usage| usage.message_id.as_ref()).map(MessageId::as_str))
             .maybe_amount(withdrawal.map(|withdrawal| withdrawal.credits));
         row.maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
@@ -116,7 +116,7 @@ impl Changes {
             .maybe_int(withdrawal.map(|_| applied.next_seq()));
     }
 
-    fn push_ended_hold(&mut self, event: &Event, reservation: &Id) {
+    fn push_ended_hold(&mut self, event: &Event, reservation: &ReservationId) {
         let row = self.ended_holds.row();
         row.text(event.account.as_str()).text(reservation.as_str()).text(event.id.as_str());
     }
@@ -136,7 +136,7 @@ impl Changes {
             .json_text(&ledger_core::event::wire::data_json(&event.data));
     }
 
-    fn push_entry(&mut self, account: &Id, offset: i64, entry: &Entry) {
+    fn push_entry(&mut self, account: &AccountId, offset: i64, entry: &Entry) {
         self.entries
             .row()
             .text(account.as_str())
@@ -153,7 +153,7 @@ impl Changes {
             .amount(entry.overdraft);
     }
 
-    fn push_period(&mut self, account: &Id, closed: &ClosedPeriod) {
+    fn push_period(&mut self, account: &AccountId, closed: &ClosedPeriod) {
         self.periods
             .row()
             .text(account.as_str())

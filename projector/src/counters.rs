@@ -9,15 +9,15 @@ use ledger_core::account::Core;
 use ledger_core::event::{Data, Usage};
 use ledger_core::fold::UsageChange;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Label, Slug};
+use ledger_core::value::id::{AccountId, Label, OrgId, Slug, UserId};
 use ledger_core::value::time::Day;
 
 /// Names a user's counter: usage in a period by feature.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserKey {
-    pub account: Id,
+    pub account: AccountId,
     pub period_index: i64,
-    pub user: Id,
+    pub user: UserId,
     /// What it was used for.
     pub feature: Option<Label>,
 }
@@ -25,7 +25,7 @@ pub struct UserKey {
 /// Names a sum by category alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CategoryKey {
-    pub account: Id,
+    pub account: AccountId,
     pub period_index: i64,
     pub category: Option<Slug>,
 }
@@ -42,18 +42,18 @@ pub struct Sum {
 /// Names a sum by every dimension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RollupKey {
-    pub account: Id,
+    pub account: AccountId,
     /// The period it counts in.
     pub period_index: i64,
     /// Of `occurred_at`, in the time zone of that period's schedule.
     pub day: Day,
     /// Dimensions as in the usage.
-    pub user: Option<Id>,
+    pub user: Option<UserId>,
     pub category: Option<Slug>,
     pub tier: Option<Label>,
     pub model: Option<Label>,
     pub feature: Option<Label>,
-    pub org: Option<Id>,
+    pub org: Option<OrgId>,
 }
 
 /// What a batch adds to a sum by every dimension.

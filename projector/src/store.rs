@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
 use ledger_core::account::Core;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::RateCardId;
 use platform::pg::{Amount, column, timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -111,7 +111,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     let next_dues: Vec<Option<DateTime<Utc>>> =
         rows.iter().map(|row| ledger_core::policy::due::next_due(row.core).map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
-        rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(Id::as_str)).collect();
+        rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(RateCardId::as_str)).collect();
     sqlx::query(UPSERT_ACCOUNTS)
         .bind(column(rows, |row| row.core.account.as_str()))
         .bind(column(rows, |row| row.partition))

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use serde::Deserialize;
 use web::auth::{Action, Principal};
 use web::http::{Path, Problem};
@@ -12,15 +12,15 @@ use crate::app::App;
 /// The path variable that every read of an account has; others are left alone.
 #[derive(Deserialize)]
 struct Named {
-    account: Id,
+    account: AccountId,
 }
 
 /// An account that the caller may read whole.
-pub(crate) struct Whole(pub Id);
+pub(crate) struct Whole(pub AccountId);
 
 /// An account of which the caller may read at least the own rows.
 pub(crate) struct Seen {
-    pub account: Id,
+    pub account: AccountId,
     caller: Principal,
 }
 
@@ -58,7 +58,7 @@ impl FromRequestParts<App> for Seen {
     }
 }
 
-async fn admit(parts: &mut Parts, app: &App, action: Action) -> Result<(Id, Principal), Problem> {
+async fn admit(parts: &mut Parts, app: &App, action: Action) -> Result<(AccountId, Principal), Problem> {
     let caller = Principal::from_request_parts(parts, app).await?;
     let Path(Named { account }) = Path::from_request_parts(parts, app).await?;
     caller.require(action, account.as_str())?;

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::position::Position;
 use serde::Serialize;
@@ -23,7 +23,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Which state of an account an answer shows.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reflects {
-    pub account_id: Id,
+    pub account_id: AccountId,
     /// The last record of its partition that has been folded.
     pub position: Position,
     pub recorded_at: Time,

@@ -15,7 +15,7 @@ use ledger_core::event::{Data, Dispute, Refund};
 use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::fold::{self, Applied, Fact, Moment, Observer, Outcome};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, GrantId, PaymentId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use rustc_hash::FxHashSet;
@@ -80,7 +80,7 @@ impl Onlooker for Nobody {
 /// nothing left. A reversal ends the repaying of its withdrawal, so the repayments of today are those of then. And what
 /// a refund moved is in its entry.
 struct Past {
-    account: Id,
+    account: AccountId,
     instant: Time,
     core: Option<Core>,
     pages: Pages,
@@ -263,11 +263,11 @@ impl Past {
                 self.pages.lots.entry(grant.grant_id.clone()).or_insert(None);
             }
             Data::CreditsPurchased(purchase) => {
-                self.pages.lots.entry(purchase.payment_id.clone()).or_insert(None);
+                self.pages.lots.entry(purchase.payment_id.as_grant()).or_insert(None);
                 self.pages.payments.entry(purchase.payment_id.clone()).or_insert(None);
             }
             Data::CreditsToppedUp(top_up) => {
-                self.pages.lots.entry(top_up.attempt_id.clone()).or_insert(None);
+                self.pages.lots.entry(top_up.attempt_id.as_grant()).or_insert(None);
                 self.pages.payments.entry(top_up.payment_id.clone()).or_insert(None);
             }
             Data::AccountOpened(_)
@@ -299,7 +299,7 @@ impl Past {
         &mut self,
         connection: &mut PgConnection,
         fact: &Fact,
-        payment: &Id,
+        payment: &PaymentId,
         amount: Credits,
     ) -> Result<(), Problem> {
         if !self.pages.payments.contains_key(payment) {
@@ -384,7 +384,7 @@ impl Past {
     }
 
     /// The open period's plan lot has the plan's allowance as its amount, whatever it was changed to since.
-    fn allowance_of(&self, grant_id: &Id) -> Option<Credits> {
+    fn allowance_of(&self, grant_id: &GrantId) -> Option<Credits> {
         let core = self.core.as_ref()?;
         let open = format!("plan:{}", core.period.index);
         (grant_id.as_str() == open).then_some(core.plan.allowance)
@@ -414,7 +414,7 @@ struct PastEvent {
     balance_after: Option<Credits>,
 }
 
-fn past_event_of(row: &PgRow, account: &Id) -> Result<PastEvent, sqlx::Error> {
+fn past_event_of(row: &PgRow, account: &AccountId) -> Result<PastEvent, sqlx::Error> {
     let event = event::read_event(row, account)?;
     let fact = Fact {
         key: dedupe_key(account, &event.source, &event.id),
@@ -433,12 +433,12 @@ fn past_event_of(row: &PgRow, account: &Id) -> Result<PastEvent, sqlx::Error> {
 
 /// Pages of one account as the tables show them today.
 struct Today<'a> {
-    account: &'a Id,
+    account: &'a AccountId,
     pages: Pages,
 }
 
 impl AccountPages for Today<'_> {
-    fn pages_of(&mut self, _: usize) -> (&Id, &mut Pages) {
+    fn pages_of(&mut self, _: usize) -> (&AccountId, &mut Pages) {
         (self.account, &mut self.pages)
     }
 }

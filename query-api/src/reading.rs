@@ -5,7 +5,7 @@ use engine::progress::Waiter;
 use engine::tables::checkpoint;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use sqlx::{PgConnection, Row};
@@ -43,7 +43,7 @@ impl Account {
 /// Problems: 404 where it was never opened, 503 where it is halted or the projection is behind.
 pub(crate) async fn of<T, F>(
     app: &App,
-    account: Id,
+    account: AccountId,
     at_least: Option<AtLeast>,
     work: F,
 ) -> Result<(Reflects, T), Problem>
@@ -61,7 +61,7 @@ where
 /// read a balance, or set an alert, finds what follows from it.
 pub(crate) async fn of_alerts<T, F>(
     app: &App,
-    account: Id,
+    account: AccountId,
     at_least: Option<AtLeast>,
     work: F,
 ) -> Result<(Reflects, T), Problem>
@@ -77,7 +77,11 @@ where
 }
 
 /// The same without waiting for the balances.
-pub(crate) async fn of_alerts_now<T, F>(app: &App, account: Id, work: F) -> Result<(Reflects, T), Problem>
+pub(crate) async fn of_alerts_now<T, F>(
+    app: &App,
+    account: AccountId,
+    work: F,
+) -> Result<(Reflects, T), Problem>
 where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
@@ -89,7 +93,7 @@ where
 
 /// Waits for the alert worker to come to where the balances are. What it has is shown where it takes too long: 503 only
 /// where it does not know the account yet.
-async fn catch_up(app: &App, account: &Id) -> Result<(), Problem> {
+async fn catch_up(app: &App, account: &AccountId) -> Result<(), Problem> {
     let (reflects, ()) = of(app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
     if app.alerted.wait_for(reflects.position, app.alerted.deadline()).await
         || is_evaluated(app, account).await?
@@ -99,7 +103,7 @@ async fn catch_up(app: &App, account: &Id) -> Result<(), Problem> {
     Err(behind(reflects.position))
 }
 
-async fn is_evaluated(app: &App, account: &Id) -> Result<bool, Problem> {
+async fn is_evaluated(app: &App, account: &AccountId) -> Result<bool, Problem> {
     let account = account.to_string();
     pg::read(&app.pool, app.alerted.schema(), move |connection| {
         Box::pin(async move {
@@ -113,7 +117,7 @@ async fn is_evaluated(app: &App, account: &Id) -> Result<bool, Problem> {
 async fn snapshot<T, F>(
     app: &App,
     model: &Waiter,
-    account: Id,
+    account: AccountId,
     at_least: Option<AtLeast>,
     work: F,
 ) -> Result<(Reflects, T), Problem>
@@ -162,7 +166,7 @@ fn behind(position: Position) -> Problem {
     Problem::behind(format!("position {position} is not projected yet"))
 }
 
-async fn load_account(connection: &mut PgConnection, account: &Id) -> Result<Account, Problem> {
+async fn load_account(connection: &mut PgConnection, account: &AccountId) -> Result<Account, Problem> {
     // One row has the account and how far its partition has been folded.
     let row = sqlx::query(
         "select a.partition, a.core::text, c.next_offset,
@@ -184,7 +188,7 @@ async fn load_account(connection: &mut PgConnection, account: &Id) -> Result<Acc
 }
 
 /// An account may be halted before it is open: by an opening that only a newer program can read.
-async fn absent(connection: &mut PgConnection, account: &Id) -> Result<Problem, sqlx::Error> {
+async fn absent(connection: &mut PgConnection, account: &AccountId) -> Result<Problem, sqlx::Error> {
     let halted: bool = sqlx::query_scalar("select exists (select from parked where account_id = $1)")
         .bind(account.as_str())
         .fetch_one(connection)

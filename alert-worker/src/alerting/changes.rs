@@ -7,7 +7,7 @@ use ledger_core::account::Core;
 use ledger_core::event::{Data, Usage, wire};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::policy::alert::Firing;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AlertId};
 use ledger_core::value::period::Period;
 use platform::pg::Rows;
 
@@ -41,7 +41,7 @@ pub struct Changes {
     /// The steps of top-ups.
     pub top_ups: Decided,
     /// Accounts that entered a period, and the one that is open now: pages of those before are of no more use.
-    pub entered: BTreeMap<Id, i64>,
+    pub entered: BTreeMap<AccountId, i64>,
 }
 
 impl Changes {
@@ -102,7 +102,7 @@ impl Changes {
         }
     }
 
-    fn push_firing(&mut self, account: &Id, offset: i64, seq: i32, firing: &Firing) {
+    fn push_firing(&mut self, account: &AccountId, offset: i64, seq: i32, firing: &Firing) {
         if self.firings.last().is_none_or(|rows| rows.len() == FIRINGS_MAX) {
             self.firings.push(Rows::default());
         }
@@ -113,7 +113,7 @@ impl Changes {
             .int(seq)
             .uuid(firing.firing_id)
             .text(firing.kind.as_str())
-            .maybe_text(firing.alert_id.as_ref().map(Id::as_str))
+            .maybe_text(firing.alert_id.as_ref().map(AlertId::as_str))
             .text(firing.subject.as_str())
             .amount(firing.threshold)
             .int(i32::try_from(firing.threshold_version).unwrap_or(i32::MAX))

@@ -6,7 +6,7 @@ use engine::consume::WorkerError;
 use engine::fold::{Account, Accounts};
 use ledger_core::policy::alert::{MissingUsers, UserPage, Users, Watch};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, UserId};
 use platform::pg::Amount;
 use sqlx::{FromRow, PgConnection};
 
@@ -76,7 +76,7 @@ async fn pages(
 /// Loads the pages of users, each with its account's index; accounts that are not stored have none.
 pub async fn users(
     tx: &mut PgConnection,
-    mut wanted: Vec<(usize, &Id)>,
+    mut wanted: Vec<(usize, &UserId)>,
     accounts: &mut Accounts<Watched>,
 ) -> Result<(), WorkerError> {
     wanted.sort_unstable();
@@ -102,14 +102,14 @@ pub async fn users(
 /// Loads what the evaluation of one account found missing.
 pub async fn missing(
     tx: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     users: &mut Users,
     missing: MissingUsers,
 ) -> Result<(), WorkerError> {
     let period = users.period_index();
     match missing {
         MissingUsers::These(wanted) => {
-            let names: Vec<&str> = wanted.iter().map(Id::as_str).collect();
+            let names: Vec<&str> = wanted.iter().map(UserId::as_str).collect();
             let (ids, periods) = (vec![account.to_string(); names.len()], vec![period; names.len()]);
             let mut pages = pages(tx, ids, periods, names).await?;
             for (n, user) in (1_i64..).zip(wanted) {
@@ -141,22 +141,22 @@ struct UserRow {
 /// Loads some of the users whom the edit of a rule comes to.
 async fn next(
     tx: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     users: &mut Users,
     past: Credits,
-    after: Option<&Id>,
+    after: Option<&UserId>,
 ) -> Result<(), WorkerError> {
     let rows: Vec<UserRow> = sqlx::query_as(NEXT)
         .bind(account.as_str())
         .bind(users.period_index())
-        .bind(after.map_or("", Id::as_str))
+        .bind(after.map_or("", UserId::as_str))
         .bind(Amount(past))
         .bind(i64::from(PART_USERS_MAX))
         .fetch_all(tx)
         .await?;
     let mut pages = Vec::with_capacity(rows.len());
     for row in &rows {
-        let user = Id::new(&row.user_id).map_err(unreadable)?;
+        let user = UserId::new(&row.user_id).map_err(unreadable)?;
         pages.push((user, page_of(&row.page)?));
     }
     users.load_next(pages, rows.len() < usize::from(PART_USERS_MAX));

@@ -4,7 +4,7 @@ use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
 use ledger_core::account::Core;
 use ledger_core::policy::alert::UserPage;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, UserId};
 use platform::pg::{Rows, column, timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -69,9 +69,9 @@ pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Resu
 /// Writes the pages of users whom the edit of a rule has passed.
 pub async fn write_passed(
     tx: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     period_index: Option<i64>,
-    passed: &[(Id, UserPage)],
+    passed: &[(UserId, UserPage)],
 ) -> Result<(), WorkerError> {
     let Some(period_index) = period_index else { return Ok(()) };
     let mut rows = Rows::default();
@@ -93,7 +93,7 @@ fn user_rows(accounts: &[Account<Watched>]) -> Rows {
     rows
 }
 
-fn push_user(rows: &mut Rows, account: &Id, period_index: i64, user: &Id, page: &UserPage) {
+fn push_user(rows: &mut Rows, account: &AccountId, period_index: i64, user: &UserId, page: &UserPage) {
     rows.row().text(account.as_str()).bigint(period_index).text(user.as_str()).amount(page.used).jsonb(page);
 }
 

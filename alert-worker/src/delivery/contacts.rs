@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::UserId;
 use platform::pg::{PgConnection, PgPool};
 use serde::Deserialize;
 
@@ -21,7 +21,7 @@ pub struct Contacts {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
     /// As the account calls them.
-    pub id: Id,
+    pub id: UserId,
     pub email: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ledger_core::event::{Channel, Recipients, derive};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::UserId;
 use payments::ProviderName;
 use platform::pg::{self, PgPool};
 use tracing::info;
@@ -76,7 +76,7 @@ fn addressees(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Addressee> {
 }
 
 /// Returns everybody who is notified, each once, in the order of the rule.
-fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Id> {
+fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<UserId> {
     let mut recipients = match &row.firing.audience.recipients {
         Recipients::AllAdmins => {
             contacts.iter().flat_map(|contacts| &contacts.admins).map(|admin| admin.id.clone()).collect()
@@ -84,14 +84,14 @@ fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Id> {
         Recipients::These(ids) => ids.clone(),
     };
     if row.firing.audience.notify_user && is_about_a_user(row.firing.kind) {
-        recipients.push(row.firing.subject.clone());
+        recipients.push(row.firing.subject.as_user());
     }
     let mut seen = BTreeSet::new();
     recipients.retain(|id| seen.insert(id.clone()));
     recipients
 }
 
-fn mail_of(contacts: &Contacts, recipient: &Id) -> Way {
+fn mail_of(contacts: &Contacts, recipient: &UserId) -> Way {
     match contacts.address_of(recipient.as_str()) {
         Ok(address) => Way::To(address.to_owned()),
         Err(reason) => Way::Nowhere(reason),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ledger_core::event::Channel;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -220,7 +220,7 @@ pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> 
 /// after the notification `after`.
 pub(super) async fn lock_for_redelivery(
     connection: &mut PgConnection,
-    account: Option<&Id>,
+    account: Option<&AccountId>,
     notification: Option<&str>,
     after: &str,
     rows_max: i64,
@@ -228,7 +228,7 @@ pub(super) async fn lock_for_redelivery(
     sqlx::query_file_as!(
         Redeliverable,
         "src/delivery/sql/lock_for_redelivery.sql",
-        account.map(Id::as_str),
+        account.map(AccountId::as_str),
         notification,
         after,
         rows_max,

@@ -2,7 +2,7 @@
 
 use ledger_core::event::{Basis, Unit};
 use ledger_core::policy::alert::{Firing, Kind};
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, Text};
 use ledger_core::value::time::{Time, Zone};
 use platform::pg::PgConnection;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub(super) const fn is_about_a_user(kind: Kind) -> bool {
 /// A firing with all that its notifications need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    pub account_id: Id,
+    pub account_id: AccountId,
     /// What fired, and who is notified.
     pub firing: Firing,
     pub about: About,
@@ -85,7 +85,8 @@ struct Columns {
 impl Columns {
     fn parse(&self) -> Result<OutboxRow, sqlx::Error> {
         Ok(OutboxRow {
-            account_id: Id::new(&self.account_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            account_id: AccountId::new(&self.account_id)
+                .map_err(|error| sqlx::Error::Decode(error.into()))?,
             firing: Firing { audience: parsed(&self.audience)?, ..parsed(&self.firing)? },
             about: parsed(&self.about)?,
         })

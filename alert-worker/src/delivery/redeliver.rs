@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use ledger_core::event::Channel;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgPool};
 
 use super::contacts::{self, Contacts};
@@ -20,7 +20,7 @@ const ROWS_MAX: i64 = 500;
 #[derive(Debug, Clone, Default)]
 pub struct Which {
     /// What is parked for this account; all accounts without it.
-    pub account_id: Option<Id>,
+    pub account_id: Option<AccountId>,
     /// This one alone, also where it was delivered or waits for its next attempt.
     pub notification_id: Option<String>,
 }

@@ -1,15 +1,17 @@
 //! Samples: firings that the tests of this folder share.
 
+use std::str::FromStr;
+
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
 use ledger_core::policy::alert::{Audience, Firing, Kind};
-use ledger_core::value::id::{EventId, Id, Text};
+use ledger_core::value::id::{EventId, NameError, Text};
 
 use uuid::Uuid;
 
 use super::outbox::{About, OutboxRow};
 
-pub fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+pub fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
+    text.parse().expect("an id")
 }
 
 /// An org alert of an account at 75 percent used, notifying all admins on every channel.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ledger_core::event::Event;
 use ledger_core::policy::top_up;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{PaymentId, Text};
 use ledger_core::value::time::Time;
 use payments::{Charge, Found, Provider, Reply, is_too_old};
 use platform::pg::PgPool;
@@ -128,7 +128,7 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     }
 }
 
-fn succeeded(due: &Due, payment_id: Id, now: Time) -> Event {
+fn succeeded(due: &Due, payment_id: PaymentId, now: Time) -> Event {
     let Charge { account, key, amount, .. } = &due.charge;
     top_up::succeeded(account, key.clone(), payment_id, *amount, stamp(due, now))
 }

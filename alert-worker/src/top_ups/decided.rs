@@ -7,7 +7,8 @@ use ledger_core::account::top_up::Attempt;
 use ledger_core::event::{Clock, Data, Event};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::policy::top_up::{self, Want};
-use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::id::{AccountId, AttemptId, EventId, PaymentId};
+use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 
 /// What a batch leads to, in order.
@@ -15,7 +16,7 @@ use ledger_core::value::time::Time;
 pub struct Decided {
     pub(super) steps: Vec<Step>,
     /// Attempts and refusals that this batch has decided on already: the start of one is not folded before the next batch.
-    decided: BTreeSet<(Id, EventId)>,
+    decided: BTreeSet<(AccountId, EventId)>,
 }
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) enum Step {
     /// Its start has applied, and was appended then: it is to be charged.
     Start(Proposal, Time),
     /// It has an outcome, or its start was refused.
-    End(Id, Id),
+    End(AccountId, AttemptId),
     /// Its credit was refused, and it is open: a person has to decide.
     Park(Refused),
     /// A brake refuses, by this event.
@@ -35,19 +36,19 @@ pub(super) enum Step {
 /// A credit that was refused.
 #[derive(Debug)]
 pub(super) struct Refused {
-    pub account: Id,
-    pub attempt: Id,
+    pub account: AccountId,
+    pub attempt: AttemptId,
     /// What it was paid by.
-    pub payment: Id,
+    pub payment: PaymentId,
     pub reason: &'static str,
 }
 
 /// An attempt with what charging it needs to know of its account.
 #[derive(Debug)]
 pub(super) struct Proposal {
-    pub account: Id,
+    pub account: AccountId,
     pub attempt: Attempt,
-    pub usd: Option<ledger_core::value::credits::Credits>,
+    pub usd: Option<Usd>,
     pub live: bool,
     pub ledger_time: Time,
 }
@@ -56,7 +57,7 @@ impl Proposal {
     fn of(core: &Core, attempt: Attempt) -> Self {
         Self {
             account: core.account.clone(),
-            usd: payments::price(core, attempt.amount),
+            usd: core.usd_per_unit.and_then(|price| Usd::price_of(attempt.amount, price)),
             live: core.clock == Clock::Live,
             ledger_time: core.ledger_time,
             attempt,
@@ -90,7 +91,7 @@ impl Decided {
 }
 
 fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
-    let end = |attempt: &Id| Some(Step::End(core.account.clone(), attempt.clone()));
+    let end = |attempt: &AttemptId| Some(Step::End(core.account.clone(), attempt.clone()));
     match (&fact.event.data, applied.outcome) {
         (Data::TopUpStarted(_), Outcome::Applied) => {
             let attempt = core.top_ups.last.clone()?;

@@ -2,7 +2,7 @@
 
 use ledger_core::event::Event;
 use ledger_core::policy::top_up;
-use ledger_core::value::id::{Id, Label, Text};
+use ledger_core::value::id::{AccountId, AttemptId, Label, PaymentId, Text};
 use platform::clock;
 use platform::pg::{self, Model, PgPool};
 
@@ -15,7 +15,7 @@ const ACTOR: &str = "ledger-decide-top-up";
 #[derive(Debug, Clone)]
 pub enum Decision {
     /// It was paid, by this payment.
-    Paid(Id),
+    Paid(PaymentId),
     /// It was not, for this reason.
     Failed(Text),
 }
@@ -25,23 +25,27 @@ pub enum Decision {
 pub enum DecideError {
     /// The account has no attempt that is parked.
     #[error("no top-up of {0} waits for a person")]
-    NoneParked(Id),
+    NoneParked(AccountId),
     /// What was paid has its credits already, and gets no others.
     #[error(
         "payment {0} is credited already: say --failed, or --paid with the payment that the top-up was paid by"
     )]
-    Credited(Id),
+    Credited(PaymentId),
     /// The fold has refused the credit of the payment that the provider named: an attempt can't be credited by another.
     #[error(
         "payment {0} was told of it and its credit refused: record what else was paid as a purchase, and say --failed"
     )]
-    Refused(Id),
+    Refused(PaymentId),
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
 }
 
 /// Ends the attempt of an account that is parked, and returns its id.
-pub async fn decide(pool: &PgPool, account: &Id, decision: Decision) -> Result<Id, DecideError> {
+pub async fn decide(
+    pool: &PgPool,
+    account: &AccountId,
+    decision: Decision,
+) -> Result<AttemptId, DecideError> {
     let account = account.clone();
     let live = pg::live_generation(pool, Model::Alerting).await?;
     pg::write(pool, move |connection| {
@@ -64,7 +68,7 @@ pub async fn decide(pool: &PgPool, account: &Id, decision: Decision) -> Result<I
     .await
 }
 
-fn event(account: &Id, parked: &Parked, decision: Decision) -> Result<Event, sqlx::Error> {
+fn event(account: &AccountId, parked: &Parked, decision: Decision) -> Result<Event, sqlx::Error> {
     let at = if parked.live { clock::now() } else { parked.ledger_time };
     let event = match decision {
         Decision::Paid(payment) => {

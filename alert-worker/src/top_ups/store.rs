@@ -6,10 +6,11 @@ use engine::outbox;
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, PaymentId};
 use ledger_core::value::time::Time;
 use payments::Charge;
-use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp};
+use platform::pg::columns::parsed;
+use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp, usd_of};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tracing::error;
 
@@ -43,7 +44,7 @@ async fn propose(tx: &mut PgConnection, proposal: &Proposal) -> Result<bool, sql
         attempt.attempt_id.as_str(),
         number_of(attempt),
         Amount(attempt.amount) as Amount,
-        usd.map(Amount) as Option<Amount>,
+        usd.map(|usd| Amount(usd.to_credits())) as Option<Amount>,
         attempt.payment_method.as_str(),
         live,
         timestamp(*ledger_time),
@@ -59,7 +60,7 @@ async fn start(tx: &mut PgConnection, proposal: &Proposal, at: Time) -> Result<(
         attempt.attempt_id.as_str(),
         number_of(attempt),
         Amount(attempt.amount) as Amount,
-        usd.map(Amount) as Option<Amount>,
+        usd.map(|usd| Amount(usd.to_credits())) as Option<Amount>,
         attempt.payment_method.as_str(),
         live,
         timestamp(*ledger_time),
@@ -74,7 +75,7 @@ fn number_of(attempt: &Attempt) -> i32 {
     i32::try_from(attempt.number).unwrap_or(i32::MAX)
 }
 
-async fn end(tx: &mut PgConnection, account: &Id, attempt: &Id) -> Result<(), sqlx::Error> {
+async fn end(tx: &mut PgConnection, account: &AccountId, attempt: &AttemptId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update control.top_up set state = 'ended' where account_id = $1 and attempt_id = $2",
         account.as_str(),
@@ -170,11 +171,11 @@ struct LeasedRow {
 impl LeasedRow {
     fn parse(&self) -> Result<Due, sqlx::Error> {
         let charge = Charge {
-            key: id_of(&self.attempt_id)?,
-            account: id_of(&self.account_id)?,
+            key: parsed(&self.attempt_id)?,
+            account: parsed(&self.account_id)?,
             amount: credits_of(&self.amount)?,
-            usd: self.usd.as_deref().map(credits_of).transpose()?,
-            payment_method: id_of(&self.payment_method)?,
+            usd: self.usd.as_deref().map(usd_of).transpose()?,
+            payment_method: parsed(&self.payment_method)?,
         };
         Ok(Due {
             charge,
@@ -187,15 +188,11 @@ impl LeasedRow {
     }
 }
 
-fn id_of(text: &str) -> Result<Id, sqlx::Error> {
-    Id::new(text).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
 /// Records an outcome and puts its event into the outbox, unless the fold has recorded one meanwhile.
 pub async fn report(
     pool: &PgPool,
     charge: &Charge,
-    payment_id: Option<Id>,
+    payment_id: Option<PaymentId>,
     reply: String,
     event: Event,
 ) -> Result<(), sqlx::Error> {
@@ -318,16 +315,19 @@ pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
 /// An attempt that waits for a person.
 #[derive(Debug)]
 pub struct Parked {
-    pub attempt: Id,
+    pub attempt: AttemptId,
     pub amount: Credits,
     pub live: bool,
     pub ledger_time: Time,
     /// What it was paid by, where the fold has refused its credit.
-    pub refused: Option<Id>,
+    pub refused: Option<PaymentId>,
 }
 
 /// Returns the attempt of an account that waits for a person; one at most is open.
-pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Option<Parked>, sqlx::Error> {
+pub async fn parked(
+    connection: &mut PgConnection,
+    account: &AccountId,
+) -> Result<Option<Parked>, sqlx::Error> {
     let row = sqlx::query!(
         r#"select attempt_id, amount::text as "amount!", live, ledger_time, payment_id
            from control.top_up
@@ -339,8 +339,8 @@ pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Optio
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Parked {
-        attempt: id_of(&row.attempt_id)?,
-        refused: row.payment_id.as_deref().map(id_of).transpose()?,
+        attempt: parsed(&row.attempt_id)?,
+        refused: row.payment_id.as_deref().map(parsed).transpose()?,
         amount: credits_of(&row.amount)?,
         live: row.live,
         ledger_time: time_of(row.ledger_time),
@@ -351,8 +351,8 @@ pub async fn parked(connection: &mut PgConnection, account: &Id) -> Result<Optio
 pub async fn is_credited(
     connection: &mut PgConnection,
     live: Schema,
-    account: &Id,
-    payment: &Id,
+    account: &AccountId,
+    payment: &PaymentId,
 ) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "select exists (select from {live}.lot where account_id = $1 and payment_id = $2) as credited"
@@ -364,8 +364,8 @@ pub async fn is_credited(
 /// Records what a person has decided of an attempt, and puts its event into the outbox.
 pub async fn report_parked(
     connection: &mut PgConnection,
-    account: &Id,
-    attempt: &Id,
+    account: &AccountId,
+    attempt: &AttemptId,
     event: &Event,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(

@@ -1,12 +1,13 @@
 //! A fixture to deliver in: a migrated database, topics, contacts, and workers in this process that can be stopped.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use alert_worker::delivery::{self, About, DeliveryConfig, OutboxRow};
 use anyhow::{Result, ensure};
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
 use ledger_core::policy::alert::{Audience, Firing, Kind};
-use ledger_core::value::id::{EventId, Id, Text};
+use ledger_core::value::id::{EventId, NameError, Text};
 use local_stack::TestSpace;
 use payments::ProviderName;
 use platform::kafka::{self, Appender, KafkaOptions};
@@ -187,8 +188,8 @@ pub fn soon(smtp_url: &str) -> DeliveryConfig {
     }
 }
 
-pub fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+pub fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
+    text.parse().expect("an id")
 }
 
 /// An alert at 75 percent used, told to all admins by these channels.

@@ -1,6 +1,6 @@
 //! Admitted: usage that is ready to be appended, with the hold that it settles.
 
-use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::id::{AccountId, EventId};
 use platform::position::Position;
 
 use crate::app::App;
@@ -9,7 +9,7 @@ use crate::holds::request::{Ask, Landed, SettledHold};
 /// Usage ready to be appended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    pub account: Id,
+    pub account: AccountId,
     pub id: EventId,
     pub bytes: Vec<u8>,
     /// What becomes of the hold that it names.

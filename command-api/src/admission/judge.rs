@@ -139,7 +139,7 @@ mod tests {
     use super::super::rate_cards::Card;
     use super::*;
     use ledger_core::request::read_offer;
-    use ledger_core::value::id::Id;
+    use ledger_core::value::id::RateCardId;
 
     const NOW: &str = "2026-02-03T10:00:00Z";
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn account(clock: Clock, carded: bool) -> Account {
-        let name = Id::new("std").expect("an id");
+        let name = RateCardId::new("std").expect("an id");
         let prices = r#"{"meters":[{"category":"c","prices":{"x":{"credits":"2","per":"1"}}}]}"#;
         let card =
             Card { name: name.clone(), version: 3, prices: serde_json::from_str(prices).expect("a card") };

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use ledger_core::account::Core;
 use ledger_core::event::Clock;
 use ledger_core::fold::CROSSINGS_MAX;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, RateCardId};
 use ledger_core::value::time::Time;
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgPool, Schema};
@@ -25,7 +25,7 @@ pub struct Account {
     /// How far its ledger time has come.
     pub ledger_time: Time,
     /// Its plan's rate card, by name.
-    pub rate_card: Option<Id>,
+    pub rate_card: Option<RateCardId>,
     /// The last version of that card; none where none is published.
     pub card: Option<Arc<Card>>,
     /// Whether the move in question crosses more than one move may.
@@ -35,7 +35,7 @@ pub struct Account {
 /// Accounts by id, as one snapshot has them.
 #[derive(Debug, Clone, Default)]
 pub struct KnownAccounts {
-    pub accounts: HashMap<Id, Account>,
+    pub accounts: HashMap<AccountId, Account>,
 }
 
 const ACCOUNTS: &str = "
@@ -82,7 +82,7 @@ impl KnownAccounts {
         pool: &PgPool,
         schema: Schema,
         cards: &Cards,
-        accounts: &BTreeSet<Id>,
+        accounts: &BTreeSet<AccountId>,
         moving_to: Option<Time>,
     ) -> Result<KnownAccounts, sqlx::Error> {
         let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();
@@ -93,8 +93,8 @@ impl KnownAccounts {
         let mut wanted = Vec::new();
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
-            let account: Id = parsed(&row.account_id)?;
-            let card: Option<Id> = row.rate_card.as_deref().map(parsed).transpose()?;
+            let account: AccountId = parsed(&row.account_id)?;
+            let card: Option<RateCardId> = row.rate_card.as_deref().map(parsed).transpose()?;
             let version = card.clone().zip(row.card_version);
             wanted.extend(version.clone());
             let clock = if row.clock == "test" { Clock::Test } else { Clock::Live };
@@ -138,7 +138,7 @@ impl KnownAccounts {
     }
 
     /// Returns what is known of one account.
-    pub fn get(&self, account: &Id) -> Option<&Account> {
+    pub fn get(&self, account: &AccountId) -> Option<&Account> {
         self.accounts.get(account)
     }
 }

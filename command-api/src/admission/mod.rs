@@ -18,7 +18,7 @@ use futures::future::join_all;
 use ledger_core::event::{Data, Event, wire};
 use ledger_core::request::Offer;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label, ReservationId};
 use platform::pg;
 use tokio::time::Instant;
 use web::http::Problem;
@@ -114,7 +114,7 @@ pub async fn admit(
     stamp: Stamp,
     deadline: Instant,
 ) -> Result<Vec<Verdict>, Problem> {
-    let accounts: BTreeSet<Id> =
+    let accounts: BTreeSet<AccountId> =
         offers.iter().filter_map(|offer| Some(offer.as_ref().ok()?.account.clone())).collect();
     let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
     let stamp = Arc::new(stamp);
@@ -156,7 +156,7 @@ async fn judge_again(
     deadline: Instant,
 ) -> Result<(Vec<State>, bool), Problem> {
     let doubtful: Vec<&Offer> = states.iter().filter_map(doubtful).collect();
-    let accounts: BTreeSet<Id> = doubtful.iter().map(|offer| offer.account.clone()).collect();
+    let accounts: BTreeSet<AccountId> = doubtful.iter().map(|offer| offer.account.clone()).collect();
     let caught_up = app.catch_up(&accounts, deadline).await;
     let known = app.known_accounts(&accounts, stamp.ledger_time).await?;
     let mut seen = seen(app, &doubtful).await?.into_iter();
@@ -270,7 +270,7 @@ struct SeenRow {
 async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
     let text = |of: fn(&Offer) -> &str| offers.iter().map(|offer| of(offer).to_owned()).collect::<Vec<_>>();
     // No hold has this name.
-    let reservations = text(|offer| offer.usage.reservation_id.as_ref().map_or("", Id::as_str));
+    let reservations = text(|offer| offer.usage.reservation_id.as_ref().map_or("", ReservationId::as_str));
     let accounts = text(|offer| offer.account.as_str());
     let ids = text(|offer| offer.id.as_str());
     let sources = text(|offer| offer.source.as_str());
@@ -310,7 +310,7 @@ mod tests {
             card: None,
             jumps: false,
         };
-        let known = KnownAccounts { accounts: [(Id::new("acme").expect("an id"), account)].into() };
+        let known = KnownAccounts { accounts: [(AccountId::new("acme").expect("an id"), account)].into() };
         let stamp = Stamp {
             actor: Label::new("key_1").expect("a label"),
             now: "2026-02-03T10:00:00Z".parse().expect("a time"),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_core::policy::rate_card::RateCard;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::RateCardId;
 use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
 
@@ -16,7 +16,7 @@ const CARDS_MAX: usize = 1_000;
 /// One version of a card.
 #[derive(Debug, PartialEq)]
 pub struct Card {
-    pub name: Id,
+    pub name: RateCardId,
     /// Counts from 1.
     pub version: u32,
     pub prices: RateCard,
@@ -25,7 +25,7 @@ pub struct Card {
 /// The versions read so far.
 #[derive(Default)]
 pub struct Cards {
-    read: Mutex<HashMap<(Id, i32), Arc<Card>>>,
+    read: Mutex<HashMap<(RateCardId, i32), Arc<Card>>>,
 }
 
 impl Cards {
@@ -33,8 +33,8 @@ impl Cards {
     pub async fn get(
         &self,
         pool: &PgPool,
-        mut wanted: Vec<(Id, i32)>,
-    ) -> Result<HashMap<(Id, i32), Arc<Card>>, sqlx::Error> {
+        mut wanted: Vec<(RateCardId, i32)>,
+    ) -> Result<HashMap<(RateCardId, i32), Arc<Card>>, sqlx::Error> {
         wanted.sort();
         wanted.dedup();
         let mut found = self.known(&wanted);
@@ -47,13 +47,13 @@ impl Cards {
         Ok(found)
     }
 
-    fn known(&self, wanted: &[(Id, i32)]) -> HashMap<(Id, i32), Arc<Card>> {
+    fn known(&self, wanted: &[(RateCardId, i32)]) -> HashMap<(RateCardId, i32), Arc<Card>> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let known = wanted.iter().filter_map(|version| kept.get_key_value(version));
         known.map(|(version, card)| (version.clone(), Arc::clone(card))).collect()
     }
 
-    fn keep(&self, read: &HashMap<(Id, i32), Arc<Card>>) {
+    fn keep(&self, read: &HashMap<(RateCardId, i32), Arc<Card>>) {
         let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() + read.len() > CARDS_MAX {
             kept.clear();
@@ -72,8 +72,8 @@ struct CardRow {
 
 async fn read_versions(
     pool: &PgPool,
-    wanted: &[(Id, i32)],
-) -> Result<HashMap<(Id, i32), Arc<Card>>, sqlx::Error> {
+    wanted: &[(RateCardId, i32)],
+) -> Result<HashMap<(RateCardId, i32), Arc<Card>>, sqlx::Error> {
     let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
     let versions: Vec<i32> = wanted.iter().map(|(_, version)| *version).collect();
     let rows = sqlx::query_as!(
@@ -87,17 +87,22 @@ async fn read_versions(
     rows.fetch_all(pool).await?.into_iter().map(card_of).collect()
 }
 
-fn card_of(row: CardRow) -> Result<((Id, i32), Arc<Card>), sqlx::Error> {
+fn card_of(row: CardRow) -> Result<((RateCardId, i32), Arc<Card>), sqlx::Error> {
     let CardRow { card, version, body } = row;
     let unreadable = |what: String| sqlx::Error::Decode(format!("rate card {card} {version}: {what}").into());
     let prices = serde_json::from_str(&body).map_err(|error| unreadable(error.to_string()))?;
-    let name = Id::new(&card).map_err(|error| unreadable(error.to_string()))?;
+    let name = RateCardId::new(&card).map_err(|error| unreadable(error.to_string()))?;
     let number = u32::try_from(version).map_err(|error| unreadable(error.to_string()))?;
     Ok(((name.clone(), version), Arc::new(Card { name, version: number, prices })))
 }
 
 /// Publishes prices as the card's next version, and returns it; prices equal to the last version's publish nothing.
-pub async fn publish(pool: &PgPool, name: &Id, prices: &RateCard, by: &str) -> Result<i32, sqlx::Error> {
+pub async fn publish(
+    pool: &PgPool,
+    name: &RateCardId,
+    prices: &RateCard,
+    by: &str,
+) -> Result<i32, sqlx::Error> {
     let body = serde_json::to_string(prices).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let content = Sha256::digest(body.as_bytes()).to_vec();
     let (name, by) = (name.to_string(), by.to_owned());

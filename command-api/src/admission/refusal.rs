@@ -2,7 +2,7 @@
 
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::wire;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, ReservationId};
 use web::http::Problem;
 
 use super::ledger_time::CLOCK_IS_LIVE;
@@ -64,11 +64,11 @@ impl Refusal {
         Refusal { certainty: Certainty::Doubtful, ..self }
     }
 
-    pub fn account_not_found(account: &Id) -> Refusal {
+    pub fn account_not_found(account: &AccountId) -> Refusal {
         Refusal::new(ACCOUNT_NOT_FOUND, format!("account {account} does not exist")).doubtful()
     }
 
-    pub fn reservation_not_found(account: &Id, reservation: &Id) -> Refusal {
+    pub fn reservation_not_found(account: &AccountId, reservation: &ReservationId) -> Refusal {
         Refusal::new(RESERVATION_NOT_FOUND, no_reservation(account, reservation))
     }
 

@@ -7,7 +7,8 @@ use ledger_core::account::Core;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
+use ledger_core::value::money::Usd;
 use payments::{CheckoutError, Order};
 use platform::pg;
 use serde::Deserialize;
@@ -41,15 +42,15 @@ impl Body for NewCheckout {
 pub async fn create(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     let NewCheckout { amount } = read_body(request).await?;
     write::admit(&app, &context, &account).await?;
     let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
-    let usd = payments::price(&core, amount);
-    if core.usd_per_unit.is_some() && usd.and_then(payments::cents).is_none() {
+    let usd = core.usd_per_unit.and_then(|price| Usd::price_of(amount, price));
+    if core.usd_per_unit.is_some() && usd.and_then(Usd::minor_units).is_none() {
         return Err(Problem::bad_field("amount", "out_of_range", "costs more than can be paid at once"));
     }
     let order = Order { account, amount, usd };
@@ -62,7 +63,7 @@ pub async fn create(
 }
 
 /// Reads an account without its lots; none: it is not open.
-pub async fn core(app: &App, account: &Id) -> Result<Option<Core>, sqlx::Error> {
+pub async fn core(app: &App, account: &AccountId) -> Result<Option<Core>, sqlx::Error> {
     let account = account.to_string();
     let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {

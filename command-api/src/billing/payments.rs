@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{Data, Purchase, Refund, derive};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use web::auth::Action;
 use web::http::{Path, Problem, read_body};
 
@@ -15,12 +15,12 @@ use crate::write::{self, Draft};
 pub async fn purchase(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
     let purchase: Purchase = read_body(request).await?;
-    let draft = Draft::lot(&account, &purchase.payment_id.clone(), Data::CreditsPurchased(purchase));
+    let draft = Draft::lot(&account, &purchase.payment_id.as_grant(), Data::CreditsPurchased(purchase));
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
 }
 
@@ -28,7 +28,7 @@ pub async fn purchase(
 pub async fn refund(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;

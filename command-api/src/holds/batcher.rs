@@ -17,7 +17,7 @@ use ledger_core::event::{Clock, Data, Event, Usage, wire};
 use ledger_core::fold::CROSSINGS_MAX;
 use ledger_core::policy::decide::{Decision, Work};
 use ledger_core::policy::hold::{Extend, Gate, Hold, Refused, Reserve, Settlement};
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 use metrics::histogram;
 use platform::failpoint;
@@ -82,7 +82,7 @@ struct CachedAt {
 }
 
 /// Cores of the accounts of a batch.
-type Cores = BTreeMap<Id, (Core, CachedAt)>;
+type Cores = BTreeMap<AccountId, (Core, CachedAt)>;
 
 enum Attempt {
     Answers(Vec<Verdict>),
@@ -167,7 +167,7 @@ impl Batcher {
     ) -> Result<Attempt, Problem> {
         let mut batch = Batch::of(requests);
         let mut named = NamedHolds::new();
-        let mut ungated: Vec<Id> = Vec::new();
+        let mut ungated: Vec<AccountId> = Vec::new();
         let mut tx = match self.locking {
             Locking::Gates => pg::begin_write_on(&mut *connection, schema).await?,
             Locking::Nothing => pg::begin_read_on(&mut *connection, schema).await?,
@@ -182,8 +182,11 @@ impl Batcher {
                 making.commit().await?;
                 tx = pg::begin_write_on(&mut *connection, schema).await?;
                 let without = store::lock(&mut tx, &accounts).await?;
-                ungated =
-                    without.into_iter().map(Id::new).collect::<Result<_, _>>().map_err(Problem::internal)?;
+                ungated = without
+                    .into_iter()
+                    .map(AccountId::new)
+                    .collect::<Result<_, _>>()
+                    .map_err(Problem::internal)?;
             }
             named = store::named(&mut tx, &batch.reservations).await?;
             batch.add_users(&named);
@@ -235,7 +238,7 @@ impl Batcher {
             if found.live.is_some_and(|live| live != schema.generation) {
                 return Ok((found, held));
             }
-            let stale: Vec<Id> = found
+            let stale: Vec<AccountId> = found
                 .accounts
                 .iter()
                 .filter(|(account, standing)| {
@@ -287,14 +290,14 @@ fn together(queued: &[Queued]) -> usize {
 
 /// What the requests of a batch name.
 struct Batch<'a> {
-    accounts: BTreeMap<&'a Id, OfAccount>,
+    accounts: BTreeMap<&'a AccountId, OfAccount>,
     reservations: Vec<(&'a str, &'a str)>,
 }
 
 #[derive(Default)]
 struct OfAccount {
     at: Option<Time>,
-    users: BTreeSet<Id>,
+    users: BTreeSet<UserId>,
     requests: Vec<usize>,
 }
 
@@ -337,7 +340,7 @@ impl<'a> Batch<'a> {
 
 impl Ask {
     /// Returns the user and the hold that are named.
-    fn names(&self) -> (Option<&Id>, Option<&Id>) {
+    fn names(&self) -> (Option<&UserId>, Option<&ReservationId>) {
         match self {
             Ask::Check(work) => (work.user_id.as_ref(), None),
             Ask::Reserve(request) => (request.user_id.as_ref(), Some(&request.reservation_id)),
@@ -394,19 +397,19 @@ fn out_of_time(core: &Core, standing: &AccountStanding, at: Option<Time>) -> Opt
 
 /// Requests on one account, one after the other.
 struct OneAccount<'a> {
-    account: &'a Id,
+    account: &'a AccountId,
     gate: Gate<'a>,
     position: Position,
     halted: bool,
     due: bool,
     ended: bool,
     keep_allowed: bool,
-    landed: BTreeMap<Id, Position>,
-    records: BTreeMap<Id, Vec<u8>>,
+    landed: BTreeMap<ReservationId, Position>,
+    records: BTreeMap<ReservationId, Vec<u8>>,
 }
 
 impl<'a> OneAccount<'a> {
-    fn new(account: &'a Id, core: &'a Core, standing: &AccountStanding, keep_allowed: bool) -> Self {
+    fn new(account: &'a AccountId, core: &'a Core, standing: &AccountStanding, keep_allowed: bool) -> Self {
         let mut gate = Gate::new(core, standing.now, standing.held);
         for (user, figures) in &standing.users {
             gate.with_user(user.clone(), figures.clone(), core.period.index);
@@ -424,7 +427,7 @@ impl<'a> OneAccount<'a> {
         }
     }
 
-    fn add(&mut self, reservation: Id, named: Named) {
+    fn add(&mut self, reservation: ReservationId, named: Named) {
         if let Some(position) = named.position {
             self.landed.insert(reservation.clone(), position);
         }
@@ -489,7 +492,7 @@ impl<'a> OneAccount<'a> {
         self.granted(id, about, outcome, actor, writes)
     }
 
-    fn extend(&mut self, id: &Id, extend: &Extend, actor: &Label, writes: &mut Writes) -> Verdict {
+    fn extend(&mut self, id: &ReservationId, extend: &Extend, actor: &Label, writes: &mut Writes) -> Verdict {
         let outcome = self.gate.extend(id, extend);
         let hold: Option<Hold> = self.gate.hold(id).cloned();
         let about = About {
@@ -504,7 +507,7 @@ impl<'a> OneAccount<'a> {
     /// Keeps the decision, if there was one, and answers.
     fn granted(
         &self,
-        id: &Id,
+        id: &ReservationId,
         about: About<'_>,
         outcome: Result<Option<Decision>, Refused>,
         actor: &Label,
@@ -538,14 +541,14 @@ impl<'a> OneAccount<'a> {
         });
     }
 
-    fn view(&self, id: &Id) -> Verdict {
+    fn view(&self, id: &ReservationId) -> Verdict {
         let hold = self.gate.hold(id).ok_or_else(|| Fault::HoldAbsent(id.clone()))?;
         let view = HoldView::of(hold, self.gate.now(), self.gate.available(), self.position);
         Ok(Answer::Hold(Box::new(view)))
     }
 
     /// Settles by a usage, whose record goes into the outbox with what the hold held.
-    fn settle(&mut self, id: &Id, event: &Event, writes: &mut Writes) -> Verdict {
+    fn settle(&mut self, id: &ReservationId, event: &Event, writes: &mut Writes) -> Verdict {
         let Data::UsageRecorded(usage) = &event.data else {
             return Err(Fault::Problem(Problem::internal("only usage settles a hold")));
         };
@@ -575,7 +578,7 @@ impl<'a> OneAccount<'a> {
         Ok(Answer::Settling(Box::new(settled), bytes))
     }
 
-    fn refuse(&self, id: &Id, refused: Refused) -> Fault {
+    fn refuse(&self, id: &ReservationId, refused: Refused) -> Fault {
         let problem = match refused {
             Refused::Unknown => return Fault::HoldAbsent(id.clone()),
             Refused::OtherRequest => Problem::conflict("this id was used before, with other content"),
@@ -617,17 +620,20 @@ impl<'a> OneAccount<'a> {
 #[derive(Clone, Copy)]
 struct About<'a> {
     kind: &'static str,
-    reservation: Option<&'a Id>,
-    user: Option<&'a Id>,
+    reservation: Option<&'a ReservationId>,
+    user: Option<&'a UserId>,
     feature: Option<&'a Label>,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::str::FromStr;
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    use super::*;
+    use ledger_core::value::id::NameError;
+
+    fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
+        text.parse().expect("an id")
     }
 
     fn request(account: &str, at: Option<Time>, ask: Ask) -> Request {

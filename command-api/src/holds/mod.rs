@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use engine::progress::Waiter;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label};
 use platform::pg::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -86,7 +86,7 @@ impl Holds {
     }
 
     /// Passes on something about an account whose answer nobody waits for: what is lost is found again by upkeep.
-    pub async fn notify(&self, account: &Id, ask: Ask) {
+    pub async fn notify(&self, account: &AccountId, ask: Ask) {
         let actor = Label::new("upkeep").expect("a well-formed label");
         let request = Request { account: account.clone(), at: None, actor, ask };
         let (answer, _) = oneshot::channel();

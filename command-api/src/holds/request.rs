@@ -5,7 +5,7 @@ use ledger_core::event::key::ContentHash;
 use ledger_core::policy::decide::{Decision, Work};
 use ledger_core::policy::hold::{Extend, Hold, Reserve, State};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 use platform::position::Position;
 use serde::Serialize;
@@ -19,11 +19,11 @@ pub enum Ask {
     /// To hold credits.
     Reserve(Reserve),
     /// To hold more, or longer.
-    Extend(Id, Extend),
+    Extend(ReservationId, Extend),
     /// To hold no more.
-    Release(Id),
+    Release(ReservationId),
     /// To end a hold by a usage, priced.
-    Settle(Id, Box<Event>),
+    Settle(ReservationId, Box<Event>),
     /// To note where the journal has the usage that settles a hold.
     Landed(Landed),
     /// To sweep up what has ended.
@@ -33,7 +33,7 @@ pub enum Ask {
 /// A usage that settles a hold, and where the journal has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landed {
-    pub reservation: Id,
+    pub reservation: ReservationId,
     pub event_id: EventId,
     pub source: Source,
     pub position: Position,
@@ -42,7 +42,7 @@ pub struct Landed {
 /// An [`Ask`] with who asks.
 #[derive(Debug)]
 pub struct Request {
-    pub account: Id,
+    pub account: AccountId,
     /// The ledger time that the caller gives, on test accounts.
     pub at: Option<Time>,
     pub actor: Label,
@@ -66,12 +66,12 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldView {
     /// The caller's name for it.
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Where it stands.
     pub state: State,
     /// What it holds, or held.
     pub amount: Credits,
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     pub feature: Option<Label>,
     /// When it ends by itself.
     pub expires_at: Time,
@@ -99,7 +99,7 @@ impl HoldView {
 /// A hold that a usage settles; the usage's record is in the outbox, to be appended at once by the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettledHold {
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     pub source: Source,
     /// What the usage says.
     pub content: ContentHash,
@@ -117,7 +117,7 @@ pub enum Fault {
     /// No such account, unless the projection lags.
     AccountAbsent,
     /// There never was such a hold.
-    HoldAbsent(Id),
+    HoldAbsent(ReservationId),
     /// Everything else, as it is answered.
     Problem(Problem),
 }
@@ -128,13 +128,13 @@ pub const RESERVATION_NOT_FOUND: &str = "reservation_not_found";
 pub const HOLD_ENDED: &str = "hold_ended";
 
 /// Says that there never was such a hold.
-pub fn no_reservation(account: &Id, reservation: &Id) -> String {
+pub fn no_reservation(account: &AccountId, reservation: &ReservationId) -> String {
     format!("account {account} has no reservation {reservation}")
 }
 
 impl Fault {
     /// Returns the answer to the caller.
-    pub fn problem(self, account: &Id) -> Problem {
+    pub fn problem(self, account: &AccountId) -> Problem {
         match self {
             Fault::AccountAbsent => Problem::account_not_found(account.as_str()),
             Fault::HoldAbsent(reservation) => {

@@ -4,7 +4,7 @@ use ledger_core::event::Event;
 use ledger_core::policy::decide::Decision;
 use ledger_core::policy::hold::{Gate, Hold};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::Rows;
 use platform::position::Position;
@@ -14,12 +14,12 @@ use super::request::Landed;
 /// What was decided of which request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
-    pub account: &'a Id,
+    pub account: &'a AccountId,
     /// `check`, `reserve` or `extend`.
     pub kind: &'static str,
     /// The hold that it is about.
-    pub reservation: Option<&'a Id>,
-    pub user: Option<&'a Id>,
+    pub reservation: Option<&'a ReservationId>,
+    pub user: Option<&'a UserId>,
     pub feature: Option<&'a Label>,
     pub decision: &'a Decision,
     pub now: Time,
@@ -53,7 +53,7 @@ pub struct Writes {
 
 impl Writes {
     /// Collects what a gate changed.
-    pub fn gate(&mut self, account: &Id, gate: &Gate<'_>) {
+    pub fn gate(&mut self, account: &AccountId, gate: &Gate<'_>) {
         let changes = gate.changes();
         for hold in changes.holds.iter().filter_map(|id| gate.hold(id)) {
             self.hold(account, hold);
@@ -66,19 +66,19 @@ impl Writes {
         }
     }
 
-    fn user(&mut self, account: &Id, user: &Id, feature: Option<&Label>, growth: Credits) {
+    fn user(&mut self, account: &AccountId, user: &UserId, feature: Option<&Label>, growth: Credits) {
         let feature = feature.map_or("", AsRef::as_ref);
         self.users.row().text(account.as_str()).text(user.as_str()).text(feature).amount(growth);
     }
 
-    fn hold(&mut self, account: &Id, hold: &Hold) {
+    fn hold(&mut self, account: &AccountId, hold: &Hold) {
         let settlement = hold.settlement.as_ref();
         self.holds
             .row()
             .text(account.as_str())
             .text(hold.reservation_id.as_str())
             .bytes(&hold.content.0)
-            .maybe_text(hold.user_id.as_ref().map(Id::as_str))
+            .maybe_text(hold.user_id.as_ref().map(UserId::as_str))
             .maybe_text(hold.feature.as_ref().map(AsRef::as_ref))
             .amount(hold.amount)
             .amount(hold.counts)
@@ -96,8 +96,8 @@ impl Writes {
         row.text(decided.account.as_str())
             .time(decided.now)
             .text(decided.kind)
-            .maybe_text(decided.reservation.map(Id::as_str))
-            .maybe_text(decided.user.map(Id::as_str))
+            .maybe_text(decided.reservation.map(ReservationId::as_str))
+            .maybe_text(decided.user.map(UserId::as_str))
             .maybe_text(decided.feature.map(AsRef::as_ref))
             .maybe_amount(decision.amount)
             .maybe_text(decision.refusal.map(|refusal| refusal.code()))
@@ -115,7 +115,7 @@ impl Writes {
     }
 
     /// Puts the record of a usage that settles a hold into the outbox.
-    pub fn settles(&mut self, reservation: &Id, event: &Event, record: &[u8]) {
+    pub fn settles(&mut self, reservation: &ReservationId, event: &Event, record: &[u8]) {
         self.outbox
             .row()
             .text(event.account.as_str())
@@ -126,7 +126,7 @@ impl Writes {
     }
 
     /// Notes where the journal has the usage that settles a hold.
-    pub fn landed(&mut self, account: &Id, landed: &Landed) {
+    pub fn landed(&mut self, account: &AccountId, landed: &Landed) {
         self.landed
             .row()
             .text(account.as_str())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use ledger_core::event::key::ContentHash;
 use ledger_core::policy::hold::{Hold, Settlement, State};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, ReservationId};
 use platform::pg::columns::{parsed, undecodable};
 use platform::pg::{PgConnection, Rows, credits_of, time_of};
 use platform::position::Position;
@@ -83,7 +83,7 @@ struct NamedRow {
 }
 
 /// The holds that requests name, by account.
-pub type NamedHolds = BTreeMap<Id, Vec<(Id, Named)>>;
+pub type NamedHolds = BTreeMap<AccountId, Vec<(ReservationId, Named)>>;
 
 /// Reads the holds that requests name.
 pub async fn named(tx: &mut PgConnection, wanted: &[(&str, &str)]) -> Result<NamedHolds, sqlx::Error> {
@@ -100,8 +100,8 @@ pub async fn named(tx: &mut PgConnection, wanted: &[(&str, &str)]) -> Result<Nam
 }
 
 impl NamedRow {
-    fn read(self) -> Result<(Id, Named), sqlx::Error> {
-        let reservation: Id = parsed(&self.reservation_id)?;
+    fn read(self) -> Result<(ReservationId, Named), sqlx::Error> {
+        let reservation: ReservationId = parsed(&self.reservation_id)?;
         let hold = match &self.content {
             Some(content) => Some(self.hold(reservation.clone(), content)?),
             None => None,
@@ -111,7 +111,7 @@ impl NamedRow {
         Ok((reservation, Named { hold, ended: self.has_ended, position, record: self.event }))
     }
 
-    fn hold(&self, reservation_id: Id, content: &[u8]) -> Result<Hold, sqlx::Error> {
+    fn hold(&self, reservation_id: ReservationId, content: &[u8]) -> Result<Hold, sqlx::Error> {
         let state = state_of(present(self.state.as_deref())?)?;
         Ok(Hold {
             reservation_id,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::periodic::{Rounds, every};
 use platform::pg::{self, PgConnection, PgPool};
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ fn note(done: Result<(), sqlx::Error>) {
 
 async fn sweep(app: &App, accounts: Result<Vec<String>, sqlx::Error>) -> Result<(), sqlx::Error> {
     for account in accounts? {
-        let account = Id::new(&account).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let account = AccountId::new(&account).map_err(|error| sqlx::Error::Decode(error.into()))?;
         app.holds.notify(&account, Ask::Sweep).await;
     }
     Ok(())

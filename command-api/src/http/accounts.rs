@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use ledger_core::event::{Clock, Data, OpenAccount, derive};
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
 use platform::pg;
 use web::auth::Action;
@@ -45,7 +45,7 @@ pub async fn open(
 async fn open_first(
     app: &App,
     context: &RequestContext,
-    account: &Id,
+    account: &AccountId,
     opening: OpenAccount,
     draft: &Draft,
 ) -> Result<(), Problem> {
@@ -100,12 +100,17 @@ async fn open_first(
 }
 
 /// Finds who has referred a new account: the inviter of a code, or an account by its id.
-async fn referrer(app: &App, context: &RequestContext, account: &Id, said: &Id) -> Result<Referrer, Problem> {
+async fn referrer(
+    app: &App,
+    context: &RequestContext,
+    account: &AccountId,
+    said: &ReferrerId,
+) -> Result<Referrer, Problem> {
     let unknown = || {
         let detail = "is neither an account nor the code of an invitation";
         Problem::bad_field("referred_by", "unknown", detail)
     };
-    let referrer = inviter(app, said).await?.unwrap_or_else(|| said.clone());
+    let referrer = inviter(app, said).await?.unwrap_or_else(|| said.as_account());
     if referrer == *account {
         return Err(unknown());
     }
@@ -130,7 +135,7 @@ fn opens_at(clock: Clock, context: &RequestContext) -> Result<Time, Problem> {
 pub async fn change(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     write::whole_setting(&app, &context, &account, request, "account.change", Data::AccountChanged).await

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{Adjust, Data, derive};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use web::auth::Action;
 use web::http::{Path, Problem, read_body};
 
@@ -15,7 +15,7 @@ use crate::write::{self, Draft};
 pub async fn adjust(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;

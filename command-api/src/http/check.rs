@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use ledger_core::policy::decide::{Decision, Refusal, Work};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use serde::Serialize;
 use web::auth::Action;
@@ -41,7 +41,7 @@ pub struct Checked {
 pub async fn check(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Json<Checked>, Problem> {
     context.require(Action::CheckAndHold, &account)?;

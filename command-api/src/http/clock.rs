@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{AdvanceClock, Clock, Data};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use web::auth::Action;
 use web::http::{Path, Problem, read_body};
@@ -17,7 +17,7 @@ use crate::write::{self, Draft};
 pub async fn advance(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
@@ -28,7 +28,12 @@ pub async fn advance(
 }
 
 /// The move is recorded at the time that it reaches; going back is ignored by the fold.
-async fn moves_at(app: &App, context: &RequestContext, account: &Id, to: Time) -> Result<Time, Problem> {
+async fn moves_at(
+    app: &App,
+    context: &RequestContext,
+    account: &AccountId,
+    to: Time,
+) -> Result<Time, Problem> {
     let known = app.account(account, Some(to), context.deadline).await?;
     match known.clock {
         Clock::Live => Err(clock_is_live()),

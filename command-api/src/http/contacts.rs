@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::shape::{object_or_null, objects_or_null};
 use ledger_core::request::{self, Body};
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, Text, UserId};
 use platform::pg::{self, PgConnection};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
@@ -51,7 +51,7 @@ pub struct Contacts {
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// As the account calls them.
-    pub id: Id,
+    pub id: UserId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
     /// Where mail goes.
@@ -111,7 +111,7 @@ fn refusal_of(url: &str) -> Option<&'static str> {
 
 #[derive(Debug, Serialize)]
 pub struct StoredContacts {
-    account_id: Id,
+    account_id: AccountId,
     admins: Vec<Person>,
     users: Vec<Person>,
     webhook: Option<StoredWebhook>,
@@ -148,7 +148,7 @@ macro_rules! query_contacts {
 pub async fn put(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
@@ -164,7 +164,7 @@ pub async fn put(
 
 async fn write(
     connection: &mut PgConnection,
-    account: Id,
+    account: AccountId,
     contacts: Contacts,
     made_up: String,
 ) -> Result<StoredContacts, Problem> {
@@ -201,7 +201,7 @@ fn people_json(people: Option<Vec<Person>>) -> Result<String, Problem> {
     serde_json::to_string(&people.unwrap_or_default()).map_err(Problem::internal)
 }
 
-fn stored_contacts(account_id: Id, row: ContactsRow, show_secret: bool) -> StoredContacts {
+fn stored_contacts(account_id: AccountId, row: ContactsRow, show_secret: bool) -> StoredContacts {
     let ContactsRow { admins: JsonColumn(admins), users: JsonColumn(users), webhook_url, webhook_secret } =
         row;
     let secret = webhook_secret.filter(|_| show_secret);
@@ -213,7 +213,7 @@ fn stored_contacts(account_id: Id, row: ContactsRow, show_secret: bool) -> Store
 pub async fn get(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
 ) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
@@ -227,7 +227,7 @@ pub async fn get(
 /// Makes the secret in force the old one; of two rotations within [`OLD_SECRET_HOURS`], the second ends the oldest at once.
 async fn rotate(
     connection: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     secret: &str,
 ) -> Result<Option<ContactsRow>, sqlx::Error> {
     query_contacts!(
@@ -251,7 +251,7 @@ async fn rotate(
 pub async fn rotate_secret(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
 ) -> Result<Json<StoredContacts>, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{Data, Grant, VoidGrant, derive};
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, GrantId, Text};
 use ledger_core::value::time::Time;
 use platform::pg;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use crate::write::{self, Draft};
 pub async fn grant(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Money, &account)?;
@@ -31,7 +31,7 @@ pub async fn grant(
 async fn granted_at(
     app: &App,
     context: &RequestContext,
-    account: &Id,
+    account: &AccountId,
     expires_at: Option<Time>,
 ) -> Result<Time, Problem> {
     let (known, recorded_at) = write::admit(app, context, account).await?;
@@ -59,7 +59,7 @@ impl Waits for VoidQuery {
 pub async fn void(
     State(app): State<App>,
     context: RequestContext<VoidQuery>,
-    Path((account, grant_id)): Path<(Id, Id)>,
+    Path((account, grant_id)): Path<(AccountId, GrantId)>,
 ) -> Result<Response, Problem> {
     context.require(Action::Undo, &account)?;
     let (_, recorded_at) = write::admit(&app, &context, &account).await?;
@@ -80,8 +80,8 @@ const KNOWN: &str = "select exists (select from lot where account_id = $1 and gr
 async fn is_known<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
-    account: &Id,
-    grant: &Id,
+    account: &AccountId,
+    grant: &GrantId,
 ) -> Result<bool, Problem> {
     if read_known(app, account, grant).await? {
         return Ok(true);
@@ -90,7 +90,7 @@ async fn is_known<Q: Waits>(
     Ok(read_known(app, account, grant).await?)
 }
 
-async fn read_known(app: &App, account: &Id, grant: &Id) -> Result<bool, sqlx::Error> {
+async fn read_known(app: &App, account: &AccountId, grant: &GrantId) -> Result<bool, sqlx::Error> {
     let (account, grant) = (account.to_string(), grant.to_string());
     pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(

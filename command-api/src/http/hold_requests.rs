@@ -1,6 +1,6 @@
 //! Requests on holds: waits for the position that a caller names, and passes the request on to be decided.
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::position::AtLeast;
 use serde::Deserialize;
 use web::http::Problem;
@@ -43,7 +43,7 @@ pub async fn require_projected(app: &App, context: &RequestContext<DecideQuery>)
 pub async fn on_hold<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
-    account: &Id,
+    account: &AccountId,
     change: Ask,
 ) -> Result<HoldView, Problem> {
     let Answer::Hold(view) = ask(app, context, account, change).await? else {
@@ -56,7 +56,7 @@ pub async fn on_hold<Q: Waits>(
 pub async fn ask<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
-    account: &Id,
+    account: &AccountId,
     ask: Ask,
 ) -> Result<Answer, Problem> {
     let request = || -> Result<Request, Problem> {

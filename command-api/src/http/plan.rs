@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::Data;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use web::http::{Path, Problem};
 
 use crate::app::App;
@@ -14,7 +14,7 @@ use crate::write;
 pub async fn put(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     write::whole_setting(&app, &context, &account, request, "plan", Data::PlanChanged).await

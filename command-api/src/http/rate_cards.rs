@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use ledger_core::policy::rate_card::RateCard;
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::RateCardId;
 use serde::Serialize;
 use web::auth::Action;
 use web::http::{Path, Problem, read_json};
@@ -19,7 +19,7 @@ pub const CARD_BYTES_MAX: usize = 1024 * 1024;
 /// A version as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
-    pub card: Id,
+    pub card: RateCardId,
     pub version: i32,
 }
 
@@ -27,7 +27,7 @@ pub struct Published {
 pub async fn put(
     State(app): State<App>,
     context: RequestContext,
-    Path(card): Path<Id>,
+    Path(card): Path<RateCardId>,
     request: Request,
 ) -> Result<Json<Published>, Problem> {
     context.principal.require_role(Action::RateCards)?;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ledger_core::policy::hold::{Extend, Reserve};
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, ReservationId};
 use platform::position::Position;
 use web::auth::Action;
 use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
@@ -25,7 +25,7 @@ use crate::write::wait::{once_projected, reopen_hold};
 pub async fn reserve(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;
@@ -39,7 +39,7 @@ pub async fn reserve(
 pub async fn extend(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
-    Path((account, reservation)): Path<(Id, Id)>,
+    Path((account, reservation)): Path<(AccountId, ReservationId)>,
     request: Request,
 ) -> Result<Json<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
@@ -52,7 +52,7 @@ pub async fn extend(
 pub async fn release(
     State(app): State<App>,
     context: RequestContext,
-    Path((account, reservation)): Path<(Id, Id)>,
+    Path((account, reservation)): Path<(AccountId, ReservationId)>,
 ) -> Result<Json<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
     on_hold(&app, &context, &account, Ask::Release(reservation)).await.map(Json)
@@ -62,7 +62,7 @@ pub async fn release(
 pub async fn settle(
     State(app): State<App>,
     context: RequestContext,
-    Path((account, reservation)): Path<(Id, Id)>,
+    Path((account, reservation)): Path<(AccountId, ReservationId)>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::CheckAndHold, &account)?;

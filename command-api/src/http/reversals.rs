@@ -7,7 +7,7 @@ use axum::response::Response;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{Data, ReverseUsage, derive};
 use ledger_core::request::Body;
-use ledger_core::value::id::{EventId, Id, Source, Text};
+use ledger_core::value::id::{AccountId, EventId, Source, Text};
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
@@ -52,7 +52,7 @@ impl Body for Reversal {
 pub async fn reverse(
     State(app): State<App>,
     context: RequestContext<ReversalQuery>,
-    Path((account, event_id)): Path<(Id, EventId)>,
+    Path((account, event_id)): Path<(AccountId, EventId)>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Undo, &account)?;
@@ -78,7 +78,7 @@ async fn optional_body(request: Request) -> Result<Reversal, Problem> {
 async fn usage_source(
     app: &App,
     context: &RequestContext<ReversalQuery>,
-    account: &Id,
+    account: &AccountId,
     event_id: &EventId,
 ) -> Result<Source, Problem> {
     let wanted = context.query.source.as_ref();
@@ -110,7 +110,7 @@ const SOURCES: &str = "
 
 async fn read_sources(
     app: &App,
-    account: &Id,
+    account: &AccountId,
     event_id: &EventId,
     source: Option<&Source>,
 ) -> Result<Vec<String>, sqlx::Error> {

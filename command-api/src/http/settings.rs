@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::{Data, RemoveOrgAlert, SetAutoTopUp};
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AlertId};
 use platform::pg;
 use serde::Deserialize;
 use web::auth::Action;
@@ -18,7 +18,7 @@ use crate::write::{self, Draft};
 pub async fn put_limits(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     write::whole_setting(&app, &context, &account, request, "limits", Data::LimitsSet).await
@@ -28,7 +28,7 @@ pub async fn put_limits(
 pub async fn put_user_alert(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     write::whole_setting(&app, &context, &account, request, "user_alert", Data::UserAlertSet).await
@@ -40,7 +40,7 @@ pub async fn put_user_alert(
 pub async fn put_auto_top_up(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
@@ -53,8 +53,8 @@ pub async fn put_auto_top_up(
 /// The path of an org alert.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AlertPath {
-    account: Id,
-    alert: Id,
+    account: AccountId,
+    alert: AlertId,
 }
 
 /// `PUT /v1/accounts/{account}/alerts/{alert}`

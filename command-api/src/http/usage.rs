@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::{self, Offer};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::id::{AccountId, EventId};
 use platform::position::Position;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -59,7 +59,7 @@ pub async fn events(
 pub async fn plain(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::UsageWrite, &account)?;
@@ -94,7 +94,7 @@ async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<
     let verdicts = admission::admit(app, offers, stamp, context.deadline).await?;
     let (mut items, admitted) = sort(ids, verdicts);
     let positions = append_all(app, &admitted).await?;
-    let written: Vec<(Id, Position)> =
+    let written: Vec<(AccountId, Position)> =
         admitted.into_iter().zip(&positions).map(|(one, position)| (one.account, *position)).collect();
     let waits = context.usage_waits();
     let progress = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
@@ -348,7 +348,7 @@ mod tests {
     fn results_stand_in_the_order_of_the_batch() {
         let id = |id: &str| EventId::new(id).ok();
         let admitted = Admitted {
-            account: Id::new("acme").expect("an id"),
+            account: AccountId::new("acme").expect("an id"),
             id: id("b").expect("an id"),
             bytes: vec![1],
             hold: admission::NamedHold::None,

@@ -2,7 +2,7 @@
 
 use ledger_core::event::{Data, Grant, GrantSource, derive};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::id::{AccountId, GrantId};
 use platform::pg::PgConnection;
 use web::http::Problem;
 
@@ -10,10 +10,15 @@ use crate::app::App;
 use crate::write::effects::Effect;
 
 /// Makes the grant of a bonus under an id that follows from what it is for.
-pub fn grant_effect(account: &Id, id: &str, source: GrantSource, amount: Credits) -> Result<Effect, Problem> {
-    let grant_id =
-        Id::new(id).map_err(|_| Problem::bad_field("account_id", "too_long", "is too long for its bonus"))?;
-    let event_id = EventId::from(&grant_id);
+pub fn grant_effect(
+    account: &AccountId,
+    id: &str,
+    source: GrantSource,
+    amount: Credits,
+) -> Result<Effect, Problem> {
+    let grant_id = GrantId::new(id)
+        .map_err(|_| Problem::bad_field("account_id", "too_long", "is too long for its bonus"))?;
+    let event_id = grant_id.as_event();
     let (priority, effective_at, expires_at, reason) = (None, None, None, None);
     let grant = Grant { grant_id, source, amount, priority, effective_at, expires_at, reason };
     Ok(Effect {
@@ -25,7 +30,7 @@ pub fn grant_effect(account: &Id, id: &str, source: GrantSource, amount: Credits
 }
 
 /// Returns the welcome bonus of a new account, if there is one.
-pub fn welcome(app: &App, account: &Id) -> Result<Option<Effect>, Problem> {
+pub fn welcome(app: &App, account: &AccountId) -> Result<Option<Effect>, Problem> {
     let amount = app.sales.promotions.welcome_bonus;
     let wanted = amount.is_positive();
     wanted
@@ -34,7 +39,7 @@ pub fn welcome(app: &App, account: &Id) -> Result<Option<Effect>, Problem> {
 }
 
 /// Two requests of one account take turns.
-pub async fn lock_account(connection: &mut PgConnection, account: &Id) -> Result<(), sqlx::Error> {
+pub async fn lock_account(connection: &mut PgConnection, account: &AccountId) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('growth/' || $1, 0))", account.as_str())
         .execute(connection)
         .await

@@ -8,7 +8,7 @@ use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{Data, Grant, GrantSource};
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, GrantId, PromoCode};
 use ledger_core::value::time::Time;
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
@@ -27,7 +27,7 @@ const CODE_CHARS_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPromoCode {
-    pub(super) code: Id,
+    pub(super) code: PromoCode,
     pub(super) amount: Credits,
     #[serde(default)]
     pub(super) valid_from: Option<Time>,
@@ -61,7 +61,7 @@ impl Body for NewPromoCode {
 impl NewPromoCode {
     fn grant(&self) -> Result<Grant, Problem> {
         Ok(Grant {
-            grant_id: Id::new(&format!("promo:{}", self.code)).map_err(Problem::internal)?,
+            grant_id: GrantId::new(&format!("promo:{}", self.code)).map_err(Problem::internal)?,
             source: GrantSource::Promo,
             amount: self.amount,
             priority: None,
@@ -71,7 +71,7 @@ impl NewPromoCode {
         })
     }
 
-    pub(super) fn draft(&self, account: &Id) -> Result<Draft, Problem> {
+    pub(super) fn draft(&self, account: &AccountId) -> Result<Draft, Problem> {
         let grant = self.grant()?;
         Ok(Draft::lot(account, &grant.grant_id.clone(), Data::CreditsGranted(grant)))
     }
@@ -119,7 +119,7 @@ macro_rules! query_code {
 /// Returns a code as it was made.
 pub(super) async fn find(
     connection: &mut PgConnection,
-    code: &Id,
+    code: &PromoCode,
 ) -> Result<Option<NewPromoCode>, sqlx::Error> {
     let row = query_code!(code.as_str(), "").fetch_optional(connection).await?;
     row.map(NewPromoCode::try_from).transpose()
@@ -128,7 +128,7 @@ pub(super) async fn find(
 /// Returns a code, locked, with how often it was redeemed.
 pub(super) async fn lock(
     connection: &mut PgConnection,
-    code: &Id,
+    code: &PromoCode,
 ) -> Result<Option<(NewPromoCode, i32)>, sqlx::Error> {
     let Some(row) = query_code!(code.as_str(), "for update").fetch_optional(connection).await? else {
         return Ok(None);
@@ -160,14 +160,17 @@ async fn keep(
 }
 
 /// Counts one more redemption of a code.
-pub(super) async fn count_redemption(connection: &mut PgConnection, code: &Id) -> Result<(), sqlx::Error> {
+pub(super) async fn count_redemption(
+    connection: &mut PgConnection,
+    code: &PromoCode,
+) -> Result<(), sqlx::Error> {
     sqlx::query!("update control.promo_code set redemptions = redemptions + 1 where code = $1", code.as_str())
         .execute(connection)
         .await
         .map(drop)
 }
 
-pub(super) fn unknown(code: &Id) -> Problem {
+pub(super) fn unknown(code: &PromoCode) -> Problem {
     Problem::not_found("promo_code_unknown", format!("there is no promo code {code}"))
 }
 

@@ -6,7 +6,7 @@ use engine::outbox;
 use ledger_core::event::Event;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label, PromoCode};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
 use serde::Deserialize;
@@ -27,8 +27,8 @@ use crate::write::idempotency;
 /// Locks the code, so that no race passes its uses. `at`: the account's time.
 pub async fn redeem(
     connection: &mut PgConnection,
-    account: &Id,
-    code: &Id,
+    account: &AccountId,
+    code: &PromoCode,
     at: Time,
     recorded_at: Time,
     actor: &Label,
@@ -65,7 +65,7 @@ pub async fn redeem(
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redemption {
-    code: Id,
+    code: PromoCode,
 }
 
 impl Body for Redemption {
@@ -80,7 +80,7 @@ impl Body for Redemption {
 pub async fn create(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
@@ -111,7 +111,11 @@ pub async fn create(
     Ok(answer)
 }
 
-async fn has_redeemed(connection: &mut PgConnection, account: &Id, code: &Id) -> Result<bool, sqlx::Error> {
+async fn has_redeemed(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    code: &PromoCode,
+) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from control.redemption where account_id = $1 and code = $2) as "redeemed!""#,
         account.as_str(),

@@ -7,7 +7,7 @@ use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{GrantSource, derive};
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection, numeric_text};
 use serde::Deserialize;
@@ -51,7 +51,7 @@ impl Body for Invitation {
 pub async fn invite(
     State(app): State<App>,
     context: RequestContext,
-    Path(account): Path<Id>,
+    Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
@@ -65,7 +65,11 @@ pub async fn invite(
     Ok((StatusCode::CREATED, axum::Json(json!({"code": code}))).into_response())
 }
 
-async fn invited(connection: &mut PgConnection, account: &Id, email: &str) -> Result<String, sqlx::Error> {
+async fn invited(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    email: &str,
+) -> Result<String, sqlx::Error> {
     lock_account(connection, account).await?;
     let known = sqlx::query_scalar!(
         "select code from control.invitation where account_id = $1 and lower(email) = lower($2)",
@@ -95,7 +99,7 @@ async fn invited(connection: &mut PgConnection, account: &Id, email: &str) -> Re
 /// Puts the invitation among the mails that the alert worker sends.
 async fn mail(
     connection: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     email: &str,
     code: &str,
 ) -> Result<(), sqlx::Error> {
@@ -128,7 +132,7 @@ struct Stats {
 }
 
 /// Adds to what an account's invitations have come to.
-async fn count(connection: &mut PgConnection, account: &Id, more: Stats) -> Result<(), sqlx::Error> {
+async fn count(connection: &mut PgConnection, account: &AccountId, more: Stats) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into control.referrer as known (account_id, invited, accepted, rewarded, credits_earned)
          values ($1, $2, $3, 0, 0)
@@ -145,20 +149,20 @@ async fn count(connection: &mut PgConnection, account: &Id, more: Stats) -> Resu
 }
 
 /// Returns the account behind a code of an invitation; none: it is none.
-pub async fn inviter(app: &App, code: &Id) -> Result<Option<Id>, Problem> {
+pub async fn inviter(app: &App, code: &ReferrerId) -> Result<Option<AccountId>, Problem> {
     let account =
         sqlx::query_scalar!("select account_id from control.invitation where code = $1", code.as_str())
             .fetch_optional(&app.pool)
             .await?;
-    account.map(|account| Id::new(&account).map_err(Problem::internal)).transpose()
+    account.map(|account| AccountId::new(&account).map_err(Problem::internal)).transpose()
 }
 
 /// Whoever has referred a new account, with the time that its reward is recorded at.
 #[derive(Debug, Clone)]
 pub struct Referrer {
-    pub account: Id,
+    pub account: AccountId,
     /// As the new account said it: its id or the code of an invitation.
-    pub said: Id,
+    pub said: ReferrerId,
     pub at: Time,
 }
 
@@ -175,7 +179,7 @@ pub struct Rewards {
 pub async fn referred(
     connection: &mut PgConnection,
     bonus: Credits,
-    guest: &Id,
+    guest: &AccountId,
     referrer: &Referrer,
 ) -> Result<Option<Rewards>, Problem> {
     let accepted = sqlx::query!(

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::policy::hold::State;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::ReservationId;
 use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;
@@ -30,7 +30,7 @@ pub struct Written {
 /// How usage settles a hold, for its producer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SettlementView {
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Settled once the usage is projected.
     pub state: State,
     /// What the hold held.

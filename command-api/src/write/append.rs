@@ -1,6 +1,6 @@
 //! Appends one record to the journal.
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::failpoint;
 use platform::kafka::AppendError;
 use platform::position::Position;
@@ -10,7 +10,7 @@ use web::http::Problem;
 use crate::app::App;
 
 /// Appends a record and returns where the journal has it.
-pub async fn append(app: &App, account: &Id, record: &[u8]) -> Result<Position, Problem> {
+pub async fn append(app: &App, account: &AccountId, record: &[u8]) -> Result<Position, Problem> {
     failpoint::hit("api.before_append");
     let position = app.journal.append(account.as_str(), record.to_vec()).await.map_err(not_appended)?;
     failpoint::hit("api.after_append");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::outbox;
 use ledger_core::event::{Data, Event, wire};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, Source};
 use ledger_core::value::time::Time;
 use platform::failpoint;
 use platform::pg::PgConnection;
@@ -21,7 +21,7 @@ use crate::app::App;
 /// What an effect says besides its account and time.
 #[derive(Debug, Clone)]
 pub struct Effect {
-    pub account: Id,
+    pub account: AccountId,
     /// The event's producer: one of ours.
     pub source: &'static str,
     pub event_id: EventId,
@@ -85,12 +85,17 @@ pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
 }
 
 /// Waits until the journal has all of an account's effects that are in the outbox now; false where it has not in time.
-pub async fn all_appended(app: &App, account: &Id, deadline: Instant) -> Result<bool, Problem> {
+pub async fn all_appended(app: &App, account: &AccountId, deadline: Instant) -> Result<bool, Problem> {
     nothing_before(app, account, i64::MAX, deadline).await
 }
 
 /// Waits until nothing older than this waits for the account.
-async fn nothing_before(app: &App, account: &Id, outbox_id: i64, deadline: Instant) -> Result<bool, Problem> {
+async fn nothing_before(
+    app: &App,
+    account: &AccountId,
+    outbox_id: i64,
+    deadline: Instant,
+) -> Result<bool, Problem> {
     while !outbox::is_first(&app.pool, account, outbox_id).await? {
         if Instant::now() >= deadline {
             return Ok(false);

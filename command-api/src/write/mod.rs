@@ -17,7 +17,7 @@ use ledger_core::event::key::{ContentHash, content_hash};
 use ledger_core::event::{Data, Event, derive, wire};
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::request::Body;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, GrantId, Label, Source};
 use ledger_core::value::time::Time;
 use platform::position::Position;
 use tracing::warn;
@@ -41,7 +41,7 @@ const LOT_IDS: &str = "grant";
 /// A write before it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    pub account: Id,
+    pub account: AccountId,
     pub kind: &'static str,
     /// Its name there.
     pub key: String,
@@ -53,19 +53,19 @@ pub struct Draft {
 
 impl Draft {
     /// A write of the API whose event id follows from what it is about.
-    pub fn derived(account: &Id, kind: &'static str, event_id: EventId, data: Data) -> Draft {
+    pub fn derived(account: &AccountId, kind: &'static str, event_id: EventId, data: Data) -> Draft {
         let key = event_id.to_string();
         Draft { account: account.clone(), kind, key, source: derive::API, event_id, data }
     }
 
     /// What makes a lot under an id of the caller's: a grant or a payment.
-    pub fn lot(account: &Id, lot: &Id, data: Data) -> Draft {
-        let (kind, key, event_id) = (LOT_IDS, lot.to_string(), EventId::from(lot));
+    pub fn lot(account: &AccountId, lot: &GrantId, data: Data) -> Draft {
+        let (kind, key, event_id) = (LOT_IDS, lot.to_string(), lot.as_event());
         Draft { account: account.clone(), kind, key, source: derive::GRANTS, event_id, data }
     }
 
     /// A setting: what is sent replaces what was sent before.
-    pub fn setting(account: &Id, kind: &'static str, data: Data, now: Time) -> Draft {
+    pub fn setting(account: &AccountId, kind: &'static str, data: Data, now: Time) -> Draft {
         let (account, key) = (account.clone(), String::new());
         Draft { account, kind, key, source: derive::API, event_id: new_id(now), data }
     }
@@ -114,7 +114,7 @@ pub fn new_id(now: Time) -> EventId {
 pub async fn admit<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
-    account: &Id,
+    account: &AccountId,
 ) -> Result<(Account, Time), Problem> {
     let known = app.account(account, context.ledger_time, context.deadline).await?;
     let at = recorded_at(&known, context.ledger_time, context.now).ok_or_else(clock_is_live)?;
@@ -125,7 +125,7 @@ pub async fn admit<Q: Waits>(
 pub async fn time_for<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
-    account: &Id,
+    account: &AccountId,
 ) -> Result<Time, Problem> {
     admit(app, context, account).await.map(|(_, recorded_at)| recorded_at)
 }
@@ -171,7 +171,7 @@ pub async fn once<Q: Waits>(
 pub async fn whole_setting<T: Body>(
     app: &App,
     context: &RequestContext,
-    account: &Id,
+    account: &AccountId,
     request: Request,
     kind: &'static str,
     data: fn(T) -> Data,

@@ -2,7 +2,7 @@
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgPool, Schema};
 use platform::position::Position;
 
@@ -47,7 +47,7 @@ struct ProgressRow {
 pub async fn progress(
     pool: &PgPool,
     schema: Schema,
-    records: &[(Id, Position)],
+    records: &[(AccountId, Position)],
 ) -> Result<Vec<Progress>, sqlx::Error> {
     let accounts: Vec<String> = records.iter().map(|(account, _)| account.to_string()).collect();
     let offsets: Vec<i64> = records.iter().map(|(_, position)| position.offset).collect();
@@ -86,7 +86,7 @@ fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Erro
 /// The identity of an event in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
-    pub account: &'a Id,
+    pub account: &'a AccountId,
     pub id: &'a str,
     pub source: &'a str,
     pub content: &'a [u8],

@@ -10,7 +10,7 @@ use ledger_core::fold::memory::Memory;
 use ledger_core::fold::pages::Pages;
 use ledger_core::fold::{self, Fact};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, Source, UserId};
 use ledger_core::value::time::Time;
 use rustc_hash::FxHashMap;
 
@@ -28,7 +28,8 @@ pub fn run() -> Measured {
     let facts = usage();
     let (mut ours, mut least) = (0.0, 0.0);
     let mut cores = open_accounts();
-    let mut balances: FxHashMap<Id, i128> = cores.keys().map(|id| (id.clone(), i128::MAX / 2)).collect();
+    let mut balances: FxHashMap<AccountId, i128> =
+        cores.keys().map(|id| (id.clone(), i128::MAX / 2)).collect();
     for batch in facts.chunks(BATCH_EVENTS) {
         ours += fold_batch(&mut cores, batch);
         least += least_batch(&mut balances, batch);
@@ -47,10 +48,10 @@ pub fn run() -> Measured {
 }
 
 pub(crate) fn fold_batch(
-    cores: &mut FxHashMap<Id, Option<ledger_core::account::Core>>,
+    cores: &mut FxHashMap<AccountId, Option<ledger_core::account::Core>>,
     batch: &[Fact],
 ) -> f64 {
-    let mut pages: FxHashMap<Id, Pages> = FxHashMap::default();
+    let mut pages: FxHashMap<AccountId, Pages> = FxHashMap::default();
     for fact in batch {
         pages.entry(fact.event.account.clone()).or_default().seen.insert(fact.key, None);
     }
@@ -64,7 +65,7 @@ pub(crate) fn fold_batch(
     start.elapsed().as_secs_f64()
 }
 
-fn least_batch(balances: &mut FxHashMap<Id, i128>, batch: &[Fact]) -> f64 {
+fn least_batch(balances: &mut FxHashMap<AccountId, i128>, batch: &[Fact]) -> f64 {
     let mut seen = rustc_hash::FxHashSet::default();
     let start = Instant::now();
     for fact in batch {
@@ -79,11 +80,11 @@ fn least_batch(balances: &mut FxHashMap<Id, i128>, batch: &[Fact]) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-fn account(number: usize) -> Id {
-    Id::new(&format!("account-{number}")).expect("a well-formed id")
+fn account(number: usize) -> AccountId {
+    AccountId::new(&format!("account-{number}")).expect("a well-formed id")
 }
 
-pub(crate) fn open_accounts() -> FxHashMap<Id, Option<ledger_core::account::Core>> {
+pub(crate) fn open_accounts() -> FxHashMap<AccountId, Option<ledger_core::account::Core>> {
     let mut memory = Memory::default();
     for number in 0..ACCOUNTS {
         let opening = br#"{"clock":"test","plan":{"cycle":"monthly","allowance":"1000000000"}}"#;
@@ -99,7 +100,7 @@ pub(crate) fn usage() -> Vec<Fact> {
     (0..BATCHES * BATCH_EVENTS)
         .map(|number| {
             let usage = Usage {
-                user_id: Some(Id::new(&format!("user-{}", number % 97)).expect("a well-formed id")),
+                user_id: Some(UserId::new(&format!("user-{}", number % 97)).expect("a well-formed id")),
                 credits: Some(Credits::from_units(380_000_000)),
                 ..Usage::default()
             };
@@ -118,7 +119,7 @@ pub(crate) fn start() -> Time {
     Time::from_micros(1_767_225_600_000_000)
 }
 
-pub(crate) fn event(account: Id, id: &str, data: Data) -> Event {
+pub(crate) fn event(account: AccountId, id: &str, data: Data) -> Event {
     Event {
         id: EventId::new(id).expect("a well-formed id"),
         source: Source::new("/bench").expect("a well-formed source"),

@@ -1,6 +1,6 @@
 //! Load: usage as an AI product sends it, and the records it becomes.
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use serde_json::{Value, json};
 
 /// Price of the events' model, by the card that [`rate_card`] makes.
@@ -9,8 +9,8 @@ pub const CARD: &str = "bench";
 pub const AT: &str = "2026-01-01T00:00:00Z";
 
 /// Names the n-th account.
-pub fn account(number: usize) -> Id {
-    Id::new(&format!("account-{number}")).expect("a well-formed id")
+pub fn account(number: usize) -> AccountId {
+    AccountId::new(&format!("account-{number}")).expect("a well-formed id")
 }
 
 /// A plan that is not used up.

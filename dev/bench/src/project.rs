@@ -72,12 +72,12 @@ async fn measure(environment: &Environment) -> Result<Measured> {
     })
 }
 
-fn record(number: usize) -> (ledger_core::value::id::Id, Vec<u8>) {
+fn record(number: usize) -> (ledger_core::value::id::AccountId, Vec<u8>) {
     let account = number % ACCOUNTS;
     (load::account(account), load::recorded(account, number / ACCOUNTS % USERS, number))
 }
 
-async fn append(journal: &Journal, records: Vec<(ledger_core::value::id::Id, Vec<u8>)>) -> Result<()> {
+async fn append(journal: &Journal, records: Vec<(ledger_core::value::id::AccountId, Vec<u8>)>) -> Result<()> {
     for part in records.chunks(BATCH_RECORDS_MAX) {
         for appended in journal.append_all(part).await {
             appended?;

@@ -8,7 +8,7 @@ use ledger_core::event::{Basis, Data, SetLimits, SetOrgAlert, SetUserAlert};
 use ledger_core::fold::pages::Pages;
 use ledger_core::fold::{self, Fact};
 use ledger_core::policy::alert::{Users, Watch, Watcher};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AlertId};
 use rustc_hash::FxHashMap;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub fn run() -> Vec<Measured> {
 
 fn measure(rules: usize, facts: &[Fact]) -> Measured {
     let mut bare_cores = open_accounts();
-    let mut accounts: FxHashMap<Id, Watched> = open_accounts()
+    let mut accounts: FxHashMap<AccountId, Watched> = open_accounts()
         .into_iter()
         .map(|(id, core)| (id, with_rules(Watched { core, watch: Watch::default() }, rules)))
         .collect();
@@ -68,7 +68,7 @@ fn with_rules(mut account: Watched, rules: usize) -> Watched {
                 Basis::PercentUsed => ledger_core::value::credits::Credits::whole(90),
                 Basis::AbsoluteUsed | Basis::PercentRemaining | Basis::AbsoluteRemaining => unreached(n),
             };
-            let alert_id = Id::new(&format!("alert-{n}")).expect("a well-formed id");
+            let alert_id = AlertId::new(&format!("alert-{n}")).expect("a well-formed id");
             Data::OrgAlertSet(SetOrgAlert { alert_id, basis, threshold, recipients: None, channels: None })
         })
         .collect();
@@ -92,8 +92,8 @@ fn with_rules(mut account: Watched, rules: usize) -> Watched {
     account
 }
 
-fn watch_batch(accounts: &mut FxHashMap<Id, Watched>, batch: &[Fact]) -> f64 {
-    let mut pages: FxHashMap<Id, (Pages, Users)> = FxHashMap::default();
+fn watch_batch(accounts: &mut FxHashMap<AccountId, Watched>, batch: &[Fact]) -> f64 {
+    let mut pages: FxHashMap<AccountId, (Pages, Users)> = FxHashMap::default();
     for fact in batch {
         let core = accounts.get(&fact.event.account).and_then(|account| account.core.as_ref());
         let (pages, users) =

@@ -172,7 +172,7 @@ pub fn rate_card(unit: Unit) -> Value {
 mod tests {
     use ledger_core::event::Usage;
     use ledger_core::policy::rate_card::RateCard;
-    use ledger_core::value::id::Id;
+    use ledger_core::value::id::RateCardId;
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
             usage["tier"] = json!(model.tier);
         }
         let usage: Usage = serde_json::from_value(usage).expect("usage");
-        let (_, credits) = card.price(&usage, &Id::new("demo").expect("an id"), 1).expect("priced");
+        let (_, credits) = card.price(&usage, &RateCardId::new("demo").expect("an id"), 1).expect("priced");
         credits.to_string()
     }
 

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Basis, Channel, Recipients, SetOrgAlert, SetUserAlert};
 use crate::value::credits::Credits;
 
-/// Most org alerts that stand on an account at once.
+/// Most org alerts of an account.
 pub const ORG_ALERTS_MAX: usize = 1_000;
-/// Where an org alert is told that names no channels: a webhook is for those who ask for it.
+/// Channels of an org alert that names none: a webhook must be named.
 const CHANNELS_DEFAULT: [Channel; 2] = [Channel::Email, Channel::InApp];
 
 /// An alert on the account's own figures.
@@ -17,7 +17,6 @@ pub struct OrgAlert {
     pub basis: Basis,
     /// Percent, or an amount in the account's unit.
     pub threshold: Credits,
-    /// Who is told.
     pub recipients: Recipients,
     /// By which ways.
     pub channels: Vec<Channel>,
@@ -41,9 +40,9 @@ pub struct UserAlert {
     pub enabled: bool,
     /// Usage of the period that it fires at; none only where it was never switched on.
     pub threshold: Option<Credits>,
-    /// Whether the user is told too.
+    /// Whether the user is notified too.
     pub notify_user: bool,
-    /// Who else is told.
+    /// Who else is notified.
     pub recipients: Recipients,
 }
 

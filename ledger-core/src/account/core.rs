@@ -1,6 +1,6 @@
 //! The account aggregate: what the fold keeps of one account between two events.
 //!
-//! Small by design. Users, history and used-up lots are pages, which the fold asks for (`fold::pages`).
+//! Small by design. Users, history and used-up lots are pages, which the fold requests (`fold::pages`).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::account::overdraft::Overdraft;
 use crate::account::top_up::TopUps;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::value::credits::{Credits, add, sub, wide};
-use crate::value::id::{Id, Label, Text};
+use crate::value::id::{AccountId, AlertId, Label, RateCardId, ReferrerId, Text, UserId};
+use crate::value::money::Usd;
 use crate::value::period::{Period, Periods, Schedule};
 use crate::value::time::{Time, Zone};
 
@@ -22,7 +23,7 @@ use crate::value::time::{Time, Zone};
 pub struct Plan {
     /// For people.
     pub name: Option<Text>,
-    /// The schedule as wished; the one in force stands in `Core::periods` until the boundary.
+    /// The schedule as wished; the one in force is in `Core::periods` until the boundary.
     pub schedule: Schedule,
     pub allowance: Credits,
     /// What goes on of them.
@@ -34,7 +35,7 @@ pub struct Plan {
     /// With `allow`: how far below zero; none = no bound.
     pub overage_limit: Option<Credits>,
     /// Prices usage.
-    pub rate_card: Option<Id>,
+    pub rate_card: Option<RateCardId>,
 }
 
 impl Plan {
@@ -120,13 +121,13 @@ pub struct Totals {
 /// What the events so far say about one account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Core {
-    pub account: Id,
+    pub account: AccountId,
     /// For people.
     pub name: Option<Text>,
     /// What its amounts count.
     pub unit: Unit,
     /// What one unit is worth.
-    pub usd_per_unit: Option<Credits>,
+    pub usd_per_unit: Option<Usd>,
     /// Where its ledger time comes from.
     pub clock: Clock,
     /// What becomes of overdraft at a reset.
@@ -138,7 +139,7 @@ pub struct Core {
     pub limits: Option<Limits>,
     /// Alerts on its own figures.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub org_alerts: BTreeMap<Id, OrgAlert>,
+    pub org_alerts: BTreeMap<AlertId, OrgAlert>,
     /// The alert on each user's usage; none where it was never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_alert: Option<UserAlert>,
@@ -146,7 +147,7 @@ pub struct Core {
     #[serde(default, skip_serializing_if = "TopUps::is_untouched")]
     pub top_ups: TopUps,
     /// Who invited it.
-    pub referred_by: Option<Id>,
+    pub referred_by: Option<ReferrerId>,
     /// Ledger time of its opening.
     pub opened_at: Time,
     /// The greatest ledger time seen.
@@ -171,11 +172,11 @@ pub struct Core {
 
 impl Core {
     /// Opens an account at ledger time `now`, still without its allowance.
-    pub fn open(account: Id, opening: &OpenAccount, now: Time) -> Self {
+    pub fn open(account: AccountId, opening: &OpenAccount, now: Time) -> Self {
         let plan = Plan::of(&opening.plan, now);
         let periods = Periods::new(plan.schedule);
         let unit = opening.unit.unwrap_or_default();
-        let usd_default = (unit == Unit::Usd).then(|| Credits::whole(1));
+        let usd_default = (unit == Unit::Usd).then_some(Usd::ONE);
         Self {
             account,
             name: opening.name.clone(),
@@ -260,7 +261,7 @@ impl Core {
     }
 
     /// Returns the limit that holds for a user; none = no limit, or limits are off.
-    pub fn limit_of(&self, user: &Id) -> Option<Credits> {
+    pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         self.limits.as_ref().filter(|limits| limits.enabled)?.limit_of(user)
     }
 
@@ -274,7 +275,7 @@ impl Core {
     }
 
     /// Says whether a user's counted usage has reached the limit that holds: blocked, and over budget.
-    pub fn is_blocked(&self, user: &Id, counted: Credits) -> bool {
+    pub fn is_blocked(&self, user: &UserId, counted: Credits) -> bool {
         self.limit_of(user).is_some_and(|limit| counted >= limit)
     }
 

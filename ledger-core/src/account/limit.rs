@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Limit, Recipients, SetLimits};
 use crate::value::credits::{Credits, sub};
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, UserId};
 
 /// An account's limits with their defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +19,10 @@ pub struct Limits {
     /// What holds for users without an own limit; none = no limit.
     pub default_limit: Option<Credits>,
     /// Users' own limits; they win over the default.
-    pub custom: BTreeMap<Id, Limit>,
+    pub custom: BTreeMap<UserId, Limit>,
     /// Features whose usage does not count.
     pub excluded_features: BTreeSet<Label>,
-    /// Who is told when a user has reached the limit.
+    /// Who is notified when a user has reached the limit.
     pub notify: Recipients,
 }
 
@@ -39,8 +39,8 @@ impl From<&SetLimits> for Limits {
 }
 
 impl Limits {
-    /// Returns a user's limit, his own before the default; none = no limit. Says nothing of `enabled`.
-    pub fn limit_of(&self, user: &Id) -> Option<Credits> {
+    /// Returns a user's limit, their own before the default; none = no limit. Says nothing of `enabled`.
+    pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         match self.custom.get(user) {
             Some(limit) => limit.amount(),
             None => self.default_limit,
@@ -67,8 +67,8 @@ impl Limits {
 mod tests {
     use super::*;
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    fn id(text: &str) -> UserId {
+        UserId::new(text).expect("an id")
     }
 
     fn limits(body: &str) -> Limits {

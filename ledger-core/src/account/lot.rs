@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::event::LotSource;
 use crate::value::credits::{Credits, add, sub, wide};
-use crate::value::id::{EventId, Id, Text};
+use crate::value::id::{EventId, GrantId, PaymentId, Text};
 use crate::value::time::Time;
 
 /// Most open lots with something left that grants and adjustments may make; plan, rollover and paid lots always fit.
@@ -21,7 +21,7 @@ pub const OPEN_LOTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lot {
     /// Unique per account, shared with payments.
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     /// Where the credits came from.
     pub source: LotSource,
     /// What was added.
@@ -47,7 +47,7 @@ pub struct Lot {
     pub voided_at: Option<Time>,
     pub event_id: EventId,
     /// The payment that refunds name; paid lots only.
-    pub payment_id: Option<Id>,
+    pub payment_id: Option<PaymentId>,
     /// Why it was granted.
     pub reason: Option<Text>,
     /// Log offset of the event being folded when it was made.
@@ -107,13 +107,13 @@ struct BurnKey {
     never_expires: bool,
     paid: bool,
     effective_at: Time,
-    grant_id: Id,
+    grant_id: GrantId,
 }
 
 /// What was taken from one lot, as a positive amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     pub source: LotSource,
     /// What was taken from it.
     pub amount: Credits,
@@ -133,17 +133,17 @@ pub type Draws = SmallVec<[Draw; 1]>;
 #[derive(Debug, Clone, Default)]
 pub struct Lots {
     in_effect: BTreeMap<BurnKey, Lot>,
-    waiting: BTreeMap<(Time, Id), Lot>,
+    waiting: BTreeMap<(Time, GrantId), Lot>,
     /// End of every lot that has one, waiting or not.
-    ends: BTreeSet<(Time, Id)>,
-    by_id: FxHashMap<Id, Place>,
+    ends: BTreeSet<(Time, GrantId)>,
+    by_id: FxHashMap<GrantId, IndexKey>,
     drawable: Credits,
     paid: Credits,
     rolled_over: Credits,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum IndexKey {
     InEffect(BurnKey),
     Waiting(Time),
 }
@@ -185,16 +185,16 @@ impl Lots {
         self.in_effect.values().chain(self.waiting.values())
     }
 
-    pub fn get(&self, grant_id: &Id) -> Option<&Lot> {
+    pub fn get(&self, grant_id: &GrantId) -> Option<&Lot> {
         match self.by_id.get(grant_id)? {
-            Place::InEffect(key) => self.in_effect.get(key),
-            Place::Waiting(from) => self.waiting.get(&(*from, grant_id.clone())),
+            IndexKey::InEffect(key) => self.in_effect.get(key),
+            IndexKey::Waiting(from) => self.waiting.get(&(*from, grant_id.clone())),
         }
     }
 
     /// Says whether the lot is yet to start.
-    pub fn is_waiting(&self, grant_id: &Id) -> bool {
-        matches!(self.by_id.get(grant_id), Some(Place::Waiting(_)))
+    pub fn is_waiting(&self, grant_id: &GrantId) -> bool {
+        matches!(self.by_id.get(grant_id), Some(IndexKey::Waiting(_)))
     }
 
     /// Puts in a lot with something left; it counts from its start, which may lie ahead of `now`.
@@ -204,24 +204,24 @@ impl Lots {
             self.ends.insert((expires, lot.grant_id.clone()));
         }
         if lot.effective_at > now {
-            self.by_id.insert(lot.grant_id.clone(), Place::Waiting(lot.effective_at));
+            self.by_id.insert(lot.grant_id.clone(), IndexKey::Waiting(lot.effective_at));
             self.waiting.insert((lot.effective_at, lot.grant_id.clone()), lot);
         } else {
             let key = lot.burn_key();
             self.count(&lot, lot.remaining);
-            self.by_id.insert(lot.grant_id.clone(), Place::InEffect(key.clone()));
+            self.by_id.insert(lot.grant_id.clone(), IndexKey::InEffect(key.clone()));
             self.in_effect.insert(key, lot);
         }
     }
 
-    pub fn remove(&mut self, grant_id: &Id) -> Option<Lot> {
+    pub fn remove(&mut self, grant_id: &GrantId) -> Option<Lot> {
         let lot = match self.by_id.remove(grant_id)? {
-            Place::InEffect(key) => {
+            IndexKey::InEffect(key) => {
                 let lot = self.in_effect.remove(&key)?;
                 self.count(&lot, lot.remaining.negated());
                 lot
             }
-            Place::Waiting(from) => self.waiting.remove(&(from, grant_id.clone()))?,
+            IndexKey::Waiting(from) => self.waiting.remove(&(from, grant_id.clone()))?,
         };
         if let Some(expires) = lot.expires_at {
             self.ends.remove(&(expires, grant_id.clone()));
@@ -278,15 +278,15 @@ impl Lots {
     }
 
     /// Returns the lots that end at or before `now`, in burn order (those yet to start last).
-    pub fn ending(&self, now: Time) -> Vec<Id> {
-        let mut ids: Vec<Id> =
+    pub fn ending(&self, now: Time) -> Vec<GrantId> {
+        let mut ids: Vec<GrantId> =
             self.ends.iter().take_while(|(end, _)| *end <= now).map(|(_, id)| id.clone()).collect();
         ids.sort_by_cached_key(|id| self.get(id).map(Lot::burn_key));
         ids
     }
 
     /// Returns the lots that start at or before `now`: earliest first, those of one instant in burn order.
-    pub fn starting(&self, now: Time) -> Vec<Id> {
+    pub fn starting(&self, now: Time) -> Vec<GrantId> {
         let mut starting: Vec<&Lot> =
             self.waiting.iter().take_while(|((from, _), _)| *from <= now).map(|(_, lot)| lot).collect();
         starting.sort_by_cached_key(|lot| (lot.effective_at, lot.burn_key()));

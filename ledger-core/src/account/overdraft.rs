@@ -1,7 +1,7 @@
 //! Overdraft: what withdrawals could not cover, as stretches of one running line.
 //!
 //! Each withdrawal that finds too little takes the next stretch of the line; whatever is given repays the line from its
-//! oldest end. Where two stretches overlap tells which lot repaid which withdrawal, so no queue is needed.
+//! oldest end. The overlap of two stretches identifies which lot repaid which withdrawal, so no queue is needed.
 
 use std::collections::VecDeque;
 

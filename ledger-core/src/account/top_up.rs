@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Brake, SetAutoTopUp, TopUpBasis};
 use crate::value::credits::{Credits, add, wide};
-use crate::value::id::Id;
+use crate::value::id::{AttemptId, PaymentMethodId};
 use crate::value::time::Time;
 
 /// Top-ups of a period, unless the settings say otherwise.
@@ -24,7 +24,7 @@ pub struct AutoTopUp {
     /// What it buys at once; none only where it is off.
     pub amount: Option<Credits>,
     /// What pays; none only where it is off.
-    pub payment_method: Option<Id>,
+    pub payment_method: Option<PaymentMethodId>,
     /// Most top-ups that succeed in a period.
     pub max_per_period: u32,
     /// Most that is topped up in a period; none = no bound.
@@ -48,11 +48,11 @@ impl From<&SetAutoTopUp> for AutoTopUp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Derived from account and number; the provider's idempotency key.
-    pub attempt_id: Id,
+    pub attempt_id: AttemptId,
     /// Counted from 1 on each account.
     pub number: u32,
     pub amount: Credits,
-    pub payment_method: Id,
+    pub payment_method: PaymentMethodId,
 }
 
 /// What the events so far say about an account's top-ups.
@@ -63,7 +63,8 @@ pub struct TopUps {
     /// How often it was saved.
     pub version: u32,
     /// Numbers used up: of starts that applied, and of those that came too late to be wanted.
-    pub asked: u32,
+    #[serde(rename = "asked")]
+    pub numbers_used: u32,
     /// The attempt that started last.
     pub last: Option<Attempt>,
     /// Whether its outcome is not known yet.
@@ -109,7 +110,7 @@ impl Refused {
 }
 
 impl TopUps {
-    /// Says whether nothing was ever heard of it.
+    /// Says whether it was never set and never used.
     pub fn is_untouched(&self) -> bool {
         *self == Self::default()
     }
@@ -146,12 +147,12 @@ impl TopUps {
     }
 
     /// Says whether an attempt is the one that is open.
-    pub fn has_open(&self, attempt: &Id) -> bool {
+    pub fn has_open(&self, attempt: &AttemptId) -> bool {
         self.is_open && self.last.as_ref().is_some_and(|last| last.attempt_id == *attempt)
     }
 
     /// Notes that an attempt was paid.
-    pub(crate) fn succeed(&mut self, attempt: &Id, amount: Credits, period_index: i64) {
+    pub(crate) fn succeed(&mut self, attempt: &AttemptId, amount: Credits, period_index: i64) {
         if self.has_open(attempt) {
             self.is_open = false;
         }
@@ -168,7 +169,7 @@ impl TopUps {
         self.failures += 1;
     }
 
-    /// Notes that a brake has said that it refuses, in this period under the settings as they stand.
+    /// Notes that a brake has said that it refuses, in this period under the current settings.
     pub(crate) fn refuse(&mut self, period_index: i64, brake: Brake) {
         let current = Refused { period_index, version: self.version, ..Refused::default() };
         if (self.refused.period_index, self.refused.version) != (period_index, self.version) {

@@ -7,7 +7,7 @@ use crate::account::overdraft::Stretch;
 use crate::event::Event;
 use crate::event::key::ContentHash;
 use crate::value::credits::Credits;
-use crate::value::id::Id;
+use crate::value::id::GrantId;
 
 /// The first event of an id.
 #[derive(Debug, Clone)]
@@ -39,5 +39,5 @@ pub struct Withdrawal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repayment {
     pub stretch: Stretch,
-    pub grant_id: Id,
+    pub grant_id: GrantId,
 }

@@ -14,7 +14,11 @@ use crate::event::shape::{
     names_once_or_null, object, object_or_null, objects_or_null, word, word_or_null, words_or_null,
 };
 use crate::value::credits::{AmountError, Credits, Quantity};
-use crate::value::id::{EventId, Id, Label, Slug, Source, Text};
+use crate::value::id::{
+    AlertId, AttemptId, DisputeId, EventId, GrantId, Label, MessageId, OrgId, PaymentId, PaymentMethodId,
+    PromoCode, RateCardId, ReferrerId, ReservationId, SessionId, Slug, Source, Text, UserId,
+};
+use crate::value::money::Usd;
 use crate::value::period::Cycle;
 use crate::value::scalar::{self, Scalar};
 use crate::value::time::{Time, Zone};
@@ -36,7 +40,7 @@ pub enum Clock {
     /// From the services' clocks, held to the broker's.
     #[default]
     Live,
-    /// From the writes themselves (`Ledger-Time`): it stands still between them.
+    /// From the writes themselves (`Ledger-Time`): it does not move between them.
     Test,
 }
 
@@ -61,7 +65,7 @@ pub struct OpenAccount {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub unit: Option<Unit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usd_per_unit: Option<Credits>,
+    pub usd_per_unit: Option<Usd>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
     pub clock: Option<Clock>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "word_or_null")]
@@ -71,9 +75,9 @@ pub struct OpenAccount {
     #[serde(deserialize_with = "object")]
     pub plan: PlanBody,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promo_code: Option<Id>,
+    pub promo_code: Option<PromoCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub referred_by: Option<Id>,
+    pub referred_by: Option<ReferrerId>,
 }
 
 /// Body of `account.changed`: what is absent stays.
@@ -164,7 +168,7 @@ pub struct PlanBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overage_limit: Option<Credits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_card: Option<Id>,
+    pub rate_card: Option<RateCardId>,
 }
 
 /// When a plan change applies.
@@ -203,9 +207,9 @@ pub struct AdvanceClock {
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Usage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub org_id: Option<Id>,
+    pub org_id: Option<OrgId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,11 +227,11 @@ pub struct Usage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<Credits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_id: Option<Id>,
+    pub message_id: Option<MessageId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_id: Option<Id>,
+    pub session_id: Option<SessionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reservation_id: Option<Id>,
+    pub reservation_id: Option<ReservationId>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
     pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
     /// Ours: the price lines it was charged by; present exactly where `credits` is derived.
@@ -248,7 +252,7 @@ pub struct Line {
     pub unit_credits: Credits,
     pub per: Credits,
     pub credits: Credits,
-    pub rate_card: Id,
+    pub rate_card: RateCardId,
     pub version: u32,
 }
 
@@ -305,7 +309,7 @@ impl From<GrantSource> for LotSource {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Grant {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     #[serde(deserialize_with = "word")]
     pub source: GrantSource,
     pub amount: Credits,
@@ -324,7 +328,7 @@ pub struct Grant {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct VoidGrant {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text>,
 }
@@ -343,7 +347,7 @@ pub struct Adjust {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Purchase {
-    pub payment_id: Id,
+    pub payment_id: PaymentId,
     pub amount: Credits,
 }
 
@@ -352,7 +356,7 @@ pub struct Purchase {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Refund {
-    pub payment_id: Id,
+    pub payment_id: PaymentId,
     pub amount: Credits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text>,
@@ -366,14 +370,14 @@ pub struct ResetPeriod {
     pub index: i64,
 }
 
-/// Who is told of what an account's settings watch for.
+/// Who is notified by a rule of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Recipients {
-    /// Everyone who is an admin when it is told.
+    /// Everyone who is an admin when it is sent.
     #[default]
     AllAdmins,
     /// These people.
-    These(Vec<Id>),
+    These(Vec<UserId>),
 }
 
 /// The word for all admins in the contract.
@@ -415,7 +419,7 @@ impl<'de> Visitor<'de> for RecipientsVisitor {
     }
 }
 
-/// A way to tell people.
+/// A way to notify people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
@@ -528,7 +532,7 @@ pub struct SetLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_limit: Option<Credits>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
-    pub custom: Option<BTreeMap<Id, Limit>>,
+    pub custom: Option<BTreeMap<UserId, Limit>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded_features: Option<Vec<Label>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -540,7 +544,7 @@ pub struct SetLimits {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct SetOrgAlert {
-    pub alert_id: Id,
+    pub alert_id: AlertId,
     #[serde(deserialize_with = "word")]
     pub basis: Basis,
     pub threshold: Credits,
@@ -555,7 +559,7 @@ pub struct SetOrgAlert {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct RemoveOrgAlert {
-    pub alert_id: Id,
+    pub alert_id: AlertId,
 }
 
 /// Body of `user_alert.set`: an alert on each user's usage.
@@ -583,7 +587,7 @@ pub enum TopUpBasis {
     AvailableBalance,
 }
 
-/// Body of `auto_top_up.set`: when credits are bought without being asked for.
+/// Body of `auto_top_up.set`: when credits are bought automatically.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -597,21 +601,21 @@ pub struct SetAutoTopUp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Credits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payment_method: Option<Id>,
+    pub payment_method: Option<PaymentMethodId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_period: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_amount_per_period: Option<Credits>,
 }
 
-/// Body of `top_up.started`: the provider will be asked to charge.
+/// Body of `top_up.started`: the provider will be requested to charge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct StartTopUp {
-    pub attempt_id: Id,
+    pub attempt_id: AttemptId,
     pub amount: Credits,
-    pub payment_method: Id,
+    pub payment_method: PaymentMethodId,
 }
 
 /// Body of `top_up.failed`: the provider has refused to charge.
@@ -619,7 +623,7 @@ pub struct StartTopUp {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct FailTopUp {
-    pub attempt_id: Id,
+    pub attempt_id: AttemptId,
     pub reason: Text,
 }
 
@@ -656,8 +660,8 @@ pub struct RefuseTopUp {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct TopUp {
-    pub attempt_id: Id,
-    pub payment_id: Id,
+    pub attempt_id: AttemptId,
+    pub payment_id: PaymentId,
     pub amount: Credits,
 }
 
@@ -666,8 +670,8 @@ pub struct TopUp {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Dispute {
-    pub payment_id: Id,
-    pub dispute_id: Id,
+    pub payment_id: PaymentId,
+    pub dispute_id: DisputeId,
     pub amount: Credits,
 }
 

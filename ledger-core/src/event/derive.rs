@@ -1,4 +1,4 @@
-//! Derived ids: whatever the ledger creates itself gets an id that follows from its subject.
+//! Derived ids: what the ledger creates itself has an id that follows from its subject.
 //!
 //! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/`, so a replay, a restart or a second worker produces the
 //! same id. The names are part of the public contract (`schemas/README.md`).
@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::event::Brake;
-use crate::value::id::{EventId, Id, Source};
+use crate::value::id::{AccountId, AttemptId, DisputeId, EventId, GrantId, Source};
 use crate::value::time::Time;
 
 pub const NAMESPACE: Uuid = Uuid::from_u128(0x6c_65_64_67_65_72_50_00_80_00_63_72_65_64_69_74);
@@ -17,7 +17,7 @@ pub const SCHEDULER: &str = "urn:ledger:scheduler";
 pub const GRANTS: &str = "urn:ledger:grants";
 /// Source of what auto top-up makes.
 pub const TOP_UPS: &str = "urn:ledger:auto-top-up";
-/// Source of disputes, which only the payment provider can tell of.
+/// Source of disputes, which only the payment provider reports.
 pub const DISPUTES: &str = "urn:ledger:disputes";
 /// Source of every other write of the API.
 pub const API: &str = "urn:ledger:api";
@@ -38,61 +38,61 @@ pub(crate) fn named(kind: &str, parts: &[&str]) -> Uuid {
 }
 
 /// Returns the id of the reset that enters period `index`.
-pub fn reset_id(account: &Id, index: i64) -> EventId {
+pub fn reset_id(account: &AccountId, index: i64) -> EventId {
     derived("reset", &[account.as_str(), &index.to_string()])
 }
 
 /// Returns the id of the tick at an instant where a lot starts or ends.
-pub fn tick_id(account: &Id, at: Time) -> EventId {
+pub fn tick_id(account: &AccountId, at: Time) -> EventId {
     derived("tick", &[account.as_str(), &at.to_string()])
 }
 
-pub fn opening_id(account: &Id) -> EventId {
+pub fn opening_id(account: &AccountId) -> EventId {
     derived("open", &[account.as_str()])
 }
 
 /// Returns the id of the reversal of a usage event.
-pub fn reversal_id(account: &Id, source: &Source, event: &EventId) -> EventId {
+pub fn reversal_id(account: &AccountId, source: &Source, event: &EventId) -> EventId {
     derived("reversal", &[account.as_str(), source.as_str(), event.as_str()])
 }
 
 /// Returns the id of the voiding of a grant.
-pub fn void_id(account: &Id, grant: &Id) -> EventId {
+pub fn void_id(account: &AccountId, grant: &GrantId) -> EventId {
     derived("void", &[account.as_str(), grant.as_str()])
 }
 
 /// Returns the id of an account's `number`-th attempt to top up: the provider's idempotency key, the lot's id, and the
 /// id of its start.
-pub fn attempt_id(account: &Id, number: u32) -> Id {
+pub fn attempt_id(account: &AccountId, number: u32) -> AttemptId {
     let id = named("attempt", &[account.as_str(), &number.to_string()]);
-    Id::new(&id.to_string()).expect("a UUID is a well-formed id")
+    AttemptId::new(&id.to_string()).expect("a UUID is a well-formed id")
 }
 
-pub fn topped_up_id(account: &Id, attempt: &Id) -> EventId {
+pub fn topped_up_id(account: &AccountId, attempt: &AttemptId) -> EventId {
     derived("topped_up", &[account.as_str(), attempt.as_str()])
 }
 
-pub fn top_up_failed_id(account: &Id, attempt: &Id) -> EventId {
+pub fn top_up_failed_id(account: &AccountId, attempt: &AttemptId) -> EventId {
     derived("top_up_failed", &[account.as_str(), attempt.as_str()])
 }
 
 /// Returns the id of a brake's refusal: one for each version of the settings in each period.
-pub fn top_up_refused_id(account: &Id, brake: Brake, version: u32, period_index: i64) -> EventId {
+pub fn top_up_refused_id(account: &AccountId, brake: Brake, version: u32, period_index: i64) -> EventId {
     let (version, period) = (version.to_string(), period_index.to_string());
     derived("top_up_refused", &[account.as_str(), brake.as_str(), &version, &period])
 }
 
-pub fn dispute_opened_id(account: &Id, dispute: &Id) -> EventId {
+pub fn dispute_opened_id(account: &AccountId, dispute: &DisputeId) -> EventId {
     derived("dispute_opened", &[account.as_str(), dispute.as_str()])
 }
 
 /// Returns the id of a dispute's end in the account's favour.
-pub fn dispute_won_id(account: &Id, dispute: &Id) -> EventId {
+pub fn dispute_won_id(account: &AccountId, dispute: &DisputeId) -> EventId {
     derived("dispute_won", &[account.as_str(), dispute.as_str()])
 }
 
 /// Returns the id of a write that its caller named by an `Idempotency-Key`.
-pub fn keyed_id(kind: &str, account: &Id, idempotency_key: &str) -> EventId {
+pub fn keyed_id(kind: &str, account: &AccountId, idempotency_key: &str) -> EventId {
     derived(kind, &[account.as_str(), idempotency_key])
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn derived_ids_never_change() {
-        let acme = Id::new("acme").expect("an id");
+        let acme = AccountId::new("acme").expect("an id");
         assert_eq!(reset_id(&acme, 3), reset_id(&acme, 3));
         assert_ne!(reset_id(&acme, 3), reset_id(&acme, 4));
         // Frozen: resets in old journals carry it.
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn ids_of_attempts_never_change() {
         // Frozen: the provider knows charges by it.
-        let acme = Id::new("acme").expect("an id");
+        let acme = AccountId::new("acme").expect("an id");
         let expected = Uuid::new_v5(&NAMESPACE, b"attempt/acme/1").to_string();
         assert_eq!(attempt_id(&acme, 1).as_str(), expected);
         assert_ne!(attempt_id(&acme, 2).as_str(), expected);

@@ -1,20 +1,20 @@
-//! Deduplication: the identity of an event (its key) and the hash that tells a repeat from a conflict.
+//! Deduplication: the identity of an event (its key) and the hash that distinguishes a repeat from a conflict.
 
 use sha2::{Digest, Sha256};
 
 use crate::event::{Data, Event, Usage};
-use crate::value::id::{EventId, Id, Source};
+use crate::value::id::{AccountId, EventId, Source};
 
 /// Identity of an event: the first 16 bytes of SHA-256 over account, source and id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DedupeKey(pub [u8; 16]);
 
-/// Hash of an event's content as its caller sent it; tells a duplicate from a conflict.
+/// Hash of an event's content as its caller sent it; distinguishes a duplicate from a conflict.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentHash(pub [u8; 32]);
 
 /// Returns the identity of the event `id` of `source` on `account`.
-pub fn dedupe_key(account: &Id, source: &Source, id: &EventId) -> DedupeKey {
+pub fn dedupe_key(account: &AccountId, source: &Source, id: &EventId) -> DedupeKey {
     let mut hash = Sha256::new();
     for part in [account.as_str(), source.as_str(), id.as_str()] {
         // Lengths first, so that no two different triples run together.
@@ -68,7 +68,7 @@ mod tests {
         content_hash(&Event {
             id: EventId::new("e").expect("an id"),
             source: Source::new("/app").expect("a source"),
-            account: Id::new("acme").expect("an id"),
+            account: AccountId::new("acme").expect("an id"),
             occurred_at: time.parse().expect("a time"),
             recorded_at: time.parse().expect("a time"),
             actor: Label::new("k").expect("a label"),
@@ -121,7 +121,7 @@ mod tests {
     fn identity_is_per_account_and_source() {
         let key = |account: &str, source: &str, id: &str| {
             dedupe_key(
-                &Id::new(account).expect("id"),
+                &AccountId::new(account).expect("id"),
                 &Source::new(source).expect("source"),
                 &EventId::new(id).expect("id"),
             )

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::event::field_error::FieldError;
 use crate::event::rules_v1::Rules;
 use crate::event::shape::Object;
-use crate::value::id::{EventId, Id, Label, Source};
+use crate::value::id::{AccountId, EventId, Label, Source};
 use crate::value::time::Time;
 
 /// A fact about one account, as recorded.
@@ -26,9 +26,9 @@ pub struct Event {
     pub id: EventId,
     pub source: Source,
     /// The account it is about; the Kafka key.
-    pub account: Id,
+    pub account: AccountId,
     pub occurred_at: Time,
-    /// When the service that appended it heard of it: ledger time before the clamp of live accounts.
+    /// When the service that appended it received it: ledger time before the clamp of live accounts.
     pub recorded_at: Time,
     /// Who caused it: a key id, `scheduler`, `auto-top-up`, `provider:stripe`.
     pub actor: Label,

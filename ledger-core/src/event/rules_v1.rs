@@ -22,7 +22,7 @@ pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Deepest nesting of a record.
 pub const JSON_DEPTH_MAX: usize = 8;
 
-/// How much of each thing a body may hold. The journal has `BOUNDS`, the front door `request::limits::LIMITS`.
+/// How much of each thing a body may hold. The journal has `BOUNDS`, the API `request::limits::LIMITS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// Keys of a usage's metadata.
@@ -106,9 +106,8 @@ impl Rules for OpenAccount {
     fn check_within(&self, _: &Bounds, errors: &mut Vec<FieldError>) {
         check_plan(&self.plan, errors);
         not_negative(errors, "low_balance_threshold", self.low_balance_threshold);
-        if let Some(usd) = self.usd_per_unit {
-            positive(errors, "usd_per_unit", usd);
-        }
+        let worthless = self.usd_per_unit.is_some_and(|usd| !usd.is_positive());
+        refuse(errors, worthless, "usd_per_unit", "not_positive", "must be above 0");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::event::rules_v1::JSON_DEPTH_MAX;
 pub use crate::event::rules_v1::RECORD_BYTES_MAX;
 use crate::event::shape::Object;
 use crate::event::{Data, Event};
-use crate::value::id::{EventId, Id, Label, Source};
+use crate::value::id::{AccountId, EventId, Label, Source};
 use crate::value::time::Time;
 
 /// Why a record is no event that this version can fold.
@@ -25,7 +25,7 @@ pub enum DecodeError {
     #[error("unknown event type {event_type} on account {account}")]
     UnknownType {
         /// The account that halts.
-        account: Id,
+        account: AccountId,
         /// The type that is not known.
         event_type: String,
     },
@@ -40,7 +40,7 @@ struct Envelope<'a> {
     source: Source,
     #[serde(borrow, rename = "type")]
     event_type: Cow<'a, str>,
-    subject: Id,
+    subject: AccountId,
     time: Time,
     recordedat: Time,
     actor: Label,
@@ -55,7 +55,7 @@ struct EnvelopeOut<'a> {
     source: &'a Source,
     #[serde(rename = "type")]
     event_type: &'static str,
-    subject: &'a Id,
+    subject: &'a AccountId,
     time: Time,
     recordedat: Time,
     actor: &'a Label,
@@ -136,7 +136,7 @@ pub fn data_json(data: &Data) -> Vec<u8> {
     to_json(data)
 }
 
-/// Returns where the schema of an event type stands: `schemas/usage.recorded.v1.json`.
+/// Returns the path of the schema of an event type: `schemas/usage.recorded.v1.json`.
 pub fn schema_path(event_type: &str) -> String {
     format!("schemas/{}.json", event_type.trim_start_matches("ledger."))
 }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(
             decode(newer.as_bytes()),
             Err(DecodeError::UnknownType {
-                account: Id::new("acme").expect("an id"),
+                account: AccountId::new("acme").expect("an id"),
                 event_type: "ledger.usage.recorded.v9".into()
             })
         );

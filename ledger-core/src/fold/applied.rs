@@ -13,10 +13,10 @@ use crate::account::{Core, Figures};
 use crate::event::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::event::{Data, Event, LotSource};
 use crate::value::credits::{Credits, wide};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
-/// An event with its place in the log.
+/// An event with its position in the log.
 #[derive(Debug, Clone)]
 pub struct Fact {
     pub event: Arc<Event>,
@@ -78,7 +78,7 @@ impl EntryType {
 /// What an entry did to one lot, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LotChange {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     pub source: LotSource,
     /// Positive: added to it.
     #[serde(deserialize_with = "wide")]
@@ -137,7 +137,7 @@ pub struct Applied {
     pub ledger_time: Option<Time>,
     /// The open period after it.
     pub period_index: i64,
-    /// Entries of crossings, then of the event; a usage's own stands in `usage`.
+    /// Entries of crossings, then of the event; a usage's own is in `usage`.
     pub entries: Vec<Entry>,
     /// Usage to count, and for usage itself its entry.
     pub usage: Option<UsageChange>,
@@ -155,7 +155,7 @@ pub struct Applied {
     pub reversed: Option<DedupeKey>,
 }
 
-/// What stands in an account's course, seen after it has had its effect.
+/// One step of an account's history, after its effect.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment<'a> {
     /// Ledger time of the event; of a crossing, the instant crossed.
@@ -169,20 +169,20 @@ pub struct Moment<'a> {
     pub adds: bool,
 }
 
-/// Looks on while an account is folded.
+/// Observes the fold of an account.
 pub trait Observer {
     /// Sees the account after an event, and after every crossing before it: each lot's end, a boundary as a whole,
     /// each lot's start.
     fn after(&mut self, core: &Core, moment: &Moment<'_>);
 }
 
-/// Nobody looks on.
+/// Observes nothing.
 impl Observer for () {
     fn after(&mut self, _: &Core, _: &Moment<'_>) {}
 }
 
 impl Applied {
-    /// Returns the place of a usage's own entry: after those of the crossings before it.
+    /// Returns the order of a usage's own entry: after those of the crossings before it.
     pub fn next_seq(&self) -> i32 {
         i32::try_from(self.entries.len()).unwrap_or(i32::MAX)
     }

@@ -8,7 +8,7 @@ use crate::account::withdrawal::Repayment;
 use crate::event::LotSource;
 use crate::fold::pages::Pages;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
 /// What both an event and a crossing can do to an account.
@@ -135,10 +135,10 @@ pub(super) trait Booking {
         let (core, _, applied) = self.parts();
         let amount = core.plan.allowance;
         let grant_id = period_lot_id("plan", core.period.index);
-        let place = (offset, applied.next_seq());
+        let made_at = (offset, applied.next_seq());
         let lot = Lot {
             expires_at: Some(core.period.ends_at),
-            ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, place)
+            ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, made_at)
         };
         core.figures.added = add(core.figures.added, amount);
         core.figures.granted = add(core.figures.granted, amount);
@@ -158,21 +158,21 @@ pub(super) struct Stamp {
 }
 
 /// Nets a change of a lot into an entry's list.
-pub(super) fn change(changes: &mut LotChanges, grant_id: &Id, source: LotSource, amount: Credits) {
+pub(super) fn change(changes: &mut LotChanges, grant_id: &GrantId, source: LotSource, amount: Credits) {
     match changes.iter_mut().find(|change| change.grant_id == *grant_id) {
         Some(change) => change.amount = add(change.amount, amount),
         None => changes.push(LotChange { grant_id: grant_id.clone(), source, amount }),
     }
 }
 
-/// A lot with what its source implies; `place` is the log offset and order of its making.
+/// A lot with what its source implies; `made_at` is the log offset of the event that makes it, and its order in that event.
 pub(super) fn new_lot(
-    grant_id: Id,
+    grant_id: GrantId,
     source: LotSource,
     amount: Credits,
     now: Time,
     event_id: &EventId,
-    place: (i64, i32),
+    made_at: (i64, i32),
 ) -> Lot {
     Lot {
         grant_id,
@@ -189,11 +189,11 @@ pub(super) fn new_lot(
         event_id: event_id.clone(),
         payment_id: None,
         reason: None,
-        offset: place.0,
-        seq: place.1,
+        offset: made_at.0,
+        seq: made_at.1,
     }
 }
 
-pub(super) fn period_lot_id(kind: &str, index: i64) -> Id {
-    Id::new(&format!("{kind}:{index}")).expect("a kind and a number are a well-formed id")
+pub(super) fn period_lot_id(kind: &str, index: i64) -> GrantId {
+    GrantId::new(&format!("{kind}:{index}")).expect("a kind and a number are a well-formed id")
 }

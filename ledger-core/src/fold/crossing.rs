@@ -7,7 +7,7 @@ use crate::account::lot::Lot;
 use crate::event::{LotSource, OverdraftPolicy, RolloverMode, derive};
 use crate::fold::pages::Pages;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
 /// One instant that is crossed.
@@ -64,7 +64,7 @@ impl Crossing<'_> {
 
     /// Closes plan and rollover lots and returns what rolls over. What expires is what would have burned first.
     fn close_period_lots(&mut self, event_id: &EventId) -> Credits {
-        let ids: Vec<(Id, Credits)> = self
+        let ids: Vec<(GrantId, Credits)> = self
             .core
             .lots
             .iter()
@@ -88,7 +88,7 @@ impl Crossing<'_> {
     }
 
     /// Closes a lot: `rolled_out` of it goes on, the rest expires.
-    fn expire(&mut self, id: &Id, rolled_out: Credits, event_id: &EventId) {
+    fn expire(&mut self, id: &GrantId, rolled_out: Credits, event_id: &EventId) {
         let waiting = self.core.lots.is_waiting(id);
         let Some(mut lot) = self.core.lots.remove(id) else { return };
         let expired = sub(lot.remaining, rolled_out);
@@ -118,7 +118,7 @@ impl Crossing<'_> {
     fn book_out(
         &mut self,
         entry_type: EntryType,
-        id: &Id,
+        id: &GrantId,
         source: LotSource,
         amount: Credits,
         event_id: &EventId,
@@ -130,10 +130,10 @@ impl Crossing<'_> {
 
     fn roll_in(&mut self, amount: Credits, event_id: &EventId) {
         let grant_id = period_lot_id("rollover", self.core.period.index);
-        let place = (self.offset, self.applied.next_seq());
+        let made_at = (self.offset, self.applied.next_seq());
         let lot = Lot {
             expires_at: Some(self.core.period.ends_at),
-            ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, place)
+            ..new_lot(grant_id, LotSource::Rollover, amount, self.at, event_id, made_at)
         };
         self.core.figures.granted = add(self.core.figures.granted, amount);
         self.core.totals.rolled_in = add(self.core.totals.rolled_in, amount);

@@ -6,7 +6,7 @@ use super::{EntryType, LotChanges, Reason};
 use crate::account::lot::{Lot, OPEN_LOTS_MAX, default_priority};
 use crate::event::{Adjust, Grant, LotSource, VoidGrant};
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::Id;
+use crate::value::id::GrantId;
 
 impl Step<'_> {
     pub(super) fn grant(&mut self, grant: &Grant) -> Decision {
@@ -49,7 +49,7 @@ impl Step<'_> {
             if self.core.lots.len() >= OPEN_LOTS_MAX {
                 return Err(Reason::TooManyLots);
             }
-            let grant_id = Id::new(event_id.as_str()).map_err(|_| Reason::GrantUnknown)?;
+            let grant_id = GrantId::new(event_id.as_str()).map_err(|_| Reason::GrantUnknown)?;
             let reason = Some(adjustment.reason.clone());
             let lot = Lot { reason, ..self.new_lot(grant_id, LotSource::Adjustment, amount) };
             self.core.totals.adjusted = add(self.core.totals.adjusted, amount);

@@ -13,13 +13,13 @@ use crate::event::key::{DedupeKey, dedupe_key};
 use crate::fold::pages::{Missing, Pages};
 use crate::fold::{self, Applied, Fact, Observer};
 use crate::value::credits::Credits;
-use crate::value::id::Id;
+use crate::value::id::{AccountId, GrantId, PaymentId};
 
 /// Accounts by id.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// Every account that has had an event.
-    pub accounts: FxHashMap<Id, Account>,
+    pub accounts: FxHashMap<AccountId, Account>,
 }
 
 /// One account with all its pages.
@@ -28,16 +28,16 @@ pub struct Account {
     /// None before its opening.
     pub core: Option<Core>,
     /// Every lot that ever was, as last stored.
-    pub lots: BTreeMap<Id, Lot>,
+    pub lots: BTreeMap<GrantId, Lot>,
     seen: FxHashMap<DedupeKey, Seen>,
-    payments: FxHashMap<Id, Id>,
+    payments: FxHashMap<PaymentId, GrantId>,
     repayments: Vec<Repayment>,
 }
 
 impl Memory {
     /// Folds a batch: the pages live as long as the batch, so how a log is cut may show nowhere.
     pub fn fold(&mut self, batch: &[Fact]) -> Vec<Applied> {
-        let mut pages: FxHashMap<Id, Pages> = FxHashMap::default();
+        let mut pages: FxHashMap<AccountId, Pages> = FxHashMap::default();
         let mut results = Vec::with_capacity(batch.len());
         for fact in batch {
             let account = self.accounts.entry(fact.event.account.clone()).or_default();
@@ -72,7 +72,7 @@ impl Account {
         }
     }
 
-    fn load(&self, pages: &mut Pages, missing: Missing, account: &Id) {
+    fn load(&self, pages: &mut Pages, missing: Missing, account: &AccountId) {
         match missing {
             Missing::Event(source, id) => {
                 let key = dedupe_key(account, &source, &id);

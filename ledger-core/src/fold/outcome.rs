@@ -29,7 +29,7 @@ impl Outcome {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Outcome::Rejected(reason) => Some(*reason),
-            _ => None,
+            Outcome::Applied | Outcome::Duplicate | Outcome::Conflict => None,
         }
     }
 }
@@ -83,7 +83,7 @@ reasons! {
     RefundExceedsPayment = "refund_exceeds_payment",
     /// The number of this attempt is not the next one.
     AttemptOutOfOrder = "attempt_out_of_order",
-    /// Nothing asks for a top-up, or a brake refuses it; its number is used up all the same.
+    /// No top-up is due, or a brake refuses it; its number is used up all the same.
     TopUpNotDue = "top_up_not_due",
     /// The attempt has not started, or has ended.
     AttemptNotOpen = "attempt_not_open",

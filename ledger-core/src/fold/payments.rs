@@ -9,7 +9,7 @@ use crate::event::key::dedupe_key;
 use crate::event::{Data, Dispute, LotSource, PackExpiry, Purchase, TopUp};
 use crate::fold::pages::{Missing, opening_of};
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::Id;
+use crate::value::id::{GrantId, PaymentId};
 
 impl Step<'_> {
     pub(super) fn purchase(&mut self, purchase: &Purchase) -> Decision {
@@ -18,13 +18,14 @@ impl Step<'_> {
         if known.is_some() {
             return Ok(Err(Reason::PaymentExists));
         }
-        if is_fold_lot(payment) {
+        let grant_id = payment.as_grant();
+        if is_fold_lot(&grant_id) {
             return Ok(Err(Reason::GrantReserved));
         }
-        if self.find_lot(payment)?.is_some() {
+        if self.find_lot(&grant_id)?.is_some() {
             return Ok(Err(Reason::GrantExists));
         }
-        let lot = self.paid_lot(LotSource::Purchase, payment, payment, purchase.amount);
+        let lot = self.paid_lot(LotSource::Purchase, grant_id, payment, purchase.amount);
         self.core.totals.purchased = add(self.core.totals.purchased, purchase.amount);
         self.core.top_ups.start_afresh();
         self.add_lot(EntryType::Purchased, lot);
@@ -33,38 +34,44 @@ impl Step<'_> {
 
     /// Credits an attempt that was paid, whatever was said of it before.
     pub(super) fn top_up(&mut self, top_up: &TopUp) -> Decision {
-        let (attempt, payment) = (&top_up.attempt_id, &top_up.payment_id);
+        let (grant_id, payment) = (top_up.attempt_id.as_grant(), &top_up.payment_id);
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
-        if known.is_some() || self.find_lot(attempt)?.is_some_and(Lot::is_paid) {
+        if known.is_some() || self.find_lot(&grant_id)?.is_some_and(Lot::is_paid) {
             return Ok(Err(Reason::PaymentExists));
         }
-        if is_fold_lot(attempt) {
+        if is_fold_lot(&grant_id) {
             return Ok(Err(Reason::GrantReserved));
         }
-        if self.find_lot(attempt)?.is_some() {
+        if self.find_lot(&grant_id)?.is_some() {
             return Ok(Err(Reason::GrantExists));
         }
-        let lot = self.paid_lot(LotSource::TopUp, attempt, payment, top_up.amount);
+        let lot = self.paid_lot(LotSource::TopUp, grant_id, payment, top_up.amount);
         let core = &mut *self.core;
         core.totals.topped_up = add(core.totals.topped_up, top_up.amount);
-        core.top_ups.succeed(attempt, top_up.amount, core.period.index);
+        core.top_ups.succeed(&top_up.attempt_id, top_up.amount, core.period.index);
         self.add_lot(EntryType::ToppedUp, lot);
         Ok(Ok(()))
     }
 
     /// A lot that was paid for, from now on, and its payment.
-    fn paid_lot(&mut self, source: LotSource, id: &Id, payment: &Id, amount: Credits) -> Lot {
+    fn paid_lot(
+        &mut self,
+        source: LotSource,
+        grant_id: GrantId,
+        payment: &PaymentId,
+        amount: Credits,
+    ) -> Lot {
         let expires_at = match self.core.plan.pack_expiry {
             PackExpiry::PeriodEnd => Some(self.core.period.ends_at),
             PackExpiry::Never => None,
         };
-        self.pages.payments.insert(payment.clone(), Some(id.clone()));
-        Lot { expires_at, payment_id: Some(payment.clone()), ..self.new_lot(id.clone(), source, amount) }
+        self.pages.payments.insert(payment.clone(), Some(grant_id.clone()));
+        Lot { expires_at, payment_id: Some(payment.clone()), ..self.new_lot(grant_id, source, amount) }
     }
 
     /// Takes a payment back: first what remains of its lot, then what lapsed of it (nothing to take), then what was
     /// spent, by the rule for taking.
-    pub(super) fn take_payment(&mut self, payment: &Id, amount: Credits) -> Decision {
+    pub(super) fn take_payment(&mut self, payment: &PaymentId, amount: Credits) -> Decision {
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
         let Some(id) = known.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
         let Some(lot) = self.find_lot(&id)? else { return Ok(Err(Reason::PaymentUnknown)) };
@@ -124,7 +131,7 @@ impl Step<'_> {
     }
 
     /// Puts back what a dispute noted in its payment's lot: what was paid back of it, and what had lapsed.
-    fn uncontest(&mut self, id: &Id, withdrawal: &Withdrawal) {
+    fn uncontest(&mut self, id: &GrantId, withdrawal: &Withdrawal) {
         let mut lot = self.take_lot(id);
         let moved = withdrawal.draws.iter().fold(Credits::ZERO, |sum, draw| add(sum, draw.amount));
         let moved = add(moved, withdrawal.line.map_or(Credits::ZERO, |line| line.length()));

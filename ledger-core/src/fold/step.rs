@@ -9,7 +9,7 @@ use crate::account::overdraft::Stretch;
 use crate::event::{Data, LotSource};
 use crate::fold::pages::{Missing, Pages};
 use crate::value::credits::{Credits, add};
-use crate::value::id::Id;
+use crate::value::id::GrantId;
 
 /// Bound on the sum of all amounts ever booked on an account: keeps every sum far inside `Credits` and
 /// `numeric(38,9)`.
@@ -92,7 +92,7 @@ pub(super) fn decide(
 
 impl Step<'_> {
     /// Finds a lot, in the core or among the pages.
-    pub(super) fn find_lot(&self, id: &Id) -> Result<Option<&Lot>, Missing> {
+    pub(super) fn find_lot(&self, id: &GrantId) -> Result<Option<&Lot>, Missing> {
         match self.core.lots.get(id) {
             Some(lot) => Ok(Some(lot)),
             None => self.pages.lot(id),
@@ -100,15 +100,15 @@ impl Step<'_> {
     }
 
     /// Takes a lot that was found; [`Booking::keep`] puts it back.
-    pub(super) fn take_lot(&mut self, id: &Id) -> Lot {
+    pub(super) fn take_lot(&mut self, id: &GrantId) -> Lot {
         let paged = || self.pages.lots.get(id).cloned().flatten();
-        self.core.lots.remove(id).or_else(paged).expect("the lot was looked at before")
+        self.core.lots.remove(id).or_else(paged).expect("`find_lot` has found it")
     }
 
     /// A lot that this event makes, in effect from now on.
-    pub(super) fn new_lot(&self, grant_id: Id, source: LotSource, amount: Credits) -> Lot {
-        let place = (self.fact.offset, self.applied.next_seq());
-        new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, place)
+    pub(super) fn new_lot(&self, grant_id: GrantId, source: LotSource, amount: Credits) -> Lot {
+        let made_at = (self.fact.offset, self.applied.next_seq());
+        new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, made_at)
     }
 
     /// Adds a lot that counts at once, with its entry.
@@ -138,6 +138,6 @@ impl Step<'_> {
 }
 
 /// Says whether the fold itself makes lots of this id.
-pub(super) fn is_fold_lot(id: &Id) -> bool {
+pub(super) fn is_fold_lot(id: &GrantId) -> bool {
     id.as_str().starts_with("plan:") || id.as_str().starts_with("rollover:")
 }

@@ -9,7 +9,7 @@ use crate::event::{FailTopUp, RefuseTopUp, StartTopUp, derive};
 impl Step<'_> {
     /// Takes the number of an attempt, and opens it where it is still wanted.
     pub(super) fn start_top_up(&mut self, start: &StartTopUp) -> Result<(), Reason> {
-        let number = self.core.top_ups.asked + 1;
+        let number = self.core.top_ups.numbers_used + 1;
         if start.attempt_id != derive::attempt_id(&self.core.account, number) {
             return Err(Reason::AttemptOutOfOrder);
         }
@@ -17,7 +17,7 @@ impl Step<'_> {
         let attempt = Attempt { attempt_id, number, amount, payment_method };
         let is_wanted = want(self.core) == Want::Start(attempt.clone());
         let top_ups = &mut self.core.top_ups;
-        top_ups.asked = number;
+        top_ups.numbers_used = number;
         if !is_wanted {
             return Err(Reason::TopUpNotDue);
         }
@@ -34,7 +34,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A refusal that comes after its period or its settings says nothing of those that stand now.
+    /// A refusal that comes after its period or its settings has no effect on the current ones.
     pub(super) fn refuse_top_up(&mut self, refusal: &RefuseTopUp) -> Result<(), Reason> {
         if self.fact.event.id == refused_id(self.core, refusal.reason) {
             self.core.top_ups.refuse(self.core.period.index, refusal.reason);

@@ -12,7 +12,7 @@ use crate::event::key::{DedupeKey, dedupe_key};
 use crate::event::{Data, ReverseUsage, Usage};
 use crate::fold::pages::Missing;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::Id;
+use crate::value::id::GrantId;
 
 impl Step<'_> {
     pub(super) fn use_credits(&mut self, usage: &Usage) -> Result<(), Reason> {
@@ -33,7 +33,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Gives a usage's credits back to the lots they came from and cancels what is left of its overdraft.
+    /// Gives a usage's credits back to the lots they came from and cancels the rest of its overdraft.
     pub(super) fn reverse(&mut self, reversal: &ReverseUsage) -> Decision {
         let key = dedupe_key(&self.core.account, &reversal.source, &reversal.event_id);
         let missing = || Missing::Event(reversal.source.clone(), reversal.event_id.clone());
@@ -66,8 +66,12 @@ impl Step<'_> {
         self.applied.reversed = Some(key);
     }
 
-    /// Returns a withdrawal's credits to lots, cancels what is left of its overdraft, and books both; returns what came back.
-    pub(super) fn undo(&mut self, withdrawal: &Withdrawal, returns: SmallVec<[(Id, Credits); 2]>) -> Credits {
+    /// Returns a withdrawal's credits to lots, cancels the rest of its overdraft, and books both; returns what came back.
+    pub(super) fn undo(
+        &mut self,
+        withdrawal: &Withdrawal,
+        returns: SmallVec<[(GrantId, Credits); 2]>,
+    ) -> Credits {
         let is_usage = matches!(withdrawal.event.data, Data::UsageRecorded(_));
         let mut changes = LotChanges::new();
         for (grant_id, amount) in returns {
@@ -79,13 +83,13 @@ impl Step<'_> {
         self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft)
     }
 
-    /// What goes back to which lot: what each gave, and what it repaid of the withdrawal's overdraft. Sees to it that
-    /// every lot is at hand.
+    /// What goes back to which lot: what each gave, and what it repaid of the withdrawal's overdraft. Fails
+    /// on a lot that is not loaded.
     pub(super) fn returns_of(
         &self,
         withdrawal: &Withdrawal,
-    ) -> Result<SmallVec<[(Id, Credits); 2]>, Missing> {
-        let mut returns: SmallVec<[(Id, Credits); 2]> =
+    ) -> Result<SmallVec<[(GrantId, Credits); 2]>, Missing> {
+        let mut returns: SmallVec<[(GrantId, Credits); 2]> =
             withdrawal.draws.iter().map(|draw| (draw.grant_id.clone(), draw.amount)).collect();
         if let Some(line) = withdrawal.line {
             let covered = self.pages.covered.iter().any(|c| c.start <= line.start && line.end <= c.end);
@@ -105,7 +109,7 @@ impl Step<'_> {
     }
 
     /// Returns credits to an open lot; those of a closed one count as lapsed.
-    fn give_back(&mut self, grant_id: &Id, amount: Credits, is_usage: bool, changes: &mut LotChanges) {
+    fn give_back(&mut self, grant_id: &GrantId, amount: Credits, is_usage: bool, changes: &mut LotChanges) {
         let now = self.core.ledger_time;
         let in_core = self.core.lots.remove(grant_id);
         let Some(mut lot) = in_core.or_else(|| self.pages.lots.get(grant_id).cloned().flatten()) else {

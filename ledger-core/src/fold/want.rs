@@ -1,6 +1,6 @@
 //! What an account's auto top-up wants next.
 //!
-//! The journal decides: the fold accepts a `top_up.started` only if it is wanted at its own place in the log. So one attempt
+//! The journal decides: the fold accepts a `top_up.started` only if it is wanted at its own position in the log. So one attempt
 //! is open at a time and no brake is passed, whatever races; and since only an accepted start is charged, a replay charges
 //! nobody. A change here is a change of the fold (`FOLD_VERSION`).
 
@@ -11,7 +11,7 @@ use crate::value::credits::{Credits, add};
 use crate::value::id::EventId;
 use crate::value::time::Time;
 
-/// What the events so far ask of whoever runs top-ups.
+/// What the events so far require of the process that runs top-ups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
     /// Nothing: it is off, the figure is above the threshold, or a brake has refused and said so.
@@ -24,7 +24,7 @@ pub enum Want {
     Outcome(Attempt),
 }
 
-/// Returns what an account's events so far ask for.
+/// Returns what an account's events so far require.
 pub fn want(core: &Core) -> Want {
     let top_ups = &core.top_ups;
     if let (true, Some(attempt)) = (top_ups.is_open, &top_ups.last) {
@@ -48,7 +48,7 @@ pub fn want(core: &Core) -> Want {
         Some(brake) if top_ups.has_refused(core.period.index, brake) => Want::Nothing,
         Some(brake) => Want::Refuse(brake),
         None => {
-            let number = top_ups.asked + 1;
+            let number = top_ups.numbers_used + 1;
             let attempt_id = derive::attempt_id(&core.account, number);
             Want::Start(Attempt { attempt_id, number, amount, payment_method: payment_method.clone() })
         }
@@ -71,7 +71,7 @@ fn brake(core: &Core, settings: &AutoTopUp, amount: Credits) -> Option<Brake> {
     (add(succeeded.amount, amount) > most).then_some(Brake::MaxAmountPerPeriod)
 }
 
-/// Returns the id of a brake's refusal in the open period under the settings as they stand.
+/// Returns the id of a brake's refusal in the open period under the current settings.
 pub(crate) fn refused_id(core: &Core, brake: Brake) -> EventId {
     derive::top_up_refused_id(&core.account, brake, core.top_ups.version, core.period.index)
 }

@@ -6,7 +6,7 @@ use crate::account::Core;
 use crate::account::lot::Lot;
 use crate::event::LotSource;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::Id;
+use crate::value::id::GrantId;
 use crate::value::period::Period;
 use crate::value::time::Time;
 
@@ -59,7 +59,7 @@ pub struct Balance {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "as in `Lot`")]
 pub struct LotView {
-    pub grant_id: Id,
+    pub grant_id: GrantId,
     pub source: LotSource,
     pub category: &'static str,
     pub amount: Credits,

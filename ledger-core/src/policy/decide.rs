@@ -1,7 +1,7 @@
 //! Decides whether work may begin, given the account's balance and the user's limit.
 //!
-//! Pure, and only as good as the figures it is given: whoever holds credits for work must keep others from deciding on the
-//! same figures meanwhile.
+//! Pure, and only as good as the figures it is given: a caller that holds credits must lock the account, so that
+//! nothing else is decided on the same figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,16 @@ use crate::account::Core;
 use crate::event::OnExhausted;
 use crate::policy::wording;
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, UserId};
 use crate::value::time::Time;
 
-/// Body of `check`: work that somebody is about to do. Without an amount, the smallest there is.
+/// Body of `check`: work that is about to begin. Without an amount, the smallest there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
-    /// Who would do it; none is nobody's limit.
+    /// None: no user's limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
@@ -26,9 +26,9 @@ pub struct Work {
     pub amount: Option<Credits>,
 }
 
-/// What stands beside the core.
+/// What is committed but not in the core: open holds, and the usage that counts toward the user's limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Beside {
+pub struct Commitments {
     /// All open holds of the account.
     pub held: Credits,
     /// What counts of the user's usage of the open period.
@@ -61,7 +61,7 @@ impl Refusal {
 pub struct Decision {
     /// None: it may begin.
     pub refusal: Option<Refusal>,
-    /// What was asked for; none is the smallest work.
+    /// As requested; none is the smallest work.
     pub amount: Option<Credits>,
     /// What the account has.
     pub settled: Credits,
@@ -115,11 +115,11 @@ impl Decision {
 }
 
 /// Decides by a core that has been rolled to now. The user's limit is tested first.
-pub fn decide(core: &Core, work: &Work, beside: &Beside) -> Decision {
+pub fn decide(core: &Core, work: &Work, commitments: &Commitments) -> Decision {
     let settled = core.settled();
-    let available = sub(settled, beside.held);
+    let available = sub(settled, commitments.held);
     let (limit, floor) = (limit_of(core, work), floor(core));
-    let taken = add(beside.counted, beside.user_held);
+    let taken = add(commitments.counted, commitments.user_held);
     let refusal = if limit.is_some_and(|limit| passes(taken, work.amount, limit)) {
         Some(Refusal::UserLimitReached)
     } else if floor.is_some_and(|floor| sinks(available, work.amount, floor)) {
@@ -134,8 +134,8 @@ pub fn decide(core: &Core, work: &Work, beside: &Beside) -> Decision {
         available,
         floor,
         limit,
-        used: beside.counted,
-        held: beside.user_held,
+        used: commitments.counted,
+        held: commitments.user_held,
         period_index: core.period.index,
         resets_at: core.period.ends_at,
     }
@@ -175,6 +175,7 @@ mod tests {
     use crate::account::limit::Limits;
     use crate::account::lot::Lot;
     use crate::event::{OpenAccount, SetLimits};
+    use crate::value::id::AccountId;
 
     const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
 
@@ -182,7 +183,7 @@ mod tests {
     fn account(plan: &str, limits: Option<&str>) -> Core {
         let body = format!(r#"{{"plan":{{"cycle":"monthly","allowance":"10"{plan}}}}}"#);
         let opening: OpenAccount = serde_json::from_str(&body).expect("a body");
-        let mut core = Core::open(Id::new("acme").expect("an id"), &opening, OPENED);
+        let mut core = Core::open(AccountId::new("acme").expect("an id"), &opening, OPENED);
         core.limits = limits
             .map(|body| Limits::from(&serde_json::from_str::<SetLimits>(body).expect("a body of limits")));
         let lot: Lot = serde_json::from_value(serde_json::json!({
@@ -198,54 +199,54 @@ mod tests {
         text.parse().expect("an amount")
     }
 
-    fn beside(held: &str, counted: &str, user_held: &str) -> Beside {
-        Beside { held: credits(held), counted: credits(counted), user_held: credits(user_held) }
+    fn commitments(held: &str, counted: &str, user_held: &str) -> Commitments {
+        Commitments { held: credits(held), counted: credits(counted), user_held: credits(user_held) }
     }
 
-    fn check(core: &Core, work: &str, beside: Beside, expected: &str) {
+    fn check(core: &Core, work: &str, commitments: Commitments, expected: &str) {
         let work: Work = serde_json::from_str(work).expect("work");
-        let decision = decide(core, &work, &beside);
+        let decision = decide(core, &work, &commitments);
         assert_eq!(
             decision.refusal.map_or("allowed", |refusal| refusal.code()),
             expected,
-            "{work:?} {beside:?}"
+            "{work:?} {commitments:?}"
         );
     }
 
     #[test]
     fn a_balance_covers_what_it_has_less_what_is_held() {
         let core = account("", None);
-        check(&core, r#"{"amount":"10"}"#, beside("0", "0", "0"), "allowed");
-        check(&core, r#"{"amount":"10.000000001"}"#, beside("0", "0", "0"), "credits_exhausted");
-        check(&core, r#"{"amount":"4"}"#, beside("6", "0", "0"), "allowed");
-        check(&core, r#"{"amount":"4.1"}"#, beside("6", "0", "0"), "credits_exhausted");
-        check(&core, "{}", beside("9.999999999", "0", "0"), "allowed");
-        check(&core, "{}", beside("10", "0", "0"), "credits_exhausted");
+        check(&core, r#"{"amount":"10"}"#, commitments("0", "0", "0"), "allowed");
+        check(&core, r#"{"amount":"10.000000001"}"#, commitments("0", "0", "0"), "credits_exhausted");
+        check(&core, r#"{"amount":"4"}"#, commitments("6", "0", "0"), "allowed");
+        check(&core, r#"{"amount":"4.1"}"#, commitments("6", "0", "0"), "credits_exhausted");
+        check(&core, "{}", commitments("9.999999999", "0", "0"), "allowed");
+        check(&core, "{}", commitments("10", "0", "0"), "credits_exhausted");
     }
 
     #[test]
     fn a_refusal_says_its_figures_in_a_sentence() {
-        let said = |limits: Option<&str>, beside: Beside| {
+        let said = |limits: Option<&str>, commitments: Commitments| {
             let work: Work = serde_json::from_str(r#"{"user_id":"ana","amount":"20"}"#).expect("work");
             let core = account("", limits);
-            decide(&core, &work, &beside).message(&core)
+            decide(&core, &work, &commitments).message(&core)
         };
         let limits = Some(r#"{"default_limit":"5"}"#);
         let check = |said: Option<String>, expected: &str| assert_eq!(said.as_deref(), Some(expected));
         check(
-            said(limits, beside("0", "2", "0")),
+            said(limits, commitments("0", "2", "0")),
             "You have used 2 of your 5 credits; your limit resets on 1 February.",
         );
         check(
-            said(limits, beside("3", "2", "3")),
+            said(limits, commitments("3", "2", "3")),
             "You have used 2 of your 5 credits, and 3 are held for work in progress; your limit resets on 1 February.",
         );
         check(
-            said(None, beside("3", "0", "0")),
+            said(None, commitments("3", "0", "0")),
             "Your team has 7 credits left, which is not enough for this.",
         );
         check(
-            said(None, beside("10", "0", "0")),
+            said(None, commitments("10", "0", "0")),
             "All that your team has left is held for work in progress.",
         );
     }
@@ -253,35 +254,35 @@ mod tests {
     #[test]
     fn a_plan_may_let_the_balance_sink_to_a_bound_or_without_one() {
         let bounded = account(r#","on_exhausted":"allow","overage_limit":"5""#, None);
-        check(&bounded, r#"{"amount":"15"}"#, beside("0", "0", "0"), "allowed");
-        check(&bounded, r#"{"amount":"15.1"}"#, beside("0", "0", "0"), "credits_exhausted");
-        check(&bounded, "{}", beside("15", "0", "0"), "credits_exhausted");
+        check(&bounded, r#"{"amount":"15"}"#, commitments("0", "0", "0"), "allowed");
+        check(&bounded, r#"{"amount":"15.1"}"#, commitments("0", "0", "0"), "credits_exhausted");
+        check(&bounded, "{}", commitments("15", "0", "0"), "credits_exhausted");
         let unbounded = account(r#","on_exhausted":"allow""#, None);
-        check(&unbounded, r#"{"amount":"1000000"}"#, beside("0", "0", "0"), "allowed");
+        check(&unbounded, r#"{"amount":"1000000"}"#, commitments("0", "0", "0"), "allowed");
     }
 
     #[test]
     fn a_limit_covers_what_counts_and_what_the_user_holds_and_is_tested_first() {
         let core = account("", Some(r#"{"default_limit":"5","custom":{"bo":"unlimited"}}"#));
-        check(&core, r#"{"user_id":"ana","amount":"2"}"#, beside("0", "2", "1"), "allowed");
-        check(&core, r#"{"user_id":"ana","amount":"2.1"}"#, beside("0", "2", "1"), "user_limit_reached");
-        check(&core, r#"{"user_id":"ana"}"#, beside("0", "4", "1"), "user_limit_reached");
-        check(&core, r#"{"user_id":"ana"}"#, beside("10", "5", "0"), "user_limit_reached");
-        check(&core, r#"{"user_id":"bo","amount":"9"}"#, beside("0", "9", "0"), "allowed");
-        check(&core, r#"{"amount":"9"}"#, beside("0", "9", "0"), "allowed");
+        check(&core, r#"{"user_id":"ana","amount":"2"}"#, commitments("0", "2", "1"), "allowed");
+        check(&core, r#"{"user_id":"ana","amount":"2.1"}"#, commitments("0", "2", "1"), "user_limit_reached");
+        check(&core, r#"{"user_id":"ana"}"#, commitments("0", "4", "1"), "user_limit_reached");
+        check(&core, r#"{"user_id":"ana"}"#, commitments("10", "5", "0"), "user_limit_reached");
+        check(&core, r#"{"user_id":"bo","amount":"9"}"#, commitments("0", "9", "0"), "allowed");
+        check(&core, r#"{"amount":"9"}"#, commitments("0", "9", "0"), "allowed");
     }
 
     #[test]
     fn limits_do_not_hold_in_excluded_features_nor_while_they_are_off() {
         let excluded = account("", Some(r#"{"default_limit":"0","excluded_features":["workflow"]}"#));
-        check(&excluded, r#"{"user_id":"ana","feature":"workflow"}"#, beside("0", "0", "0"), "allowed");
+        check(&excluded, r#"{"user_id":"ana","feature":"workflow"}"#, commitments("0", "0", "0"), "allowed");
         check(
             &excluded,
             r#"{"user_id":"ana","feature":"chat"}"#,
-            beside("0", "0", "0"),
+            commitments("0", "0", "0"),
             "user_limit_reached",
         );
         let off = account("", Some(r#"{"enabled":false,"default_limit":"0"}"#));
-        check(&off, r#"{"user_id":"ana"}"#, beside("0", "0", "0"), "allowed");
+        check(&off, r#"{"user_id":"ana"}"#, commitments("0", "0", "0"), "allowed");
     }
 }

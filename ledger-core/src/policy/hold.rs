@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::account::Core;
 use crate::event::key::ContentHash;
 use crate::fold;
-use crate::policy::decide::{self, Beside, Decision, Work};
+use crate::policy::decide::{self, Commitments, Decision, Work};
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{EventId, Id, Label, Source};
+use crate::value::id::{EventId, Label, ReservationId, Source, UserId};
 use crate::value::time::Time;
 
 /// How long a hold lives that is made without a word on it.
@@ -25,10 +25,10 @@ pub const TTL_SECONDS: u32 = 900;
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// The caller's name for the hold.
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Who will do the work; none is nobody's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// For what; limits do not hold in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
@@ -38,7 +38,7 @@ pub struct Reserve {
     pub ttl_seconds: Option<u32>,
 }
 
-/// Body of extending: what is left out stays as it is.
+/// Body of extending: an absent field stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extend {
@@ -51,7 +51,7 @@ pub struct Extend {
 }
 
 impl Reserve {
-    /// Returns the hash that tells a repeat from another request under the same id.
+    /// Returns the hash that distinguishes a repeat from another request under the same id.
     pub fn content(&self) -> ContentHash {
         let ttl_seconds = Some(self.ttl_seconds.unwrap_or(TTL_SECONDS));
         let whole = Reserve { ttl_seconds, ..self.clone() };
@@ -63,7 +63,7 @@ impl Reserve {
     }
 }
 
-/// Where a hold stands.
+/// The state of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -102,16 +102,16 @@ pub struct Settlement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The caller's name for it, unique in the account.
-    pub reservation_id: Id,
+    pub reservation_id: ReservationId,
     /// Hash of the request that made it.
     pub content: ContentHash,
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     pub feature: Option<Label>,
     /// What it holds, or held.
     pub amount: Credits,
     /// What it takes of balance and limit while it is open: its amount, and what its usage charges where that is more.
     pub counts: Credits,
-    /// Where it stands; a hold past its expiry may still be noted as held.
+    /// A hold past its expiry may still be stored as held.
     pub state: State,
     pub expires_at: Time,
     /// When it was last granted something; its usage is recorded no earlier.
@@ -120,12 +120,10 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Returns where it stands at an instant.
+    /// Returns its state at an instant.
     pub fn state_at(&self, now: Time) -> State {
-        match self.state {
-            State::Held if self.expires_at <= now => State::Expired,
-            state => state,
-        }
+        let has_expired = self.state == State::Held && self.expires_at <= now;
+        if has_expired { State::Expired } else { self.state }
     }
 
     /// Returns what it takes of balance and limit at an instant.
@@ -160,7 +158,7 @@ impl UserFigures {
 pub enum Refused {
     /// By limit or balance.
     Decision(Box<Decision>),
-    /// Another request stands under this id.
+    /// The id belongs to another request.
     OtherRequest,
     Ended,
     /// There never was such a hold.
@@ -193,9 +191,9 @@ pub struct Gate<'a> {
     core: Cow<'a, Core>,
     now: Time,
     held: Credits,
-    users: BTreeMap<Id, UserFigures>,
-    holds: BTreeMap<Id, Hold>,
-    ended: BTreeSet<Id>,
+    users: BTreeMap<UserId, UserFigures>,
+    holds: BTreeMap<ReservationId, Hold>,
+    ended: BTreeSet<ReservationId>,
     changes: Changes,
 }
 
@@ -203,11 +201,11 @@ pub struct Gate<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Holds that are new or other than before.
-    pub holds: BTreeSet<Id>,
+    pub holds: BTreeSet<ReservationId>,
     /// By how much all open holds together grew.
     pub held: Credits,
     /// By how much those of each user grew, by feature.
-    pub users: BTreeMap<(Id, Option<Label>), Credits>,
+    pub users: BTreeMap<(UserId, Option<Label>), Credits>,
 }
 
 impl<'a> Gate<'a> {
@@ -221,8 +219,8 @@ impl<'a> Gate<'a> {
         Self { core, now, held, users, holds, ended, changes: Changes::default() }
     }
 
-    /// Adds a user; his usage is that of the period `period_index`, which may have closed since.
-    pub fn with_user(&mut self, user: Id, figures: UserFigures, period_index: i64) {
+    /// Adds a user; their usage is that of the period `period_index`, which may have closed since.
+    pub fn with_user(&mut self, user: UserId, figures: UserFigures, period_index: i64) {
         let used = if period_index == self.core.period.index { figures.used } else { ByFeature::new() };
         self.users.insert(user, UserFigures { used, ..figures });
     }
@@ -233,11 +231,11 @@ impl<'a> Gate<'a> {
     }
 
     /// Notes that usage has ended a hold of this id.
-    pub fn with_ended(&mut self, reservation: Id) {
+    pub fn with_ended(&mut self, reservation: ReservationId) {
         self.ended.insert(reservation);
     }
 
-    /// Returns the account as it stands now.
+    /// Returns the account, rolled to now.
     pub fn core(&self) -> &Core {
         &self.core
     }
@@ -252,8 +250,8 @@ impl<'a> Gate<'a> {
         sub(self.core.settled(), self.held)
     }
 
-    /// Returns a hold that was asked about.
-    pub fn hold(&self, reservation: &Id) -> Option<&Hold> {
+    /// Returns a hold that was loaded.
+    pub fn hold(&self, reservation: &ReservationId) -> Option<&Hold> {
         self.holds.get(reservation)
     }
 
@@ -263,16 +261,16 @@ impl<'a> Gate<'a> {
 
     /// Decides whether work may begin, and changes nothing.
     pub fn check(&self, work: &Work) -> Decision {
-        decide::decide(&self.core, work, &self.beside(work.user_id.as_ref()))
+        decide::decide(&self.core, work, &self.commitments(work.user_id.as_ref()))
     }
 
-    fn beside(&self, user: Option<&Id>) -> Beside {
+    fn commitments(&self, user: Option<&UserId>) -> Commitments {
         let figures = user.and_then(|user| self.users.get(user));
         let counted = |sums: Option<&ByFeature>| sums.map_or(Credits::ZERO, |sums| self.counted(sums));
         let used = counted(figures.map(|figures| &figures.used));
         // What is held for an excluded feature will not count either.
         let user_held = counted(figures.map(|figures| &figures.held));
-        Beside { held: self.held, counted: used, user_held }
+        Commitments { held: self.held, counted: used, user_held }
     }
 
     fn counted(&self, sums: &ByFeature) -> Credits {
@@ -281,7 +279,7 @@ impl<'a> Gate<'a> {
         self.core.counted(all, named)
     }
 
-    /// Makes a hold, unless it stands already; the decision is none for a repeat.
+    /// Makes a hold; the decision is none for a repeat of one that exists.
     pub fn reserve(&mut self, request: &Reserve) -> Result<Option<Decision>, Refused> {
         let id = &request.reservation_id;
         if let Some(hold) = self.holds.get(id) {
@@ -308,8 +306,8 @@ impl<'a> Gate<'a> {
         Ok(Some(decision))
     }
 
-    /// Gives an open hold another amount or more time; the decision is none where it asks for no more than it has.
-    pub fn extend(&mut self, id: &Id, request: &Extend) -> Result<Option<Decision>, Refused> {
+    /// Gives an open hold another amount or more time; the decision is none where it needs no more than it has.
+    pub fn extend(&mut self, id: &ReservationId, request: &Extend) -> Result<Option<Decision>, Refused> {
         let mut hold = self.known(id)?;
         if hold.state_at(self.now) != State::Held {
             return Err(Refused::Ended);
@@ -330,7 +328,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Gives back what a hold holds; one that was given back, or has expired, stays as it is.
-    pub fn release(&mut self, id: &Id) -> Result<(), Refused> {
+    pub fn release(&mut self, id: &ReservationId) -> Result<(), Refused> {
         let mut hold = self.known(id)?;
         match hold.state_at(self.now) {
             State::Held => {
@@ -346,7 +344,12 @@ impl<'a> Gate<'a> {
     /// Settles a hold by a usage: it stays open, at what it held or what the usage charges, until that is projected.
     ///
     /// A hold that was given back or has expired is charged all the same.
-    pub fn settle(&mut self, id: &Id, by: Settlement, credits: Credits) -> Result<Settling, Refused> {
+    pub fn settle(
+        &mut self,
+        id: &ReservationId,
+        by: Settlement,
+        credits: Credits,
+    ) -> Result<Settling, Refused> {
         let mut hold = self.known(id)?;
         if let Some(first) = &hold.settlement {
             if (&first.event_id, &first.source) != (&by.event_id, &by.source) {
@@ -372,7 +375,7 @@ impl<'a> Gate<'a> {
         Ok(settling)
     }
 
-    fn known(&self, id: &Id) -> Result<Hold, Refused> {
+    fn known(&self, id: &ReservationId) -> Result<Hold, Refused> {
         match self.holds.get(id) {
             Some(hold) => Ok(hold.clone()),
             None if self.ended.contains(id) => Err(Refused::Ended),
@@ -388,7 +391,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Puts a hold in place of what was there, and moves the sums.
+    /// Replaces a hold and updates the sums.
     fn put(&mut self, hold: Hold) {
         let before =
             self.holds.get(&hold.reservation_id).map_or(Credits::ZERO, |hold| hold.counts_at(self.now));

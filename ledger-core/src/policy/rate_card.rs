@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Line, Usage};
 use crate::value::credits::{Credits, OutOfRange, Quantity};
-use crate::value::id::{Id, Label, Slug};
+use crate::value::id::{Label, RateCardId, Slug};
 
 /// Prices for the kinds of usage of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,15 +60,15 @@ pub struct Price {
     pub per: Credits,
 }
 
-/// Why usage has no price. Usage without a price is refused; free things stand in the card at 0.
+/// Why usage has no price. Usage without a price is refused; what is free has a price of 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unpriced {
     #[error("neither credits nor quantities are given")]
     NothingToPrice,
     #[error("rate card {card} has no meter for category {category}")]
-    NoMeter { card: Id, category: String },
+    NoMeter { card: RateCardId, category: String },
     #[error("rate card {card} has no price for quantity {quantity} of category {category}")]
-    NoPrice { card: Id, category: String, quantity: Slug },
+    NoPrice { card: RateCardId, category: String, quantity: Slug },
     /// The price passes the largest amount.
     #[error("the price of quantity {0} is out of range")]
     OutOfRange(Slug),
@@ -107,7 +107,12 @@ impl RateCard {
     /// Prices the quantities of a usage by version `version` of the card named `card`.
     ///
     /// Quantities of 0 need no price and make no line.
-    pub fn price(&self, usage: &Usage, card: &Id, version: u32) -> Result<(Vec<Line>, Credits), Unpriced> {
+    pub fn price(
+        &self,
+        usage: &Usage,
+        card: &RateCardId,
+        version: u32,
+    ) -> Result<(Vec<Line>, Credits), Unpriced> {
         let quantities =
             usage.quantities.as_ref().filter(|q| !q.is_empty()).ok_or(Unpriced::NothingToPrice)?;
         let category = || usage.category.as_ref().map_or_else(|| "(none)".into(), ToString::to_string);
@@ -176,7 +181,7 @@ mod tests {
     fn check(usage: &str, expected: &str) {
         let card: RateCard = serde_json::from_str(CARD).expect("a card");
         let usage: Usage = serde_json::from_str(usage).expect("usage");
-        let actual = match card.price(&usage, &Id::new("std").expect("an id"), 7) {
+        let actual = match card.price(&usage, &RateCardId::new("std").expect("an id"), 7) {
             Ok((lines, total)) => format!("{total} in {} lines", lines.len()),
             Err(error) => error.to_string(),
         };

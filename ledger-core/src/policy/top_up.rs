@@ -7,35 +7,41 @@ use crate::event::{Brake, Data, Event, FailTopUp, RefuseTopUp, StartTopUp, TopUp
 use crate::fold::refused_id;
 pub use crate::fold::{Want, want};
 use crate::value::credits::Credits;
-use crate::value::id::{EventId, Id, Label, Source, Text};
+use crate::value::id::{AccountId, AttemptId, EventId, Label, PaymentId, Source, Text};
 use crate::value::time::Time;
 
 /// Makes the event by which an attempt starts.
-pub fn started(account: &Id, attempt: &Attempt, at: Time) -> Event {
+pub fn started(account: &AccountId, attempt: &Attempt, at: Time) -> Event {
     let Attempt { attempt_id, amount, payment_method, .. } = attempt.clone();
-    let id = EventId::from(&attempt_id);
+    let id = attempt_id.as_event();
     event(account, id, at, Data::TopUpStarted(StartTopUp { attempt_id, amount, payment_method }))
 }
 
-/// Makes the event by which a brake says that it refuses, in the open period under the settings as they stand.
+/// Makes the event by which a brake says that it refuses, in the open period under the current settings.
 pub fn refused(core: &Core, brake: Brake, at: Time) -> Event {
     let id = refused_id(core, brake);
     event(&core.account, id, at, Data::TopUpRefused(RefuseTopUp { reason: brake }))
 }
 
 /// Makes the event by which an attempt that was paid is credited.
-pub fn succeeded(account: &Id, attempt_id: Id, payment_id: Id, amount: Credits, at: Time) -> Event {
+pub fn succeeded(
+    account: &AccountId,
+    attempt_id: AttemptId,
+    payment_id: PaymentId,
+    amount: Credits,
+    at: Time,
+) -> Event {
     let id = derive::topped_up_id(account, &attempt_id);
     event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount }))
 }
 
 /// Makes the event by which an attempt ends that was not paid.
-pub fn failed(account: &Id, attempt_id: Id, reason: Text, at: Time) -> Event {
+pub fn failed(account: &AccountId, attempt_id: AttemptId, reason: Text, at: Time) -> Event {
     let id = derive::top_up_failed_id(account, &attempt_id);
     event(account, id, at, Data::TopUpFailed(FailTopUp { attempt_id, reason }))
 }
 
-fn event(account: &Id, id: EventId, at: Time, data: Data) -> Event {
+fn event(account: &AccountId, id: EventId, at: Time, data: Data) -> Event {
     Event {
         id,
         source: Source::new(TOP_UPS).expect("a well-formed source"),

@@ -18,7 +18,7 @@ pub fn amount(amount: Credits, unit: Unit) -> String {
     }
 }
 
-/// Returns an amount as `1,234.5` or `$12.50`, where its noun stands elsewhere.
+/// Returns an amount as `1,234.5` or `$12.50`, without its noun.
 pub fn number(figure: Credits, unit: Unit) -> String {
     let text = amount(figure, unit);
     text.split(' ').next().unwrap_or_default().to_owned()

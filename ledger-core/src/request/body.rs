@@ -12,11 +12,11 @@ use crate::event::{
 use crate::policy::decide::Work;
 use crate::policy::hold::{Extend, Reserve};
 use crate::policy::rate_card::RateCard;
-use crate::value::id::{Id, is_reserved_grant};
+use crate::value::id::{GrantId, is_reserved_grant};
 
 /// A body that callers may send.
 pub trait Body: DeserializeOwned {
-    /// A body without fault: where a field is bad, the value found here takes its place, so that reading goes on.
+    /// A body without fault: reading goes on with its value in place of a bad one.
     const GOOD: &'static str;
 
     /// Adds what the types alone can't refuse.
@@ -25,7 +25,7 @@ pub trait Body: DeserializeOwned {
 
 const PLAN_GOOD: &str = r#"{"plan":{"cycle":"monthly","allowance":"0","rollover":{"mode":"none"}}}"#;
 
-/// Bodies of events that callers are held to by the rules of the event, within the limits of the front door.
+/// Bodies of events that callers are held to by the rules of the event, within the limits of the API.
 macro_rules! event_bodies {
     ($($body:ty: $good:expr,)*) => {$(
         impl Body for $body {
@@ -77,11 +77,11 @@ impl Body for Purchase {
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&LIMITS, errors);
-        free_id(errors, "payment_id", &self.payment_id);
+        free_id(errors, "payment_id", &self.payment_id.as_grant());
     }
 }
 
-fn free_id(errors: &mut Vec<FieldError>, field: &str, id: &Id) {
+fn free_id(errors: &mut Vec<FieldError>, field: &str, id: &GrantId) {
     let detail = "ids that begin with plan: rollover: welcome: promo: or referral: are the ledger's own";
     refuse(errors, is_reserved_grant(id), field, "reserved_id", detail);
 }

@@ -27,22 +27,22 @@ pub fn read(bytes: &[u8]) -> Result<Value, Refused> {
         let detail = format!("nests at most {JSON_DEPTH_MAX} deep");
         return Err(Refused::Fields(vec![FieldError::new("body", "too_deep", detail)]));
     }
-    let place = Place::default();
+    let tracker = Tracker::default();
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let read = Once(&place).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+    let read = Once(&tracker).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
     let value = read.map_err(|error| Refused::NotJson(error.to_string()))?;
-    let twice = place.twice.into_inner();
+    let twice = tracker.twice.into_inner();
     if twice.is_empty() { Ok(value) } else { Err(Refused::Fields(twice)) }
 }
 
-/// Where the reader stands, and what it has seen twice.
+/// The path of the reader, and the first name that it has seen twice.
 #[derive(Default)]
-struct Place {
+struct Tracker {
     path: RefCell<Vec<String>>,
     twice: RefCell<Vec<FieldError>>,
 }
 
-impl Place {
+impl Tracker {
     fn within<T>(&self, name: String, read: impl FnOnce() -> T) -> T {
         self.path.borrow_mut().push(name);
         let read = read();
@@ -50,7 +50,7 @@ impl Place {
         read
     }
 
-    /// Notes that the name at this place stood there before.
+    /// Notes that the name at this path was there before.
     fn note(&self) {
         let mut twice = self.twice.borrow_mut();
         let field = self.path.borrow().join(".");
@@ -61,7 +61,7 @@ impl Place {
 }
 
 #[derive(Clone, Copy)]
-struct Once<'a>(&'a Place);
+struct Once<'a>(&'a Tracker);
 
 impl<'de> DeserializeSeed<'de> for Once<'_> {
     type Value = Value;

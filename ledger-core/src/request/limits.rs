@@ -1,4 +1,4 @@
-//! The limits of the front door.
+//! The limits of the API.
 //!
 //! Policy, which may change: nothing that reads the journal knows these numbers. Lower a limit at will; raising one above
 //! what the journal can hold (`event::rules_v1`) does not compile.

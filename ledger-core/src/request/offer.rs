@@ -12,7 +12,7 @@ use super::read::{read_into, take};
 use crate::event::field_error::{FieldError, refuse};
 use crate::event::shape::Object;
 use crate::event::{Usage, wire};
-use crate::value::id::{EventId, Id, Source};
+use crate::value::id::{AccountId, EventId, Source};
 use crate::value::time::Time;
 
 /// Usage as a caller offers it, before it is priced and recorded.
@@ -20,7 +20,7 @@ use crate::value::time::Time;
 pub struct Offer {
     pub id: EventId,
     pub source: Source,
-    pub account: Id,
+    pub account: AccountId,
     pub occurred_at: Time,
     pub usage: Usage,
 }
@@ -37,7 +37,7 @@ struct OfferedEvent<'a> {
     source: Source,
     #[serde(borrow, rename = "type")]
     event_type: Cow<'a, str>,
-    subject: Id,
+    subject: AccountId,
     time: Time,
     #[serde(deserialize_with = "crate::event::shape::object")]
     data: Usage,
@@ -76,7 +76,7 @@ fn explain_offer(mut event: Map<String, Value>) -> Vec<FieldError> {
     let offered: Option<String> = take(&mut event, "type", true, &mut errors);
     let other = offered.is_some_and(|offered| offered != OFFERED_TYPE);
     refuse(&mut errors, other, "type", "not_one_of", "must be ledger.usage.recorded.v1");
-    let _: Option<Id> = take(&mut event, "subject", true, &mut errors);
+    let _: Option<AccountId> = take(&mut event, "subject", true, &mut errors);
     let _: Option<Time> = take(&mut event, "time", true, &mut errors);
     match event.remove("data") {
         None => errors.push(FieldError::new("data", "required", "is required")),
@@ -108,7 +108,7 @@ fn take_source(
 pub const PLAIN_SOURCE: &str = "/v1/usage";
 
 /// Reads usage offered as plain JSON for one account, or names every bad field.
-pub fn read_plain_usage(account: &Id, value: Value) -> Result<Offer, Vec<FieldError>> {
+pub fn read_plain_usage(account: &AccountId, value: Value) -> Result<Offer, Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };

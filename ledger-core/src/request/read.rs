@@ -10,7 +10,7 @@ use super::body::Body;
 use super::limits::ERRORS_MAX;
 use crate::event::field_error::{FieldError, refuse};
 use crate::event::{OpenAccount, SetOrgAlert};
-use crate::value::id::Id;
+use crate::value::id::{AccountId, AlertId};
 
 /// Reads a body, or names every bad field.
 pub fn read<T: Body>(value: Value) -> Result<T, Vec<FieldError>> {
@@ -21,7 +21,7 @@ pub fn read<T: Body>(value: Value) -> Result<T, Vec<FieldError>> {
     }
 }
 
-/// Reads a body that stands under `prefix` in what was sent; what is bad about it goes to `errors`.
+/// Reads the part of a body at `prefix`; its faults go to `errors`.
 pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<FieldError>) -> Option<T> {
     let good: Value = serde_json::from_str(T::GOOD).expect("a good body is JSON");
     if !value.is_object() {
@@ -50,7 +50,7 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
     if let Some(body) = &body {
         let mut ruled = Vec::new();
         body.check(&mut ruled);
-        // What is said of a whole holds of what was sent, not of what is left of it without the bad fields.
+        // A fault of the whole body is a fault of the body as sent, not of its good fields alone.
         ruled.retain(|rule| !found.iter().any(|bad| is_within(&bad.field, &rule.field)));
         found.append(&mut ruled);
     }
@@ -94,7 +94,7 @@ pub fn take<T: DeserializeOwned>(
     }
 }
 
-/// Says where a reading error stands, by which code, and in words.
+/// Returns the path, the code and the detail of a reading error.
 fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> (Vec<String>, String, String) {
     let mut path: Vec<String> = error
         .path()
@@ -152,7 +152,7 @@ fn replace(value: &mut Value, good: &Value, path: &[String]) -> bool {
         let next = match at {
             Value::Object(map) => map.get_mut(name),
             Value::Array(items) => name.parse::<usize>().ok().and_then(|index| items.get_mut(index)),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };
         match next {
             Some(next) => at = next,
@@ -176,7 +176,7 @@ fn replace(value: &mut Value, good: &Value, path: &[String]) -> bool {
             items.remove(index);
             true
         }
-        _ => false,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -184,12 +184,12 @@ fn step<'a>(good: &'a Value, name: &str) -> Option<&'a Value> {
     match good {
         Value::Object(map) => map.get(name),
         Value::Array(items) => items.first(),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 
 /// Reads the opening of an account with its id, or names every bad field.
-pub fn read_opening(value: Value) -> Result<(Id, OpenAccount), Vec<FieldError>> {
+pub fn read_opening(value: Value) -> Result<(AccountId, OpenAccount), Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };
@@ -202,8 +202,8 @@ pub fn read_opening(value: Value) -> Result<(Id, OpenAccount), Vec<FieldError>> 
     }
 }
 
-/// Reads an org alert, whose id stands in the path, or names every bad field.
-pub fn read_org_alert(alert_id: &Id, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
+/// Reads an org alert, whose id is in the URL, or names every bad field.
+pub fn read_org_alert(alert_id: &AlertId, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };
@@ -334,7 +334,7 @@ mod tests {
     }
 
     fn check_org_alert(body: &str, expected: &str) {
-        let alert = Id::new("a75").expect("an id");
+        let alert = AlertId::new("a75").expect("an id");
         let actual = match read_org_alert(&alert, serde_json::from_str(body).expect("JSON")) {
             Ok(read) => {
                 assert_eq!(read.alert_id, alert);

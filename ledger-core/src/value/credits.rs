@@ -202,7 +202,7 @@ impl Text {
         let mut text = Text { bytes: [0; TEXT_BYTES_MAX], start: TEXT_BYTES_MAX };
         let units = amount.0.unsigned_abs();
         let units_per_credit = Credits::UNITS_PER_CREDIT.unsigned_abs();
-        text.put_places((units % units_per_credit) as u32);
+        text.put_places(units % units_per_credit);
         text.put_integer(units / units_per_credit);
         if amount.is_negative() {
             text.put(b'-');
@@ -215,17 +215,22 @@ impl Text {
         self.bytes[self.start] = byte;
     }
 
-    fn put_places(&mut self, mut places: u32) {
+    fn put_digit(&mut self, digit: impl TryInto<u8, Error: fmt::Debug>) {
+        self.put(b'0' + digit.try_into().expect("a digit is below 10"));
+    }
+
+    fn put_places(&mut self, places: u128) {
         if places == 0 {
             return;
         }
+        let mut places = u32::try_from(places).expect("less than a whole credit");
         let mut left = PLACES_MAX;
         while places.is_multiple_of(10) {
             places /= 10;
             left -= 1;
         }
         for _ in 0..left {
-            self.put(b'0' + (places % 10) as u8);
+            self.put_digit(places % 10);
             places /= 10;
         }
         self.put(b'.');
@@ -234,12 +239,12 @@ impl Text {
     fn put_integer(&mut self, mut integer: u128) {
         // 128-bit division is slow and only sums need it.
         while integer > u128::from(u64::MAX) {
-            self.put(b'0' + (integer % 10) as u8);
+            self.put_digit(integer % 10);
             integer /= 10;
         }
-        let mut integer = integer as u64;
+        let mut integer = u64::try_from(integer).expect("the loop ends in its range");
         loop {
-            self.put(b'0' + (integer % 10) as u8);
+            self.put_digit(integer % 10);
             integer /= 10;
             if integer == 0 {
                 break;
@@ -321,8 +326,8 @@ fn parse(text: &str, integer_digits_max: usize) -> Result<Credits, AmountError> 
     if places.len() > PLACES_MAX {
         return Err(AmountError::TooManyPlaces);
     }
-    let missing_places = (PLACES_MAX - places.len()) as u32;
-    let fraction = i128::from(digits_value(places) * 10_u64.pow(missing_places));
+    let padded = places.iter().copied().chain(std::iter::repeat(b'0')).take(PLACES_MAX);
+    let fraction = i128::from(digits_value(padded));
     let units = integer_value(integer) * Credits::UNITS_PER_CREDIT + fraction;
     Ok(Credits(signed(units, negative)))
 }
@@ -336,17 +341,18 @@ fn integer_value(digits: &[u8]) -> i128 {
     const STEP_DIGITS: usize = 18;
     const STEP: i128 = 1_000_000_000_000_000_000;
     match digits.len().checked_sub(STEP_DIGITS) {
-        None | Some(0) => i128::from(digits_value(digits)),
+        None | Some(0) => i128::from(digits_value(digits.iter().copied())),
         Some(split) => {
             let (high, low) = digits.split_at(split);
-            i128::from(digits_value(high)) * STEP + i128::from(digits_value(low))
+            i128::from(digits_value(high.iter().copied())) * STEP
+                + i128::from(digits_value(low.iter().copied()))
         }
     }
 }
 
 /// The value of up to 18 digits, which always fits.
-fn digits_value(digits: &[u8]) -> u64 {
-    digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+fn digits_value(digits: impl IntoIterator<Item = u8>) -> u64 {
+    digits.into_iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
 
 impl Scalar for Credits {

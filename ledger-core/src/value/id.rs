@@ -101,10 +101,37 @@ macro_rules! name_type {
     };
 }
 
-name_type!(
-    /// An identifier of ours or the caller's: account, user, org, grant, payment, message, …
-    Id, is_id, NameError::Id
-);
+/// One type for each kind of thing, all of one shape, so that no id can be passed for another's.
+macro_rules! id_types {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        $(name_type!($(#[$doc])* $name, is_id, NameError::Id);)*
+    };
+}
+
+id_types! {
+    AccountId
+    UserId
+    OrgId
+    /// A lot of credits, named by its grant.
+    GrantId
+    /// A payment at the payment provider.
+    PaymentId
+    PaymentMethodId
+    /// An attempt to top up: also the payment provider's idempotency key.
+    AttemptId
+    DisputeId
+    ReservationId
+    /// An org alert.
+    AlertId
+    MessageId
+    SessionId
+    RateCardId
+    PromoCode
+    /// What sent a guest: the code of an invitation, or an account.
+    ReferrerId
+    /// What a firing is about: an account or a user, as its kind says.
+    SubjectId
+}
 name_type!(
     /// The caller's event id: unique per account and source.
     EventId, is_event_id, NameError::EventId
@@ -133,9 +160,62 @@ impl Source {
     }
 }
 
-impl From<&Id> for EventId {
-    fn from(id: &Id) -> Self {
-        EventId(id.0.clone())
+impl GrantId {
+    /// Returns the id of the event that grants it: in the source of grants an event is named by its grant.
+    pub fn as_event(&self) -> EventId {
+        EventId(self.0.clone())
+    }
+}
+
+impl PaymentId {
+    /// Returns the id of the lot that it buys: a purchase names its lot by its payment.
+    pub fn as_grant(&self) -> GrantId {
+        GrantId(self.0.clone())
+    }
+
+    /// Returns the id of its purchase, which shares the source of grants.
+    pub fn as_event(&self) -> EventId {
+        EventId(self.0.clone())
+    }
+}
+
+impl AttemptId {
+    /// Returns the id of the lot that it buys, which exists before the provider names a payment.
+    pub fn as_grant(&self) -> GrantId {
+        GrantId(self.0.clone())
+    }
+
+    /// Returns the id of its start: an attempt starts once.
+    pub fn as_event(&self) -> EventId {
+        EventId(self.0.clone())
+    }
+}
+
+impl AccountId {
+    /// Returns the subject of a firing on the account's own figures.
+    pub fn as_subject(&self) -> SubjectId {
+        SubjectId(self.0.clone())
+    }
+}
+
+impl UserId {
+    /// Returns the subject of a firing on one user's usage.
+    pub fn as_subject(&self) -> SubjectId {
+        SubjectId(self.0.clone())
+    }
+}
+
+impl ReferrerId {
+    /// Returns the account; only right where it is not the code of an invitation.
+    pub fn as_account(&self) -> AccountId {
+        AccountId(self.0.clone())
+    }
+}
+
+impl SubjectId {
+    /// Returns the user; only right where the firing's kind is one about users.
+    pub fn as_user(&self) -> UserId {
+        UserId(self.0.clone())
     }
 }
 
@@ -143,7 +223,7 @@ impl From<&Id> for EventId {
 const RESERVED_GRANT_PREFIXES: [&str; 5] = ["plan:", "rollover:", "welcome:", "promo:", "referral:"];
 
 /// Says whether a grant or payment id from a caller would clash with ids that the ledger makes.
-pub fn is_reserved_grant(id: &Id) -> bool {
+pub fn is_reserved_grant(id: &GrantId) -> bool {
     RESERVED_GRANT_PREFIXES.iter().any(|prefix| id.as_str().starts_with(prefix))
 }
 
@@ -186,10 +266,10 @@ mod tests {
     #[test]
     fn ids_have_the_shape_of_the_contract() {
         for good in ["acme", "A", "0", "a.b_c:d@e+f-g", &"x".repeat(128)] {
-            assert!(Id::new(good).is_ok(), "{good}");
+            assert!(AccountId::new(good).is_ok(), "{good}");
         }
         for bad in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(129)] {
-            assert_eq!(Id::new(bad), Err(NameError::Id), "{bad}");
+            assert_eq!(AccountId::new(bad), Err(NameError::Id), "{bad}");
         }
     }
 
@@ -223,8 +303,8 @@ mod tests {
     #[test]
     fn callers_may_not_use_the_ledgers_own_grant_ids() {
         for id in ["plan:1", "rollover:-2", "welcome:acme", "promo:X", "referral:acme"] {
-            assert!(is_reserved_grant(&Id::new(id).expect("an id")), "{id}");
+            assert!(is_reserved_grant(&GrantId::new(id).expect("an id")), "{id}");
         }
-        assert!(!is_reserved_grant(&Id::new("planet").expect("an id")));
+        assert!(!is_reserved_grant(&GrantId::new("planet").expect("an id")));
     }
 }

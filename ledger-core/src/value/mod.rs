@@ -2,6 +2,7 @@
 
 pub mod credits;
 pub mod id;
+pub mod money;
 pub mod period;
 pub(crate) mod scalar;
 pub mod time;

@@ -1,6 +1,6 @@
 //! Where billing periods begin and end.
 //!
-//! Pure. Balances, limits, alerts and history all ask this module, so they cannot disagree. The zone data reaches to 2099;
+//! Pure. Balances, limits, alerts and history all use this module, so they cannot disagree. The zone data reaches to 2099;
 //! after that each zone keeps the offset that it has then.
 
 use chrono::{DateTime, MappedLocalTime, Offset, TimeZone};
@@ -13,7 +13,7 @@ const MONTHS_PER_YEAR: i64 = 12;
 const DAYS_PER_WEEK: i64 = 7;
 /// No clock on a wall is further from UTC than this; the date line once moved by a day.
 const OFFSET_MAX_MICROS: i64 = 2 * MICROS_PER_DAY;
-/// What stands for a boundary before or after all representable times.
+/// Serves as a boundary before or after all representable times.
 const BEFORE_ALL: i64 = i64::MIN;
 const AFTER_ALL: i64 = i64::MAX;
 

@@ -1,6 +1,6 @@
 //! Instants, time zones and calendar days.
 //!
-//! Pure: nothing here asks what time it is. The zone data comes with the pinned `chrono-tz`.
+//! Pure: nothing here reads a clock. The zone data comes with the pinned `chrono-tz`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -124,7 +124,7 @@ impl TimeText {
     /// Writes a number over the zeros at `start`.
     fn put(&mut self, start: usize, digits: usize, mut number: i64) {
         for byte in self.bytes[start..start + digits].iter_mut().rev() {
-            *byte = b'0' + (number % 10) as u8;
+            *byte = b'0' + u8::try_from(number % 10).expect("a digit is below 10");
             number /= 10;
         }
     }
@@ -184,7 +184,8 @@ fn read_fraction(text: &[u8]) -> Option<i64> {
         return None;
     }
     let kept = &digits[..digits.len().min(6)];
-    Some(number(kept)? * 10_i64.pow(6 - kept.len() as u32))
+    let missing_digits = u32::try_from(6 - kept.len()).expect("at most 6");
+    Some(number(kept)? * 10_i64.pow(missing_digits))
 }
 
 fn read_any_offset(text: &str) -> Result<Time, NotATime> {
@@ -196,7 +197,7 @@ fn read_any_offset(text: &str) -> Result<Time, NotATime> {
     Time::within_range(time.timestamp_micros())
 }
 
-/// The value of at most 18 digits; None where something else stands.
+/// The value of at most 18 digits; None for anything else.
 fn number(digits: &[u8]) -> Option<i64> {
     digits
         .iter()
@@ -321,8 +322,8 @@ impl Zone {
 
     /// Returns the calendar day that it is in this zone.
     pub fn local_day(self, time: Time) -> Day {
-        // At most 3.7 million days from the epoch.
-        Day(self.local_micros(time).div_euclid(MICROS_PER_DAY) as i32)
+        let days = self.local_micros(time).div_euclid(MICROS_PER_DAY);
+        Day(i32::try_from(days).expect("at most 3.7 million days from the epoch"))
     }
 
     /// Returns what a clock on the wall shows, as microseconds from its own 1970-01-01T00:00:00.

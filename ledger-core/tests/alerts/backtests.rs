@@ -1,9 +1,9 @@
-//! Backtests: a rule tried on a history tells what it would have told in force.
+//! Backtests: a rule tried on a history fires what it would have fired in force.
 
 use ledger_core::event::Basis;
 use ledger_core::fold::memory::Memory;
 use ledger_core::policy::alert::{Backtest, Kind, Rule};
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label};
 
 use crate::story::{ACCOUNT, story};
 use crate::watched::watched;
@@ -17,7 +17,7 @@ fn tried(rule: Rule, script: &str) -> Backtest {
     let (mut memory, mut backtest) = (Memory::default(), Backtest::new(rule));
     for fact in &story(script).facts {
         let applied = memory.fold_watched(fact, &mut backtest);
-        let account = &memory.accounts[&Id::new(ACCOUNT).expect("an id")];
+        let account = &memory.accounts[&AccountId::new(ACCOUNT).expect("an id")];
         backtest.usage(account.core.as_ref().expect("an open account"), &applied);
     }
     backtest

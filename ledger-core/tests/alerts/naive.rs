@@ -1,5 +1,5 @@
-//! A naive model of sections 8 and 9 of the contract, written from their text: after every moment it looks at every
-//! rule and every user anew, by everything that ever happened, and tells what is not in the set of what was told.
+//! A naive model of sections 8 and 9 of the contract, written from their text: after every moment it evaluates every
+//! rule and every user anew, by everything that ever happened, and fires what is not in the set of what has fired.
 //! Balances are the fold's own; other tests hold those.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use ledger_core::value::time::Time;
 
 const CREDIT: i128 = 1_000_000_000;
 
-/// One look at the account.
+/// The figures of the account at one moment.
 struct Moment {
     settled: i128,
     bought: i128,
@@ -29,7 +29,7 @@ struct Used {
 }
 
 /// A rule's name, its threshold version, its subject and the period.
-type Told = (String, u32, String, i64);
+type Fired = (String, u32, String, i64);
 
 #[derive(Default)]
 pub struct Naive {
@@ -41,7 +41,7 @@ pub struct Naive {
     user_alert_version: u32,
     /// Every setting of limits, with its period.
     limits: Vec<(i64, SetLimits)>,
-    told: BTreeSet<Told>,
+    fired: BTreeSet<Fired>,
     counts: BTreeMap<&'static str, u32>,
     last_depleted: Option<usize>,
     last_again: Option<usize>,
@@ -50,8 +50,8 @@ pub struct Naive {
 }
 
 impl Naive {
-    /// Takes one event with the account as it stood before it and stands after it.
-    pub fn tell(&mut self, before: Option<&Core>, after: Option<&Core>, fact: &Fact, applied: &Applied) {
+    /// Takes one event with the account before and after it.
+    pub fn play(&mut self, before: Option<&Core>, after: Option<&Core>, fact: &Fact, applied: &Applied) {
         let Some(after) = after else { return };
         let mut allowance = None;
         if let Some(before) = before
@@ -73,13 +73,30 @@ impl Naive {
                 Data::PlanChanged(change) => {
                     change.at != Some(ChangeAt::NextPeriod) && Some(change.plan.allowance) > allowance
                 }
-                _ => false,
+                Data::AccountChanged(_)
+                | Data::ClockAdvanced(_)
+                | Data::UsageRecorded(_)
+                | Data::UsageReversed(_)
+                | Data::GrantVoided(_)
+                | Data::CreditsRefunded(_)
+                | Data::PeriodReset(_)
+                | Data::LimitsSet(_)
+                | Data::OrgAlertSet(_)
+                | Data::OrgAlertRemoved(_)
+                | Data::UserAlertSet(_)
+                | Data::AutoTopUpSet(_)
+                | Data::TopUpStarted(_)
+                | Data::TopUpFailed(_)
+                | Data::TopUpRefused(_)
+                | Data::CreditsToppedUp(_)
+                | Data::DisputeOpened(_)
+                | Data::DisputeWon(_) => false,
             };
         }
-        self.look(after, after.ledger_time, fact.event.id.as_str(), adds);
+        self.evaluate(after, after.ledger_time, fact.event.id.as_str(), adds);
     }
 
-    /// Looks after every crossing; no two of a history fall on one instant.
+    /// Evaluates after every crossing; no two of a history fall on one instant.
     fn cross(&mut self, core: &mut Core, until: Time) {
         while let Some(at) = core.next_crossing().filter(|at| *at <= until) {
             let starts =
@@ -87,7 +104,7 @@ impl Naive {
             let period = core.period.index;
             roll_to(core, at);
             let adds = starts || core.period.index != period;
-            self.look(core, at, "*", adds);
+            self.evaluate(core, at, "*", adds);
         }
     }
 
@@ -133,11 +150,27 @@ impl Naive {
                 self.user_alert = Some((set.enabled.unwrap_or(true), threshold));
             }
             Data::LimitsSet(set) => self.limits.push((period, set.clone())),
-            _ => {}
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::CreditsGranted(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsAdjusted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsRefunded(_)
+            | Data::PeriodReset(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_)
+            | Data::CreditsToppedUp(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_) => {}
         }
     }
 
-    fn look(&mut self, core: &Core, at: Time, event: &str, adds: bool) {
+    fn evaluate(&mut self, core: &Core, at: Time, event: &str, adds: bool) {
         self.moments.push(Moment {
             settled: core.settled().units(),
             bought: core.lots.paid().units(),
@@ -149,9 +182,9 @@ impl Naive {
         self.users(core, at, event);
     }
 
-    fn fire(&mut self, rule: String, told: (&str, i128, u32, i64), figure: i128, at: Time, event: &str) {
-        let (subject, threshold, version, period) = told;
-        if self.told.insert((rule.clone(), version, subject.to_owned(), period)) {
+    fn fire(&mut self, rule: String, key: (&str, i128, u32, i64), figure: i128, at: Time, event: &str) {
+        let (subject, threshold, version, period) = key;
+        if self.fired.insert((rule.clone(), version, subject.to_owned(), period)) {
             self.firings
                 .push(format!("{rule} {subject} {threshold} v{version} p{period} {figure} {at} {event}"));
         }
@@ -171,11 +204,11 @@ impl Naive {
                 Basis::PercentRemaining if maximum > 0 => {
                     (above_0 * 100 * CREDIT <= threshold * maximum, percent(above_0, maximum))
                 }
-                _ => (false, 0),
+                Basis::PercentUsed | Basis::PercentRemaining => (false, 0),
             };
             if reached {
-                let told = ("acme", threshold, version, core.period.index);
-                self.fire(format!("org_alert {id}"), told, figure, at, event);
+                let key = ("acme", threshold, version, core.period.index);
+                self.fire(format!("org_alert {id}"), key, figure, at, event);
             }
         }
     }
@@ -223,8 +256,8 @@ impl Naive {
             if let Some((true, Some(threshold))) = self.user_alert
                 && used >= threshold
             {
-                let told = (user.as_str(), threshold, self.user_alert_version, period);
-                self.fire("user_alert".into(), told, used, at, event);
+                let key = (user.as_str(), threshold, self.user_alert_version, period);
+                self.fire("user_alert".into(), key, used, at, event);
             }
             let Some((_, limits)) = self.limits.last().cloned() else { continue };
             let excluded = |feature: &Option<String>| {
@@ -237,8 +270,8 @@ impl Naive {
                 && let Some(limit) = effective(&limits, &user)
                 && counted >= limit
             {
-                let told = (user.as_str(), limit, self.limit_version(&user, period), period);
-                self.fire("user_limit_reached".into(), told, counted, at, event);
+                let key = (user.as_str(), limit, self.limit_version(&user, period), period);
+                self.fire("user_limit_reached".into(), key, counted, at, event);
             }
         }
     }

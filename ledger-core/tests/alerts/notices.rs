@@ -1,7 +1,7 @@
 //! Notices: section 9's rules, each as a story.
 
 use ledger_core::policy::alert::{Kind, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 
 use crate::watched::{check, watched};
 
@@ -39,8 +39,8 @@ fn only_bought_credits_can_be_low() {
 #[test]
 fn any_addition_begins_an_episode_where_it_leaves_the_figure_above_the_line() {
     let hovering = with_line("50", "buy p 100; use 50 x; reverse x");
-    let told = "credit_balance_low 50";
-    check(&format!("{hovering}; use 50"), told);
+    let fired = "credit_balance_low 50";
+    check(&format!("{hovering}; use 50"), fired);
     for addition in [
         "buy q 1",
         "grant g 1",
@@ -51,7 +51,7 @@ fn any_addition_begins_an_episode_where_it_leaves_the_figure_above_the_line() {
     ] {
         check(
             &format!("{hovering}; {addition}; use 80"),
-            &format!("{told}; credit_balance_low {}", {
+            &format!("{fired}; credit_balance_low {}", {
                 if addition.starts_with("buy") || addition.starts_with("at") {
                     low_after(addition)
                 } else {
@@ -62,7 +62,7 @@ fn any_addition_begins_an_episode_where_it_leaves_the_figure_above_the_line() {
     }
     // What takes, moves nothing or only returns what was there begins none.
     for other in ["adjust -1", "void g", r#"change {"name":"x"}"#, "refund p 1"] {
-        check(&format!("{hovering}; {other}; use 80"), told);
+        check(&format!("{hovering}; {other}; use 80"), fired);
     }
 }
 
@@ -122,7 +122,7 @@ fn a_first_line_fires_at_once_where_the_figure_is_above_0() {
 #[test]
 fn without_a_line_nothing_is_low_and_reaching_0_ends_the_episode() {
     check("plan 10; buy p 40; use 45", "");
-    // The episode of the purchase ended unseen at 0, so a line of 0 set afterwards tells nothing.
+    // The episode of the purchase ended unseen at 0, so a line of 0 set afterwards fires nothing.
     check(r#"plan 10; buy p 40; use 50 x; reverse x; change {"low_balance_threshold":"0"}; use 50"#, {
         "credit_balance_depleted 0; credits_available_again 50"
     });
@@ -139,7 +139,7 @@ fn depleted_is_told_at_0_or_below_once_an_episode() {
     check("plan 10; use 12", "credit_balance_depleted -2");
     let depleted = "plan 10; use 10 x";
     check(depleted, "credit_balance_depleted 0");
-    // A reversal begins no episode, but tells that there is something again, once.
+    // A reversal begins no episode, but reports that there is something again, once.
     let back = format!("{depleted}; reverse x");
     check(&back, "credit_balance_depleted 0; credits_available_again 10");
     check(&format!("{back}; use 10 y; reverse y"), "credit_balance_depleted 0; credits_available_again 10");
@@ -161,9 +161,9 @@ fn credits_are_available_again_once_after_each_depletion_whatever_brought_them()
         ("at 2026-02-01T00:00:00Z; reset 1", "5"),
         ("replan 16", "1"),
     ] {
-        let told = format!("credit_balance_depleted -5; credits_available_again {figure}");
-        check(&format!("{depleted}; {event}"), &told);
-        check(&format!("{depleted}; {event}; grant more 1"), &told);
+        let fired = format!("credit_balance_depleted -5; credits_available_again {figure}");
+        check(&format!("{depleted}; {event}"), &fired);
+        check(&format!("{depleted}; {event}; grant more 1"), &fired);
     }
     check(&format!("{depleted}; grant g 5"), "credit_balance_depleted -5");
     check(
@@ -175,7 +175,7 @@ fn credits_are_available_again_once_after_each_depletion_whatever_brought_them()
 #[test]
 fn notices_are_numbered_by_kind_and_name_their_line() {
     let firings = watched(&with_line("50", "buy p 100; use 100; buy q 100; use 100")).firings;
-    let acme = Id::new("acme").expect("an id");
+    let acme = AccountId::new("acme").expect("an id");
     let numbered = [
         (Kind::CreditBalanceLow, 1, "50"),
         (Kind::CreditBalanceDepleted, 1, "0"),
@@ -190,17 +190,17 @@ fn notices_are_numbered_by_kind_and_name_their_line() {
             (firing.kind, firing.threshold.to_string().as_str(), firing.threshold_version),
             (kind, line, 1)
         );
-        assert_eq!((firing.alert_id.as_ref(), &firing.subject), (None, &acme));
+        assert_eq!((firing.alert_id.as_ref(), &firing.subject), (None, &acme.as_subject()));
     }
 }
 
 #[test]
 fn each_top_up_that_succeeds_or_fails_is_told_with_its_amount() {
-    let told = "credit_auto_recharge_triggered 50";
-    check("plan 0; topup 10 50; asked; paid 1 50 pay_1", told);
-    check("plan 0; topup 10 50; asked; paid 1 50 pay_1; paid 1 50 pay_1", told);
+    let fired = "credit_auto_recharge_triggered 50";
+    check("plan 0; topup 10 50; due; paid 1 50 pay_1", fired);
+    check("plan 0; topup 10 50; due; paid 1 50 pay_1; paid 1 50 pay_1", fired);
     check(
-        "plan 0; topup 10 50; asked; declined 1; topup 10 50; asked; declined 2; topup 10 60; asked; paid 3 60 pay_3",
+        "plan 0; topup 10 50; due; declined 1; topup 10 50; due; declined 2; topup 10 60; due; paid 3 60 pay_3",
         "credit_purchase_failed 50; credit_purchase_failed 50; credit_auto_recharge_triggered 60",
     );
 }
@@ -213,5 +213,5 @@ fn low_is_told_at_auto_top_ups_threshold_while_that_is_on() {
     check(&format!("{with_both}; use 60; no-topup"), "credit_balance_low 40");
     // A top-up is an addition: it begins an episode.
     let twice = "credit_balance_low 10; credit_auto_recharge_triggered 20; credit_balance_low 10";
-    check(&format!("{with_both}; use 90; asked; paid 1 20 pay_1; use 20"), twice);
+    check(&format!("{with_both}; use 90; due; paid 1 20 pay_1; use 20"), twice);
 }

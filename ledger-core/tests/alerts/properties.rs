@@ -7,7 +7,7 @@ use ledger_core::event::Data;
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
 use ledger_core::policy::alert::{Firing, Kind, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -29,7 +29,7 @@ enum Line {
     Replan { allowance: u32, next: bool },
     Forgive { on: bool },
     LowAt { at: Option<u32> },
-    Alert { id: u8, basis: u8, threshold: u32, told: u8 },
+    Alert { id: u8, basis: u8, threshold: u32, recipients: u8 },
     NoAlert { id: u8 },
     UserAlert { enabled: bool, threshold: Option<u32> },
     Limits { enabled: bool, default: Option<u32>, custom: Vec<(u8, Option<u32>)>, excluded: u8 },
@@ -55,7 +55,7 @@ fn line() -> impl Strategy<Value = Line> {
     let rules = prop_oneof![
         2 => proptest::option::of(0..40_u32).prop_map(|at| Line::LowAt { at }),
         4 => (0..3_u8, 0..4_u8, 1..=100_u32, 0..3_u8)
-            .prop_map(|(id, basis, threshold, told)| Line::Alert { id, basis, threshold, told }),
+            .prop_map(|(id, basis, threshold, recipients)| Line::Alert { id, basis, threshold, recipients }),
         1 => (0..3_u8).prop_map(|id| Line::NoAlert { id }),
         2 => (any::<bool>(), amount()).prop_map(|(enabled, threshold)| Line::UserAlert { enabled, threshold }),
         4 => (prop::bool::weighted(0.8), amount(), prop::collection::vec((0..4_u8, amount()), 0..4), 0..8_u8)
@@ -67,13 +67,13 @@ fn line() -> impl Strategy<Value = Line> {
 const USERS: [&str; 4] = ["ana", "bo", "cy", ""];
 const FEATURES: [&str; 4] = ["chat", "voice", "workflow", ""];
 const BASES: [&str; 4] = ["percent_used", "absolute_used", "percent_remaining", "absolute_remaining"];
-const TOLD: [&str; 3] = ["\"all_admins\"", "[\"carl\"]", "[\"carl\",\"dora\"]"];
+const RECIPIENTS: [&str; 3] = ["\"all_admins\"", "[\"carl\"]", "[\"carl\",\"dora\"]"];
 
 fn field(name: &str, value: &str) -> String {
     if value.is_empty() { String::new() } else { format!(r#","{name}":"{value}""#) }
 }
 
-fn tell(story: &mut Story, line: &Line) {
+fn play(story: &mut Story, line: &Line) {
     let number = story.facts.len();
     match line {
         Line::Use { id, user, feature, credits } => {
@@ -82,33 +82,33 @@ fn tell(story: &mut Story, line: &Line) {
             let body = format!(r#"{{"credits":"{credits}"{user}{feature}}}"#);
             story.event(&format!("u{id}"), "ledger.usage.recorded.v1", &body);
         }
-        Line::Reverse { id } => drop(story.tell(&format!("reverse u{id}"))),
+        Line::Reverse { id } => drop(story.play(&format!("reverse u{id}"))),
         Line::Grant { amount, starts, lasts } => grant(story, number, *amount, *starts, *lasts),
-        Line::Void { id } => drop(story.tell(&format!("void g{id}"))),
-        Line::Adjust { amount } => drop(story.tell(&format!("adjust {amount}"))),
-        Line::Buy { amount } => drop(story.tell(&format!("buy p{} {amount}", number % 12))),
-        Line::Refund { id, amount } => drop(story.tell(&format!("refund p{id} {amount}"))),
+        Line::Void { id } => drop(story.play(&format!("void g{id}"))),
+        Line::Adjust { amount } => drop(story.play(&format!("adjust {amount}"))),
+        Line::Buy { amount } => drop(story.play(&format!("buy p{} {amount}", number % 12))),
+        Line::Refund { id, amount } => drop(story.play(&format!("refund p{id} {amount}"))),
         Line::Replan { allowance, next } => {
             let word = if *next { "replan-next" } else { "replan" };
-            story.tell(&format!(r#"{word} {allowance} "rollover":{{"mode":"capped","cap":"9"}}"#));
+            story.play(&format!(r#"{word} {allowance} "rollover":{{"mode":"capped","cap":"9"}}"#));
         }
         Line::Forgive { on } => {
             let policy = if *on { "forgive_at_reset" } else { "carry" };
-            story.tell(&format!(r#"change {{"overdraft":"{policy}"}}"#));
+            story.play(&format!(r#"change {{"overdraft":"{policy}"}}"#));
         }
         Line::LowAt { at } => {
             let at = at.map_or_else(|| "null".into(), |at| format!("\"{at}\""));
-            story.tell(&format!(r#"change {{"low_balance_threshold":{at}}}"#));
+            story.play(&format!(r#"change {{"low_balance_threshold":{at}}}"#));
         }
-        Line::Alert { id, basis, threshold, told } => {
-            let (basis, told) = (BASES[usize::from(*basis)], TOLD[usize::from(*told)]);
-            story.tell(&format!(r#"alert a{id} {basis} {threshold} "recipients":{told}"#));
+        Line::Alert { id, basis, threshold, recipients } => {
+            let (basis, recipients) = (BASES[usize::from(*basis)], RECIPIENTS[usize::from(*recipients)]);
+            story.play(&format!(r#"alert a{id} {basis} {threshold} "recipients":{recipients}"#));
         }
-        Line::NoAlert { id } => drop(story.tell(&format!("no-alert a{id}"))),
+        Line::NoAlert { id } => drop(story.play(&format!("no-alert a{id}"))),
         Line::UserAlert { enabled, threshold } => {
             let enabled = *enabled && threshold.is_some();
             let threshold = threshold.map_or_else(String::new, |at| at.to_string());
-            story.tell(&format!(r#"user-alert {{"enabled":{enabled}{}}}"#, field("threshold", &threshold)));
+            story.play(&format!(r#"user-alert {{"enabled":{enabled}{}}}"#, field("threshold", &threshold)));
         }
         Line::Limits { enabled, default, custom, excluded } => {
             limits(story, *enabled, *default, custom, *excluded)
@@ -151,33 +151,33 @@ fn limits(
         })
         .collect();
     let excluded: Vec<&str> =
-        (0..3).filter(|bit| excluded & (1 << bit) != 0).map(|bit| FEATURES[usize::from(bit as u8)]).collect();
+        (0..3).filter(|bit| excluded & (1 << bit) != 0).map(|bit| FEATURES[bit]).collect();
     let mut body = serde_json::json!({"enabled": enabled, "custom": custom, "excluded_features": excluded});
     if let Some(default) = default {
         body["default_limit"] = default.to_string().into();
     }
-    story.tell(&format!("limits {body}"));
+    story.play(&format!("limits {body}"));
 }
 
 /// The facts of a history, and what the naive model says fires.
-fn told(lines: &[Line]) -> (Vec<Fact>, Vec<String>) {
+fn naive_firings(lines: &[Line]) -> (Vec<Fact>, Vec<String>) {
     let mut story = Story::new();
-    story.tell(r#"plan 20 "rollover":{"mode":"capped","cap":"9"}"#);
-    lines.iter().for_each(|line| tell(&mut story, line));
+    story.play(r#"plan 20 "rollover":{"mode":"capped","cap":"9"}"#);
+    lines.iter().for_each(|line| play(&mut story, line));
     let (mut memory, mut naive) = (Memory::default(), Naive::default());
-    let account = Id::new(ACCOUNT).expect("an id");
+    let account = AccountId::new(ACCOUNT).expect("an id");
     let core_of = |memory: &Memory| memory.accounts.get(&account).and_then(|account| account.core.clone());
     for fact in &story.facts {
         let before = core_of(&memory);
         let applied = memory.fold(std::slice::from_ref(fact)).remove(0);
-        naive.tell(before.as_ref(), core_of(&memory).as_ref(), fact, &applied);
+        naive.play(before.as_ref(), core_of(&memory).as_ref(), fact, &applied);
     }
     (story.facts, naive.firings)
 }
 
 /// Shows a firing as the naive model does, and its id as derived from what it says.
 fn shown(firing: &Firing, n: &mut BTreeMap<Kind, u32>, facts: &[Fact]) -> String {
-    let account = Id::new(ACCOUNT).expect("an id");
+    let account = AccountId::new(ACCOUNT).expect("an id");
     let (kind, version, period) = (firing.kind, firing.threshold_version, firing.period_index);
     let (line, figure) = (firing.threshold.units(), firing.figure.units());
     let at = firing.fired_at;
@@ -186,13 +186,23 @@ fn shown(firing: &Firing, n: &mut BTreeMap<Kind, u32>, facts: &[Fact]) -> String
     let event = facts.iter().find(is_event).map_or("*", |fact| fact.event.id.as_str());
     let rule = match kind {
         Kind::OrgAlert => format!("{} {}", kind.as_str(), firing.alert_id.as_ref().expect("an alert")),
-        _ => kind.as_str().to_owned(),
+        Kind::UserAlert
+        | Kind::UserLimitReached
+        | Kind::CreditBalanceLow
+        | Kind::CreditBalanceDepleted
+        | Kind::CreditsAvailableAgain
+        | Kind::CreditAutoRechargeTriggered
+        | Kind::CreditPurchaseFailed => kind.as_str().to_owned(),
     };
     let expected = match kind {
         Kind::OrgAlert | Kind::UserAlert | Kind::UserLimitReached => {
             firing::firing_id(&account, kind, firing.alert_id.as_ref(), version, &firing.subject, period)
         }
-        _ => {
+        Kind::CreditBalanceLow
+        | Kind::CreditBalanceDepleted
+        | Kind::CreditsAvailableAgain
+        | Kind::CreditAutoRechargeTriggered
+        | Kind::CreditPurchaseFailed => {
             let n = n.entry(kind).or_default();
             *n += 1;
             assert_eq!(firing.firing_id, firing::notice_id(&account, kind, *n));
@@ -233,7 +243,7 @@ proptest! {
         lines in prop::collection::vec(line(), 1..120),
         cuts in prop::collection::vec(1..9_usize, 1..40),
     ) {
-        let (facts, expected) = told(&lines);
+        let (facts, expected) = naive_firings(&lines);
         let (cut, whole) = (in_batches(&facts, &cuts), in_batches(&facts, &[facts.len()]));
         prop_assert_eq!(fired(&cut, &facts), expected);
         prop_assert_eq!(&cut.firings, &whole.firings);
@@ -250,7 +260,7 @@ fn random_histories_meet_every_rule() {
     let config = prop::collection::vec(line(), 60..120);
     for _ in 0..60 {
         let lines = config.new_tree(&mut runner).expect("lines").current();
-        let (facts, firings) = told(&lines);
+        let (facts, firings) = naive_firings(&lines);
         for firing in firings {
             let words: Vec<&str> = firing.split(' ').collect();
             *counts.borrow_mut().entry(words[0].to_owned()).or_default() += 1;

@@ -2,15 +2,15 @@
 
 use ledger_core::event::{Channel, Recipients, derive};
 use ledger_core::policy::alert::{Kind, REMOVED_MAX, firing};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AlertId, UserId};
 
 use crate::story::story;
 use crate::watched::{Watched, check, shown, watched};
 
 const FEBRUARY: &str = "at 2026-02-01T00:00:00Z; reset 1";
 
-fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+fn user(text: &str) -> UserId {
+    UserId::new(text).expect("an id")
 }
 
 #[test]
@@ -41,12 +41,12 @@ fn used_fires_at_or_above_and_remaining_at_or_below() {
         ("absolute_remaining", "2.5", "use 7.499999999", "use 7.5", "2.5"),
         ("absolute_remaining", "0", "use 9.999999999", "use 12", "-2"),
     ] {
-        let told = |event: &str| {
+        let fired = |event: &str| {
             let firings = watched(&format!("plan 10; alert a {basis} {threshold}; {event}")).firings;
             shown(&firings.into_iter().filter(|firing| firing.kind == Kind::OrgAlert).collect::<Vec<_>>())
         };
-        assert_eq!(told(quiet), "", "{basis} {threshold} after {quiet}");
-        assert_eq!(told(fires), format!("org_alert a v1 {figure}"), "{basis} {threshold} after {fires}");
+        assert_eq!(fired(quiet), "", "{basis} {threshold} after {quiet}");
+        assert_eq!(fired(fires), format!("org_alert a v1 {figure}"), "{basis} {threshold} after {fires}");
     }
 }
 
@@ -108,12 +108,12 @@ fn a_removed_alert_never_fires_and_is_a_new_version_when_it_comes_again() {
 #[test]
 fn of_more_removed_alerts_than_are_kept_none_comes_again_as_an_old_version() {
     let mut watched = Watched::default();
-    let mut told = story("plan 10; alert a-first absolute_used 5; use 6; no-alert a-first");
+    let mut story = story("plan 10; alert a-first absolute_used 5; use 6; no-alert a-first");
     for number in 0..REMOVED_MAX {
-        told.tell(&format!("alert b{number} absolute_used 50; no-alert b{number}"));
+        story.play(&format!("alert b{number} absolute_used 50; no-alert b{number}"));
     }
-    told.tell("alert a-first absolute_used 5");
-    watched.batch(&told.facts);
+    story.play("alert a-first absolute_used 5");
+    watched.batch(&story.facts);
     assert_eq!(shown(&watched.firings), "org_alert a-first v1 6; org_alert a-first v2 6");
 }
 
@@ -137,9 +137,9 @@ fn crossings_are_looked_at_as_if_an_event_stood_there() {
         .iter()
         .map(|firing| (firing.fired_at.to_string(), shown(std::slice::from_ref(firing))))
         .collect();
-    let told: Vec<_> = times.iter().map(|(at, told)| (at.as_str(), told.as_str())).collect();
+    let fired: Vec<_> = times.iter().map(|(at, fired)| (at.as_str(), fired.as_str())).collect();
     assert_eq!(
-        told,
+        fired,
         [
             ("2026-01-01T00:00:00Z", "org_alert b v1 12"),
             ("2026-01-10T00:00:00Z", "org_alert a v1 7"),
@@ -147,7 +147,7 @@ fn crossings_are_looked_at_as_if_an_event_stood_there() {
             ("2026-03-01T00:00:00Z", "org_alert b v1 60"),
         ],
     );
-    let acme = id("acme");
+    let acme = AccountId::new("acme").expect("an id");
     assert_eq!(firings[2].event_id, derive::reset_id(&acme, 1));
     assert_eq!((firings[2].period_index, firings[3].period_index), (1, 2));
 }
@@ -159,7 +159,10 @@ fn a_lot_that_ends_or_starts_fires_at_its_instant() {
     let fired = watched(ends).firings;
     assert_eq!(shown(&fired), "org_alert a v1 10");
     assert_eq!(fired[0].fired_at.to_string(), "2026-01-10T00:00:00Z");
-    assert_eq!(fired[0].event_id, derive::tick_id(&id("acme"), fired[0].fired_at));
+    assert_eq!(
+        fired[0].event_id,
+        derive::tick_id(&AccountId::new("acme").expect("an id"), fired[0].fired_at)
+    );
 
     let starts = r#"plan 0; use 5; grant g 50 "effective_at":"2026-01-10T00:00:00Z"; alert a percent_used 10;
         at 2026-01-15T00:00:00Z; tick"#;
@@ -175,7 +178,7 @@ fn lots_that_end_and_start_at_one_instant_are_looked_at_one_by_one() {
     let script = r#"plan 0; grant g 6 "expires_at":"2026-01-10T00:00:00Z";
         grant h 6 "effective_at":"2026-01-10T00:00:00Z"; at 2026-01-12T00:00:00Z; tick"#;
     check(script, "credit_balance_depleted 0; credits_available_again 6");
-    // A boundary is one moment: what it takes and gives stands together.
+    // A boundary is one moment: what it takes and gives is evaluated together.
     check("plan 5; use 1; at 2026-02-02T00:00:00Z; tick", "");
 }
 
@@ -222,7 +225,7 @@ fn an_edit_meets_all_users_some_at_a_time_by_id() {
     let alert = r#"user-alert {"threshold":"5"}"#;
     let all = "user_alert ana v1 6; user_alert cy v1 9; user_alert dan v1 7; user_alert eve v1 9; user_alert flo v1 5";
     check(&format!("{used}; {alert}"), all, 3);
-    // What was told of those who had passed is known to the next edit.
+    // What was fired for those who had passed is known to the next edit.
     check(&format!(r#"{used}; {alert}; user-alert {{"threshold":"5","notify_user":true}}"#), all, 6);
     check(
         &format!(
@@ -296,16 +299,16 @@ fn changing_exclusions_recounts_the_period() {
 #[test]
 fn a_changed_limit_is_a_new_version_for_whom_it_changes() {
     let reached = r#"plan 100; limits {"default_limit":"10","custom":{"bo":"5"}}; by ana 12; by bo 6"#;
-    let told = "user_limit_reached ana v1 12; user_limit_reached bo v1 6";
-    check(reached, told);
-    // The default moves: those with a limit of their own are not told again.
+    let fired = "user_limit_reached ana v1 12; user_limit_reached bo v1 6";
+    check(reached, fired);
+    // The default moves: those with a limit of their own do not fire again.
     check(
         &format!(r#"{reached}; limits {{"default_limit":"11","custom":{{"bo":"5"}}}}"#),
-        &format!("{told}; user_limit_reached ana v2 12"),
+        &format!("{fired}; user_limit_reached ana v2 12"),
     );
     check(
         &format!(r#"{reached}; limits {{"default_limit":"10","custom":{{"bo":"6"}}}}"#),
-        &format!("{told}; user_limit_reached bo v2 6"),
+        &format!("{fired}; user_limit_reached bo v2 6"),
     );
     // Unlimited and back.
     check(
@@ -313,15 +316,15 @@ fn a_changed_limit_is_a_new_version_for_whom_it_changes() {
             r#"{reached}; limits {{"default_limit":"10","custom":{{"bo":"unlimited"}}}};
                limits {{"default_limit":"10","custom":{{"bo":"5"}}}}"#
         ),
-        &format!("{told}; user_limit_reached bo v2 6"),
+        &format!("{fired}; user_limit_reached bo v2 6"),
     );
-    // Off and on, and who is told.
+    // Off and on, and who is notified.
     check(
         &format!(
             r#"{reached}; limits {{"enabled":false,"default_limit":"10","custom":{{"bo":"5"}}}};
                limits {{"default_limit":"10","custom":{{"bo":"5"}},"notify":["carl"]}}"#
         ),
-        told,
+        fired,
     );
 }
 
@@ -337,13 +340,13 @@ fn limits_set_on_usage_that_is_past_fire_at_once_by_user() {
 #[test]
 fn a_limit_of_ones_own_in_place_of_the_default_tells_nothing_twice() {
     let reached = r#"plan 100; limits {"default_limit":"10"}; by ana 12"#;
-    let told = "user_limit_reached ana v1 12";
-    check(&format!(r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"10"}}}}"#), told);
+    let fired = "user_limit_reached ana v1 12";
+    check(&format!(r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"10"}}}}"#), fired);
     check(
         &format!(
             r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"8"}}}}; limits {{"default_limit":"10"}}"#
         ),
-        &format!("{told}; user_limit_reached ana v2 12; user_limit_reached ana v3 12"),
+        &format!("{fired}; user_limit_reached ana v2 12; user_limit_reached ana v3 12"),
     );
 }
 
@@ -355,11 +358,11 @@ fn firings_say_who_is_told_and_how() {
     let firings = watched(script).firings;
     let audience = |kind: Kind, alert: Option<&str>| {
         let of = |firing: &&ledger_core::policy::alert::Firing| {
-            firing.kind == kind && firing.alert_id.as_ref().map(Id::as_str) == alert
+            firing.kind == kind && firing.alert_id.as_ref().map(AlertId::as_str) == alert
         };
         firings.iter().find(of).expect("a firing").audience.clone()
     };
-    let these = |ids: &[&str]| Recipients::These(ids.iter().map(|text| id(text)).collect());
+    let these = |ids: &[&str]| Recipients::These(ids.iter().map(|text| user(text)).collect());
     let a = audience(Kind::OrgAlert, Some("a"));
     assert_eq!(
         (a.recipients, a.channels, a.notify_user),
@@ -386,9 +389,16 @@ fn a_firing_names_its_event_threshold_and_period() {
     assert_eq!((alert.subject.as_str(), alert.threshold.to_string().as_str()), ("acme", "75"));
     assert_eq!((limit.subject.as_str(), limit.threshold.to_string().as_str()), ("ana", "8"));
     assert_eq!((alert.event_id.as_str(), limit.event_id.as_str()), ("u3", "u3"));
-    let acme = id("acme");
-    assert_eq!(alert.firing_id, firing::firing_id(&acme, Kind::OrgAlert, Some(&id("a75")), 1, &acme, 0));
-    assert_eq!(limit.firing_id, firing::firing_id(&acme, Kind::UserLimitReached, None, 1, &id("ana"), 0));
+    let acme = AccountId::new("acme").expect("an id");
+    let a75 = AlertId::new("a75").expect("an id");
+    assert_eq!(
+        alert.firing_id,
+        firing::firing_id(&acme, Kind::OrgAlert, Some(&a75), 1, &acme.as_subject(), 0)
+    );
+    assert_eq!(
+        limit.firing_id,
+        firing::firing_id(&acme, Kind::UserLimitReached, None, 1, &user("ana").as_subject(), 0)
+    );
 }
 
 #[test]

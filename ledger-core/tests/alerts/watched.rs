@@ -6,7 +6,7 @@ use ledger_core::account::Core;
 use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::policy::alert::{Firing, Kind, MissingUsers, UserPage, Users, Watch, Watcher};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, UserId};
 
 use crate::story::{ACCOUNT, story};
 
@@ -17,7 +17,7 @@ pub struct Watched {
     pub watch: Watch,
     pub firings: Vec<Firing>,
     /// Pages of the period, as stored.
-    pub pages: BTreeMap<Id, String>,
+    pub pages: BTreeMap<UserId, String>,
     period_index: Option<i64>,
     /// Parts in which edits of rules went through the users.
     pub parts: usize,
@@ -28,7 +28,7 @@ pub const PART_USERS_MAX: usize = 2;
 
 impl Watched {
     pub fn core(&self) -> Option<&Core> {
-        self.memory.accounts.get(&Id::new(ACCOUNT).expect("an id"))?.core.as_ref()
+        self.memory.accounts.get(&AccountId::new(ACCOUNT).expect("an id"))?.core.as_ref()
     }
 
     pub fn batch(&mut self, facts: &[Fact]) {
@@ -50,10 +50,10 @@ impl Watched {
     }
 
     fn users(&mut self, users: &mut Users, fact: &Fact, applied: &Applied) {
-        let account = self.memory.accounts.get(&Id::new(ACCOUNT).expect("an id"));
+        let account = self.memory.accounts.get(&AccountId::new(ACCOUNT).expect("an id"));
         let Some(core) = account.and_then(|account| account.core.as_ref()) else { return };
         loop {
-            let told = self.firings.len();
+            let fired_before = self.firings.len();
             let missing = self.watch.users(core, users, fact, applied, &mut self.firings).err();
             for (user, page) in users.pass() {
                 self.pages.insert(user, serde_json::to_string(&page).expect("JSON"));
@@ -61,14 +61,14 @@ impl Watched {
             match missing {
                 None => return,
                 Some(MissingUsers::These(ids)) => {
-                    assert_eq!(self.firings.len(), told, "something fired before a page was missed");
+                    assert_eq!(self.firings.len(), fired_before, "something fired before a page was missed");
                     for id in ids {
                         let page = self.pages.get(&id).map(|json| page(json));
                         users.load(id, page);
                     }
                 }
                 Some(MissingUsers::Next { past, after }) => {
-                    let behind = |id: &Id| after.as_ref().is_none_or(|after| id > after);
+                    let behind = |id: &UserId| after.as_ref().is_none_or(|after| id > after);
                     let pages = self.pages.iter().map(|(id, json)| (id.clone(), page(json)));
                     let mut pages = pages.filter(|(id, page)| behind(id) && page.used >= past);
                     let some: Vec<_> = pages.by_ref().take(PART_USERS_MAX).collect();
@@ -106,7 +106,11 @@ pub fn shown(firings: &[Firing]) -> String {
             Kind::UserAlert | Kind::UserLimitReached => {
                 format!("{kind} {} v{} {figure}", firing.subject, firing.threshold_version)
             }
-            _ => format!("{kind} {figure}"),
+            Kind::CreditBalanceLow
+            | Kind::CreditBalanceDepleted
+            | Kind::CreditsAvailableAgain
+            | Kind::CreditAutoRechargeTriggered
+            | Kind::CreditPurchaseFailed => format!("{kind} {figure}"),
         }
     };
     firings.iter().map(one).collect::<Vec<_>>().join("; ")

@@ -3,7 +3,7 @@
 use ledger_core::event::key::ContentHash;
 use ledger_core::policy::decide::Work;
 use ledger_core::policy::hold::{Extend, Refused, Reserve, Settlement, Settling, over_hold};
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::{EventId, ReservationId, Source, UserId};
 use proptest::prelude::*;
 
 use crate::store::{Projection, Reading, Store};
@@ -13,7 +13,7 @@ const OPEN: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z""#;
 const UNTIL: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z","on_exhausted":"allow","overage_limit":"5""#;
 const LIMITED: &str = r#"plan 100 "anchor":"2026-01-01T00:00:00Z"; limits {"default_limit":"10","custom":{"bo":"unlimited"},"excluded_features":["workflow"]}"#;
 
-/// An account, its holds, and who asks for them, told in words.
+/// An account, its holds, and their requests, in words.
 struct Desk {
     story: Story,
     store: Store,
@@ -23,12 +23,12 @@ struct Desk {
 impl Desk {
     fn new(opening: &str) -> Self {
         let mut story = Story::new();
-        story.tell(opening);
+        story.play(opening);
         Self { story, store: Store::default(), projection: Projection::default() }
     }
 
     /// Tells every line and returns what each request came to.
-    fn tell(&mut self, script: &str) -> String {
+    fn play(&mut self, script: &str) -> String {
         let lines = script.split(';').map(str::trim).filter(|line| !line.is_empty());
         let answers: Vec<String> = lines.filter_map(|line| self.line(line)).collect();
         answers.join(", ")
@@ -38,7 +38,7 @@ impl Desk {
         let words: Vec<&str> = line.split_whitespace().collect();
         let known = ["reserve", "extend", "release", "settle", "check", "available", "spent", "usage"];
         if !known.contains(&words[0]) {
-            self.story.tell(line);
+            self.story.play(line);
             return None;
         }
         if words[0] == "usage" {
@@ -46,7 +46,7 @@ impl Desk {
             return None;
         }
         self.projection.fold(&self.story.facts, usize::MAX);
-        let users = ["ana", "bo"].map(id);
+        let users = ["ana", "bo"].map(|name| UserId::new(name).expect("an id"));
         let reading = Reading::of(&self.projection, self.story.now, &users);
         self.store.sweep(&reading);
         let mut gate = self.store.gate(&reading);
@@ -59,14 +59,16 @@ impl Desk {
                 let amount =
                     word(2).filter(|amount| *amount != "-").map(|amount| amount.parse().expect("an amount"));
                 let ttl_seconds = word(3).map(|seconds| seconds.parse().expect("seconds"));
-                decided(gate.extend(&id(words[1]), &Extend { amount, ttl_seconds }))
+                decided(gate.extend(&reservation(words[1]), &Extend { amount, ttl_seconds }))
             }
-            "release" => gate.release(&id(words[1])).map_or_else(refused, |()| "released".to_owned()),
+            "release" => {
+                gate.release(&reservation(words[1])).map_or_else(refused, |()| "released".to_owned())
+            }
             // settle <id> <event> <credits>
             "settle" => {
                 let credits = words[3].parse().expect("credits");
                 let by = settlement(words[2], words[3]);
-                gate.settle(&id(words[1]), by, credits).map_or_else(
+                gate.settle(&reservation(words[1]), by, credits).map_or_else(
                     refused,
                     |Settling { held, repeat, .. }| {
                         let again = if repeat { " again" } else { "" };
@@ -97,7 +99,7 @@ impl Desk {
             words[2], words[3], words[4]
         );
         self.story.event(words[1], "ledger.usage.recorded.v1", &body);
-        if let Some(row) = self.store.rows.get_mut(&id(words[4])) {
+        if let Some(row) = self.store.rows.get_mut(&reservation(words[4])) {
             row.appended = Some(self.story.facts.len() - 1);
         }
     }
@@ -105,7 +107,7 @@ impl Desk {
 
 fn reserve(words: &[&str]) -> Reserve {
     Reserve {
-        reservation_id: id(words[1]),
+        reservation_id: reservation(words[1]),
         user_id: user(words[2]),
         feature: words
             .get(4)
@@ -126,12 +128,12 @@ fn settlement(event: &str, content: &str) -> Settlement {
     }
 }
 
-fn id(text: &str) -> Id {
-    Id::new(text).expect("an id")
+fn reservation(text: &str) -> ReservationId {
+    ReservationId::new(text).expect("an id")
 }
 
-fn user(word: &str) -> Option<Id> {
-    Some(word).filter(|word| *word != "-").map(id)
+fn user(word: &str) -> Option<UserId> {
+    Some(word).filter(|word| *word != "-").map(|name| UserId::new(name).expect("an id"))
 }
 
 fn decided<T>(answer: Result<Option<T>, Refused>) -> String {
@@ -149,7 +151,7 @@ fn refused(refusal: Refused) -> String {
 }
 
 fn check(opening: &str, script: &str, expected: &str) {
-    assert_eq!(Desk::new(opening).tell(script), expected, "{opening}: {script}");
+    assert_eq!(Desk::new(opening).play(script), expected, "{opening}: {script}");
 }
 
 #[test]
@@ -207,7 +209,7 @@ fn limits_that_change_are_those_that_the_next_request_meets() {
 }
 
 #[test]
-fn without_an_amount_the_smallest_work_is_asked_about() {
+fn without_an_amount_the_smallest_work_is_decided_on() {
     check(
         OPEN,
         "reserve r1 - 9.9; check -; reserve r2 - 0.1; check -; check - 0.1",
@@ -417,12 +419,13 @@ fn everything_opens_again_by_itself_when_credits_come() {
 #[test]
 fn usage_is_recorded_no_earlier_than_the_last_grant() {
     let mut desk = Desk::new(OPEN);
-    desk.tell("reserve r1 - 4; at 2026-01-01T00:05:00Z; extend r1 5; at 2026-01-01T00:06:00Z");
+    desk.play("reserve r1 - 4; at 2026-01-01T00:05:00Z; extend r1 5; at 2026-01-01T00:06:00Z");
     desk.projection.fold(&desk.story.facts, usize::MAX);
     let reading = Reading::of(&desk.projection, desk.story.now, &[]);
     let mut gate = desk.store.gate(&reading);
-    let settling =
-        gate.settle(&id("r1"), settlement("u1", "1"), "1".parse().expect("credits")).expect("a hold");
+    let settling = gate
+        .settle(&reservation("r1"), settlement("u1", "1"), "1".parse().expect("credits"))
+        .expect("a hold");
     assert_eq!(settling.not_before, time("2026-01-01T00:05:00Z"));
 }
 
@@ -430,7 +433,7 @@ fn usage_is_recorded_no_earlier_than_the_last_grant() {
 fn one_turn_decides_its_requests_one_after_another() {
     let mut desk = Desk::new(OPEN);
     desk.projection.fold(&desk.story.facts, usize::MAX);
-    let reading = Reading::of(&desk.projection, desk.story.now, &[id("ana")]);
+    let reading = Reading::of(&desk.projection, desk.story.now, &[UserId::new("ana").expect("an id")]);
     let mut gate = desk.store.gate(&reading);
     let outcomes: Vec<String> =
         ["reserve r1 ana 6", "reserve r2 ana 6", "reserve r3 ana 4", "reserve r1 ana 6"]
@@ -450,9 +453,9 @@ prop_compose! {
         let ttl_seconds = [None, Some(900), Some(60)][usize::from(ttl)];
         let text = format!("{amount}{}", if places { ".0" } else { "" });
         let request = Reserve {
-            reservation_id: id(&format!("r{hold}")),
+            reservation_id: reservation(&format!("r{hold}")),
             // One word for both: a user may be called as a feature is.
-            user_id: named(who, 'x').map(|text| id(&text)),
+            user_id: named(who, 'x').map(|text| UserId::new(&text).expect("an id")),
             feature: named(what, 'x').map(|text| text.parse().expect("a label")),
             amount: text.parse().expect("an amount"),
             ttl_seconds,
@@ -463,7 +466,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn requests_have_the_same_content_where_they_ask_for_the_same((a, asked) in a_request(), (b, other) in a_request()) {
-        prop_assert_eq!(a.content() == b.content(), asked == other, "{:?} {:?}", a, b);
+    fn requests_have_the_same_content_where_they_ask_for_the_same((a, fields) in a_request(), (b, other) in a_request()) {
+        prop_assert_eq!(a.content() == b.content(), fields == other, "{:?} {:?}", a, b);
     }
 }

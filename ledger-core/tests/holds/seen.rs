@@ -8,12 +8,12 @@ use ledger_core::event::{Event, OnExhausted};
 use ledger_core::policy::decide::Work;
 use ledger_core::policy::hold::{ByFeature, Hold, State};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::id::{EventId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 
 use crate::store::add;
 
-/// What a caller was told is charged.
+/// What a caller was answered is charged.
 pub struct Charge {
     pub event: Event,
     pub credits: Credits,
@@ -21,15 +21,15 @@ pub struct Charge {
     pub late: bool,
 }
 
-pub type Charges = BTreeMap<(EventId, Id), Charge>;
+pub type Charges = BTreeMap<(EventId, ReservationId), Charge>;
 
 /// What a naive reader sees of an account at a position: every open hold by itself.
 #[derive(Debug)]
 pub struct Seen {
     pub core: Rc<Core>,
     pub now: Time,
-    pub open: BTreeMap<Id, (Option<Id>, Option<Label>, Credits)>,
-    pub used: BTreeMap<Id, ByFeature>,
+    pub open: BTreeMap<ReservationId, (Option<UserId>, Option<Label>, Credits)>,
+    pub used: BTreeMap<UserId, ByFeature>,
 }
 
 impl Seen {
@@ -50,11 +50,11 @@ impl Seen {
     }
 
     pub fn allows(&self, work: &Work) -> bool {
-        let asked = work.amount.unwrap_or_default();
-        self.limit_allows(work, asked) && self.balance_allows(asked)
+        let requested = work.amount.unwrap_or_default();
+        self.limit_allows(work, requested) && self.balance_allows(requested)
     }
 
-    fn limit_allows(&self, work: &Work, asked: Credits) -> bool {
+    fn limit_allows(&self, work: &Work, requested: Credits) -> bool {
         let (Some(user), Some(limits)) = (&work.user_id, &self.core.limits) else { return true };
         let excluded = |feature: &Option<Label>| {
             feature.as_ref().is_some_and(|feature| limits.excluded_features.contains(feature))
@@ -66,16 +66,16 @@ impl Seen {
             .values()
             .filter(|(holder, feature, _)| holder.as_ref() == Some(user) && !excluded(feature));
         let used = self.used.get(user).into_iter().flatten().filter(|(feature, _)| !excluded(feature));
-        let taken = used.map(|(_, sum)| *sum).chain(mine.map(|(_, _, amount)| *amount)).fold(asked, add);
+        let taken = used.map(|(_, sum)| *sum).chain(mine.map(|(_, _, amount)| *amount)).fold(requested, add);
         taken <= limit
     }
 
-    fn balance_allows(&self, asked: Credits) -> bool {
+    fn balance_allows(&self, requested: Credits) -> bool {
         let floor = match self.core.plan.on_exhausted {
             OnExhausted::Block => Some(Credits::ZERO),
             OnExhausted::Allow => self.core.plan.overage_limit.map(Credits::negated),
         };
-        let taken = self.open.values().map(|(_, _, amount)| *amount).fold(asked, add);
+        let taken = self.open.values().map(|(_, _, amount)| *amount).fold(requested, add);
         floor.is_none_or(|floor| add(self.core.settled(), taken.negated()) >= floor)
     }
 }

@@ -9,7 +9,7 @@ use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Fact, Outcome};
 use ledger_core::policy::hold::{ByFeature, Gate, Hold, State, UserFigures};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label};
+use ledger_core::value::id::{EventId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 
 /// A generation of the read model: the journal folded up to a position.
@@ -19,8 +19,8 @@ pub struct Projection {
     /// How many records are folded.
     pub position: usize,
     core: Option<Rc<Core>>,
-    used: BTreeMap<(i64, Id), ByFeature>,
-    ended: BTreeSet<Id>,
+    used: BTreeMap<(i64, UserId), ByFeature>,
+    ended: BTreeSet<ReservationId>,
     outcomes: BTreeMap<EventId, Vec<Outcome>>,
 }
 
@@ -56,7 +56,7 @@ impl Projection {
         Rc::clone(self.core.as_ref().expect("the opening is folded"))
     }
 
-    pub fn used_by(&self, user: &Id) -> ByFeature {
+    pub fn used_by(&self, user: &UserId) -> ByFeature {
         let period = self.core().period.index;
         self.used.get(&(period, user.clone())).cloned().unwrap_or_default()
     }
@@ -79,9 +79,9 @@ pub struct Row {
 /// The tables: rows as last noted, and the sums over those noted as held or settling.
 #[derive(Clone, Default)]
 pub struct Store {
-    pub rows: BTreeMap<Id, Row>,
+    pub rows: BTreeMap<ReservationId, Row>,
     pub held: Credits,
-    pub users: BTreeMap<(Id, Option<Label>), Credits>,
+    pub users: BTreeMap<(UserId, Option<Label>), Credits>,
 }
 
 /// What one statement saw.
@@ -90,12 +90,12 @@ pub struct Reading {
     pub position: usize,
     pub now: Time,
     /// Usage of the core's period.
-    pub used: BTreeMap<Id, ByFeature>,
-    pub ended: BTreeSet<Id>,
+    pub used: BTreeMap<UserId, ByFeature>,
+    pub ended: BTreeSet<ReservationId>,
 }
 
 impl Reading {
-    pub fn of(projection: &Projection, now: Time, users: &[Id]) -> Self {
+    pub fn of(projection: &Projection, now: Time, users: &[UserId]) -> Self {
         let used = users.iter().map(|user| (user.clone(), projection.used_by(user))).collect();
         let ended = projection.ended.clone();
         Self { core: projection.core(), position: projection.position, now, used, ended }
@@ -105,7 +105,7 @@ impl Reading {
 impl Store {
     /// Notes what has ended by what a statement saw, and gives back what came to nothing.
     pub fn sweep(&mut self, reading: &Reading) {
-        let ids: Vec<Id> = self.rows.keys().cloned().collect();
+        let ids: Vec<ReservationId> = self.rows.keys().cloned().collect();
         for id in ids {
             let row = &self.rows[&id];
             let (mut hold, mut appended) = (row.hold.clone(), row.appended);

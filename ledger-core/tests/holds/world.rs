@@ -10,7 +10,7 @@ use ledger_core::fold::{self, Fact};
 use ledger_core::policy::decide::{Decision, Work};
 use ledger_core::policy::hold::{Extend, Gate, Refused, Reserve, Settlement, State};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 
 use crate::seen::{Charge, Charges, Seen, counted};
@@ -41,7 +41,7 @@ pub enum Mistake {
     RecordedEarlier,
     /// The acknowledgement of a usage that came to nothing is noted at the usage that settles the hold now.
     AcknowledgesAnother,
-    /// Holds whose time is over are counted off and not noted: their state changes beside the sums.
+    /// Holds whose time is over are counted off and not noted: their state changes apart from the sums.
     NotSwept,
 }
 
@@ -57,9 +57,9 @@ pub struct Ways {
 #[derive(Debug, Clone)]
 enum Request {
     Reserve(Reserve),
-    Extend(Id, Extend),
-    Release(Id),
-    Settle(Id, Box<Usage>, EventId),
+    Extend(ReservationId, Extend),
+    Release(ReservationId),
+    Settle(ReservationId, Box<Usage>, EventId),
 }
 
 /// Where a process is with a turn at the gate.
@@ -80,7 +80,7 @@ struct Process {
 #[derive(Clone)]
 struct Outgoing {
     event: Event,
-    reservation: Id,
+    reservation: ReservationId,
     since: Time,
 }
 
@@ -106,10 +106,10 @@ pub struct World {
     numbers: u64,
     /// What the journal has acknowledged and nobody has noted yet.
     acknowledged: Vec<(u64, Outgoing, usize)>,
-    /// What callers were told is settled: charged, whatever comes.
+    /// What callers were answered is settled: charged, whatever comes.
     charges: Charges,
     names: usize,
-    users: Vec<Id>,
+    users: Vec<UserId>,
     /// What was granted, and refused.
     pub granted: usize,
     pub refused: usize,
@@ -120,7 +120,7 @@ pub type Violation = String;
 
 impl World {
     pub fn new(seed: u64, ways: Ways) -> Self {
-        let users = ["ana", "bo"].map(|name| Id::new(name).expect("an id")).to_vec();
+        let users = ["ana", "bo"].map(|name| UserId::new(name).expect("an id")).to_vec();
         let mut world = Self {
             chance: seed,
             ways,
@@ -157,13 +157,13 @@ impl World {
         let opening = format!(
             r#"{{"clock":"live","plan":{{"cycle":"daily","anchor":"2026-01-01T00:00:00Z","allowance":"14","rollover":{{"mode":"{rollover}"}},"on_exhausted":"{exhausted}","overage_limit":"6"}}}}"#
         );
-        self.told("ledger.account.opened.v1", &opening);
-        self.told("ledger.limits.set.v1", r#"{"default_limit":"7","excluded_features":["workflow"]}"#);
+        self.append_body("ledger.account.opened.v1", &opening);
+        self.append_body("ledger.limits.set.v1", r#"{"default_limit":"7","excluded_features":["workflow"]}"#);
         self.live.fold(&self.journal, usize::MAX);
         self.next.fold(&self.journal, 1);
     }
 
-    /// Does one thing by chance, and looks at what must hold whatever is done.
+    /// Does one thing by chance, and checks what must always hold.
     pub fn step(&mut self) -> Result<(), Violation> {
         match self.below(21) {
             0..=10 => {
@@ -182,7 +182,7 @@ impl World {
                 self.act(process)?;
             }
         }
-        self.look()
+        self.check_all()
     }
 
     // ---- the processes
@@ -203,10 +203,8 @@ impl World {
             }
             Turn::Locked(requests) => {
                 let reading = Reading::of(&self.live, self.now, &self.users);
-                let holds = match self.ways.mistake {
-                    Mistake::TwoStatements => None,
-                    _ => Some(self.holds(&reading)),
-                };
+                let reads_both = self.ways.mistake != Mistake::TwoStatements;
+                let holds = reads_both.then(|| self.holds(&reading));
                 let seen = self.seen(&reading);
                 self.processes[process].turn = Turn::Read(requests, Box::new((reading, holds, seen)));
                 Ok(())
@@ -254,7 +252,7 @@ impl World {
     ) -> Result<(), Violation> {
         let mut gate = holds.gate(reading);
         for request in requests {
-            self.ask(process, request, &mut gate, &mut seen)?;
+            self.request_of(process, request, &mut gate, &mut seen)?;
         }
         if self.ways.mistake != Mistake::NotSwept {
             let mut store = std::mem::take(&mut self.store);
@@ -265,7 +263,7 @@ impl World {
         Ok(())
     }
 
-    fn ask(
+    fn request_of(
         &mut self,
         process: usize,
         request: &Request,
@@ -309,7 +307,14 @@ impl World {
         Ok(())
     }
 
-    fn settle(&mut self, process: usize, gate: &mut Gate<'_>, id: &Id, usage: &Usage, event_id: &EventId) {
+    fn settle(
+        &mut self,
+        process: usize,
+        gate: &mut Gate<'_>,
+        id: &ReservationId,
+        usage: &Usage,
+        event_id: &EventId,
+    ) {
         let Some(hold) = gate.hold(id) else { return };
         let credits = usage.credits.expect("given");
         let open = hold.state_at(gate.now()) == State::Held;
@@ -329,10 +334,9 @@ impl World {
         if settling.repeat {
             return;
         }
-        let recorded_at = match self.ways.mistake {
-            Mistake::RecordedEarlier => event.recorded_at,
-            _ => event.recorded_at.max(settling.not_before),
-        };
+        let is_early = self.ways.mistake == Mistake::RecordedEarlier;
+        let recorded_at =
+            if is_early { event.recorded_at } else { event.recorded_at.max(settling.not_before) };
         let usage = Usage { held: Some(settling.held), ..usage.clone() };
         let event = Event { recorded_at, data: Data::UsageRecorded(usage), ..event };
         let charge = Charge { event: event.clone(), credits, late: !open };
@@ -354,10 +358,10 @@ impl World {
         let granted = match answer {
             Ok(Some(_)) => true,
             Err(Refused::Decision(_)) => false,
-            _ => return Ok(()),
+            Ok(None) | Err(_) => return Ok(()),
         };
         if granted != allowed {
-            return Err(format!("{work:?} was answered {answer:?} beside {seen:?}"));
+            return Err(format!("{work:?} was answered {answer:?} next to {seen:?}"));
         }
         self.granted += usize::from(granted);
         self.refused += usize::from(!granted);
@@ -472,11 +476,11 @@ impl World {
         match choice {
             0 => {
                 let index = self.live.core().period.index;
-                self.told("ledger.period.reset.v1", &format!(r#"{{"index":{index}}}"#));
+                self.append_body("ledger.period.reset.v1", &format!(r#"{{"index":{index}}}"#));
             }
             1 => {
                 let amount = 1 + self.below(4);
-                self.told(
+                self.append_body(
                     "ledger.credits.purchased.v1",
                     &format!(r#"{{"payment_id":"p{name}","amount":"{amount}"}}"#),
                 );
@@ -495,15 +499,15 @@ impl World {
                 let body = format!(
                     r#"{{"enabled":{enabled},"default_limit":"{limit}","custom":{{"bo":"4"}},"excluded_features":[{excluded}]}}"#
                 );
-                self.told("ledger.limits.set.v1", &body);
+                self.append_body("ledger.limits.set.v1", &body);
             }
-            6 => self.told("ledger.credits.adjusted.v1", r#"{"amount":"-3","reason":"r"}"#),
+            6 => self.append_body("ledger.credits.adjusted.v1", r#"{"amount":"-3","reason":"r"}"#),
             _ => {
                 let ends_at = self.now.plus_seconds(self.between(30, 600));
                 let body = format!(
                     r#"{{"grant_id":"g{name}","source":"promo","amount":"4","expires_at":"{ends_at}"}}"#
                 );
-                self.told("ledger.credits.granted.v1", &body);
+                self.append_body("ledger.credits.granted.v1", &body);
             }
         }
         Ok(())
@@ -513,24 +517,27 @@ impl World {
         let usage: Vec<EventId> = self.charges.keys().map(|(event, _)| event.clone()).collect();
         if !usage.is_empty() {
             let event = &usage[self.below(usage.len())];
-            self.told("ledger.usage.reversed.v1", &format!(r#"{{"event_id":"{event}","source":"/world"}}"#));
+            self.append_body(
+                "ledger.usage.reversed.v1",
+                &format!(r#"{{"event_id":"{event}","source":"/world"}}"#),
+            );
         }
     }
 
-    fn told(&mut self, event_type: &str, body: &str) {
+    fn append_body(&mut self, event_type: &str, body: &str) {
         let data = wire::data(event_type, body).expect("a known type").expect("well-formed");
         self.names += 1;
         let id = EventId::new(&format!("e{}", self.names)).expect("an id");
         let process = self.below(PROCESSES);
         let event = self.event(self.clock_of(process), id, data);
-        self.append(event).expect("what is told is stored");
+        self.append(event).expect("an event made here is stored");
     }
 
     fn event(&self, at: Time, id: EventId, data: Data) -> Event {
         Event {
             id,
             source: Source::new("/world").expect("a source"),
-            account: Id::new(ACCOUNT).expect("an id"),
+            account: AccountId::new(ACCOUNT).expect("an id"),
             occurred_at: self.now,
             recorded_at: at,
             actor: Label::new("test").expect("a label"),
@@ -569,18 +576,18 @@ impl World {
     }
 
     /// A new name most times, else one in use.
-    fn new_reservation(&mut self) -> Id {
+    fn new_reservation(&mut self) -> ReservationId {
         if self.below(4) == 0 {
             return self.reservation();
         }
-        Id::new(&format!("r{}", self.store.rows.len())).expect("an id")
+        ReservationId::new(&format!("r{}", self.store.rows.len())).expect("an id")
     }
 
     /// One of the last names, most of them in use.
-    fn reservation(&mut self) -> Id {
+    fn reservation(&mut self) -> ReservationId {
         let names = self.store.rows.len() + 1;
         let back = self.below(names.min(6));
-        Id::new(&format!("r{}", names - 1 - back)).expect("an id")
+        ReservationId::new(&format!("r{}", names - 1 - back)).expect("an id")
     }
 
     fn taken_or_new(&mut self) -> EventId {
@@ -592,8 +599,8 @@ impl World {
         EventId::new(&format!("u{}", self.names)).expect("an id")
     }
 
-    fn usage(&mut self, reservation_id: Option<Id>) -> Usage {
-        // As the door has it: a usage that names a hold is that hold's user's.
+    fn usage(&mut self, reservation_id: Option<ReservationId>) -> Usage {
+        // As the API requires: a usage that names a hold is that hold's user's.
         let hold = reservation_id.as_ref().and_then(|id| self.store.rows.get(id)).map(|row| row.hold.clone());
         let (user_id, feature) = match &hold {
             Some(hold) => (hold.user_id.clone(), hold.feature.clone()),
@@ -607,7 +614,7 @@ impl World {
         Usage { user_id, feature, credits, reservation_id, ..Usage::default() }
     }
 
-    fn user(&mut self) -> Option<Id> {
+    fn user(&mut self) -> Option<UserId> {
         let at = self.below(3);
         self.users.get(at).cloned()
     }
@@ -623,7 +630,7 @@ impl World {
 
     // ---- what must hold
 
-    fn look(&self) -> Result<(), Violation> {
+    fn check_all(&self) -> Result<(), Violation> {
         self.store.adds_up()?;
         self.seen_once()?;
         if self.ways.strict { self.caps_hold() } else { Ok(()) }
@@ -665,7 +672,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets everything that is under way come to its end, and looks at what is left.
+    /// Lets everything that is under way come to its end, and checks the rest.
     pub fn end(mut self) -> Result<(usize, usize), Violation> {
         for process in 0..PROCESSES {
             self.processes[process].turn = Turn::Idle;
@@ -676,7 +683,7 @@ impl World {
         while let Some(number) = self.outbox.keys().next().copied() {
             self.send(number)?;
             self.acknowledge();
-            self.look()?;
+            self.check_all()?;
         }
         self.live.fold(&self.journal, usize::MAX);
         self.now = self.now.plus_seconds(2 * 86_400);
@@ -694,7 +701,7 @@ impl World {
         Ok((self.granted, self.refused))
     }
 
-    fn charged_once(&self, event: &Event, reservation: &Id) -> Result<(), Violation> {
+    fn charged_once(&self, event: &Event, reservation: &ReservationId) -> Result<(), Violation> {
         let first = self.journal.iter().find(|fact| fact.event.id == event.id);
         let Some(first) = first else { return Err(format!("{} is not in the journal", event.id)) };
         let effects = self.live.effects(&event.id);

@@ -2,13 +2,13 @@
 //!
 //! Reads source text, not compiled code: it knows `use` trees, paths that begin at `crate`, `self`, `super` or a module
 //! that was imported, and re-exports, which it follows to the file that defines the name. What a macro defines counts to
-//! the file that the path names. Code under `#[cfg(test)]` is left out: a test may look up.
+//! the file that the path names. Code under `#[cfg(test)]` is ignored: a test may import from above.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::{fs, io};
 
-/// Layers from the lowest up; those of one row stand side by side and see nothing of each other.
+/// Layers from the lowest up; those of one row may not import each other.
 pub type Layers<'a> = &'a [&'a [&'a str]];
 
 /// Names every arrow of a crate that points up its layers, and every loop of its files.
@@ -91,7 +91,7 @@ impl Graph {
         let file = &self.files[module];
         let own =
             file.names.iter().filter(|(name, (_, for_others))| !for_others || file.words.contains(*name));
-        // A module by itself is needed for what is said of it, which stands among the paths.
+        // A module by itself is needed for what is said of it, which is among the paths.
         let paths = own.map(|(_, (from, _))| from).chain(&file.paths);
         let named = paths.filter(|path| !self.files.contains_key(*path));
         let named = named.map(|path| self.resolve(path, &mut BTreeSet::new()));
@@ -136,7 +136,7 @@ impl Graph {
         let mut faults = Vec::new();
         for (from, needed) in &self.arrows {
             if !from.is_empty() && row(from).is_none() {
-                faults.push(format!("{} stands in no layer", self.path(from)));
+                faults.push(format!("{} is in no layer", self.path(from)));
             }
             for to in needed {
                 let (Some(lower), Some(upper)) = (row(from), row(to)) else { continue };

@@ -14,7 +14,7 @@ fn every_arrow_points_down_the_layers_and_no_files_need_each_other() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Files as `path: text` lines of a made-up crate with the layers low, then left beside right, then high.
+/// Files as `path: text` lines of a made-up crate with the layers low, then left next to right, then high.
 fn check(files: &[(&str, &str)], expected: &[&str]) {
     let files: Vec<_> = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
     let layers: Layers<'_> = &[&["low"], &["left", "right"], &["high"]];
@@ -74,5 +74,5 @@ fn files_that_need_each_other_are_a_loop() {
     let all = ("low/mod.rs", "pub mod a; pub mod b; pub mod c;");
     check(&[a, b, c, all], &["loop of 3 files: low/a.rs, low/b.rs, low/c.rs"]);
     check(&[a, b, all], &[]);
-    check(&[("other.rs", "")], &["other.rs stands in no layer"]);
+    check(&[("other.rs", "")], &["other.rs is in no layer"]);
 }

@@ -1,7 +1,7 @@
 //! A story: the events of one account in words, folded in memory.
 //!
-//! `at 2026-02-01T00:00:00Z` moves the clock; other lines are events. The only place of these tests that knows the
-//! fold's API.
+//! `at 2026-02-01T00:00:00Z` moves the clock; other lines are events. Only this module of the
+//! tests knows the fold's API.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -10,12 +10,11 @@ use ledger_core::fold::memory::{Account, Memory};
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::policy::balance::Balance;
 use ledger_core::policy::top_up::{self, Want};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, EventId, Label, Source};
 use ledger_core::value::time::Time;
 
 pub const ACCOUNT: &str = "acme";
 
-/// An account's history being told.
 pub struct Story {
     pub memory: Memory,
     pub facts: Vec<Fact>,
@@ -30,8 +29,8 @@ impl Story {
         Self { memory: Memory::default(), facts: Vec::new(), applied: Vec::new(), now, appended_after: 0 }
     }
 
-    /// Tells every line; lines are split at `;`.
-    pub fn tell(&mut self, script: &str) -> &mut Self {
+    /// Plays every line; lines are split at `;`.
+    pub fn play(&mut self, script: &str) -> &mut Self {
         for line in script.split(';').map(str::trim).filter(|line| !line.is_empty()) {
             self.line(line);
         }
@@ -40,7 +39,17 @@ impl Story {
 
     fn line(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let rest = |from: usize| words[from..].join(" ");
+        let is_known = self.clock_line(&words)
+            || self.account_line(&words)
+            || self.usage_line(&words)
+            || self.credits_line(&words)
+            || self.dispute_line(&words)
+            || self.top_up_line(&words)
+            || self.alert_line(&words);
+        assert!(is_known, "no such line: {line}");
+    }
+
+    fn clock_line(&mut self, words: &[&str]) -> bool {
         let number = self.facts.len();
         match words[0] {
             "at" => {
@@ -49,7 +58,23 @@ impl Story {
             "appended" => {
                 self.appended_after = words[1].parse().expect("seconds");
             }
-            "open" => self.event("open", "ledger.account.opened.v1", &rest(1)),
+            "reset" => {
+                let body = format!(r#"{{"index":{}}}"#, words[1]);
+                self.event(&format!("reset{}", words[1]), "ledger.period.reset.v1", &body);
+            }
+            "tick" => {
+                let body = format!(r#"{{"advance_to":"{}"}}"#, self.now);
+                self.event(&format!("e{number}"), "ledger.clock.advanced.v1", &body);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn account_line(&mut self, words: &[&str]) -> bool {
+        let number = self.facts.len();
+        match words[0] {
+            "open" => self.event("open", "ledger.account.opened.v1", &rest(words, 1)),
             "live" => {
                 let body =
                     format!(r#"{{"clock":"live","plan":{{"cycle":"monthly","allowance":"{}"}}}}"#, words[1]);
@@ -57,7 +82,7 @@ impl Story {
             }
             // plan <allowance> [more fields of the plan as JSON]
             "plan" => {
-                let plan = plan(words[1], &rest(2));
+                let plan = plan(words[1], &rest(words, 2));
                 self.event(
                     "open",
                     "ledger.account.opened.v1",
@@ -66,10 +91,19 @@ impl Story {
             }
             "replan" | "replan-next" => {
                 let at = if words[0] == "replan" { "now" } else { "next_period" };
-                let plan = plan(words[1], &rest(2));
+                let plan = plan(words[1], &rest(words, 2));
                 let body = format!(r#"{{"plan":{plan},"at":"{at}"}}"#);
                 self.event(&format!("e{number}"), "ledger.plan.changed.v1", &body);
             }
+            "change" => self.event(&format!("e{number}"), "ledger.account.changed.v1", &rest(words, 1)),
+            _ => return false,
+        }
+        true
+    }
+
+    fn usage_line(&mut self, words: &[&str]) -> bool {
+        let number = self.facts.len();
+        match words[0] {
             // use <credits> [id]
             "use" => {
                 let id = words.get(2).map_or_else(|| format!("u{number}"), ToString::to_string);
@@ -94,13 +128,21 @@ impl Story {
                 let body = format!(r#"{{"event_id":"{}","source":"/story"}}"#, words[1]);
                 self.event(&format!("e{number}"), "ledger.usage.reversed.v1", &body);
             }
+            _ => return false,
+        }
+        true
+    }
+
+    fn credits_line(&mut self, words: &[&str]) -> bool {
+        let number = self.facts.len();
+        match words[0] {
             // grant <id> <amount> [more fields as JSON]
             "grant" => {
                 let body = format!(
                     r#"{{"grant_id":"{}","source":"promo","amount":"{}"{}}}"#,
                     words[1],
                     words[2],
-                    more(&rest(3))
+                    more(&rest(words, 3))
                 );
                 self.event(&format!("e{number}"), "ledger.credits.granted.v1", &body);
             }
@@ -120,13 +162,45 @@ impl Story {
                 let body = format!(r#"{{"payment_id":"{}","amount":"{}"}}"#, words[1], words[2]);
                 self.event(&format!("e{number}"), "ledger.credits.refunded.v1", &body);
             }
+            _ => return false,
+        }
+        true
+    }
+
+    fn dispute_line(&mut self, words: &[&str]) -> bool {
+        match words[0] {
+            // dispute <id> <payment> <amount>, won <id> <payment> <amount>
+            "dispute" | "won" => {
+                let account = AccountId::new(ACCOUNT).expect("an id");
+                let dispute = DisputeId::new(words[1]).expect("an id");
+                let body = format!(
+                    r#"{{"dispute_id":"{dispute}","payment_id":"{}","amount":"{}"}}"#,
+                    words[2], words[3]
+                );
+                let (id, name) = match words[0] {
+                    "won" => (derive::dispute_won_id(&account, &dispute), "won"),
+                    _ => (derive::dispute_opened_id(&account, &dispute), "opened"),
+                };
+                let kind = format!("ledger.dispute.{name}.v1");
+                let data =
+                    ledger_core::event::wire::data(&kind, &body).expect("a known type").expect("a dispute");
+                self.push_from(derive::DISPUTES, id.as_str(), data);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn top_up_line(&mut self, words: &[&str]) -> bool {
+        let number = self.facts.len();
+        match words[0] {
             // topup <threshold> <amount> [more fields as JSON]
             "topup" => {
                 let body = format!(
                     r#"{{"enabled":true,"threshold":"{}","amount":"{}","payment_method":"pm_ok"{}}}"#,
                     words[1],
                     words[2],
-                    more(&rest(3))
+                    more(&rest(words, 3))
                 );
                 self.event(&format!("e{number}"), "ledger.auto_top_up.set.v1", &body);
             }
@@ -154,36 +228,26 @@ impl Story {
                 let body = format!(r#"{{"attempt_id":"{}","reason":"card_declined"}}"#, attempt(words[1]));
                 self.event(&format!("e{number}"), "ledger.top_up.failed.v1", &body);
             }
-            // dispute <id> <payment> <amount>, won <id> <payment> <amount>
-            "dispute" | "won" => {
-                let account = Id::new(ACCOUNT).expect("an id");
-                let dispute = Id::new(words[1]).expect("an id");
-                let body = format!(
-                    r#"{{"dispute_id":"{dispute}","payment_id":"{}","amount":"{}"}}"#,
-                    words[2], words[3]
-                );
-                let (id, name) = match words[0] {
-                    "won" => (derive::dispute_won_id(&account, &dispute), "won"),
-                    _ => (derive::dispute_opened_id(&account, &dispute), "opened"),
-                };
-                let kind = format!("ledger.dispute.{name}.v1");
-                let data =
-                    ledger_core::event::wire::data(&kind, &body).expect("a known type").expect("a dispute");
-                self.push_from(derive::DISPUTES, id.as_str(), data);
-            }
-            // what the account asks of whoever runs top-ups, as he would do it
-            "asked" => {
+            // the effect that the account requires of the process that runs top-ups
+            "due" => {
                 let core = self.account().core.as_ref().expect("an open account");
                 let event = match top_up::want(core) {
                     Want::Start(attempt) => top_up::started(&core.account, &attempt, self.now),
                     Want::Refuse(brake) => top_up::refused(core, brake, self.now),
-                    other => panic!("nothing is asked for: {other:?}"),
+                    Want::Nothing | Want::Wait(_) | Want::Outcome(_) => panic!("no top-up is due"),
                 };
                 self.push_from(derive::TOP_UPS, event.id.as_str(), event.data);
             }
-            "change" => self.event(&format!("e{number}"), "ledger.account.changed.v1", &rest(1)),
-            "limits" => self.event(&format!("e{number}"), "ledger.limits.set.v1", &rest(1)),
-            "user-alert" => self.event(&format!("e{number}"), "ledger.user_alert.set.v1", &rest(1)),
+            _ => return false,
+        }
+        true
+    }
+
+    fn alert_line(&mut self, words: &[&str]) -> bool {
+        let number = self.facts.len();
+        match words[0] {
+            "limits" => self.event(&format!("e{number}"), "ledger.limits.set.v1", &rest(words, 1)),
+            "user-alert" => self.event(&format!("e{number}"), "ledger.user_alert.set.v1", &rest(words, 1)),
             // alert <id> <basis> <threshold> [more fields as JSON]
             "alert" => {
                 let body = format!(
@@ -191,7 +255,7 @@ impl Story {
                     words[1],
                     words[2],
                     words[3],
-                    more(&rest(4))
+                    more(&rest(words, 4))
                 );
                 self.event(&format!("e{number}"), "ledger.org_alert.set.v1", &body);
             }
@@ -199,16 +263,9 @@ impl Story {
                 let body = format!(r#"{{"alert_id":"{}"}}"#, words[1]);
                 self.event(&format!("e{number}"), "ledger.org_alert.removed.v1", &body);
             }
-            "reset" => {
-                let body = format!(r#"{{"index":{}}}"#, words[1]);
-                self.event(&format!("reset{}", words[1]), "ledger.period.reset.v1", &body);
-            }
-            "tick" => {
-                let body = format!(r#"{{"advance_to":"{}"}}"#, self.now);
-                self.event(&format!("e{number}"), "ledger.clock.advanced.v1", &body);
-            }
-            other => panic!("no such line: {other}"),
+            _ => return false,
         }
+        true
     }
 
     /// Adds an event of the account and folds it in a batch of its own.
@@ -227,7 +284,7 @@ impl Story {
         let event = Event {
             id: EventId::new(id).expect("an event id"),
             source: Source::new(source).expect("a source"),
-            account: Id::new(ACCOUNT).expect("an id"),
+            account: AccountId::new(ACCOUNT).expect("an id"),
             occurred_at: self.now,
             recorded_at: self.now,
             actor: Label::new("test").expect("a label"),
@@ -240,7 +297,7 @@ impl Story {
     }
 
     pub fn account(&self) -> &Account {
-        &self.memory.accounts[&Id::new(ACCOUNT).expect("an id")]
+        &self.memory.accounts[&AccountId::new(ACCOUNT).expect("an id")]
     }
 
     pub fn balance(&self) -> Balance {
@@ -278,19 +335,23 @@ impl Story {
 }
 
 /// Returns the id of the account's attempt of that number.
-pub fn attempt(number: &str) -> Id {
-    derive::attempt_id(&Id::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
+pub fn attempt(number: &str) -> AttemptId {
+    derive::attempt_id(&AccountId::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
 }
 
-/// Tells a story.
+/// Plays a story.
 pub fn story(script: &str) -> Story {
     let mut story = Story::new();
-    story.tell(script);
+    story.play(script);
     story
 }
 
 pub fn time(text: &str) -> Time {
     text.parse().expect("a time")
+}
+
+fn rest(words: &[&str], from: usize) -> String {
+    words[from..].join(" ")
 }
 
 fn more(fields: &str) -> String {

@@ -82,7 +82,7 @@ fn a_dispute_is_won_once_and_only_where_it_was_opened() {
 
 #[test]
 fn a_top_up_can_be_disputed_by_its_payment() {
-    let paid = "plan 0; topup 10 50; asked; paid 1 50 pay_1; use 10; dispute d pay_1 50";
+    let paid = "plan 0; topup 10 50; due; paid 1 50 pay_1; use 10; dispute d pay_1 50";
     check(paid, "| owes 10");
     let won = story(&format!("{paid}; won d pay_1 50"));
     assert_eq!(won.balance().credit_balance.to_string(), "40");

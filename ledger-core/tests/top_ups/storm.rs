@@ -12,7 +12,7 @@ use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::policy::top_up::{self, Want};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, AttemptId, PaymentId, Text};
 use proptest::prelude::*;
 
 use crate::story::{ACCOUNT, Story};
@@ -46,14 +46,14 @@ enum Step {
     Relay {
         again: bool,
     },
-    /// The provider is asked for every attempt that has started.
+    /// The provider is requested to charge every attempt that has started.
     Call {
         pays: usize,
     },
     /// The worker folds everything again, as a new generation.
     Rebuild,
-    /// The provider tells of every charge by itself, as webhooks do.
-    Told,
+    /// The provider reports every charge by itself, as webhooks do.
+    Webhooks,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => any::<bool>().prop_map(|again| Step::Relay { again }),
         6 => (0..PAYS.len()).prop_map(|pays| Step::Call { pays }),
         1 => Just(Step::Rebuild),
-        1 => Just(Step::Told),
+        1 => Just(Step::Webhooks),
     ]
 }
 
@@ -84,7 +84,7 @@ enum State {
 #[derive(Default)]
 struct World {
     story: Option<Story>,
-    attempts: BTreeMap<Id, (State, Attempt)>,
+    attempts: BTreeMap<AttemptId, (State, Attempt)>,
     outbox: Vec<Event>,
     relayed: usize,
     worker: Memory,
@@ -92,27 +92,27 @@ struct World {
     /// What is below was acted on before: folding it again does nothing.
     acted: usize,
     /// The provider's own book, by idempotency key.
-    charged: BTreeMap<Id, Credits>,
-    declined: BTreeSet<Id>,
+    charged: BTreeMap<AttemptId, Credits>,
+    declined: BTreeSet<AttemptId>,
 }
 
 impl World {
     fn new() -> Self {
         let mut story = Story::new();
-        story.tell(r#"plan 0 "cycle":"weekly""#);
+        story.play(r#"plan 0 "cycle":"weekly""#);
         Self { story: Some(story), ..Self::default() }
     }
 
     fn story(&mut self) -> &mut Story {
-        self.story.as_mut().expect("it is being told")
+        self.story.as_mut().expect("a story is being played")
     }
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Use { credits } => drop(self.story().tell(&format!("use {credits}"))),
+            Step::Use { credits } => drop(self.story().play(&format!("use {credits}"))),
             Step::Buy { amount } => {
                 let number = self.story().facts.len();
-                self.story().tell(&format!("buy b{number} {amount}"));
+                self.story().play(&format!("buy b{number} {amount}"));
             }
             Step::Save { on, basis, threshold, amount, most, most_amount } => {
                 let basis = if *basis { "credit_balance" } else { "available_balance" };
@@ -127,7 +127,7 @@ impl World {
             Step::Wait { hours } => {
                 let story = self.story();
                 story.now = story.now.plus_seconds(i64::from(*hours) * 3_600);
-                story.tell("tick");
+                story.play("tick");
             }
             Step::Fold { events } => (0..*events).for_each(|_| self.fold_next()),
             Step::Relay { again } => self.relay(*again),
@@ -136,7 +136,7 @@ impl World {
                 self.worker = Memory::default();
                 self.folded = 0;
             }
-            Step::Told => self.told(),
+            Step::Webhooks => self.webhooks(),
         }
     }
 
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// What the worker's transaction does beside its fold.
+    /// What the worker's transaction does in addition to its fold.
     fn act(&mut self, fact: &Fact, applied: &Applied) {
         match (&fact.event.data, applied.outcome) {
             (Data::TopUpStarted(start), Outcome::Applied) => {
@@ -179,7 +179,7 @@ impl World {
             }
             _ => {}
         }
-        let core = self.worker.accounts[&Id::new(ACCOUNT).unwrap()].core.clone().expect("open");
+        let core = self.worker.accounts[&AccountId::new(ACCOUNT).unwrap()].core.clone().expect("open");
         match top_up::want(&core) {
             Want::Start(attempt) if !self.attempts.contains_key(&attempt.attempt_id) => {
                 self.outbox.push(top_up::started(&core.account, &attempt, core.ledger_time));
@@ -191,18 +191,18 @@ impl World {
                     self.outbox.push(event);
                 }
             }
-            _ => {}
+            Want::Start(_) | Want::Nothing | Want::Outcome(_) | Want::Wait(_) => {}
         }
     }
 
-    fn become_state(&mut self, attempt: &Id, state: State) {
+    fn become_state(&mut self, attempt: &AttemptId, state: State) {
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.0 = state;
         }
     }
 
     fn call(&mut self, pays: &str) {
-        let account = Id::new(ACCOUNT).unwrap();
+        let account = AccountId::new(ACCOUNT).unwrap();
         let due: Vec<Attempt> = self
             .attempts
             .values()
@@ -232,8 +232,8 @@ impl World {
         }
     }
 
-    fn told(&mut self) {
-        let (account, at) = (Id::new(ACCOUNT).unwrap(), self.story().now);
+    fn webhooks(&mut self) {
+        let (account, at) = (AccountId::new(ACCOUNT).unwrap(), self.story().now);
         for (key, amount) in self.charged.clone() {
             self.append(top_up::succeeded(&account, key.clone(), payment(&key), amount, at));
         }
@@ -253,13 +253,13 @@ impl World {
     }
 }
 
-fn payment(attempt: &Id) -> Id {
-    Id::new(&format!("pay-{attempt}")).unwrap()
+fn payment(attempt: &AttemptId) -> PaymentId {
+    PaymentId::new(&format!("pay-{attempt}")).unwrap()
 }
 
 /// Counts anew what the brakes are about, from the events that applied alone.
 fn check_brakes(story: &Story) {
-    let mut open: Option<Id> = None;
+    let mut open: Option<AttemptId> = None;
     let (mut most, mut most_amount) = (10, None);
     let mut of_period: BTreeMap<i64, (u32, Credits)> = BTreeMap::new();
     for (fact, applied) in story.facts.iter().zip(&story.applied) {
@@ -288,7 +288,25 @@ fn check_brakes(story: &Story) {
                 *count += 1;
                 *amount = amount.plus(paid.amount).unwrap();
             }
-            _ => {}
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::CreditsGranted(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsAdjusted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsRefunded(_)
+            | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::OrgAlertSet(_)
+            | Data::OrgAlertRemoved(_)
+            | Data::UserAlertSet(_)
+            | Data::TopUpRefused(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_) => {}
         }
     }
 }
@@ -310,13 +328,13 @@ proptest! {
         prop_assert_eq!(core.totals.topped_up, charged, "one charge, one credit");
         prop_assert!(world.attempts.values().all(|(state, _)| *state != State::Started), "every attempt has ended");
 
-        // Folding it all again, as a new generation and as one with nothing kept, charges nobody and asks for the same.
+        // Folding it all again, as a new generation and as one with nothing kept, charges nobody and requires the same.
         let (before, book) = (world.outbox.len(), world.charged.clone());
         world.step(&Step::Rebuild);
         world.settle();
         prop_assert_eq!(world.outbox.len(), before);
         prop_assert_eq!(&world.charged, &book);
-        let anew = world.worker.accounts[&Id::new(ACCOUNT).unwrap()].core.clone().expect("open");
+        let anew = world.worker.accounts[&AccountId::new(ACCOUNT).unwrap()].core.clone().expect("open");
         prop_assert_eq!(anew, core);
     }
 }

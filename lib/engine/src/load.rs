@@ -7,7 +7,7 @@ use ledger_core::account::lot::Lot;
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::event::key::dedupe_key;
 use ledger_core::fold::pages::{Missing, Pages};
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::{AccountId, EventId, GrantId, PaymentId, Source};
 use platform::pg::columns::undecodable;
 use rustc_hash::FxHashMap;
 use sqlx::postgres::PgRow;
@@ -30,8 +30,8 @@ pub struct Loaded {
 #[derive(Debug, Default)]
 pub struct Wanted {
     events: Wants<(Source, EventId)>,
-    lots: Wants<Id>,
-    payments: Wants<Id>,
+    lots: Wants<GrantId>,
+    payments: Wants<PaymentId>,
 }
 
 #[derive(Debug)]
@@ -69,28 +69,28 @@ impl Wanted {
 /// Gives access to the pages of the batch's accounts by their index.
 pub trait AccountPages {
     /// Returns an account's id and pages.
-    fn pages_of(&mut self, account: usize) -> (&Id, &mut Pages);
+    fn pages_of(&mut self, account: usize) -> (&AccountId, &mut Pages);
 }
 
 /// Loads the lots of one account that have something left.
-pub async fn lots_of(tx: &mut PgConnection, account: &Id) -> Result<Vec<Lot>, sqlx::Error> {
+pub async fn lots_of(tx: &mut PgConnection, account: &AccountId) -> Result<Vec<Lot>, sqlx::Error> {
     let found = lot::open(tx, &[account.as_str()]).await?;
     Ok(found.into_iter().map(|(_, lot)| lot).collect())
 }
 
 /// Loads accounts; the answer has their order.
-pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Loaded>, sqlx::Error> {
+pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[AccountId]) -> Result<Vec<Loaded>, sqlx::Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Vec<&str> = ids.iter().map(Id::as_str).collect();
+    let names: Vec<&str> = ids.iter().map(AccountId::as_str).collect();
     let rows = account::wanted(&mut *tx, &names).await?;
-    let mut loaded: FxHashMap<Id, Loaded> = rows
+    let mut loaded: FxHashMap<AccountId, Loaded> = rows
         .into_iter()
         .map(|WantedRow { account, core, halted }| (account, Loaded { core, halted }))
         .collect();
-    let is_open = |id: &&Id| loaded.get(*id).is_some_and(|account| account.core.is_some());
-    let open: Vec<&str> = ids.iter().filter(is_open).map(Id::as_str).collect();
+    let is_open = |id: &&AccountId| loaded.get(*id).is_some_and(|account| account.core.is_some());
+    let open: Vec<&str> = ids.iter().filter(is_open).map(AccountId::as_str).collect();
     if !open.is_empty() {
         for (account, lot) in lot::open(tx, &open).await? {
             if let Some(core) = loaded.get_mut(&account).and_then(|account| account.core.as_mut()) {
@@ -106,8 +106,11 @@ pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[Id]) -> Result<Vec<Lo
 ///
 /// Outside of a snapshot a core may come with lots of a later moment; a caller that reads the same offset again afterwards
 /// knows that it did not.
-pub async fn cores(tx: &mut PgConnection, ids: &[Id]) -> Result<BTreeMap<Id, (i64, Core)>, WorkerError> {
-    let names: Vec<&str> = ids.iter().map(Id::as_str).collect();
+pub async fn cores(
+    tx: &mut PgConnection,
+    ids: &[AccountId],
+) -> Result<BTreeMap<AccountId, (i64, Core)>, WorkerError> {
+    let names: Vec<&str> = ids.iter().map(AccountId::as_str).collect();
     let mut cores = BTreeMap::new();
     for CoreRow { offset, core } in account::existing(&mut *tx, &names).await? {
         cores.insert(core.account.clone(), (offset, core));
@@ -204,7 +207,7 @@ async fn events(
         return Ok(());
     }
     let accounts = account_ids(&wants.accounts, batch);
-    let account_names: Vec<&str> = accounts.iter().map(Id::as_str).collect();
+    let account_names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
     let ids: Vec<&str> = wants.named.iter().map(|(_, id)| id.as_str()).collect();
     let sources: Vec<&str> = wants.named.iter().map(|(source, _)| source.as_str()).collect();
     let query = sqlx::query(EVENTS).bind(&account_names).bind(&ids).bind(&sources);
@@ -225,7 +228,7 @@ async fn events(
 
 async fn lots(
     tx: &mut PgConnection,
-    wants: Wants<Id>,
+    wants: Wants<GrantId>,
     batch: &mut impl AccountPages,
 ) -> Result<(), sqlx::Error> {
     for (at, lot) in lots_named(tx, LOTS, &wants, batch).await? {
@@ -240,7 +243,7 @@ async fn lots(
 
 async fn payments(
     tx: &mut PgConnection,
-    wants: Wants<Id>,
+    wants: Wants<PaymentId>,
     batch: &mut impl AccountPages,
 ) -> Result<(), sqlx::Error> {
     for (at, lot) in lots_named(tx, PAYMENTS, &wants, batch).await? {
@@ -259,22 +262,22 @@ async fn payments(
 async fn lots_named(
     tx: &mut PgConnection,
     statement: &'static str,
-    wants: &Wants<Id>,
+    wants: &Wants<impl AsRef<str> + Sync>,
     batch: &mut impl AccountPages,
 ) -> Result<Vec<(usize, Lot)>, sqlx::Error> {
     if wants.named.is_empty() {
         return Ok(Vec::new());
     }
     let accounts = account_ids(&wants.accounts, batch);
-    let account_names: Vec<&str> = accounts.iter().map(Id::as_str).collect();
-    let ids: Vec<&str> = wants.named.iter().map(Id::as_str).collect();
+    let account_names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+    let ids: Vec<&str> = wants.named.iter().map(AsRef::as_ref).collect();
     let rows = sqlx::query(statement).bind(&account_names).bind(&ids).fetch_all(tx).await?;
     rows.iter().map(|row| Ok((index(row, wants.named.len())?, lot::read(row)?))).collect()
 }
 
 async fn repayments(
     tx: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     stretch: Stretch,
     pages: &mut Pages,
 ) -> Result<(), sqlx::Error> {
@@ -285,7 +288,7 @@ async fn repayments(
     Ok(())
 }
 
-fn account_ids(accounts: &[usize], batch: &mut impl AccountPages) -> Vec<Id> {
+fn account_ids(accounts: &[usize], batch: &mut impl AccountPages) -> Vec<AccountId> {
     accounts.iter().map(|account| batch.pages_of(*account).0.clone()).collect()
 }
 

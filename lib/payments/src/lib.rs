@@ -2,7 +2,6 @@
 
 mod client;
 mod config;
-mod price;
 mod provider;
 mod sandbox;
 mod stripe;
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 pub use config::{PaymentConfig, ProviderName, SettingError};
-pub use price::{cents, price};
 pub use provider::{
     CALL_TIME_MAX, Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply, SAME_KEY_SECONDS,
     is_too_old,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, AttemptId, PaymentId, PaymentMethodId, Text};
+use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 
 use crate::config::ProviderName;
@@ -19,14 +20,14 @@ pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct Charge {
     /// The attempt: charged once, however often the call is repeated.
-    pub key: Id,
-    pub account: Id,
+    pub key: AttemptId,
+    pub account: AccountId,
     /// What is bought, in the account's unit.
     pub amount: Credits,
     /// What it costs; none where the account's unit has no price.
-    pub usd: Option<Credits>,
+    pub usd: Option<Usd>,
     /// What pays, as the provider names it.
-    pub payment_method: Id,
+    pub payment_method: PaymentMethodId,
 }
 
 /// What the provider says of a charge.
@@ -34,7 +35,7 @@ pub struct Charge {
 pub enum Reply {
     Paid {
         /// The provider's payment, which refunds and disputes name.
-        payment_id: Id,
+        payment_id: PaymentId,
     },
     /// It was not paid, and never will be under this key.
     Declined { reason: Text },
@@ -77,11 +78,11 @@ pub enum Found {
 /// What a payer wants to buy once.
 #[derive(Debug, Clone)]
 pub struct Order {
-    pub account: Id,
+    pub account: AccountId,
     /// What is bought, in the account's unit.
     pub amount: Credits,
     /// What it costs; none where the account's unit has no price.
-    pub usd: Option<Credits>,
+    pub usd: Option<Usd>,
 }
 
 /// Where a payer pays.

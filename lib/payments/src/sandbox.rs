@@ -3,7 +3,7 @@
 //! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call charge once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
 
 use async_trait::async_trait;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::PaymentId;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -74,7 +74,7 @@ impl Sandbox {
 }
 
 fn reply(entry: &Entry) -> Reply {
-    match entry.payment_id.as_deref().map(Id::new) {
+    match entry.payment_id.as_deref().map(PaymentId::new) {
         Some(Ok(payment_id)) => Reply::Paid { payment_id },
         Some(Err(error)) => Reply::unknown(error),
         None => Reply::declined(entry.reason.as_deref().unwrap_or_default()),

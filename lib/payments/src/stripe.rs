@@ -1,12 +1,12 @@
 //! Charges by Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
 
 use async_trait::async_trait;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::PaymentId;
+use ledger_core::value::money::Usd;
 use serde_json::Value;
 
 use crate::client::{Answer, Client};
 use crate::config::{PaymentConfig, ProviderName, SettingError};
-use crate::price::cents;
 use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply, why};
 
 /// Moves money by Stripe.
@@ -51,7 +51,7 @@ impl Provider for Stripe {
     }
 
     async fn charge(&self, charge: &Charge) -> Result<Reply, Refused> {
-        let Some(cents) = charge.usd.and_then(cents) else {
+        let Some(cents) = charge.usd.and_then(Usd::minor_units) else {
             return Ok(Reply::declined("the account's unit has no price"));
         };
         let customer = match self.customer(charge).await {
@@ -91,7 +91,7 @@ impl Provider for Stripe {
     }
 
     async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError> {
-        let cents = order.usd.and_then(cents).ok_or(CheckoutError::NoPrice)?;
+        let cents = order.usd.and_then(Usd::minor_units).ok_or(CheckoutError::NoPrice)?;
         let (account, amount) = (order.account.to_string(), order.amount.to_string());
         let form = [
             ("mode", "payment".to_owned()),
@@ -137,7 +137,7 @@ fn refused(answer: &Answer) -> Refused {
 
 fn judge_intent(intent: &Value) -> Reply {
     match text(intent, "/status") {
-        Some("succeeded") => match text(intent, "/id").map(Id::new) {
+        Some("succeeded") => match text(intent, "/id").map(PaymentId::new) {
             Some(Ok(payment_id)) => Reply::Paid { payment_id },
             _ => Reply::unknown("a payment without an id"),
         },

@@ -2,14 +2,14 @@
 
 use ledger_core::event::{Data, Event, derive, wire};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, DisputeId, EventId, Label, Source};
 use ledger_core::value::time::Time;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 /// An account's key and one event of it, in log order.
-pub type Written = (Id, Event);
+pub type Written = (AccountId, Event);
 
 /// Returns the events of `accounts` accounts, `events` of each, well mixed. The same seed gives the same ones.
 pub fn history(seed: u64, accounts: usize, events: usize) -> Vec<Written> {
@@ -25,7 +25,7 @@ pub fn history(seed: u64, accounts: usize, events: usize) -> Vec<Written> {
 }
 
 struct Story {
-    account: Id,
+    account: AccountId,
     now: Time,
     events: Vec<Event>,
     opened: bool,
@@ -37,7 +37,7 @@ struct Story {
 
 impl Story {
     fn new(account: &str) -> Story {
-        let account = Id::new(account).expect("an id");
+        let account = AccountId::new(account).expect("an id");
         let now = "2026-01-30T22:30:00Z".parse().expect("a time");
         let (events, disputed) = (Vec::new(), Vec::new());
         Story { account, now, events, opened: false, n: 0, attempts: 0, disputed }
@@ -147,7 +147,7 @@ impl Story {
                     Some((payment, dispute)) => (payment.clone(), format!("dp-{dispute}")),
                     None => ("pay-1".to_owned(), "dp-1".to_owned()),
                 };
-                let dispute = Id::new(&dispute).expect("an id");
+                let dispute = DisputeId::new(&dispute).expect("an id");
                 let data = json!({"payment_id": payment, "dispute_id": dispute, "amount": "20"});
                 let opened = derive::dispute_opened_id(&self.account, &dispute).to_string();
                 match kind {

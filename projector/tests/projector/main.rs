@@ -15,7 +15,7 @@ use ledger_core::event::wire::{self, DecodeError};
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, GrantId};
 use platform::kafka::{Position, Record};
 use platform::pg::{self, Schema, credits_of};
 use sqlx::Row;
@@ -83,7 +83,7 @@ async fn the_read_model_is_what_a_fold_in_memory_says() -> Result<()> {
 
 impl World {
     /// The account's core as stored, with its open lots.
-    async fn core(&self, schema: Schema, account: &Id) -> Result<Core> {
+    async fn core(&self, schema: Schema, account: &AccountId) -> Result<Core> {
         let mut tx = pg::begin_read(&self.source.pool, schema).await?;
         let core: String = sqlx::query_scalar("select core::text from account where account_id = $1")
             .bind(account.as_str())
@@ -108,7 +108,12 @@ impl World {
         Ok(snapshot.with_lots(lots))
     }
 
-    async fn ensure_lots(&self, schema: Schema, account: &Id, expected: &BTreeMap<Id, Lot>) -> Result<()> {
+    async fn ensure_lots(
+        &self,
+        schema: Schema,
+        account: &AccountId,
+        expected: &BTreeMap<GrantId, Lot>,
+    ) -> Result<()> {
         let query = format!(
             "select grant_id || ' ' || trim_scale(remaining) || ' ' || trim_scale(lapsed) || ' ' || trim_scale(refunded)
              from lot where account_id = '{account}' order by grant_id"

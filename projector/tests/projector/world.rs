@@ -8,7 +8,7 @@ use engine::fold::Decode;
 use futures::TryStreamExt;
 use ledger_core::event::wire;
 use ledger_core::fold::FOLD_VERSION;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use local_stack::TestSpace;
 use platform::kafka::{self, Appender, Journal, KafkaOptions, Position, Record};
 use platform::pg::{self, Model, Schema};
@@ -48,7 +48,7 @@ impl World {
     }
 
     pub async fn write(&self, events: &[history::Written]) -> Result<()> {
-        let records: Vec<(Id, Vec<u8>)> =
+        let records: Vec<(AccountId, Vec<u8>)> =
             events.iter().map(|(account, event)| (account.clone(), wire::encode(event))).collect();
         for outcome in self.journal.append_all(&records).await {
             outcome?;

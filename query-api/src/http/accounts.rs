@@ -8,7 +8,8 @@ use ledger_core::account::top_up::AutoTopUp;
 use ledger_core::account::{Core, Plan};
 use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{RateCardId, ReferrerId, Text};
+use ledger_core::value::money::Usd;
 use ledger_core::value::period::{Cycle, Period};
 use ledger_core::value::time::{Time, Zone};
 use platform::pg::{self, columns};
@@ -51,7 +52,7 @@ struct PlanView {
     pack_expiry: PackExpiry,
     on_exhausted: OnExhausted,
     overage_limit: Option<Credits>,
-    rate_card: Option<Id>,
+    rate_card: Option<RateCardId>,
 }
 
 impl From<&Plan> for PlanView {
@@ -76,14 +77,14 @@ impl From<&Plan> for PlanView {
 struct AccountView {
     name: Option<Text>,
     unit: Unit,
-    usd_per_unit: Option<Credits>,
+    usd_per_unit: Option<Usd>,
     clock: Clock,
     overdraft: OverdraftPolicy,
     low_balance_threshold: Option<Credits>,
     limits: Option<Limits>,
     user_alert: Option<UserAlert>,
     auto_top_up: Option<AutoTopUp>,
-    referred_by: Option<Id>,
+    referred_by: Option<ReferrerId>,
     opened_at: Time,
     plan: PlanView,
     /// Waits for the next boundary.

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use ledger_core::policy::alert::{Kind, Watch};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id};
+use ledger_core::value::id::{AlertId, EventId, SubjectId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use platform::position::AtLeast;
@@ -35,7 +35,7 @@ pub(crate) async fn list(
     Whole(account): Whole,
     Query(query): Query<AlertsQuery>,
 ) -> Result<Response, Problem> {
-    let after: Option<Id> = list::decode(query.cursor.as_deref())?;
+    let after: Option<AlertId> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
@@ -61,8 +61,8 @@ async fn watch_of(connection: &mut PgConnection, account: &Account) -> Result<Wa
 #[serde(deny_unknown_fields)]
 pub(crate) struct FiringsQuery {
     kind: Option<Kind>,
-    alert_id: Option<Id>,
-    subject: Option<Id>,
+    alert_id: Option<AlertId>,
+    subject: Option<SubjectId>,
     #[serde(default)]
     limit: Limit,
     cursor: Option<String>,
@@ -74,8 +74,8 @@ pub(crate) struct FiringsQuery {
 pub(crate) struct FiringView {
     firing_id: Uuid,
     kind: Kind,
-    alert_id: Option<Id>,
-    subject: Id,
+    alert_id: Option<AlertId>,
+    subject: SubjectId,
     threshold: Credits,
     threshold_version: i32,
     period_index: i64,
@@ -131,8 +131,8 @@ async fn load_firings(
         .bind(offset)
         .bind(seq)
         .bind(query.kind.map(|kind| kind.as_str()))
-        .bind(query.alert_id.as_ref().map(Id::as_str))
-        .bind(query.subject.as_ref().map(Id::as_str))
+        .bind(query.alert_id.as_ref().map(AlertId::as_str))
+        .bind(query.subject.as_ref().map(SubjectId::as_str))
         .fetch_all(connection)
         .await?;
     let firings = rows.iter().map(firing_of).collect::<Result<Vec<_>, _>>()?;

@@ -8,7 +8,7 @@ use ledger_core::event::{SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
 use ledger_core::policy::alert::{Backtest, Hit, Rule};
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AlertId;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,7 +93,7 @@ fn rule_of(mut body: Value) -> Result<Rule, Vec<FieldError>> {
     };
     match kind {
         "org_alert" => {
-            let tried = Id::new("tried").map_err(|_| Vec::new())?;
+            let tried = AlertId::new("tried").map_err(|_| Vec::new())?;
             let alert = request::read_org_alert(&tried, body)?;
             Ok(Rule::OrgAlert { basis: alert.basis, threshold: alert.threshold })
         }

@@ -6,7 +6,7 @@ use engine::tables::lot;
 use ledger_core::account::lot::Lot;
 use ledger_core::event::LotSource;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{GrantId, Text};
 use ledger_core::value::time::Time;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub(crate) struct GrantsQuery {
 /// A lot as admins list it.
 #[derive(Serialize)]
 struct Grant {
-    grant_id: Id,
+    grant_id: GrantId,
     source: LotSource,
     category: &'static str,
     amount: Credits,
@@ -48,7 +48,7 @@ struct Grant {
 }
 
 /// Offset and order of the lot's making; the id where one event made two without an entry between them.
-type Cursor = (i64, i32, Id);
+type Cursor = (i64, i32, GrantId);
 
 impl From<Lot> for Grant {
     fn from(lot: Lot) -> Self {

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::MessageId;
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use platform::position::AtLeast;
@@ -20,7 +20,7 @@ use crate::reading::{self, Account};
 
 #[derive(Deserialize)]
 pub(crate) struct MessagePath {
-    message_id: Id,
+    message_id: MessageId,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +73,7 @@ const MESSAGE: &str = include_str!("message.sql");
 async fn load(
     connection: &mut PgConnection,
     account: &Account,
-    message_id: Id,
+    message_id: MessageId,
     own: Option<String>,
 ) -> Result<Message, Problem> {
     let row = sqlx::query(MESSAGE)
@@ -98,7 +98,7 @@ async fn load(
 
 fn message_of(
     row: &PgRow,
-    message_id: &Id,
+    message_id: &MessageId,
     lines: Box<RawValue>,
     lots: Box<RawValue>,
 ) -> Result<Message, sqlx::Error> {
@@ -120,7 +120,7 @@ fn message_of(
 async fn lines(
     connection: &mut PgConnection,
     account: &Account,
-    message_id: &Id,
+    message_id: &MessageId,
 ) -> Result<Box<RawValue>, sqlx::Error> {
     let row = sqlx::query(
         "select coalesce(json_agg(summed), '[]')::text as lines
@@ -150,7 +150,7 @@ async fn lines(
 async fn lots(
     connection: &mut PgConnection,
     account: &Account,
-    message_id: &Id,
+    message_id: &MessageId,
 ) -> Result<Box<RawValue>, sqlx::Error> {
     let row = sqlx::query(
         "select coalesce(json_agg(summed), '[]')::text as lots

@@ -7,7 +7,7 @@ use ledger_core::event::Clock;
 use ledger_core::policy::balance::Balance;
 use ledger_core::policy::hold::State as HoldState;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{ReservationId, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::{self, columns};
 use platform::position::AtLeast;
@@ -35,10 +35,10 @@ pub(crate) struct ReservationsQuery {
 /// A hold, in the state that its time and the usage seen so far give it.
 #[derive(Debug, Serialize)]
 struct Reservation {
-    reservation_id: Id,
+    reservation_id: ReservationId,
     state: HoldState,
     amount: Credits,
-    user_id: Option<Id>,
+    user_id: Option<UserId>,
     feature: Option<String>,
     created_at: Time,
     /// Of a settling one: when it ends should its usage come to nothing.
@@ -49,7 +49,7 @@ struct Reservation {
 }
 
 /// The position of a row in the list: those that end first come first.
-type Cursor = (Time, Id);
+type Cursor = (Time, ReservationId);
 
 /// `GET /v1/accounts/{account}/reservations`
 pub(crate) async fn list(
@@ -69,7 +69,7 @@ pub(crate) async fn list(
 
 #[derive(Deserialize)]
 pub(crate) struct ReservationPath {
-    reservation: Id,
+    reservation: ReservationId,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +105,7 @@ pub(crate) async fn one(
 async fn load_one(
     connection: &mut PgConnection,
     account: &Account,
-    id: Id,
+    id: ReservationId,
     own: Option<String>,
 ) -> Result<WithAvailable, Problem> {
     let now = instant(&mut *connection, account).await?;
@@ -120,7 +120,7 @@ async fn load_one(
     let absent = || Problem::not_found("reservation_not_found", format!("no reservation has the id {id}"));
     let reservation = reservation.ok_or_else(absent)?;
     if own.is_some() {
-        let is_own = reservation.user_id.as_ref().map(Id::as_str) == own.as_deref();
+        let is_own = reservation.user_id.as_ref().map(UserId::as_str) == own.as_deref();
         return if is_own {
             Ok(WithAvailable { reservation, available: None })
         } else {

@@ -9,7 +9,7 @@ use engine::tables::commitments;
 use ledger_core::account::limit::Limits;
 use ledger_core::policy::hold::UserFigures;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::UserId;
 use platform::pg::Amount;
 use platform::pg::columns;
 use platform::position::AtLeast;
@@ -227,7 +227,8 @@ async fn note_held(
     account: &Account,
     users: &mut [User],
 ) -> Result<(), Problem> {
-    let ids: Result<Vec<Id>, sqlx::Error> = users.iter().map(|user| columns::parsed(&user.user_id)).collect();
+    let ids: Result<Vec<UserId>, sqlx::Error> =
+        users.iter().map(|user| columns::parsed(&user.user_id)).collect();
     let (_, figures) = commitments::held(connection, &account.core.account, ids?).await?;
     for user in users {
         let held = figures.get(user.user_id.as_str()).map(UserFigures::all_held);

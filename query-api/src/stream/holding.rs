@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) type Mark = Option<String>;
 #[derive(Default)]
 pub(crate) struct Holding {
     /// How many follow each.
-    followed: Mutex<BTreeMap<Id, usize>>,
+    followed: Mutex<BTreeMap<AccountId, usize>>,
     seen: tokio::sync::Mutex<Seen>,
 }
 
@@ -45,16 +45,16 @@ const MARKS: &str = "
 
 impl Holding {
     /// Follows an account until what is returned is dropped.
-    pub fn follow(self: &Arc<Self>, account: Id) -> Following {
+    pub fn follow(self: &Arc<Self>, account: AccountId) -> Following {
         *self.followed().entry(account.clone()).or_default() += 1;
         Following { holding: Arc::clone(self), account }
     }
 
-    fn followed(&self) -> std::sync::MutexGuard<'_, BTreeMap<Id, usize>> {
+    fn followed(&self) -> std::sync::MutexGuard<'_, BTreeMap<AccountId, usize>> {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn mark(&self, pool: &PgPool, account: &Id) -> Result<Mark, sqlx::Error> {
+    async fn mark(&self, pool: &PgPool, account: &AccountId) -> Result<Mark, sqlx::Error> {
         let mut seen = self.seen.lock().await;
         if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
             // Before the answer: a database that is away receives no more queries.
@@ -70,7 +70,7 @@ impl Holding {
 /// An account that a stream follows.
 pub(crate) struct Following {
     holding: Arc<Holding>,
-    account: Id,
+    account: AccountId,
 }
 
 impl Following {
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_account_is_asked_about_while_somebody_follows_it() {
         let holding = Arc::new(Holding::default());
-        let acme = Id::new("acme").expect("an id");
+        let acme = AccountId::new("acme").expect("an id");
         let (first, second) = (holding.follow(acme.clone()), holding.follow(acme.clone()));
         assert_eq!(holding.followed().get(&acme), Some(&2));
         drop(first);

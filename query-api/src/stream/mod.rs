@@ -18,7 +18,7 @@ use futures::stream;
 use ledger_core::account::Core;
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::position::Position;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -85,7 +85,7 @@ pub(crate) async fn stream(
 /// Follows one account for one client.
 struct Follower {
     app: App,
-    account: Id,
+    account: AccountId,
     partition: i32,
     /// What was sent last of the balance.
     sent: Option<String>,
@@ -105,7 +105,7 @@ struct Follower {
 impl Follower {
     async fn begin(
         app: App,
-        account: Id,
+        account: AccountId,
         resumed: Option<Cursor>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {

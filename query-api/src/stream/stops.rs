@@ -11,7 +11,7 @@ use ledger_core::account::limit::Limits;
 use ledger_core::policy::decide::{Decision, Refusal, Work};
 use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::UserId;
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use serde::Serialize;
@@ -29,7 +29,7 @@ const STOPPED_MAX: usize = 1_000;
 pub(crate) struct Stop {
     pub code: Refusal,
     /// None: everybody's.
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// In a sentence that can be shown to the user as it is.
     pub message: Option<String>,
     pub available: Credits,
@@ -45,7 +45,7 @@ pub(crate) struct Stop {
 #[derive(Debug, Default)]
 pub(crate) struct Stops {
     dry: bool,
-    stopped: BTreeSet<Id>,
+    stopped: BTreeSet<UserId>,
     /// The last event whose user was checked; none before the first read, and when limits have changed.
     looked: Option<i64>,
     limits: Option<Limits>,
@@ -55,7 +55,7 @@ pub(crate) struct Stops {
 pub(crate) struct Look {
     pub held: Credits,
     now: Time,
-    users: BTreeMap<Id, UserFigures>,
+    users: BTreeMap<UserId, UserFigures>,
     looked: i64,
     /// Whether there are more events than one read takes.
     pub more: bool,
@@ -64,7 +64,7 @@ pub(crate) struct Look {
 /// The users to check.
 pub(crate) struct Asking {
     after: Option<i64>,
-    stopped: Vec<Id>,
+    stopped: Vec<UserId>,
 }
 
 impl Stops {
@@ -106,7 +106,7 @@ impl Stops {
         &mut self,
         gate: &mut Gate<'_>,
         period_index: i64,
-        user: Id,
+        user: UserId,
         figures: UserFigures,
     ) -> Option<Stop> {
         let held = figures.all_held();
@@ -131,7 +131,7 @@ impl Stops {
     }
 }
 
-fn stop(gate: &Gate<'_>, decision: &Decision, user_id: Option<Id>, held: Credits) -> Stop {
+fn stop(gate: &Gate<'_>, decision: &Decision, user_id: Option<UserId>, held: Credits) -> Stop {
     Stop {
         code: decision.refusal.unwrap_or(Refusal::CreditsExhausted),
         user_id,
@@ -188,7 +188,7 @@ async fn recent(
     connection: &mut PgConnection,
     account: &Account,
     after: Option<i64>,
-) -> Result<Vec<(i64, Option<Id>)>, sqlx::Error> {
+) -> Result<Vec<(i64, Option<UserId>)>, sqlx::Error> {
     let order = if after.is_some() { "asc" } else { "desc" };
     let sql = format!(
         r#"select "offset", user_id
@@ -209,7 +209,7 @@ async fn recent(
 }
 
 /// Users for whom work may be in progress.
-async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec<Id>, sqlx::Error> {
+async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec<UserId>, sqlx::Error> {
     let sql = format!(
         "select distinct user_id
          from control.hold
@@ -223,16 +223,18 @@ async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use ledger_core::account::lot::Lot;
     use ledger_core::event::{OpenAccount, SetLimits};
-    use ledger_core::value::id::Label;
+    use ledger_core::value::id::{Label, NameError};
 
     use super::*;
 
     const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
+        text.parse().expect("an id")
     }
 
     fn credits(amount: &str) -> Credits {
@@ -266,7 +268,7 @@ mod tests {
 
     fn said(stops: &[Stop]) -> String {
         let one = |stop: &Stop| {
-            let who = stop.user_id.as_ref().map_or("all", Id::as_str);
+            let who = stop.user_id.as_ref().map_or("all", UserId::as_str);
             format!("{who} {}", stop.code.code())
         };
         stops.iter().map(one).collect::<Vec<_>>().join(", ")

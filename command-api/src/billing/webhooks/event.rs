@@ -1,17 +1,17 @@
 //! Reads one event of the payment provider.
 
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use serde_json::Value;
 
 /// What one webhook says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEvent {
-    pub payment_id: Id,
+    pub payment_id: PaymentId,
     /// Whose it is, where the webhook says so.
-    pub account: Option<Id>,
+    pub account: Option<AccountId>,
     /// The top-up that it is for.
-    pub attempt: Option<Id>,
+    pub attempt: Option<AttemptId>,
     /// What is bought, in the account's unit.
     pub amount: Option<Credits>,
     pub what: What,
@@ -32,12 +32,12 @@ pub enum What {
         charged: Option<i64>,
     },
     Opened {
-        dispute: Id,
+        dispute: DisputeId,
         amount: i64,
     },
     /// It is no more, and the payer was not right.
     Won {
-        dispute: Id,
+        dispute: DisputeId,
         amount: i64,
     },
 }
@@ -51,8 +51,8 @@ impl WebhookEvent {
         let said = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
         let webhook = WebhookEvent {
             payment_id: payment,
-            account: said("account_id").and_then(|account| Id::new(account).ok()),
-            attempt: said("attempt_id").and_then(|attempt| Id::new(attempt).ok()),
+            account: said("account_id").and_then(|account| AccountId::new(account).ok()),
+            attempt: said("attempt_id").and_then(|attempt| AttemptId::new(attempt).ok()),
             amount: said("amount")
                 .and_then(|amount| amount.parse().ok())
                 .filter(|amount: &Credits| amount.is_positive()),
@@ -71,7 +71,8 @@ impl WebhookEvent {
 fn what(kind: &str, object: &Value) -> Option<What> {
     let number = |name: &str| object.get(name).and_then(Value::as_i64);
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
-    let dispute = || Some((Id::new(text("/id")?).ok()?, number("amount").filter(|amount| *amount > 0)?));
+    let dispute =
+        || Some((DisputeId::new(text("/id")?).ok()?, number("amount").filter(|amount| *amount > 0)?));
     Some(match kind {
         "checkout.session.completed" | "checkout.session.async_payment_succeeded" => {
             // Completed, and paid later: another webhook says so.
@@ -108,9 +109,9 @@ fn what(kind: &str, object: &Value) -> Option<What> {
 }
 
 /// An id, or an object that has one.
-fn named(value: &Value) -> Option<Id> {
+fn named(value: &Value) -> Option<PaymentId> {
     let text = value.as_str().or_else(|| value.get("id")?.as_str())?;
-    Id::new(text).ok()
+    PaymentId::new(text).ok()
 }
 
 #[cfg(test)]

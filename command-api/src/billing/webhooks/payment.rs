@@ -3,25 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use serde::{Deserialize, Serialize};
 
 use super::event::{WebhookEvent, What};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    pub payment_id: Id,
+    pub payment_id: PaymentId,
     /// Whose it is; none until a webhook says so.
-    pub account: Option<Id>,
+    pub account: Option<AccountId>,
     /// The top-up that it is for.
-    pub attempt: Option<Id>,
+    pub attempt: Option<AttemptId>,
     /// What it buys, in the account's unit.
     pub(super) amount: Option<Credits>,
     /// What it cost, in the provider's smallest unit, as the next ones.
     pub(super) charged: Option<i64>,
     /// All refunds together.
     pub(super) refunded: i64,
-    pub(super) disputes: BTreeMap<Id, Disputed>,
+    pub(super) disputes: BTreeMap<DisputeId, Disputed>,
     pub(super) reported: Reported,
     /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
     otherwise: Credits,
@@ -44,8 +44,8 @@ pub(super) struct Reported {
     failure: Option<String>,
     failed: bool,
     refunded: Part,
-    opened: BTreeMap<Id, Part>,
-    won: BTreeSet<Id>,
+    opened: BTreeMap<DisputeId, Part>,
+    won: BTreeSet<DisputeId>,
 }
 
 /// A part of a payment: what it is in money, and in credits.
@@ -58,9 +58,9 @@ struct Part {
 /// What the ledger has credited of a payment, whoever reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credited {
-    pub account: Id,
+    pub account: AccountId,
     /// The top-up that it is for.
-    pub attempt: Option<Id>,
+    pub attempt: Option<AttemptId>,
     /// What it bought, in the account's unit.
     pub amount: Credits,
     /// What is taken back of it, whoever reported it.
@@ -82,19 +82,19 @@ pub enum LedgerEffect {
         total: i64,
     },
     Opened {
-        dispute: Id,
+        dispute: DisputeId,
         amount: Credits,
     },
     /// The payer was not right.
     Won {
-        dispute: Id,
+        dispute: DisputeId,
         amount: Credits,
     },
 }
 
 impl Payment {
     /// A payment that nothing is known of.
-    pub fn new(payment_id: Id) -> Self {
+    pub fn new(payment_id: PaymentId) -> Self {
         Self {
             payment_id,
             account: None,
@@ -187,7 +187,7 @@ impl Payment {
     }
 
     fn next_won(&mut self) -> Option<LedgerEffect> {
-        let is_won = |(dispute, _): &(&Id, &Part)| {
+        let is_won = |(dispute, _): &(&DisputeId, &Part)| {
             self.disputes.get(*dispute).is_some_and(|known| known.won)
                 && !self.reported.won.contains(*dispute)
         };
@@ -207,7 +207,7 @@ impl Payment {
 
     /// A provider may contest more than was paid, or than is left of it.
     fn next_opened(&mut self) -> Option<LedgerEffect> {
-        let is_new = |(dispute, known): &(&Id, &Disputed)| {
+        let is_new = |(dispute, known): &(&DisputeId, &Disputed)| {
             known.opened && !self.reported.opened.contains_key(*dispute)
         };
         let (dispute, contested) =
@@ -258,10 +258,13 @@ impl Payment {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::str::FromStr;
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    use super::*;
+    use ledger_core::value::id::NameError;
+
+    fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
+        text.parse().expect("an id")
     }
 
     fn webhook(what: What) -> WebhookEvent {

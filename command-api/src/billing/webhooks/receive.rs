@@ -10,10 +10,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use ledger_core::event::{Data, Dispute, FailTopUp, Purchase, Refund, TopUp, derive};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Id, Label, Text};
+use ledger_core::value::id::{AccountId, Label, Text};
+use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 use metrics::counter;
-use payments as provider;
 use platform::position::Position;
 use platform::{clock, pg};
 use serde_json::json;
@@ -96,7 +96,7 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
 /// Logs what of it the fold has refused: it is appended only once, and a person has to see what it means for the account.
 async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], positions: &[Position]) {
     let accounts = put.iter().map(|put| put.event.account.clone());
-    let records: Vec<(Id, Position)> = accounts.zip(positions.iter().copied()).collect();
+    let records: Vec<(AccountId, Position)> = accounts.zip(positions.iter().copied()).collect();
     let found = outcome::progress(&app.pool, app.waiter.schema(), &records).await;
     for (put, progress) in put.iter().zip(found.unwrap_or_default()) {
         if let Progress::Folded(Outcome::Rejected(reason)) = progress {
@@ -173,7 +173,7 @@ async fn credited(
     if !takes_back && !known.goes_back() {
         return Ok(None);
     }
-    let read = async |account: Option<&Id>| {
+    let read = async |account: Option<&AccountId>| {
         store::credited(&app.pool, app.waiter.schema(), &webhook.payment_id, account).await
     };
     let said = if known.is_paid() { known.account.as_ref() } else { None };
@@ -192,17 +192,17 @@ async fn credited(
     Ok(read(Some(&account)).await?)
 }
 
-async fn recorded_at(app: &App, account: &Id, deadline: Instant) -> Result<Time, Problem> {
+async fn recorded_at(app: &App, account: &AccountId, deadline: Instant) -> Result<Time, Problem> {
     let known = app.account(account, None, deadline).await?;
     Ok(ledger_time::recorded_at(&known, None, clock::now()).unwrap_or(known.ledger_time))
 }
 
 /// Returns what an amount costs in cents by the account's price; a unit without a price is a dollar.
-async fn price(app: &App, account: &Id, amount: Option<Credits>) -> Result<Option<i64>, Problem> {
+async fn price(app: &App, account: &AccountId, amount: Option<Credits>) -> Result<Option<i64>, Problem> {
     let Some(amount) = amount else { return Ok(None) };
     let core = checkout::core(app, account).await?;
-    let usd = core.and_then(|core| provider::price(&core, amount)).unwrap_or(amount);
-    Ok(provider::cents(usd))
+    let usd = core.and_then(|core| Usd::price_of(amount, core.usd_per_unit?));
+    Ok(usd.or_else(|| Usd::try_from(amount).ok()).and_then(Usd::minor_units))
 }
 
 /// Makes the event of what follows for a payment; none where it comes to nothing.
@@ -218,7 +218,7 @@ fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Probl
                 Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount: *amount }),
             ),
             None => {
-                let event_id = EventId::from(&payment_id);
+                let event_id = payment_id.as_event();
                 (derive::GRANTS, event_id, Data::CreditsPurchased(Purchase { payment_id, amount: *amount }))
             }
         },

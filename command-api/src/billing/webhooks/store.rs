@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, PgPool, Schema, credits_of, numeric_text};
 use sqlx::types::Json;
@@ -16,11 +16,11 @@ struct PaymentRow {
     amount: Option<String>,
     charged: Option<i64>,
     refunded: i64,
-    disputes: Json<BTreeMap<Id, Disputed>>,
+    disputes: Json<BTreeMap<DisputeId, Disputed>>,
     reported: Json<Reported>,
 }
 
-async fn load(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
+async fn load(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<Payment, sqlx::Error> {
     let mut payment = Payment::new(payment_id.clone());
     let row = sqlx::query_as!(
         PaymentRow,
@@ -42,13 +42,13 @@ async fn load(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment,
 }
 
 /// Reads what is known of a payment.
-pub async fn read(pool: &PgPool, payment_id: &Id) -> Result<Payment, sqlx::Error> {
+pub async fn read(pool: &PgPool, payment_id: &PaymentId) -> Result<Payment, sqlx::Error> {
     let payment_id = payment_id.clone();
     pg::write(pool, |connection| Box::pin(async move { load(connection, &payment_id).await })).await
 }
 
 /// The same under a lock: one webhook of a payment is taken in after the other.
-pub async fn lock(connection: &mut PgConnection, payment_id: &Id) -> Result<Payment, sqlx::Error> {
+pub async fn lock(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<Payment, sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('payment/' || $1, 0))", payment_id.as_str())
         .execute(&mut *connection)
         .await?;
@@ -68,8 +68,8 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
              disputes   = excluded.disputes,
              told       = excluded.told",
         payment.payment_id.as_str(),
-        payment.account.as_ref().map(Id::as_str),
-        payment.attempt.as_ref().map(Id::as_str),
+        payment.account.as_ref().map(AccountId::as_str),
+        payment.attempt.as_ref().map(AttemptId::as_str),
         payment.amount.map(numeric_text),
         payment.charged,
         payment.refunded,
@@ -97,10 +97,10 @@ struct BoughtLot {
 pub async fn credited(
     pool: &PgPool,
     schema: Schema,
-    payment_id: &Id,
-    account: Option<&Id>,
+    payment_id: &PaymentId,
+    account: Option<&AccountId>,
 ) -> Result<Option<Credited>, sqlx::Error> {
-    let (payment_id, account) = (payment_id.to_string(), account.map(Id::to_string));
+    let (payment_id, account) = (payment_id.to_string(), account.map(AccountId::to_string));
     let rows: Vec<BoughtLot> = pg::read(pool, schema, |connection| {
         Box::pin(async move {
             sqlx::query_as(

@@ -9,7 +9,7 @@ use clap::Parser;
 use engine::consume::Status;
 use engine::progress::{WaitConfig, Waiter};
 use ledger::rebuild::{Rebuild, Rebuilt};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::kafka::Position;
 use platform::pg::{self, Model, Schema};
 use platform::shutdown::CancellationToken;
@@ -111,7 +111,7 @@ impl Clients {
 }
 
 async fn write_and_read(world: &World, waiter: &Waiter, account: &str, id: &str) -> Result<()> {
-    let account_id = Id::new(account)?;
+    let account_id = AccountId::new(account)?;
     let written = world.journal.append_all(&[(account_id, using(account, id).into_bytes())]).await;
     let position: Position = written.into_iter().next().context("an answer")??;
     ensure!(waiter.wait_for(position, Instant::now() + SEEN_MAX).await, "{position} was not seen in time");

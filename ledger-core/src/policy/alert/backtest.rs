@@ -1,6 +1,6 @@
 //! Tries a rule on an account's history: what would it have reported?
 //!
-//! The history is folded again under the eyes of a [`Backtest`], which asks the same questions as the rules in force.
+//! The history is folded again with a [`Backtest`] as observer, which evaluates as the rules in force do.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::account::limit::Limits;
 use crate::event::{Basis, Data, Recipients};
 use crate::fold::{Applied, Moment, Observer};
 use crate::value::credits::Credits;
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, SubjectId, UserId};
 use crate::value::time::Time;
 
 /// Most hits that one backtest lists.
@@ -43,7 +43,7 @@ pub enum Rule {
     },
 }
 
-/// What a rule would have told once.
+/// One firing that a rule would have raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hit {
     /// Ledger time.
@@ -51,7 +51,7 @@ pub struct Hit {
     /// The period that was open.
     pub period_index: i64,
     /// The account or the user.
-    pub subject: Id,
+    pub subject: SubjectId,
     /// The figure as it stood.
     pub figure: Credits,
 }
@@ -63,7 +63,7 @@ pub struct Backtest {
     /// The period last seen, and whether the account's own rule has fired in it.
     period_index: Option<i64>,
     fired: bool,
-    users: BTreeMap<Id, UserPage>,
+    users: BTreeMap<UserId, UserPage>,
     hits: Vec<Hit>,
     total: u64,
 }
@@ -103,13 +103,13 @@ impl Observer for Backtest {
         }
         if let Some(figure) = org_figure(core, basis, threshold) {
             self.fired = true;
-            self.hit(core, moment.at, core.account.clone(), figure);
+            self.hit(core, moment.at, core.account.as_subject(), figure);
         }
     }
 }
 
 impl Backtest {
-    /// Begins to try a rule; the history is to be folded from the opening, under its eyes.
+    /// Begins to try a rule; the history is to be folded from the opening, with it as observer.
     pub fn new(rule: Rule) -> Self {
         let rule = Tried::from(rule);
         Self { rule, period_index: None, fired: false, users: BTreeMap::new(), hits: Vec::new(), total: 0 }
@@ -136,16 +136,16 @@ impl Backtest {
         };
         if let Some(figure) = figure {
             page.alert_fired = 1;
-            self.hit(core, core.ledger_time, user.clone(), figure);
+            self.hit(core, core.ledger_time, user.as_subject(), figure);
         }
     }
 
-    /// Returns what the rule would have told, in order, at most `HITS_MAX`.
+    /// Returns what the rule would have fired, in order, at most `HITS_MAX`.
     pub fn hits(&self) -> &[Hit] {
         &self.hits
     }
 
-    /// Returns how often it would have told something, also beyond what is listed.
+    /// Returns how often it would have fired, beyond what is listed too.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -158,7 +158,7 @@ impl Backtest {
         }
     }
 
-    fn hit(&mut self, core: &Core, fired_at: Time, subject: Id, figure: Credits) {
+    fn hit(&mut self, core: &Core, fired_at: Time, subject: SubjectId, figure: Credits) {
         self.total += 1;
         if self.hits.len() < HITS_MAX {
             self.hits.push(Hit { fired_at, period_index: core.period.index, subject, figure });

@@ -6,7 +6,7 @@ use crate::account::Core;
 use crate::event::Basis;
 use crate::value::credits::Credits;
 
-/// Returns the figure that a basis stands for where it has reached a threshold, in the threshold's unit.
+/// Returns a basis's figure where it has reached a threshold, in the threshold's unit.
 ///
 /// Percents are compared exactly and shown rounded; without a maximum above 0 there are none.
 pub fn org_figure(core: &Core, basis: Basis, threshold: Credits) -> Option<Credits> {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::event::{Channel, Recipients, derive};
 use crate::value::credits::{Credits, wide};
-use crate::value::id::{EventId, Id};
+use crate::value::id::{AccountId, AlertId, EventId, SubjectId};
 use crate::value::time::Time;
 
 /// What a firing is about.
@@ -16,7 +16,7 @@ pub enum Kind {
     OrgAlert,
     /// A user's usage has reached the user alert's threshold.
     UserAlert,
-    /// A user's counted usage has reached his limit.
+    /// A user's counted usage has reached their limit.
     UserLimitReached,
     /// Bought credits are at or below the line.
     CreditBalanceLow,
@@ -56,16 +56,16 @@ impl Kind {
     }
 }
 
-/// A rule that was met, told once. As JSON it is what admins read; the audience stands apart.
+/// One firing of a rule. As JSON it is what admins read, without the audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firing {
     /// Derived: replays and second workers can only make the same.
     pub firing_id: Uuid,
     pub kind: Kind,
     /// The org alert; none for other kinds.
-    pub alert_id: Option<Id>,
+    pub alert_id: Option<AlertId>,
     /// The account, or the user for `user_alert` and `user_limit_reached`.
-    pub subject: Id,
+    pub subject: SubjectId,
     /// What was reached: percent, or an amount in the account's unit.
     #[serde(deserialize_with = "wide")]
     pub threshold: Credits,
@@ -80,38 +80,37 @@ pub struct Firing {
     pub fired_at: Time,
     /// The event; a crossing's derived id where it was a crossing.
     pub event_id: EventId,
-    /// Who is told, and how.
     #[serde(skip)]
     pub audience: Audience,
 }
 
-/// Who is told of a firing, and how.
+/// Who is notified of a firing, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audience {
     /// Admins and users, as the rule said when it fired.
     pub recipients: Recipients,
     /// By which ways, where they exist.
     pub channels: Vec<Channel>,
-    /// Whether the user who is the subject is told too.
+    /// Whether the user who is the subject is notified too.
     pub notify_user: bool,
 }
 
 /// Returns the id of an alert's firing for one subject in one period; only org alerts have an id of their own.
 pub fn firing_id(
-    account: &Id,
+    account: &AccountId,
     kind: Kind,
-    alert: Option<&Id>,
+    alert: Option<&AlertId>,
     version: u32,
-    subject: &Id,
+    subject: &SubjectId,
     period_index: i64,
 ) -> Uuid {
-    let alert = alert.map_or("-", Id::as_str);
+    let alert = alert.map_or("-", AlertId::as_str);
     let (version, period) = (version.to_string(), period_index.to_string());
     derive::named("firing", &[account.as_str(), kind.as_str(), alert, &version, subject.as_str(), &period])
 }
 
 /// Returns the id of an account's `n`-th notice of a kind.
-pub fn notice_id(account: &Id, kind: Kind, n: u32) -> Uuid {
+pub fn notice_id(account: &AccountId, kind: Kind, n: u32) -> Uuid {
     derive::named("notice", &[account.as_str(), kind.as_str(), &n.to_string()])
 }
 
@@ -121,13 +120,13 @@ mod tests {
 
     #[test]
     fn a_firing_is_shown_as_the_contract_says() {
-        let acme = Id::new("acme").expect("an id");
-        let alert = Id::new("a75").expect("an id");
+        let acme = AccountId::new("acme").expect("an id");
+        let alert = AlertId::new("a75").expect("an id");
         let firing = Firing {
-            firing_id: firing_id(&acme, Kind::OrgAlert, Some(&alert), 1, &acme, 1),
+            firing_id: firing_id(&acme, Kind::OrgAlert, Some(&alert), 1, &acme.as_subject(), 1),
             kind: Kind::OrgAlert,
             alert_id: Some(alert),
-            subject: acme,
+            subject: acme.as_subject(),
             threshold: Credits::whole(75),
             threshold_version: 1,
             period_index: 1,
@@ -155,19 +154,20 @@ mod tests {
 
     #[test]
     fn ids_of_firings_and_notices_never_change() {
-        let id = |text: &str| Id::new(text).expect("an id");
+        let acme = AccountId::new("acme").expect("an id");
         let firing = |kind, alert: Option<&str>, version, subject| {
-            let alert = alert.map(id);
-            firing_id(&id("acme"), kind, alert.as_ref(), version, &id(subject), 3).to_string()
+            let alert = alert.map(|id| AlertId::new(id).expect("an id"));
+            firing_id(&acme, kind, alert.as_ref(), version, &SubjectId::new(subject).expect("an id"), 3)
+                .to_string()
         };
-        // Frozen: what was told once carries it.
+        // Frozen: firings that were reported carry it.
         let of_alert = firing(Kind::OrgAlert, Some("a75"), 1, "acme");
         assert_eq!(of_alert, "b38e1708-ae5b-56a2-b03c-94beb6e58ca5");
         let of_user = firing(Kind::UserAlert, None, 1, "ana");
         assert_eq!(of_user, "3b95cca7-4324-5e45-a0b6-65a88ad95c19");
         let of_limit = firing(Kind::UserLimitReached, None, 2, "ana");
         assert_eq!(of_limit, "57e37cb4-fa55-5ed7-8d70-37255a28a9f2");
-        let notice = notice_id(&id("acme"), Kind::CreditBalanceLow, 2).to_string();
+        let notice = notice_id(&acme, Kind::CreditBalanceLow, 2).to_string();
         assert_eq!(notice, "c389f02f-7959-5f00-b5db-209d1e74fff5");
     }
 }

@@ -1,7 +1,7 @@
 //! Alerts that admins set, and notices of balances that need no setting.
 //!
 //! Informational: they never block. The settings are part of the account's core; what has fired is in [`Watch`], which only
-//! the evaluator keeps. Pure as the fold: the same events give the same firings with the same ids, whoever evaluates them
+//! the evaluator keeps. Pure as the fold: the same events give the same firings with the same ids, whichever process evaluates them
 //! and however often.
 
 pub mod backtest;

@@ -21,7 +21,7 @@ pub(crate) struct Due {
     pub figure: Credits,
 }
 
-/// Where the episodes of one kind stand.
+/// The state of the episodes of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Episodes {
     /// One has begun, and its notice is not given yet.
@@ -37,7 +37,7 @@ impl Episodes {
     }
 }
 
-/// Where an account's notices stand.
+/// The state of an account's notices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notices {
     low: Episodes,
@@ -46,7 +46,7 @@ pub(crate) struct Notices {
     depleted: Episodes,
     /// Armed by each notice of depletion.
     again: Episodes,
-    /// Top-ups told of: those that succeeded, and those that failed.
+    /// Top-ups reported: those that succeeded, and those that failed.
     #[serde(default)]
     recharged: Episodes,
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Looks at the figures after a moment; `adds`: credits came.
+    /// Evaluates the figures after a moment; `adds`: credits came.
     pub fn after(&mut self, core: &Core, adds: bool) -> impl Iterator<Item = Due> {
         let settled = core.settled();
         let low = self.low(core.lots.paid(), low_line(core), adds);
@@ -74,11 +74,31 @@ impl Notices {
                 let amount = core.top_ups.last.as_ref().map_or(Credits::ZERO, |attempt| attempt.amount);
                 Some(self.failed.due(Kind::CreditPurchaseFailed, line, amount))
             }
-            _ => None,
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::CreditsGranted(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsAdjusted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsRefunded(_)
+            | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::OrgAlertSet(_)
+            | Data::OrgAlertRemoved(_)
+            | Data::UserAlertSet(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpRefused(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_) => None,
         }
     }
 
-    /// No line is a silent one at 0: above it counts as above, and nothing is told there.
+    /// Without a line, 0 serves as one that raises no notice.
     fn low(&mut self, figure: Credits, line: Option<Credits>, adds: bool) -> Option<Due> {
         let before = std::mem::replace(&mut self.line, line).unwrap_or_default();
         let now = line.unwrap_or_default();

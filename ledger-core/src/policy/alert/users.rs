@@ -14,9 +14,9 @@ use crate::account::limit::Limits;
 use crate::event::{Data, Usage};
 use crate::fold::UsageChange;
 use crate::value::credits::{Credits, Wide, add, wide};
-use crate::value::id::{Id, Label};
+use crate::value::id::{Label, UserId};
 
-/// One user's usage in the open period, and what has fired for him in it.
+/// One user's usage in the open period, and what has fired for them in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserPage {
     /// All of it, less reversals.
@@ -70,26 +70,26 @@ impl UserPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissingUsers {
     /// These users, whether or not they used anything.
-    These(Vec<Id>),
+    These(Vec<UserId>),
     /// The next users of the open period by id, after this one, of those who used at least this much.
     Next {
         /// What they used.
         past: Credits,
-        /// The last who was looked at; none: nobody was.
-        after: Option<Id>,
+        /// The last user evaluated; none: no user yet.
+        after: Option<UserId>,
     },
 }
 
 /// Users who come one after another by id.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    after: Option<Id>,
+    after: Option<UserId>,
     /// The last of them; none: nobody comes behind.
-    to: Option<Id>,
+    to: Option<UserId>,
 }
 
 impl Part {
-    pub fn has(&self, user: &Id) -> bool {
+    pub fn has(&self, user: &UserId) -> bool {
         self.after.as_ref().is_none_or(|after| user > after) && self.to.as_ref().is_none_or(|to| user <= to)
     }
 
@@ -105,18 +105,18 @@ pub struct Users {
     period_index: Option<i64>,
     /// It began within this batch, so who has no page has used nothing.
     is_new: bool,
-    pages: FxHashMap<Id, UserPage>,
-    touched: BTreeSet<Id>,
+    pages: FxHashMap<UserId, UserPage>,
+    touched: BTreeSet<UserId>,
     /// The last user whom the edit of a rule has come to, while it goes through all of them.
-    walked: Option<Id>,
+    walked: Option<UserId>,
     /// Those whom it comes to next are loaded.
     part: Option<Part>,
     /// Those who were loaded for that alone, and are let go behind it.
-    passing: Vec<Id>,
+    passing: Vec<UserId>,
 }
 
 impl Users {
-    /// Begins a batch on an account as it stands before it.
+    /// Begins a batch on an account.
     pub fn of(core: Option<&Core>) -> Self {
         Self { period_index: core.map(|core| core.period.index), ..Self::default() }
     }
@@ -126,18 +126,18 @@ impl Users {
         self.period_index
     }
 
-    /// Takes a user's page as stored; none: he used nothing. What the batch has changed is newer and stays.
-    pub fn load(&mut self, user: Id, page: Option<UserPage>) {
+    /// Takes a user's page as stored; none: they used nothing. What the batch has changed is newer and stays.
+    pub fn load(&mut self, user: UserId, page: Option<UserPage>) {
         self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
     }
 
     /// Takes pages, as stored, of the users that `MissingUsers::Next` names, by id; `are_last` where no more come.
-    pub fn load_next(&mut self, pages: Vec<(Id, UserPage)>, are_last: bool) {
+    pub fn load_next(&mut self, pages: Vec<(UserId, UserPage)>, are_last: bool) {
         let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
         self.part = Some(Part { after: self.walked.clone(), to });
         for (user, page) in pages {
-            if let Entry::Vacant(place) = self.pages.entry(user.clone()) {
-                place.insert(page);
+            if let Entry::Vacant(entry) = self.pages.entry(user.clone()) {
+                entry.insert(page);
                 self.passing.push(user);
             }
         }
@@ -145,7 +145,7 @@ impl Users {
 
     /// Lets go of the users whom the edit of a rule has passed, and returns the pages that it has changed: to be stored
     /// before anything else of them is loaded.
-    pub fn pass(&mut self) -> Vec<(Id, UserPage)> {
+    pub fn pass(&mut self) -> Vec<(UserId, UserPage)> {
         let mut changed = Vec::new();
         for user in std::mem::take(&mut self.passing) {
             let page = self.pages.remove(&user);
@@ -157,7 +157,7 @@ impl Users {
     }
 
     /// Returns the pages to be stored, by user, all of `period_index`.
-    pub fn touched(&self) -> impl Iterator<Item = (&Id, &UserPage)> {
+    pub fn touched(&self) -> impl Iterator<Item = (&UserId, &UserPage)> {
         self.touched.iter().filter_map(|user| Some((user, self.pages.get(user)?)))
     }
 
@@ -169,11 +169,11 @@ impl Users {
     }
 
     /// Sees to it that these users' pages are there.
-    pub(crate) fn need<'a>(&self, users: impl IntoIterator<Item = &'a Id>) -> Result<(), MissingUsers> {
+    pub(crate) fn need<'a>(&self, users: impl IntoIterator<Item = &'a UserId>) -> Result<(), MissingUsers> {
         if self.is_new {
             return Ok(());
         }
-        let missing: Vec<Id> =
+        let missing: Vec<UserId> =
             users.into_iter().filter(|user| !self.pages.contains_key(*user)).cloned().collect();
         if missing.is_empty() { Ok(()) } else { Err(MissingUsers::These(missing)) }
     }
@@ -190,27 +190,25 @@ impl Users {
     }
 
     /// Returns a page to be changed.
-    pub(crate) fn change(&mut self, user: &Id) -> &mut UserPage {
+    pub(crate) fn change(&mut self, user: &UserId) -> &mut UserPage {
         self.touched.insert(user.clone());
         self.pages.entry(user.clone()).or_default()
     }
 
     /// Returns a page that is there.
-    pub(crate) fn page(&self, user: &Id) -> Option<&UserPage> {
+    pub(crate) fn page(&self, user: &UserId) -> Option<&UserPage> {
         self.pages.get(user)
     }
 
     /// Returns everyone of a part who used at least `past`, by id.
-    pub(crate) fn past(&self, past: Credits, part: &Part) -> BTreeSet<Id> {
+    pub(crate) fn past(&self, past: Credits, part: &Part) -> BTreeSet<UserId> {
         let there = self.pages.iter().filter(|(user, page)| page.used >= past && part.has(user));
         there.map(|(user, _)| user.clone()).collect()
     }
 }
 
 /// Returns whose usage an event surely changes, so that a batch loads the pages in bulk.
-pub fn user_of(data: &Data) -> Option<&Id> {
-    match data {
-        Data::UsageRecorded(usage) => usage.user_id.as_ref(),
-        _ => None,
-    }
+pub fn user_of(data: &Data) -> Option<&UserId> {
+    let Data::UsageRecorded(usage) = data else { return None };
+    usage.user_id.as_ref()
 }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::account::limit::Limits;
 use crate::event::Limit;
 use crate::value::credits::Credits;
-use crate::value::id::Id;
+use crate::value::id::UserId;
 
 /// Most users whose versions are kept after they lost their own limit; beyond, the smallest ids are forgotten and may
-/// be told once more in the period.
+/// be reported once more in the period.
 pub const FORMER_MAX: usize = 10_000;
 
 /// A threshold and how many values it has had.
@@ -33,7 +33,7 @@ impl Threshold {
     }
 }
 
-/// One user's own limit and how many values his limit has had.
+/// One user's own limit and how many values it has had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Own {
     limit: Limit,
@@ -46,15 +46,15 @@ pub(crate) struct LimitVersions {
     /// Of users who never had a limit of their own.
     default: Threshold,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    own: BTreeMap<Id, Own>,
+    own: BTreeMap<UserId, Own>,
     /// How far the version of those who had one lies from the default's; it moves on with the default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    former: BTreeMap<Id, i64>,
+    former: BTreeMap<UserId, i64>,
 }
 
 impl LimitVersions {
     /// Returns the version of a user's limit.
-    pub fn of(&self, user: &Id) -> u32 {
+    pub fn of(&self, user: &UserId) -> u32 {
         if let Some(own) = self.own.get(user) {
             return own.version;
         }
@@ -66,7 +66,7 @@ impl LimitVersions {
     pub fn set(&mut self, limits: &Limits) {
         let mut default = self.default.clone();
         default.set(limits.default_limit);
-        let touched: BTreeSet<&Id> = self.own.keys().chain(limits.custom.keys()).collect();
+        let touched: BTreeSet<&UserId> = self.own.keys().chain(limits.custom.keys()).collect();
         let (mut own, mut former) = (BTreeMap::new(), self.former.clone());
         for user in touched {
             let mut threshold = self.threshold(user);
@@ -85,7 +85,7 @@ impl LimitVersions {
     }
 
     /// A user's limit as it was last set.
-    fn threshold(&self, user: &Id) -> Threshold {
+    fn threshold(&self, user: &UserId) -> Threshold {
         let value = match self.own.get(user) {
             Some(own) => own.limit.amount(),
             None => self.default.value,
@@ -93,7 +93,7 @@ impl LimitVersions {
         Threshold { value, version: self.of(user) }
     }
 
-    /// Forgets who had a limit of his own: versions only tell apart what fires in one period.
+    /// Forgets who had a limit of their own: versions only distinguish firings of one period.
     pub fn period_ends(&mut self) {
         self.former.clear();
     }
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use crate::event::SetLimits;
 
-    fn id(text: &str) -> Id {
-        Id::new(text).expect("an id")
+    fn id(text: &str) -> UserId {
+        UserId::new(text).expect("an id")
     }
 
     /// Sets limits one after the other and compares a user's version after each.
@@ -184,7 +184,7 @@ mod tests {
                 (r#"{"default_limit":"6"}"#, 5),
                 (r#"{"default_limit":"6","custom":{"ana":"1"}}"#, 6),
                 (r#"{"default_limit":"6"}"#, 7),
-                // Another period tells them apart by itself.
+                // Another period distinguishes them by itself.
                 ("period ends", 2),
             ],
         );

@@ -1,8 +1,8 @@
 //! Watch: which of an account's rules have fired, and what fires next.
 //!
-//! Kept by who evaluates, beside the core and never in it: a balance does not depend on who was told of it. Figures of
-//! the account are looked at after every moment of the fold (`Watcher`), those of users once an event is applied
-//! (`Watch::users`); both only ever tell what was not told before.
+//! Kept by the evaluator, next to the core and never in it: a balance does not depend on who was notified of it. Figures
+//! of the account are evaluated after every moment of the fold (`Watcher`), those of users once an event is applied
+//! (`Watch::users`); neither reports anything twice.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::account::limit::Limits;
 use crate::event::{Basis, Channel, Data, Recipients};
 use crate::fold::{Applied, Fact, Moment, Observer, Outcome, UsageChange};
 use crate::value::credits::Credits;
-use crate::value::id::{EventId, Id};
+use crate::value::id::{AlertId, EventId, SubjectId, UserId};
 use crate::value::time::Time;
 
 /// Most removed org alerts whose versions are kept one by one.
@@ -32,7 +32,7 @@ pub struct Watch {
     /// The period last seen.
     period_index: i64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    org_alerts: BTreeMap<Id, Standing>,
+    org_alerts: BTreeMap<AlertId, ArmedAlert>,
     removed: Removed,
     user_alert: Threshold,
     limits: LimitVersions,
@@ -56,12 +56,12 @@ impl PartialEq for Nearest {
 impl Eq for Nearest {}
 
 impl Nearest {
-    fn of<'a>(armed: impl Iterator<Item = &'a Standing>) -> Self {
+    fn of<'a>(armed: impl Iterator<Item = &'a ArmedAlert>) -> Self {
         let mut nearest: [Option<Credits>; 4] = [None; 4];
-        for standing in armed {
-            let place = &mut nearest[standing.basis as usize];
-            let threshold = standing.threshold;
-            *place = Some(match (*place, standing.basis) {
+        for armed_alert in armed {
+            let threshold_of_basis = &mut nearest[armed_alert.basis as usize];
+            let threshold = armed_alert.threshold;
+            *threshold_of_basis = Some(match (*threshold_of_basis, armed_alert.basis) {
                 (None, _) => threshold,
                 (Some(other), Basis::PercentUsed | Basis::AbsoluteUsed) => other.min(threshold),
                 (Some(other), Basis::PercentRemaining | Basis::AbsoluteRemaining) => other.max(threshold),
@@ -71,9 +71,9 @@ impl Nearest {
     }
 }
 
-/// An org alert that stands.
+/// The evaluation state of an org alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Standing {
+struct ArmedAlert {
     basis: Basis,
     threshold: Credits,
     version: u32,
@@ -91,13 +91,13 @@ struct Fired {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Removed {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    versions: BTreeMap<Id, u32>,
+    versions: BTreeMap<AlertId, u32>,
     /// The highest version of those that are no longer kept.
     floor: u32,
 }
 
 impl Removed {
-    fn put(&mut self, alert: Id, version: u32) {
+    fn put(&mut self, alert: AlertId, version: u32) {
         self.versions.insert(alert, version);
         if self.versions.len() > REMOVED_MAX
             && let Some((_, version)) = self.versions.pop_first()
@@ -107,7 +107,7 @@ impl Removed {
     }
 
     /// Takes the last version of an alert that is set again or for the first time.
-    fn take(&mut self, alert: &Id) -> u32 {
+    fn take(&mut self, alert: &AlertId) -> u32 {
         self.versions.remove(alert).unwrap_or(self.floor)
     }
 }
@@ -116,7 +116,7 @@ impl Removed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "as in `OrgAlert` and `Firing`")]
 pub struct AlertView {
-    pub alert_id: Id,
+    pub alert_id: AlertId,
     pub basis: Basis,
     pub threshold: Credits,
     pub threshold_version: u32,
@@ -134,7 +134,7 @@ pub enum State {
     Fired,
 }
 
-/// Looks on while an account is folded and notes what fires.
+/// Observes a fold and collects the firings.
 #[derive(Debug)]
 pub struct Watcher<'a> {
     /// What has fired on the account.
@@ -159,9 +159,9 @@ struct Cause<'a> {
 /// A rule whose threshold is reached.
 struct Reached<'a> {
     kind: Kind,
-    alert: Option<&'a Id>,
+    alert: Option<&'a AlertId>,
     version: u32,
-    subject: &'a Id,
+    subject: SubjectId,
     threshold: Credits,
     figure: Credits,
     audience: Audience,
@@ -170,12 +170,12 @@ struct Reached<'a> {
 impl Reached<'_> {
     fn firing(self, core: &Core, cause: Cause<'_>) -> Firing {
         let period = core.period.index;
-        let id = firing_id(&core.account, self.kind, self.alert, self.version, self.subject, period);
+        let id = firing_id(&core.account, self.kind, self.alert, self.version, &self.subject, period);
         Firing {
             firing_id: id,
             kind: self.kind,
             alert_id: self.alert.cloned(),
-            subject: self.subject.clone(),
+            subject: self.subject,
             threshold: self.threshold,
             threshold_version: self.version,
             period_index: period,
@@ -188,18 +188,19 @@ impl Reached<'_> {
 }
 
 impl Watch {
-    /// Returns the org alerts that stand on an account, by id.
+    /// Returns an account's org alerts, by id.
     pub fn alerts(&self, core: &Core) -> impl Iterator<Item = AlertView> {
         let open = core.period.index;
         core.org_alerts.iter().map(move |(id, alert)| {
-            let standing = self.org_alerts.get(id);
-            let fired =
-                standing.and_then(|standing| standing.fired).filter(|fired| fired.period_index == open);
+            let armed_alert = self.org_alerts.get(id);
+            let fired = armed_alert
+                .and_then(|armed_alert| armed_alert.fired)
+                .filter(|fired| fired.period_index == open);
             AlertView {
                 alert_id: id.clone(),
                 basis: alert.basis,
                 threshold: alert.threshold,
-                threshold_version: standing.map_or(1, |standing| standing.version),
+                threshold_version: armed_alert.map_or(1, |armed_alert| armed_alert.version),
                 recipients: alert.recipients.clone(),
                 channels: alert.channels.clone(),
                 state: if fired.is_some() { State::Fired } else { State::Armed },
@@ -208,7 +209,7 @@ impl Watch {
         })
     }
 
-    /// Looks at the account's own figures after a moment: org alerts by id, then notices.
+    /// Evaluates the account's own figures after a moment: org alerts by id, then notices.
     fn after(&mut self, core: &Core, moment: &Moment<'_>, firings: &mut Vec<Firing>) {
         if self.period_index != core.period.index {
             self.period_index = core.period.index;
@@ -242,20 +243,40 @@ impl Watch {
             }
             Data::OrgAlertSet(set) => self.set_org_alert(&set.alert_id, set.basis, set.threshold),
             Data::OrgAlertRemoved(removal) => {
-                if let Some(standing) = self.org_alerts.remove(&removal.alert_id) {
+                if let Some(armed_alert) = self.org_alerts.remove(&removal.alert_id) {
                     self.nearest = Nearest::default();
-                    self.removed.put(removal.alert_id.clone(), standing.version);
+                    self.removed.put(removal.alert_id.clone(), armed_alert.version);
                 }
             }
-            _ => {}
+            Data::AccountOpened(_)
+            | Data::AccountChanged(_)
+            | Data::PlanChanged(_)
+            | Data::ClockAdvanced(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::CreditsGranted(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsAdjusted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsRefunded(_)
+            | Data::PeriodReset(_)
+            | Data::AutoTopUpSet(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_)
+            | Data::CreditsToppedUp(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_) => {}
         }
     }
 
     fn some_alert_is_reached(&mut self, core: &Core) -> bool {
         let open = core.period.index;
-        let has_fired = |standing: &Standing| standing.fired.is_some_and(|fired| fired.period_index == open);
+        let has_fired =
+            |armed_alert: &ArmedAlert| armed_alert.fired.is_some_and(|fired| fired.period_index == open);
         if self.nearest.0.is_none() {
-            self.nearest = Nearest::of(self.org_alerts.values().filter(|standing| !has_fired(standing)));
+            self.nearest =
+                Nearest::of(self.org_alerts.values().filter(|armed_alert| !has_fired(armed_alert)));
         }
         let nearest = self.nearest.0.unwrap_or_default();
         let mut each = Basis::ALL.into_iter().zip(nearest);
@@ -264,31 +285,31 @@ impl Watch {
         })
     }
 
-    fn set_org_alert(&mut self, id: &Id, basis: Basis, threshold: Credits) {
+    fn set_org_alert(&mut self, id: &AlertId, basis: Basis, threshold: Credits) {
         let last = match self.org_alerts.get(id) {
-            // Who is told, and how, is no new version.
-            Some(standing) if (standing.basis, standing.threshold) == (basis, threshold) => return,
-            Some(standing) => standing.version,
+            // Other recipients or channels are no new version.
+            Some(armed_alert) if (armed_alert.basis, armed_alert.threshold) == (basis, threshold) => return,
+            Some(armed_alert) => armed_alert.version,
             None => self.removed.take(id),
         };
         self.nearest = Nearest::default();
-        self.org_alerts.insert(id.clone(), Standing { basis, threshold, version: last + 1, fired: None });
+        self.org_alerts.insert(id.clone(), ArmedAlert { basis, threshold, version: last + 1, fired: None });
     }
 
-    fn org_alert(&mut self, core: &Core, id: &Id, alert: &OrgAlert, cause: Cause<'_>) -> Option<Firing> {
+    fn org_alert(&mut self, core: &Core, id: &AlertId, alert: &OrgAlert, cause: Cause<'_>) -> Option<Firing> {
         let period_index = core.period.index;
-        let standing = self.org_alerts.get_mut(id)?;
-        if standing.fired.is_some_and(|fired| fired.period_index == period_index) {
+        let armed_alert = self.org_alerts.get_mut(id)?;
+        if armed_alert.fired.is_some_and(|fired| fired.period_index == period_index) {
             return None;
         }
         let figure = org_figure(core, alert.basis, alert.threshold)?;
-        standing.fired = Some(Fired { period_index, at: cause.at });
+        armed_alert.fired = Some(Fired { period_index, at: cause.at });
         self.nearest = Nearest::default();
         let reached = Reached {
             kind: Kind::OrgAlert,
             alert: Some(id),
-            version: standing.version,
-            subject: &core.account,
+            version: armed_alert.version,
+            subject: core.account.as_subject(),
             threshold: alert.threshold,
             figure,
             audience: Audience {
@@ -300,11 +321,11 @@ impl Watch {
         Some(reached.firing(core, cause))
     }
 
-    /// Counts an applied event in its user's page and looks at the rules about users that it may have met, by user:
+    /// Counts an applied event in its user's page and evaluates the rules about users, by user:
     /// user alert, then limit.
     ///
     /// Comes after the fold of the event, once, and again after each error, which names the pages that lack: `These`
-    /// before anything has changed; `Next` behind users who are done, and of whom all that is to be told has been told.
+    /// before anything has changed; `Next` behind users who are done, and whose firings are complete.
     pub fn users(
         &self,
         core: &Core,
@@ -392,7 +413,7 @@ impl Watch {
         }
     }
 
-    fn user_alert(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+    fn user_alert(&self, core: &Core, users: &mut Users, user: &UserId, cause: Cause<'_>) -> Option<Firing> {
         let alert = core.user_alert.as_ref().filter(|alert| alert.enabled)?;
         let (threshold, version) = (alert.threshold?, self.user_alert.version);
         let page = users.page(user).filter(|page| page.alert_fired != version)?;
@@ -401,11 +422,12 @@ impl Watch {
         let (recipients, notify_user) = (alert.recipients.clone(), alert.notify_user);
         let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user };
         let kind = Kind::UserAlert;
-        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        let reached =
+            Reached { kind, alert: None, version, subject: user.as_subject(), threshold, figure, audience };
         Some(reached.firing(core, cause))
     }
 
-    fn limit(&self, core: &Core, users: &mut Users, user: &Id, cause: Cause<'_>) -> Option<Firing> {
+    fn limit(&self, core: &Core, users: &mut Users, user: &UserId, cause: Cause<'_>) -> Option<Firing> {
         let limits: &Limits = core.limits.as_ref()?;
         let (threshold, version) = (core.limit_of(user)?, self.limits.of(user));
         let page = users.page(user).filter(|page| page.limit_fired != version)?;
@@ -414,7 +436,8 @@ impl Watch {
         let recipients = limits.notify.clone();
         let audience = Audience { recipients, channels: Channel::ALL.to_vec(), notify_user: false };
         let kind = Kind::UserLimitReached;
-        let reached = Reached { kind, alert: None, version, subject: user, threshold, figure, audience };
+        let reached =
+            Reached { kind, alert: None, version, subject: user.as_subject(), threshold, figure, audience };
         Some(reached.firing(core, cause))
     }
 }
@@ -424,7 +447,7 @@ fn notice(core: &Core, due: Due, cause: Cause<'_>) -> Firing {
         firing_id: notice_id(&core.account, due.kind, due.n),
         kind: due.kind,
         alert_id: None,
-        subject: core.account.clone(),
+        subject: core.account.as_subject(),
         threshold: due.line,
         threshold_version: 1,
         period_index: core.period.index,

@@ -3,7 +3,7 @@
 use ledger_core::account::Core;
 use ledger_core::fold::Fact;
 use ledger_core::fold::pages::{Missing, Pages};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 
@@ -16,7 +16,7 @@ const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::account::lot::OPEN_LOTS_MAX;
 /// An account while a batch is folded.
 #[derive(Debug)]
 pub struct Account<X> {
-    pub id: Id,
+    pub id: AccountId,
     pub partition: i32,
     /// None before its opening.
     pub core: Option<Core>,
@@ -35,7 +35,7 @@ pub struct Account<X> {
 #[derive(Debug)]
 pub struct Accounts<X> {
     pub(super) list: Vec<Account<X>>,
-    pub(super) indices: FxHashMap<Id, usize>,
+    pub(super) indices: FxHashMap<AccountId, usize>,
 }
 
 impl<X> Accounts<X> {
@@ -72,14 +72,14 @@ impl<X> Accounts<X> {
 }
 
 impl<X> AccountPages for Accounts<X> {
-    fn pages_of(&mut self, account: usize) -> (&Id, &mut Pages) {
+    fn pages_of(&mut self, account: usize) -> (&AccountId, &mut Pages) {
         let account = &mut self.list[account];
         (&account.id, &mut account.pages)
     }
 }
 
 /// Notes as absent what the tables can't have, because the account's opening is not stored yet.
-pub(super) fn put_absent(pages: &mut Pages, account: &Id, missing: Missing) {
+pub(super) fn put_absent(pages: &mut Pages, account: &AccountId, missing: Missing) {
     match missing {
         Missing::Event(source, id) => {
             let key = ledger_core::event::key::dedupe_key(account, &source, &id);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ledger_core::account::Core;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use rustc_hash::FxHashMap;
 
 /// Most accounts kept; a core takes about 2 KiB.
@@ -17,9 +17,9 @@ pub const CACHED_LOTS_MAX: usize = 200_000;
 /// Cores by account, bounded; the longest unused go first.
 #[derive(Debug)]
 pub struct Cache<X> {
-    cores: FxHashMap<Id, Cached<X>>,
+    cores: FxHashMap<AccountId, Cached<X>>,
     /// When each was used last, oldest first.
-    uses: BTreeMap<u64, Id>,
+    uses: BTreeMap<u64, AccountId>,
     clock: u64,
     lots: usize,
     accounts_max: usize,
@@ -48,7 +48,7 @@ impl<X> Cache<X> {
     }
 
     /// Takes an account's core out, with its side state.
-    pub fn take(&mut self, account: &Id) -> Option<(Core, X)> {
+    pub fn take(&mut self, account: &AccountId) -> Option<(Core, X)> {
         let cached = self.cores.remove(account)?;
         self.uses.remove(&cached.used);
         self.lots -= cached.core.lots.len();
@@ -73,7 +73,7 @@ impl<X> Cache<X> {
 
     /// Drops the accounts of partitions.
     pub fn forget(&mut self, partitions: &[i32]) {
-        let gone: Vec<Id> = self
+        let gone: Vec<AccountId> = self
             .cores
             .iter()
             .filter(|(_, cached)| partitions.contains(&cached.partition))
@@ -94,11 +94,11 @@ mod tests {
     fn core(account: &str) -> Core {
         let opening: OpenAccount =
             serde_json::from_str(r#"{"plan":{"cycle":"monthly","allowance":"1"}}"#).expect("a body");
-        Core::open(Id::new(account).expect("an id"), &opening, Time::from_millis(0))
+        Core::open(AccountId::new(account).expect("an id"), &opening, Time::from_millis(0))
     }
 
-    fn id(account: &str) -> Id {
-        Id::new(account).expect("an id")
+    fn id(account: &str) -> AccountId {
+        AccountId::new(account).expect("an id")
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ledger_core::event::Event;
 use ledger_core::event::partition::partition_of;
 use ledger_core::event::wire::DecodeError;
 use ledger_core::fold::Fact;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::kafka::Record;
 
 /// Reads a record's value; a newer binary's knows more types.
@@ -25,14 +25,14 @@ pub enum Kind {
     /// An event to fold.
     Fold(Fact),
     /// An event of a type that this binary does not know: it halts its account.
-    Unknown { account: Id, event_type: String },
+    Unknown { account: AccountId, event_type: String },
     /// A record that is no event of its key in its partition: kept whole, never folded.
     Dead(String),
 }
 
 impl Classified<'_> {
     /// Returns the account that the record is about, unless it is a dead letter.
-    pub fn account(&self) -> Option<&Id> {
+    pub fn account(&self) -> Option<&AccountId> {
         match &self.kind {
             Kind::Fold(fact) => Some(&fact.event.account),
             Kind::Unknown { account, .. } => Some(account),
@@ -68,7 +68,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Returns why a record can't be an event of its account: its key or its partition is not the account's.
-fn misplaced(record: &Record, account: &Id, partitions: NonZeroU32) -> Option<String> {
+fn misplaced(record: &Record, account: &AccountId, partitions: NonZeroU32) -> Option<String> {
     let Some(key) = &record.key else {
         return Some(format!("wrong_key: no key on an event of account {account}"));
     };

@@ -3,7 +3,7 @@
 use ledger_core::event::Data;
 use ledger_core::fold::pages::opening_of;
 use ledger_core::fold::{Applied, Fact};
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::{AccountId, EventId, Source};
 use ledger_core::value::time::Time;
 use platform::pg::{column, timestamp};
 use sqlx::PgConnection;
@@ -13,7 +13,7 @@ use crate::consume::WorkerError;
 /// A usage event that was reversed, or a dispute that was won.
 #[derive(Debug)]
 pub struct Reversed {
-    account: Id,
+    account: AccountId,
     source: Source,
     event_id: EventId,
     /// Ledger time of the reversal.

@@ -3,7 +3,7 @@
 use ledger_core::account::lot::{Draw, Draws};
 use ledger_core::fold::LotChange;
 use ledger_core::fold::pages::Pages;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, GrantId};
 use platform::kafka::Record;
 use platform::pg::Rows;
 use smallvec::SmallVec;
@@ -19,7 +19,7 @@ use crate::tables::{parked, repayment};
 pub(super) struct Parked(Rows);
 
 impl Parked {
-    pub fn collect(&mut self, account: &Id, record: &Record, reason: &str) {
+    pub fn collect(&mut self, account: &AccountId, record: &Record, reason: &str) {
         parked::collect(&mut self.0, account, record, reason);
     }
 }
@@ -37,7 +37,7 @@ pub(super) async fn write<X>(
             repayment::collect(&mut repayments, &account.id, new);
         }
         let Some(core) = &account.core else { continue };
-        let mut touched: Vec<&Id> = pages.touched.iter().collect();
+        let mut touched: Vec<&GrantId> = pages.touched.iter().collect();
         touched.sort_unstable();
         for id in touched {
             let lot = core.lots.get(id).or_else(|| pages.lots.get(id).and_then(Option::as_ref));

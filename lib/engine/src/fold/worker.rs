@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ledger_core::event::wire::{self, DecodeError};
 use ledger_core::fold::Fact;
 use ledger_core::fold::pages::{Pages, needs};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use metrics::histogram;
 use platform::kafka::Record;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -77,7 +77,7 @@ impl<P: Projection> FoldWorker<P> {
         &mut self,
         tx: &mut PgConnection,
         batch: &[Record],
-        resumed: &FxHashSet<Id>,
+        resumed: &FxHashSet<AccountId>,
     ) -> Result<Summary, WorkerError> {
         // What an earlier attempt took out of the cache is not put back: it is loaded again.
         self.pending.clear();
@@ -135,7 +135,7 @@ impl<P: Projection> FoldWorker<P> {
         &mut self,
         tx: &mut PgConnection,
         items: &[Classified<'_>],
-        resumed: &FxHashSet<Id>,
+        resumed: &FxHashSet<AccountId>,
     ) -> Result<Accounts<P::SideState>, WorkerError> {
         let mut accounts = Accounts { list: Vec::new(), indices: FxHashMap::default() };
         let (mut unknown_indices, mut unknown_ids) = (Vec::new(), Vec::new());
@@ -185,7 +185,8 @@ impl<P: Projection> FoldWorker<P> {
             let heads = parked::heads(tx, partitions, &after).await?;
             let Some((last, _)) = heads.last() else { break };
             after = last.to_string();
-            let accounts: FxHashSet<Id> = heads.into_iter().filter_map(|head| self.known(head)).collect();
+            let accounts: FxHashSet<AccountId> =
+                heads.into_iter().filter_map(|head| self.known(head)).collect();
             self.resume_accounts(tx, accounts, &mut summary).await?;
         }
         if summary.events > 0 {
@@ -195,7 +196,7 @@ impl<P: Projection> FoldWorker<P> {
     }
 
     /// Returns the account if its halting record is known by now.
-    fn known(&self, (account, value): (Id, Vec<u8>)) -> Option<Id> {
+    fn known(&self, (account, value): (AccountId, Vec<u8>)) -> Option<AccountId> {
         if let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&value) {
             error!(account_id = %account, event_type, "account stays halted by an unknown event type");
             return None;
@@ -206,7 +207,7 @@ impl<P: Projection> FoldWorker<P> {
     async fn resume_accounts(
         &mut self,
         tx: &mut PgConnection,
-        mut accounts: FxHashSet<Id>,
+        mut accounts: FxHashSet<AccountId>,
         summary: &mut Summary,
     ) -> Result<(), WorkerError> {
         while !accounts.is_empty() {

@@ -6,7 +6,7 @@
 //! settle holds build on none.
 
 use ledger_core::event::{Event, wire};
-use ledger_core::value::id::{EventId, Id, Source};
+use ledger_core::value::id::{AccountId, EventId, ReservationId, Source};
 use platform::kafka::{AppendError, Journal};
 use platform::pg::columns::parsed;
 use platform::position::Position;
@@ -42,13 +42,13 @@ pub async fn put(
 pub struct Waiting {
     pub outbox_id: i64,
     /// The record's key.
-    pub account: Id,
+    pub account: AccountId,
     pub event_id: EventId,
     pub source: Source,
     /// The record's value.
     pub event: Vec<u8>,
     /// The hold that it settles, where it settles one.
-    pub reservation: Option<Id>,
+    pub reservation: Option<ReservationId>,
 }
 
 struct Row {
@@ -88,7 +88,7 @@ pub async fn take_own(pool: &PgPool, source: &str) -> Result<Vec<Waiting>, sqlx:
 }
 
 /// Returns whether no older record of the account waits, so that this one may be appended.
-pub async fn is_first(pool: &PgPool, account: &Id, outbox_id: i64) -> Result<bool, sqlx::Error> {
+pub async fn is_first(pool: &PgPool, account: &AccountId, outbox_id: i64) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select not exists (select from control.outbox as older
                               where older.account_id = mine.account_id
@@ -117,7 +117,7 @@ pub async fn oldest_seconds(pool: &PgPool) -> Result<f64, sqlx::Error> {
 
 /// Appends records and returns those that the journal acknowledged, each with its position.
 pub async fn append<'a>(journal: &Journal, waiting: &'a [Waiting]) -> Vec<(&'a Waiting, Position)> {
-    let records: Vec<(&Id, &Vec<u8>)> = waiting.iter().map(|one| (&one.account, &one.event)).collect();
+    let records: Vec<(&AccountId, &Vec<u8>)> = waiting.iter().map(|one| (&one.account, &one.event)).collect();
     let outcomes = journal.append_all(&records).await;
     waiting
         .iter()

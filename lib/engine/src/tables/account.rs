@@ -1,7 +1,7 @@
 //! Table `account`: the cores of accounts, without their lots.
 
 use ledger_core::account::Core;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::columns::{json_of, name, undecodable};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row};
 /// A requested account, whether or not it has a row.
 #[derive(Debug)]
 pub(crate) struct WantedRow {
-    pub account: Id,
+    pub account: AccountId,
     /// None before its opening.
     pub core: Option<Core>,
     /// Whether records of it are parked.

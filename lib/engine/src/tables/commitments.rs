@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use ledger_core::policy::hold::{ByFeature, UserFigures};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{Id, Label};
+use ledger_core::value::id::{AccountId, Label, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::columns::{amount, name, optional_name, parsed, time};
 use platform::pg::{credits_of, timestamp};
@@ -20,13 +20,13 @@ use sqlx::{PgConnection, Row};
 /// An account to read, and what of it.
 #[derive(Debug, Clone)]
 pub struct AccountQuery {
-    pub account: Id,
+    pub account: AccountId,
     /// The period whose usage is read.
     pub period_index: i64,
     /// On a test account: the instant to read at, where it lies after the account's ledger time.
     pub at: Option<Time>,
     /// Users whose figures are read as well.
-    pub users: Vec<Id>,
+    pub users: Vec<UserId>,
 }
 
 /// An account's open holds, and the position at which they were read.
@@ -46,7 +46,7 @@ pub struct AccountStanding {
     pub due: i64,
     /// Settling holds whose usage is projected and which are not marked as settled yet.
     pub ended: i64,
-    pub users: BTreeMap<Id, UserFigures>,
+    pub users: BTreeMap<UserId, UserFigures>,
 }
 
 /// What one statement saw.
@@ -55,7 +55,7 @@ pub struct Standings {
     /// The live generation; none where no account exists.
     pub live: Option<i32>,
     /// Accounts that exist.
-    pub accounts: BTreeMap<Id, AccountStanding>,
+    pub accounts: BTreeMap<AccountId, AccountStanding>,
 }
 
 const STANDINGS: &str = include_str!("commitments.sql");
@@ -77,7 +77,7 @@ pub async fn standings(
     let mut standings = Standings { live: None, accounts: BTreeMap::new() };
     for row in &query.fetch_all(connection).await? {
         standings.live = Some(row.try_get("live")?);
-        let account: Id = name(row, "account_id")?;
+        let account: AccountId = name(row, "account_id")?;
         if !standings.accounts.contains_key(&account) {
             standings.accounts.insert(account.clone(), standing(row)?);
         }
@@ -92,9 +92,9 @@ pub async fn standings(
 /// Reads the sum of one account's open holds, and those of some of its users, in the caller's snapshot.
 pub async fn held(
     connection: &mut PgConnection,
-    account: &Id,
-    users: Vec<Id>,
-) -> Result<(Credits, BTreeMap<Id, UserFigures>), sqlx::Error> {
+    account: &AccountId,
+    users: Vec<UserId>,
+) -> Result<(Credits, BTreeMap<UserId, UserFigures>), sqlx::Error> {
     let query = AccountQuery { account: account.clone(), period_index: 0, at: None, users };
     let mut standings = standings(connection, &[query]).await?;
     let standing = standings.accounts.remove(account);
@@ -116,7 +116,7 @@ fn standing(row: &PgRow) -> Result<AccountStanding, sqlx::Error> {
 }
 
 /// Reads the user of a row, where it has one.
-fn user_figures(row: &PgRow) -> Result<Option<(Id, UserFigures)>, sqlx::Error> {
+fn user_figures(row: &PgRow) -> Result<Option<(UserId, UserFigures)>, sqlx::Error> {
     let Some(user) = optional_name(row, "user_id")? else { return Ok(None) };
     Ok(Some((
         user,

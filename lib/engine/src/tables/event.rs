@@ -8,7 +8,7 @@ use ledger_core::account::withdrawal::{Seen, Withdrawal};
 use ledger_core::event::key::ContentHash;
 use ledger_core::event::{Data, Event, wire};
 use ledger_core::fold::LotChange;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::columns::{amount, json_of, name, optional_amount, time, undecodable};
 use smallvec::SmallVec;
 use sqlx::Row;
@@ -41,7 +41,7 @@ macro_rules! seen_columns {
 pub(crate) use seen_columns;
 
 /// Reads an event from a row that has [`COLUMNS`].
-pub fn read_event(row: &PgRow, account: &Id) -> Result<Event, sqlx::Error> {
+pub fn read_event(row: &PgRow, account: &AccountId) -> Result<Event, sqlx::Error> {
     let (event_type, data): (&str, &str) = (row.try_get("type")?, row.try_get("data")?);
     let data = wire::data(event_type, data)
         .ok_or_else(|| undecodable(format!("type {event_type} is unknown")))?
@@ -69,13 +69,13 @@ pub fn is_applied(row: &PgRow) -> Result<bool, sqlx::Error> {
 }
 
 /// Reads what the fold knows of a former event; its data is decoded only where another event may undo it.
-pub(crate) fn read_seen(row: &PgRow, account: &Id) -> Result<Seen, sqlx::Error> {
+pub(crate) fn read_seen(row: &PgRow, account: &AccountId) -> Result<Seen, sqlx::Error> {
     let is_undoable = is_applied(row)? && UNDOABLE_TYPES.contains(&row.try_get::<&str, _>("type")?);
     let withdrawal = if is_undoable { Some(Arc::new(read_withdrawal(row, account)?)) } else { None };
     Ok(Seen { content: read_content(row)?, withdrawal, reversed: row.try_get("is_reversed")? })
 }
 
-fn read_withdrawal(row: &PgRow, account: &Id) -> Result<Withdrawal, sqlx::Error> {
+fn read_withdrawal(row: &PgRow, account: &AccountId) -> Result<Withdrawal, sqlx::Error> {
     let event = read_event(row, account)?;
     let (start, end) = (optional_amount(row, "line_start")?, optional_amount(row, "line_end")?);
     let credits =

@@ -2,7 +2,7 @@
 
 use ledger_core::account::lot::Lot;
 use ledger_core::event::LotSource;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, PaymentId, Text};
 use platform::pg::columns::{amount, name, optional_name, optional_time, time, variant};
 use platform::pg::{Amount, column, timestamp};
 use sqlx::postgres::PgRow;
@@ -59,7 +59,10 @@ const OPEN: &str = concat!(
 );
 
 /// Reads the lots of accounts that have something left, each with its account.
-pub(crate) async fn open(tx: &mut PgConnection, accounts: &[&str]) -> Result<Vec<(Id, Lot)>, sqlx::Error> {
+pub(crate) async fn open(
+    tx: &mut PgConnection,
+    accounts: &[&str],
+) -> Result<Vec<(AccountId, Lot)>, sqlx::Error> {
     let rows = sqlx::query(OPEN).bind(accounts).fetch_all(tx).await?;
     rows.iter().map(|row| Ok((name(row, "account_id")?, read(row)?))).collect()
 }
@@ -67,7 +70,7 @@ pub(crate) async fn open(tx: &mut PgConnection, accounts: &[&str]) -> Result<Vec
 /// A lot as it is after the batch.
 #[derive(Debug)]
 pub(crate) struct LotRow<'a> {
-    pub account: &'a Id,
+    pub account: &'a AccountId,
     pub lot: &'a Lot,
 }
 
@@ -92,7 +95,7 @@ pub(crate) async fn write(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<
         .bind(column(rows, |row| timestamp(row.lot.granted_at)))
         .bind(column(rows, |row| row.lot.voided_at.map(timestamp)))
         .bind(column(rows, |row| row.lot.event_id.as_str()))
-        .bind(column(rows, |row| row.lot.payment_id.as_ref().map(Id::as_str)))
+        .bind(column(rows, |row| row.lot.payment_id.as_ref().map(PaymentId::as_str)))
         .bind(column(rows, |row| row.lot.reason.as_ref().map(Text::as_str)))
         .bind(column(rows, |row| row.lot.offset))
         .bind(column(rows, |row| row.lot.seq))

@@ -1,6 +1,6 @@
 //! Table `parked`: the records of halted accounts.
 
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::kafka::{Position, Record};
 use platform::pg::Rows;
 use platform::pg::columns::{name, time};
@@ -20,7 +20,7 @@ const INSERT: &str = r#"
     from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
 
 /// Collects a record of a halted account.
-pub(crate) fn collect(rows: &mut Rows, account: &Id, record: &Record, reason: &str) {
+pub(crate) fn collect(rows: &mut Rows, account: &AccountId, record: &Record, reason: &str) {
     rows.row()
         .text(account.as_str())
         .int(record.position.partition)
@@ -41,7 +41,7 @@ pub(crate) async fn heads(
     tx: &mut PgConnection,
     partitions: &[i32],
     after: &str,
-) -> Result<Vec<(Id, Vec<u8>)>, sqlx::Error> {
+) -> Result<Vec<(AccountId, Vec<u8>)>, sqlx::Error> {
     let rows =
         sqlx::query(HEADS).bind(partitions).bind(after).bind(HALTED_ACCOUNTS_MAX).fetch_all(tx).await?;
     rows.iter().map(|row| Ok((name(row, "account_id")?, row.try_get("value")?))).collect()
@@ -64,9 +64,9 @@ const TAKE: &str = r#"
 /// Takes the next parked records of these accounts out of the table, in the order of their accounts and offsets.
 pub(crate) async fn take(
     tx: &mut PgConnection,
-    accounts: &FxHashSet<Id>,
+    accounts: &FxHashSet<AccountId>,
 ) -> Result<Vec<Record>, sqlx::Error> {
-    let accounts: Vec<&str> = accounts.iter().map(Id::as_str).collect();
+    let accounts: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
     let rows = sqlx::query(TAKE).bind(accounts).bind(RESUMED_RECORDS_MAX).fetch_all(tx).await?;
     rows.iter()
         .map(|row| {

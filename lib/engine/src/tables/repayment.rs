@@ -2,7 +2,7 @@
 
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::account::withdrawal::Repayment;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use platform::pg::columns::{amount, name};
 use platform::pg::{Amount, Rows};
 use sqlx::PgConnection;
@@ -27,7 +27,7 @@ const MEETING: &str = "
                                   limit 1), $2)";
 
 /// Collects which lot repaid which stretch.
-pub(crate) fn collect(rows: &mut Rows, account: &Id, repayment: &Repayment) {
+pub(crate) fn collect(rows: &mut Rows, account: &AccountId, repayment: &Repayment) {
     rows.row()
         .text(account.as_str())
         .amount(repayment.stretch.start)
@@ -43,7 +43,7 @@ pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sql
 /// Reads the repayments that meet a stretch.
 pub(crate) async fn meeting(
     tx: &mut PgConnection,
-    account: &Id,
+    account: &AccountId,
     stretch: Stretch,
 ) -> Result<Vec<Repayment>, sqlx::Error> {
     let query = sqlx::query(MEETING).bind(account.as_str());

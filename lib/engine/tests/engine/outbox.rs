@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use engine::outbox;
 use ledger_core::event::{Data, Event};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, EventId, Label, Source};
 use platform::clock;
 use platform::pg::PgPool;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn usage(account: &str, id: &str) -> Result<Event> {
     Ok(Event {
         id: EventId::new(id)?,
         source: Source::new("/app")?,
-        account: Id::new(account)?,
+        account: AccountId::new(account)?,
         occurred_at: now,
         recorded_at: now,
         actor: Label::new("k")?,
@@ -46,7 +46,7 @@ async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
         .execute(&mut *connection)
         .await?;
     ensure!(outbox::oldest_seconds(&database.pool).await? > 0.0);
-    let acme = Id::new("acme")?;
+    let acme = AccountId::new("acme")?;
     ensure!(outbox::is_first(&database.pool, &acme, ids[0]).await?);
     ensure!(!outbox::is_first(&database.pool, &acme, ids[1]).await?);
     let first = taken(&database.pool).await?;

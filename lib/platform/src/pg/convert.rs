@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use ledger_core::value::credits::{Credits, parse_wide};
+use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 
 /// Returns the text to bind where SQL says `$n::text::numeric` (or `$n::text[]::numeric[]`).
@@ -14,6 +15,12 @@ pub fn numeric_text(amount: Credits) -> String {
 /// Reads a column selected as `amount::text`.
 pub fn credits_of(text: &str) -> Result<Credits, sqlx::Error> {
     parse_wide(text).map_err(|refusal| sqlx::Error::Decode(format!("amount {text}: {refusal}").into()))
+}
+
+/// Reads a column of dollars selected as `usd::text`.
+pub fn usd_of(text: &str) -> Result<Usd, sqlx::Error> {
+    Usd::try_from(credits_of(text)?)
+        .map_err(|refusal| sqlx::Error::Decode(format!("usd {text}: {refusal}").into()))
 }
 
 /// Returns the value to bind to a `timestamptz`.

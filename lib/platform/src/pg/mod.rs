@@ -15,7 +15,7 @@ mod transaction;
 pub use sqlx::{PgConnection, PgPool};
 
 pub use connect::{PgConfig, connect, connect_read_only};
-pub use convert::{credits_of, numeric_text, time_of, timestamp};
+pub use convert::{credits_of, numeric_text, time_of, timestamp, usd_of};
 pub use error::{Error, is_unavailable};
 pub use generation::{
     GENERATION_CHANNEL, create_generation, drop_generation, ensure_generation, flip, generations, hold_still,

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, UserId};
 use ledger_core::value::time::Time;
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -56,7 +56,7 @@ pub struct NewKey {
     pub accounts: Vec<String>,
     /// The user of a member's key.
     #[serde(default)]
-    pub user_id: Option<Id>,
+    pub user_id: Option<UserId>,
     /// When it stops working; absent: never.
     #[serde(default)]
     pub expires_at: Option<Time>,
@@ -112,7 +112,7 @@ impl NewKey {
         if self.accounts.len() > ACCOUNTS_MAX {
             refuse("too_many", "at most 1000 accounts");
         }
-        if !everywhere && self.accounts.iter().any(|account| Id::new(account).is_err()) {
+        if !everywhere && self.accounts.iter().any(|account| AccountId::new(account).is_err()) {
             refuse("bad_id", "each is an account id; [\"*\"] alone stands for all");
         }
     }
@@ -176,7 +176,7 @@ pub async fn create_key(
         &hash_of(&secret)[..],
         new.role.name(),
         &new.accounts,
-        new.user_id.as_ref().map(Id::as_str),
+        new.user_id.as_ref().map(UserId::as_str),
         new.name,
         pg::timestamp(now),
         created_by,

@@ -177,7 +177,7 @@ mod tests {
     use axum::http::Request;
     use axum::routing::{get, put};
     use axum::{Router, http};
-    use ledger_core::value::id::Id;
+    use ledger_core::value::id::AccountId;
     use ledger_core::value::time::Time;
     use serde::Deserialize;
     use tower::ServiceExt;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     async fn status_of(method: &str, path: &str) -> (u16, String) {
-        let named = |Path(id): Path<Id>| async move { id.to_string() };
+        let named = |Path(id): Path<AccountId>| async move { id.to_string() };
         let words = get(|Path(word): Path<String>| async move { word });
         let router =
             Router::new().route("/things/{id}", get(named).merge(put(named))).route("/words/{word}", words);

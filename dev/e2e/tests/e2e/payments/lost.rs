@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::{derive, wire};
 use ledger_core::policy::top_up;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, PaymentId, PaymentMethodId, Text};
 use platform::kafka::Appender;
 use serde_json::json;
 use tokio::time::sleep;
@@ -56,7 +56,7 @@ async fn what_nobody_knows_for_twenty_hours_is_left_to_a_person_and_nothing_else
     whole.all_evaluated().await?;
     ensure!(count(&whole, "control.top_up").await? == 1 && acme.figure("settled").await? == "-5");
     // Who has asked the provider himself says what came of it, once.
-    let (account, payment) = (Id::new("acme")?, Id::new("pi_found")?);
+    let (account, payment) = (AccountId::new("acme")?, PaymentId::new("pi_found")?);
     let decided = decide(&whole.pool, &account, Decision::Paid(payment.clone())).await?;
     ensure!(decided == derive::attempt_id(&account, 1));
     let again = decide(&whole.pool, &account, Decision::Paid(payment)).await;
@@ -90,14 +90,14 @@ async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_c
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
     until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
-    let account = Id::new("acme")?;
-    let payment = Id::new(&format!("sandbox_pi_{}", derive::attempt_id(&account, 1)))?;
+    let account = AccountId::new("acme")?;
+    let payment = PaymentId::new(&format!("sandbox_pi_{}", derive::attempt_id(&account, 1)))?;
     let purchase = json!({"payment_id": payment, "amount": "50"});
     whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
     // The provider answers at last, with a payment that is credited already.
     sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
     until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
-    let paid = decide(&whole.pool, &account, Decision::Paid(Id::new("pi_other")?)).await;
+    let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
     ensure!(matches!(paid, Err(DecideError::Refused(_))), "{paid:?}");
     let failed = Decision::Failed(Text::new("recorded as a purchase")?);
     decide(&whole.pool, &account, failed).await?;
@@ -118,12 +118,12 @@ async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_c
 async fn a_start_that_comes_too_late_uses_up_its_number_and_the_past_reads_as_it_was() -> Result<()> {
     let whole = Whole::start_with(&["--top-up-first-backoff-ms", "50"]).await?;
     let acme = Account::open(&whole, "acme").await?;
-    let account = Id::new("acme")?;
+    let account = AccountId::new("acme")?;
     let late = Attempt {
         attempt_id: derive::attempt_id(&account, 1),
         number: 1,
         amount: "50".parse()?,
-        payment_method: Id::new("pm_ok")?,
+        payment_method: PaymentMethodId::new("pm_ok")?,
     };
     let event = top_up::started(&account, &late, "2026-01-05T00:00:00Z".parse()?);
     let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;

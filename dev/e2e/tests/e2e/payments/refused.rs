@@ -4,7 +4,7 @@ use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
 use ledger_core::event::{derive, wire};
 use ledger_core::policy::top_up;
-use ledger_core::value::id::{Id, Text};
+use ledger_core::value::id::{AccountId, PaymentId, Text};
 use platform::kafka::Appender;
 use serde_json::json;
 
@@ -13,13 +13,13 @@ use e2e::Whole;
 
 /// An attempt that was charged and not answered, whose payment is recorded by hand, and whose credit the provider's webhook
 /// tells of before the worker has asked again.
-async fn reported_by_webhook(whole: &Whole) -> Result<(Account, Id)> {
+async fn reported_by_webhook(whole: &Whole) -> Result<(Account, PaymentId)> {
     let acme = Account::open(whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
     until_count(whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
-    let account = Id::new("acme")?;
+    let account = AccountId::new("acme")?;
     let attempt = derive::attempt_id(&account, 1);
-    let payment = Id::new(&format!("sandbox_pi_{attempt}"))?;
+    let payment = PaymentId::new(&format!("sandbox_pi_{attempt}"))?;
     let purchase = json!({"payment_id": payment, "amount": "50"});
     whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
     // As the webhook puts it into the journal.
@@ -39,9 +39,9 @@ async fn ask_now(whole: &Whole) -> Result<()> {
 }
 
 /// The person says what came of it, and the next one starts again.
-async fn ends_by_a_person(whole: &Whole, acme: &Account, payment: &Id) -> Result<()> {
-    let account = Id::new("acme")?;
-    let paid = decide(&whole.pool, &account, Decision::Paid(Id::new("pi_other")?)).await;
+async fn ends_by_a_person(whole: &Whole, acme: &Account, payment: &PaymentId) -> Result<()> {
+    let account = AccountId::new("acme")?;
+    let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
     ensure!(matches!(&paid, Err(DecideError::Refused(refused)) if refused == payment), "{paid:?}");
     decide(&whole.pool, &account, Decision::Failed(Text::new("recorded as a purchase")?)).await?;
     until_count(whole, "control.top_up where state = 'ended'", 1).await?;

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, PaymentMethodId};
 use payments::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
 use serde_json::{Value, json};
 
@@ -64,13 +64,13 @@ fn stripe(url: String) -> Result<Stripe> {
 async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
     let (_mock, url) = stripe_mock().await?;
     let stripe = stripe(url)?;
-    let (account, amount) = (Id::new("acme")?, "50".parse()?);
+    let (account, amount) = (AccountId::new("acme")?, "50".parse()?);
     let charge = Charge {
-        key: Id::new("7d4e736b-3057-5b35-8a3b-7b02f768660c")?,
+        key: AttemptId::new("7d4e736b-3057-5b35-8a3b-7b02f768660c")?,
         account: account.clone(),
         amount,
         usd: Some("0.5".parse()?),
-        payment_method: Id::new("pm_card_visa")?,
+        payment_method: PaymentMethodId::new("pm_card_visa")?,
     };
     // It answers with one fixture, a payment that lacks a method; a field that Stripe does not know it refuses in words.
     match stripe.charge(&charge).await {
@@ -81,7 +81,7 @@ async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
     let checkout = stripe.checkout(&Order { account, amount, usd: Some("0.5".parse()?) }).await?;
     ensure!(checkout.checkout_id.starts_with("cs_") && checkout.url.is_some(), "{checkout:?}");
     ensure!(
-        stripe.checkout(&Order { account: Id::new("acme")?, amount, usd: None }).await.is_err(),
+        stripe.checkout(&Order { account: AccountId::new("acme")?, amount, usd: None }).await.is_err(),
         "no price"
     );
     Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use engine::outbox;
 use ledger_core::event::{Data, Event, Purchase, derive};
-use ledger_core::value::id::{EventId, Id, Label, Source};
+use ledger_core::value::id::{AccountId, Label, PaymentId, Source};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -113,7 +113,7 @@ async fn what_no_webhook_has_reported_as_paid_is_refunded_all_the_same() -> Resu
     let wallet = Account::open(&whole, "wallet").await?;
     wallet.set("pm_ok", json!({})).await?;
     wallet.until("settled", "50").await?;
-    let payment = format!("sandbox_pi_{}", derive::attempt_id(&Id::new("wallet")?, 1));
+    let payment = format!("sandbox_pi_{}", derive::attempt_id(&AccountId::new("wallet")?, 1));
     let dispute = json!({"id": "dp", "payment_intent": payment, "amount": 50, "status": "needs_response"});
     report(&whole, "charge.dispute.created", dispute).await?;
     whole.all_projected().await?;
@@ -164,10 +164,10 @@ async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Re
 
 /// As a process leaves it that is killed when it has noted a payment and not appended it yet.
 async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()> {
-    let (account, payment_id) = (Id::new(account)?, Id::new(payment)?);
+    let (account, payment_id) = (AccountId::new(account)?, PaymentId::new(payment)?);
     let at = "2026-01-05T00:00:00Z".parse()?;
     let event = Event {
-        id: EventId::from(&payment_id),
+        id: payment_id.as_event(),
         source: Source::new(derive::GRANTS)?,
         account: account.clone(),
         occurred_at: at,
@@ -307,7 +307,7 @@ async fn a_failure_that_is_reported_after_the_payment_changes_nothing() -> Resul
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_down", json!({})).await?;
     until_count(&whole, "control.top_up where asks >= 1", 1).await?;
-    let account = Id::new("acme")?;
+    let account = AccountId::new("acme")?;
     let attempt = derive::attempt_id(&account, 1);
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
     let paid = json!({"id": "pi_1", "amount": 50, "metadata": metadata});

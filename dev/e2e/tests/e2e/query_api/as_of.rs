@@ -10,7 +10,7 @@ use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{self, Fact};
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::kafka::{self, Journal, Record};
 use platform::pg::{self, Model, Schema};
@@ -26,7 +26,7 @@ const REST_MAX: Duration = Duration::from_secs(120);
 
 /// An account's states in the order of their ledger times, one after each record.
 struct Past {
-    account: Id,
+    account: AccountId,
     states: Vec<Core>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn records(whole: &Whole) -> Result<Vec<Record>> {
 pub(crate) async fn write_history(whole: &Whole, seed: u64, accounts: usize, events: usize) -> Result<()> {
     let journal = Journal::new(&whole.kafka, kafka::existing(&whole.kafka).await?)?;
     let written = history::history(seed, accounts, events);
-    let bytes: Vec<(Id, Vec<u8>)> =
+    let bytes: Vec<(AccountId, Vec<u8>)> =
         written.iter().map(|(account, event)| (account.clone(), wire::encode(event))).collect();
     for stored in journal.append_all(&bytes).await {
         stored?;

@@ -17,7 +17,7 @@ use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::Id;
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId};
 use ledger_core::value::time::Time;
 use platform::kafka::Appender;
 use rand::rngs::StdRng;
@@ -256,12 +256,12 @@ impl History {
         self.append(kind, "urn:ledger:api", &id, data);
     }
 
-    fn account_id(&self) -> Id {
-        Id::new(&self.account).unwrap()
+    fn account_id(&self) -> AccountId {
+        AccountId::new(&self.account).unwrap()
     }
 
     /// An attempt's number: mostly one that is next, or one of the last.
-    fn attempt(&mut self) -> Id {
+    fn attempt(&mut self) -> AttemptId {
         let number = self.attempts.saturating_sub(self.random.random_range(0..3)).max(1);
         derive::attempt_id(&self.account_id(), number)
     }
@@ -296,7 +296,7 @@ impl History {
             }
             10 if !self.one_in(3) => {
                 let payment = if self.one_in(2) { payment } else { self.name("pi", 9) };
-                let dispute = Id::new(&self.name("dispute", 6)).unwrap();
+                let dispute = DisputeId::new(&self.name("dispute", 6)).unwrap();
                 let data = json!({"payment_id": payment, "dispute_id": dispute, "amount": self.amount(5)});
                 self.disputes.push(data.clone());
                 let id = derive::dispute_opened_id(&self.account_id(), &dispute);
@@ -455,7 +455,7 @@ fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) 
         }
     }
     let account = records[0].0["key"].as_str()?;
-    let core = memory.accounts[&Id::new(account).ok()?].core.as_ref()?;
+    let core = memory.accounts[&AccountId::new(account).ok()?].core.as_ref()?;
     let ours = figures(&Balance::of(core, Credits::ZERO));
     let mut theirs = shown["accounts"][account].clone();
     theirs["lots"] = json!(by_id(theirs["lots"].as_array()?.clone()));

@@ -1,12 +1,15 @@
 //! Every event that the code can write fits its schema and reads back equal.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use ledger_core::event::rules_v1::BOUNDS;
 use ledger_core::event::wire::{decode, encode, schema_path};
 use ledger_core::event::{Limit, *};
 use ledger_core::value::credits::{Credits, Quantity};
-use ledger_core::value::id::{EventId, Id, Label, Slug, Source, Text};
+use ledger_core::value::id::{EventId, Label, NameError, Slug, Source, Text};
+use ledger_core::value::money::Usd;
 use ledger_core::value::period::Cycle;
 use ledger_core::value::time::{Time, Zone};
 use proptest::prelude::*;
@@ -14,8 +17,8 @@ use proptest::{collection, option, sample};
 
 use super::contract::Contract;
 
-fn id() -> impl Strategy<Value = Id> {
-    "[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}".prop_map(|text| Id::new(&text).unwrap())
+fn id<T: FromStr<Err = NameError> + fmt::Debug>() -> impl Strategy<Value = T> {
+    "[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}".prop_map(|text| text.parse().unwrap())
 }
 
 fn event_id() -> impl Strategy<Value = EventId> {
@@ -53,6 +56,10 @@ fn not_negative() -> impl Strategy<Value = Credits> {
 
 fn above_0() -> impl Strategy<Value = Credits> {
     units(1).prop_map(Credits::from_units)
+}
+
+fn dollars() -> impl Strategy<Value = Usd> {
+    above_0().prop_map(|amount| Usd::try_from(amount).expect("in range"))
 }
 
 fn quantity() -> impl Strategy<Value = Quantity> {
@@ -119,7 +126,7 @@ prop_compose! {
         unit in option::of(one_of(&[Unit::Credits, Unit::Usd])),
         clock in option::of(one_of(&[Clock::Live, Clock::Test])),
         overdraft in option::of(one_of(&[OverdraftPolicy::Carry, OverdraftPolicy::ForgiveAtReset])),
-        (usd_per_unit, low_balance_threshold) in (option::of(above_0()), option::of(not_negative())),
+        (usd_per_unit, low_balance_threshold) in (option::of(dollars()), option::of(not_negative())),
         (promo_code, referred_by) in (option::of(id()), option::of(id())),
     ) -> OpenAccount {
         OpenAccount { name, unit, usd_per_unit, clock, overdraft, low_balance_threshold, plan, promo_code, referred_by }
