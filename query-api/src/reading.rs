@@ -6,9 +6,10 @@ use engine::tables::checkpoint;
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::value::id::AccountId;
-use platform::pg::{self, columns};
+use platform::pg;
+use platform::pg::columns::undecodable;
 use platform::position::{AtLeast, Position};
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 use web::http::Problem;
 
 use crate::answer::Reflects;
@@ -166,9 +167,19 @@ fn behind(position: Position) -> Problem {
     Problem::behind(format!("position {position} is not projected yet"))
 }
 
+/// A row of `account` with how far its partition is folded, and whether records of it are in `parked`.
+#[derive(FromRow)]
+struct AccountRow {
+    partition: i32,
+    /// JSON.
+    core: String,
+    next_offset: i64,
+    halted: bool,
+}
+
 async fn load_account(connection: &mut PgConnection, account: &AccountId) -> Result<Account, Problem> {
     // One row has the account and how far its partition has been folded.
-    let row = sqlx::query(
+    let row: Option<AccountRow> = sqlx::query_as(
         "select a.partition, a.core::text, c.next_offset,
                 exists (select from parked as p where p.account_id = a.account_id) as halted
            from account as a
@@ -179,12 +190,12 @@ async fn load_account(connection: &mut PgConnection, account: &AccountId) -> Res
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Err(absent(connection, account).await?) };
-    if row.try_get("halted")? {
+    if row.halted {
         return Err(Problem::account_halted(account.as_str()));
     }
-    let next_offset: i64 = row.try_get("next_offset")?;
-    let position = Position { partition: row.try_get("partition")?, offset: next_offset - 1 };
-    Ok(Account { core: columns::json_of(&row, "core")?, position })
+    let position = Position { partition: row.partition, offset: row.next_offset - 1 };
+    let core = serde_json::from_str(&row.core).map_err(undecodable)?;
+    Ok(Account { core, position })
 }
 
 /// An account may be halted before it is open: by an opening that only a newer program can read.

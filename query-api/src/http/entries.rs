@@ -3,15 +3,16 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use ledger_core::fold::EntryType;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
-use platform::pg::columns;
+use platform::pg::columns::undecodable;
+use platform::pg::{credits_of, time_of};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use web::http::{Problem, Query};
 
 use crate::access::Whole;
@@ -117,14 +118,14 @@ async fn load(
     limit: Limit,
 ) -> Result<Page<Entry>, Problem> {
     let (offset, seq) = before.unwrap_or((i64::MAX, i32::MAX));
-    let rows = sqlx::query(AssertSqlSafe(statement(entry_type, limit)))
+    let rows: Vec<EntryRow> = sqlx::query_as(AssertSqlSafe(statement(entry_type, limit)))
         .bind(account.id())
         .bind(offset)
         .bind(seq)
         .fetch_all(connection)
         .await?;
     let partition = account.position.partition;
-    let entries: Result<Vec<Entry>, sqlx::Error> = rows.iter().map(|row| entry_of(row, partition)).collect();
+    let entries: Result<Vec<Entry>, sqlx::Error> = rows.into_iter().map(|row| row.entry(partition)).collect();
     Ok(Page::cut(entries?, limit, |entry| entry.cursor))
 }
 
@@ -168,20 +169,38 @@ fn statement(entry_type: Option<EntryType>, limit: Limit) -> String {
     }
 }
 
-fn entry_of(row: &PgRow, partition: i32) -> Result<Entry, sqlx::Error> {
-    let (offset, seq): (i64, i32) = (row.try_get("offset")?, row.try_get("seq")?);
-    Ok(Entry {
-        entry_id: format!("{}:{seq}", Position { partition, offset }),
-        entry_type: row.try_get("type")?,
-        amount: columns::amount(row, "amount")?,
-        balance_after: columns::amount(row, "balance_after")?,
-        credit_balance_after: columns::amount(row, "credit_balance_after")?,
-        event_id: row.try_get("event_id")?,
-        recorded_at: columns::time(row, "recorded_at")?,
-        occurred_at: columns::time(row, "occurred_at")?,
-        lots: columns::json(row, "lots")?,
-        cursor: (offset, seq),
-    })
+/// A row of `entry`, or the line of a usage from its row of `event`.
+#[derive(FromRow)]
+struct EntryRow {
+    offset: i64,
+    seq: i32,
+    r#type: String,
+    amount: String,
+    balance_after: String,
+    credit_balance_after: String,
+    event_id: String,
+    recorded_at: DateTime<Utc>,
+    occurred_at: DateTime<Utc>,
+    /// JSON.
+    lots: String,
+}
+
+impl EntryRow {
+    fn entry(self, partition: i32) -> Result<Entry, sqlx::Error> {
+        let (offset, seq) = (self.offset, self.seq);
+        Ok(Entry {
+            entry_id: format!("{}:{seq}", Position { partition, offset }),
+            entry_type: self.r#type,
+            amount: credits_of(&self.amount)?,
+            balance_after: credits_of(&self.balance_after)?,
+            credit_balance_after: credits_of(&self.credit_balance_after)?,
+            event_id: self.event_id,
+            recorded_at: time_of(self.recorded_at),
+            occurred_at: time_of(self.occurred_at),
+            lots: RawValue::from_string(self.lots).map_err(undecodable)?,
+            cursor: (offset, seq),
+        })
+    }
 }
 
 #[cfg(test)]

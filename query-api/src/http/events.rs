@@ -2,16 +2,17 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use ledger_core::policy::hold::over_hold;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{EventId, Source};
 use ledger_core::value::time::Time;
-use platform::pg::columns;
+use platform::pg::columns::undecodable;
+use platform::pg::{credits_of, time_of};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 use web::http::{Path, Problem, Query};
 
 use crate::access::Seen;
@@ -157,13 +158,13 @@ async fn first(
     event_id: &EventId,
     source: &str,
 ) -> Result<Option<EventView>, sqlx::Error> {
-    let row = sqlx::query(EVENT)
+    let row: Option<EventRow> = sqlx::query_as(EVENT)
         .bind(account.id())
         .bind(event_id.as_str())
         .bind(source)
         .fetch_optional(connection)
         .await?;
-    row.map(|row| event_of(&row, account)).transpose()
+    row.map(|row| row.event(account)).transpose()
 }
 
 /// An event that came before the opening is not remembered; its record is still shown.
@@ -173,7 +174,7 @@ async fn refused_only(
     event_id: &EventId,
     source: &str,
 ) -> Result<Option<EventView>, sqlx::Error> {
-    let row = sqlx::query(
+    let row: Option<EventRow> = sqlx::query_as(
         r#"select "offset", event_id, source, type, outcome, reason, null as credits,
                   data->>'user_id' as user_id, data->>'message_id' as message_id,
                   data->>'reservation_id' as reservation_id, data->>'held' as held, recorded_at as occurred_at,
@@ -191,34 +192,70 @@ async fn refused_only(
     .bind(source)
     .fetch_optional(connection)
     .await?;
-    row.map(|row| event_of(&row, account)).transpose()
+    row.map(|row| row.event(account)).transpose()
 }
 
-fn event_of(row: &PgRow, account: &Account) -> Result<EventView, sqlx::Error> {
-    let (credits, held) = (columns::optional_amount(row, "credits")?, columns::optional_amount(row, "held")?);
-    Ok(EventView {
-        account_id: account.id().to_owned(),
-        event_id: row.try_get("event_id")?,
-        source: row.try_get("source")?,
-        event_type: row.try_get("type")?,
-        position: Position { partition: account.position.partition, offset: row.try_get("offset")? },
-        outcome: row.try_get("outcome")?,
-        reason: row.try_get("reason")?,
-        credits,
-        user_id: row.try_get("user_id")?,
-        message_id: row.try_get("message_id")?,
-        reservation_id: row.try_get("reservation_id")?,
-        held,
-        over_hold: credits.zip(held).map(|(credits, held)| over_hold(credits, held)),
-        occurred_at: columns::time(row, "occurred_at")?,
-        recorded_at: columns::time(row, "recorded_at")?,
-        actor: row.try_get("actor")?,
-        lines: columns::json(row, "lines")?,
-        lots: columns::json(row, "lots")?,
-        overdraft: columns::amount(row, "overdraft")?,
-        reversed_at: columns::optional_time(row, "reversed_at")?,
-        repeats: Vec::new(),
-    })
+/// A row of `event` with what it did to lots, or a row of `refused`.
+#[derive(FromRow)]
+struct EventRow {
+    offset: i64,
+    event_id: String,
+    source: String,
+    r#type: String,
+    outcome: String,
+    reason: Option<String>,
+    credits: Option<String>,
+    user_id: Option<String>,
+    message_id: Option<String>,
+    reservation_id: Option<String>,
+    held: Option<String>,
+    occurred_at: DateTime<Utc>,
+    recorded_at: DateTime<Utc>,
+    actor: Option<String>,
+    reversed_at: Option<DateTime<Utc>>,
+    /// JSON.
+    lines: String,
+    /// JSON.
+    lots: String,
+    overdraft: String,
+}
+
+impl EventRow {
+    fn event(self, account: &Account) -> Result<EventView, sqlx::Error> {
+        let credits = self.credits.as_deref().map(credits_of).transpose()?;
+        let held = self.held.as_deref().map(credits_of).transpose()?;
+        Ok(EventView {
+            account_id: account.id().to_owned(),
+            event_id: self.event_id,
+            source: self.source,
+            event_type: self.r#type,
+            position: Position { partition: account.position.partition, offset: self.offset },
+            outcome: self.outcome,
+            reason: self.reason,
+            credits,
+            user_id: self.user_id,
+            message_id: self.message_id,
+            reservation_id: self.reservation_id,
+            held,
+            over_hold: credits.zip(held).map(|(credits, held)| over_hold(credits, held)),
+            occurred_at: time_of(self.occurred_at),
+            recorded_at: time_of(self.recorded_at),
+            actor: self.actor,
+            lines: RawValue::from_string(self.lines).map_err(undecodable)?,
+            lots: RawValue::from_string(self.lots).map_err(undecodable)?,
+            overdraft: credits_of(&self.overdraft)?,
+            reversed_at: self.reversed_at.map(time_of),
+            repeats: Vec::new(),
+        })
+    }
+}
+
+/// A row of `refused`: a later record of an id.
+#[derive(FromRow)]
+struct RepeatRow {
+    offset: i64,
+    outcome: String,
+    recorded_at: DateTime<Utc>,
 }
 
 async fn repeats(
@@ -226,7 +263,7 @@ async fn repeats(
     account: &Account,
     event: &EventView,
 ) -> Result<Vec<Repeat>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows: Vec<RepeatRow> = sqlx::query_as(
         r#"select "offset", outcome, recorded_at
              from refused
             where account_id = $1
@@ -243,13 +280,13 @@ async fn repeats(
     .bind(REPEATS_MAX)
     .fetch_all(connection)
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Repeat {
-                position: Position { partition: account.position.partition, offset: row.try_get("offset")? },
-                outcome: row.try_get("outcome")?,
-                recorded_at: columns::time(row, "recorded_at")?,
-            })
+    let partition = account.position.partition;
+    Ok(rows
+        .into_iter()
+        .map(|row| Repeat {
+            position: Position { partition, offset: row.offset },
+            outcome: row.outcome,
+            recorded_at: time_of(row.recorded_at),
         })
-        .collect()
+        .collect())
 }

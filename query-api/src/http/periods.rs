@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
-use platform::pg::columns;
+use platform::pg::{credits_of, time_of};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection};
 use web::http::{Problem, Query};
 
 use crate::access::Whole;
@@ -91,13 +91,42 @@ fn open(account: &Account) -> PeriodView {
     }
 }
 
+/// A row of `period`.
+#[derive(FromRow)]
+struct PeriodRow {
+    index: i64,
+    starts_at: DateTime<Utc>,
+    ends_at: DateTime<Utc>,
+    used: String,
+    granted: String,
+    expired: String,
+    rolled_over: String,
+}
+
+impl TryFrom<PeriodRow> for PeriodView {
+    type Error = sqlx::Error;
+
+    fn try_from(row: PeriodRow) -> Result<PeriodView, sqlx::Error> {
+        Ok(PeriodView {
+            index: row.index,
+            starts_at: time_of(row.starts_at),
+            ends_at: time_of(row.ends_at),
+            used: credits_of(&row.used)?,
+            by_category: BTreeMap::new(),
+            granted: credits_of(&row.granted)?,
+            expired: credits_of(&row.expired)?,
+            rolled_over: credits_of(&row.rolled_over)?,
+        })
+    }
+}
+
 async fn closed(
     connection: &mut PgConnection,
     account: &Account,
     before: Option<i64>,
     limit: Limit,
 ) -> Result<Vec<PeriodView>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows: Vec<PeriodRow> = sqlx::query_as(
         "select index, starts_at, ends_at, used::text, granted::text, expired::text, rolled_over::text
            from period
           where account_id = $1
@@ -110,20 +139,15 @@ async fn closed(
     .bind(limit.rows_to_ask())
     .fetch_all(connection)
     .await?;
-    rows.iter().map(period_of).collect()
+    rows.into_iter().map(PeriodView::try_from).collect()
 }
 
-fn period_of(row: &PgRow) -> Result<PeriodView, sqlx::Error> {
-    Ok(PeriodView {
-        index: row.try_get("index")?,
-        starts_at: columns::time(row, "starts_at")?,
-        ends_at: columns::time(row, "ends_at")?,
-        used: columns::amount(row, "used")?,
-        by_category: BTreeMap::new(),
-        granted: columns::amount(row, "granted")?,
-        expired: columns::amount(row, "expired")?,
-        rolled_over: columns::amount(row, "rolled_over")?,
-    })
+/// A row of `category_usage`.
+#[derive(FromRow)]
+struct CategoryRow {
+    period_index: i64,
+    category: String,
+    credits: String,
 }
 
 async fn add_categories(
@@ -132,7 +156,7 @@ async fn add_categories(
     periods: &mut [PeriodView],
 ) -> Result<(), sqlx::Error> {
     let indexes: Vec<i64> = periods.iter().map(|period| period.index).collect();
-    let rows = sqlx::query(
+    let rows: Vec<CategoryRow> = sqlx::query_as(
         "select period_index, category, credits::text
            from category_usage
           where account_id = $1
@@ -143,10 +167,9 @@ async fn add_categories(
     .bind(indexes)
     .fetch_all(connection)
     .await?;
-    for row in &rows {
-        let index: i64 = row.try_get("period_index")?;
-        if let Some(period) = periods.iter_mut().find(|period| period.index == index) {
-            period.by_category.insert(row.try_get("category")?, columns::amount(row, "credits")?);
+    for row in rows {
+        if let Some(period) = periods.iter_mut().find(|period| period.index == row.period_index) {
+            period.by_category.insert(row.category, credits_of(&row.credits)?);
         }
     }
     Ok(())

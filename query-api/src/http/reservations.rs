@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use engine::tables::commitments;
 use ledger_core::event::Clock;
 use ledger_core::policy::balance::Balance;
@@ -9,11 +10,11 @@ use ledger_core::policy::hold::State as HoldState;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{ReservationId, UserId};
 use ledger_core::value::time::Time;
-use platform::pg::{self, columns};
+use platform::pg::columns::{parsed, variant_of};
+use platform::pg::{self, credits_of, time_of};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use web::http::{Path, Problem, Query};
 
 use crate::access::Seen;
@@ -110,13 +111,13 @@ async fn load_one(
 ) -> Result<WithAvailable, Problem> {
     let now = instant(&mut *connection, account).await?;
     let sql = format!("{HOLDS} and hold.reservation_id = $3");
-    let row = sqlx::query(AssertSqlSafe(sql))
+    let row: Option<ReservationRow> = sqlx::query_as(AssertSqlSafe(sql))
         .bind(account.id())
         .bind(pg::timestamp(now))
         .bind(id.as_str())
         .fetch_optional(&mut *connection)
         .await?;
-    let reservation = row.as_ref().map(reservation_of).transpose()?;
+    let reservation = row.map(Reservation::try_from).transpose()?;
     let absent = || Problem::not_found("reservation_not_found", format!("no reservation has the id {id}"));
     let reservation = reservation.ok_or_else(absent)?;
     if own.is_some() {
@@ -181,7 +182,7 @@ async fn load_open(
          order by expires_at, reservation_id
          limit {rows_max}"
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql))
+    let mut query = sqlx::query_as(AssertSqlSafe(sql))
         .bind(account.id())
         .bind(pg::timestamp(now))
         .bind(pg::timestamp(held_after.0))
@@ -191,22 +192,39 @@ async fn load_open(
     if let Some(user) = user {
         query = query.bind(user);
     }
-    let rows = query.fetch_all(connection).await?;
-    let open = rows.iter().map(reservation_of).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<ReservationRow> = query.fetch_all(connection).await?;
+    let open = rows.into_iter().map(Reservation::try_from).collect::<Result<Vec<_>, _>>()?;
     Ok(Page::cut(open, limit, |hold| (hold.expires_at, hold.reservation_id.clone())))
 }
 
-fn reservation_of(row: &PgRow) -> Result<Reservation, sqlx::Error> {
-    let user: Option<&str> = row.try_get("user_id")?;
-    Ok(Reservation {
-        reservation_id: columns::name(row, "reservation_id")?,
-        state: columns::variant(row, "state")?,
-        amount: columns::amount(row, "amount")?,
-        user_id: user.map(columns::parsed).transpose()?,
-        feature: row.try_get("feature")?,
-        created_at: columns::time(row, "created_at")?,
-        expires_at: columns::time(row, "expires_at")?,
-        event_id: row.try_get("event_id")?,
-        source: row.try_get("source")?,
-    })
+/// A row of `control.hold`, in the state that it has with `ended_hold`.
+#[derive(FromRow)]
+struct ReservationRow {
+    reservation_id: String,
+    amount: String,
+    user_id: Option<String>,
+    feature: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    event_id: Option<String>,
+    source: Option<String>,
+    state: String,
+}
+
+impl TryFrom<ReservationRow> for Reservation {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ReservationRow) -> Result<Reservation, sqlx::Error> {
+        Ok(Reservation {
+            reservation_id: parsed(&row.reservation_id)?,
+            state: variant_of(&row.state)?,
+            amount: credits_of(&row.amount)?,
+            user_id: row.user_id.as_deref().map(parsed).transpose()?,
+            feature: row.feature,
+            created_at: time_of(row.created_at),
+            expires_at: time_of(row.expires_at),
+            event_id: row.event_id,
+            source: row.source,
+        })
+    }
 }

@@ -66,7 +66,12 @@ pub fn json_of<T: DeserializeOwned>(row: &PgRow, column: impl ColumnIndex<PgRow>
 
 /// Reads the name of a variant.
 pub fn variant<T: DeserializeOwned>(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<T, sqlx::Error> {
-    let name: StrDeserializer<'_, serde::de::value::Error> = StrDeserializer::new(row.try_get(column)?);
+    variant_of(row.try_get(column)?)
+}
+
+/// Reads the stored name of a variant.
+pub fn variant_of<T: DeserializeOwned>(name: &str) -> Result<T, sqlx::Error> {
+    let name: StrDeserializer<'_, serde::de::value::Error> = StrDeserializer::new(name);
     T::deserialize(name).map_err(undecodable)
 }
 
