@@ -1,5 +1,7 @@
 //! Postgres: migrations, generations, snapshots and torn transactions.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use futures::future::{join_all, try_join_all};
 use ledger_core::value::credits::Credits;
@@ -155,8 +157,10 @@ async fn a_caller_who_goes_away_tears_no_transaction() -> Result<()> {
             callers.push(tokio::spawn(read_something(pool.clone())));
             callers.push(tokio::spawn(write_two_rows(pool.clone(), format!("{round}-{at}"))));
         }
-        // Some microseconds: timers are too coarse to hit the middle of a `begin`.
-        for _ in 0..rand::rng().random_range(0..300) {
+        // Up to the length of a transaction; a timer is too coarse to hit the middle of a `begin`, and a count of yields
+        // is over before a worker of a busy machine has polled any caller.
+        let dropped_at = Instant::now() + Duration::from_micros(rand::rng().random_range(0..2_000));
+        while Instant::now() < dropped_at {
             tokio::task::yield_now().await;
         }
         callers.iter().for_each(|caller| caller.abort());
