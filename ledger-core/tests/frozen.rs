@@ -1,4 +1,4 @@
-//! What version 1 of the events may hold is frozen, whatever callers are allowed to send today.
+//! Version 1 of the events has frozen bounds, independent of what the API accepts today.
 
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::rules_v1::{BOUNDS, Bounds, JSON_DEPTH_MAX, RECORD_BYTES_MAX, Rules};
@@ -104,7 +104,7 @@ fn names_and_amounts_of_an_event_keep_their_lengths() {
 #[test]
 fn a_record_keeps_its_size_and_its_depth() {
     let metadata = |value: String| format!(r#"{{"credits":"1","metadata":{{"k":{value}}}}}"#);
-    // The envelope, its data and the metadata are three.
+    // The envelope, its data and the metadata are three levels.
     let nested = |depth: usize| metadata(format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
     check("usage.recorded", &nested(5), &nested(6));
 

@@ -1,4 +1,4 @@
-//! The command line by itself. Cargo builds the program for this test, and the end-to-end tests find it beside them.
+//! The command line by itself. Cargo builds the program for this test, and the end-to-end tests find it in `target`.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
--- Writes accounts as they are after the batch; what an opening says never changes.
+-- Writes accounts as they are after the batch; the columns of the opening never change.
 insert into account (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
                      opened_at, core)
 select account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at,

@@ -1,4 +1,4 @@
-//! A fixture to deliver in: a migrated database, topics, contacts, and workers in this process that can be stopped.
+//! A test's database, topics and contacts, and workers in this process that a test can stop.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,16 +22,14 @@ use uuid::Uuid;
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
 pub const FROM: &str = "Ledger <ledger@example.test>";
 
-/// Where a test delivers.
 pub struct Fixture {
     pub pool: PgPool,
     pub kafka: KafkaOptions,
     pub alerts: Appender,
-    // Last: its database and topics go when nobody uses them any more.
+    // Last, so that its database and topics are dropped after everything that uses them.
     pub space: TestSpace,
 }
 
-/// A worker in this process.
 pub struct Worker {
     stop: CancellationToken,
     running: JoinHandle<Result<()>>,
@@ -45,7 +43,6 @@ impl Worker {
     }
 }
 
-/// A notification as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
     pub id: String,
@@ -77,7 +74,7 @@ impl Fixture {
         Ok(Fixture { pool, kafka, alerts, space })
     }
 
-    /// Starts a worker that tries three times, soon.
+    /// Starts a worker that tries three times, at short intervals.
     pub fn work(&self, config: DeliveryConfig) -> Worker {
         let stop = CancellationToken::new();
         let (pool, alerts) = (self.pool.clone(), self.alerts.clone());
@@ -85,7 +82,7 @@ impl Fixture {
         Worker { stop, running: tokio::spawn(running) }
     }
 
-    /// Puts firings into the outbox, as the alerts' fold does; returns how many were new.
+    /// Puts firings into the outbox, as the alerts' fold does; returns how many of them are new.
     pub async fn fire(&self, rows: &[OutboxRow]) -> Result<u64> {
         let mut transaction = self.pool.begin().await?;
         let new = delivery::enqueue(&mut transaction, rows).await?;
@@ -148,7 +145,7 @@ impl Fixture {
         Ok(standing.collect())
     }
 
-    /// Waits until there are so many notifications and each has this status.
+    /// Waits until there are `count` notifications, all with this status.
     pub async fn all(&self, count: usize, status: &str) -> Result<Vec<Notification>> {
         let end = Instant::now() + WAIT_MAX;
         loop {
@@ -161,7 +158,7 @@ impl Fixture {
         }
     }
 
-    /// Waits until there is one notification and this holds of it.
+    /// Waits until there is exactly one notification and it meets the condition.
     pub async fn one(&self, holds: impl Fn(&Notification) -> bool) -> Result<Notification> {
         let end = Instant::now() + WAIT_MAX;
         loop {
@@ -175,7 +172,7 @@ impl Fixture {
     }
 }
 
-/// Settings under which a test need not wait.
+/// Settings with waits short enough for a test.
 pub fn soon(smtp_url: &str) -> DeliveryConfig {
     DeliveryConfig {
         smtp_url: smtp_url.to_owned(),
@@ -192,7 +189,7 @@ pub fn id<T: FromStr<Err = NameError>>(text: &str) -> T {
     text.parse().expect("an id")
 }
 
-/// An alert at 75 percent used, told to all admins by these channels.
+/// An alert at 75 percent used that notifies all admins by these channels.
 pub fn alert(account: &str, channels: &[Channel]) -> OutboxRow {
     OutboxRow {
         account_id: id(account),

@@ -1,4 +1,4 @@
-//! An identity on loopback: a certificate for `localhost` that only those trust who are told to.
+//! A TLS identity on loopback: a certificate for `localhost` that only clients trust whose `SSL_CERT_FILE` names it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
-/// A certificate and who serves by it.
+/// A certificate and the server settings that present it.
 pub struct Identity {
     pub acceptor: TlsAcceptor,
     folder: TempDir,

@@ -1,4 +1,4 @@
-//! Mails: told once where all goes well, at least once whatever happens, and never lost from sight.
+//! Mails: sent once where all goes well, at least once whatever happens, and never lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::fixture::{Fixture, alert, soon};
 use crate::server::{MailServer, Mood};
 
-/// Many looks of a worker: what would come a second time has come by then.
+/// Many polls of a worker: a second mail would have come by then.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn every_admin_gets_one_mail_and_finds_it_in_the_product() -> Result<()> {
     let row = alert("acme", &[Channel::Email, Channel::InApp]);
     assert_eq!(fixture.fire(std::slice::from_ref(&row)).await?, 1);
     let told = fixture.all(4, "delivered").await?;
-    // A replay of the journal, or another generation of the alerts, fires the same again.
+    // A replay of the journal, or another generation of the alerts, fires the same alert again.
     assert_eq!(fixture.fire(&[row]).await?, 0);
     sleep(A_WHILE).await;
     assert_eq!(fixture.notifications().await?, told);
@@ -136,7 +136,7 @@ async fn a_lease_keeps_others_away_until_it_runs_out() -> Result<()> {
     worker.stop().await
 }
 
-/// Fault 10, as far as delivery goes.
+/// Fault 10, for delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_side_by_side_send_each_mail_once() -> Result<()> {
     let (fixture, server) = (Fixture::new().await?, MailServer::start(Mood::Take).await?);

@@ -14,9 +14,9 @@ use web::http::{Deps, HttpConfig};
 
 use crate::fixture::{FROM, Fixture, WAIT_MAX};
 
-/// The path of the test below in this program.
+/// The path of `worker_process` in this test program.
 const WORKER_TEST: &str = "process::worker_process";
-/// Tells the process that it is to run the worker.
+/// Makes the process run the worker.
 const RUN_WORKER: &str = "LEDGER_TEST_RUN_WORKER";
 
 /// Settings of the worker's process, all by environment as in production.
@@ -45,7 +45,6 @@ async fn worker_process() -> Result<()> {
     service.run(&http, shutdown).await
 }
 
-/// A worker in a process of its own.
 pub struct Process(Child);
 
 impl Drop for Process {
@@ -56,7 +55,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Waits until it has ended by itself.
+    /// Waits until the process ends by itself.
     pub async fn ended(&mut self) -> Result<()> {
         let end = Instant::now() + WAIT_MAX;
         while self.0.try_wait()?.is_none() {
@@ -68,7 +67,7 @@ impl Process {
 }
 
 impl Fixture {
-    /// Starts a worker as production does, which aborts at a failpoint.
+    /// Starts a worker as production does; it aborts at this failpoint.
     pub fn work_until(&self, failpoint: &str, smtp_url: &str) -> Result<Process> {
         self.work_apart(smtp_url, &[("LEDGER_FAILPOINT", failpoint)])
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::fixture::{Fixture, alert, soon};
 use crate::server::{MailServer, Mood};
 
-/// Reads `ledger.alerts` from its begin until it has so many records: key and value, by partition.
+/// Reads `ledger.alerts` from its beginning until it has this many records: key and value, by partition.
 async fn published(fixture: &Fixture, records: usize) -> Result<Vec<(String, String)>> {
     let (brokers, topic) = (fixture.kafka.brokers.clone(), fixture.kafka.topics().alerts);
     let partitions = fixture.kafka.partitions;
@@ -28,7 +28,7 @@ async fn published(fixture: &Fixture, records: usize) -> Result<Vec<(String, Str
         }
         consumer.assign(&all)?;
         let (mut found, end) = (Vec::new(), std::time::Instant::now() + Duration::from_secs(120));
-        // A little longer than it takes, so that one too many is seen.
+        // Goes on for a moment after the last expected record, to catch one too many.
         let mut last = std::time::Instant::now();
         while found.len() < records || last.elapsed() < Duration::from_millis(700) {
             ensure!(std::time::Instant::now() < end, "{} records came, not {records}", found.len());

@@ -1,4 +1,4 @@
-//! A receiver of webhooks: keeps every call and answers as it is told.
+//! A receiver of webhooks that keeps every call and gives the answers that a test sets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,7 +24,6 @@ use crate::identity::Identity;
 /// Longer than anything here takes.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// A call as it came.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub method: Method,
@@ -35,7 +34,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Tells whether the secret signed it, as the scheme's own library sees it.
+    /// Returns whether the secret signed the call, checked by the signature scheme's own library.
     pub fn verifies(&self, secret: &str) -> bool {
         Webhook::new(secret).is_ok_and(|webhook| webhook.verify(&self.body, &self.headers).is_ok())
     }
@@ -45,7 +44,6 @@ impl Call {
     }
 }
 
-/// What it answers.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -73,7 +71,7 @@ struct Book {
     answers: VecDeque<Answer>,
 }
 
-/// The receiver; it goes with this.
+/// Stops when dropped.
 pub struct Receiver {
     pub address: SocketAddr,
     book: Arc<Mutex<Book>>,
@@ -127,7 +125,7 @@ impl Receiver {
         lock(&self.book).calls.clone()
     }
 
-    /// Waits until it has been called so many times.
+    /// Waits until it has received this many calls.
     pub async fn wait_for(&self, calls: usize) -> Result<Vec<Call>> {
         let end = Instant::now() + WAIT_MAX;
         while self.calls().len() < calls {

@@ -1,4 +1,4 @@
-//! A mail server: SMTP as far as a client can see it, on loopback, in moods that tests need.
+//! A mail server on loopback: as much of SMTP as a client sees, in the moods that tests need.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,21 +16,19 @@ use crate::identity::Identity;
 /// Longer than anything here takes.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// What it does with mails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     Take,
-    /// Takes them after a while.
+    /// Accepts mails after a delay.
     TakeSlowly,
     /// Answers 451 to the recipient.
     RefuseForNow,
     /// Answers 550 to the recipient.
     RefuseForGood,
-    /// Has the mail, and hangs up before it says so.
+    /// Accepts the mail and closes the connection before it confirms.
     HangUpAfterData,
 }
 
-/// A mail as it came.
 #[derive(Debug, Clone)]
 pub struct Mail {
     pub from: String,
@@ -53,7 +51,7 @@ struct State {
     mails: Vec<Mail>,
 }
 
-/// The server; it goes with this.
+/// Stops when dropped.
 pub struct MailServer {
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -84,7 +82,7 @@ impl MailServer {
         Ok(server)
     }
 
-    /// Listens, at the address it had before.
+    /// Listens, at the address that it had before.
     pub async fn come_up(&mut self) -> Result<()> {
         let listener = TcpListener::bind(self.address).await?;
         self.address = listener.local_addr()?;
@@ -103,7 +101,6 @@ impl MailServer {
         Ok(())
     }
 
-    /// Refuses connections.
     pub async fn go_down(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
@@ -123,7 +120,7 @@ impl MailServer {
         lock(&self.state).mails.clone()
     }
 
-    /// Waits until it has had that many mails.
+    /// Waits until it has received this many mails.
     pub async fn wait_for(&self, mails: usize) -> Result<Vec<Mail>> {
         let end = Instant::now() + WAIT_MAX;
         while self.mails().len() < mails {
@@ -194,7 +191,7 @@ async fn read_line(stream: &mut BufReader<impl Stream>) -> std::io::Result<Strin
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Reads up to the point that stands alone; points that were doubled are single again.
+/// Reads up to the line with a single dot, and undoes the doubling of leading dots.
 async fn read_data(stream: &mut BufReader<impl Stream>) -> std::io::Result<String> {
     let mut data = String::new();
     loop {
@@ -209,7 +206,7 @@ async fn read_data(stream: &mut BufReader<impl Stream>) -> std::io::Result<Strin
     }
 }
 
-/// Returns what stands between the angle brackets.
+/// Returns the text between the angle brackets.
 fn address(line: &str) -> String {
     let inside = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     inside.map(|(address, _)| address.to_owned()).unwrap_or_default()

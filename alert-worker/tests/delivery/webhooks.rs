@@ -1,4 +1,4 @@
-//! Webhooks: signed so that the scheme's own library verifies them, and led nowhere else.
+//! Webhooks: signed so that the signature scheme's own library verifies them, and never redirected.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn a_redirect_is_not_followed() -> Result<()> {
 async fn a_receiver_that_is_busy_is_called_again_not_sooner_than_it_requests() -> Result<()> {
     let answers = [
         Answer::of(503).with("retry-after", "1"),
-        // More than is read of an answer.
+        // Longer than the part of an answer that the worker reads.
         Answer::of(500).saying("out of order ".repeat(100_000)),
     ];
     let (fixture, receiver) = (Fixture::new().await?, Receiver::start(answers).await?);

@@ -1,5 +1,5 @@
--- The holds that requests name. A hold has ended once its usage is projected, whatever its row says; the record of that
--- usage is in the outbox while the journal may not have it.
+-- Reads the holds that requests name. A hold has ended once its usage is projected, even if its row is still open; the
+-- outbox keeps the record of that usage until the journal certainly has it.
 select wanted.account_id,
        wanted.reservation_id,
        ended.yes is not null as has_ended,

@@ -1,6 +1,6 @@
 //! Caller: one HTTP/1.1 connection that sends one request after the other.
 //!
-//! So lean that on a small machine it is the server that is measured and not a client library.
+//! It does little besides, so that on a small machine the benchmark measures the server and not a client library.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,10 +8,9 @@ use tokio::net::TcpStream;
 
 use crate::environment::KEY;
 
-/// Longest answer.
+/// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// One connection.
 pub struct Caller {
     stream: TcpStream,
     host: String,
@@ -46,7 +45,7 @@ impl Caller {
         }
     }
 
-    /// Returns what was answered last, for an error message.
+    /// Returns the last answer, for an error message.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.answer).into_owned()
     }

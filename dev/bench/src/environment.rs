@@ -1,4 +1,4 @@
-//! Environment: a stack of its own for a benchmark, or the one that is named, with a database and topics of its own in it.
+//! Environment: a stack of its own for a benchmark, or the named one, with its own database and topics in it.
 
 use anyhow::Result;
 use local_stack::{Stack, StackOptions, TestSpace};
@@ -8,18 +8,14 @@ use tempfile::TempDir;
 
 use crate::progress::say;
 
-/// Connections of each pool.
 pub const CONNECTIONS: u32 = 16;
 /// The operator's key of the services that a benchmark starts.
 pub const KEY: &str = "the-operator-key-of-a-benchmark-only";
-/// Partitions of a benchmark's journal.
 pub const PARTITIONS: i32 = 32;
 
-/// Kafka and Postgres for one benchmark; nothing of it stays.
+/// Kafka and Postgres for one benchmark, which leaves nothing behind.
 pub struct Environment {
-    /// Where the database is.
     pub database_url: String,
-    /// Where the log is.
     pub kafka: KafkaOptions,
     space: TestSpace,
     stack: Stack,
@@ -27,7 +23,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Uses `KAFKA_BROKERS` and `DATABASE_URL` where they are set, and starts the others.
+    /// Uses `KAFKA_BROKERS` and `DATABASE_URL` where they are set; else starts its own services.
     pub async fn new() -> Result<Environment> {
         let folder = tempfile::tempdir()?;
         let stack = Stack::start(StackOptions::from_env(folder.path().join("data")), say).await?;
@@ -41,7 +37,7 @@ impl Environment {
         Ok(Environment { database_url: space.database_url.clone(), kafka, space, stack, folder })
     }
 
-    /// Makes tables and topics, and returns a pool and the log's identity.
+    /// Migrates the database and creates the topics; returns a pool and the log's identity.
     pub async fn prepare(&self) -> Result<(PgPool, LogIdentity)> {
         let pool = pg::connect(&self.database_url, "bench", CONNECTIONS).await?;
         pg::migrate(&pool).await?;

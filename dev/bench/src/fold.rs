@@ -1,4 +1,4 @@
-//! Fold: decoded usage in memory on one core, hashes given.
+//! Fold: decoded usage in memory on one core; the events' hashes are computed beforehand.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use rustc_hash::FxHashMap;
 
 use crate::measured::Measured;
 
-/// Accounts that the events go round.
+/// Accounts that the events are spread over.
 const ACCOUNTS: usize = 1_000;
 /// Events of one batch, as a projector has them.
 pub(crate) const BATCH_EVENTS: usize = 10_000;
 /// Batches measured, each on fresh pages.
 const BATCHES: usize = 100;
 
-/// Measures the fold and, in turn with it, the least any exact ledger does: know the id, lower a balance.
+/// Measures the fold against the least that any exact ledger does: remember the id, lower a balance. Both alternate.
 pub fn run() -> Measured {
     let facts = usage();
     let (mut ours, mut least) = (0.0, 0.0);
@@ -105,7 +105,7 @@ pub(crate) fn usage() -> Vec<Fact> {
                 ..Usage::default()
             };
             let event = event(account(number % ACCOUNTS), "u", Data::UsageRecorded(usage));
-            // Hashes are given: here any distinct key will do.
+            // The benchmark supplies the hashes: any distinct key will do.
             let mut key = [0; 16];
             key[..8].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
             let content = ledger_core::event::key::ContentHash([0; 32]);

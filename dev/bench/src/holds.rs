@@ -17,18 +17,17 @@ use crate::measured::{Measured, quantile};
 use crate::progress::say;
 use crate::{load, naive};
 
-/// Accounts where load is spread.
+/// Accounts that the load is spread over.
 const ACCOUNTS: usize = 1_000;
-/// Clients at the same time.
 const CLIENTS: [usize; 2] = [32, 256];
-/// What is not counted at the beginning of each round.
+/// Start of each round that is not counted.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How long each round counts.
+/// Counted part of each round.
 const ROUND: Duration = Duration::from_secs(4);
-/// Rounds of each, in turn.
+/// Rounds of each kind, alternating.
 const ROUNDS: usize = 2;
 
-/// Measures all on one stack.
+/// Measures every kind of load on one stack.
 pub async fn run() -> Result<Vec<Measured>> {
     let environment = Environment::new().await?;
     let measured = measure(&environment).await;
@@ -93,12 +92,12 @@ fn line(name: &'static str, accounts: usize, clients: usize, mut ours: Round, mu
     }
 }
 
-/// The hot account at half of what it can: how long an answer takes.
+/// Latency of the hot account at half of its highest rate.
 async fn paced(server: &Server, naive_url: &str, rate: f64) -> Result<Measured> {
     let clients = CLIENTS[1];
     let load = Load { accounts: 1, clients, what: What::Holds, pace: Some(rate) };
     let mut ours = round(&server.url, load).await?;
-    // The same share of what the other can would be too easy for it: a rate that it surely bears.
+    // Half of the naive one's highest rate would be too easy for it: this rate is one that it surely bears.
     let mut other = round(naive_url, Load { pace: Some(rate / 50.0), ..load }).await?;
     let (p50, p99) = (quantile(&mut ours.seconds, 0.5), quantile(&mut ours.seconds, 0.99));
     Ok(Measured {
@@ -133,14 +132,13 @@ async fn checks(server: &Server, accounts: usize) -> Result<Measured> {
     })
 }
 
-/// What clients do.
+/// What a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Reserve, release, and again.
+    /// Reserves and releases, in turn.
     Holds,
-    /// Check.
     Checks,
-    /// Ask for what is refused at the door.
+    /// Sends requests that validation refuses.
     Nothing,
 }
 
@@ -149,11 +147,11 @@ struct Load {
     accounts: usize,
     clients: usize,
     what: What,
-    /// Requests per second; none is as fast as answers come.
+    /// Requests per second; without it, the next follows as soon as an answer comes.
     pace: Option<f64>,
 }
 
-/// What a round came to: the seconds of each request, and how long it took.
+/// What a round measured: the seconds of each request, and how long the round took.
 #[derive(Debug, Default)]
 struct Round {
     seconds: Vec<f64>,
@@ -190,8 +188,8 @@ async fn round(url: &str, load: Load) -> Result<Round> {
     Ok(all)
 }
 
-/// One client; returns the seconds of each request that was answered while it counts. Where there is a pace, a request's
-/// time runs from when it was due.
+/// One client; returns the seconds of each request that was answered in the counted part. With a pace, a request's
+/// time starts when the request was due.
 async fn drive(
     url: String,
     load: Load,
@@ -212,7 +210,7 @@ async fn drive(
             break;
         }
         call(&mut caller, load, client, run, number).await?;
-        // Due while it counts: what was late because everybody connected at once is none of it.
+        // Counts what was due in the counted part, so that delays from all clients connecting at once are left out.
         if start >= from && Instant::now() < until {
             seconds.push(start.elapsed().as_secs_f64());
         }
@@ -221,7 +219,7 @@ async fn drive(
 }
 
 async fn call(caller: &mut Caller, load: Load, client: usize, run: u64, number: usize) -> Result<()> {
-    // A pair of requests stays with its account.
+    // Both requests of a pair go to the same account.
     let account = load::account((client + number / 2 * load.clients) % load.accounts);
     let path = format!("/v1/accounts/{account}");
     let id = format!("r-{run:x}-{client}-{}", number / 2);

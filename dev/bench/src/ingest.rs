@@ -20,20 +20,17 @@ use crate::load;
 use crate::measured::Measured;
 use crate::raw::RawProducer;
 
-/// Accounts that the events go round.
+/// Accounts that the events are spread over.
 const ACCOUNTS: usize = 100;
-/// Users of an account.
 const USERS: usize = 97;
-/// Events of one request.
 const BATCH_EVENTS: usize = 2_000;
 /// Requests at the same time.
 const CLIENTS: usize = 16;
-/// Requests of a round.
 const BATCHES_PER_ROUND: usize = 20;
-/// Rounds of each, in turn.
+/// Rounds of each kind, alternating.
 const ROUNDS: usize = 6;
 
-/// Measures both, round by round in turn.
+/// Measures both, in alternating rounds.
 pub async fn run() -> Result<Measured> {
     let environment = Environment::new().await?;
     let measured = measure(&environment).await;
@@ -135,7 +132,7 @@ impl Server {
                 let status = answer.status();
                 let bytes = answer.bytes().await?;
                 ensure!(status == 202, "{status}: {}", String::from_utf8_lossy(&bytes));
-                // Cheaper than reading the whole answer; a batch that was taken whole ends so.
+                // Cheaper than reading the whole answer: the answer to a fully accepted batch ends like this.
                 let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(500)]);
                 ensure!(bytes.ends_with(br#""refused":0}"#), "refused: {begin}");
                 Ok(())

@@ -53,7 +53,6 @@ pub enum Bench {
 }
 
 impl Bench {
-    /// All of them.
     pub const ALL: [Bench; 9] = [
         Bench::Fold,
         Bench::Ingest,

@@ -3,17 +3,16 @@
 use ledger_core::value::id::AccountId;
 use serde_json::{Value, json};
 
-/// Price of the events' model, by the card that [`rate_card`] makes.
+/// The rate card that prices the events' model; [`rate_card`] makes it.
 pub const CARD: &str = "bench";
-/// Instant of every event of a journal made here; its accounts open at the same one.
+/// When every event of a generated journal happens and its accounts open.
 pub const AT: &str = "2026-01-01T00:00:00Z";
 
-/// Names the n-th account.
 pub fn account(number: usize) -> AccountId {
     AccountId::new(&format!("account-{number}")).expect("a well-formed id")
 }
 
-/// A plan that is not used up.
+/// A plan whose allowance the benchmark never uses up.
 pub fn opening(account: &str, clock: &str) -> Value {
     json!({
         "account_id": account, "name": account, "clock": clock,

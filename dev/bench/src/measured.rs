@@ -1,15 +1,13 @@
-//! A measured figure next to what bounds it, and how one is drawn from samples.
+//! A measured figure next to its ceiling, and quantiles of samples.
 
 use serde::Serialize;
 
-/// One measured figure and what bounds it.
+/// One measured figure and its ceiling.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
-    /// Which benchmark.
     pub bench: &'static str,
     /// What the figure counts, such as `events/s`.
     pub unit: &'static str,
-    /// Ours.
     pub value: f64,
     /// What the ceiling is, in words.
     pub ceiling_is: &'static str,
@@ -17,15 +15,15 @@ pub struct Measured {
     pub ceiling: f64,
     /// Value ÷ ceiling.
     pub ratio: f64,
-    /// What we want: of the ratio, or of the value where the unit says so.
+    /// The target: for the ratio, or for the value where the unit says so.
     pub aim: &'static str,
-    /// What else was measured.
+    /// Further measurements.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub more: serde_json::Value,
 }
 
 impl Measured {
-    /// Relates a figure to its ceiling.
+    /// Puts a figure next to its ceiling.
     pub fn new(
         bench: &'static str,
         unit: &'static str,
@@ -50,7 +48,7 @@ impl Measured {
 pub fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_unstable_by(f64::total_cmp);
     let last = samples.len().saturating_sub(1);
-    // The first at or past the share, so that a share near 1 never flatters.
+    // The first at or above the share, so that a share near 1 never flatters.
     let at = (0..=last).find(|at| *at as f64 >= last as f64 * share);
     at.and_then(|at| samples.get(at)).copied().unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Memory: what each service, as a process of its own, holds at its peak while an account has a million users, and one
-//! edit of a rule meets them all.
+//! Memory: the peak of each service, as a process of its own, while an account has a million users and one edit of a
+//! rule affects all of them.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ use crate::measured::Measured;
 
 /// Users of the one account.
 const USERS: usize = 1_000_000;
-/// Records appended at a time.
+/// Records appended at once.
 const APPEND_EVENTS: usize = 20_000;
 const READY_MAX: Duration = Duration::from_secs(60);
 const FOLDED_MAX: Duration = Duration::from_secs(600);
@@ -56,7 +56,7 @@ async fn measure(environment: &Environment) -> Result<Vec<Measured>> {
     }
     wait_until_folded(&pool, &journal).await?;
     work(command, query).await?;
-    // Every one of them is past this limit.
+    // Every user is past this limit.
     command
         .put("/v1/accounts/account-0/limits", &json!({"default_limit": "0.1", "notify": ["carl"]}))
         .await?;
@@ -79,7 +79,7 @@ async fn measure(environment: &Environment) -> Result<Vec<Measured>> {
         .collect()
 }
 
-/// Some of everything that the API services do.
+/// Makes the API services do some of everything.
 async fn work(command: &Service, query: &Service) -> Result<()> {
     let now = platform::clock::now().to_string();
     for number in 0..100 {
@@ -93,7 +93,7 @@ async fn work(command: &Service, query: &Service) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the read model and for the alerts.
+/// Waits until the read model and the alerts are folded to the journal's ends.
 async fn wait_until_folded(pool: &PgPool, journal: &Journal) -> Result<()> {
     let deadline = Instant::now() + FOLDED_MAX;
     let account = load::account(0);
@@ -125,7 +125,7 @@ struct Service {
 
 impl Service {
     fn start(name: &'static str, environment: &Environment) -> Result<Service> {
-        // Free now; a process that takes it in between makes the service fail with a clear error.
+        // The port is free now; if another process takes it first, the service fails with a clear error.
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let child = Command::new(std::env::current_exe()?)
             .args(["serve", name, "--listen", &listen])
@@ -175,7 +175,7 @@ impl Service {
         Ok(())
     }
 
-    /// Most resident memory so far, in MB.
+    /// Highest resident memory so far, in MB.
     fn peak(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;

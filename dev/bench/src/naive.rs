@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use platform::pg::PgPool;
 use serde::Deserialize;
 
-/// What every naive account has.
+/// The balance of every account.
 const BALANCE: i64 = 1_000_000_000;
 
 const TABLES: &str = "
@@ -25,7 +25,7 @@ const TABLES: &str = "
         primary key (account_id, reservation_id)
     )";
 
-/// Makes the tables and so many accounts.
+/// Makes the tables and the accounts.
 pub async fn prepare(pool: &PgPool, accounts: usize) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(TABLES).execute(pool).await?;
     let names: Vec<String> = (0..accounts).map(|number| crate::load::account(number).to_string()).collect();
@@ -37,7 +37,6 @@ pub async fn prepare(pool: &PgPool, accounts: usize) -> Result<(), sqlx::Error> 
         .map(drop)
 }
 
-/// Returns the routes.
 pub fn router(pool: PgPool) -> Router {
     Router::new()
         .route("/v1/accounts/{account}/reservations", post(reserve))
@@ -100,7 +99,7 @@ async fn release(
 ) -> Result<StatusCode, StatusCode> {
     let work = async {
         let mut tx = pool.begin().await?;
-        // The account first, as reserving does it.
+        // Locks the account first, as reserving does.
         sqlx::query("select from public.naive_account where account_id = $1 for update")
             .bind(&account)
             .execute(&mut *tx)

@@ -1,4 +1,4 @@
-//! Notify latency: how long after its acknowledgement the usage that fires an alert is in a mail that the server has taken.
+//! Notify latency: the time from acknowledging usage that fires an alert until the mail server has accepted the mail.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,21 +22,21 @@ use crate::measured::{Measured, quantile};
 use crate::running::{StartLedger, start_in};
 use crate::visible::{Client, Floor};
 
-/// Accounts that the events go round.
+/// Accounts that the events are spread over.
 const ACCOUNTS: usize = 100;
 /// Events of one request, all of one account.
 const BATCH_EVENTS: usize = 100;
 /// Requests per second: 1,000 events/s.
 const BATCHES_PER_SECOND: usize = 10;
-/// Seconds that usage comes for.
+/// How many seconds the load lasts.
 const SECONDS: usize = 30;
-/// Alerts of each account, each so many credits after the one before: a request of 38 credits passes about two.
+/// Alerts of each account, at equal distances in credits: a request of 38 credits passes about two.
 const ALERTS: usize = 10;
 const CREDITS_APART: usize = 20;
 /// How long the last mail may take.
 const LAST_MAIL_MAX: Duration = Duration::from_secs(60);
 
-/// Measures a running ledger with a mail server next to it.
+/// Measures a running ledger that sends to a mail server in this process.
 pub async fn run(start: StartLedger) -> Result<Measured> {
     let environment = Environment::new().await?;
     let server = MailServer::start().await?;
@@ -109,7 +109,7 @@ async fn set_alerts(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every firing is told, and returns how long each mail took.
+/// Waits until every firing has been mailed, and returns how long each mail took.
 async fn mails(pool: &PgPool, acknowledged: &HashMap<usize, Time>) -> Result<Vec<f64>> {
     let until = Instant::now() + LAST_MAIL_MAX;
     loop {
@@ -149,7 +149,7 @@ async fn told(pool: &PgPool) -> Result<usize> {
     Ok(usize::try_from(count)?)
 }
 
-/// How many alerts so many requests pass: each is 38 credits on an account of its turn.
+/// How many alerts this many requests pass: each is 38 credits on the account whose turn it is.
 fn expected(requests: usize) -> usize {
     (0..ACCOUNTS)
         .map(|account| {
@@ -159,7 +159,7 @@ fn expected(requests: usize) -> usize {
         .sum()
 }
 
-/// A mail server that takes everything.
+/// A mail server that accepts everything.
 struct MailServer(SocketAddr);
 
 impl MailServer {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-/// Writes a line.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

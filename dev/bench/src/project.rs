@@ -1,4 +1,4 @@
-//! Project: the journal into Postgres, compared with a plain batched insert by the same server.
+//! Project: folding the journal into Postgres, compared with a plain batched insert into the same server.
 
 use std::time::Instant;
 
@@ -16,13 +16,12 @@ use crate::environment::Environment;
 use crate::load;
 use crate::measured::Measured;
 
-/// Accounts that the events go round.
+/// Accounts that the events are spread over.
 const ACCOUNTS: usize = 1_000;
-/// Users of an account.
 const USERS: usize = 97;
 /// Usage events in the journal.
 const EVENTS: usize = 200_000;
-/// Plain inserts come before ours and after it, each time on one connection and then on as many as ours has lanes.
+/// Plain inserts run before the fold and after it, each time on one connection and then on one for each lane.
 const QUARTER: usize = EVENTS / 4;
 
 /// Measures both on one server.
@@ -157,8 +156,8 @@ impl Columns {
     }
 }
 
-/// Inserts the same events the plain way, accounts shared out over connections, and returns the seconds it took; making
-/// the columns is not counted.
+/// Inserts the same events the plain way, with accounts spread over connections, and returns the seconds it took,
+/// without the time to build the columns.
 async fn plain_inserts(pool: &PgPool, events: std::ops::Range<usize>, connections: usize) -> Result<f64> {
     let mut writing = Vec::new();
     for lane in 0..connections {

@@ -34,7 +34,7 @@ impl ProducerContext for Counting {
     }
 }
 
-/// A producer as anyone would set it up who may lose nothing: idempotent, acknowledged by all.
+/// A producer as set up to lose nothing: idempotent, acknowledged by all replicas.
 pub struct RawProducer {
     producer: ThreadedProducer<Counting>,
     counts: Arc<Counts>,
@@ -42,7 +42,6 @@ pub struct RawProducer {
 }
 
 impl RawProducer {
-    /// Makes a producer for one topic.
     pub fn new(brokers: &str, topic: &str) -> Result<RawProducer> {
         let context = Counting::default();
         let counts = Arc::clone(&context.0);

@@ -1,4 +1,4 @@
-//! Resets: how long after their common boundary ten thousand idle accounts have rolled.
+//! Resets: how long ten thousand idle accounts take to roll after their common boundary.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ use crate::raw::RawProducer;
 
 /// Accounts whose period ends at one instant.
 const ACCOUNTS: usize = 10_000;
-/// From now to the boundary: opening them all must be over by then.
+/// From now to the boundary: all accounts must be open by then.
 const AHEAD: Duration = Duration::from_secs(20);
-/// How long they may take to roll at all.
+/// The longest that rolling may take at all.
 const ROLLED_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -82,7 +82,7 @@ async fn start(
     Ok(())
 }
 
-/// Returns the seconds that the least of it takes.
+/// Returns the seconds that the minimal work takes.
 async fn floor(environment: &Environment, pool: &PgPool) -> Result<f64> {
     sqlx::query(
         "create table public.floor (account_id text, kind int, body json, primary key (account_id, kind))",

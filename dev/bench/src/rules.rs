@@ -1,4 +1,4 @@
-//! Rules: what evaluating alerts adds to folding an event, on accounts with none, ten and a hundred of them.
+//! Rules: what evaluating alerts adds to folding an event, on accounts with no, ten and a hundred alerts.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,17 +15,17 @@ use serde_json::json;
 use crate::fold::{BATCH_EVENTS, event, fold_batch, open_accounts, start, usage};
 use crate::measured::Measured;
 
-/// Org alerts of each account, in addition to a user alert and limits where there are any.
+/// Org alerts of each account; accounts with any also have a user alert and limits.
 const RULES: [usize; 3] = [0, 10, 100];
 
-/// An account being folded and watched.
+/// An account with its fold and its alerts.
 #[derive(Default)]
 struct Watched {
     core: Option<Core>,
     watch: Watch,
 }
 
-/// Measures each number of rules against the bare fold, in turn.
+/// Measures each number of rules against the bare fold, alternating.
 pub fn run() -> Vec<Measured> {
     let facts = usage();
     RULES.into_iter().map(|rules| measure(rules, &facts)).collect()
@@ -55,7 +55,7 @@ fn measure(rules: usize, facts: &[Fact]) -> Measured {
     }
 }
 
-/// Sets rules that no usage of this run reaches: the figures are looked at after every event.
+/// Sets rules that no usage of this run reaches; every event still evaluates them.
 fn with_rules(mut account: Watched, rules: usize) -> Watched {
     let unreached = |n: usize| {
         ledger_core::value::credits::Credits::whole(i64::try_from(900_000_000 + n).unwrap_or(i64::MAX))

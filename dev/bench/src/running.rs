@@ -1,4 +1,4 @@
-//! Running: a ledger with every service in one process, which the program that holds the benchmarks starts for them.
+//! Running: a ledger with every service in one process, started by the program that contains the benchmarks.
 
 use std::path::PathBuf;
 
@@ -10,28 +10,23 @@ use tempfile::TempDir;
 
 use crate::environment::{CONNECTIONS, Environment};
 
-/// What a benchmark's ledger is told; all else is as by default.
+/// Settings of a benchmark's ledger; all others have their defaults.
 #[derive(Debug, Clone)]
 pub struct LedgerConfig {
     /// Where it keeps its files.
     pub data_dir: PathBuf,
-    /// Where its database is.
     pub database_url: String,
     /// Most connections of each service.
     pub database_connections: u32,
-    /// Where its journal is.
     pub kafka: KafkaOptions,
-    /// How it tells alerts.
+    /// How it delivers notifications.
     pub delivery: DeliveryConfig,
 }
 
-/// A ledger that serves.
 pub struct RunningLedger {
-    /// Where it serves.
     pub url: String,
-    /// The key that may do everything.
+    /// The operator's key, which allows everything.
     pub operator_key: String,
-    /// Stops it.
     pub stop: LocalBoxFuture<'static, Result<()>>,
 }
 

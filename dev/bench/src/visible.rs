@@ -1,4 +1,4 @@
-//! Visible: how long after its acknowledgement an event is in the balance that is read over HTTP, under load.
+//! Visible: the time from acknowledging an event until the balance read over HTTP includes it, under load.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,20 +20,18 @@ use crate::load;
 use crate::measured::{Measured, quantile};
 use crate::running::{RunningLedger, StartLedger, start_in};
 
-/// Accounts that the events go round.
+/// Accounts that the events are spread over.
 const ACCOUNTS: usize = 100;
-/// Users of an account.
 const USERS: usize = 97;
 /// Events of one request, all of one account.
 const BATCH_EVENTS: usize = 100;
 /// Requests per second: 5,000 events/s.
 const BATCHES_PER_SECOND: usize = 50;
-/// Seconds that are not counted: connections open, caches fill.
+/// Seconds that are not counted, while connections open and caches fill.
 const WARM_UP: usize = 3;
-/// Seconds that are counted.
 const SECONDS: usize = 20;
 
-/// Measures a running whole, and in turn with it the least way through the same broker and database.
+/// Measures a running ledger against the shortest way through the same broker and database, alternating.
 pub async fn run(start: StartLedger) -> Result<Measured> {
     let environment = Environment::new().await?;
     let (ledger, _folder) = start_in(&environment, DeliveryConfig::default(), start).await?;
@@ -96,7 +94,7 @@ async fn measure(environment: &Environment, ledger: &RunningLedger) -> Result<Me
     })
 }
 
-/// Somebody who writes and reads.
+/// An HTTP client that writes and reads.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -105,12 +103,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Calls a running whole.
     pub fn of(ledger: &RunningLedger) -> Client {
         Client { http: http_client::plain(), url: ledger.url.clone(), key: ledger.operator_key.clone() }
     }
 
-    /// Puts a setting.
     pub async fn put(&self, path: &str, body: &Value) -> Result<()> {
         let put = self.http.put(format!("{}{path}", self.url)).bearer_auth(&self.key).json(body);
         put.send().await?.error_for_status().map(drop).with_context(|| path.to_owned())
@@ -128,7 +124,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends the n-th batch, all of one account, and returns the answer and when its head was there.
+    /// Sends the n-th batch, all of one account, and returns the answer and when its head arrived.
     pub async fn send(&self, number: usize, accounts: usize, events: usize) -> Result<(Value, Instant)> {
         let (account, now) = (number % accounts, clock::now().to_string());
         let first = number * events;
@@ -143,7 +139,7 @@ impl Client {
         Ok((answer, acknowledged))
     }
 
-    /// Sends a batch, then reads the balance as it must stand after it; returns the seconds between.
+    /// Sends a batch, then reads the balance that includes it; returns the seconds between.
     async fn send_and_see(&self, number: usize) -> Result<f64> {
         let (answer, acknowledged) = self.send(number, ACCOUNTS, BATCH_EVENTS).await?;
         let account = number % ACCOUNTS;
@@ -156,7 +152,7 @@ impl Client {
     }
 }
 
-/// The least way: a bare append, a bare consumer, one row.
+/// The shortest way: a bare append, a bare consumer, one row.
 pub(crate) struct Floor {
     appender: Appender,
     consumer: StreamConsumer,

@@ -1,4 +1,4 @@
-//! Client: the HTTP contract, as any caller would use it.
+//! Client: calls the HTTP API as any caller would.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// How often a request is sent again when the service is not there or can't take it.
+/// How often a request is sent again while the service is unreachable or unavailable.
 const TRIES_MAX: u32 = 30;
 /// Wait before the next try, where the answer names none.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -18,16 +18,14 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for one answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait for the ledger to take what Kafka has.
+/// Longest wait until the ledger has ingested what Kafka has.
 const TAKEN_WAIT: Duration = Duration::from_secs(60);
-/// How often to look whether it has.
+/// How often to check whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Items of one page.
 const PAGE_ITEMS: usize = 500;
-/// Most pages of one list.
 const PAGES_MAX: usize = 1_000;
 
-/// Speaks to one ledger with one key.
+/// Calls one ledger with one key.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -35,10 +33,8 @@ pub struct Client {
     key: String,
 }
 
-/// A write, before it is sent.
 #[derive(Debug)]
 pub struct Write<'a> {
-    /// The method.
     pub method: Method,
     /// The path, from `/v1/` on.
     pub path: String,
@@ -48,30 +44,26 @@ pub struct Write<'a> {
     pub idempotency_key: Option<&'a str>,
     /// What the body is.
     pub content_type: &'static str,
-    /// The body.
     pub body: Value,
 }
 
 impl<'a> Write<'a> {
-    /// A write of plain JSON.
     pub fn new(method: Method, path: String, body: Value) -> Write<'a> {
         Write { method, path, at: None, idempotency_key: None, content_type: "application/json", body }
     }
 
-    /// Sets the test clock's time.
     pub fn at(self, at: Time) -> Write<'a> {
         Write { at: Some(at), ..self }
     }
 }
 
 impl Client {
-    /// Opens a client for the ledger at `url`.
     pub fn new(url: &str, key: &str) -> Result<Client> {
         let http = http_client::builder().timeout(ANSWER_WAIT).build()?;
         Ok(Client { http, url: url.trim_end_matches('/').to_string(), key: key.to_string() })
     }
 
-    /// Sends a write; sent again until it is answered, which every write bears.
+    /// Sends a write again until it is answered: every write is idempotent.
     pub async fn write(&self, write: &Write<'_>) -> Result<Value> {
         let mut request = self
             .http
@@ -92,7 +84,6 @@ impl Client {
         }
     }
 
-    /// Reads one object.
     pub async fn read(&self, path: &str) -> Result<Value> {
         answer(self.get(path).await?).await
     }
@@ -113,7 +104,7 @@ impl Client {
         bail!("GET {path}: more than {PAGES_MAX} pages")
     }
 
-    /// Moves a test clock, and waits until the read model shows it and all that was written before.
+    /// Moves a test clock, and waits until the read model includes it and everything written before.
     pub async fn advance(&self, account: &str, to: Time) -> Result<()> {
         let path = format!("/v1/accounts/{account}/clock");
         let answer = self.write(&Write::new(Method::POST, path, json!({ "advance_to": to }))).await?;
@@ -127,13 +118,13 @@ impl Client {
         Ok(())
     }
 
-    /// Tells whether an account is there.
+    /// Returns whether an account exists.
     pub async fn knows(&self, account: &str) -> Result<bool> {
         let response = self.get(&format!("/v1/accounts/{account}")).await?;
         Ok(response.status() != StatusCode::NOT_FOUND)
     }
 
-    /// Waits until the read model shows an event that was sent through Kafka.
+    /// Waits until the read model has an event that was sent through Kafka.
     pub async fn taken(&self, account: &str, event: &str) -> Result<()> {
         let path = format!("/v1/accounts/{account}/events/{event}");
         let deadline = Instant::now() + TAKEN_WAIT;
@@ -160,7 +151,7 @@ impl Client {
         format!("Bearer {}", self.key)
     }
 
-    /// Sends until there is an answer other than "not now".
+    /// Sends until the answer is another than 503.
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
         let mut tries = 0;
         loop {

@@ -1,6 +1,6 @@
 //! Feed: carries out an account's steps, one after the other.
 //!
-//! Every write bears repetition, so whatever is not answered is simply sent again.
+//! Every write is idempotent, so the demo sends again whatever is not answered.
 
 use std::time::Duration;
 
@@ -18,10 +18,9 @@ use crate::workload::{HTTP_SOURCE, Item};
 
 /// How often the same events are sent again where the ledger lags.
 const RESENDS_MAX: usize = 60;
-/// Wait before they are, besides what the ledger itself waits for them.
+/// Pause before sending again, besides the time that the ledger itself waits.
 const RESEND_PAUSE: Duration = Duration::from_millis(500);
 
-/// What was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fed {
     /// Events sent through HTTP.
@@ -31,20 +30,15 @@ pub struct Fed {
 }
 
 impl Fed {
-    /// Adds another's counts.
     pub fn add(&mut self, other: Fed) {
         self.http += other.http;
         self.kafka += other.kafka;
     }
 }
 
-/// How to reach the ledger.
 pub struct Ways {
-    /// Through HTTP.
     pub client: Client,
-    /// Through Kafka.
     pub producer: Producer,
-    /// Counts events.
     pub progress: Progress,
 }
 
@@ -57,7 +51,7 @@ pub async fn publish_cards(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Opens an account and lets it live through its story.
+/// Opens an account and runs its story.
 pub async fn feed(ways: &Ways, scenario: &Scenario) -> Result<Fed> {
     open(&ways.client, scenario).await.with_context(|| format!("opening {}", scenario.id))?;
     let mut fed = Fed::default();
@@ -83,10 +77,10 @@ async fn take_step(ways: &Ways, scenario: &Scenario, step: &Step<'_>) -> Result<
             fed.http = items.len();
         }
         Step::Kafka(at, items) => {
-            // Records carry no ledger time: they are recorded at what the clock shows.
+            // Records carry no ledger time: the ledger records them at the time that the clock shows.
             ways.client.advance(&scenario.id, *at).await?;
             ways.producer.send(&scenario.id, items).await?;
-            // Order is kept within an account: once the last is there, all are.
+            // Records of an account keep their order: once the last is projected, all are.
             ways.client.taken(&scenario.id, &items[items.len() - 1].id).await?;
             fed.kafka = items.len();
         }
@@ -96,12 +90,12 @@ async fn take_step(ways: &Ways, scenario: &Scenario, step: &Step<'_>) -> Result<
     Ok(fed)
 }
 
-/// What the ledger says of a batch.
+/// What the ledger answers for a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// Events that it knew already.
+    /// Events that it had already.
     pub known: usize,
-    /// Events that it has not folded yet: nobody knows whether it knew them.
+    /// Events that it has not folded yet: whether they are duplicates is unknown.
     pub waiting: usize,
 }
 
@@ -124,7 +118,7 @@ pub async fn send_batch(client: &Client, account: &str, at: Time, items: &[&Item
     Ok(taken)
 }
 
-/// Sends usage that was sent before, until the ledger says of every event whether it knew it, and returns how many it knew.
+/// Sends usage again until the ledger knows of every event whether it is a duplicate, and returns how many are.
 pub async fn resend_batch(client: &Client, account: &str, at: Time, items: &[&Item]) -> Result<usize> {
     for _ in 0..RESENDS_MAX {
         let taken = send_batch(client, account, at, items).await?;
@@ -182,7 +176,7 @@ mod tests {
     use super::super::{trace, workload};
     use super::*;
 
-    /// A ledger that lags: it says what became of two events only when they are sent for the third time.
+    /// A ledger that lags: it gives the outcome of two events only when they are sent for the third time.
     async fn lags(State(times): State<Arc<AtomicUsize>>) -> Json<Value> {
         let mut item = json!({"result": "accepted"});
         if times.fetch_add(1, Ordering::Relaxed) >= 2 {

@@ -1,4 +1,4 @@
-//! Ingress: writing usage to Kafka as a producer of its own would, in any language.
+//! Ingress: writes usage to Kafka as a producer in any language would.
 
 use std::time::Duration;
 
@@ -12,18 +12,16 @@ use crate::workload::Item;
 /// Longest wait for Kafka's acknowledgement of a record.
 const SEND_WAIT: Duration = Duration::from_secs(30);
 
-/// A producer of usage.
 pub struct Producer {
     topic: String,
     producer: FutureProducer,
 }
 
 impl Producer {
-    /// Opens a producer.
     pub fn new(brokers: &str, topic: &str) -> Result<Producer> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
-            // The same partition for an account as with Kafka's Java client, and as in the journal.
+            // The Java client's partitioner, which the journal uses too: an account has the same partition everywhere.
             .set("partitioner", "murmur2_random")
             .set("enable.idempotence", "true")
             .set("acks", "all")

@@ -1,4 +1,4 @@
-//! Demo: a real trace of LLM calls becomes balances and per-user usage, and is proved right.
+//! Demo: turns a real trace of LLM calls into balances and per-user usage, and proves the figures right.
 
 mod client;
 mod feed;
@@ -29,32 +29,30 @@ use scenario::Scenario;
 use tables::{Told, counted};
 use workload::{Account, Item};
 
-/// Runs of the demo that one ledger bears.
+/// Most runs of the demo on one ledger.
 const RUNS_MAX: usize = 1_000;
 /// Events of each account that are sent a second time.
 const RESENT_ITEMS: usize = 100;
-/// Differences that are named; one is bad enough.
+/// Most differences that an error names.
 const DIFFERENCES_SHOWN: usize = 5;
 
-/// How to reach the ledger that the demo feeds.
+/// The ledger that the demo feeds.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    /// Where it serves.
     pub url: String,
-    /// The operator's key.
     pub key: String,
-    /// Whether the key was set, not made up.
+    /// Whether the key was set rather than generated.
     pub own_key: bool,
-    /// Whether payments are only pretended.
+    /// Whether payments go to the sandbox.
     pub sandbox: bool,
     /// Kafka for producers.
     pub brokers: String,
-    /// Where usage goes to in Kafka.
+    /// The topic of usage in Kafka.
     pub usage_topic: String,
 }
 
-/// Feeds about so many calls of the trace, shows what came of them, and proves it; an error where the ledger's figures
-/// are not what they must be. `stays` says whether the ledger stays up afterwards.
+/// Sends about `events` calls of the trace, prints the results, and proves them; fails where the ledger's figures
+/// differ from the expected ones. `stays` says whether the ledger keeps running afterwards.
 pub async fn run(ledger: &Ledger, events: usize, stays: bool, out: &mut impl Write) -> Result<()> {
     let started = Instant::now();
     let client = Client::new(&ledger.url, &ledger.key)?;
@@ -75,7 +73,7 @@ pub async fn run(ledger: &Ledger, events: usize, stays: bool, out: &mut impl Wri
     print_ways_on(ledger, &name, stays, out)
 }
 
-/// Returns `demo-1`, or what the first run on this ledger has not taken yet.
+/// Returns `demo-1`, or the first such name that no earlier run has used.
 async fn free_name(client: &Client) -> Result<String> {
     for run in 1..=RUNS_MAX {
         let name = format!("demo-{run}");
@@ -102,7 +100,7 @@ fn introduce(scenarios: &[Scenario], calls: usize, out: &mut impl Write) -> Resu
     Ok(out.flush()?)
 }
 
-/// Lets all accounts live through their stories at once.
+/// Runs the stories of all accounts concurrently.
 async fn feed_all(ledger: &Ledger, client: &Client, scenarios: &[Scenario]) -> Result<Fed> {
     feed::publish_cards(client).await.context("publishing the rate cards")?;
     let total = scenarios.iter().map(|scenario| scenario.items.len()).sum();

@@ -1,13 +1,13 @@
-//! Prices: the demo's two rate cards, and what they make of a quantity.
+//! Prices: the demo's two rate cards, and the charge for a quantity.
 //!
-//! The sums that the demo checks are made here and in `reference`, never by asking the ledger what it charged.
+//! The demo computes its expected sums here and in `reference`, never from what the ledger charged.
 
 use ledger_core::value::credits::{Credits, OutOfRange};
 use serde_json::{Value, json};
 
 /// Tokens are priced by the million.
 const MILLION: i64 = 1_000_000;
-/// A minute, for what is measured in seconds.
+/// Seconds in a minute.
 const MINUTE: i64 = 60;
 /// What a credit is worth: 0.01 USD.
 const CREDITS_PER_USD: i128 = 100;
@@ -17,7 +17,7 @@ const CREDITS_PER_USD: i128 = 100;
 pub struct Meter {
     /// The usage's category.
     pub category: &'static str,
-    /// The model, where one works.
+    /// The model, where there is one.
     pub model: Option<Model>,
     /// The kind of image.
     pub kind: Option<&'static str>,
@@ -28,11 +28,9 @@ pub struct Meter {
 /// A model as the demo sells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Model {
-    /// Its name.
     pub name: &'static str,
-    /// Who runs it.
+    /// The company that runs it.
     pub provider: &'static str,
-    /// The tier that it belongs to.
     pub tier: &'static str,
 }
 
@@ -47,7 +45,7 @@ pub struct Price {
     pub per: i64,
 }
 
-/// What an account's amounts count.
+/// The unit of an account's amounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Credits of 0.01 USD.
@@ -77,7 +75,7 @@ const fn tokens(input: i128, output: i128) -> [Price; 2] {
     [price("input_tokens", input * 1_000, MILLION), price("output_tokens", output * 1_000, MILLION)]
 }
 
-/// The models, cheapest first. Example prices; the local one is free and says so at price 0.
+/// The models, cheapest first. Example prices; the local one is free and has price 0.
 pub static MODELS: [Meter; 7] = [
     llm("llama-local", "own", "local", &const { tokens(0, 0) }),
     llm("gpt-4o-mini", "openai", "basic", &const { tokens(15, 60) }),
@@ -88,17 +86,14 @@ pub static MODELS: [Meter; 7] = [
     llm("claude-opus", "anthropic", "premium", &const { tokens(1_500, 7_500) }),
 ];
 
-/// What makes images.
 const IMAGE_MODEL: Model = Model { name: "gpt-image", provider: "openai", tier: "images" };
 
-/// A small image.
 pub static IMAGE_SD: Meter = Meter {
     category: "ai_usage",
     model: Some(IMAGE_MODEL),
     kind: Some("image_sd"),
     prices: &[price("images", 4_000, 1)],
 };
-/// A large image.
 pub static IMAGE_HD: Meter = Meter {
     category: "ai_usage",
     model: Some(IMAGE_MODEL),
@@ -115,7 +110,7 @@ pub static VOICE: Meter = other("voice_calls", &[price("seconds", 3_000, MINUTE)
 pub static MEETING: Meter = other("meetings", &[price("seconds", 1_500, MINUTE)]);
 /// A call of a connected app: 0.05.
 pub static APP_CALL: Meter = other("tool_calls", &[price("calls", 50, 1)]);
-/// Our own housekeeping: free.
+/// Internal work: free.
 pub static INTERNAL: Meter = other("internal", &[price("calls", 0, 1)]);
 
 impl Meter {
@@ -131,7 +126,7 @@ impl Meter {
         Ok(total)
     }
 
-    /// Returns the meter as a rate card has it.
+    /// Returns the meter as the rate card's JSON.
     fn json(&self, unit: Unit) -> Value {
         let mut matches = serde_json::Map::new();
         if let Some(model) = self.model {

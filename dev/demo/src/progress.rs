@@ -7,14 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::tables::counted;
 
-/// Lines that are written where there is no terminal.
+/// Lines that are written without a terminal.
 const LINES: usize = 5;
 
-/// How far the feeding is.
+/// How much of the demo's events is sent.
 pub enum Progress {
-    /// A bar.
     Bar(ProgressBar),
-    /// Lines.
     Lines(Lines),
 }
 
@@ -26,7 +24,7 @@ pub struct Lines {
 }
 
 impl Progress {
-    /// Starts at nothing of `total` events.
+    /// Starts at none of `total` events.
     pub fn start(total: usize, terminal: bool) -> Progress {
         if !terminal {
             return Progress::Lines(Lines { done: AtomicUsize::new(0), total });
@@ -39,7 +37,6 @@ impl Progress {
         Progress::Bar(bar)
     }
 
-    /// Adds events.
     pub fn add(&self, events: usize) {
         match self {
             Progress::Bar(bar) => bar.inc(events as u64),
@@ -51,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it stands.
+    /// Leaves the bar as it is.
     pub fn finish(&self) {
         if let Progress::Bar(bar) = self {
             bar.finish();
@@ -60,7 +57,7 @@ impl Progress {
 }
 
 impl Lines {
-    /// Returns a line where another part of the whole is done.
+    /// Returns a line when another part is done.
     fn add(&self, events: usize) -> Option<String> {
         let before = self.done.fetch_add(events, Ordering::Relaxed);
         let done = before + events;

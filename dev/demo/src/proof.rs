@@ -1,4 +1,4 @@
-//! Proof: the ledger's answers held against the demo's own arithmetic.
+//! Proof: compares the ledger's answers with the demo's own arithmetic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -9,17 +9,15 @@ use ledger_core::value::credits::Credits;
 use crate::read_back::Said;
 use crate::reference::Figures;
 
-/// Figures compared, and what was found to differ.
+/// How many figures were compared, and which differ.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// How many figures were compared.
     pub figures: usize,
-    /// A sentence for each that differs.
+    /// A sentence for each difference.
     pub differences: Vec<String>,
 }
 
 impl Findings {
-    /// Adds another's.
     pub fn add(&mut self, other: Findings) {
         self.figures += other.figures;
         self.differences.extend(other.differences);

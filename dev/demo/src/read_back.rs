@@ -1,4 +1,4 @@
-//! Read back: what the ledger says about an account, in the same form as the demo's own arithmetic.
+//! Read back: what the ledger answers about an account, in the same form as the demo's own arithmetic.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,18 @@ use crate::scenario::Scenario;
 /// Types of entries that are neither usage nor a period's end.
 const CHANGES: [&str; 6] = ["granted", "purchased", "topped_up", "refunded", "adjusted", "voided"];
 
-/// What the ledger says about an account.
+/// The ledger's answers about an account.
 #[derive(Debug)]
 pub struct Said {
-    /// What can be worked out from the input too.
+    /// The figures that the demo also computes from the input.
     pub figures: Figures,
-    /// The balance, as answered.
     pub balance: Value,
-    /// The periods, as answered.
     pub periods: Vec<Value>,
-    /// How many entries there are.
     pub entries: usize,
-    /// Their sums by type: what was `granted`, `consumed`, … in all.
+    /// Sums of the entries by type, such as `granted` or `consumed`.
     pub booked: BTreeMap<String, Credits>,
 }
 
-/// Reads all about one account.
 pub async fn read_back(client: &Client, scenario: &Scenario) -> Result<Said> {
     let path = |rest: &str| format!("/v1/accounts/{}/{rest}", scenario.id);
     let balance = client.read(&path("balance")).await?;
@@ -63,7 +59,7 @@ pub async fn read_back(client: &Client, scenario: &Scenario) -> Result<Said> {
     Ok(Said { figures, balance, periods, entries: entries.len(), booked })
 }
 
-/// Adds to each period what was bought and given in it; what a boundary or the opening brings, it begins with.
+/// Adds to each period what was bought and granted in it; credits of a boundary are in its opening balance.
 fn add_changes(figures: &mut Figures, entries: &[Value], scenario: &Scenario) -> Result<()> {
     let opening = Scenario::opening()?;
     for entry in entries.iter().filter(|entry| CHANGES.contains(&text(entry, "type").as_str())) {
@@ -111,12 +107,11 @@ fn period(item: &Value) -> Result<(i64, Period)> {
     Ok((index, period))
 }
 
-/// Reads a text of an answer; empty where there is none.
+/// Reads a text of an answer; empty where it is missing.
 pub fn text(item: &Value, field: &str) -> String {
     item[field].as_str().unwrap_or_default().to_string()
 }
 
-/// Reads an amount of an answer.
 pub fn amount(item: &Value, field: &str) -> Result<Credits> {
     let text = item[field].as_str().with_context(|| format!("{field} is missing in {item}"))?;
     text.parse().with_context(|| format!("{field} is {text}"))

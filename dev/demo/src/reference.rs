@@ -1,7 +1,7 @@
-//! Reference: the demo's own arithmetic, from the input alone, to hold the ledger's answers to.
+//! Reference: the demo's own arithmetic, from the input alone, to compare the ledger's answers with.
 //!
-//! A second, smaller ledger with three buckets instead of lots. It is right for the demo's stories only: gifts never
-//! expire, plan credits are spent first, then gifts, then what was bought.
+//! A second, smaller ledger with three buckets instead of lots. It is right for the demo's stories only: grants never
+//! expire, plan credits are spent first, then grants, then bought credits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,13 @@ use crate::prices::Meter;
 use crate::scenario::{Action, Rollover, Scenario, Step};
 use crate::workload::Item;
 
-/// Sums of some usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// What it cost.
     pub credits: Credits,
-    /// How many events.
     pub events: u64,
 }
 
 impl Sum {
-    /// Adds another's.
     pub fn add(&mut self, other: Sum) -> Result<(), OutOfRange> {
         self.credits = self.credits.plus(other.credits)?;
         self.events += other.events;
@@ -31,13 +27,12 @@ impl Sum {
     }
 }
 
-/// Category, tier and model of usage; the last two empty where it has none.
+/// Category, tier and model of usage; the last two are empty where there are none.
 pub type Kind = (String, String, String);
 
-/// What one account must look like at the end.
+/// The expected state of one account at the end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// All usage.
     pub total: Sum,
     /// Usage by user.
     pub users: BTreeMap<String, Sum>,
@@ -45,28 +40,27 @@ pub struct Figures {
     pub kinds: BTreeMap<Kind, Sum>,
     /// Every period, by its number.
     pub periods: BTreeMap<i64, Period>,
-    /// What may still be spent; negative where more was used.
+    /// The settled balance; negative where usage exceeded the credits.
     pub settled: Credits,
-    /// What of it was bought.
+    /// The bought part of it.
     pub bought: Credits,
 }
 
-/// What happened in one period.
+/// The figures of one period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Period {
     /// The balance at its first instant.
     pub opened_with: Credits,
-    /// What was bought and given in it, less what was paid back.
+    /// What was bought and granted in it, less refunds.
     pub added: Credits,
-    /// What was used.
     pub used: Credits,
     /// What expired in it or at its end.
     pub expired: Credits,
-    /// What went on from it into the next.
+    /// What rolled over into the next.
     pub rolled_over: Credits,
 }
 
-/// What is left, by what becomes of it.
+/// The remaining credits, by kind.
 #[derive(Debug, Default)]
 struct Buckets {
     plan: Credits,
@@ -87,7 +81,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Repays overdraft first and returns what is left to give.
+    /// Repays overdraft first and returns the rest.
     fn repay(&mut self, amount: Credits) -> Result<Credits, OutOfRange> {
         let part = amount.min(self.overdraft);
         self.overdraft = self.overdraft.minus(part)?;
@@ -99,7 +93,7 @@ impl Buckets {
     }
 }
 
-/// Works out what an account must look like.
+/// Computes the expected state of an account.
 pub fn work_out(scenario: &Scenario) -> Result<Figures> {
     let mut sheet = Sheet::new(scenario)?;
     for step in scenario.steps()? {
@@ -113,7 +107,7 @@ pub fn work_out(scenario: &Scenario) -> Result<Figures> {
     sheet.finish()
 }
 
-/// The sheet while it is being filled.
+/// The figures while they are computed.
 struct Sheet<'a> {
     scenario: &'a Scenario,
     buckets: Buckets,
@@ -193,7 +187,7 @@ impl<'a> Sheet<'a> {
                 let left = self.buckets.repay(*amount)?;
                 self.buckets.bought = self.buckets.bought.plus(left)?;
             }
-            // The payment has that much left: nothing else is touched.
+            // The payment has that much left: no other credits are taken.
             Action::Refund { amount, .. } => self.buckets.bought = self.buckets.bought.minus(*amount)?,
             Action::Grant { amount, .. } => {
                 let left = self.buckets.repay(*amount)?;
@@ -205,7 +199,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    /// Gives an event's credits back to the plan credits of its own period, which it came from.
+    /// Returns an event's credits to the plan credits of its own period, which they came from.
     fn take_back(&mut self, since: Time) -> Result<()> {
         let item = self.scenario.reversed(since).context("there is an event to reverse")?;
         self.buckets.plan = self.buckets.plan.plus(item.credits)?;
@@ -261,7 +255,7 @@ mod tests {
         assert_eq!(figures.settled.to_string(), settled, "{suffix}");
     }
 
-    // The sums of usage were made once by a program in another language.
+    // A program in another language computed these sums of usage once.
 
     #[test]
     fn a_monthly_allowance_without_rollover_starts_afresh() {

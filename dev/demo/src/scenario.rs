@@ -13,16 +13,16 @@ use crate::workload::{self, Account, Item, Way};
 
 /// When the accounts open: before the first call.
 const OPENING: &str = "2023-11-16T18:00:00Z";
-/// Where every clock ends: after the last call.
+/// The last time of every clock: after the last call.
 const END: &str = "2024-02-11T00:00:00Z";
-/// Longest stretch of usage recorded at one time: usage older than 35 days is refused.
+/// Longest stretch of usage recorded at one time, in days: usage older than 35 days is refused.
 const SEGMENT_DAYS: i64 = 15;
 /// Most events of one HTTP batch.
 const BATCH_ITEMS_MAX: usize = 250;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// How unused credits go on, as far as the demo's plans use it.
+/// How unused credits roll over, as far as the demo's plans use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rollover {
     /// They expire.
@@ -34,52 +34,42 @@ pub enum Rollover {
 /// A plan, as the demo's own arithmetic needs it.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What a period brings.
+    /// Credits of each period.
     pub allowance: Credits,
-    /// What goes on from it.
+    /// How unused credits roll over.
     pub rollover: Rollover,
     /// Whether bought credits end with the period.
     pub packs_reset: bool,
-    /// The body as sent.
     pub body: Value,
 }
 
 /// What happens in an account besides usage.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// A payment made elsewhere is recorded.
     Purchase {
-        /// The payment.
         payment: &'static str,
-        /// How much.
         amount: Credits,
     },
-    /// A part of a payment is paid back.
+    /// A part of a payment is refunded.
     Refund {
-        /// The payment.
         payment: &'static str,
-        /// How much.
         amount: Credits,
     },
-    /// Credits are given that don't expire.
+    /// Credits that don't expire are granted.
     Grant {
-        /// The lot.
         grant: &'static str,
         /// `promo`, `adjustment`, …
         source: &'static str,
-        /// How much.
         amount: Credits,
     },
-    /// One usage event is taken back: the first sent through HTTP at or after this time that cost anything.
+    /// Reverses one usage event: the first sent through HTTP at or after this time that cost anything.
     ReverseFirstSince(Time),
-    /// The next period brings another allowance.
+    /// The next period has another allowance.
     AllowanceFromNextPeriod(Credits),
 }
 
-/// One account's story.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Which account.
     pub account: Account,
     /// Its id in the ledger.
     pub id: String,
@@ -89,7 +79,7 @@ pub struct Scenario {
     pub plan: Plan,
     /// The number of the period that it opens in.
     pub first_period: i64,
-    /// The boundaries that it crosses, written out: the ledger must find the same.
+    /// The boundaries that it crosses, as literals: the ledger must compute the same.
     pub boundaries: Vec<Time>,
     /// What happens, by time.
     pub actions: Vec<(Time, Action)>,
@@ -100,9 +90,7 @@ pub struct Scenario {
 /// One write, at one ledger time.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// An action.
     Act(Time, &'a Action),
-    /// A batch through HTTP.
     Http(Time, Vec<&'a Item>),
     /// The clock moves, then records go to Kafka.
     Kafka(Time, Vec<&'a Item>),
@@ -111,7 +99,7 @@ pub enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Returns the ledger time that it is recorded at.
+    /// Returns the ledger time at which it is recorded.
     pub fn at(&self) -> Time {
         match self {
             Step::Act(at, _) | Step::Http(at, _) | Step::Kafka(at, _) | Step::End(at) => *at,
@@ -149,7 +137,7 @@ fn of(account: Account, name: &str, calls: &[Call]) -> Result<Scenario> {
     Ok(Scenario { account, id, title, plan, first_period, boundaries, actions, items })
 }
 
-/// What is written down about an account.
+/// The constant part of a scenario.
 struct Story {
     suffix: &'static str,
     title: &'static str,
@@ -279,7 +267,7 @@ impl Scenario {
         time(OPENING)
     }
 
-    /// Returns when its clock stands still at last.
+    /// Returns the final time of its clock.
     pub fn end() -> Result<Time> {
         time(END)
     }
@@ -308,9 +296,9 @@ impl Scenario {
         self.items.iter().find(|item| item.at >= since && item.way == Way::Http && item.credits.is_positive())
     }
 
-    /// Returns all that happens after the opening, in order of ledger time.
+    /// Returns everything after the opening, in order of ledger time.
     ///
-    /// Usage is cut where a boundary or an action lies, so that it is recorded in the period in which it happened.
+    /// Splits usage at each boundary and action, so that it is recorded in the period in which it happened.
     pub fn steps(&self) -> Result<Vec<Step<'_>>> {
         let end = Scenario::end()?;
         let mut steps = Vec::new();

@@ -1,4 +1,4 @@
-//! Tables: what the ledger said, for people to read.
+//! Tables: prints what the ledger answered.
 //!
 //! Amounts are rounded to 2 places here, and nowhere else.
 
@@ -19,10 +19,10 @@ use crate::scenario::Scenario;
 const TOP_USERS: usize = 5;
 /// Characters of a bar of 100 %.
 const BAR_CHARS: usize = 20;
-/// Units of a hundredth: what is shown.
+/// Units of a hundredth, the smallest amount that is shown.
 const HUNDREDTH: i128 = 10_000_000;
 
-/// An account's story and what the ledger says of it.
+/// An account's story and the ledger's answers about it.
 pub type Told<'a> = (&'a Scenario, &'a Said);
 
 /// Returns the balance of every account.
@@ -45,7 +45,7 @@ pub fn balances(told: &[Told<'_>]) -> Result<String> {
     Ok(laid_out(table, &header, 2..6))
 }
 
-/// Returns where everything went that ever came in: each row adds up to the balance.
+/// Returns the sources and uses of each account's credits: each row adds up to the balance.
 pub fn flows(told: &[Told<'_>]) -> Result<String> {
     const COLUMNS: [(&str, &[&str]); 5] = [
         ("Given", &["granted", "adjusted", "voided", "rolled_in", "rolled_out"]),
@@ -76,7 +76,7 @@ pub fn flows(told: &[Told<'_>]) -> Result<String> {
     Ok(laid_out(table, &header, 1..7))
 }
 
-/// Returns who used most in each account.
+/// Returns the users with the most usage in each account.
 pub fn top_users(told: &[Told<'_>]) -> String {
     let mut table = Table::new();
     for (scenario, said) in told {
@@ -94,7 +94,7 @@ pub fn top_users(told: &[Told<'_>]) -> String {
     laid_out(table, &["Account", "User", "Events", "Used", "Share", ""], 2..5)
 }
 
-/// Returns what one account's usage went to: category, in it tier, in it model.
+/// Returns one account's usage by category, in it by tier, in it by model.
 pub fn breakdown((scenario, said): Told<'_>) -> Result<String> {
     let mut table = Table::new();
     let total = said.figures.total.credits;
@@ -108,7 +108,7 @@ pub fn breakdown((scenario, said): Told<'_>) -> Result<String> {
         };
         add(0, category, &tiers.sum);
         for (tier, models) in dearest(&tiers.by_tier, |models| models.sum.credits) {
-            // What no model did has no tier either.
+            // Usage without a model has no tier either.
             if !tier.is_empty() {
                 add(1, tier, &models.sum);
                 for (model, sum) in dearest(&models.by_model, |sum| sum.credits) {
@@ -144,15 +144,14 @@ fn nested(kinds: &BTreeMap<Kind, Sum>) -> Result<BTreeMap<&str, Tiers<'_>>> {
     Ok(categories)
 }
 
-/// Returns groups by what they cost, the dearest first.
+/// Returns groups by cost, the highest first.
 fn dearest<K: Ord, V>(groups: &BTreeMap<K, V>, cost: impl Fn(&V) -> Credits) -> Vec<(&K, &V)> {
     let mut listed: Vec<(&K, &V)> = groups.iter().collect();
-    // Stable: equal ones stay in the order of their names.
+    // The sort is stable: equal groups stay in the order of their names.
     listed.sort_by_key(|(_, group)| cost(group).negated());
     listed
 }
 
-/// Returns every period of every account.
 pub fn months(told: &[Told<'_>]) -> Result<String> {
     let header = ["Account", "#", "from", "until", "Began with", "Added", "Used", "Expired", "Rolled on"];
     let mut table = Table::new();

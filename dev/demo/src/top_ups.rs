@@ -1,4 +1,4 @@
-//! Top-ups: a wallet that tops itself up, and one whose card fails. At the sandbox: no money moves.
+//! Top-ups: a wallet that tops itself up, and one whose card fails. Both use the sandbox: no money moves.
 
 use std::time::Duration;
 
@@ -14,37 +14,36 @@ use crate::prices::Unit;
 use crate::read_back::amount;
 use crate::tables;
 
-/// When both wallets open, and stand still.
+/// When both wallets open; their clocks stay there.
 const OPENING: &str = "2023-11-16T18:00:00Z";
-/// Longest wait for what comes of a top-up.
+/// Longest wait for the outcome of a top-up.
 const CAME_WAIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What tells that a top-up succeeded.
+/// The event that reports a successful top-up.
 const TOPPED_UP: &str = "credit_auto_recharge_triggered";
-/// What one top-up brings.
+/// The amount of one top-up.
 const TOP_UP_DOLLARS: i64 = 20;
-/// What each of them uses, in dollars.
+/// The usage of each wallet, in dollars.
 const WORK: [&str; 3] = ["12", "9", "12"];
 
-/// A wallet of the demo.
 struct Wallet {
     id: String,
     title: &'static str,
     payment_method: &'static str,
-    /// What its work must have fired.
+    /// The event that its usage must fire.
     fires: &'static str,
     times: usize,
 }
 
 impl Wallet {
-    /// By how much it must be topped up in the end.
+    /// The sum of its top-ups in the end.
     fn tops_up(&self) -> Result<Credits> {
         let times = if self.fires == TOPPED_UP { self.times } else { 0 };
         Ok(Credits::whole(TOP_UP_DOLLARS * i64::try_from(times)?))
     }
 }
 
-/// Lets both wallets live, and prints what came of it.
+/// Runs both wallets, and prints their results.
 pub async fn show(client: &Client, name: &str, out: &mut impl std::io::Write) -> Result<()> {
     let wallets = [
         Wallet {
@@ -72,7 +71,7 @@ pub async fn show(client: &Client, name: &str, out: &mut impl std::io::Write) ->
     Ok(())
 }
 
-/// Opens a wallet, uses it, and tells what came of it.
+/// Opens a wallet, uses it, and returns its row of the table.
 async fn live(client: &Client, wallet: &Wallet) -> Result<[String; 6]> {
     let path = format!("/v1/accounts/{}", wallet.id);
     let opening = json!({"account_id": wallet.id, "name": wallet.title, "unit": "usd", "clock": "test",
@@ -82,10 +81,10 @@ async fn live(client: &Client, wallet: &Wallet) -> Result<[String; 6]> {
     let settings = json!({"enabled": true, "threshold": "10", "amount": Credits::whole(TOP_UP_DOLLARS), "payment_method": wallet.payment_method});
     client.write(&Write::new(Method::PUT, format!("{path}/auto-top-up"), settings)).await?;
     if wallet.fires == TOPPED_UP {
-        // The first, of an empty wallet, comes before the work.
+        // The first top-up, of an empty wallet, comes before the usage.
         fired(client, &path, wallet.fires, 1).await?;
     }
-    // A top-up that comes late meets the next use's debt: however they interleave, the figures are the same.
+    // A late top-up repays the next usage's overdraft: in any order the figures are the same.
     let mut last = Value::Null;
     for (number, credits) in WORK.iter().enumerate() {
         let usage = json!({"id": format!("work-{number}"), "occurred_at": OPENING, "credits": credits});
@@ -101,7 +100,7 @@ async fn live(client: &Client, wallet: &Wallet) -> Result<[String; 6]> {
     Ok([wallet.id.clone(), wallet.title.to_owned(), used, dollars("lifetime_added")?, settled, told])
 }
 
-/// Waits until something has fired so often.
+/// Waits until this kind has fired that many times.
 async fn fired(client: &Client, path: &str, kind: &str, times: usize) -> Result<()> {
     let deadline = Instant::now() + CAME_WAIT;
     while Instant::now() < deadline {
@@ -114,7 +113,7 @@ async fn fired(client: &Client, path: &str, kind: &str, times: usize) -> Result<
     bail!("{path}: {kind} has not fired {times} times after {CAME_WAIT:?}")
 }
 
-/// Reads the balance once it shows so much topped up: what has fired may not be in the read model yet.
+/// Reads the balance once it includes the expected top-ups: a fired event may not be projected yet.
 async fn topped_up(client: &Client, path: &str, expected: Credits) -> Result<Value> {
     let deadline = Instant::now() + CAME_WAIT;
     loop {
@@ -123,7 +122,7 @@ async fn topped_up(client: &Client, path: &str, expected: Credits) -> Result<Val
         if shown == expected {
             return Ok(balance);
         }
-        // More never becomes less.
+        // The sum never decreases.
         if shown > expected || Instant::now() >= deadline {
             bail!("{path}: topped up by {shown}, not {expected}");
         }
@@ -143,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A read model that lags: each look shows one top-up more.
+    /// A read model that lags: each read shows one top-up more.
     async fn lags(State(looks): State<Arc<AtomicI64>>) -> Json<Value> {
         let shown = Credits::whole(TOP_UP_DOLLARS * looks.fetch_add(1, Ordering::Relaxed));
         Json(json!({"lifetime_added": shown}))

@@ -13,16 +13,13 @@ pub const STRETCH: i64 = 2_160;
 /// Rows after which the accounts take turns again.
 pub const GROUP_ROWS: usize = 20;
 
-/// One call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// Its place in the file, from 0.
+    /// Its position in the file, from 0.
     pub row: usize,
-    /// When it happened: the first call at its own time, the others stretched away from it.
+    /// When it happened: the first call at its original time, the others stretched away from it.
     pub at: Time,
-    /// Tokens that went in.
     pub input_tokens: u64,
-    /// Tokens that came out.
     pub output_tokens: u64,
 }
 
@@ -44,13 +41,13 @@ pub fn calls() -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-/// Keeps about `most` calls, spread evenly over the whole time, in whole groups so that no account is left out.
+/// Keeps about `most` calls, spread evenly over the whole time, in whole groups so that every account has some.
 pub fn thin(calls: Vec<Call>, most: usize) -> Vec<Call> {
     let every = calls.len().div_ceil(most.max(1)).max(1);
     calls.into_iter().filter(|call| (call.row / GROUP_ROWS).is_multiple_of(every)).collect()
 }
 
-/// Reads `2023-11-16 18:17:03.9799600`; what is finer than a microsecond is cut.
+/// Parses `2023-11-16 18:17:03.9799600`; fractions below a microsecond are cut off.
 fn time(text: &str) -> Result<Time> {
     let rfc3339 = format!("{}Z", text.replace(' ', "T"));
     rfc3339.parse().with_context(|| format!("{text} is no time"))

@@ -1,4 +1,4 @@
-//! Workload: who made which call of the trace, and what else they did.
+//! Workload: assigns the trace's calls to users, and adds other usage.
 //!
 //! The trace names no users, so they are assigned by rule. The same trace gives the same events on every run.
 //!
@@ -31,7 +31,6 @@ pub const HTTP_SOURCE: &str = "/demo/app";
 /// The `source` of events sent through Kafka.
 pub const KAFKA_SOURCE: &str = "/demo/worker";
 
-/// The demo's accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Account {
     /// A team on a monthly allowance that does not roll over.
@@ -58,21 +57,17 @@ pub enum Way {
 /// One usage event, with what it must cost.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Its event id.
     pub id: String,
     /// When it happened.
     pub at: Time,
-    /// How it is sent.
     pub way: Way,
-    /// Who did it.
     pub user: &'static str,
-    /// What the user worked in.
     pub feature: &'static str,
     /// What it is priced by.
     pub meter: &'static Meter,
-    /// What was used.
+    /// Quantities by name.
     pub quantities: Vec<(&'static str, u64)>,
-    /// What it must cost, by our own arithmetic.
+    /// The expected cost, by the demo's own arithmetic.
     pub credits: Credits,
     /// The message that it belongs to.
     pub message: String,
@@ -81,7 +76,6 @@ pub struct Item {
 }
 
 impl Account {
-    /// Every account.
     pub const ALL: [Account; 5] =
         [Account::Team, Account::Crew, Account::Monthly, Account::Yearly, Account::Wallet];
 
@@ -96,7 +90,7 @@ impl Account {
         }
     }
 
-    /// Returns what its amounts count.
+    /// Returns the unit of its amounts.
     pub fn unit(self) -> Unit {
         if self == Account::Wallet { Unit::Usd } else { Unit::Credits }
     }
@@ -157,7 +151,7 @@ fn llm_call(account: Account, user: &'static str, n: usize, call: &Call) -> Resu
     })
 }
 
-/// Adds what an AI employee does besides its n-th call: how often, priced by what, how much of it.
+/// Adds an AI employee's other usage after its n-th call: how often, priced by what, how much.
 fn others(user: &'static str, n: usize, call: &Call, items: &mut Vec<Item>) -> Result<()> {
     let seconds = 30 + call.input_tokens % 240;
     let work: [(usize, &str, &'static Meter, u64); 8] = [

@@ -1,26 +1,21 @@
-//! Answer: what the API answered to a request, and what a test expects of it.
+//! Answer: the API's answer to a request, and a test's expectations of it.
 
 use anyhow::{Context, Result, ensure};
 use platform::kafka::Position;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// What the API answered.
 #[derive(Debug)]
 pub struct Answer {
     /// The request, for messages.
     pub asked: String,
-    /// The status.
     pub status: u16,
-    /// The content type.
     pub content_type: String,
     /// `Retry-After`, empty where there is none.
     pub retry_after: String,
-    /// All headers.
     pub headers: HeaderMap,
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null where it is not JSON.
     pub body: Value,
-    /// The body as it came.
     pub text: String,
 }
 

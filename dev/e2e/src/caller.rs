@@ -1,4 +1,4 @@
-//! Caller: HTTP requests and answers, each held to the OpenAPI document.
+//! Caller: HTTP requests and answers, each checked against the OpenAPI document.
 
 use anyhow::{Context, Result};
 use reqwest::{Client, Method, RequestBuilder};
@@ -8,7 +8,6 @@ use crate::answer::Answer;
 use crate::described;
 use crate::services::Addresses;
 
-/// Somebody who calls the API.
 #[derive(Clone)]
 pub struct Caller {
     client: Client,
@@ -34,7 +33,7 @@ impl Caller {
         self.with("Ledger-Time", ledger_time)
     }
 
-    /// Returns a request to be completed and given to [`Caller::send`].
+    /// Returns a request to complete and pass to [`Caller::send`].
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.addresses.of(&method, path));
         let mut request = self.client.request(method, url);
@@ -47,7 +46,7 @@ impl Caller {
         request
     }
 
-    /// Sends a request, and fails where the answer is none that the OpenAPI document describes.
+    /// Sends a request, and fails where the OpenAPI document does not describe the answer.
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer> {
         let request = request.build()?;
         let sent = request.try_clone();
@@ -69,18 +68,15 @@ impl Caller {
         Ok(answer)
     }
 
-    /// Sends a body under a content type.
     pub async fn send_as(&self, method: Method, path: &str, media_type: &str, body: &str) -> Result<Answer> {
         let request = self.request(method, path).header("content-type", media_type);
         self.send(request.body(body.to_owned())).await
     }
 
-    /// `GET`
     pub async fn get(&self, path: &str) -> Result<Answer> {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// `POST` with JSON
     pub async fn post(&self, path: &str, body: Value) -> Result<Answer> {
         self.send(self.request(Method::POST, path).json(&body)).await
     }
@@ -90,17 +86,14 @@ impl Caller {
         self.send(self.request(Method::POST, path)).await
     }
 
-    /// `PUT` with JSON
     pub async fn put(&self, path: &str, body: Value) -> Result<Answer> {
         self.send(self.request(Method::PUT, path).json(&body)).await
     }
 
-    /// `PATCH` with JSON
     pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
         self.send(self.request(Method::PATCH, path).json(&body)).await
     }
 
-    /// `DELETE`
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.send(self.request(Method::DELETE, path)).await
     }

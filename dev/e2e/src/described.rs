@@ -1,4 +1,4 @@
-//! Described: what is sent and answered is held to the OpenAPI document.
+//! Described: checks requests and answers against the OpenAPI document.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -16,7 +16,7 @@ static WRITES: LazyLock<Value> = LazyLock::new(command_api::openapi);
 /// Validators by the pointer of their schema.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
 
-/// Fails where an answer is none that the document describes, or where a request that was taken is none.
+/// Fails where the document does not describe the answer, or a request that was accepted.
 pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
     let method = request.method().as_str().to_lowercase();
     let operation = template_of(request.url().path())
@@ -31,7 +31,7 @@ pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
     if answer.status < 300 { request_fits(&operation, request) } else { Ok(()) }
 }
 
-/// Tells whether the read side serves this: by its document, or because the write side's does not know the path at all.
+/// Returns whether the read API serves this: its document has it, or the write API's does not know the path at all.
 pub fn is_read(method: &Method, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let Some(template) = template_of(path) else { return false };
@@ -84,7 +84,7 @@ fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Returns where a pointer leads, through a reference that stands there.
+/// Returns the target of a pointer, through a reference if there is one.
 fn followed(pointer: &str) -> String {
     let reference = DOCUMENT.pointer(pointer).and_then(|value| value["$ref"].as_str());
     reference.map_or_else(|| pointer.to_owned(), |to| to.trim_start_matches('#').to_owned())

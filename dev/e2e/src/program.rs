@@ -1,4 +1,4 @@
-//! Program: where the built `ledger` is. Cargo tells this only to tests of its own package.
+//! Program: finds the built `ledger`. Cargo gives this path only to tests of its own package.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 ///
 /// # Panics
 ///
-/// Where it is not built, or built from older sources.
+/// Panics where it is not built, or built from older sources.
 pub fn program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> =
         LazyLock::new(|| find().unwrap_or_else(|error| panic!("{error:#}: cargo build -p ledger")));

@@ -16,7 +16,7 @@ use crate::described;
 pub enum Form {
     /// As one, on one address.
     Merged,
-    /// Each by itself, on an address of its own.
+    /// Each as its own service, on an address of its own.
     Apart,
 }
 
@@ -31,7 +31,7 @@ impl Form {
     }
 }
 
-/// Where the APIs serve, as a proxy in front of them would route.
+/// The addresses of the APIs, as a proxy in front of them would route.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     writes: String,
@@ -45,10 +45,9 @@ impl Addresses {
     }
 }
 
-/// The running services.
 pub(crate) enum Services {
     Merged(Box<Up>),
-    /// In the order in which they stop: what reads comes first.
+    /// In the order in which they stop: readers come first.
     Apart(Vec<Running>, Addresses),
 }
 
@@ -67,7 +66,6 @@ impl Services {
         }
     }
 
-    /// Returns the address of each service.
     pub fn urls(&self) -> Vec<String> {
         match self {
             Services::Merged(up) => vec![up.url.clone()],
@@ -79,7 +77,7 @@ impl Services {
         match self {
             Services::Merged(up) => up.stop().await,
             Services::Apart(services, _) => {
-                // As with `ledger up`, what a service ended by is in its log.
+                // As with `ledger up`, the log has the error that ended a service.
                 for service in services {
                     let _ = service.stop().await;
                 }
@@ -106,7 +104,7 @@ async fn apart(config: UpConfig) -> Result<Services> {
         payment,
     };
     let reads = query_api::Config { auth, wait };
-    // The reads wait for what the others make, so all start at once, as processes would.
+    // The readers wait for what the others create, so all start at once, as processes would.
     let (writes, projector, alerts, reads) = tokio::try_join!(
         start(Service::CommandApi(process(&config, writes)?)),
         start(Service::Projector(process(&config, config.projector.clone())?)),

@@ -21,30 +21,28 @@ use tempfile::TempDir;
 use crate::caller::Caller;
 use crate::services::{Addresses, Form, Services};
 
-/// Enough to have accounts side by side and apart.
+/// Enough for accounts to share a partition and to be in different ones.
 const PARTITIONS: i32 = 3;
 const WAIT: &str = "--wait-ms";
 const OPERATOR_KEY: &str = "the operator's key of these tests";
 /// Longest wait for the projection.
 const PROJECTED_MAX: Duration = Duration::from_secs(120);
-/// How long an answer waits for the projection here: a machine that stalls for seconds fails no test.
+/// How long an answer waits for the projection here: a machine that stalls for seconds must not fail a test.
 const WAIT_MS: &str = "20000";
-/// A first answer may wait for a group to be joined.
+/// The first answer may wait until a consumer group is joined.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 
-/// The running whole.
 pub struct Whole {
     form: Form,
     addresses: Addresses,
     /// Kafka as the services use it.
     pub kafka: KafkaOptions,
-    /// The database, with every right.
+    /// A pool with every right.
     pub pool: PgPool,
-    /// Where the database is.
     pub database_url: String,
     identity: LogIdentity,
     client: Client,
-    // In the order in which they go: the space's topics and database last.
+    // In the order in which they are dropped: the space's topics and database last.
     services: Services,
     data_dir: TempDir,
     more: Vec<String>,
@@ -95,17 +93,17 @@ impl Whole {
         Whole::start_as(Form::of_environment()?, more).await
     }
 
-    /// Starts everything with the patience that callers meet by default, for tests in which it runs out.
+    /// Starts everything with the default waits of the API, for tests in which they run out.
     pub async fn start_impatient() -> Result<Whole> {
         Whole::start_with(&[WAIT, "2000"]).await
     }
 
-    /// Starts each service by itself, whatever the environment says.
+    /// Starts each service by itself, regardless of the environment.
     pub async fn start_apart() -> Result<Whole> {
         Whole::start_as(Form::Apart, &[]).await
     }
 
-    /// Starts everything in this form, whatever the environment says, with more flags.
+    /// Starts everything in this form, regardless of the environment, with more flags.
     pub async fn start_as(form: Form, more: &[&str]) -> Result<Whole> {
         let more = more.iter().map(|flag| (*flag).to_owned()).collect();
         Whole::begin(form, TestSpace::new().await?, more).await
@@ -157,7 +155,7 @@ impl Whole {
         self.stop().await
     }
 
-    /// Stops everything, where a test has compared by itself.
+    /// Stops everything; for tests that have compared by themselves.
     pub async fn stop(self) -> Result<()> {
         self.pool.close().await;
         self.services.stop().await
@@ -173,7 +171,7 @@ impl Whole {
     async fn ensure_model_replays(&self, model: Model) -> Result<()> {
         let fresh = Schema { model, generation: 2 };
         let live = Schema { model, generation: 1 };
-        // The scheduler may append between the two looks.
+        // The scheduler may append between the two reads.
         for _ in 0..5 {
             let ends = self.ends().await?;
             self.folded(live, &ends).await?;
@@ -238,7 +236,7 @@ impl Whole {
                         .fetch_all(&mut *tx)
                         .await?;
                 drop(tx);
-                // A genesis record stands at each partition's begin, and no event. What came since may be folded too.
+                // Each partition begins with a genesis record, which is no event. Later records may be folded too.
                 let done = |end: &Position| {
                     let reaches = |at: &(i32, i64)| at.0 == end.partition && at.1 >= end.offset;
                     end.offset <= 1 || reached.iter().any(reaches)
@@ -252,7 +250,7 @@ impl Whole {
         tokio::time::timeout(PROJECTED_MAX, waiting).await.context("the projection does not catch up")?
     }
 
-    /// Waits until the services say that they are ready.
+    /// Waits until the services report that they are ready.
     pub async fn ready(&self) -> Result<()> {
         let waiting = async {
             for url in self.services.urls() {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid};
 
-/// In order of preference: a Debian with PostgreSQL has the first, every Unix has the second.
+/// In order of preference: Debian's PostgreSQL creates the first, every Unix has the second.
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
 /// A user of this machine without rights of its own.
@@ -21,7 +21,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Returns the account to run PostgreSQL under, or none where we are not root and run it ourselves.
+    /// Returns the account to run PostgreSQL under; none where we are not root and run it ourselves.
     pub(crate) fn for_postgres() -> Result<Option<Account>> {
         if !geteuid().is_root() {
             return Ok(None);
@@ -40,7 +40,7 @@ impl Account {
         )
     }
 
-    /// Says whether the account can enter the folder; asked of the system itself, so that access lists count too.
+    /// Returns whether the account can enter the folder; asks the system, so that access lists count too.
     pub(crate) fn can_enter(&self, folder: &Path) -> bool {
         Command::new("/bin/sh")
             .args(["-c", "test -x \"$0\""])
@@ -53,14 +53,14 @@ impl Account {
             .is_ok_and(|status| status.success())
     }
 
-    /// Gives the folder, not what is in it, to the account.
+    /// Makes the account the owner of the folder, but not of its contents.
     pub(crate) fn own(&self, path: &Path) -> Result<()> {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
             .with_context(|| format!("cannot give {} to the user {}", path.display(), self.name))
     }
 }
 
-/// Returns `wanted` where the account can reach it, else a folder of the same meaning below `public`, which it can.
+/// Returns `wanted` where the account can reach it, else an equivalent folder below `public`, which it can.
 ///
 /// A data directory below /root is closed to everyone else, and opening /root to the world is not ours to do.
 pub(crate) fn reachable_folder(account: Option<&Account>, wanted: &Path, public: &Path) -> Result<PathBuf> {
@@ -68,7 +68,7 @@ pub(crate) fn reachable_folder(account: Option<&Account>, wanted: &Path, public:
         return Ok(wanted.to_path_buf());
     };
     let parent = wanted.parent().unwrap_or(wanted);
-    // What does not exist yet is made so that others may pass.
+    // Parents that don't exist yet are created so that others may pass through.
     if account.can_enter(existing_ancestor(parent)) {
         return Ok(wanted.to_path_buf());
     }

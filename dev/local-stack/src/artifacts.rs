@@ -1,6 +1,6 @@
 //! What Maven fetches for the stack: Kafka's jars and, where no PostgreSQL is installed, its binaries.
 //!
-//! The `pom.xml` with the pinned versions is part of this program. What it names is fetched once into the user's
+//! This program contains the `pom.xml` with the pinned versions. It fetches them once into the user's
 //! cache, in a folder named after the file's hash, so that a changed version is fetched anew.
 
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ const POM: &str = include_str!("../pom.xml");
 /// Generous, because it is a download: 45 MB for Kafka, 15 MB for PostgreSQL.
 const FETCH_MAX: Duration = Duration::from_secs(900);
 const UNPACK_MAX: Duration = Duration::from_secs(120);
-/// Where root keeps what another account has to reach.
+/// Root's cache, which other accounts must be able to reach.
 const PUBLIC_CACHE: &str = "/var/cache/ledger";
 
 /// Returns the folder that Kafka's jars are in once they are fetched.
@@ -131,7 +131,7 @@ impl Part {
     }
 }
 
-/// Best effort: what stays is only disk.
+/// Best effort: a folder that stays only takes disk space.
 fn remove_interrupted(parent: &Path, prefix: &str) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -166,7 +166,7 @@ fn cache_folder() -> Result<PathBuf> {
     }
 }
 
-/// Held while fetching, so that two processes never write one folder.
+/// Held while fetching, so that two processes never write to one folder.
 struct FetchLock {
     _file: File,
 }
@@ -177,7 +177,7 @@ impl FetchLock {
         let path = cache.join("fetch.lock");
         let file =
             File::create(&path).with_context(|| format!("cannot write in the cache {}", cache.display()))?;
-        // Waits for another process that fetches the same; that one is bounded by its own limit.
+        // Waits for another process that fetches the same; that one has its own time limit.
         let file = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await??;
         Ok(FetchLock { _file: file })
     }

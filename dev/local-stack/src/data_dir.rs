@@ -1,4 +1,4 @@
-//! The data directory of a stack: one owner at a time, and the ports it remembers.
+//! The data directory of a stack: one owner at a time, and the ports that the stack keeps.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const PORT_TRIES_MAX: usize = 200;
 const LOCK_FILE: &str = "lock";
 const PORTS_FILE: &str = "ports.json";
-/// How often a lock in use is looked at again, and how long after.
+/// How often to retry a lock in use, and the wait between.
 const LOOKS_MAX: usize = 20;
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    /// The kernel lets go of the lock when the process ends, however it ends.
+    /// The kernel releases the lock when the process ends, however it ends.
     lock: File,
 }
 
@@ -40,9 +40,9 @@ pub(crate) struct Ports {
 }
 
 impl DataDir {
-    /// Creates the directory if need be and takes it; fails when another process has it.
+    /// Creates the directory if necessary and locks it; fails when another process has it.
     pub(crate) fn take(path: &Path) -> Result<DataDir> {
-        // Others may pass through, not look: PostgreSQL's own folder below it may belong to another user.
+        // Others may pass through, but not list: PostgreSQL's own folder below may belong to another user.
         create_passable(path)?;
         let path = path.canonicalize()?;
         let mut lock = OpenOptions::new()
@@ -68,7 +68,6 @@ impl DataDir {
         Ok(DataDir { path, lock })
     }
 
-    /// Returns the directory, absolute and without links.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -86,13 +85,13 @@ impl DataDir {
 }
 
 impl Drop for DataDir {
-    /// Unlocks by name: a child that another thread is just starting may hold a copy of the file for a moment.
+    /// Unlocks explicitly: a child that another thread is just starting may hold a copy of the file for a moment.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
 }
 
-/// Locks for itself alone; who only looks whether somebody does holds the lock for a moment.
+/// Locks exclusively; a process that only checks whether the lock is held takes it for a moment.
 fn try_lock(lock: &File) -> Result<(), TryLockError> {
     for _ in 0..LOOKS_MAX {
         match lock.try_lock() {

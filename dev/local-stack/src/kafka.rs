@@ -25,7 +25,7 @@ const REACH_MAX: Duration = Duration::from_secs(5);
 const MAIN_CLASS: &str = "kafka.Kafka";
 const FORMAT_CLASS: &str = "kafka.tools.StorageTool";
 
-/// Where one stack's Kafka lives and how it is run.
+/// One stack's Kafka: its paths, port and programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Kafka {
     pub folder: PathBuf,
@@ -41,17 +41,15 @@ impl Kafka {
         Identity { program: MAIN_CLASS, path: settings_file(&Self::folder_in(data_dir)) }
     }
 
-    /// Returns Kafka's folder in a data directory.
     pub(crate) fn folder_in(data_dir: &Path) -> PathBuf {
         data_dir.join("kafka")
     }
 
-    /// Returns what clients connect to.
     pub(crate) fn brokers(&self) -> String {
         brokers_at(self.ports.kafka)
     }
 
-    /// Takes over a broker left behind if it runs as we would run it, else starts one; returns when it answers.
+    /// Adopts a broker left running if it runs as we would run it, else starts one; returns when it answers.
     pub(crate) async fn start(&self) -> Result<Process> {
         match self.take_over().await? {
             Some(process) => Ok(process),
@@ -74,7 +72,7 @@ impl Kafka {
     }
 
     async fn start_anew(&self) -> Result<Process> {
-        // The journal is nobody else's to read.
+        // No other user may read the journal.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -92,7 +90,7 @@ impl Kafka {
         process.wait_until_ready(READY_MAX, || answers(brokers.clone(), PROBE_MAX)).await
     }
 
-    /// Gives the empty log directory its cluster id; a marker says that it was done whole.
+    /// Formats the empty log directory with a cluster id; a marker file shows that this has finished.
     async fn format_once(&self) -> Result<()> {
         let marker = self.folder.join("formatted");
         if marker.exists() {
@@ -111,7 +109,7 @@ impl Kafka {
         write_whole(&marker, cluster.as_bytes(), 0o644)
     }
 
-    /// Without the marker no broker has ever written here, so whatever a killed start left is of no use.
+    /// Without the marker no broker has ever written here, so whatever a killed start left is useless.
     async fn clear_interrupted_format(&self) -> Result<()> {
         let identity = Identity { program: FORMAT_CLASS, path: settings_file(&self.folder) };
         stop_left_behind(&identity).await?;
@@ -210,7 +208,7 @@ fn settings_file(folder: &Path) -> String {
     folder.join("server.properties").display().to_string()
 }
 
-/// Succeeds when a broker answers and counts itself alive.
+/// Succeeds when a broker answers and lists itself as alive.
 pub(crate) async fn answers(brokers: String, limit: Duration) -> Result<()> {
     // librdkafka's metadata call blocks; it has a limit of its own.
     tokio::task::spawn_blocking(move || {

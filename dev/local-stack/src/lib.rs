@@ -1,8 +1,8 @@
 //! The local stack: the real Kafka and the real PostgreSQL as child processes under one data directory.
 //!
 //! A service that the settings name is used, not started. The others are started on loopback ports that the data
-//! directory remembers. Data survive a restart; a process that a crashed parent left behind is taken over if it runs
-//! as it should, else ended and started again.
+//! directory remembers. Data survive a restart; a process that a crashed parent left running is adopted if it runs
+//! as it should, else stopped and started again.
 
 mod account;
 mod artifacts;
@@ -31,13 +31,13 @@ use process::{Identity, Process};
 #[cfg(feature = "testing")]
 pub use testing::TestSpace;
 
-/// How often a running stack is looked after.
+/// How often a running stack is checked.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// What a stack is made of.
+/// Options of a stack.
 #[derive(Debug, Clone, Default)]
 pub struct StackOptions {
-    /// Where everything is kept that a start leaves behind.
+    /// Where a start keeps all its files.
     pub data_dir: PathBuf,
     /// A Kafka that runs already; none is started then.
     pub kafka_brokers: Option<String>,
@@ -73,9 +73,9 @@ fn is_set(value: &String) -> bool {
     !value.is_empty()
 }
 
-/// A running Kafka and a running PostgreSQL, and the means to stop those of them that are ours.
+/// A running Kafka and a running PostgreSQL, and the means to stop those that we started.
 ///
-/// Dropping it asks ours to stop without waiting; [`Stack::stop`] waits.
+/// Dropping it stops them without waiting; [`Stack::stop`] waits.
 #[derive(Debug)]
 pub struct Stack {
     /// What Kafka clients connect to.
@@ -84,11 +84,11 @@ pub struct Stack {
     pub database_url: String,
     kafka: Option<Own<Kafka>>,
     postgres: Option<Own<Postgres>>,
-    // Last, so that the directory is free only once both were told to stop.
+    // Last, so that the directory is free only once both are being stopped.
     _data_dir: DataDir,
 }
 
-/// A service of our own: how it is run, and the process that does.
+/// A service that we started: how it is run, and its process.
 #[derive(Debug)]
 struct Own<S> {
     service: S,
@@ -102,7 +102,7 @@ impl Stack {
     pub async fn start(options: StackOptions, progress: impl Fn(&str) + Send + Sync) -> Result<Stack> {
         let data_dir = DataDir::take(&options.data_dir)?;
         let ports = choose_ports(&data_dir)?;
-        // Everything that can be missing is looked for before anything is started.
+        // Checks for everything that can be missing before it starts anything.
         let kafka = match &options.kafka_brokers {
             Some(brokers) => kafka::check_reachable(brokers).await.map(|()| None)?,
             None => Some(prepare_kafka(&data_dir, ports, &progress).await?),
@@ -127,7 +127,7 @@ impl Stack {
         })
     }
 
-    /// Stops what is ours, in order and within a limit; data are kept.
+    /// Stops the services that we started, in order and within a limit; data are kept.
     pub async fn stop(mut self) -> Result<()> {
         let (kafka, postgres) = tokio::join!(
             stop_process(self.kafka.as_mut().map(|own| &mut own.process)),
@@ -159,12 +159,10 @@ impl Stack {
         }
     }
 
-    /// Returns the process id of our Kafka, if it is ours.
     pub fn kafka_pid(&self) -> Option<u32> {
         self.kafka.as_ref().map(|own| own.process.pid())
     }
 
-    /// Returns the process id of our PostgreSQL, if it is ours.
     pub fn postgres_pid(&self) -> Option<u32> {
         self.postgres.as_ref().map(|own| own.process.pid())
     }
@@ -181,7 +179,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops our PostgreSQL at once, in the middle of whatever it does; it recovers at the next start. For fault tests.
+    /// Stops our PostgreSQL at once, without finishing its work; it recovers at the next start. For fault tests.
     pub async fn stop_postgres_immediate(&mut self) -> Result<()> {
         own_postgres(&mut self.postgres)?.process.stop_by(Signal::SIGQUIT).await
     }
@@ -194,7 +192,7 @@ impl Stack {
     }
 }
 
-/// Where a stack that another process runs is found.
+/// The addresses of a stack that another process runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// What Kafka clients connect to.
@@ -203,7 +201,7 @@ pub struct Addresses {
     pub database_url: String,
 }
 
-/// Returns where the stack of a data directory is, if one runs there.
+/// Returns the addresses of a data directory's stack, if one runs there.
 pub fn running(data_dir: &Path) -> Option<Addresses> {
     data_dir::holder(data_dir)?;
     let ports = data_dir::remembered_ports_of(data_dir)?;

@@ -23,7 +23,7 @@ const INITDB_MAX: Duration = Duration::from_secs(90);
 const PROBE_MAX: Duration = Duration::from_secs(2);
 /// How long a server that was named in the settings may take to answer.
 const REACH_MAX: Duration = Duration::from_secs(5);
-/// How long the sessions of a killed server may take to notice; until then a new one refuses to start.
+/// How long the sessions of a killed server may take to end; until then a new one refuses to start.
 const SESSIONS_GONE_MAX: Duration = Duration::from_secs(15);
 const SESSIONS_GONE_POLL: Duration = Duration::from_millis(200);
 const PASSWORD_BYTES: usize = 16;
@@ -33,10 +33,10 @@ const PASSWORD_FILE: &str = "postgres.password";
 /// Where root keeps the data of an account that cannot enter the data directory.
 const PUBLIC_DATA: &str = "/var/lib/ledger";
 
-/// Where one stack's PostgreSQL lives and how it is run.
+/// One stack's PostgreSQL: its paths, port and programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
-    /// The cluster, mode 0700 and owned by who runs the server.
+    /// The cluster, mode 0700 and owned by the account that runs the server.
     pub folder: PathBuf,
     pub log: PathBuf,
     pub password: String,
@@ -53,12 +53,11 @@ impl Postgres {
         Identity { program: "/postgres", path: folder.display().to_string() }
     }
 
-    /// Returns the cluster's folder: in the data directory if who runs the server can enter it.
+    /// Returns the cluster's folder: in the data directory if the account that runs the server can enter it.
     pub(crate) fn folder_for(data_dir: &Path, account: Option<&Account>) -> Result<PathBuf> {
         reachable_folder(account, &data_dir.join("postgres"), Path::new(PUBLIC_DATA))
     }
 
-    /// Returns what clients connect to.
     pub(crate) fn url(&self) -> String {
         self.url_of(DATABASE)
     }
@@ -67,7 +66,7 @@ impl Postgres {
         url_of(database, &self.password, self.port)
     }
 
-    /// Takes over a server left behind if it runs as we would run it, else starts one; returns when it answers.
+    /// Adopts a server left running if it runs as we would run it, else starts one; returns when it answers.
     pub(crate) async fn start(&self) -> Result<Process> {
         let process = match self.take_over().await? {
             Some(process) => process,
@@ -120,7 +119,7 @@ impl Postgres {
         if self.folder.join("PG_VERSION").exists() {
             return Ok(());
         }
-        // A folder that is renamed when it is whole: an interrupted initdb is started over.
+        // A folder that is renamed once it is complete: an interrupted initdb is started over.
         let part = self.folder.with_extension("part");
         let interrupted = Identity { program: "/initdb", path: part.display().to_string() };
         stop_left_behind(&interrupted).await?;
@@ -215,7 +214,7 @@ impl Postgres {
         let ours = [
             ("listen_addresses", "127.0.0.1"),
             ("port", port.as_str()),
-            // A socket's path may have 100 letters and data directories are often deeper; nobody needs it.
+            // A socket's path is limited to about 100 bytes, less than many data directories; no client needs it.
             ("unix_socket_directories", ""),
             ("fsync", "on"),
             ("synchronous_commit", "on"),

@@ -15,19 +15,18 @@ use crate::account::Account;
 
 /// How long a process gets for an orderly stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(30);
-/// How long a killed process may take to leave; past this the machine itself is in trouble.
+/// How long a killed process may take to end; past this the machine itself is in trouble.
 const KILL_MAX: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// What an error quotes of a child's log.
+/// How much of a child's log an error quotes.
 const LOG_TAIL_BYTES_MAX: u64 = 4096;
 const LOG_TAIL_LINES_MAX: usize = 20;
 /// A log past this size is set aside (one old file is kept) when its process starts.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How to start a process, and how to know it again.
+/// How to start a process, and how to recognise it later.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// What messages call it.
     pub name: &'static str,
     pub program: PathBuf,
     pub arguments: Vec<String>,
@@ -57,7 +56,7 @@ impl Identity {
         arguments.iter().any(|word| word.ends_with(self.program)) && arguments.contains(&self.path)
     }
 
-    /// Finds the running process that bears these words; of several (a fork not yet renamed), the oldest.
+    /// Finds the running process with these words; of several (a fork not yet renamed), the oldest.
     pub(crate) fn find(&self) -> Option<Found> {
         let mut found: Vec<Found> =
             running_processes().into_iter().filter(|process| self.matches(&process.arguments)).collect();
@@ -70,7 +69,6 @@ impl Identity {
     }
 }
 
-/// A process seen running.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub pid: Pid,
@@ -114,7 +112,7 @@ impl Process {
         Ok(Process { plan, pid: pid_from(pid)?, child: Some(child), ended: false })
     }
 
-    /// Takes over a process that a crashed parent left behind.
+    /// Adopts a process that a crashed parent left running.
     pub(crate) fn adopt(plan: Plan, found: &Found) -> Process {
         Process { plan, pid: found.pid, child: None, ended: false }
     }
@@ -204,7 +202,7 @@ impl Process {
         true
     }
 
-    /// A process that has just ended is no error: the caller looks whether it is gone.
+    /// A process that has just ended is no error: the caller checks whether it is gone.
     fn send(&self, signal: Signal) {
         let _ = signal::kill(self.pid, signal);
     }
@@ -214,7 +212,7 @@ impl Process {
     }
 }
 
-/// Ends the process that bears this identity, if one runs; nothing of it is wanted any more.
+/// Ends the process with this identity, if one runs; nothing of it is kept.
 pub(crate) async fn stop_left_behind(identity: &Identity) -> Result<()> {
     let deadline = Instant::now() + KILL_MAX;
     while let Some(found) = identity.find() {
@@ -228,8 +226,8 @@ pub(crate) async fn stop_left_behind(identity: &Identity) -> Result<()> {
 }
 
 impl Drop for Process {
-    /// A stack that is dropped (a failed or interrupted start, a panic) must not stay behind, and nobody waits for it
-    /// here: an orderly stop takes seconds, in which the next start would take over a process that is leaving.
+    /// A dropped stack (a failed or interrupted start, a panic) must not stay behind, and nothing waits for it
+    /// here: an orderly stop takes seconds, in which the next start would adopt a process that is ending.
     fn drop(&mut self) {
         if self.is_running() {
             self.send(self.plan.crash_signal);
@@ -275,7 +273,7 @@ fn split_arguments(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// For systems without /proc (macOS). Words with blanks come apart there, so such a process is restarted, not adopted.
+/// For systems without /proc (macOS). Words with blanks are split there, so such a process is restarted, not adopted.
 fn processes_by_ps() -> Vec<Found> {
     let output = std::process::Command::new("ps").args(["-A", "-ww", "-o", "pid=,command="]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -295,7 +293,7 @@ fn set_aside_large_log(log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the last lines of a log, with its path, to be part of an error.
+/// Returns the last lines of a log, with its path, to quote in an error.
 pub(crate) fn log_tail(log: &Path) -> String {
     let text = read_tail(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();

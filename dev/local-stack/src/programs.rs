@@ -20,7 +20,7 @@ const JAVA_MISSING: &str = "Kafka needs Java 17 or newer: install it (Debian and
 const MAVEN_MISSING: &str = "the first start fetches its programs with Maven, and `mvn` was not found: install it (Debian and Ubuntu: apt-get install maven; macOS: brew install maven)";
 const XZ_MISSING: &str = "no PostgreSQL 15 or newer was found, and unpacking the one that Maven fetched needs `tar` and `xz`: install them (Debian and Ubuntu: apt-get install xz-utils), or install PostgreSQL (apt-get install postgresql)";
 
-/// A Java that is new enough.
+/// A Java of at least the required version.
 #[derive(Debug, Clone)]
 pub(crate) struct Java {
     pub program: PathBuf,

@@ -1,4 +1,4 @@
-//! What of the stack is there and what is missing, for `ledger doctor`.
+//! Reports which parts of the stack are present and which are missing, for `ledger doctor`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,11 @@ use crate::{StackOptions, artifacts, programs};
 /// Below this a day of tests fills the disk.
 const FREE_DISK_GB_MIN: f64 = 2.0;
 
-/// One thing the stack needs or that is worth knowing.
+/// Something that the stack needs, or that is worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Such as `Java`.
     pub what: &'static str,
-    /// Whether it is there.
     pub state: State,
     /// One sentence: what was found, or how to get it.
     pub sentence: String,
@@ -28,7 +27,6 @@ pub struct Finding {
 /// How a finding counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// There.
     Found,
     /// Not there, and not needed now.
     Note,
@@ -42,7 +40,7 @@ impl Finding {
     }
 }
 
-/// Looks at this machine; starts, fetches and changes nothing.
+/// Examines this machine; starts, fetches and changes nothing.
 pub async fn survey(options: &StackOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &options.kafka_brokers {

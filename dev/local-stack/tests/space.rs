@@ -1,4 +1,4 @@
-//! The stack that tests share: started by the first of them, with a space of its own for each.
+//! The stack that tests share: the first test starts it, and each has a space of its own.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! A naive model of sections 8 and 9 of the contract, written from their text: after every moment it evaluates every
-//! rule and every user anew, by everything that ever happened, and fires what is not in the set of what has fired.
-//! Balances are the fold's own; other tests hold those.
+//! rule and every user anew, from everything that ever happened, and fires what is not in the set of earlier firings.
+//! Balances are the fold's own; other tests check those.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -280,8 +280,8 @@ impl Naive {
         self.usage.iter().filter(move |used| used.period == period && !used.reversed)
     }
 
-    /// Counts the values that the user's limit has had. With a period ends the count of those who have no limit of
-    /// their own any more: they go on as if they never had one.
+    /// Counts the values that the user's limit has had. The end of a period resets the count of users without a limit
+    /// of their own: they go on as if they never had one.
     fn limit_version(&self, user: &str, period: i64) -> u32 {
         let (mut version, mut without_own, mut of_user, mut of_default) = (0, 0, None, None);
         let mut has_own = false;

@@ -60,7 +60,7 @@ fn any_addition_begins_an_episode_where_it_leaves_the_figure_above_the_line() {
             }),
         );
     }
-    // What takes, moves nothing or only returns what was there begins none.
+    // Events that take credits, move none or only return earlier ones begin none.
     for other in ["adjust -1", "void g", r#"change {"name":"x"}"#, "refund p 1"] {
         check(&format!("{hovering}; {other}; use 80"), fired);
     }
@@ -129,7 +129,7 @@ fn without_a_line_nothing_is_low_and_reaching_0_ends_the_episode() {
     check(r#"plan 10; buy p 40; change {"low_balance_threshold":"0"}; use 50"#, {
         "credit_balance_low 0; credit_balance_depleted 0"
     });
-    // A line taken away says no more.
+    // A removed line fires nothing more.
     check(&with_line("50", r#"buy p 100; change {"low_balance_threshold":null}; use 60"#), "");
 }
 

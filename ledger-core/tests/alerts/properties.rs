@@ -247,7 +247,7 @@ proptest! {
         let (cut, whole) = (in_batches(&facts, &cuts), in_batches(&facts, &[facts.len()]));
         prop_assert_eq!(fired(&cut, &facts), expected);
         prop_assert_eq!(&cut.firings, &whole.firings);
-        // What is stored is the same too, so that a rebuilt state equals the one that grew.
+        // The stored state is the same too, so that a rebuilt state equals one that grew.
         prop_assert_eq!(&cut.watch, &whole.watch);
         prop_assert_eq!(&cut.pages, &whole.pages);
     }

@@ -225,7 +225,7 @@ fn an_edit_meets_all_users_some_at_a_time_by_id() {
     let alert = r#"user-alert {"threshold":"5"}"#;
     let all = "user_alert ana v1 6; user_alert cy v1 9; user_alert dan v1 7; user_alert eve v1 9; user_alert flo v1 5";
     check(&format!("{used}; {alert}"), all, 3);
-    // What was fired for those who had passed is known to the next edit.
+    // The next edit knows the firings for users who had passed before.
     check(&format!(r#"{used}; {alert}; user-alert {{"threshold":"5","notify_user":true}}"#), all, 6);
     check(
         &format!(
@@ -301,7 +301,7 @@ fn a_changed_limit_is_a_new_version_for_whom_it_changes() {
     let reached = r#"plan 100; limits {"default_limit":"10","custom":{"bo":"5"}}; by ana 12; by bo 6"#;
     let fired = "user_limit_reached ana v1 12; user_limit_reached bo v1 6";
     check(reached, fired);
-    // The default moves: those with a limit of their own do not fire again.
+    // The default changes: users with a limit of their own do not fire again.
     check(
         &format!(r#"{reached}; limits {{"default_limit":"11","custom":{{"bo":"5"}}}}"#),
         &format!("{fired}; user_limit_reached ana v2 12"),

@@ -1,4 +1,4 @@
-//! An account under watch: folds in batches, and stores as JSON what lives on between them.
+//! An account with its alerts: folds in batches, and stores as JSON what is kept between them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use ledger_core::value::id::{AccountId, UserId};
 
 use crate::story::{ACCOUNT, story};
 
-/// The twin of an alert worker with one account.
+/// The model of an alert worker with one account.
 #[derive(Default)]
 pub struct Watched {
     pub memory: Memory,
@@ -19,11 +19,11 @@ pub struct Watched {
     /// Pages of the period, as stored.
     pub pages: BTreeMap<UserId, String>,
     period_index: Option<i64>,
-    /// Parts in which edits of rules went through the users.
+    /// Parts in which edits of rules were applied to the users.
     pub parts: usize,
 }
 
-/// Users that an edit of a rule meets at once.
+/// Users that one part of a rule's edit covers.
 pub const PART_USERS_MAX: usize = 2;
 
 impl Watched {
@@ -116,7 +116,7 @@ pub fn shown(firings: &[Firing]) -> String {
     firings.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// Tells one story and compares all that fired.
+/// Plays one story and compares all firings.
 pub fn check(script: &str, expected: &str) {
     assert_eq!(shown(&watched(script).firings), expected, "{script}");
 }

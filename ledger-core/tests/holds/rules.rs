@@ -27,7 +27,7 @@ impl Desk {
         Self { story, store: Store::default(), projection: Projection::default() }
     }
 
-    /// Tells every line and returns what each request came to.
+    /// Plays every line and returns the result of each request.
     fn play(&mut self, script: &str) -> String {
         let lines = script.split(';').map(str::trim).filter(|line| !line.is_empty());
         let answers: Vec<String> = lines.filter_map(|line| self.line(line)).collect();
@@ -200,7 +200,7 @@ fn limits_that_change_are_those_that_the_next_request_meets() {
         r#"reserve r1 ana 8; limits {"default_limit":"5"}; reserve r2 ana 1; limits {"default_limit":"9"}; reserve r3 ana 1"#,
         "granted, user_limit_reached, granted",
     );
-    // What is held for a feature that is excluded from now on counts no more.
+    // Holds for a feature that is excluded from now on no longer count.
     check(
         LIMITED,
         r#"reserve r1 ana 10 chat; limits {"default_limit":"10","excluded_features":["chat"]}; reserve r2 ana 10 search"#,
@@ -359,7 +359,7 @@ fn a_hold_is_charged_also_after_it_has_ended_by_time_or_was_given_back() {
 fn a_hold_whose_usage_came_to_nothing_is_held_again_under_its_old_expiry() {
     let taken = "by ana 1; reserve r1 ana 6 - 60; settle r1 u1 9; available; usage u1 ana 9 r1; available; settle r1 u2 2; available";
     let story = taken.replace("u1", "u0-taken");
-    // The id is one that other usage had: the record folds to a conflict.
+    // Other usage already had the id: the record folds to a conflict.
     let opening = format!("{OPEN}; use 0 u0-taken");
     check(&opening, &story, "granted, settling over 3, 0, 3, settling over 0, 3");
     let late = "reserve r1 ana 6 - 60; settle r1 u0-taken 9; at 2026-01-01T00:02:00Z; usage u0-taken ana 9 r1; available";
@@ -371,7 +371,7 @@ fn a_hold_whose_usage_came_to_nothing_is_held_again_under_its_old_expiry() {
 
 #[test]
 fn a_name_that_usage_has_used_is_given_to_no_hold() {
-    // As after a restore of the tables: the journal knows what they do not.
+    // As after a restore of the tables: the journal has records that they do not.
     check(
         OPEN,
         "usage u1 ana 4 r1; reserve r1 ana 1; extend r1 2; settle r1 u9 2; available",

@@ -13,7 +13,7 @@ use ledger_core::value::time::Time;
 
 use crate::store::add;
 
-/// What a caller was answered is charged.
+/// A usage that a caller was told is charged.
 pub struct Charge {
     pub event: Event,
     pub credits: Credits,
@@ -23,7 +23,7 @@ pub struct Charge {
 
 pub type Charges = BTreeMap<(EventId, ReservationId), Charge>;
 
-/// What a naive reader sees of an account at a position: every open hold by itself.
+/// A naive reader's view of an account at a position: every open hold by itself.
 #[derive(Debug)]
 pub struct Seen {
     pub core: Rc<Core>,

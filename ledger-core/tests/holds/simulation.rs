@@ -1,11 +1,11 @@
-//! Any interleaving: what was granted is right at the position it was decided at, every usage is charged once, and
-//! nothing stays held. And each mistake that the design is made against is noticed.
+//! Any interleaving: every grant is right at the position it was decided at, every usage is charged once, and nothing
+//! stays held. The simulation notices each mistake that the design prevents.
 
 use crate::world::{Mistake, Violation, Ways, World};
 
 /// Worlds that are tried; a failure names its seed.
 const SEEDS: u64 = 1_000;
-/// Things that happen in each.
+/// Steps in each world.
 const STEPS: usize = 250;
 
 fn run(seed: u64, ways: Ways) -> Result<(usize, usize), Violation> {

@@ -1,4 +1,4 @@
-//! What the tables keep of holds, and what one statement reads of them: the twin in memory of `control` and a generation.
+//! The tables of holds, and what one statement reads of them: a model in memory of `control` and a generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -68,7 +68,6 @@ impl Projection {
     }
 }
 
-/// A hold as its table has it.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub hold: Hold,
@@ -84,7 +83,7 @@ pub struct Store {
     pub users: BTreeMap<(UserId, Option<Label>), Credits>,
 }
 
-/// What one statement saw.
+/// The result of one statement.
 pub struct Reading {
     pub core: Rc<Core>,
     pub position: usize,
@@ -103,7 +102,7 @@ impl Reading {
 }
 
 impl Store {
-    /// Notes what has ended by what a statement saw, and gives back what came to nothing.
+    /// Marks what has ended according to a reading, and releases what had no effect.
     pub fn sweep(&mut self, reading: &Reading) {
         let ids: Vec<ReservationId> = self.rows.keys().cloned().collect();
         for id in ids {
@@ -122,7 +121,7 @@ impl Store {
         }
     }
 
-    /// Stores what a gate changed, by the growth that it says.
+    /// Stores a gate's changes, by the growth that it reports.
     pub fn commit(&mut self, gate: &Gate<'_>) {
         let changes = gate.changes();
         for id in &changes.holds {
@@ -138,7 +137,7 @@ impl Store {
         }
     }
 
-    /// Begins a turn on what is stored and what a statement saw.
+    /// Begins a turn on the stored state and a reading.
     pub fn gate<'a>(&self, reading: &'a Reading) -> Gate<'a> {
         let mut gate = Gate::new(&reading.core, reading.now, self.held);
         for (user, used) in &reading.used {
@@ -151,7 +150,6 @@ impl Store {
         gate
     }
 
-    /// Whether the sums are those of the rows.
     pub fn adds_up(&self) -> Result<(), String> {
         let mut rest = self.clone();
         for row in self.rows.values() {

@@ -1,5 +1,5 @@
-//! A world in memory: several processes that decide on one account's holds, the journal between them and the projection,
-//! and whatever may come between two steps. Chance comes from a seed, so that a failure comes again.
+//! A world in memory: several processes that decide on one account's holds, the journal between them and the
+//! projection, and any event between two steps. A seed determines the random choices, so a failure can be repeated.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ const PART: i128 = 500_000_000;
 /// How far the clocks of processes and broker may be off.
 const SKEW_MICROS: i64 = 1_000_000;
 
-/// A mistake that the simulation must notice, each made of something that the design does against it.
+/// A mistake that the simulation must notice; each removes something from the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
     None,
@@ -45,7 +45,7 @@ pub enum Mistake {
     NotSwept,
 }
 
-/// How the world goes.
+/// Settings of a world.
 #[derive(Debug, Clone, Copy)]
 pub struct Ways {
     /// Nothing but holds takes credits, for no more than they hold, and nothing makes caps smaller: then what is granted
@@ -76,7 +76,6 @@ struct Process {
     appending: Vec<u64>,
 }
 
-/// A usage in the outbox.
 #[derive(Clone)]
 struct Outgoing {
     event: Event,
@@ -90,7 +89,7 @@ pub struct World {
     hovers: bool,
     /// The database's clock.
     now: Time,
-    /// The latest that it ever said: it may be set back a little.
+    /// The latest time that it ever showed: it may be set back a little.
     latest: Time,
     journal: Vec<Fact>,
     /// The journal folded to its end.
@@ -102,20 +101,19 @@ pub struct World {
     gate: Option<usize>,
     processes: Vec<Process>,
     outbox: BTreeMap<u64, Outgoing>,
-    /// Given to what is put into the outbox, and never again.
+    /// Numbers for outbox records, each used once.
     numbers: u64,
-    /// What the journal has acknowledged and nobody has noted yet.
+    /// Appends that the journal has acknowledged and no process has noted yet.
     acknowledged: Vec<(u64, Outgoing, usize)>,
-    /// What callers were answered is settled: charged, whatever comes.
+    /// Settlements that callers were answered: they must be charged in any case.
     charges: Charges,
     names: usize,
     users: Vec<UserId>,
-    /// What was granted, and refused.
+    /// Counts of grants and refusals.
     pub granted: usize,
     pub refused: usize,
 }
 
-/// What went wrong.
 pub type Violation = String;
 
 impl World {
@@ -163,7 +161,7 @@ impl World {
         self.next.fold(&self.journal, 1);
     }
 
-    /// Does one thing by chance, and checks what must always hold.
+    /// Makes one random step, and checks what must always hold.
     pub fn step(&mut self) -> Result<(), Violation> {
         match self.below(21) {
             0..=10 => {
@@ -370,7 +368,7 @@ impl World {
 
     // ---- the outbox
 
-    /// Appends a usage; the acknowledgement is noted at some time, unless somebody dies before.
+    /// Appends a usage; the acknowledgement is noted later, unless the process dies before.
     fn send(&mut self, number: u64) -> Result<(), Violation> {
         let Some(outgoing) = self.outbox.get(&number).cloned() else { return Ok(()) };
         let at = self.append(outgoing.event.clone())?;
@@ -394,7 +392,7 @@ impl World {
         }
     }
 
-    /// Sends anew what nobody has acknowledged.
+    /// Sends again what is not acknowledged.
     fn relay(&mut self) -> Result<(), Violation> {
         let waiting: Vec<u64> = self.outbox.keys().copied().collect();
         if waiting.is_empty() {
@@ -600,7 +598,7 @@ impl World {
     }
 
     fn usage(&mut self, reservation_id: Option<ReservationId>) -> Usage {
-        // As the API requires: a usage that names a hold is that hold's user's.
+        // As the API requires: a usage that names a hold has that hold's user.
         let hold = reservation_id.as_ref().and_then(|id| self.store.rows.get(id)).map(|row| row.hold.clone());
         let (user_id, feature) = match &hold {
             Some(hold) => (hold.user_id.clone(), hold.feature.clone()),
@@ -657,7 +655,7 @@ impl World {
         Ok(())
     }
 
-    /// Where nothing but holds takes credits, neither the balance nor anybody's usage passes what it may.
+    /// Where nothing but holds takes credits, neither the balance nor any user's usage passes its cap.
     fn caps_hold(&self) -> Result<(), Violation> {
         let core = self.truth.core();
         if core.settled().is_negative() {
@@ -672,7 +670,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets everything that is under way come to its end, and checks the rest.
+    /// Lets everything unfinished end, and checks the rest.
     pub fn end(mut self) -> Result<(usize, usize), Violation> {
         for process in 0..PROCESSES {
             self.processes[process].turn = Turn::Idle;
@@ -708,7 +706,7 @@ impl World {
         if effects != 1 {
             return Err(format!("{} had {effects} effects", event.id));
         }
-        // Where other usage has its id it came to nothing, and its hold was held again.
+        // Where other usage has its id it had no effect, and its hold became open again.
         let charges = first.content == content_hash(event);
         let hold = &self.store.rows[reservation].hold;
         let settles = hold.settlement.as_ref().is_some_and(|by| by.event_id == event.id);
@@ -745,7 +743,7 @@ impl World {
         seen
     }
 
-    /// Whether a usage has had its effect by a position: it is the first of its id.
+    /// Returns whether a usage has had its effect by a position: it is the first with its id.
     fn is_charged(&self, by: &Settlement, position: usize) -> bool {
         let first = self.journal[..position].iter().find(|fact| fact.event.id == by.event_id);
         first.is_some_and(|first| first.content == by.content)

@@ -1,4 +1,4 @@
-//! Disputes: opened they take as a refund does, won they are undone as a usage is by its reversal.
+//! Disputes: an open one takes credits as a refund does, a won one is undone as a reversal undoes usage.
 
 use crate::story::{Story, story};
 

@@ -1,4 +1,4 @@
-//! Storms: whatever comes in whatever order, brakes hold, one charge is one credit, and a replay charges nobody.
+//! Storms: events in any order; brakes hold, one charge is one credit, and a replay charges nothing.
 //!
 //! A worker that lags, stops and folds anew from the beginning, an outbox that relays late and twice, and a provider that
 //! declines, charges without an answer, or does not answer at all. The brakes are counted anew from what applied.
@@ -91,7 +91,7 @@ struct World {
     folded: usize,
     /// What is below was acted on before: folding it again does nothing.
     acted: usize,
-    /// The provider's own book, by idempotency key.
+    /// The provider's own records, by idempotency key.
     charged: BTreeMap<AttemptId, Credits>,
     declined: BTreeSet<AttemptId>,
 }
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// Lets everything that is under way come to its end.
+    /// Lets everything unfinished end.
     fn settle(&mut self) {
         loop {
             let before = (self.story().facts.len(), self.folded, self.outbox.len());
@@ -328,7 +328,7 @@ proptest! {
         prop_assert_eq!(core.totals.topped_up, charged, "one charge, one credit");
         prop_assert!(world.attempts.values().all(|(state, _)| *state != State::Started), "every attempt has ended");
 
-        // Folding it all again, as a new generation and as one with nothing kept, charges nobody and requires the same.
+        // Folding it again, as a new generation and as one without stored state, charges nothing and requires the same.
         let (before, book) = (world.outbox.len(), world.charged.clone());
         world.step(&Step::Rebuild);
         world.settle();

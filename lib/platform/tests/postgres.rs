@@ -140,7 +140,7 @@ async fn the_reading_service_can_not_write_nor_see_what_is_for_writing() -> Resu
     assert!(refused("select webhook_secret from control.contacts").await.is_some());
     assert!(refused("select address from delivery.notification").await.is_some());
     sqlx::query("select recipient, status, text from delivery.notification").execute(&reader).await?;
-    // Also with the session's own brake taken off, the role holds.
+    // The role holds even with the session's read-only default switched off.
     sqlx::query("set default_transaction_read_only = off").execute(&reader).await?;
     assert!(refused("delete from read_model_1.checkpoint").await.is_some());
     Ok(())
@@ -202,7 +202,7 @@ async fn read_something(pool: PgPool) -> Result<(), sqlx::Error> {
     .await
 }
 
-/// Two rows that only make sense together.
+/// Two rows that belong together.
 async fn write_two_rows(pool: PgPool, key: String) -> Result<(), sqlx::Error> {
     pg::write(&pool, move |connection| {
         Box::pin(async move {

@@ -1,4 +1,4 @@
-//! The projector on real Kafka and Postgres: same log, same rows, whatever the batches and restarts.
+//! The projector on real Kafka and Postgres: same log, same rows, for any batches and restarts.
 
 local_stack::shared_test_stack!();
 
@@ -268,13 +268,13 @@ async fn an_unknown_type_halts_its_account_only_until_a_newer_binary_runs() -> R
     let parked =
         world.texts(old, r#"select account_id || ' ' || reason from parked order by "offset""#).await?;
     let expected = ["a0 ledger.usage.recorded.v2", "a0 behind", "a0 behind", "a0 behind", "a0 behind"];
-    // The v3 behind the v2 is unknown as well, but it is the v2 that halts.
+    // The v3 after the v2 is unknown as well, but the v2 halts the account.
     ensure!(parked == expected, "{parked:?}");
     let folded =
         world.texts(old, "select account_id || ' ' || event_id from event order by account_id, 1").await?;
     ensure!(folded.len() == 5, "the other account goes on: {folded:?}");
 
-    // The newer binary goes on up to what it does not know either, without a new record.
+    // The newer program goes on up to the next type that it does not know, without a new record.
     let ends = world.journal.ends().await?;
     world.project_to(old, 2, &ends, newer).await?;
     let parked =

@@ -1,4 +1,4 @@
-//! World: a journal with its database, and generations of a read model as a test wants them.
+//! World: a journal with its database, and generations of a read model for a test.
 
 use std::num::NonZeroU32;
 
@@ -20,7 +20,6 @@ use crate::history;
 
 pub const PARTITIONS: i32 = 3;
 
-/// A journal with its database, and generations of a read model as a test wants them.
 pub struct World {
     pub source: Source,
     pub journal: Journal,

@@ -1,4 +1,4 @@
-//! Forms: what callers meet is the same from one process (`ledger up`) as from four (`ledger serve`).
+//! Forms: callers get the same from one process (`ledger up`) as from four (`ledger serve`).
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
@@ -62,7 +62,7 @@ async fn an_account_opens_and_is_read(whole: &Whole) -> Result<()> {
     story(whole, "5").await?;
     let account = whole.operator().get("/v1/accounts/acme").await?;
     ensure!(account.expect(200)?.body["account_id"] == "acme", "{}", account.text);
-    // The same path on either side: the write opens, the read lists.
+    // Both sides have this path: the write API opens an account, the read API lists accounts.
     let list = whole.operator().get("/v1/accounts").await?;
     let ids: Vec<&Value> = list.expect(200)?.body["items"]
         .as_array()

@@ -1,4 +1,4 @@
-//! Invitations: mailed once to who is invited, also where the mail server is down at first.
+//! Invitations: each mailed once to the invited person, also where the mail server is down at first.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use e2e::{Caller, Whole};
 
 /// Longer than anything here takes.
 const WAIT_MAX: Duration = Duration::from_secs(20);
-/// Many looks of a worker: what would come a second time has come by then.
+/// Many polls of a worker: a second mail would have come by then.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 async fn host(server: &MailServer) -> Result<(Whole, Caller)> {
@@ -31,7 +31,7 @@ async fn invite(operator: &Caller, email: &str) -> Result<String> {
     Ok(answer.expect(201)?.body["code"].as_str().context("a code")?.to_owned())
 }
 
-/// Waits until the mail of a code stands so.
+/// Waits until the mail of a code has this status.
 async fn stands(whole: &Whole, code: &str, status: &str) -> Result<()> {
     let end = Instant::now() + WAIT_MAX;
     loop {

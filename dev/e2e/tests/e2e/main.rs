@@ -1,4 +1,4 @@
-//! The whole ledger from outside, on the real Kafka and the real Postgres. What kills processes is in `faults`.
+//! The whole ledger from outside, on real Kafka and real Postgres. Tests that kill processes are in `faults`.
 //!
 //! One test program, because linking each takes longer than most of its tests.
 
@@ -17,7 +17,7 @@ mod schemas;
 mod stack;
 mod structure;
 
-// What the services' own tests have already.
+// Shared with the services' own tests.
 #[path = "../../../../alert-worker/tests/delivery/fixture.rs"]
 #[allow(dead_code, reason = "the alert worker's tests use more of it")]
 mod fixture;

@@ -1,4 +1,4 @@
-//! A rebuild beside the live generation: equal row for row, taken over under load, refused where rows differ.
+//! A rebuild next to the live generation: equal row for row, made live under load, refused where rows differ.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ use crate::world::{World, opening, using};
 
 const LIVE: Schema = Schema { model: Model::ReadModel, generation: 1 };
 const NEXT: Schema = Schema { model: Model::ReadModel, generation: 2 };
-/// How long a written event may take to be seen, a flip in between or not.
+/// Longest time until a written event is visible, with or without a flip in between.
 const SEEN_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Parser)]
@@ -74,7 +74,7 @@ impl Projecting {
     }
 }
 
-/// Clients that write, wait for what they wrote, and read it, over and over.
+/// Clients that write, wait for what they wrote, and read it, repeatedly.
 struct Clients {
     done: Arc<AtomicBool>,
     read: Arc<AtomicUsize>,
@@ -115,7 +115,7 @@ async fn write_and_read(world: &World, waiter: &Waiter, account: &str, id: &str)
     let written = world.journal.append_all(&[(account_id, using(account, id).into_bytes())]).await;
     let position: Position = written.into_iter().next().context("an answer")??;
     ensure!(waiter.wait_for(position, Instant::now() + SEEN_MAX).await, "{position} was not seen in time");
-    // Which generation to read is asked after the wait, as every handler does it.
+    // Read the live schema after the wait, as every handler does.
     let schema = waiter.schema();
     let mut snapshot = pg::begin_read(&world.source.pool, schema).await?;
     let next: i64 = sqlx::query_scalar("select next_offset from checkpoint where partition = $1")
@@ -142,7 +142,7 @@ async fn a_rebuild_under_load_takes_over_and_nobody_misses_what_they_wrote() -> 
         world.write_raw(&account, &opening(&account)).await?;
     }
     pg::ensure_generation(&world.source.pool, Model::ReadModel).await?;
-    // Two, as in production: both go over at each flip, whichever partitions they have.
+    // Two projectors, as in production: both change over at each flip, whichever partitions they have.
     let projecting = [Projecting::start(&world), Projecting::start(&world)];
     let shutdown = CancellationToken::new();
     let waiter =

@@ -1,4 +1,4 @@
-//! Redelivery: what was parked stays so until `ledger redeliver` lets it go out again.
+//! Redelivery: a parked notification stays parked until `ledger redeliver` sends it again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::fixture::{Fixture, alert, id, soon};
 use crate::server::{MailServer, Mood};
 
-/// Many looks of a worker: what would come a second time has come by then.
+/// Many polls of a worker: a second mail would have come by then.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
@@ -26,7 +26,7 @@ async fn redelivered(fixture: &Fixture, arguments: &[&str]) -> Result<String> {
     redelivered_in(&fixture.space.database_url, arguments).await
 }
 
-/// Runs `ledger redeliver` and returns what it says.
+/// Runs `ledger redeliver` and returns its output.
 pub async fn redelivered_in(database_url: &str, arguments: &[&str]) -> Result<String> {
     let given = ["redeliver", "--database-url", database_url];
     let asked = Arguments::try_parse_from(given.iter().chain(arguments))?.asked;

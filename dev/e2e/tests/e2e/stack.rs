@@ -21,7 +21,6 @@ use tempfile::TempDir;
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A running `ledger stack`.
 struct Program {
     child: Child,
     kafka_brokers: String,
@@ -53,7 +52,7 @@ fn stack_command(data_dir: &Path) -> Command {
     command
 }
 
-/// A folder that the user PostgreSQL runs as can enter, where the tests run as root; nothing survives it.
+/// A folder that PostgreSQL's user can enter, where the tests run as root; dropping it ends all processes in it.
 struct Folder(TempDir);
 
 impl Folder {
@@ -69,7 +68,7 @@ impl Folder {
 }
 
 impl Drop for Folder {
-    /// A test that fails half way must not leave a Kafka behind.
+    /// A test that fails half way must not leave a Kafka running.
     fn drop(&mut self) {
         for pid in processes_of(self.path()).unwrap_or_default() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -156,7 +155,7 @@ async fn data_outlive_a_killed_ledger_and_nothing_is_left_that_the_next_start_ca
     crash_and_recover(&data, &next).await
 }
 
-/// The same data directory, now inside this process: each service crashes and comes back where it was.
+/// The same data directory, now inside this process: each service crashes and recovers its data.
 async fn crash_and_recover(data: &Path, before: &Program) -> Result<()> {
     let options = StackOptions { data_dir: data.to_owned(), ..StackOptions::default() };
     let mut stack = Stack::start(options, |_| {}).await?;

@@ -1,4 +1,4 @@
-//! The workspace's own rules: which crate may use which, no files in a loop, where versions are, which licences come in.
+//! The workspace's rules: allowed dependencies between crates, no import loops, where versions are, allowed licences.
 
 #[path = "../../../../ledger-core/tests/layers/imports.rs"]
 mod imports;
@@ -14,7 +14,7 @@ use spdx::{Expression, ParseMode};
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const SERVICES: [&str; 4] = ["command-api", "projector", "alert-worker", "query-api"];
 
-/// Returns what a crate of the workspace may use of it, below its tests; `None` for one without a place.
+/// Returns the workspace crates that a crate may use, outside of its tests; `None` for a crate without a layer.
 fn allowed(name: &str) -> Option<Vec<&'static str>> {
     let libraries = ["ledger-core", "platform", "engine", "web", "payments"];
     Some(match name {
@@ -84,7 +84,7 @@ fn every_file_that_the_architecture_names_exists() -> Result<()> {
     Ok(())
 }
 
-/// Tells whether a piece of code in the text names a file or folder of the repository.
+/// Returns whether a piece of code in the text names a file or folder of the repository.
 fn is_path(code: &str) -> bool {
     let is_plain = code.chars().all(|c| c.is_ascii_alphanumeric() || "_-./*".contains(c));
     let has_extension =

@@ -1,4 +1,4 @@
-//! Client: a producer that sends each event until it is acknowledged, and knows what it sent.
+//! Client: a producer that sends each event until it is acknowledged, and counts what it sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,28 +23,27 @@ const USERS: usize = 5;
 const BATCH: usize = 7;
 const WORKERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(30);
-/// Nothing is unavailable for longer in these tests.
+/// Longest outage in these tests.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Kills cut answers short; a lost one must not hold a worker up.
+/// Longest wait for an answer: kills cut answers short, and a lost one must not block a worker.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 
-/// What came back of a request that was not taken.
+/// The requests that were not accepted.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// No answer at all.
     pub lost: AtomicUsize,
     /// 503 with `Retry-After`.
     pub unavailable: AtomicUsize,
 }
 
-/// Workers that send until told to stop.
+/// Workers that send until they are stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     pub refusals: Arc<Refusals>,
     workers: JoinSet<Result<usize>>,
 }
 
-/// Opens the accounts that the load uses.
+/// Opens the accounts of the load.
 pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
     let client = http_client::builder().timeout(ANSWER_MAX).build()?;
     for number in 0..ACCOUNTS {
@@ -59,7 +58,7 @@ pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
 /// Sets rules that the load reaches sooner or later.
 async fn set_rules(fleet: &Fleet, client: &Client, account: &str) -> Result<()> {
     let everyone = json!({"basis": "percent_used", "threshold": "5"});
-    // The provider charges, and does not answer before it is asked again.
+    // The provider charges, and does not answer until the call is repeated.
     let top_up = json!({"enabled": true, "basis": "available_balance", "threshold": "100", "amount": "100",
                         "payment_method": "pm_timeout", "max_per_period": 1000});
     let late = json!({"basis": "absolute_remaining", "threshold": "80"});
@@ -85,7 +84,7 @@ pub async fn write(fleet: &Fleet, client: &Client, method: Method, path: &str, b
 }
 
 impl Load {
-    /// Starts sending over HTTP, and through the ingress topic besides.
+    /// Starts sending over HTTP and through the ingress topic.
     pub fn start(fleet: &Fleet) -> Result<Load> {
         let stop = Arc::new(AtomicBool::new(false));
         let refusals = Arc::<Refusals>::default();
@@ -163,7 +162,7 @@ impl Producer {
                 sleep(PAUSE).await;
                 continue;
             }
-            // The answer may be cut short by a kill: then it is not known to be taken.
+            // A kill may cut the answer short: then whether the request was accepted is unknown.
             let Ok(body) = answer.text().await else { continue };
             ensure!(status == 202 || status == 200, "{status}: {body}");
             let answer: Value = serde_json::from_str(&body).with_context(|| body.clone())?;

@@ -1,4 +1,4 @@
-//! Drain: a service that is told to stop ends what it has begun, and soon.
+//! Drain: a service that is stopped finishes what it has begun, within seconds.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::{Load, open_accounts};
 use crate::fleet::Fleet;
 
-/// Each at all, and the fastest: a machine that stalls holds up some of them, and not all.
+/// The limit for each stop, and for the fastest: a machine that stalls delays some of them, but not all.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 const FASTEST_MAX: Duration = Duration::from_secs(10);
 

@@ -1,4 +1,4 @@
-//! Fleet: each service as a process of its own, on a space of its own.
+//! Fleet: each service as a process of its own, on a test space.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,13 +16,13 @@ use platform::pg::{self, Model, PgPool, Schema};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep};
 
-/// What every service knows as the operator's key.
+/// The operator's key of every service.
 pub const OPERATOR_KEY: &str = "the operator's key of these tests";
 pub const PARTITIONS: i32 = 8;
 const READY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Tests that are timed, or load the machine, run alone; those that mostly wait run beside each other.
+/// Tests that are timed, or load the machine, run alone; those that mostly wait run concurrently.
 static TURNS: RwLock<()> = RwLock::const_new(());
 
 /// The right to run, until it is dropped.
@@ -36,12 +36,12 @@ pub async fn alone() -> Turn {
     Turn::Alone { _guard: TURNS.write().await }
 }
 
-/// Waits until no test runs that must be alone.
+/// Waits until no test that must run alone is running.
 async fn beside() -> Turn {
     Turn::Beside { _guard: TURNS.read().await }
 }
 
-/// A space, and the processes in it by a name that tells copies of one service apart, such as `projector.2`.
+/// A space and its processes, by a name that distinguishes copies of one service, such as `projector.2`.
 pub struct Fleet {
     pub kafka: KafkaOptions,
     pub identity: LogIdentity,
@@ -51,7 +51,7 @@ pub struct Fleet {
     processes: BTreeMap<String, Process>,
     client: reqwest::Client,
     _turn: Turn,
-    // Last: its database and topics go when nobody uses them any more.
+    // Last, so that its database and topics are dropped after everything that uses them.
     _space: TestSpace,
 }
 
@@ -74,7 +74,7 @@ impl Fleet {
         Fleet::start_on(turn, TestSpace::new().await?, names).await
     }
 
-    /// Starts them when no other test runs, and none will.
+    /// Starts them when no other test runs, and keeps others waiting.
     pub async fn start_alone(names: &[&str]) -> Result<Fleet> {
         let turn = alone().await;
         Fleet::start_on(turn, TestSpace::new().await?, names).await
@@ -111,11 +111,11 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Starts a service, at the address it had before; it aborts at this failpoint.
+    /// Starts a service at the address that it had before; it aborts at this failpoint.
     pub fn launch(&mut self, name: &str, failpoint: Option<&str>) -> Result<()> {
         let listen = match self.processes.remove(name) {
             Some(process) => process.listen,
-            // Free now, and nobody else asks for this one.
+            // The port is free now, and no other process requests this one.
             None => TcpListener::bind("127.0.0.1:0")?.local_addr()?,
         };
         let service = name.split('.').next().unwrap_or(name);
@@ -142,7 +142,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until a service says that it is ready.
+    /// Waits until a service reports that it is ready.
     pub async fn ready(&mut self, name: &str) -> Result<()> {
         let process = self.processes.get_mut(name).context("launched before")?;
         let url = format!("http://{}/readyz", process.listen);
@@ -163,8 +163,8 @@ impl Fleet {
         bail!("{name} is not ready after {READY_MAX:?}: {said}")
     }
 
-    /// Waits until all services are ready; one that could not start beside all else is started once more, as whatever
-    /// runs services would.
+    /// Waits until all services are ready; one that could not start under load is started once more, as a service
+    /// manager would.
     pub async fn ready_all(&mut self) -> Result<()> {
         let names: Vec<String> = self.processes.keys().cloned().collect();
         for name in names {
@@ -177,18 +177,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns where a service listens.
     pub fn url(&self, name: &str) -> Result<String> {
         let process = self.processes.get(name).context("launched before")?;
         Ok(format!("http://{}", process.listen))
     }
 
-    /// Returns the read model that is live.
+    /// Returns the live read model.
     pub async fn live(&self) -> Result<Schema> {
         pg::live_generation(&self.pool, Model::ReadModel).await?.context("a live generation")
     }
 
-    /// Sends a signal to a service.
     pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
         let process = self.processes.get(name).context("launched before")?;
         let pid = Pid::from_raw(i32::try_from(process.child.id())?);

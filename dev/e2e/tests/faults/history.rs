@@ -1,16 +1,16 @@
-//! History: what many clients saw of holds, each with when it was asked and answered, held against every order in which
-//! that can have happened.
+//! History: the requests and answers of many clients about holds, each with its times, checked against every order in
+//! which they can have happened.
 //!
-//! A decision was made at some instant between its call and its answer. Whatever else was answered before the call had
-//! happened by then, and whatever was called after the answer had not; so what was held lies between two sums, and each
-//! grant, refusal and figure must fit one state between them.
+//! A decision was made at some instant between its call and its answer. Everything answered before the call had
+//! happened by then, and everything called after the answer had not; so the sum of holds lies between two sums, and
+//! each grant, refusal and figure must fit one state between them.
 
 use anyhow::{Result, ensure};
 
 /// Amounts in thousandths of a credit.
 pub type Milli = i64;
 
-/// An attempt to hold something more.
+/// An attempt to hold more credits.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub account: usize,
@@ -19,15 +19,15 @@ pub struct Attempt {
     pub called: u64,
     pub answered: u64,
     pub granted: bool,
-    /// What the answer said was available: after a grant what was left, of a refusal by balance what there was.
+    /// The available figure of the answer: after a grant the rest, in a refusal by balance the balance.
     pub available: Option<Milli>,
-    /// What a refusal by the user's limit said that he uses and holds.
+    /// In a refusal by the user's limit, what the user has used and holds.
     pub taken: Option<Milli>,
-    /// When it was given back: from the call to the answer.
+    /// When the hold was released: from the call to the answer.
     pub released: Option<(u64, u64)>,
 }
 
-/// What may be held at some instant of a window.
+/// The possible sums of holds at some instant of a window.
 struct Bounds {
     granted_answered: Steps,
     granted_called: Steps,
@@ -50,7 +50,7 @@ impl Steps {
         Steps(steps)
     }
 
-    /// Returns the sum of what lies before an instant.
+    /// Returns the sum of everything before an instant.
     fn before(&self, instant: u64) -> Milli {
         let count = self.0.partition_point(|(at, _)| *at < instant);
         count.checked_sub(1).map_or(0, |last| self.0[last].1)
@@ -69,14 +69,14 @@ impl Bounds {
         }
     }
 
-    /// Returns the least and the most that can have been held by others at some instant of an attempt's window.
+    /// Returns the least and the most that others can have held at some instant of an attempt's window.
     fn around(&self, attempt: &Attempt) -> (Milli, Milli) {
         let least =
             self.granted_answered.before(attempt.called) - self.released_called.before(attempt.answered + 1);
         let most =
             self.granted_called.before(attempt.answered) - self.released_answered.before(attempt.called);
         let own = if attempt.granted { attempt.amount } else { 0 };
-        // An own release came after the own answer: it is in neither sum.
+        // An attempt's own release comes after its answer: it is in neither sum.
         (least, most - own)
     }
 }

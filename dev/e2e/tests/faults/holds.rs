@@ -1,5 +1,5 @@
-//! Holds: many clients, several processes, real kills; nobody is ever granted more than there is, nor refused what is
-//! there, and every usage is charged once.
+//! Holds: many clients, several processes, real kills; every grant is covered, no covered request is refused, and every
+//! usage is charged once.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const DOORS: [&str; 3] = ["command-api", "command-api.2", "command-api.3"];
 const OTHERS: [&str; 2] = ["projector", "alert-worker"];
 /// A service aborts as soon as the load passes its failpoint.
 const ABORT_MAX: Duration = Duration::from_secs(120);
-/// Nothing is unavailable for longer in these tests.
+/// Longest outage in these tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Attempts of the race.
@@ -39,7 +39,7 @@ struct Prize {
     balance: Milli,
     limit: Option<Milli>,
     users: usize,
-    /// One credit at a time, and nothing given back: then exactly what there is must be granted.
+    /// Amounts of one credit and no release: then exactly the balance must be granted.
     exact: bool,
 }
 
@@ -62,7 +62,7 @@ fn milli(amount: &Value) -> Option<Milli> {
     Some(whole.parse::<Milli>().ok()? * 1_000 + sign * places)
 }
 
-/// A client of several doors.
+/// A client of several API processes.
 #[derive(Clone)]
 struct Client {
     http: reqwest::Client,
@@ -76,7 +76,7 @@ impl Client {
         Ok(Client { http, urls: Arc::new(urls) })
     }
 
-    /// Sends once; no answer is none.
+    /// Sends once; `None` where no answer comes.
     async fn send(
         &self,
         door: usize,
@@ -94,7 +94,7 @@ impl Client {
         Some((status, answer.json().await.ok()?))
     }
 
-    /// Sends until it is answered otherwise than by 503, at whichever door.
+    /// Sends to changing processes until the answer is another than 503.
     async fn insist(
         &self,
         door: usize,
@@ -146,7 +146,7 @@ async fn a_hundred_thousand_attempts_get_exactly_what_there_is() -> Result<()> {
     for _ in 0..CLIENTS {
         racers.spawn(race(client.clone(), Arc::clone(&next), Arc::clone(&flipped), clock));
     }
-    // The read model is replaced while they race, and they race until it is.
+    // The read model is replaced during the race, and the race goes on until it is.
     while next.load(Ordering::Relaxed) < ATTEMPTS / 3 {
         sleep(Duration::from_millis(50)).await;
     }
@@ -182,7 +182,7 @@ const DECISIONS: &str = r#"
           from control.decision) as kept
     where nth <= 3"#;
 
-/// Fails unless each refusal was kept once, and some of them say what the journal says at their position.
+/// Fails unless each refusal was kept once, and a sample of them agrees with the journal at their position.
 async fn decisions_are_kept(fleet: &Fleet, refused: usize) -> Result<()> {
     let kept: i64 = sqlx::query_scalar(
         "select count(distinct (account_id, reservation_id, kind)) from control.decision
@@ -208,7 +208,7 @@ async fn decisions_are_kept(fleet: &Fleet, refused: usize) -> Result<()> {
     Ok(())
 }
 
-/// Takes attempts until there are none left, and the read model has been replaced.
+/// Takes attempts until none is left and the read model has been replaced.
 async fn race(
     client: Client,
     next: Arc<AtomicUsize>,
@@ -225,7 +225,7 @@ async fn race(
     }
 }
 
-/// Makes one attempt, and where there are more to come of it, those too.
+/// Makes one attempt and, where it calls for further ones, those too.
 async fn attempt(client: &Client, number: usize, clock: Instant) -> Result<Vec<Attempt>> {
     let mut random = StdRng::seed_from_u64(number as u64);
     let account = number % PRIZES.len();
@@ -327,7 +327,7 @@ const SUMS: &str = "
            (select count(*) from control.hold where state = 'settling'),
            (select count(*) from control.outbox)";
 
-/// Fails unless the sums beside the gates are those of the open holds, once everything that settles has settled.
+/// Fails unless the sums at the gates equal those of the open holds, once every settling hold has settled.
 async fn sums_are_right(fleet: &Fleet) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -342,7 +342,7 @@ async fn sums_are_right(fleet: &Fleet) -> Result<()> {
     }
 }
 
-/// Workers that hold, settle or give back until told to stop, each under ids that they repeat until answered.
+/// Workers that hold, settle or release until they are stopped, each repeating an id until it is answered.
 struct Work {
     stop: Arc<AtomicBool>,
     workers: JoinSet<Result<Done>>,
@@ -417,7 +417,7 @@ async fn open_for_work(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless every settled hold was charged once, and nothing is held any more.
+/// Fails unless every settled hold was charged once, and no hold is left.
 async fn charged_once(fleet: &Fleet, done: &Done) -> Result<()> {
     sums_are_right(fleet).await?;
     let schema = fleet.live().await?;
@@ -448,7 +448,7 @@ async fn a_kill_at_any_step_of_a_hold_charges_once_and_frees_nothing_by_guess() 
     for (service, failpoint) in [
         ("command-api", "holds.before_commit:9"),
         ("command-api.2", "holds.after_commit:9"),
-        // Settling is committed, and the record is not appended, or nobody knows that it is.
+        // The settlement is committed, but the record is not appended, or not known to be.
         ("command-api", "api.before_append:9"),
         ("command-api.2", "api.after_append:9"),
         ("projector", "projector.before_commit:5"),
@@ -460,7 +460,7 @@ async fn a_kill_at_any_step_of_a_hold_charges_once_and_frees_nothing_by_guess() 
         fleet.launch(service, None)?;
         fleet.ready(service).await?;
     }
-    // Whoever is frozen with gates in hand holds the others up for seconds, and not for good.
+    // A process that is frozen while it holds gates delays the others for seconds, not forever.
     fleet.signal("command-api", Signal::SIGSTOP)?;
     sleep(Duration::from_secs(7)).await;
     fleet.signal("command-api", Signal::SIGCONT)?;
@@ -513,7 +513,7 @@ async fn settling_against_release_extension_and_expiry_has_one_winner_and_the_ri
     while let Some(released) = duels.join_next().await {
         winners[usize::from(released??)] += 1;
     }
-    // One request may always be first, but not in all of so many.
+    // Either request may win often, but not always.
     ensure!(winners.iter().all(|count| *count > 0), "{winners:?}");
     charged_once(&fleet, &Done { settled: DUELS, charged: 3_000 * Milli::try_from(DUELS)? }).await?;
     fleet.replays_equal().await
@@ -526,7 +526,7 @@ async fn duel(client: Client, number: usize) -> Result<bool> {
     let (status, said) = client.insist(number, Method::POST, holds, Some(&body)).await?;
     ensure!(status == 201, "{said}");
     if number.is_multiple_of(3) {
-        // These meet their expiry.
+        // These holds reach their expiry.
         sleep(Duration::from_millis(990)).await;
     }
     let of_hold = format!("{holds}/{id}");

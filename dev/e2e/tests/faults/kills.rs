@@ -16,7 +16,7 @@ const ALL: [&str; 3] = ["projector", "command-api", "alert-worker"];
 const ABORT_MAX: Duration = Duration::from_secs(120);
 /// How long the random kills go on.
 const RANDOM_KILLS: Duration = Duration::from_secs(15);
-/// Longer than a consumer's session with the broker: its partitions are given to another.
+/// Longer than a consumer's session with the broker: the group gives its partitions to another.
 const FROZEN: Duration = Duration::from_secs(13);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,7 @@ async fn a_worker_that_wakes_up_after_its_partitions_were_given_away_writes_noth
         fleet.signal(frozen, Signal::SIGCONT)?;
     }
     sleep(Duration::from_secs(2)).await;
-    // And back: whoever has been asleep takes over.
+    // And back: the process that was idle takes over.
     fleet.kill("projector.2")?;
     fleet.kill("alert-worker.2")?;
     let sent = load.finish().await?;

@@ -1,6 +1,6 @@
-//! The services as real processes, killed for real: nothing lost, nothing twice.
+//! The services as real processes that are killed: nothing is lost, nothing counts twice.
 //!
-//! Every test ends with the journal folded anew, in memory and into another generation: both must equal what stands.
+//! Every test ends with the journal folded anew, in memory and into another generation: both must equal the live one.
 
 local_stack::shared_test_stack!();
 

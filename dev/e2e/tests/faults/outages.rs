@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 use crate::client::{Load, open_accounts};
 use crate::fleet::{self, Fleet};
 
-/// Longer than an append is waited for.
+/// Longer than the timeout of an append.
 const FROZEN: Duration = Duration::from_secs(14);
-/// Longer than a request waits for a connection.
+/// Longer than a request's timeout for a connection.
 const REFUSED_MAX: Duration = Duration::from_secs(60);
-/// Each time, and the quickest: a machine that stalls holds up some, and not all.
+/// The limit for each recovery, and for the quickest: a machine that stalls delays some, but not all.
 const RESUMED_MAX: Duration = Duration::from_secs(60);
 const QUICKEST_MAX: Duration = Duration::from_secs(15);
 
@@ -48,7 +48,7 @@ async fn the_broker_and_the_database_killed_under_load_are_waited_for() -> Resul
     stack.start_kafka().await?;
     let mut quickest = resumed(&mut fleet).await?;
 
-    // Long enough for appends to be given up that the broker stores when it wakes up.
+    // Long enough that appends time out which the broker stores when it wakes up.
     let broker = Pid::from_raw(i32::try_from(stack.kafka_pid().context("a broker of our own")?)?);
     kill(broker, Signal::SIGSTOP)?;
     sleep(FROZEN).await;
@@ -75,7 +75,7 @@ async fn the_broker_and_the_database_killed_under_load_are_waited_for() -> Resul
     Ok(folder.close()?)
 }
 
-/// Waits until every service says that it is ready again, without a restart, and returns how long that took.
+/// Waits until every service reports ready again, without a restart, and returns how long that took.
 async fn resumed(fleet: &mut Fleet) -> Result<Duration> {
     let since = Instant::now();
     for service in ["projector", "command-api", "alert-worker"] {

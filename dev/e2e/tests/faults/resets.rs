@@ -1,4 +1,4 @@
-//! Resets: ten thousand idle accounts roll within seconds of their boundary, whoever appends what.
+//! Resets: ten thousand idle accounts roll within seconds of their boundary, whichever scheduler appends the events.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::fleet::Fleet;
 use crate::verify::LIVE;
 
 const ACCOUNTS: usize = 10_000;
-/// From now to the boundary: opening them all must be over by then.
+/// From now to the boundary: all accounts must be open by then.
 const AHEAD: Duration = Duration::from_secs(45);
 /// The claim, for an optimised build; one without optimisation gets three times as long, or as long as opening took, should
 /// the machine be that slow. The bench `resets` measures it.
@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_accounts_roll_within_seconds_of_their_boundary() -> Result<()> {
-    // Three schedulers: what one has appended the others may append again, to no effect.
+    // Three schedulers: one may append again, without effect, what another has appended.
     let services = ["projector", "command-api", "alert-worker", "alert-worker.2", "alert-worker.3"];
     let fleet = Fleet::start_alone(&services).await?;
     let boundary = clock::now().micros() + i64::try_from(AHEAD.as_micros())?;
@@ -60,7 +60,7 @@ async fn ten_thousand_idle_accounts_roll_within_seconds_of_their_boundary() -> R
     fleet.replays_equal().await
 }
 
-/// Opens accounts whose period ends at `boundary`, past the door: what it takes one by one is not the point here.
+/// Opens accounts whose period ends at `boundary`, directly in the journal: the API's speed is not tested here.
 async fn open_accounts(fleet: &Fleet, boundary: Time) -> Result<()> {
     let now = clock::now().to_string();
     let records = (0..ACCOUNTS).map(|number| {

@@ -1,4 +1,4 @@
-//! Top-ups: whoever is killed, wherever, each attempt is charged once and each charge credited once.
+//! Top-ups: whichever process is killed, at any step, each attempt is charged once and each charge credited once.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::verify::LIVE;
 const ENDED_MAX: Duration = Duration::from_secs(120);
 const ABORT_MAX: Duration = Duration::from_secs(120);
 
-/// Attempts that have not ended, and events that nobody has appended yet.
+/// Attempts that have not ended, and events that are not appended yet.
 const UNDER_WAY: &str = "
     select (select count(*) from control.top_up where state in ('proposed', 'started', 'told'))
          + (select count(*) from control.outbox where source = 'urn:ledger:auto-top-up')";
 
-/// Charges of the sandbox whose payment is no lot or not of one amount, and lots of top-ups that nobody paid.
+/// Sandbox charges without a lot of the same amount, and lots of top-ups without a charge.
 const ASTRAY: &str = "
     select count(*)
     from (select payment_id from control.sandbox_charge where payment_id is not null) as charged
@@ -48,7 +48,7 @@ impl Fleet {
         }
     }
 
-    /// Returns how many attempts have not come to their end.
+    /// Returns how many attempts have not ended.
     pub async fn under_way(&self) -> Result<i64> {
         Ok(sqlx::query_scalar(UNDER_WAY).fetch_one(&self.pool).await?)
     }
@@ -72,7 +72,7 @@ impl Fleet {
 async fn a_kill_at_any_step_of_a_top_up_charges_once_and_credits_once() -> Result<()> {
     let mut fleet = Fleet::start(&["projector", "command-api", "alert-worker"]).await?;
     let http = http_client::plain();
-    // One method answers at once, one charges and does not answer: two faults at a time.
+    // One method answers at once, one charges and does not answer: two faults at the same time.
     let failpoints = [
         ("alert-worker.before_commit", "pm_ok"),
         ("alert-worker.after_commit", "pm_timeout"),

@@ -1,4 +1,4 @@
-//! Verify: what stands equals the journal folded anew, and holds every event that was acknowledged once.
+//! Verify: the live generation equals the journal folded anew, and has every acknowledged event once.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -21,9 +21,9 @@ use crate::client;
 use crate::fleet::{Fleet, PARTITIONS};
 
 const PROJECTED_MAX: Duration = Duration::from_secs(90);
-/// The generation that stands.
+/// The live read model.
 pub const LIVE: Schema = Schema { model: Model::ReadModel, generation: 1 };
-/// The alerts that stand.
+/// The live alerts.
 pub const ALERTS: Schema = Schema { model: Model::Alerting, generation: 1 };
 
 impl Fleet {
@@ -43,8 +43,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Checks that what stands equals the journal folded in memory and into generations of its own, and that each
-    /// firing is to be told once, whoever was killed and however often it was folded.
+    /// Checks that the live generations equal the journal folded in memory and into generations of its own, and that
+    /// each firing is in the outbox once, regardless of kills and refolds.
     pub async fn replays_equal(&self) -> Result<()> {
         let ends = self.settled().await?;
         self.equals_memory(&ends).await?;
@@ -59,11 +59,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns the journal's ends once nothing more comes, of top-ups either.
+    /// Returns the journal's ends once no more records come, of top-ups either.
     async fn settled(&self) -> Result<Vec<Position>> {
         loop {
             self.charged_once().await?;
-            // What was folded last may have asked for one more, and that one may have ended since.
+            // The last fold may have started one more attempt, which may have ended since.
             let ends = self.at_rest().await?;
             if self.under_way().await? == 0 && Ends::new(&self.kafka, self.identity)?.all().await? == ends {
                 return Ok(ends);
@@ -71,7 +71,7 @@ impl Fleet {
         }
     }
 
-    /// Folds the journal anew beside a generation that stands, and compares.
+    /// Folds the journal anew next to a live generation, and compares.
     async fn replay<W: Worker>(&self, live: Schema, worker: W, ends: &[Position]) -> Result<()> {
         let anew = Schema { generation: live.generation + 1, ..live };
         pg::create_generation(&self.pool, anew).await?;
@@ -85,7 +85,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns how much was put up to be told, which is each firing once.
+    /// Returns how many firings the outbox received, which is each firing once.
     pub async fn told(&self) -> Result<i64> {
         let mut tx = pg::begin_read(&self.pool, ALERTS).await?;
         let (firings, outbox, both): (i64, i64, i64) = sqlx::query_as(
@@ -101,7 +101,7 @@ impl Fleet {
         Ok(outbox)
     }
 
-    /// Returns the journal's ends when all up to there is projected and nothing more comes.
+    /// Returns the journal's ends when everything up to there is projected and no more records come.
     async fn at_rest(&self) -> Result<Vec<Position>> {
         let journal = Ends::new(&self.kafka, self.identity)?;
         let waiting = async {
@@ -134,7 +134,7 @@ impl Fleet {
         tokio::task::spawn_blocking(move || committed_to_the_end(&kafka, &group)).await?
     }
 
-    /// Reads a partition of the journal, up to an offset and without it.
+    /// Reads a partition of the journal up to an offset, exclusive.
     async fn facts(&self, end: Position) -> Result<Vec<Fact>> {
         let stream = kafka::read_partition(&self.kafka, end.partition, 1, end.offset);
         let records: Vec<_> = stream.try_collect().await?;
@@ -145,7 +145,7 @@ impl Fleet {
         facts.collect()
     }
 
-    /// Returns an account as the journal has it at a position of its partition.
+    /// Returns an account's state in the journal at a position of its partition.
     pub async fn folded_to(&self, account: &str, last: Position) -> Result<Option<Core>> {
         let mut memory = Memory::default();
         memory.fold(&self.facts(Position { offset: last.offset + 1, ..last }).await?);
@@ -174,7 +174,7 @@ impl Fleet {
     }
 }
 
-/// Says whether a group has committed everything that its topic has.
+/// Returns whether a group has committed everything in its topic.
 fn committed_to_the_end(kafka: &kafka::KafkaOptions, group: &str) -> Result<bool> {
     use rdkafka::consumer::{BaseConsumer, Consumer};
     let topic = kafka.topics().usage;

@@ -1,4 +1,4 @@
-//! What tests need of the stack: one that all of them share, and a space of its own in it for each.
+//! A stack that all tests share, and a space of its own in it for each test.
 
 mod space;
 mod supervisor;
@@ -6,11 +6,11 @@ mod supervisor;
 pub use space::TestSpace;
 pub use supervisor::{shared_stack, supervise_if_started_for_it};
 
-/// Lets a test program start the stack that all tests share: to be said once, in the root of each test program that
+/// Lets a test program start the stack that all tests share: invoke it once, in the root of each test program that
 /// makes a [`TestSpace`].
 ///
-/// Defines a test that does nothing in an ordinary run. Who needs the stack and finds none starts its own program again
-/// to run this test alone, which then runs the stack.
+/// Defines a test that does nothing in an ordinary run. A test that needs the stack and finds none starts its own
+/// program again to run this test alone, which then runs the stack.
 #[macro_export]
 macro_rules! shared_test_stack {
     () => {

@@ -1,4 +1,4 @@
-//! Space: what one test has of the shared stack for itself.
+//! Space: one test's own part of the shared stack.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use uuid::Uuid;
 
 use super::shared_stack;
 
-/// How long a listing of topics and the order to delete some may take.
+/// How long it may take to list topics and to request the deletion of some.
 const TOPICS_MAX: Duration = Duration::from_secs(10);
 
 /// A database of its own and a topic prefix of its own for one test, in the shared stack.
 ///
-/// Both go with it.
+/// Dropping it deletes both.
 #[derive(Debug)]
 pub struct TestSpace {
     /// What Kafka clients connect to.
     pub kafka_brokers: String,
     /// The test's own, empty database.
     pub database_url: String,
-    /// What the test puts before every topic and group it names.
+    /// The prefix of every topic and group of the test.
     pub topic_prefix: String,
     database: String,
     admin_url: String,
@@ -57,7 +57,7 @@ impl TestSpace {
 }
 
 impl Drop for TestSpace {
-    /// On a thread of its own, because a test's runtime may be closing. What stays goes with the stack.
+    /// On a thread of its own, because a test's runtime may be closing. What remains is deleted with the stack.
     fn drop(&mut self) {
         let topics = (self.kafka_brokers.clone(), self.topic_prefix.clone());
         let database = (self.admin_url.clone(), self.database.clone());

@@ -1,7 +1,7 @@
-//! The stack that all tests of a run share: started by the first, left for the others, gone when nobody holds it.
+//! The stack that all tests of a run share: the first starts it, and it stops when no test holds it.
 //!
-//! A test process holds the lease, a file it locks as one of many, until it ends, however it ends. A supervisor
-//! process runs the stack, tries now and then to lock the lease for itself alone, and stops when it has been able to
+//! A test process holds the lease, a shared lock on a file, until it ends, however it ends. A supervisor
+//! process runs the stack, tries now and then to lock the lease exclusively, and stops when it has been able to
 //! for a while. The supervisor is the test program itself, started again to run the one test that
 //! [`shared_test_stack!`](crate::shared_test_stack) defines, so that tests of any crate find it.
 
@@ -31,10 +31,10 @@ const READY_MAX: Duration = Duration::from_secs(1000);
 const READY_POLL: Duration = Duration::from_millis(100);
 /// The test that [`shared_test_stack!`](crate::shared_test_stack) defines.
 const SUPERVISOR_TEST: &str = "shared_test_stack_supervisor";
-/// Names the folder of the shared stack to the process that is to run it.
+/// Gives the folder of the shared stack to the process that is to run it.
 const SUPERVISE_IN: &str = "LEDGER_TEST_STACK_FOLDER";
 
-/// Returns where the stack is that the tests of this run share; starts it where none runs.
+/// Returns the addresses of the stack that the tests of this run share; starts it where none runs.
 ///
 /// `KAFKA_BROKERS` and `DATABASE_URL` are used where both are set.
 pub async fn shared_stack() -> Result<Addresses> {
@@ -57,7 +57,7 @@ async fn find_or_start() -> Result<(Addresses, Option<File>)> {
     Ok((addresses, Some(lease)))
 }
 
-/// Runs the shared stack where this process was started for that, and returns at once where it was not.
+/// Runs the shared stack where this process was started for that; else returns at once.
 ///
 /// Called by the test that [`shared_test_stack!`](crate::shared_test_stack) defines.
 pub fn supervise_if_started_for_it() {
@@ -84,7 +84,6 @@ fn supervise_blocking(folder: &Path) -> Result<()> {
     })
 }
 
-/// The folder of the shared stack.
 struct StackFolder {
     folder: PathBuf,
 }
@@ -117,13 +116,13 @@ impl StackFolder {
         serde_json::from_slice(&fs::read(self.addresses_file()).ok()?).ok()
     }
 
-    /// Takes part in the running stack, or starts one; only one process at a time decides which.
+    /// Joins the running stack, or starts one; only one process at a time decides which.
     async fn join(&self, program: &Path) -> Result<(Addresses, File)> {
         let starting = self.open("starting")?;
         let lease = self.open("lease")?;
         let (_starting, lease) = tokio::task::spawn_blocking(move || {
             starting.lock()?;
-            // Waits for a supervisor that is just leaving: it holds the lease until it is gone.
+            // Waits for a supervisor that is stopping: it holds the lease until it has ended.
             lease.lock_shared()?;
             std::io::Result::Ok((starting, lease))
         })
@@ -195,7 +194,7 @@ async fn supervise(folder: &Path, stop: impl Future<Output = ()>) -> Result<()> 
     discard(&shared.data_dir()).await
 }
 
-/// Returns, holding the lease alone, when nobody else has held it for `limit`.
+/// Returns, with the lease locked exclusively, when no other process has held it for `limit`.
 async fn wait_until_idle(lease: &File, limit: Duration) -> Result<()> {
     let mut idle_since = Instant::now();
     loop {
@@ -209,7 +208,7 @@ async fn wait_until_idle(lease: &File, limit: Duration) -> Result<()> {
     }
 }
 
-/// Ends what still runs in a data directory and removes its data; logs stay for who wants to know.
+/// Ends what still runs in a data directory and removes its data; logs are kept for debugging.
 async fn discard(path: &Path) -> Result<()> {
     let data_dir = DataDir::take(path)?;
     let account = Account::for_postgres()?;

@@ -1,4 +1,4 @@
--- What open holds take of accounts and of some of their users, with the position of the generation.
+-- Sums the open holds of accounts and of some of their users, with the position of the generation.
 --
 -- One statement, so that all figures are of one moment also in a transaction whose statements each see the newest rows.
 -- Laterals, so that each account and user costs look-ups by index whatever the sizes of the tables. The instant is made

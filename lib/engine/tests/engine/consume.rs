@@ -1,4 +1,4 @@
-//! The consume loop with a worker that only counts: whatever happens, each record counts once.
+//! The consume loop with a worker that only counts: under all faults, each record counts once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// A loop under way.
+/// A running loop.
 struct Running {
     task: JoinHandle<Result<(), engine::consume::Error>>,
     status: Status,
@@ -161,7 +161,7 @@ impl Running {
         Ok(())
     }
 
-    /// Drops the loop wherever it is.
+    /// Drops the loop at any point.
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -186,7 +186,7 @@ struct Counts {
     claimed: AtomicU64,
 }
 
-/// Workers of a loop, side by side.
+/// Concurrent workers of a loop.
 const LANES: usize = 2;
 
 /// Counts records per account; a record that counted twice breaks a primary key.
@@ -556,7 +556,7 @@ async fn take(consumer: &IngressConsumer, count: usize) -> Result<Vec<u8>> {
 enum Cut {
     /// The server never receives it.
     BeforeServer,
-    /// The server commits, the client never learns of it.
+    /// The server commits, but the client does not receive the answer.
     AfterServer,
 }
 
@@ -595,7 +595,7 @@ async fn relay(mut client: TcpStream, server: String, armed: Arc<AtomicBool>, cu
                 if is_commit && armed.swap(false, Ordering::SeqCst) {
                     if matches!(cut, Cut::AfterServer) {
                         server.write_all(bytes).await?;
-                        // Its answer says that it is done; it goes no further.
+                        // The answer shows that the commit is done; the proxy does not pass it on.
                         let answered = server.read(&mut down).await?;
                         ensure!(answered > 0, "the server left");
                     }

@@ -40,7 +40,7 @@ async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
     for (account, id) in [("acme", "u1"), ("acme", "u2"), ("beta", "u3"), ("acme", "u4")] {
         ids.push(outbox::put(&mut connection, &usage(account, id)?, 0.0).await?);
     }
-    // One that settles a hold waits for no other.
+    // A record that settles a hold waits for no other.
     sqlx::query("update control.outbox set reservation_id = 'r' where outbox_id = $1")
         .bind(ids[3])
         .execute(&mut *connection)
@@ -51,7 +51,7 @@ async fn records_of_an_account_leave_the_outbox_in_their_order() -> Result<()> {
     ensure!(!outbox::is_first(&database.pool, &acme, ids[1]).await?);
     let first = taken(&database.pool).await?;
     ensure!(named(&first) == ["acme/u1", "beta/u3", "acme/u4"], "{first:?}");
-    // The process that took the first appends it, or has failed: nobody may take the second yet.
+    // The process that took the first appends it, or has failed: no other process may take the second yet.
     ensure!(taken(&database.pool).await?.is_empty());
     outbox::done(&database.pool, vec![ids[0], ids[3]]).await?;
     ensure!(outbox::is_first(&database.pool, &acme, ids[1]).await?);

@@ -50,7 +50,7 @@ async fn a_waiter_is_notified_of_a_batch_and_polls_as_well() -> Result<()> {
     assert!(waiter.wait_for(at(3, 4), Instant::now()).await, "projected before it came");
     assert!(!waiter.wait_for(at(3, 5), Instant::now() + Duration::from_millis(600)).await);
 
-    // Notified, though no table says so: only the notification can have woken the waiter.
+    // The payload is in no table: only the notification can have woken the waiter.
     let text = payload(FIRST, &[at(3, 6)]).context("short")?;
     eventually(async || {
         notify(&pool, engine::progress_channel::PROJECTED_CHANNEL, &text).await?;
@@ -108,7 +108,7 @@ async fn a_waiter_follows_a_flip() -> Result<()> {
     Ok(())
 }
 
-/// Tries until it holds; the longest a reconnect may take is the limit.
+/// Retries until the check holds, at most as long as a reconnect may take.
 async fn eventually(check: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let end = within(60);
     while !check().await? {

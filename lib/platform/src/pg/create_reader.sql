@@ -1,4 +1,4 @@
--- Roles belong to the whole server: another database's migration may be making this one at the same moment,
+-- Roles belong to the whole server: another database's migration may be creating this one at the same time,
 -- and the user may not be allowed to make roles at all.
 do $$
 begin

@@ -1,4 +1,5 @@
--- Reading services need no waiting record, no address and nothing that is only for writing; of holds, what they show.
+-- Reading services may not read outbox records, addresses or columns that only writers need; of holds, they may read
+-- what they show.
 grant usage  on schema control to ledger_reader;
 grant select on control.generation, control.log_identity, control.api_key, control.rate_card, control.gate,
                 control.hold, control.user_hold, control.decision, control.referrer

@@ -1,4 +1,4 @@
-//! Alerts as their admins meet them: set over HTTP, fired by usage, sent by mail, read back, replayed.
+//! Alerts from an admin's view: set over HTTP, fired by usage, mailed, read back, replayed.
 
 mod notify;
 mod rules;
@@ -34,19 +34,17 @@ impl Account {
         format!("write-{}", self.written.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
-    /// Sets something, on a day of January and at noon unless it says otherwise.
+    /// Sets something; `at` is a day of January, at noon, or a time.
     pub async fn put(&self, at: &str, what: &str, body: Value) -> Result<()> {
         let answer = self.operator.at(&time(at)).put(&format!("{}/{what}", self.path), body).await?;
         answer.expect(200).map(drop)
     }
 
-    /// Removes something.
     pub async fn delete(&self, at: &str, what: &str) -> Result<()> {
         let answer = self.operator.at(&time(at)).delete(&format!("{}/{what}", self.path)).await?;
         answer.expect(200).map(drop)
     }
 
-    /// Writes something that applies.
     pub async fn post(&self, at: &str, what: &str, body: Value) -> Result<Value> {
         let caller = self.operator.at(&time(at)).with("Idempotency-Key", &self.once());
         let answer = caller.post(&format!("{}/{what}", self.path), body).await?;
@@ -69,7 +67,7 @@ impl Account {
         Ok(id)
     }
 
-    /// Reads, as new as what was written last.
+    /// Reads, with everything that was written before.
     pub async fn get(&self, what: &str) -> Result<Value> {
         let answer = self.operator.get(&format!("{}/{what}", self.path)).await?;
         answer.expect(200)?;
@@ -98,7 +96,7 @@ fn shown(firing: &Value) -> String {
     )
 }
 
-/// A day of January 2026 at noon, or a time as it stands.
+/// A day of January 2026 at noon, or a time unchanged.
 fn time(at: &str) -> String {
     if at.len() > 2 { at.to_owned() } else { format!("2026-01-{at}T12:00:00Z") }
 }

@@ -1,4 +1,4 @@
-//! Told: by mail and in the product, once, and never again by a replay.
+//! Notifications: by mail and in the product, once, and not again by a replay.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn contacts(whole: &Whole, account: &str) -> Result<()> {
     put.expect(200).map(drop)
 }
 
-/// Waits until so many notifications are delivered.
+/// Waits until this many notifications are delivered.
 async fn delivered(whole: &Whole, account: &str, count: usize) -> Result<Vec<Value>> {
     let end = Instant::now() + WAIT_MAX;
     let path = format!("/v1/accounts/{account}/notifications?status=delivered&limit=500");
@@ -110,7 +110,7 @@ async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_notifies_nobody_agai
     ensure!(rebuilt.flipped && rebuilt.live == "alerting_1", "{rebuilt:#?}");
     ensure!(rebuilt.rebuilt == "alerting_2" && rebuilt.differences.is_empty(), "{rebuilt:#?}");
 
-    // The worker goes over to it: what fires now is told, what fired before is not.
+    // The worker changes to it: what fires now is notified, what fired before is not.
     acme.uses("2026-02-07T00:00:00Z", "ana", "500").await?;
     let told = delivered(&whole, "acme", 4).await?;
     ensure!(server.mails().len() == 4, "{told:#?}");
@@ -145,7 +145,7 @@ async fn what_was_sent_is_kept_for_a_while_and_sent_by_no_later_fold() -> Result
     drop_old(&whole.pool, 400).await?;
     ensure!(counts().await? == (3, 3, told_from), "nothing is old: {:?}", counts().await?);
 
-    // All is old; of one firing the notification is still to be sent, and one is not published.
+    // Everything is old; one firing's notification is still to be sent, and one firing is not published.
     for statement in [
         "update delivery.outbox set created_at = created_at - interval '401 days'",
         "update delivery.notification set created_at = created_at - interval '401 days'",
@@ -167,7 +167,7 @@ async fn what_was_sent_is_kept_for_a_while_and_sent_by_no_later_fold() -> Result
     .fetch_all(&whole.pool)
     .await?;
     ensure!(left == ["cy", "notification of ana"], "{left:?}");
-    // A fold of the whole journal from here on begins to tell behind the last firing that is gone.
+    // A fold of the whole journal from now on starts to notify after the last firing that was deleted.
     let behind: i64 = sqlx::query_scalar(
         r#"select max("offset") + 1 from alerting_1.firing where subject in ('ana', 'bo')"#,
     )

@@ -27,24 +27,24 @@ async fn an_org_alert_fires_once_a_period_and_again_when_its_threshold_is_anothe
     // Back below and up again: nothing.
     acme.post("09", &format!("usage/{last}/reversal"), json!({"reason": "not done"})).await?;
     acme.uses("09", "ana", "600").await?;
-    // Others are told now: nothing.
+    // Other recipients: nothing.
     let others =
         json!({"basis": "percent_used", "threshold": "75", "recipients": ["carl"], "channels": ["in_app"]});
     acme.put("09", "alerts/a75", others).await?;
     ensure!(acme.fired().await? == std::slice::from_ref(&first));
-    // Lower: at once. Higher: silent until there.
+    // A lower threshold fires at once, a higher one when usage reaches it.
     acme.put("10", "alerts/a75", alert("70")).await?;
     acme.put("10", "alerts/a75", alert("90")).await?;
     acme.uses("11", "ana", "1399").await?;
     let second = "org_alert a75 acme 76/70 v2 @0".to_owned();
     ensure!(acme.fired().await? == [first.clone(), second.clone()], "{:?}", acme.fired().await?);
     acme.uses("12", "ana", "1").await?;
-    // The next period begins at nothing used and arms again.
+    // The next period begins without usage and arms the alert again.
     acme.uses("2026-02-03T00:00:00Z", "ana", "9500").await?;
     let third = "org_alert a75 acme 90/90 v3 @0".to_owned();
     let fourth = "org_alert a75 acme 95/90 v3 @1".to_owned();
     ensure!(acme.fired().await? == [first, second, third, fourth]);
-    // Removed, it is silent; set again, it is another version.
+    // A removed alert is silent; set again, it is another version.
     acme.delete("2026-02-04T00:00:00Z", "alerts/a75").await?;
     acme.put("2026-02-05T00:00:00Z", "alerts/a75", alert("90")).await?;
     let fired = acme.fired().await?;
@@ -89,7 +89,7 @@ async fn users_have_an_alert_and_limits_of_their_own() -> Result<()> {
     acme.uses("09", "ana", "99").await?;
     acme.uses("09", "bo", "2000").await?;
     acme.uses("10", "ana", "1").await?;
-    // Bo was unlimited, and is not any more.
+    // Bo was unlimited before.
     acme.put("11", "limits", limits("2000")).await?;
     let expected = [
         "user_alert early 600/500 v1 @0",
@@ -128,7 +128,7 @@ async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them(
     whole.all_evaluated().await?;
     acme.put("08", "limits", json!({"default_limit": "1", "notify": ["carl"]})).await?;
     whole.all_evaluated().await?;
-    // Who is told is no new threshold.
+    // Other recipients are no new threshold.
     acme.put("09", "user-alert", alert(true)).await?;
     whole.all_evaluated().await?;
     for kind in ["user_alert", "user_limit_reached"] {

@@ -1,4 +1,4 @@
-//! Stream: balances and firings as they come, and on from where a client was cut off.
+//! Stream: balances and firings as they come, and the continuation after a broken connection.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Follower {
         Ok(Follower { body, text: String::new() })
     }
 
-    /// Returns the next event; comments only keep the connection.
+    /// Returns the next event; comments only keep the connection alive.
     pub async fn next(&mut self) -> Result<Sent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -87,7 +87,7 @@ async fn a_stream_shows_each_change_and_goes_on_where_it_was_cut_off() -> Result
     let id = fired.id.context("an id")?;
     drop(follower);
 
-    // Two more while nobody listens.
+    // Two more while no client is connected.
     acme.put("09", "alerts/half", json!({"basis": "percent_used", "threshold": "40"})).await?;
     acme.put("09", "alerts/half", json!({"basis": "percent_used", "threshold": "30"})).await?;
     let mut follower = Follower::begin(&admin, Some(&id)).await?;
@@ -98,13 +98,13 @@ async fn a_stream_shows_each_change_and_goes_on_where_it_was_cut_off() -> Result
     let producer = whole.keyed("producer", &["acme"], None).await?;
     let refused = producer.request(Method::GET, "/v1/accounts/acme/stream").send().await?;
     ensure!(refused.status() == 403, "{}", refused.status());
-    // An open stream holds no stop up: it ends by itself, and is not cut off when the time to drain is over.
+    // An open stream does not delay a stop: it ends by itself, before the time to drain is over.
     let rest = tokio::spawn(follower.body.try_for_each(|_| async { Ok(()) }));
     whole.replay_and_stop().await?;
     rest.await?.context("the stream was cut off")
 }
 
-/// A stop as `code user`, with the figures of then.
+/// A stop as `code user`, with the figures of that time.
 fn told(stop: &Sent) -> String {
     let text = |field: &str| stop.data[field].as_str().unwrap_or("-").to_owned();
     format!("{} {}: {} available, {} held", text("code"), text("user_id"), text("available"), text("held"))
@@ -139,17 +139,17 @@ async fn a_stream_says_stop_when_a_user_reaches_the_limit_and_again_after_it_ros
     ensure!(stop.data["message"] == words && stop.data["used"] == "10.5", "{stop:?}");
     ensure!(stop.data["limit"] == "10" && stop.data["position"]["offset"].is_number(), "{stop:?}");
 
-    // A higher limit opens the way, until that is reached too.
+    // A higher limit unblocks the user, until usage reaches that too.
     acme.put("09", "limits", json!({"default_limit": "15", "excluded_features": ["workflow"]})).await?;
     acme.uses("09", "cy", "1").await?;
     while follower.next_of("balance").await?.data["settled"] != "58.5" {}
     acme.uses("10", "ana", "4.5").await?;
     check_stop(&mut follower, "user_limit_reached ana: 54 available, 0 held").await?;
-    // A lower one is reached by whom nothing comes of.
+    // A user reaches a lower limit without new usage.
     acme.put("10", "limits", json!({"default_limit": "11", "excluded_features": ["workflow"]})).await?;
     check_stop(&mut follower, "user_limit_reached cy: 54 available, 0 held").await?;
 
-    // Who comes later is told what is so now.
+    // A later client first receives the current state.
     let mut later = Follower::begin(&admin, None).await?;
     ensure!(later.next().await?.event == "balance");
     check_stop(&mut later, "user_limit_reached ana: 54 available, 0 held").await?;
@@ -166,8 +166,8 @@ async fn a_stream_says_stop_when_nothing_is_available_though_nothing_was_project
     let mut follower = Follower::begin(&admin, None).await?;
     ensure!(follower.next().await?.data["held"] == "0");
 
-    // Held, given back, and held again: two stops. What is held shows within a second or so, on a machine that stalls at
-    // least once.
+    // Held, released, and held again: two stops. A hold shows within a second or so at least once, on a machine that
+    // may stall.
     let mut soonest = Duration::MAX;
     for (id, expected) in [("r1", "10"), ("r2", "10")] {
         let since = tokio::time::Instant::now();
@@ -185,7 +185,7 @@ async fn a_stream_says_stop_when_nothing_is_available_though_nothing_was_project
         ensure!(follower.next_of("balance").await?.data["available"] == "10");
     }
     ensure!(soonest < Duration::from_secs(4), "{soonest:?}");
-    // By time alone it opens.
+    // It unblocks by time alone.
     reserve(&whole, "r3", "10", 600).await?;
     check_stop(&mut follower, "credits_exhausted -: 0 available, 10 held").await?;
     let short = json!({"ttl_seconds": 1});

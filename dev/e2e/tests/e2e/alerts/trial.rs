@@ -1,4 +1,4 @@
-//! Trial: a backtest tells what the same rule told when it was in force.
+//! Trial: a backtest finds the firings of the same rule when it was in force.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn tried(whole: &Whole, rule: Value) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What really fired, as a trial says it.
+/// The real firings, in the form of a trial.
 async fn fired(acme: &Account, kind: &str) -> Result<Vec<String>> {
     let body = acme.get(&format!("firings?kind={kind}&limit=500")).await?;
     let items = body["items"].as_array().cloned().unwrap_or_default();
@@ -63,7 +63,7 @@ async fn a_rule_tried_on_the_past_finds_what_fired_when_it_was_in_force() -> Res
     rule["kind"] = json!("user_limit_reached");
     let found = tried(&whole, rule).await?;
     ensure!(found.len() == 7 && found == fired(&acme, "user_limit_reached").await?, "{found:#?}");
-    // A rule that nobody set: one day earlier.
+    // A rule that was never set: one day earlier.
     let found = tried(&whole, json!({"basis": "absolute_used", "threshold": "500"})).await?;
     ensure!(found.first().is_some_and(|hit| hit.contains("2026-01-08")), "{found:#?}");
 

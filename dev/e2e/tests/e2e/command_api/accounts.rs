@@ -55,7 +55,7 @@ async fn an_opening_is_answered_and_kept(operator: &Caller) -> Result<()> {
     }
     ensure!(account.body["opened_at"] == OPENED, "{}", account.text);
 
-    // The same again, at whatever time: the first answer.
+    // The same request again, at any time, gets the first answer.
     expect_same(&opened, &operator.at(OPENED).post("/v1/accounts", acme()).await?)?;
     expect_same(&opened, &operator.post("/v1/accounts", acme()).await?)?;
     let mut other = acme();

@@ -1,4 +1,4 @@
-//! Behind: what a caller hears while the projection lags, or an account waits for a newer program.
+//! Behind: answers while the projection lags, or an account waits for a newer program.
 
 use anyhow::{Result, ensure};
 use platform::kafka::Appender;
@@ -21,7 +21,7 @@ async fn a_wait_that_runs_out_answers_without_an_outcome() -> Result<()> {
     let operator = whole.operator();
     open(&operator, "acme", "10").await?;
     whole.all_projected().await?;
-    // The projector can't move its checkpoint until this is let go.
+    // The projector can't move its checkpoint until this transaction ends.
     let mut held = whole.pool.begin().await?;
     sqlx::query("lock table read_model_1.checkpoint in exclusive mode").execute(&mut *held).await?;
     what_is_stored_is_202(&operator).await?;
@@ -37,13 +37,13 @@ async fn what_is_stored_is_202(operator: &Caller) -> Result<()> {
     expect_written(granted.expect(202)?, None)?;
     let used = operator.post("/v1/accounts/acme/usage?wait=true", usage("u1")).await?;
     expect_written(used.expect(202)?, None)?;
-    // Without waiting nobody notices.
+    // Without waiting a caller does not notice.
     operator.post("/v1/accounts/acme/usage", usage("u1")).await?.expect(202).map(drop)
 }
 
-/// Whether something is absent can be said only once the projection has caught up.
+/// The API can say that something is absent only once the projection has caught up.
 async fn what_is_not_known_yet_is_503(operator: &Caller) -> Result<()> {
-    // Something is behind in every partition.
+    // Every partition has an unprojected record.
     for account in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         let plan = json!({"cycle": "monthly", "allowance": "1"});
         let body = json!({"account_id": account, "plan": plan});

@@ -1,4 +1,4 @@
-//! Bodies that no route takes: other types, no JSON, too deep, too large, said twice.
+//! Bodies that no route accepts: other types, no JSON, too deep, too large, duplicate keys.
 
 use anyhow::{Result, ensure};
 use reqwest::Method;
@@ -106,7 +106,7 @@ async fn a_field_is_said_once(operator: &Caller, method: &Method, path: &str, go
     answer.expect_fields(&[&format!("{name} duplicate")]).map(drop)
 }
 
-/// Counts the brackets that end a body.
+/// Counts the closing brackets at the end of a body.
 fn closing(body: &str) -> usize {
     body.len() - body.trim_end_matches('}').len()
 }
@@ -154,7 +154,7 @@ async fn paths_and_methods_are_those_of_the_contract(operator: &Caller) -> Resul
 
 async fn a_body_may_be_as_large_as_a_record(operator: &Caller) -> Result<()> {
     let text = |bytes: usize| json!({"id": "long", "occurred_at": OPENED, "credits": "1", "metadata": {"k": "x".repeat(bytes)}});
-    // What the ledger adds must fit as well.
+    // The fields that the ledger adds must fit as well.
     let path = "/v1/accounts/acme/usage?wait=true";
     expect_applied(&operator.post(path, text(64 * 1024 - 1_000)).await?)?;
     operator.post(path, text(64 * 1024 - 150)).await?.expect_problem(413, "too_large")?;

@@ -61,7 +61,7 @@ async fn work_may_begin_while_balance_and_limit_cover_it() -> Result<()> {
     let empty = expect(&producer, "acme", json!({}), "credits_exhausted").await?;
     let words = "Your team has used all its credits; the next period begins on 1 March.";
     ensure!(empty["message"] == words, "{empty}");
-    // Everything opens again by itself.
+    // Everything is allowed again by itself.
     operator
         .post("/v1/accounts/acme/clock", json!({"advance_to": "2026-03-01T00:00:00Z"}))
         .await?

@@ -9,7 +9,7 @@ use e2e::{Answer, Caller, Whole};
 
 const CONTACTS: &str = "/v1/accounts/acme/contacts";
 
-/// How an account's webhook stands in the table: secret, old secret, hours until that one ends.
+/// An account's webhook in the table: secret, old secret, hours until the old one ends.
 type Secrets = (Option<String>, Option<String>, Option<f64>);
 
 async fn secrets(whole: &Whole) -> Result<Secrets> {
@@ -33,7 +33,7 @@ fn with_webhook(url: &str) -> Value {
     contacts
 }
 
-/// What is shown of contacts that were sent.
+/// The contacts as shown after they were sent.
 fn standing(mut sent: Value) -> Value {
     sent["account_id"] = json!("acme");
     if sent.get("webhook").is_none() {
@@ -48,7 +48,7 @@ async fn expect_standing(operator: &Caller, sent: Value) -> Result<()> {
     Ok(())
 }
 
-/// Returns the secret that an answer shows, if it shows one.
+/// Returns the secret that an answer shows, if any.
 fn secret(answer: &Answer) -> Result<Option<String>> {
     answer.expect(200)?;
     Ok(answer.body["webhook"]["secret"].as_str().map(str::to_owned))
@@ -85,7 +85,7 @@ async fn people_are_replaced_whole(operator: &Caller) -> Result<()> {
     ensure!(put.expect(200)?.body == standing(people()), "{}", put.text);
     expect_same(&put, &operator.put(CONTACTS, people()).await?)?;
     expect_standing(operator, people()).await?;
-    // An address can be erased: what is left out or null is gone.
+    // An address can be erased: one that is left out or null is deleted.
     operator
         .put(CONTACTS, json!({"admins": null, "users": [{"id": "ana", "email": null}]}))
         .await?
@@ -119,11 +119,11 @@ async fn a_rotated_secret_signs_along_for_a_day(whole: &Whole) -> Result<()> {
     ensure!(hours.is_some_and(|hours| (23.9..=24.0).contains(&hours)), "{hours:?}");
     let url = rotated.body["webhook"]["url"].as_str().context("a url")?;
     expect_standing(&operator, with_webhook(url)).await?;
-    // Moving it changes neither.
+    // A new URL changes neither.
     operator.put(CONTACTS, with_webhook("https://moved.example.test")).await?.expect(200)?;
     let kept = secrets(whole).await?;
     ensure!((kept.0, kept.1) == (now, old));
-    // Rotated again, the first one has ended.
+    // After another rotation, the first one has ended.
     let third = secret(&rotate(&operator).await?)?;
     let (now, old, _) = secrets(whole).await?;
     ensure!(now == third && old == second && third != second);

@@ -1,4 +1,4 @@
-//! The Kafka ingress: usage that producers write to Kafka themselves.
+//! The Kafka ingress: usage that producers write to Kafka.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,11 +19,11 @@ use tokio::task::JoinHandle;
 use super::{OPENED, balance, expect_balance, expect_written, open, open_live};
 use e2e::{Caller, Whole};
 
-/// Longest wait for what was produced to come out.
+/// Longest wait until what was produced is in the journal or the dead letters.
 const OUT_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
-/// A producer that knows nothing of the ledger but the topic.
+/// A producer that knows only the topic.
 struct Producer {
     client: FutureProducer,
     topic: String,
@@ -76,7 +76,6 @@ async fn await_used(operator: &Caller, account: &str, used: &str) -> Result<()> 
     }
 }
 
-/// A record of the dead letters.
 #[derive(Debug, Clone)]
 struct Letter {
     key: Option<Vec<u8>>,
@@ -92,7 +91,7 @@ impl Letter {
     }
 }
 
-/// Reads all dead letters once there are so many.
+/// Reads all dead letters once there are this many.
 async fn letters(whole: &Whole, expected: usize) -> Result<Vec<Letter>> {
     let (brokers, topic) = (whole.kafka.brokers.clone(), whole.kafka.topics().dead_letters);
     tokio::task::spawn_blocking(move || read_letters(&brokers, &topic, expected)).await?
@@ -109,7 +108,7 @@ fn read_letters(brokers: &str, topic: &str, expected: usize) -> Result<Vec<Lette
     reader.assign(&all)?;
     let deadline = std::time::Instant::now() + OUT_MAX;
     let mut letters = Vec::new();
-    // One more look after the last, for those that should not be there.
+    // Reads once more after the last, to find any that should not be there.
     while let Some(message) =
         reader.poll(if letters.len() < expected { OUT_MAX } else { Duration::from_millis(500) })
     {
@@ -149,7 +148,7 @@ async fn usage_is_priced_and_applied(operator: &Caller, producer: &Producer) -> 
     let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
     let mut priced =
         event("acme", "e1", &now, &json!({"category": "c", "quantities": {"x": 3}, "user_id": "ana"}));
-    // What is the ledger's to say is dropped.
+    // Fields that only the ledger may set are dropped.
     priced["recordedat"] = json!("2020-01-01T00:00:00Z");
     priced["actor"] = json!("somebody");
     producer.send("acme", &priced.to_string()).await?;
@@ -227,7 +226,7 @@ async fn what_can_not_be_taken_is_a_dead_letter_and_stops_nobody() -> Result<()>
     whole.replay_and_stop().await
 }
 
-/// The code that a record is refused by, its key and value, and where it stands.
+/// The code that refuses a record, its key and value, and its position.
 type Sent = (String, Option<String>, String, Position);
 
 /// Writes every kind of bad record, each followed by a good one of 1 credit.
@@ -280,10 +279,10 @@ async fn send_bad_among_good(producer: &Producer) -> Result<Vec<Sent>> {
     Ok(sent)
 }
 
-/// Enough to be under way when the process stops.
+/// Enough to still be running when the process stops.
 const RECORDS: usize = 15_000;
 
-/// Counts the journal's records, geneses and openings with them.
+/// Counts the journal's records, including geneses and openings.
 async fn appended(whole: &Whole) -> Result<i64> {
     Ok(whole.ends().await?.iter().map(|end| end.offset).sum())
 }
@@ -317,7 +316,7 @@ async fn a_restart_in_the_middle_loses_nothing_and_repeats_nothing_in_effect() -
         while appended(&whole).await? == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Records come while the ingress goes, while it is away and while it is back.
+        // Records come while the ingress stops, while it is down and while it is up again.
         if part < 2 {
             whole = whole.restart().await?;
         }

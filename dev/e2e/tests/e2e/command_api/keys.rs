@@ -90,7 +90,7 @@ async fn without_a_key_nothing_is_said(whole: &Whole) -> Result<()> {
         for write in writes("acme").iter().chain(&writes("nobody")) {
             call(&whole.caller(key), write).await?.expect_problem(401, "unauthorized")?;
         }
-        // Before anything else of the request is looked at.
+        // Refused before anything else of the request is read.
         let caller = whole.caller(key);
         let odd = caller.send_as(Method::POST, "/v1/events?x=1", "text/plain", "{").await?;
         odd.expect_problem(401, "unauthorized")?;
@@ -114,7 +114,7 @@ async fn each_role_writes_what_is_its_own(whole: &Whole) -> Result<()> {
                 answer.expect_problem(403, "forbidden").with_context(|| format!("{role} {write:?}"))?;
             }
         }
-        // Another account, and one that does not exist, are refused alike.
+        // Another account and one that does not exist get the same refusal.
         let (there, nowhere) = (writes("beta"), writes("nobody"));
         for (there, nowhere) in there.iter().zip(&nowhere) {
             let (there, nowhere) = (call(&caller, there).await?, call(&caller, nowhere).await?);
@@ -222,11 +222,11 @@ async fn bad_keys_are_not_made(operator: &Caller) -> Result<()> {
     check(json!({"role": "auditor", "expires_at": "2020-01-01T00:00:00Z"}), &["expires_at not_in_future"])
         .await?;
     check(json!({"role": "auditor", "expires_at": "soon"}), &["expires_at not_a_time"]).await?;
-    // None of these used the name up.
+    // None of these has used the name up.
     named.post("/v1/keys", json!({"role": "auditor"})).await?.expect(201).map(drop)
 }
 
-/// How long a key may still be taken after it ended: one read of it.
+/// How long a key may still work after it ended: one cached read of it.
 const KEPT: Duration = Duration::from_millis(1_500);
 
 async fn a_revoked_key_is_no_key(whole: &Whole) -> Result<()> {
@@ -247,7 +247,7 @@ async fn a_revoked_key_is_no_key(whole: &Whole) -> Result<()> {
 
 async fn an_expired_key_is_no_key(whole: &Whole) -> Result<()> {
     let usage = json!({"id": "x", "occurred_at": OPENED, "credits": "0"});
-    // A machine that stalls may find the key ended before it was used once: then a longer one.
+    // On a machine that stalls the key may end before its first use: then a longer one is tried.
     for tries in 1..=10 {
         let lives = KEPT * tries;
         let soon = (chrono::Utc::now() + lives).to_rfc3339();

@@ -1,4 +1,4 @@
-//! The write side over real HTTP, on real Kafka and Postgres, with the projector and the read side beside it.
+//! The write side over real HTTP, on real Kafka and Postgres, together with the projector and the read side.
 
 mod accounts;
 mod behind;
@@ -51,7 +51,7 @@ async fn expect_balance(operator: &Caller, account: &str, expected: &str) -> Res
     Ok(())
 }
 
-/// Fails unless the write was applied, and the answer is what the contract says: id, position, outcome.
+/// Fails unless the write was applied and the answer has what the contract requires: id, position, outcome.
 fn expect_applied(answer: &Answer) -> Result<()> {
     answer.expect(200)?;
     expect_written(answer, Some("applied"))

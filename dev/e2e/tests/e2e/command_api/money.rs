@@ -17,7 +17,7 @@ async fn granted(operator: &Caller, account: &str, grant: &str) -> Result<Value>
     Ok(items.into_iter().find(|item| item["grant_id"] == grant).unwrap_or_default())
 }
 
-/// Fails unless the fold rejected the write for this reason; it stands in the journal all the same.
+/// Fails unless the fold rejected the write for this reason; the journal has the record all the same.
 fn expect_rejected(answer: &Answer, reason: &str) -> Result<()> {
     answer.expect_problem(422, reason)?;
     answer.position()?;
@@ -94,7 +94,7 @@ async fn a_void_takes_what_remains_once(operator: &Caller) -> Result<()> {
     expect_balance(operator, "voided", "settled=0").await?;
     ensure!(!granted(operator, "voided", "g1").await?["voided_at"].is_null());
     expect_same(&first, &operator.delete(path).await?)?;
-    // Another reason is other content.
+    // Another reason is different content.
     operator.delete("/v1/accounts/voided/grants/g1").await?.expect_problem(409, "conflict")?;
     operator.delete("/v1/accounts/voided/grants/g1?why=x").await?.expect_fields(&["why unknown_field"])?;
     operator.post("/v1/accounts/voided/grants", grant("g2", "5")).await?.expect(200)?;
@@ -106,7 +106,7 @@ async fn what_can_not_be_voided_stays(operator: &Caller) -> Result<()> {
     open(operator, "kept", "5").await?;
     let plan = operator.delete("/v1/accounts/kept/grants/plan:0").await?;
     expect_rejected(&plan, "grant_not_voidable")?;
-    // Nobody knows this grant yet; once it is made, it can be voided.
+    // The grant does not exist yet; once it does, it can be voided.
     expect_rejected(&operator.delete("/v1/accounts/kept/grants/g1").await?, "grant_unknown")?;
     operator.post("/v1/accounts/kept/grants", grant("g1", "5")).await?.expect(200)?;
     expect_balance(operator, "kept", "settled=10").await?;
@@ -159,7 +159,7 @@ async fn bad_grants_give_nothing(operator: &Caller) -> Result<()> {
     expect_balance(operator, "poor", "settled=0").await
 }
 
-/// Texts that are no amount of a grant, with the code that says why.
+/// Texts that are no valid amount of a grant, with the code of the refusal.
 const AMOUNTS: [(&str, &str); 12] = [
     ("", "not_an_amount"),
     (" 1", "not_an_amount"),
@@ -198,7 +198,7 @@ async fn an_adjustment_is_named_by_its_idempotency_key(operator: &Caller) -> Res
     named.post(path, json!({"amount": "-12.5", "reason": "x"})).await?.expect_problem(409, "conflict")?;
     expect_applied(&operator.with("Idempotency-Key", "fix-2").post(path, body.clone()).await?)?;
     expect_balance(operator, "acme", "settled=75").await?;
-    // The key names a write of its account.
+    // A key belongs to a write of one account.
     open(operator, "other", "100").await?;
     expect_applied(&named.post("/v1/accounts/other/adjustments", body.clone()).await?)?;
     operator.post(path, body.clone()).await?.expect_fields(&["Idempotency-Key required"])?;
@@ -233,7 +233,7 @@ async fn a_refund_never_passes_its_payment(operator: &Caller) -> Result<()> {
     let rest = json!({"payment_id": "pay_1", "amount": "61"});
     let more = operator.with("Idempotency-Key", "r2").post(path, rest.clone()).await?;
     expect_rejected(&more, "refund_exceeds_payment")?;
-    // Its answer stays what it was, also when it is asked for again.
+    // A repeated request still gets the first answer.
     expect_same(&more, &operator.with("Idempotency-Key", "r2").post(path, rest).await?)?;
     let unknown = json!({"payment_id": "pay_9", "amount": "1"});
     let unknown = operator.with("Idempotency-Key", "r3").post(path, unknown).await?;

@@ -1,4 +1,4 @@
-//! Outages: what a caller hears while the log or the database can't take a write.
+//! Outages: answers while the log or the database can't take a write.
 
 use anyhow::{Result, ensure};
 use local_stack::{Stack, StackOptions, TestSpace};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{OPENED, balance, expect_balance, open};
 use e2e::{Answer, Caller, Whole};
 
-/// Longest wait for everything to go on by itself.
+/// Longest wait until everything works again by itself.
 const RESUMED_MAX: Duration = Duration::from_secs(120);
 
 fn usage(id: &str) -> Value {
@@ -51,7 +51,7 @@ fn expect_unavailable(answers: &[Answer]) -> Result<()> {
     Ok(())
 }
 
-/// Sends the same until all of it is taken.
+/// Sends the same requests until all are accepted.
 async fn resume(operator: &Caller) -> Result<()> {
     let resuming = async {
         loop {
@@ -83,7 +83,7 @@ async fn a_write_that_can_not_be_stored_is_503_and_counts_once_when_sent_again()
     stack.start_kafka().await?;
     resume(&operator).await?;
     whole.all_projected().await?;
-    // 3 used, 10 granted, 1 taken by hand: each once, however often it was sent.
+    // 3 used, 10 granted, 1 adjusted: each once, however often it was sent.
     expect_balance(&operator, "acme", "settled=106 used=3").await?;
 
     stack.stop_postgres_immediate().await?;

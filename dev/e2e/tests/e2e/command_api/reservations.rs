@@ -1,4 +1,4 @@
-//! Reservations: holds granted exactly to the line, extended, given back, expired, and ended by their usage.
+//! Reservations: holds granted exactly up to the limit, extended, released, expired, and settled by their usage.
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
@@ -44,7 +44,7 @@ async fn holds_are_granted_up_to_the_balance_and_extended_and_given_back() -> Re
     let producer = whole.keyed("producer", &["acme"], None).await?;
 
     expect_hold(&reserve(&producer, "acme", hold("r1", "6")).await?, 201, "held", "6", "4")?;
-    // A repeat gets the hold as it stands, another request under its id nothing.
+    // A repeat gets the hold in its current state; another request under its id is refused.
     expect_hold(&reserve(&producer, "acme", hold("r1", "6")).await?, 201, "held", "6", "4")?;
     reserve(&producer, "acme", hold("r1", "5")).await?.expect_problem(409, "conflict")?;
 
@@ -58,7 +58,7 @@ async fn holds_are_granted_up_to_the_balance_and_extended_and_given_back() -> Re
     none_left.expect_problem(402, "credits_exhausted")?;
     ensure!(none_left.body["detail"] == "All that your team has left is held for work in progress.");
 
-    // A refused extension is the sign to stop, and leaves the hold as it is.
+    // A refused extension tells the caller to stop, and leaves the hold unchanged.
     let extend = |id: &str| path("acme", &format!("/{id}"));
     let stop = producer.patch(&extend("r1"), json!({"amount": "6.5"})).await?;
     stop.expect_problem(402, "credits_exhausted")?;
@@ -99,7 +99,7 @@ async fn a_users_holds_count_toward_their_limit_unless_their_feature_is_excluded
     ensure!(figures == ["10", "3", "5"], "{}", refused.text);
     let words = "You have used 3 of your 10 credits, and 5 are held for work in progress; your limit resets on 1 March.";
     ensure!(refused.body["detail"] == words, "{}", refused.text);
-    // Somebody else's limit, and nobody's.
+    // A hold for another user is not limited by this user's limit, nor is one without a user.
     reserve(&operator, "acme", json!({"reservation_id": "r4", "user_id": "bo", "amount": "10"}))
         .await?
         .expect(201)?;
@@ -126,7 +126,7 @@ async fn a_hold_ends_with_its_usage_which_is_charged_in_full() -> Result<()> {
     ensure!(said == ["u1", "applied", "r1", "settled", "5", "2"], "{}", settled.text);
     expect_balance(&operator, "acme", "settled=93 used=7").await?;
 
-    // The same again is the same; another usage finds the hold ended, and so does everything else.
+    // A repeat gets the same answer; other usage and every other request find the hold ended.
     let again = operator.at(OPENED).post(&settle("r1"), usage("u1", "7")).await?;
     again.expect(200)?;
     ensure!(again.body == settled.body, "{} and then {}", settled.text, again.text);
@@ -140,7 +140,7 @@ async fn a_hold_ends_with_its_usage_which_is_charged_in_full() -> Result<()> {
         .await?
         .expect_problem(404, "reservation_not_found")?;
 
-    // Late, after release or expiry, it still charges.
+    // Usage that comes late, after release or expiry, is still charged.
     reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
     release(&operator, "acme", "r2").await?.expect(200)?;
     let late = operator.at(OPENED).post(&settle("r2"), usage("u3", "4")).await?;
@@ -156,7 +156,7 @@ async fn a_hold_ends_with_its_usage_which_is_charged_in_full() -> Result<()> {
     operator.post(&settle("r3"), usage("u4", "6")).await?.expect(200)?;
     expect_balance(&operator, "acme", "settled=83 used=17").await?;
 
-    // Usage that names a hold settles it, by whichever door.
+    // Usage that names a hold settles it, through any API.
     let mut named = usage("u5", "80");
     named["reservation_id"] = json!("r4");
     let by_usage = operator.at("2026-02-03T10:01:00Z").post("/v1/accounts/acme/usage", named).await?;
@@ -196,7 +196,7 @@ async fn a_settle_answers_as_at_first_whatever_prices_and_clock_are_now() -> Res
     let settled = operator.post(&settle("r1"), metered("u1", "x", 7)).await?;
     ensure!(settled.expect(200)?.body["over_hold"] == "2", "{}", settled.text);
 
-    // What has no price settles nothing.
+    // Usage without a price settles nothing.
     operator
         .post(&settle("r2"), metered("u2", "y", 1))
         .await?
@@ -213,7 +213,7 @@ async fn a_settle_answers_as_at_first_whatever_prices_and_clock_are_now() -> Res
     ensure!(again.expect(200)?.body == settled.body, "{} and then {}", settled.text, again.text);
     let too_old = operator.post(&settle("r2"), metered("u9", "x", 1)).await?;
     too_old.expect_fields(&["occurred_at too_old"])?;
-    // Other content under the id of the usage is on record, however old.
+    // Other content under the usage's id conflicts, however old the usage is.
     let other = operator.post(&settle("r1"), metered("u1", "x", 8)).await?;
     other.expect_problem(409, "conflict")?;
     let told = operator.get("/v1/accounts/acme/events/u1").await?;
@@ -241,7 +241,7 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     ensure!(repeat["outcome"] == "conflict" && repeat["position"] == json!(position), "{}", told.text);
     expect_balance(&operator, "acme", "settled=5 used=5").await?;
 
-    // So is usage that was charged already and names a hold which another has ended.
+    // The same holds for usage that was charged before and names a hold that other usage has ended.
     operator.post("/v1/accounts/acme/usage?wait=true", usage("u2", "0")).await?.expect(200)?;
     let mut late = usage("u2", "0");
     late["reservation_id"] = json!("r1");
@@ -252,7 +252,7 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     fresh["reservation_id"] = json!("r1");
     operator.post("/v1/accounts/acme/usage?wait=true", fresh).await?.expect_problem(409, "hold_ended")?;
 
-    // Usage that comes to nothing by this door, too, leaves the hold open at once.
+    // Usage without effect leaves the hold open at once, through this API too.
     reserve(&operator, "acme", hold("r2", "5")).await?.expect(201)?;
     let mut taken = usage("u1", "1");
     taken["reservation_id"] = json!("r2");
@@ -282,7 +282,7 @@ async fn a_hold_whose_usage_comes_to_nothing_is_held_again() -> Result<()> {
     open(&operator, "acme", "10").await?;
     operator.at(OPENED).post("/v1/accounts/acme/usage", usage("u1", "1")).await?.expect(200)?;
     reserve(&operator, "acme", hold("r1", "5")).await?.expect(201)?;
-    // The id is taken by another usage.
+    // Other usage already has the id.
     let settle = path("acme", "/r1/settle");
     operator.at(OPENED).post(&settle, usage("u1", "8")).await?.expect_problem(409, "conflict")?;
     expect_hold(&reserve(&operator, "acme", hold("r1", "5")).await?, 201, "held", "5", "4")?;
@@ -313,7 +313,7 @@ async fn a_live_hold_expires_by_itself() -> Result<()> {
     whole.replay_and_stop().await
 }
 
-/// Accounts whose gate's sum is another than that of their open holds.
+/// Accounts whose gate has another sum than their open holds.
 const ASTRAY: &str = "
     select count(*)
     from (select account_id, sum(counts) as held
@@ -349,7 +349,7 @@ async fn a_hold_that_races_the_opening_of_its_account_is_held_under_its_gate() -
     whole.replay_and_stop().await
 }
 
-/// Old holds and decisions, more than one piece of each, with one of both that are kept.
+/// Old holds and decisions, more than one chunk of each, with one of both that are kept.
 const OLD: &str = r#"
     insert into control.hold (account_id, reservation_id, content, user_id, feature, amount, counts, state, expires_at,
                               decided_at, created_at)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{OPENED, expect_applied, expect_same, expect_written, open, open_live};
 use e2e::{Caller, Whole};
 
-/// Alerts that are set side by side.
+/// Alerts that are set concurrently.
 const AT_ONCE: usize = 32;
 
 /// Returns a setting as the account shows it.
@@ -25,7 +25,7 @@ async fn expect_shown(operator: &Caller, account: &str, setting: &str, expected:
     Ok(())
 }
 
-/// Returns an account's org alerts as they are projected.
+/// Returns an account's org alerts as projected.
 async fn org_alerts(whole: &Whole, account: &str) -> Result<BTreeMap<String, Value>> {
     let text: Option<String> = sqlx::query_scalar(
         "select (core -> 'org_alerts')::text from read_model_1.account where account_id = $1",
@@ -63,7 +63,7 @@ async fn limits_are_read_back_whole(operator: &Caller) -> Result<()> {
     let expected = json!({"enabled": true, "default_limit": "1000", "custom": {"ana": "500.5", "bo": "unlimited"},
                           "excluded_features": ["external_agent", "workflow"], "notify": ["carl"]});
     expect_shown(operator, "acme", "limits", expected).await?;
-    // Whole settings: what is left out takes its default, and is not what stood before.
+    // A setting is replaced whole: a field that is left out takes its default, not its former value.
     expect_applied(&operator.put(path, json!({"enabled": false})).await?)?;
     let expected = json!({"enabled": false, "default_limit": null, "custom": {}, "excluded_features": [],
                           "notify": "all_admins"});
@@ -96,11 +96,11 @@ async fn a_user_alert_is_read_back_whole(operator: &Caller) -> Result<()> {
     expect_same(&first, &operator.put(path, json!({"threshold": "500", "notify_user": null})).await?)?;
     let expected = |enabled: bool, notify_user: bool, recipients: Value| json!({"enabled": enabled, "threshold": "500", "notify_user": notify_user, "recipients": recipients});
     expect_shown(operator, "users", "user_alert", expected(true, false, json!("all_admins"))).await?;
-    // The user alone.
+    // Notifies the user alone.
     let alone = json!({"threshold": "500", "notify_user": true, "recipients": []});
     expect_applied(&operator.put(path, alone).await?)?;
     expect_shown(operator, "users", "user_alert", expected(true, true, json!([]))).await?;
-    // Switched off, it keeps its threshold.
+    // An alert that is switched off keeps its threshold.
     expect_applied(&operator.put(path, json!({"enabled": false, "recipients": ["carl", "ana"]})).await?)?;
     expect_shown(operator, "users", "user_alert", expected(false, false, json!(["carl", "ana"]))).await
 }
@@ -175,7 +175,7 @@ async fn no_more_alerts_stand_than_an_account_may_have(whole: &Whole) -> Result<
     let over = path(ORG_ALERTS_MAX);
     operator.put(&over, alert("75")).await?.expect_problem(422, "too_many_alerts")?;
     ensure!(org_alerts(whole, "many").await?.len() == ORG_ALERTS_MAX);
-    // Those that stand may change, and what was refused is no last setting: with room it is taken.
+    // Existing alerts may change, and a refused one is not stored: once there is room it is accepted.
     expect_applied(&operator.put(&path(0), alert("80")).await?)?;
     operator.put(&over, alert("75")).await?.expect_problem(422, "too_many_alerts")?;
     expect_applied(&operator.delete(&path(1)).await?)?;
@@ -303,7 +303,7 @@ async fn a_rule_is_recorded_at_its_ledger_time() -> Result<()> {
         ensure!(event.expect(200)?.body["recorded_at"] == "2026-03-01T00:00:00Z", "{}", event.text);
     }
     ensure!(super::balance(&operator, "acme").await?["period"]["index"] == 1, "they crossed the boundary");
-    // A repeat says the first time's answer and moves no clock; without a time the clock stands still.
+    // A repeat gets the first answer and moves no clock; without a time the clock does not move.
     let (later, path) = (operator.at("2026-05-01T00:00:00Z"), "/v1/accounts/acme/limits");
     expect_applied(&later.put(path, json!({"default_limit": "1"})).await?)?;
     expect_applied(&operator.put(path, json!({"default_limit": "2"})).await?)?;

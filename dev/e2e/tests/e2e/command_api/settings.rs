@@ -122,7 +122,7 @@ async fn a_clock_crosses_boundaries_as_it_is_advanced(operator: &Caller) -> Resu
     expect_applied(&advanced)?;
     ensure!(period(operator, "acme").await? == (2, json!("2026-04-01T00:00:00Z")));
     expect_same(&advanced, &operator.post(clock, json!({"advance_to": "2026-04-01T00:00:00Z"})).await?)?;
-    // Going back is ignored, not refused.
+    // A move back is ignored, not refused.
     expect_applied(&operator.post(clock, json!({"advance_to": "2026-03-01T00:00:00Z"})).await?)?;
     ensure!(period(operator, "acme").await?.0 == 2);
     operator.post(clock, json!({"advance_to": 1})).await?.expect_fields(&["advance_to not_a_time"])?;
@@ -140,7 +140,7 @@ async fn a_write_may_carry_its_time(operator: &Caller) -> Result<()> {
     ensure!(period(operator, "timed").await?.1 == "2026-02-10T00:00:00.500Z");
     expect_applied(&operator.at("2026-02-09T00:00:00Z").post(path, grant("g3")).await?)?;
     ensure!(period(operator, "timed").await?.1 == "2026-02-10T00:00:00.500Z", "never back");
-    // With a time usage waits by default, and without one it does not.
+    // With a time usage waits by default; without one it does not.
     let usage = |id: &str| json!({"id": id, "occurred_at": "2026-02-11T00:00:00Z", "credits": "1"});
     let path = "/v1/accounts/timed/usage";
     expect_applied(&operator.at("2026-02-11T00:00:00Z").post(path, usage("u1")).await?)?;
@@ -181,7 +181,7 @@ async fn one_move_crosses_so_much_and_no_more(operator: &Caller) -> Result<()> {
     let used = operator.at(far).post("/v1/accounts/daily/usage", usage).await?;
     used.expect_problem(422, "clock_jump")?;
     ensure!(period(operator, "daily").await? == (0, json!(super::OPENED)));
-    // 1,000 days are fine.
+    // 1,000 days are allowed.
     let near = "2028-10-30T00:00:00Z";
     expect_applied(&operator.post("/v1/accounts/daily/clock", json!({"advance_to": near})).await?)?;
     ensure!(period(operator, "daily").await?.0 == 1000);

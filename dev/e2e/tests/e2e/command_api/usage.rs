@@ -1,4 +1,4 @@
-//! Usage: plain, as a CloudEvent and in batches; priced, repeated and taken back.
+//! Usage: plain, as a CloudEvent and in batches; priced, repeated and reversed.
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
@@ -108,7 +108,7 @@ async fn the_same_id_counts_once(operator: &Caller) -> Result<()> {
 async fn a_cloud_event_is_the_same_usage(operator: &Caller) -> Result<()> {
     open(operator, "clouds", "10").await?;
     let mut event = cloud("clouds", "e1", &json!({"credits": "1", "user_id": "ana"}));
-    // What is the ledger's to say is dropped, and so is every other extension.
+    // Fields that only the ledger may set are dropped, and so is every other extension.
     event["recordedat"] = json!("2020-01-01T00:00:00Z");
     event["actor"] = json!("somebody");
     event["traceparent"] = json!("00-1");
@@ -139,7 +139,7 @@ async fn usage_may_be_late_but_not_too_late(operator: &Caller) -> Result<()> {
     event["time"] = json!("2026-02-03T09:59:59Z");
     let old = send(&now, "", ONE, &event).await?;
     old.expect_problem(422, "too_old")?.expect_fields(&["time too_old"])?;
-    // A live account's usage is held to the service's clock.
+    // The service's clock bounds a live account's usage.
     open_live(operator, "now", "10").await?;
     let future = at("u", "2999-01-01T00:00:00Z");
     operator.post("/v1/accounts/now/usage", future).await?.expect_problem(422, "too_new")?;
@@ -354,7 +354,7 @@ async fn a_time_is_for_test_accounts_item_by_item(operator: &Caller) -> Result<(
     let one = json!({"credits": "1"});
     let mut items = json!([cloud("live", "e1", &one), cloud("tested", "e1", &one)]);
     items[1]["time"] = json!("2026-03-05T00:00:00Z");
-    // A time makes it wait, as for one event.
+    // A request with a time waits, as for one event.
     let answer = send(&operator.at("2026-03-05T00:00:00Z"), "", BATCH, &items).await?;
     expect_items(&answer, 200, &["0 e1 refused clock_is_live -", "1 e1 accepted - applied"])?;
     let period = super::balance(operator, "tested").await?["period"]["index"].clone();
@@ -432,7 +432,7 @@ async fn usage_keeps_the_price_it_was_charged(operator: &Caller) -> Result<()> {
         let line = &event.body["lines"][0];
         ensure!(line["version"] == version && line["credits"] == credits, "{}", event.text);
     }
-    // Credits given count before the card's.
+    // Credits in the event take precedence over the card's.
     let mut given = metered("u3", "x");
     given["credits"] = json!("0.5");
     expect_applied(&operator.post(path, given).await?)?;
@@ -448,7 +448,7 @@ async fn unpriced_usage_is_refused(operator: &Caller) -> Result<()> {
     open_with_card(operator, "cardless", "nocard").await?;
     let path = "/v1/accounts/cardless/usage?wait=true";
     operator.post(path, metered("u9", "x")).await?.expect_problem(422, "unpriced_usage")?;
-    // Once the card is there, the same goes in.
+    // Once the card exists, the same event is accepted.
     operator.put("/v1/rate-cards/nocard", card("0")).await?.expect(200)?;
     expect_applied(&operator.post(path, metered("u9", "x")).await?)?;
     expect_balance(operator, "cardless", "used=0 settled=100").await?;
@@ -487,7 +487,7 @@ async fn a_reversal_gives_back_once(operator: &Caller) -> Result<()> {
     expect_balance(operator, "back", "settled=10 used=0").await?;
     expect_same(&first, &operator.post(path, json!({"reason": "mistake"})).await?)?;
     operator.post(path, json!({"reason": "other"})).await?.expect_problem(409, "conflict")?;
-    // A reason is not needed, and neither is a body.
+    // Neither a reason nor a body is required.
     operator.post("/v1/accounts/back/usage?wait=true", plain("u2", "4")).await?.expect(200)?;
     let bare = operator.request(Method::POST, "/v1/accounts/back/usage/u2/reversal");
     expect_applied(&operator.send(bare).await?)?;
@@ -517,6 +517,6 @@ async fn an_id_of_several_sources_must_name_its_source(operator: &Caller) -> Res
     expect_balance(operator, "both", "used=1").await?;
     let neither = operator.post(&format!("{path}?source=/c"), json!({})).await?;
     neither.expect_problem(404, "event_not_found")?;
-    // The id stays ambiguous, also where one of the two was taken back.
+    // The id stays ambiguous, also after one of the two was reversed.
     operator.post(path, json!({})).await?.expect_problem(409, "ambiguous_event").map(drop)
 }

@@ -1,4 +1,4 @@
-//! The grants that win users: each once, whatever is retried and whoever races.
+//! Promotional grants: each once, under retries and races.
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
@@ -53,7 +53,7 @@ async fn a_new_account_gets_its_bonuses_with_its_opening_and_once() -> Result<()
     let again = open(&operator, "guest", both).await?;
     ensure!(again.expect(200)?.body["event_id"] == first.body["event_id"], "the first answer again");
     open(&operator, "guest", json!({})).await?.expect_problem(409, "conflict")?;
-    // Redeemed with the opening is redeemed: again gets that answer.
+    // A code redeemed at the opening counts: a repeat gets that answer.
     let again = operator.post("/v1/accounts/guest/redemptions", json!({"code": "SPRING"})).await?;
     ensure!(again.expect(200)?.body["event_id"] == "promo:SPRING", "{}", again.text);
     ensure!(grants(&operator, "guest").await? == expected);
@@ -129,7 +129,7 @@ async fn both_sides_of_a_referral_are_rewarded_and_the_referrer_for_the_first_te
         .expect_fields(&["email not_an_email"])?;
     open(&operator, "bo", json!({"referred_by": code})).await?.expect(200)?;
     ensure!(grants(&operator, "bo").await? == ["welcome:bo 1000", "referral:bo:joined 50"]);
-    // Eleven at once, by the account's id, of whom nine are still rewarded.
+    // Eleven at once, by the account's id; nine of them are still rewarded.
     let names: Vec<String> = (0..11).map(|number| format!("guest-{number}")).collect();
     let opening = names.iter().map(|name| open(&operator, name, json!({"referred_by": "host"})));
     for answer in join_all(opening).await {
@@ -212,7 +212,7 @@ async fn a_promo_code_begins_and_ends_by_the_clock_of_the_account() -> Result<()
     let redeem = async |account: &str, code: &str| {
         operator.post(&format!("/v1/accounts/{account}/redemptions"), json!({"code": code})).await
     };
-    // Both stand on 5 January 2026, whatever day it is here.
+    // Both accounts are at 5 January 2026, whatever the real date.
     let first = redeem("early", "WINTER").await?;
     first.expect(200)?;
     let lots = early.read("grants").await?;
@@ -224,7 +224,7 @@ async fn a_promo_code_begins_and_ends_by_the_clock_of_the_account() -> Result<()
     redeem("late", "WINTER").await?.expect_problem(422, "promo_code_expired")?;
     redeem("late", "LATER").await?.expect(200)?;
     ensure!(late.figure("settled").await? == "7" && early.figure("settled").await? == "5");
-    // Its credits end with it; who redeems again gets the first answer.
+    // Its credits expire with it; a repeated redemption gets the first answer.
     early.advance("2026-02-01T00:00:00Z").await?;
     ensure!(early.figure("settled").await? == "0");
     let again = redeem("early", "WINTER").await?;

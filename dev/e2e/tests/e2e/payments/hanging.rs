@@ -1,4 +1,4 @@
-//! A provider that hangs: a call that does not end holds up no other account's top-up.
+//! A provider that hangs: a call that does not end delays no other account's top-up.
 
 use anyhow::{Result, ensure};
 use axum::extract::Path;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Account, count, until_count};
 use e2e::Whole;
 
-/// Takes every card at once, except for one that it never answers for.
+/// Accepts every card at once, except for one that it never answers for.
 fn hanging() -> Router {
     let owner = async |Path(method): Path<String>| -> Response {
         if method == "pm_hangs" {
@@ -38,7 +38,7 @@ async fn a_call_that_hangs_holds_up_no_other_top_up() -> Result<()> {
     let quick = Account::open(&whole, "quick").await?;
     quick.set("pm_ok", json!({})).await?;
     quick.until("settled", "50").await?;
-    // Nobody else asks about the one that hangs before its calls have had their time.
+    // No other worker retries the hanging attempt before its calls have timed out.
     let alone = "control.top_up
                  where account_id = 'slow' and asks = 1
                    and leased_until > first_asked_at + interval '80 seconds'";

@@ -1,4 +1,4 @@
-//! What is lost, late or old: attempts that this database has forgotten, starts that come too late, and the past.
+//! Lost, late and old attempts: attempts that this database has lost, starts that come too late, and the past.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::{Account, count, until_count};
 use e2e::Whole;
 
-/// In which the worker looks twice for what the database has lost.
+/// Time in which the worker checks twice for what the database has lost.
 const TWO_LOOKS: Duration = Duration::from_secs(11);
 
 async fn sql(whole: &Whole, statement: &'static str) -> Result<()> {
@@ -25,7 +25,7 @@ async fn sql(whole: &Whole, statement: &'static str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_the_database_has_lost_is_looked_up_and_not_charged_again() -> Result<()> {
-    // It charges, does not answer, and is not asked again before the loss.
+    // The provider charges, does not answer, and is not called again before the loss.
     let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
@@ -35,7 +35,7 @@ async fn an_attempt_that_the_database_has_lost_is_looked_up_and_not_charged_agai
     let whole = whole.restart().await?;
     until_count(&whole, "control.top_up where state = 'started' and look_up", 1).await?;
     sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
-    // Its look-up finds the charge, although a charge by this method would again not be answered at first.
+    // The look-up finds the charge, although another charge by this method would not be answered at first.
     until_count(&whole, "control.top_up where state = 'ended' and asks = 1", 1).await?;
     let acme = Account::again(&whole, "acme");
     acme.until("settled", "50").await?;
@@ -55,7 +55,7 @@ async fn what_nobody_knows_for_twenty_hours_is_left_to_a_person_and_nothing_else
     acme.spend("u1", "5").await?;
     whole.all_evaluated().await?;
     ensure!(count(&whole, "control.top_up").await? == 1 && acme.figure("settled").await? == "-5");
-    // Who has asked the provider himself says what came of it, once.
+    // An operator who has checked with the provider records the outcome, once.
     let (account, payment) = (AccountId::new("acme")?, PaymentId::new("pi_found")?);
     let decided = decide(&whole.pool, &account, Decision::Paid(payment.clone())).await?;
     ensure!(decided == derive::attempt_id(&account, 1));
@@ -71,7 +71,7 @@ async fn lost_attempts_are_taken_in_once_the_past_is_folded() -> Result<()> {
     let acme = Account::open(&whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
     until_count(&whole, "control.top_up where asks = 1 and leased_until is null", 1).await?;
-    // As in a new database that folds a long journal: its end is far ahead, and there may be the outcome.
+    // As in a new database that folds a long journal: its end is far ahead, and the outcome may be there.
     sql(&whole, "update delivery.told_from set next_offset = next_offset + 1000000").await?;
     sql(&whole, "delete from control.top_up").await?;
     let whole = whole.restart().await?;
@@ -94,7 +94,7 @@ async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_c
     let payment = PaymentId::new(&format!("sandbox_pi_{}", derive::attempt_id(&account, 1)))?;
     let purchase = json!({"payment_id": payment, "amount": "50"});
     whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
-    // The provider answers at last, with a payment that is credited already.
+    // The provider answers in the end, with a payment that is credited already.
     sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
     until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
     let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
@@ -107,7 +107,7 @@ async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_c
         .read(&format!("events/{}", derive::top_up_failed_id(&account, &derive::attempt_id(&account, 1))))
         .await?;
     ensure!(said["outcome"] == "applied", "{said}");
-    // And the next one starts again.
+    // The next attempt starts again.
     acme.set("pm_ok", json!({})).await?;
     acme.spend("u1", "45").await?;
     acme.until("settled", "55").await?;

@@ -1,4 +1,4 @@
-//! Top-ups as their admins meet them: set over HTTP, charged at the sandbox, credited once, replayed.
+//! Top-ups from an admin's view: set over HTTP, charged at the sandbox, credited once, replayed.
 
 mod growth;
 mod hanging;
@@ -16,13 +16,12 @@ use tokio::time::{Instant, sleep};
 
 use e2e::{Caller, Whole};
 
-/// Longest wait for something to come of a top-up.
+/// Longest wait for the outcome of a top-up.
 const CAME_MAX: Duration = Duration::from_secs(120);
 
 /// An account on a test clock without an allowance.
 pub struct Account {
     caller: Caller,
-    /// Where it is.
     pub path: String,
 }
 
@@ -36,12 +35,11 @@ impl Account {
         Ok(Account { caller, path: format!("/v1/accounts/{id}") })
     }
 
-    /// Returns one that is open.
     pub fn again(whole: &Whole, id: &str) -> Account {
         Account { caller: whole.operator(), path: format!("/v1/accounts/{id}") }
     }
 
-    /// Buys 50 at 10 or less, by this payment method.
+    /// Sets a top-up of 50 at 10 or less, by this payment method.
     pub async fn set(&self, payment_method: &str, more: Value) -> Result<()> {
         let mut body =
             json!({"enabled": true, "threshold": "10", "amount": "50", "payment_method": payment_method});
@@ -52,19 +50,16 @@ impl Account {
         self.caller.put(&path, body).await?.expect(200).map(drop)
     }
 
-    /// Uses credits.
     pub async fn spend(&self, id: &str, credits: &str) -> Result<()> {
         let body = json!({"id": id, "occurred_at": "2026-01-05T00:00:00Z", "credits": credits});
         self.caller.post(&format!("{}/usage?wait=true", self.path), body).await?.expect(200).map(drop)
     }
 
-    /// Moves its clock.
     pub async fn advance(&self, to: &str) -> Result<()> {
         let path = format!("{}/clock", self.path);
         self.caller.post(&path, json!({"advance_to": to})).await?.expect(200).map(drop)
     }
 
-    /// Reads something of it.
     pub async fn read(&self, what: &str) -> Result<Value> {
         Ok(self.caller.get(&format!("{}/{what}", self.path)).await?.expect(200)?.body.clone())
     }
@@ -74,7 +69,7 @@ impl Account {
         Ok(self.read("balance").await?[name].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until the balance shows a figure so.
+    /// Waits until a figure of the balance has this value.
     pub async fn until(&self, name: &str, expected: &str) -> Result<()> {
         let since = Instant::now();
         loop {
@@ -89,7 +84,7 @@ impl Account {
         }
     }
 
-    /// Returns the kinds of what has fired, oldest first, once there are so many.
+    /// Returns the kinds of the firings, oldest first, once there are this many.
     pub async fn fired(&self, count: usize) -> Result<Vec<String>> {
         let since = Instant::now();
         loop {
@@ -106,13 +101,12 @@ impl Account {
     }
 }
 
-/// Counts rows of the control tables.
 pub async fn count(whole: &Whole, rows: &str) -> Result<i64> {
     let sql = format!("select count(*) from {rows}");
     Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&whole.pool).await?)
 }
 
-/// Waits until there are so many rows.
+/// Waits until there are this many rows.
 pub async fn until_count(whole: &Whole, rows: &str, expected: i64) -> Result<()> {
     let since = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What comes of an attempt: paid, declined, unknown; and what holds it back.
+//! Outcomes of an attempt (paid, declined, unknown) and the limits that refuse one.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -27,14 +27,14 @@ async fn a_balance_at_the_threshold_is_topped_up_once_and_again_when_it_falls_th
     let topped_up = fired.iter().filter(|kind| *kind == "credit_auto_recharge_triggered").count();
     ensure!(topped_up == 2 && fired.iter().any(|kind| kind == "credit_balance_low"), "{fired:?}");
 
-    // It charged, and the answer was lost: the same key is asked again, and finds it.
+    // The provider charged and the answer was lost: a call with the same key finds the charge.
     let timeout = Account::open(&whole, "timeout").await?;
     timeout.set("pm_timeout", json!({})).await?;
     timeout.until("settled", "50").await?;
     ensure!(count(&whole, "control.sandbox_charge where account_id = 'timeout'").await? == 1);
     ensure!(count(&whole, "control.top_up where account_id = 'timeout' and asks >= 2").await? == 1);
 
-    // Nobody answers: it stays open, under one key, and nothing else starts.
+    // The provider does not answer: the attempt stays open, under one key, and no other starts.
     let down = Account::open(&whole, "down").await?;
     down.set("pm_down", json!({})).await?;
     until_count(&whole, "control.top_up where account_id = 'down' and asks >= 3", 1).await?;
@@ -66,13 +66,13 @@ async fn a_card_that_fails_is_tried_again_later_and_after_the_fourth_time_left_a
     whole.all_evaluated().await?;
     ensure!(count(&whole, "control.top_up where account_id = 'fails'").await? == 4);
     ensure!(fails.fired(4).await?.iter().all(|kind| kind == "credit_purchase_failed"));
-    // Saved, it begins anew.
+    // Saving the settings starts it again.
     fails.set("pm_ok", json!({})).await?;
     fails.until("credit_balance", "46").await?;
     whole.replay_and_stop().await
 }
 
-/// What a brake refused is in the journal as any other event.
+/// The journal has the refusal of a limit as any other event.
 async fn ensure_refused(whole: &Whole, account: &str) -> Result<()> {
     let refusal = "select event_id from control.top_up_refusal where account_id = $1";
     let event: String = sqlx::query_scalar(refusal).bind(account).fetch_one(&whole.pool).await?;
@@ -101,7 +101,7 @@ async fn brakes_hold_and_say_so_once() -> Result<()> {
     whole.all_evaluated().await?;
     ensure!(count(&whole, refusals).await? == 1 && counted.figure("settled").await? == "8");
     ensure_refused(&whole, "counted").await?;
-    // The next period has its own.
+    // The next period has its own count.
     counted.advance("2026-02-01T00:00:00Z").await?;
     counted.until("settled", "58").await?;
 

@@ -1,4 +1,4 @@
-//! Credits that are refused although they were paid: a person decides, whoever told of the payment first.
+//! Credits that are refused although they were paid: an operator decides, whatever first reported the payment.
 
 use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
@@ -11,8 +11,8 @@ use serde_json::json;
 use super::{Account, until_count};
 use e2e::Whole;
 
-/// An attempt that was charged and not answered, whose payment is recorded by hand, and whose credit the provider's webhook
-/// tells of before the worker has asked again.
+/// An attempt that was charged and not answered, whose payment is recorded by hand, and whose credit the provider's
+/// webhook reports before the worker has tried again.
 async fn reported_by_webhook(whole: &Whole) -> Result<(Account, PaymentId)> {
     let acme = Account::open(whole, "acme").await?;
     acme.set("pm_timeout", json!({})).await?;
@@ -38,7 +38,7 @@ async fn ask_now(whole: &Whole) -> Result<()> {
     Ok(())
 }
 
-/// The person says what came of it, and the next one starts again.
+/// The operator records the outcome, and the next attempt starts.
 async fn ends_by_a_person(whole: &Whole, acme: &Account, payment: &PaymentId) -> Result<()> {
     let account = AccountId::new("acme")?;
     let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
@@ -67,7 +67,7 @@ async fn a_refused_credit_that_the_database_has_lost_waits_for_a_person_again() 
     let (acme, payment) = reported_by_webhook(&whole).await?;
     sqlx::query("delete from control.top_up").execute(&whole.pool).await?;
     let whole = whole.restart().await?;
-    // Looked up, it is told again under the same id: a duplicate of what was refused.
+    // The look-up reports it again under the same id: a duplicate of what was refused.
     until_count(&whole, "control.top_up where state = 'started' and look_up", 1).await?;
     ask_now(&whole).await?;
     until_count(&whole, "control.top_up where state = 'parked' and payment_id is not null", 1).await?;

@@ -1,5 +1,5 @@
-//! Stripe: that our requests are such as it takes, by its own stand-in `stripe-mock`; and what comes of it when a provider
-//! charges and then drops the line, by a fake of our own.
+//! Stripe: its own stand-in `stripe-mock` accepts our requests; a fake of our own charges and then drops the
+//! connection.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use super::{Account, until_count};
 use e2e::Whole;
 
-/// A process of these tests.
 struct Mock(Child);
 
 impl Drop for Mock {
@@ -31,7 +30,7 @@ impl Drop for Mock {
     }
 }
 
-/// Starts `stripe-mock` and returns where it is.
+/// Starts `stripe-mock` and returns its address.
 async fn stripe_mock() -> Result<(Mock, String)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let home = std::env::var("HOME").unwrap_or_default();
@@ -72,7 +71,7 @@ async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
         usd: Some("0.5".parse()?),
         payment_method: PaymentMethodId::new("pm_card_visa")?,
     };
-    // It answers with one fixture, a payment that lacks a method; a field that Stripe does not know it refuses in words.
+    // The answer is one fixture, a payment without a method; Stripe refuses unknown fields with a message.
     match stripe.charge(&charge).await {
         Ok(Reply::Declined { reason }) => ensure!(!reason.as_str().contains("validation"), "{reason}"),
         other => bail!("not the fixture: {other:?}"),
@@ -87,19 +86,19 @@ async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
     Ok(())
 }
 
-/// What a fake Stripe has been asked, by idempotency key.
+/// The requests to a fake Stripe, by idempotency key.
 #[derive(Default)]
 struct Book {
     asked: BTreeMap<String, u32>,
-    /// Paid: its form.
+    /// Paid charges, each with its form.
     charged: BTreeMap<String, BTreeMap<String, String>>,
-    /// Forms of the checkouts that were opened.
+    /// Forms of the opened checkouts.
     opened: Vec<BTreeMap<String, String>>,
 }
 
 type Shared = Arc<Mutex<Book>>;
 
-/// A connection that breaks off in the middle of the answer.
+/// A connection that breaks in the middle of the answer.
 fn broken() -> Response {
     let pieces = [Ok::<_, std::io::Error>("{\"id\""), Err(std::io::Error::other("the line drops"))];
     Body::from_stream(futures::stream::iter(pieces)).into_response()
@@ -132,7 +131,7 @@ async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) ->
     book.charged.insert(key.clone(), form);
     match method.as_str() {
         "pm_drop" | "pm_detached" | "pm_moved" if first => broken(),
-        // Its customer is another by now, and so is the form that is sent under the key.
+        // Its customer has changed, and so has the form that is sent under the key.
         "pm_moved" => {
             (StatusCode::BAD_REQUEST, Json(json!({"error": {"type": "idempotency_error"}}))).into_response()
         }
@@ -142,7 +141,7 @@ async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) ->
     }
 }
 
-/// A method that is detached once it has been charged; all others stay.
+/// A method that is detached once it has been charged; all others stay attached.
 async fn method(State(book): State<Shared>, Path(id): Path<String>) -> Response {
     let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if id == "pm_detached" && book.charged.values().any(|form| form.get("payment_method") == Some(&id)) {
@@ -157,7 +156,7 @@ async fn search(State(book): State<Shared>, Query(asked): Query<BTreeMap<String,
     Json(json!({"data": book.charged.keys().filter(wanted).map(|key| intent(key)).collect::<Vec<_>>()}))
 }
 
-/// Opens a checkout; one of an account is refused, one of another finds it out of order.
+/// Opens a checkout; it refuses one account, and is out of order for another.
 async fn session(State(book): State<Shared>, body: String) -> Response {
     let form: BTreeMap<String, String> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     match form.get("metadata[account_id]").map(String::as_str) {
@@ -193,7 +192,7 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
     let url = fake(Arc::clone(&book)).await?;
     let settings = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", &url];
     let whole = Whole::start_with(&[&settings[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
-    // The last two are charged, and refused when asked again: they are looked up, not tried again by a new attempt.
+    // The last two are charged, and refused when repeated: the worker looks them up instead of starting a new attempt.
     let paid = ["pm_ok", "pm_drop", "pm_500", "pm_busy", "pm_processing", "pm_detached", "pm_moved"];
     let refused = ["pm_declined", "pm_drop_declined"];
     let mut accounts = Vec::new();

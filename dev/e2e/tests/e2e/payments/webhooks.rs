@@ -66,7 +66,7 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
     for _ in 0..3 {
         send(&whole, SECRET, 0, &paid).await?.expect(200)?;
     }
-    // The same payment by another event, and by hand.
+    // The same payment by another event, and recorded by hand.
     report(
         &whole,
         "payment_intent.succeeded",
@@ -78,7 +78,7 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
         .await?
         .expect(200)?;
     ensure!(acme.figure("settled").await? == "100" && acme.figure("lifetime_added").await? == "100");
-    // Of an account that is not there: told again later.
+    // Of an account that does not exist: the provider reports it again later.
     let lost = json!({"type": "checkout.session.completed", "data": {"object": session("lost", "pi_2")}});
     send(&whole, SECRET, 0, &lost).await?.expect_problem(404, "account_not_found")?;
     report(&whole, "customer.created", json!({"id": "cus_1"})).await?;
@@ -101,7 +101,7 @@ async fn what_no_webhook_has_reported_as_paid_is_refunded_all_the_same() -> Resu
     report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     ensure!(Account::again(&whole, "one").figure("settled").await? == "60");
-    // Two accounts have a payment of this id: the webhook has to say which.
+    // Two accounts have a payment of this id: the webhook has to name the account.
     report(&whole, "charge.refunded", refund("pi_2", 40)).await?;
     ensure!(Account::again(&whole, "two").figure("settled").await? == "100");
     let mut named = refund("pi_2", 40);
@@ -127,7 +127,7 @@ async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Re
     let whole = Whole::start_with(&SIGNED).await?;
     let operator = whole.operator();
     let refund_by_hand = async |account: &str, payment: &str| {
-        // Not waited for: the webhook that follows must not overlook it.
+        // Does not wait for the projection: the webhook that follows must still see it.
         let path = format!("/v1/accounts/{account}/refunds?wait=false");
         let body = json!({"payment_id": payment, "amount": "40", "reason": "asked for"});
         let once = operator.with("Idempotency-Key", payment);
@@ -149,7 +149,7 @@ async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Re
     report(&whole, "charge.dispute.closed", dispute("pi_2", "won")).await?;
     ensure!(disputed.figure("settled").await? == "60", "{}", disputed.read("entries").await?);
 
-    // Paid by hand, and in parts: what a webhook took before is not taken for the operator's.
+    // Refunded by hand, in parts: a refund by webhook does not count as the operator's.
     let parts = Account::open(&whole, "parts").await?;
     let purchase = json!({"payment_id": "pi_3", "amount": "100"});
     operator.post("/v1/accounts/parts/purchases", purchase).await?.expect(200)?;
@@ -162,7 +162,7 @@ async fn what_the_operator_has_refunded_the_provider_does_not_take_again() -> Re
     whole.replay_and_stop().await
 }
 
-/// As a process leaves it that is killed when it has noted a payment and not appended it yet.
+/// The state after a process was killed between recording a payment in the outbox and appending it.
 async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()> {
     let (account, payment_id) = (AccountId::new(account)?, PaymentId::new(payment)?);
     let at = "2026-01-05T00:00:00Z".parse()?;
@@ -197,7 +197,7 @@ async fn a_refund_does_not_overtake_the_payment_that_a_crash_left_behind() -> Re
     leave_behind(&whole, "acme", "pi_1").await?;
     report(&whole, "charge.refunded", refund("pi_1", 40)).await?;
     acme.until("settled", "60").await?;
-    // Nothing is left to relay.
+    // The outbox has nothing left to append.
     until_count(&whole, "control.outbox", 0).await?;
     whole.replay_and_stop().await
 }
@@ -251,7 +251,7 @@ async fn refunds_and_disputes_end_alike_in_every_order() -> Result<()> {
         let folded_again = account.read("balance?as_of=2026-01-05T00:00:00Z").await?;
         ensure!(folded_again["settled"] == "30", "order {order:?}: {folded_again}");
     }
-    // Nothing is left to relay.
+    // The outbox has nothing left to append.
     until_count(&whole, "control.outbox", 0).await?;
     let shown = Account::open(&whole, "shown").await?;
     report(&whole, "checkout.session.completed", session("shown", "pi_s")).await?;
@@ -279,7 +279,7 @@ async fn the_webhook_of_a_top_up_and_its_answer_are_one_credit() -> Result<()> {
     let attempt: String =
         sqlx::query_scalar("select attempt_id from control.top_up").fetch_one(&whole.pool).await?;
     let metadata = json!({"account_id": "acme", "attempt_id": attempt, "amount": "50"});
-    // The provider says at first that it failed, and later that it was paid after all.
+    // The provider reports first that it failed, and later that it was paid.
     let error = json!({"code": "card_declined"});
     report(
         &whole,

@@ -1,4 +1,4 @@
-//! As of: the balance at any instant is what a fold in memory, stopped there, says.
+//! As of: the balance at any instant equals that of a fold in memory, stopped there.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Past {
         serde_json::to_value(Balance::of(&core, Credits::ZERO)).ok()
     }
 
-    /// Returns the instants at which something happened, those around them, and some between.
+    /// Returns the instants of all events, those around them, and some between.
     fn instants(&self) -> Vec<Time> {
         let mut instants = Vec::new();
         for core in &self.states {
@@ -67,7 +67,7 @@ pub(crate) async fn records(whole: &Whole) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Writes a random history past the door, into the journal.
+/// Writes a random history directly into the journal, without the API.
 pub(crate) async fn write_history(whole: &Whole, seed: u64, accounts: usize, events: usize) -> Result<()> {
     let journal = Journal::new(&whole.kafka, kafka::existing(&whole.kafka).await?)?;
     let written = history::history(seed, accounts, events);

@@ -1,4 +1,4 @@
-//! Audit: the journal as stored, for whoever wants to check it.
+//! Audit: the journal as stored, for independent checks.
 
 use anyhow::{Context, Result, ensure};
 use platform::kafka::Appender;
@@ -8,7 +8,7 @@ use super::described::{ensure_is, read};
 use super::story::Story;
 use e2e::Whole;
 
-/// Readers of the journal that are let in at once.
+/// Most concurrent readers of the journal.
 const STREAMS_MAX: usize = 8;
 
 fn lines_of(text: &str) -> Result<Vec<Value>> {
@@ -54,7 +54,7 @@ async fn the_journal_is_read_as_stored_and_taken_up_at_any_offset() -> Result<()
         let expected: String = answer.text.lines().skip(offset).map(|line| format!("{line}\n")).collect();
         ensure!(rest.expect(200)?.text == expected, "from {offset}: {}", rest.text);
     }
-    // Read on from the end: what has come since, once.
+    // Reads on from the end: only what was appended since, once.
     story.usage("2026-01-07T00:00:00Z", "u2", json!({"credits": "1"})).await?;
     let rest = read(&auditor, &format!("{path}&offset=4")).await?;
     let ids: Vec<Value> = lines_of(&rest.text)?.iter().map(|line| line["event"]["id"].clone()).collect();
@@ -98,7 +98,7 @@ async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little(
     let refused = read(&operator, &path).await?;
     refused.expect_problem(429, "too_many_requests")?;
     ensure!(!refused.retry_after.is_empty(), "{:?}", refused.headers);
-    // Readers that don't read: each holds what was fetched ahead, not the 60 MB that it asked for.
+    // Readers that don't read: each holds what was fetched ahead, not the 60 MB that it requested.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let grown = resident_kbytes()?.saturating_sub(before);
     let most = STREAMS_MAX as u64 * HELD_KBYTES_MAX;
@@ -111,7 +111,7 @@ async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little(
         bytes += chunk.len();
     }
     ensure!(bytes > 900 * 60_000, "read to the end: {bytes}");
-    // Those that left have given their places back.
+    // Readers that left have freed their slots.
     for _ in 0..50 {
         let answer = get().await?;
         if answer.status() == 200 {
@@ -125,12 +125,12 @@ async fn readers_of_the_journal_are_let_in_one_by_one_and_slow_ones_hold_little(
 /// Set in the process that runs one test alone.
 const ALONE: &str = "LEDGER_TEST_ALONE";
 
-/// What a reader that waits may hold: 4 MB that librdkafka fetched ahead, a chunk of records as it turns into lines, and
-/// what stands in sockets. Some three times what is measured, half of what was asked for.
+/// Most memory of a waiting reader: 4 MB that librdkafka fetched ahead, a chunk of records as it turns into lines, and
+/// socket buffers. About three times the measured figure, half of what was requested.
 const HELD_KBYTES_MAX: u64 = 32 * 1024;
 
-/// Runs one test of this program in a process of its own, because what a process holds is the whole process's. The C
-/// library gives back at once what is freed there: else it keeps more than the readers hold, and what is measured is that.
+/// Runs one test of this program in a process of its own, because memory is measured per process. The C library returns
+/// freed memory at once there: else it would keep more than the readers hold, and the test would measure that.
 fn alone(path: &str) -> Result<()> {
     let program = std::env::current_exe()?;
     let (_crate, test) = path.split_once("::").context("a path in this crate")?;
@@ -143,7 +143,7 @@ fn alone(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What this process has in memory, in KiB; the services run in it.
+/// Resident memory of this process, in KiB; the services run in it.
 fn resident_kbytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;

@@ -7,7 +7,7 @@ use super::described::{ensure_is, read};
 use super::story::Story;
 use e2e::Whole;
 
-/// Expects these figures, whatever the others are.
+/// Expects these figures and ignores all others.
 async fn check(story: &Story, what: &str, expected: Value) -> Result<()> {
     let answer = story.get(&format!("/balance{what}")).await?;
     let mut found = serde_json::Map::new();
@@ -112,7 +112,7 @@ async fn a_balance_as_of_an_instant_rolls_to_it_and_the_future_is_the_present() 
         ("2026-02-28T23:59:59Z", 1, "8", "3"),
         ("2026-03-01T00:00:00Z", 2, "10", "5"),
         ("2026-03-10T00:00:00Z", 2, "10", "5"),
-        // Later than ledger time it is the present: a test clock has not moved yet.
+        // Later than ledger time it is the present: the test clock has not moved yet.
         ("2031-01-01T00:00:00Z", 2, "10", "5"),
     ] {
         let answer = story.get(&format!("/balance?as_of={instant}")).await?;

@@ -13,14 +13,14 @@ use e2e::{Caller, Whole};
 
 /// Rows of each big table.
 const ROWS: i64 = 100_000;
-/// What all reads of the test together may touch of a table: a page of any list and its sums, no table.
+/// Most rows that all reads of the test together may read of a table: a page of any list and its sums, not the table.
 const TOUCHED_MAX: i64 = 5_000;
-/// Lots that are open at once, at most: a balance names them all.
+/// Most lots that are open at once: a balance lists them all.
 const LOTS: i64 = 10_000;
 /// Postgres adds up what an idle connection has read within ten seconds.
 const COUNTED_WITHIN: Duration = Duration::from_secs(15);
 
-/// Rows as a projector would have written them, of one account, beside what it really has.
+/// Rows of one account as a projector would have written them, in addition to its real ones.
 fn statements() -> Vec<String> {
     let schema = "set local search_path = read_model_1".to_owned();
     let users = format!(
@@ -91,7 +91,7 @@ fn control_statements() -> [String; 4] {
     [holds, gate, of_users, decisions]
 }
 
-/// Removes them again, so that the read model is the journal's once more.
+/// Removes them again, so that the read model matches the journal.
 const CLEAN: [&str; 9] = [
     "set local search_path = read_model_1",
     "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
@@ -141,7 +141,7 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     story.usage("2026-01-08T00:00:00Z", "u2", json!({"credits": "1"})).await?;
     write(&whole, &statements()).await?;
     sqlx::query("analyze").execute(&whole.pool).await?;
-    // The plan that a connection keeps after some uses, whatever it is asked for: the worst that may happen.
+    // Forces the plan that a connection keeps after some uses, for any parameters: the worst case.
     let database: String = sqlx::query_scalar("select current_database()").fetch_one(&whole.pool).await?;
     let generic = format!(r#"alter database "{database}" set plan_cache_mode = force_generic_plan"#);
     sqlx::query(AssertSqlSafe(generic)).execute(&whole.pool).await?;
@@ -203,7 +203,7 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     whole.replay_and_stop().await
 }
 
-/// Where many are over budget a page of them comes first, and where only own limits hold only these users are read.
+/// Where many are over budget they fill a page first; where only own limits hold, only these users are read.
 async fn ask_who_is_over_budget(whole: &Whole) -> Result<()> {
     let own: BTreeMap<String, &str> = (1..=200).map(|n| (format!("user{:07}", n * 500), "1")).collect();
     for (default_limit, custom, first) in

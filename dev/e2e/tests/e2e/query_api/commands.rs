@@ -1,4 +1,4 @@
-//! The command line beside the services: replaying the journal, making keys.
+//! The commands next to the services: replaying the journal, making keys.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use e2e::Whole;
 
-/// What a replay may hold of the journal at a time, with the program itself: far below what it reads in the test.
+/// Most memory of a replay, with the program itself, in KiB: far below what it reads in the test.
 const REPLAY_KBYTES_MAX: u64 = 96 * 1024;
-/// How soon a following replay shows what was appended; it asks twice a second.
+/// Longest wait until a following replay shows what was appended; it polls twice a second.
 const FOLLOWS_MAX: Duration = Duration::from_secs(60);
 
 fn ledger(whole: &Whole, arguments: &str) -> Command {
@@ -29,7 +29,7 @@ fn ledger(whole: &Whole, arguments: &str) -> Command {
     command
 }
 
-/// Runs it to its end, off the thread on which the services live.
+/// Runs the command to its end, on another thread than the services.
 async fn output(whole: &Whole, arguments: &str) -> Result<Output> {
     let mut command = ledger(whole, arguments);
     Ok(tokio::task::spawn_blocking(move || command.output()).await??)
@@ -113,7 +113,7 @@ async fn a_following_replay_goes_on_with_what_is_appended() -> Result<()> {
         }
     });
     for number in 0..4 {
-        // The opening and the first usage were there before.
+        // The opening and the first usage come first.
         if number >= 2 {
             use_once(&whole, "acme", number).await?;
         }
@@ -156,7 +156,7 @@ async fn a_replay_of_any_length_takes_the_same_memory_and_ends_quietly_with_its_
     whole.replay_and_stop().await
 }
 
-/// Returns how many bytes came, and the most memory that the process had meanwhile, in KiB.
+/// Returns the number of bytes read, and the highest memory of the process meanwhile, in KiB.
 fn read_and_watch(out: &mut impl Read, process: u32) -> Result<(usize, u64)> {
     let (mut buffer, mut read, mut peak) = (vec![0; 1 << 20], 0, 0);
     loop {

@@ -1,4 +1,4 @@
-//! Described: every answer of these tests is held to the OpenAPI document.
+//! Described: checks every answer of these tests against the OpenAPI document.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use e2e::{Answer, Caller};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(query_api::openapi);
 
-/// Reads, and fails where the answer is none that the document describes.
+/// Reads, and fails where the OpenAPI document does not describe the answer.
 pub async fn read(caller: &Caller, path: &str) -> Result<Answer> {
     let answer = caller.get(path).await?;
     let (path, _) = path.split_once('?').unwrap_or((path, ""));

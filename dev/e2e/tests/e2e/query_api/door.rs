@@ -1,4 +1,4 @@
-//! The door: who may read what, how new an answer must be, and what is refused.
+//! Access: who may read what, how recent an answer must be, and what is refused.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use e2e::{Caller, Whole};
 /// Every read of an account.
 const READS: [&str; 9] =
     ["", "/balance", "/usage", "/users", "/grants", "/periods", "/entries", "/events/u1", "/messages/m1"];
-/// Those of which a member may see the own rows.
+/// The reads in which a member sees the own rows.
 const OWN_READS: [&str; 4] = ["/usage", "/users", "/events/u1", "/messages/m1"];
 
 async fn tell(whole: &Whole) -> Result<Story> {
@@ -62,7 +62,7 @@ async fn each_role_reads_what_it_may_and_a_refusal_reveals_nothing() -> Result<(
         }
         let unopened = read(&admin, &format!("/v1/accounts/unopened{what}")).await?;
         unopened.expect_problem(404, "account_not_found")?;
-        // Alike for accounts that exist and that do not.
+        // The same for accounts that exist and for others.
         let (known, unknown) = (read(&producer, &acme).await?, read(&producer, &other).await?);
         ensure!(known.text == unknown.text, "{} {}", known.text, unknown.text);
     }
@@ -76,7 +76,7 @@ async fn each_role_reads_what_it_may_and_a_refusal_reveals_nothing() -> Result<(
     ] {
         ensure!(status(&caller, "/v1/accounts").await? == accounts);
         ensure!(status(&caller, "/v1/audit/events?partition=0").await? == audit);
-        // Whoever may not read is told so before anything about the request.
+        // A caller without permission gets 403 before anything of the request is checked.
         ensure!(
             status(&caller, "/v1/audit/events?partition=x").await? == if audit == 200 { 422 } else { audit }
         );
@@ -107,7 +107,7 @@ async fn a_member_sees_only_the_own_rows() -> Result<()> {
         ("/events/u1", 200),
         ("/events/u2", 403),
         ("/messages/m1", 200),
-        // Message m2 is bo's in part.
+        // Message m2 is partly bo's.
         ("/messages/m2", 403),
     ] {
         let found = status(&ana, &format!("/v1/accounts/acme{path}")).await?;
@@ -121,7 +121,7 @@ async fn a_read_waits_for_the_requested_position_and_says_so_when_it_can_not() -
     let whole = Whole::start_impatient().await?;
     let story = tell(&whole).await?;
     let operator = whole.operator();
-    // What was just accepted is seen, each time, by every read.
+    // Every read includes what was just accepted, each time.
     for number in 0..20 {
         let id = format!("n{number}");
         let body = json!({"id": id, "occurred_at": "2026-01-06T00:00:00Z", "credits": "0.1"});
@@ -157,9 +157,9 @@ async fn a_read_waits_for_the_requested_position_and_says_so_when_it_can_not() -
             answer.expect_fields(&[&format!("at_least {code}")])?;
         }
     }
-    // A machine that stalls may hold some of them up, and not all.
+    // A machine that stalls may delay some of them, but not all.
     ensure!(shortest < Duration::from_secs(4), "{shortest:?}");
-    // Asked before it is there, a read answers as soon as it is.
+    // A read that comes before the projection answers as soon as that catches up.
     let early = tokio::spawn({
         let (operator, path) = (operator.clone(), format!("/v1/accounts/acme/balance?at_least={later}"));
         async move { operator.get(&path).await }

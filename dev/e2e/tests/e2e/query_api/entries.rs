@@ -93,7 +93,7 @@ async fn each_line_says_what_moved_which_lots_and_what_was_left() -> Result<()> 
     let items = story.items("/entries").await?;
     let crossing = &items[..4];
     let kinds: Vec<&Value> = crossing.iter().map(|entry| &entry["type"]).collect();
-    // Booked by the clock's event, at the boundary that it crossed: what expires, what rolls out and in, the new allowance.
+    // The clock's event books them at the boundary that it crossed: expiry, rollover out and in, the new allowance.
     ensure_is(&json!(kinds), &json!(["granted", "rolled_in", "rolled_out", "expired"]))?;
     ensure_is(&crossing[0], &line("granted", "5", ["8", "1"], json!([lot("plan:1", "plan", "5")])))?;
     ensure_is(

@@ -1,4 +1,4 @@
-//! Events and messages: what became of a record, what it cost, and which lots paid.
+//! Events and messages: the outcome of a record, its cost, and the lots that paid.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ async fn one_id_from_two_sources_is_distinguished_by_the_source() -> Result<()> 
         .expect_problem(404, "event_not_found")?;
     read(&operator, "/v1/accounts/acme/events/u2").await?.expect_problem(404, "event_not_found")?;
     read(&operator, "/v1/accounts/acme/events/u1?source=").await?.expect_fields(&["source bad_source"])?;
-    // Any text that an id may be can be asked for.
+    // Any valid id can be read.
     let odd = "a/b c%ü?#";
     story.usage("2026-01-06T00:00:00Z", odd, json!({"credits": "1"})).await?;
     let answer = story.get("/events/a%2Fb%20c%25%C3%BC%3F%23").await?;

@@ -1,4 +1,4 @@
-//! Holds as they are read: in balances and users, one by one, in the usage that ended them, and why they were refused.
+//! Reading holds: in balances and users, one by one, in the usage that settled them, and as refusals.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn hold(id: &str, user: Option<&str>, feature: &str, amount: &str, seconds: u32)
     json!({"reservation_id": id, "user_id": user, "feature": feature, "amount": amount, "ttl_seconds": seconds})
 }
 
-/// Three open holds: 20 and 5 of `ana`, the latter for what her limit excludes, and 30 of nobody.
+/// Three open holds: 20 and 5 of `ana`, the latter for a feature that her limit excludes, and 30 without a user.
 async fn hold_three(whole: &Whole) -> Result<()> {
     for body in [
         hold("r1", Some("ana"), "chat", "20", 3_600),
@@ -57,13 +57,13 @@ async fn open_holds_show_in_the_balance_and_with_each_user() -> Result<()> {
     check_balance(&story, "", "90 0 90 active").await?;
     hold_three(&whole).await?;
     check_balance(&story, "", "90 55 35 active").await?;
-    // Holds are of now.
+    // Holds exist only in the present.
     check_balance(&story, &format!("?as_of={BEGUN}"), "90 0 90 active").await?;
     reserve(&whole, BEGUN, hold("r4", Some("bo"), "chat", "35", 3_600)).await?.expect(201)?;
     check_balance(&story, "", "90 90 0 depleted").await?;
 
     let ana = json!({"user_id": "ana", "used": "10", "counted": "10", "held": "25", "limit": "50", "blocked": false});
-    // Who holds is listed, though he has used nothing.
+    // A user with a hold is listed, even without usage.
     let bo =
         json!({"user_id": "bo", "used": "0", "counted": "0", "held": "35", "limit": "50", "blocked": false});
     ensure_is(&json!(story.items("/users").await?), &json!([ana, bo]))?;
@@ -77,7 +77,7 @@ async fn open_holds_show_in_the_balance_and_with_each_user() -> Result<()> {
     let over = story.items("/users?over_budget=true").await?;
     ensure!(over.len() == 1 && over[0]["held"] == "25", "{over:?}");
 
-    // All but what is held for an hour has expired.
+    // All have expired but the hold of an hour.
     story.clock("2026-01-06T10:15:00Z").await?;
     check_balance(&story, "", "90 55 35 active").await?;
     ensure!(story.items("/users").await?[0]["held"] == "20");
@@ -105,7 +105,7 @@ async fn open_holds_are_listed_and_each_is_read_whatever_became_of_it() -> Resul
     let ids = |items: &[Value]| {
         items.iter().filter_map(|hold| hold["reservation_id"].as_str().map(str::to_owned)).collect::<Vec<_>>()
     };
-    // Those that end first come first.
+    // The holds that expire first come first.
     for limit in [1, 2, 50] {
         let open = story.pages("/reservations", limit).await?;
         ensure!(ids(&open) == ["r2", "r3", "r1"], "{open:?}");
@@ -159,7 +159,7 @@ async fn a_hold_is_settling_until_the_usage_that_ends_it_is_projected() -> Resul
     let whole = Whole::start().await?;
     let story = tell(&whole).await?;
     hold_three(&whole).await?;
-    // As between a settle and its record: charged more than was held, past its time, and not in the journal yet.
+    // The state between a settle and its record: charged more than was held, expired, and not in the journal yet.
     let settling = "with hold as (
             update control.hold set state = 'settling', counts = 25, event_id = 'u2', source = '/v1/usage', settlement = content
             where account_id = 'acme' and reservation_id = 'r1'
@@ -173,7 +173,7 @@ async fn a_hold_is_settling_until_the_usage_that_ends_it_is_projected() -> Resul
     ensure!(story.items("/users").await?[0]["held"] == "25");
     let open = story.items("/reservations").await?;
     ensure!(open.len() == 1 && open[0]["state"] == "settling" && open[0]["event_id"] == "u2", "{open:?}");
-    // The projection has it: the same rows are a settled hold.
+    // Once the usage is projected, the same rows are a settled hold.
     sqlx::query("insert into read_model_1.ended_hold values ('acme', 'r1', 'u2')")
         .execute(&whole.pool)
         .await?;
@@ -243,7 +243,7 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
         let found = told(&story.pages("/decisions", limit).await?);
         ensure!(found == all, "{found:?}");
     }
-    // Was Ana rightly blocked at 10:04? From is included, to is not.
+    // Was Ana rightly blocked at 10:04? `from` is inclusive, `to` exclusive.
     let window = format!("/decisions?user=ana&from={at_1}&to={at_2}");
     let found = story.items(&window).await?;
     let expected = json!({

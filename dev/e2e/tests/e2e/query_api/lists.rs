@@ -1,4 +1,4 @@
-//! Lists: accounts, users, grants, periods, and the pages that they come in.
+//! Lists: accounts, users, grants, periods, and their pages.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -42,11 +42,11 @@ async fn users_of_the_open_period_are_listed_with_what_they_used() -> Result<()>
     }
     story.usage("2026-02-02T00:00:00Z", "nobody", json!({"credits": "3"})).await?;
     story.post("2026-02-03T00:00:00Z", "/usage/u4/reversal", json!({"reason": "wrong"})).await?;
-    // All usage of di was taken back.
+    // All usage of di was reversed.
     let users = json!([user("ana", "3"), user("bo", "0"), user("cy", "1"), user("di", "0")]);
     check(&story, "/users", users.clone()).await?;
     check(&story, "/users?over_budget=false", users).await?;
-    // Nobody has a limit to be over.
+    // No user has a limit.
     check(&story, "/users?over_budget=true", json!([])).await?;
 
     let csv = story.csv("/users").await?;
@@ -95,7 +95,7 @@ async fn every_grant_that_ever_was_is_listed_newest_first() -> Result<()> {
         "voided_at": null, "granted_at": "2026-01-09T00:00:00Z", "reason": "sorry"});
     check(&story, "/grants", json!([sorry, bought, welcome, spring, plan])).await?;
 
-    // Closed at their ends they stay in the list; the new allowance is on top.
+    // Lots stay in the list after they have ended; the new allowance comes first.
     story.clock("2026-02-01T00:00:00Z").await?;
     spring["remaining"] = json!("0");
     let next = json!({"grant_id": "plan:1", "source": "plan", "category": "promotional", "amount": "5", "remaining": "5",
@@ -128,7 +128,7 @@ async fn each_period_has_its_row_with_the_open_one_on_top() -> Result<()> {
         json!({"grant_id": "g1", "source": "promo", "amount": "4", "expires_at": "2026-03-12T00:00:00Z"});
     story.post("2026-03-11T00:00:00Z", "/grants", brief).await?;
     story.clock("2026-03-12T00:00:00Z").await?;
-    // A late reversal leaves the closed period as it was.
+    // A late reversal leaves the closed period unchanged.
     story.post("2026-03-13T00:00:00Z", "/usage/u3/reversal", json!({"reason": "late"})).await?;
     let expected = json!([
         row(2, ["0", "14", "4", "0"], json!({})),
@@ -158,7 +158,7 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     for unset in ["next_plan", "limits", "user_alert", "auto_top_up"] {
         expected[unset] = Value::Null;
     }
-    // The 31st in Berlin begins an hour before UTC's, and February's ends with its last day.
+    // The 31st in Berlin begins an hour before UTC's, and February's period ends with its last day.
     let period = json!({"index": 0, "starts_at": "2026-01-31T00:00:00Z", "ends_at": "2026-02-28T00:00:00Z"});
     expected["period"] = period;
     ensure_is(&read(&operator, "/v1/accounts/acme").await?.expect(200)?.body, &expected)?;

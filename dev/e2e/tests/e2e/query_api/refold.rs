@@ -1,6 +1,6 @@
 //! A second implementation agrees: `audit/refold.py`, written from the public contract alone, folds random
-//! histories to the same outcomes, figures and lots as `ledger-core`, and what the service lets auditors read to the
-//! balances that it shows.
+//! histories to the same outcomes, figures and lots as `ledger-core`, and folds the service's journal export to the
+//! balances that the service shows.
 #![allow(clippy::unwrap_used, reason = "as in the tests of a crate")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ const ZONES: [&str; 8] = [
 ];
 const CYCLES: [&str; 4] = ["monthly", "yearly", "weekly", "daily"];
 
-/// One account's random history: small amounts and few names, so that everything meets everything.
+/// One account's random history: small amounts and few names, so that events interact often.
 struct History {
     random: StdRng,
     account: String,
@@ -56,7 +56,7 @@ struct History {
     appended: Time,
     anchor: Time,
     records: Vec<Value>,
-    /// Attempts to top up so far, and the amount last saved.
+    /// Number of attempts to top up so far, and the amount last saved.
     attempts: u32,
     saved: String,
     disputes: Vec<Value>,
@@ -118,7 +118,7 @@ impl History {
         plan
     }
 
-    /// Appends an event; the clock that stamps it may be off.
+    /// Appends an event; its clock may be off.
     fn append(&mut self, kind: &str, source: &str, id: &str, data: Value) {
         let wait = match self.random.random_range(0..10) {
             0..5 => self.random.random_range(0..3 * HOUR),
@@ -239,7 +239,7 @@ impl History {
         }
     }
 
-    /// Moves no credits; alerts that stand in nobody's way are refused alike.
+    /// Settings that move no credits; alerts among them that affect nothing.
     fn settings(&mut self) {
         let alert = self.name("alert", 2);
         let (kind, data) = match self.random.random_range(0..4) {
@@ -260,7 +260,7 @@ impl History {
         AccountId::new(&self.account).unwrap()
     }
 
-    /// An attempt's number: mostly one that is next, or one of the last.
+    /// An attempt's number: mostly the next, or one of the last.
     fn attempt(&mut self) -> AttemptId {
         let number = self.attempts.saturating_sub(self.random.random_range(0..3)).max(1);
         derive::attempt_id(&self.account_id(), number)
@@ -366,7 +366,7 @@ impl History {
     }
 }
 
-/// Numbers the records of all histories as they would stand in the log.
+/// Numbers the records of all histories as the log would.
 fn journal() -> Vec<Value> {
     let mut records = Vec::new();
     let mut next = vec![0_u64; PARTITIONS.get() as usize];
@@ -433,7 +433,7 @@ fn by_id(mut lots: Vec<Value>) -> Vec<Value> {
     lots
 }
 
-/// What the two say of one history, where they differ: at its first record with another outcome, else its figures.
+/// The first difference in a history: the first record with another outcome, else the figures.
 fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) -> Option<String> {
     let mut told = String::new();
     for (record, line) in records {
@@ -536,7 +536,7 @@ fn text<'a>(line: &'a Value, name: &str) -> &'a str {
     line[name].as_str().unwrap_or_default()
 }
 
-/// A story through the doors, priced by a card.
+/// A story through the APIs, priced by a card.
 async fn tell(whole: &Whole) -> Result<()> {
     let prices = json!({"tokens": {"credits": "1", "per": "3"}});
     let card = json!({"meters": [{"category": "ai_usage", "prices": prices}]});

@@ -1,4 +1,4 @@
-//! Story: an account on a test clock, told by its operator.
+//! Story: an account on a test clock, written by its operator.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -6,17 +6,16 @@ use serde_json::{Value, json};
 use super::described;
 use e2e::{Answer, Caller, Whole};
 
-/// Longest key; a story's writes differ before that.
+/// Longest key; a story's writes differ within that length.
 const IDEMPOTENCY_KEY_MAX: usize = 128;
 
-/// One account.
 pub struct Story {
     operator: Caller,
     account: String,
 }
 
 impl Story {
-    /// Opens an account on a test clock; `body` has its plan and whatever else.
+    /// Opens an account on a test clock; `body` has its plan and any other fields.
     pub async fn open(whole: &Whole, account: &str, at: &str, mut body: Value) -> Result<Story> {
         body["account_id"] = json!(account);
         body["clock"] = json!("test");
@@ -56,29 +55,24 @@ impl Story {
         self.post(at, "/usage", body).await
     }
 
-    /// Moves the clock.
     pub async fn clock(&self, to: &str) -> Result<Answer> {
         let answer = self.operator.post(&self.path("/clock"), json!({"advance_to": to})).await?;
         answer.expect(200)?;
         Ok(answer)
     }
 
-    /// Changes the account.
     pub async fn patch(&self, at: &str, body: Value) -> Result<()> {
         self.operator.at(at).patch(&self.path(""), body).await?.expect(200).map(drop)
     }
 
-    /// Changes the plan.
     pub async fn plan(&self, at: &str, body: Value) -> Result<()> {
         self.operator.at(at).put(&self.path("/plan"), body).await?.expect(200).map(drop)
     }
 
-    /// Sets the limits.
     pub async fn limits(&self, at: &str, body: Value) -> Result<()> {
         self.operator.at(at).put(&self.path("/limits"), body).await?.expect(200).map(drop)
     }
 
-    /// Voids a grant.
     pub async fn void(&self, at: &str, grant: &str) -> Result<()> {
         self.operator.at(at).delete(&self.path(&format!("/grants/{grant}"))).await?.expect(200).map(drop)
     }
@@ -95,7 +89,6 @@ impl Story {
         items_of(&self.get(what).await?)
     }
 
-    /// Reads a list as CSV.
     pub async fn csv(&self, what: &str) -> Result<Answer> {
         let answer = described::read(&self.operator.with("Accept", "text/csv"), &self.path(what)).await?;
         answer.expect(200)?;

@@ -12,7 +12,7 @@ use e2e::Whole;
 
 const DIMENSIONS: [&str; 7] = ["category", "tier", "model", "user", "feature", "org", "day"];
 
-/// A usage as it counts: by its dimensions, day in Los Angeles, period.
+/// A usage as it counts: its dimensions, day in Los Angeles and period.
 struct Counted {
     period: i64,
     /// In the order of [`DIMENSIONS`]; '' = absent.
@@ -56,7 +56,7 @@ const COUNTED: [Counted; 6] = [
     },
 ];
 
-/// When each occurred, and when it was recorded.
+/// When each event occurred, and when it was recorded.
 const TIMES: [(&str, &str); 6] = [
     ("2026-01-10T07:59:59Z", "2026-01-10T08:00:00Z"),
     ("2026-01-10T08:00:00Z", "2026-01-10T08:00:00Z"),
@@ -90,7 +90,7 @@ async fn tell(whole: &Whole) -> Result<Story> {
 
 type Sums = (Credits, i64, BTreeMap<&'static str, Credits>);
 
-/// Sums by hand: what the service must answer.
+/// Sums in plain code: what the service must answer.
 fn expected(period: Option<i64>, group_by: &[&'static str], filters: &[(&str, &str)]) -> Result<Vec<Value>> {
     let place =
         |name: &str| DIMENSIONS.iter().position(|dimension| *dimension == name).context("a dimension");

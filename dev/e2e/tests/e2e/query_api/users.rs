@@ -1,4 +1,4 @@
-//! Users: what of their usage counts toward which limit, and who is over budget.
+//! Users: how much of their usage counts toward which limit, and who is over budget.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use e2e::Whole;
 /// After the usage of every test.
 const LATER: &str = "2026-01-10T00:00:00Z";
 
-/// An account whose users used: `ana` 30 by chat and 20 by workflow, `bo` 40 by chat, `cy` 5 by nothing named, `di` 0.
+/// An account with usage: `ana` 30 by chat and 20 by workflow, `bo` 40 by chat, `cy` 5 without a feature, `di` 0.
 async fn tell(whole: &Whole) -> Result<Story> {
     let story = Story::monthly(whole, "acme", json!({"allowance": "1000"})).await?;
     for (id, user, feature, credits) in [
@@ -42,7 +42,7 @@ fn told(users: &[Value]) -> String {
     users.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks the users under the limits that stand; those marked as blocked are the ones over budget.
+/// Checks the users under the current limits; those marked as blocked are the ones over budget.
 async fn check(story: &Story, expected: &str) -> Result<()> {
     let found = told(&story.items("/users").await?);
     ensure!(found == expected, "found {found}, not {expected}");
@@ -67,7 +67,7 @@ async fn a_user_is_blocked_once_what_counts_reaches_the_limit() -> Result<()> {
     check(&story, "ana 50/50 of 50.000000001, bo 40/40 of -, cy 5/5 of 4.5!, di 0/0 of 40").await?;
     set(&story, json!({"custom": {"ana": "50", "cy": "unlimited", "di": "1"}})).await?;
     check(&story, "ana 50/50 of 50!, bo 40/40 of -, cy 5/5 of -, di 0/0 of 1").await?;
-    // A limit of 0 blocks who has used nothing.
+    // A limit of 0 blocks users without usage.
     set(&story, json!({"default_limit": "0", "custom": {"ana": "60"}})).await?;
     check(&story, "ana 50/50 of 60, bo 40/40 of 0!, cy 5/5 of 0!, di 0/0 of 0!").await?;
     set(&story, json!({"enabled": false, "default_limit": "0", "custom": {"ana": "60"}})).await?;
@@ -83,12 +83,12 @@ async fn what_counts_is_what_is_not_excluded_now() -> Result<()> {
     let story = tell(&whole).await?;
     set(&story, json!({"default_limit": "35", "excluded_features": ["workflow"]})).await?;
     check(&story, "ana 50/30 of 35, bo 40/40 of 35!, cy 5/5 of 35, di 0/0 of 35").await?;
-    // Another exclusion recounts the usage of before; usage by no feature always counts.
+    // Another exclusion recounts earlier usage; usage without a feature always counts.
     set(&story, json!({"default_limit": "5", "excluded_features": ["chat"]})).await?;
     check(&story, "ana 50/20 of 5!, bo 40/0 of 5, cy 5/5 of 5!, di 0/0 of 5").await?;
     set(&story, json!({"default_limit": "5", "excluded_features": ["chat", "workflow"]})).await?;
     check(&story, "ana 50/0 of 5, bo 40/0 of 5, cy 5/5 of 5!, di 0/0 of 5").await?;
-    // Limits that are off still say what would count.
+    // Disabled limits still show what would count.
     set(&story, json!({"enabled": false, "default_limit": "5", "excluded_features": ["chat"]})).await?;
     check(&story, "ana 50/20 of -, bo 40/0 of -, cy 5/5 of -, di 0/0 of -").await?;
     set(&story, json!({"default_limit": "35"})).await?;
@@ -140,7 +140,7 @@ async fn users_over_budget_come_as_csv_and_a_member_sees_himself() -> Result<()>
         let expected = if row["blocked"] == true { json!([row]) } else { json!([]) };
         ensure_is(&over.expect(200)?.body["items"], &expected).context(user)?;
     }
-    // With own limits alone a member is found among them, or not at all.
+    // With own limits alone the query finds a member among them, or not at all.
     set(&story, json!({"custom": {"cy": "5"}})).await?;
     for (user, rows) in [("ana", 0), ("cy", 1)] {
         let member = whole.keyed("member", &["acme"], Some(user)).await?;

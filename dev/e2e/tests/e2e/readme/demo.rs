@@ -1,11 +1,11 @@
-//! The demo, as a newcomer runs it, on a part of the trace.
+//! The demo, as a new user runs it, on a part of the trace.
 
 use anyhow::{Context, Result, ensure};
 use local_stack::TestSpace;
 
 use super::ledger_in;
 
-/// Calls of the trace: few enough to be quick, enough to have every account in every period.
+/// Calls of the trace: few enough to be quick, enough for every account to have some in every period.
 const EVENTS: &str = "900";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +14,7 @@ async fn the_demo_proves_itself_and_a_second_run_goes_on_cleanly() -> Result<()>
     let folder = tempfile::tempdir()?;
     for run in [1, 2] {
         let mut command = ledger_in(&space, folder.path());
-        // The demo's own figures know of no bonus.
+        // The demo's own figures include no bonus.
         command.env_remove("RUST_LOG").env("LEDGER_WELCOME_BONUS", "1000").args([
             "demo",
             "--exit",
@@ -32,7 +32,7 @@ async fn the_demo_proves_itself_and_a_second_run_goes_on_cleanly() -> Result<()>
     Ok(())
 }
 
-/// Whether it warns of more than a slow machine.
+/// Returns whether the line warns of more than a slow machine.
 fn is_warning(line: &str) -> bool {
     let slow = ["sqlx::query: slow statement", "sqlx::pool: acquired connection", "status=503"];
     line.contains("WARN") && !slow.iter().any(|sign| line.contains(sign))

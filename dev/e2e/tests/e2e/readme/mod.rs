@@ -1,4 +1,4 @@
-//! The README's promises: every line that it says to paste works, and every command that it names is there.
+//! The README: every line that it says to paste works, and every command that it names exists.
 
 mod demo;
 
@@ -18,15 +18,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const README: &str = include_str!("../../../../../README.md");
-/// Where the README says that the ledger serves.
+/// The ledger's address in the README.
 const URL: &str = "http://127.0.0.1:8080";
-/// Where the README says that usage goes to in Kafka.
+/// The topic of usage in the README.
 const USAGE_TOPIC: &str = "ledger.usage";
-/// What the README says that webhooks are signed with in a trial.
+/// The secret that signs webhooks in the README.
 const WEBHOOK_SECRET: &str = "whsec_trial";
 /// Prints the answer and, on a line of its own, its status.
 const CURL: &str = "curl() { command curl -sS --max-time 60 -w '\\n%{http_code}' \"$@\"; }";
-/// Longest wait for what went through Kafka.
+/// Longest wait until usage from Kafka is projected.
 const TAKEN_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -51,7 +51,7 @@ fn blocks() -> Vec<Block> {
     blocks
 }
 
-/// A running `ledger up`; its folder is where the README's reader stands.
+/// A running `ledger up`; its folder is the working directory of the README's reader.
 struct Up {
     program: Child,
     url: String,
@@ -85,7 +85,7 @@ impl Up {
         Ok((status.parse()?, answer.to_owned()))
     }
 
-    /// Sends to Kafka what the README sends by kcat, which few machines have.
+    /// Sends to Kafka what the README sends by kcat, which few machines have installed.
     async fn produce(&self, block: &str) -> Result<()> {
         let record = block.split('\'').nth(1).context("a record between quotes")?;
         let (account, event) = record.split_once('|').context("a key and a value")?;
@@ -119,7 +119,7 @@ fn ledger_in(space: &TestSpace, folder: &Path) -> Command {
         .env("DATABASE_URL", &space.database_url)
         .env("LEDGER_TOPIC_PREFIX", &space.topic_prefix)
         .env("RUST_LOG", "warn")
-        // A machine that stalls for seconds answers late, and shows the same.
+        // A machine that stalls for seconds answers late, with the same content.
         .env("LEDGER_WAIT_MS", "20000")
         .env_remove("LEDGER_OPERATOR_KEY")
         .env_remove("LEDGER_DATA_DIR")
@@ -136,7 +136,7 @@ fn require_curl() -> Result<()> {
     Ok(())
 }
 
-/// Everything shown must be in the answer; what the README leaves out may be there.
+/// The answer must contain everything that the README shows; it may contain more.
 fn ensure_shown(shown: &Value, answer: &Value, place: &str) -> Result<()> {
     match (shown, answer) {
         (Value::Object(shown), Value::Object(answer)) => shown.iter().try_for_each(|(name, value)| {
@@ -158,7 +158,7 @@ fn ensure_shown(shown: &Value, answer: &Value, place: &str) -> Result<()> {
     }
 }
 
-/// Pastes once; after a record through Kafka again and again until it is there.
+/// Pastes once; after a record through Kafka, repeatedly until it is projected.
 fn paste(up: &Up, setup: &str, block: &str, produced: bool) -> Result<String> {
     let deadline = Instant::now() + TAKEN_MAX;
     loop {
@@ -182,7 +182,7 @@ async fn every_line_to_paste_works_and_answers_as_shown() -> Result<()> {
     for Block { language, text } in blocks() {
         match language {
             "sh" if setup.is_empty() => setup = text,
-            // In `bash` a curl may be prepared.
+            // In `bash` blocks, lines may prepare the curl.
             "sh" | "bash" => {
                 ensure!(language == "bash" || text.starts_with("curl "), "one curl a block: {text}");
                 answer = paste(&up, &setup, &text, produced)?;

@@ -1,4 +1,4 @@
-//! The files under `schemas/`: schemas ready to judge, samples, and what the code says of the same bytes.
+//! The files under `schemas/`: compiled schemas, samples, and the code's reading of the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +11,13 @@ use serde_json::Value;
 
 /// What producers send, before it is recorded.
 pub const OFFERED: &str = "usage.offered.v1";
-/// What the ledger tells others, which never comes in nor stands in the journal.
+/// What the ledger publishes: these events never come in and are not in the journal.
 pub const OUTPUTS: [&str; 1] = ["alert.fired.v1"];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../schemas")
 }
 
-/// Returns a file under `schemas/`.
 pub fn text(path: &str) -> String {
     fs::read_to_string(folder().join(path)).unwrap_or_else(|error| panic!("schemas/{path}: {error}"))
 }
@@ -69,7 +68,7 @@ impl Contract {
 }
 
 pub struct Sample {
-    /// Below `schemas/samples/`.
+    /// Relative to `schemas/samples/`.
     pub path: String,
     /// Name of the schema: the sample's folder.
     pub schema: String,
@@ -82,12 +81,11 @@ impl Sample {
     }
 }
 
-/// Returns the samples of what comes in or stands in the journal.
+/// Returns the samples of events that come in or are in the journal.
 pub fn samples() -> Vec<Sample> {
     all_samples().into_iter().filter(|sample| !OUTPUTS.contains(&sample.schema.as_str())).collect()
 }
 
-/// Returns every sample.
 pub fn all_samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     let root = folder().join("samples");
@@ -107,7 +105,7 @@ pub fn all_samples() -> Vec<Sample> {
     samples
 }
 
-/// Says whether the code takes these bytes as an event of the type that the schema describes.
+/// Returns whether the code reads these bytes as an event of the type that the schema describes.
 pub fn read_by_the_code(schema: &str, bytes: &[u8]) -> Result<(), String> {
     if schema == OFFERED {
         return request::read_offer(bytes).map(drop).map_err(|errors| format!("{errors:?}"));
@@ -145,7 +143,6 @@ fn paths(json: &Value) -> Vec<String> {
     paths
 }
 
-/// Returns the place of a path.
 pub fn at<'a>(json: &'a mut Value, path: &str) -> &'a mut Value {
     json.pointer_mut(path).unwrap_or_else(|| panic!("no {path}"))
 }

@@ -1,4 +1,4 @@
-//! The public contract and the code say the same: every schema, every frozen sample, every derived id.
+//! The public contract and the code agree on every schema, every frozen sample, every derived id.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod contract;
@@ -134,15 +134,15 @@ fn outputs_fit_their_schema_and_are_written_alike() {
     }
 }
 
-/// What JSON Schema can't say and the code does: a zone that exists, a day that exists, an end after a start, how a
-/// whole number is written. Values for the tests below are chosen around these.
+/// Rules that JSON Schema can't express and the code checks: a zone that exists, a day that exists, an end after a
+/// start, how a whole number is written. The values of the tests below are chosen around these.
 fn only_the_code_can_decide(path: &str, value: &Value) -> bool {
     path.ends_with("timezone") && value.as_str().is_some_and(|zone| !zone.is_empty())
         || path.ends_with("expires_at")
         || path.ends_with("effective_at")
 }
 
-/// Texts of which most are no id, name or time.
+/// Texts, most of which are no valid id, name or time.
 const TEXTS: [&str; 61] = [
     "",
     "x",
@@ -226,7 +226,7 @@ fn strange_values() -> Vec<Value> {
     values
 }
 
-/// Checks that schema and code judge alike, and returns what they say.
+/// Checks that schema and code agree, and returns their answer.
 fn check_alike(contract: &Contract, schema: &str, event: &Value, what: &str) -> bool {
     let by_schema = contract.fits(schema, event);
     let by_code = read_by_the_code(schema, &serde_json::to_vec(event).unwrap());

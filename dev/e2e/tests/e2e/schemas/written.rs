@@ -197,7 +197,7 @@ fn recipients() -> impl Strategy<Value = Recipients> {
     ]
 }
 
-/// The same, or nobody.
+/// Any recipients, or none.
 fn notified() -> impl Strategy<Value = Recipients> {
     prop_oneof![4 => recipients(), 1 => Just(Recipients::These(Vec::new()))]
 }
