@@ -1,4 +1,4 @@
-//! The alert worker: evaluates alerts and notices, delivers them, tops accounts up, and appends the resets that are due.
+//! The alert worker: evaluates alerts and notices, delivers them, tops up accounts, and appends due resets.
 
 pub mod alerting;
 pub mod delivery;

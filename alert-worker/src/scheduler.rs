@@ -1,8 +1,8 @@
 //! The scheduler: appends a reset or tick for every live account whose next crossing has passed.
 //!
-//! The fold is exact without it; this is what makes idle accounts roll soon and the log show it. Ids are derived,
-//! so schedulers may overlap; an advisory lock, and waiting for what is appended and not projected yet, keep them
-//! from doing the same work twice.
+//! The fold is exact without it; the scheduler makes idle accounts roll soon and the log show it. Ids are derived, so
+//! schedulers may overlap; an advisory lock, and waiting until an appended event is projected, keep them from repeating
+//! each other's work.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,13 +22,13 @@ use platform::shutdown::CancellationToken;
 use sqlx::FromRow;
 use tracing::{info, warn};
 
-/// Accounts that one round reads: their cores stay within some tens of megabytes.
+/// Accounts read by one round: their cores take some tens of megabytes.
 pub const ACCOUNTS_PER_ROUND_MAX: i64 = 20_000;
-/// When more is waiting, the next round comes this much sooner.
+/// If more accounts are waiting, the pause is divided by this.
 const HURRY: u32 = 10;
 /// How long an appended event may stay unprojected before it is appended again.
 const APPEND_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Held while a round reads and appends; any number will do, as long as it is this one everywhere.
+/// Advisory lock of a round; the number is arbitrary, but must be the same in every process.
 const ROUND_LOCK: i64 = 0x6c65_6467_6572_0001;
 
 /// Milliseconds between two rounds by default.
@@ -48,9 +48,9 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Appends what is due, round after round, until `shutdown`.
+/// Appends due events, round after round, until `shutdown`.
 ///
-/// Errors of a round are logged and the next round tries again: nothing is lost by lateness.
+/// Errors of a round are logged and the next round retries: a late event loses nothing.
 pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
     let scheduler = Scheduler { journal, pool, pause, known: Known::default() };
@@ -71,33 +71,32 @@ impl Rounds for Scheduler {
     }
 }
 
-/// An account whose next crossing has passed.
 struct Due {
     core: Core,
     next_due_at: Time,
 }
 
-/// What is due in one snapshot, and how far each partition was projected in it.
+/// The due accounts of one snapshot, and the projected offset of each partition in it.
 #[derive(Default)]
 struct Owed {
     accounts: Vec<Due>,
     next_offsets: HashMap<i32, i64>,
 }
 
-/// What this scheduler knows of accounts that the projection still shows as due.
+/// The state of accounts that the projection still shows as due.
 #[derive(Default)]
 struct Known(HashMap<AccountId, (Time, Step)>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Found due while the projection was behind: another scheduler's event may lie before this offset.
+    /// Found due while the projection was behind: another scheduler's event may be before this offset.
     Seen(i64),
-    /// We have appended it.
+    /// This scheduler has appended it.
     Appended(Instant),
 }
 
 impl Known {
-    /// Decides whether a crossing is to be appended now.
+    /// Returns whether a crossing is to be appended now.
     fn is_owed(&mut self, account: &AccountId, crossing: Time, next_offset: i64, end: i64) -> bool {
         match self.0.get(account) {
             Some((at, Step::Appended(when))) if *at == crossing => when.elapsed() >= APPEND_AGAIN_AFTER,
@@ -110,18 +109,18 @@ impl Known {
         }
     }
 
-    /// Forgets every account but these.
     fn retain(&mut self, due: &[Due]) {
         let due: HashSet<&AccountId> = due.iter().map(|due| &due.core.account).collect();
         self.0.retain(|account, _| due.contains(account));
     }
 }
 
-/// One round, alone among all schedulers; returns whether the next should come soon.
+/// Runs one round, exclusively among all schedulers; returns whether the next should start soon.
 async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::Result<bool> {
     let Some(schema) = pg::live_generation(pool, Model::ReadModel).await? else { return Ok(false) };
     let (journal, mut mine) = (journal.clone(), std::mem::take(known));
-    // The lock goes with the transaction, so the append is inside it: no other scheduler reads between our read and our append.
+    // The transaction owns the lock, so the append is inside it: no other scheduler reads between our read and our
+    // append.
     let alone = pg::read(pool, schema, move |connection| {
         Box::pin(async move {
             let now = clock::now();
@@ -135,7 +134,7 @@ async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::R
     Ok(hurry)
 }
 
-/// Appends what is owed and not in the journal yet; returns whether more is waiting.
+/// Appends due events that are not in the journal yet; returns whether more are waiting.
 async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) -> anyhow::Result<bool> {
     known.retain(&owed.accounts);
     if owed.accounts.is_empty() {
@@ -181,7 +180,7 @@ struct CheckpointRow {
     next_offset: i64,
 }
 
-/// Reads what is due; none where another scheduler is at it.
+/// Reads due accounts; none if another scheduler holds the lock.
 async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owed>, sqlx::Error> {
     let is_alone = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "is_alone!""#, ROUND_LOCK)
         .fetch_one(&mut *connection)
@@ -189,7 +188,7 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     if !is_alone {
         return Ok(None);
     }
-    // A halted account can't roll before a newer binary runs, so it is owed nothing until then.
+    // A halted account can't roll before a newer binary runs, so it is not due until then.
     let rows: Vec<DueRow> = sqlx::query_as(
         "select core::text, next_due_at
          from account

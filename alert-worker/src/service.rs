@@ -1,4 +1,4 @@
-//! Service: the alert worker's settings, and how it is built.
+//! Service: settings of the alert worker, and its composition.
 
 use engine::consume::{Source, Status};
 use futures::FutureExt;
@@ -33,7 +33,7 @@ pub struct Config {
     pub payment: PaymentConfig,
 }
 
-/// Builds the service: it evaluates, delivers, tops up and schedules, all on one pool.
+/// Builds the service: evaluation, delivery, top-ups and scheduler, all on one pool.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
     let pool = deps.pool("alert-worker").await?;
     let identity = deps.prepare(&pool).await?;

@@ -1,4 +1,4 @@
-//! App: what every handler of the write side works with.
+//! App: the state that every handler of the write side shares.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,35 +22,30 @@ use crate::admission::rate_cards::Cards;
 use crate::holds::{Holds, HoldsConfig};
 use crate::promotions::config::PromotionsConfig;
 
-/// What every handler works with; cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
-/// The parts of an [`App`].
 pub struct Parts {
     pub pool: PgPool,
     pub journal: Journal,
-    /// How far they are projected.
+    /// Knows how far the accounts' partitions are projected.
     pub waiter: Arc<Waiter>,
     pub auth: Auth,
-    /// What is sold, by whom it is paid, and what is given away.
     pub sales: Sales,
     pub(crate) cards: Cards,
     pub(crate) holds: Holds,
 }
 
-/// What is sold, by whom it is paid, and what is given away.
 pub struct Sales {
     /// What new accounts and their referrers get.
     pub promotions: PromotionsConfig,
-    /// Who moves the money.
     pub provider: Arc<dyn Provider>,
-    /// What its webhooks are signed with; empty: none is taken.
+    /// Verifies the provider's webhooks; empty: no webhook is accepted.
     pub webhook_secret: String,
 }
 
 impl Sales {
-    /// Errors: a setting that can't work.
+    /// Fails if a setting is invalid.
     pub fn new(
         promotions: PromotionsConfig,
         payment: &PaymentConfig,
@@ -76,7 +71,7 @@ impl FromRef<App> for Auth {
 }
 
 impl App {
-    /// Puts the parts together, and starts the tasks that decide on holds.
+    /// Builds the state and starts the batchers for holds.
     pub fn new(
         pool: PgPool,
         journal: Journal,
@@ -89,8 +84,8 @@ impl App {
         App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards: Cards::default(), holds }))
     }
 
-    /// Waits until the projection has reached the journal's end, as read now, in these accounts' partitions;
-    /// false where it has not by the deadline, or where the end can't be read.
+    /// Waits until the projection has reached the journal's end, as read now, in the partitions of these accounts.
+    /// Returns false if it has not by the deadline, or if the end can't be read.
     pub(crate) async fn catch_up(&self, accounts: &BTreeSet<AccountId>, deadline: Instant) -> bool {
         let partitions: BTreeSet<i32> =
             accounts.iter().map(|account| self.journal.partition_of(account.as_str())).collect();
@@ -110,7 +105,7 @@ impl App {
         true
     }
 
-    /// 503 unless the projection catches up with the account's partition in time.
+    /// Returns 503 unless the projection catches up with the account's partition in time.
     pub(crate) async fn require_caught_up(
         &self,
         account: &AccountId,
@@ -122,7 +117,7 @@ impl App {
         Err(Problem::behind("the projection is behind the journal"))
     }
 
-    /// Reads what is known of accounts now; `moving_to` is where the caller would move their test clocks.
+    /// Reads what is known about accounts; `moving_to` is the target of a move of their test clocks.
     pub(crate) async fn known_accounts(
         &self,
         accounts: &BTreeSet<AccountId>,
@@ -131,9 +126,9 @@ impl App {
         KnownAccounts::read(&self.pool, self.waiter.schema(), &self.cards, accounts, moving_to).await
     }
 
-    /// Returns an account as validation needs it, from a projection that has caught up where it seems absent.
+    /// Returns what validation knows about an account, after waiting for the projection if the account seems absent.
     ///
-    /// `moving_to`: where its test clock would move; 422 where that is too far for one move.
+    /// `moving_to` is the target of a move of its test clock; 422 if that is too far for one move.
     pub(crate) async fn account(
         &self,
         account: &AccountId,

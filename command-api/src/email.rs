@@ -1,11 +1,11 @@
 //! Mail addresses: the check of their form.
 
-/// Longest address that mail knows.
+/// Longest address by the mail standards.
 const EMAIL_CHARS_MAX: usize = 254;
-/// What is said of one that is none.
+/// The detail for an invalid address.
 pub const NOT_AN_EMAIL: &str = "is like ana@example.com";
 
-/// Looks like an address: the mail server knows better, and says so.
+/// Checks the form only; the mail server decides whether the address exists.
 pub fn is_email(text: &str) -> bool {
     let is_plain =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_whitespace() || c.is_control());

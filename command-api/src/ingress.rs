@@ -1,8 +1,8 @@
-//! Ingress: usage that producers write to Kafka themselves, admitted and priced as over HTTP.
+//! Ingress: admits and prices usage that producers write to Kafka, as over HTTP.
 //!
-//! Order is kept per partition, and a batch is committed after the journal has it, so a crash repeats records and
-//! loses none; the fold recognises the repeats. What can't be taken goes to the dead letters, whole: key and value as
-//! sent, with headers `code`, `detail`, `source-topic`, `source-partition`, `source-offset`.
+//! Order is kept per partition. A batch is committed after the journal has it, so a crash repeats records and loses
+//! none; the fold recognises the repeats. A refused record goes to the dead letters whole: key and value as sent, with
+//! headers `code`, `detail`, `source-topic`, `source-partition`, `source-offset`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,24 +25,24 @@ use crate::app::App;
 const BATCH_RECORDS_MAX: usize = 5_000;
 /// Consumer group of every instance, under the topics' prefix.
 const GROUP: &str = "ingress";
-/// Pause before trying again what the log or the database could not take.
+/// Pause before a retry after a failure of Kafka or Postgres.
 const RETRY: Duration = Duration::from_millis(500);
-/// Actor of what comes in here.
+/// Actor of usage from this topic.
 const ACTOR: &str = "ingress";
-/// A record that the dead letters can't take whole is cut to this.
+/// Bytes that are kept of a record that the dead letters can't take whole.
 const CUT_BYTES: usize = 512 * 1024;
 
-/// Header of a dead letter that is not whole.
+/// Header of a dead letter that is cut.
 const CUT: &str = "cut";
 
 /// The record's key is not the event's subject.
 const KEY_MISMATCH: &str = "key_mismatch";
-/// The record lies in another partition than its key's.
+/// The record is in another partition than its key's.
 const WRONG_PARTITION: &str = "wrong_partition";
 
 /// Takes usage from the ingress topic until `shutdown`.
 ///
-/// Errors only where no consumer can be made; Kafka or Postgres going away later is waited out.
+/// Fails only if no consumer can be made; it waits out later failures of Kafka or Postgres.
 pub async fn run(app: App, kafka: KafkaOptions, shutdown: CancellationToken) -> Result<(), Error> {
     let topics = kafka.topics();
     let consumer = IngressConsumer::new(&kafka, GROUP, &topics.usage).await?;
@@ -75,7 +75,7 @@ impl Ingress {
         }
     }
 
-    /// Handles a batch wholly; on shutdown it is left, and comes again at the next start.
+    /// Handles a whole batch; a shutdown abandons it, and the next start reads it again.
     async fn handle(&self, batch: Vec<Record>) {
         let Some(verdicts) = self.admit(&batch).await else { return };
         let behind = cut(&batch, &verdicts);
@@ -93,7 +93,7 @@ impl Ingress {
         self.finish(&handled, &behind).await;
     }
 
-    /// Admits a batch, trying again while the database is away; none on shutdown.
+    /// Admits a batch, with retries while the database is away; none on shutdown.
     async fn admit(&self, batch: &[Record]) -> Option<Vec<Verdict>> {
         while !self.shutdown.is_cancelled() {
             let offers = batch.iter().map(|record| self.read(record)).collect();
@@ -124,7 +124,7 @@ impl Ingress {
         Ok(offer)
     }
 
-    /// Parts what goes to the journal from what goes to the dead letters; what must wait is left out.
+    /// Separates records for the journal from dead letters, and omits those that must wait.
     fn sort(
         &self,
         batch: Vec<Record>,
@@ -144,7 +144,7 @@ impl Ingress {
         (admitted, letters)
     }
 
-    /// Appends to the journal until all is acknowledged; false on shutdown.
+    /// Appends to the journal until every record is acknowledged; false on shutdown.
     async fn append(&self, admitted: &[Admitted]) -> bool {
         let records: Vec<(&AccountId, &Vec<u8>)> =
             admitted.iter().map(|one| (&one.account, &one.bytes)).collect();
@@ -157,7 +157,8 @@ impl Ingress {
                 }
             }
             let Some(failed) = first_failure(&outcomes) else { return true };
-            // From the first failure on, also what went through behind it: order first, and repeats do no harm.
+            // After the first failure, later successes are repeated too: that keeps the order, and repeats are
+            // harmless.
             rest = &rest[failed..];
             if !self.retry().await {
                 return false;
@@ -166,7 +167,7 @@ impl Ingress {
         true
     }
 
-    /// Appends to the dead letters until all is acknowledged; false on shutdown.
+    /// Appends to the dead letters until every letter is acknowledged; false on shutdown.
     async fn send_dead_letters(&self, mut letters: Vec<DeadLetter>) -> bool {
         while !letters.is_empty() {
             let outcomes = self.dead_letters.append_dead_letters(&letters).await;
@@ -201,7 +202,7 @@ impl Ingress {
         }
     }
 
-    /// Pauses before another try; false on shutdown.
+    /// Pauses before a retry; false on shutdown.
     async fn retry(&self) -> bool {
         warn!("the log does not take what came in, trying again");
         self.pause().await;
@@ -224,7 +225,7 @@ fn stamp() -> Stamp {
     Stamp { actor, now: clock::now(), ledger_time: None, form: Form::CloudEvent }
 }
 
-/// Returns where each partition must wait: at the first record that can't be judged yet.
+/// Returns the first record of each partition that can't be judged yet.
 fn cut(batch: &[Record], verdicts: &[Verdict]) -> Places {
     let mut places = Places::new();
     for (record, verdict) in batch.iter().zip(verdicts) {
@@ -240,7 +241,7 @@ fn waits(record: &Record, behind: &Places) -> bool {
     behind.get(&partition).is_some_and(|from| offset >= *from)
 }
 
-/// Returns the last record of each partition that does not wait.
+/// Returns the last record of each partition that need not wait.
 fn before(batch: &[Record], behind: &Places) -> Places {
     let handled = batch.iter().filter(|record| !waits(record, behind));
     handled.map(|record| (record.position.partition, record.position.offset)).collect()
@@ -250,7 +251,7 @@ fn first_failure(outcomes: &[Result<Position, AppendError>]) -> Option<usize> {
     outcomes.iter().position(Result::is_err)
 }
 
-/// Cuts what the topic does not take whole, and then drops what it does not take cut.
+/// Cuts a letter that the topic does not take whole, and drops what it does not take cut.
 fn shorten(letter: &mut DeadLetter) {
     if letter.headers.iter().any(|(name, _)| *name == CUT) {
         return letter.value.clear();

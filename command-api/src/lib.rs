@@ -1,6 +1,6 @@
-//! The write side: HTTP writes and the Kafka ingress are validated, priced, and appended to the journal.
+//! The write side: validates, prices and appends HTTP writes and the Kafka ingress to the journal.
 //!
-//! A handler has four steps: parse, decide, append, answer. What this side knows of accounts may lag; the fold judges.
+//! A handler has four steps: parse, decide, append, answer. Its knowledge of accounts may lag; the fold decides.
 
 mod admission;
 mod app;

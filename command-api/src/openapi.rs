@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-/// Returns the OpenAPI 3.1 document of the writes.
 pub fn openapi() -> Value {
     let mut document: Value = serde_json::from_str(include_str!("../openapi.json"))
         .expect("the document is JSON, as its test says");
@@ -27,14 +26,14 @@ mod tests {
         }
     }
 
-    /// A schema of the events' contract, by its file's name.
+    /// Returns a schema of the event contract, by its file's name.
     fn contract(file: &str) -> Value {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas").join(file);
         serde_json::from_slice(&std::fs::read(path).expect("a schema")).expect("JSON")
     }
 
-    /// Returns a part of the events' contract as this document says it: common types are its components, and what
-    /// another file says is said here again.
+    /// Returns a part of the event contract for this document: common types become references to its components, and
+    /// parts of other files are inlined.
     fn as_said_here(value: &Value) -> Value {
         match value {
             Value::Object(map) => {
@@ -58,9 +57,9 @@ mod tests {
         }
     }
 
-    /// What an event's data says and its body does not, for the path does.
+    /// Fields of an event's data that the path carries, not the body.
     const IN_PATH: &str = "alert_id";
-    /// How a schema says what holds between fields.
+    /// The schema keywords for rules between fields.
     const RULES: [&str; 6] = ["if", "then", "else", "anyOf", "oneOf", "allOf"];
 
     #[test]
@@ -68,7 +67,7 @@ mod tests {
         let document = openapi();
         let components = &document["components"]["schemas"];
         for (name, schema) in contract("common.v1.json")["$defs"].as_object().expect("definitions") {
-            // Lines are the ledger's own to write.
+            // Only the ledger writes lines.
             if name != "price_line" {
                 assert_eq!(components[name], as_said_here(schema), "{name}");
             }

@@ -13,18 +13,17 @@ use web::http::{Problem, Query, header};
 
 use crate::app::App;
 
-/// Header by which a write to a test account says at which ledger time it is recorded.
+/// Header with the ledger time at which a write to a test account is recorded.
 pub const LEDGER_TIME: &str = "Ledger-Time";
-/// Header that names a write whose body has no id of its own.
+/// Header with the id of a write whose body has none.
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// A query that may ask to wait for the outcome.
+/// A query that may request to wait for the outcome.
 pub trait Waits: DeserializeOwned + Send {
-    /// Returns what it asks; none where it leaves that to the route.
+    /// Returns the requested value; none leaves the choice to the route.
     fn wait(&self) -> Option<bool>;
 }
 
-/// The query of nearly every write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
@@ -38,43 +37,41 @@ impl Waits for WaitQuery {
     }
 }
 
-/// What a request says besides its body.
 #[derive(Debug, Clone)]
 pub struct RequestContext<Q = WaitQuery> {
     pub principal: Principal,
-    /// The recording time that the caller gives.
+    /// The recording time from the caller.
     pub ledger_time: Option<Time>,
-    /// The caller's name for the write.
     pub idempotency_key: Option<EventId>,
     pub query: Q,
-    /// When it came, by this service's clock.
+    /// The arrival time, by this service's clock.
     pub now: Time,
-    /// Until when the request waits for a projection that lags.
+    /// Until when the request waits for a lagging projection.
     pub deadline: Instant,
 }
 
 impl<Q: Waits> RequestContext<Q> {
-    /// 403 unless the caller may do this in this account.
+    /// Returns 403 unless the caller may perform the action on this account.
     pub fn require(&self, action: Action, account: &AccountId) -> Result<(), Problem> {
         self.principal.require(action, account.as_str())
     }
 
-    /// Returns who causes what this request writes.
+    /// Returns the actor of the events that this request writes.
     pub fn actor(&self) -> Result<Label, Problem> {
         Label::new(&self.principal.key_id).map_err(Problem::internal)
     }
 
-    /// Says whether a write that waits by default is to wait.
+    /// Returns whether a write that waits by default waits.
     pub fn waits(&self) -> bool {
         self.query.wait().unwrap_or(true)
     }
 
-    /// Says whether usage is to wait: it does not by default, only by the query or by a test clock's time.
+    /// Returns whether usage waits: only if the query requests it or a ledger time is given.
     pub fn usage_waits(&self) -> bool {
         self.query.wait().unwrap_or(self.ledger_time.is_some())
     }
 
-    /// Returns the caller's name for the write: 422 where there is none.
+    /// Returns the `Idempotency-Key`: 422 if it is missing.
     pub fn idempotency_key(&self) -> Result<&EventId, Problem> {
         let missing = || Problem::bad_field(IDEMPOTENCY_KEY, "required", "is required");
         self.idempotency_key.as_ref().ok_or_else(missing)
@@ -107,7 +104,7 @@ fn not_a_time(mut problem: Problem) -> Problem {
     problem
 }
 
-/// 422 unless a time that is given lies after the account's ledger time.
+/// Returns 422 unless the given time is after the account's ledger time.
 pub fn require_future(field: &str, time: Option<Time>, ledger_time: Time) -> Result<(), Problem> {
     match time {
         Some(time) if time <= ledger_time => {

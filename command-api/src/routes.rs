@@ -1,4 +1,4 @@
-//! Routes: every path of the write side, and its handler.
+//! Routes: maps every path of the write side to its handler.
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, patch, post, put};
@@ -12,7 +12,7 @@ use crate::http::{
 };
 use crate::promotions::{promo_codes, redemptions, referrals};
 
-/// Returns the routes of the write side, without `/openapi.json` and the operator's pages.
+/// Builds the router, without `/openapi.json` and the operator's pages.
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for (path, handler) in routes() {
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Served by the process around the routes.
+    /// The process serves these around the routes.
     const OPERATIONS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
 
     #[test]

@@ -1,4 +1,4 @@
-//! Service: the settings of the write side, and how it is built.
+//! Service: settings of the write side, and its composition.
 
 use engine::progress::{WaitConfig, Waiter};
 use futures::FutureExt;
@@ -31,7 +31,7 @@ pub struct Config {
     pub payment: PaymentConfig,
 }
 
-/// Builds the service: the writes, the ingress, the relay of the outbox, and the upkeep of holds.
+/// Builds the service: HTTP writes, ingress, outbox relay, and upkeep of holds.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
     let pool = deps.pool("command-api").await?;
     let identity = deps.prepare(&pool).await?;

@@ -1,4 +1,4 @@
-//! Bench: the benchmarks, with ledgers that are started as `ledger up` starts one.
+//! Bench: runs the benchmarks, on ledgers started like `ledger up`.
 
 use std::io::Write;
 
@@ -18,7 +18,7 @@ pub struct BenchConfig {
     pub benches: Vec<Bench>,
 }
 
-/// Runs them one after the other and writes a line of JSON for each figure.
+/// Runs the benchmarks in order, and writes one line of JSON per figure.
 pub async fn run(config: &BenchConfig, out: &mut impl Write) -> Result<()> {
     let benches = if config.benches.is_empty() { &Bench::ALL[..] } else { &config.benches[..] };
     ::bench::run(benches, start, out).await
@@ -52,7 +52,7 @@ fn settings(config: LedgerConfig) -> UpConfig {
     }
 }
 
-/// Progress goes to standard error, away from the figures.
+/// Writes progress to standard error, separate from the figures.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

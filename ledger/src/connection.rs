@@ -1,4 +1,4 @@
-//! Connection: where Kafka and Postgres are, for commands that work on a ledger that runs already.
+//! Connection: the addresses of Kafka and Postgres, for commands on a running ledger.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns Kafka's brokers: those named, else those of the local stack.
+    /// Returns the given brokers, otherwise those of the local stack.
     pub fn brokers(&self, named: &str) -> Result<String> {
         self.find(named, "KAFKA_BROKERS", |addresses| addresses.kafka_brokers)
     }
 
-    /// Returns the database's URL: the one named, else that of the local stack.
+    /// Returns the given URL, otherwise that of the local stack's database.
     pub fn database_url(&self, named: Option<&str>) -> Result<String> {
         self.find(named.unwrap_or_default(), "DATABASE_URL", |addresses| addresses.database_url)
     }

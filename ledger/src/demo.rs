@@ -1,4 +1,4 @@
-//! Demo: a ledger started as `ledger up` starts one, fed and proved right.
+//! Demo: starts a ledger like `ledger up`, feeds it a trace, and proves its figures right.
 
 use std::io::{IsTerminal, Write};
 
@@ -25,16 +25,16 @@ pub struct DemoConfig {
     pub up: UpConfig,
 }
 
-/// Runs the demo; an error where the ledger's figures are not what they must be.
+/// Runs the demo; fails if the ledger's figures are not the expected ones.
 pub async fn run(
     mut config: DemoConfig,
     stopping: CancellationToken,
     out: &mut impl Write,
     say: impl Fn(&str) + Send + Sync,
 ) -> Result<()> {
-    // A bonus would be in the ledger's figures and not in the demo's own.
+    // A bonus would change the ledger's figures and not the demo's own.
     config.up.promotions = PromotionsConfig::default();
-    // A key of the reader's own does not belong on the screen.
+    // A key that the user configured must not be printed.
     let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;
     let sandbox = config.up.payment.payment_provider == ProviderName::Sandbox;

@@ -1,4 +1,4 @@
-//! `ledger doctor`: says what of the local stack is found and what is missing, a sentence each.
+//! `ledger doctor`: reports which parts of the local stack are found and which are missing, one sentence each.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use local_stack::StackOptions;
 use local_stack::survey::{Finding, State, survey};
 
-/// Writes the table and returns whether everything needed is there.
+/// Writes the table, and returns whether everything required is present.
 pub async fn run(options: &StackOptions, out: &mut impl Write) -> Result<bool> {
     let findings = survey(options).await;
     writeln!(out, "{}", table(&findings))?;

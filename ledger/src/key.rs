@@ -1,4 +1,4 @@
-//! Key: makes API keys from the command line, the first one too.
+//! Key: creates API keys from the command line, including the first one.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use web::auth::{self, CreatedKey, NewKey, Role};
 
 use crate::connection::Connection;
 
-/// Who made a key that no key asked for.
+/// The creator of keys made without an API key.
 const MADE_BY: &str = "cli";
 
 /// What to do with keys.
@@ -52,7 +52,7 @@ fn role(name: &str) -> Result<Role, String> {
     Role::by_name(name).ok_or_else(|| "must be operator, admin, producer, member or auditor".to_owned())
 }
 
-/// Does it, and writes to `out` what a program wants, to `err` what a person does.
+/// Runs the command; writes machine-readable output to `out`, and explanations to `err`.
 pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Write) -> Result<()> {
     let KeyCommand::Create(arguments) = command;
     let made = create(arguments).await?;
@@ -61,7 +61,7 @@ pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Writ
     Ok(())
 }
 
-/// Makes the key by the rules of `POST /v1/keys`.
+/// Creates the key by the rules of `POST /v1/keys`.
 async fn create(arguments: &CreateKey) -> Result<CreatedKey> {
     let now = clock::now();
     let new = checked(arguments, now)?;

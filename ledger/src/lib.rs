@@ -1,4 +1,4 @@
-//! The one program: everything the ledger does, behind subcommands.
+//! The program: every part of the ledger, as subcommands.
 
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -103,7 +103,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Up(config) => run_up(*config).await,
         #[cfg(feature = "demo")]
         Command::Demo(config) => {
-            // What librdkafka warns of while a fresh Kafka settles mends itself.
+            // librdkafka's warnings while a fresh Kafka settles are harmless.
             telemetry::init_with("warn,librdkafka=error");
             demo::run(*config, shutdown::on_signal()?, &mut std::io::stdout(), say).await?;
             Ok(ExitCode::SUCCESS)
@@ -155,7 +155,7 @@ async fn run_up(config: UpConfig) -> Result<ExitCode> {
         up = up::start(config, say) => up?,
         () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    // Whoever started us may have read enough and gone: that is no reason to stop serving.
+    // The reader of our output may have closed it: that is no reason to stop serving.
     let _ = write!(
         std::io::stdout().lock(),
         "the ledger serves at {}\noperator key: {}\nKafka for producers: {}\nCtrl-C stops it; the data stays\n",

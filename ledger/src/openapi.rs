@@ -1,9 +1,9 @@
-//! OpenAPI: the write side's and the read side's documents as one.
+//! OpenAPI: merges the documents of the write side and the read side.
 
 use serde_json::Value;
 use web::http::merge_documents;
 
-/// Returns the whole HTTP contract: what the services say of themselves, merged.
+/// Returns the whole HTTP contract, merged from the services' documents.
 pub fn merged() -> Value {
     let mut document = command_api::openapi();
     merge_documents(&mut document, query_api::openapi());

@@ -1,7 +1,7 @@
-//! Rebuild: a model folded anew from the journal next to the live one, compared with it, and made live.
+//! Rebuild: folds a new generation of a model from the journal, compares it with the live one, and makes it live.
 //!
-//! The live generation is projected on all the while. It is held still twice, each time only for what the new one is
-//! behind: once to compare both in one snapshot at the same positions, once to flip.
+//! Projection into the live generation continues meanwhile. It is paused twice, each time only until the new one has
+//! caught up: once to compare both in one snapshot at the same positions, once to flip.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -22,17 +22,17 @@ use tokio::time::sleep;
 
 use crate::connection::Connection;
 
-/// Connections: the fold's, who holds the live generation still, the comparison's, and one to spare.
+/// Connections: the fold, the pause of the live generation, the comparison, and one to spare.
 const CONNECTIONS: u32 = 4;
-/// A pass that took no longer has left so little behind that the live generation can be held still for the rest.
+/// A pass this short leaves so few records that the live generation can be paused for the rest.
 const LAST_PASS_MAX: Duration = Duration::from_secs(1);
-/// Passes before the rest is folded while the live generation waits, however much it is.
+/// Passes before the live generation is paused for the rest, whatever its size.
 const PASSES_MAX: usize = 50;
-/// Longest that the live generation is held still without a sign of life from here.
+/// Longest pause of the live generation without activity of this process.
 const STILL_MAX: &str = "60s";
-/// From a flip until every service reads the new generation and has finished what it read in the old one.
+/// Delay after a flip until every service reads the new generation and has finished its reads of the old one.
 const LEFT_AFTER: Duration = Duration::from_secs(5);
-/// Who rebuilds holds this advisory lock.
+/// Advisory lock of a rebuild.
 const REBUILD_LOCK: i64 = 0x6c65_6467_7265_6275;
 
 /// How to rebuild.
@@ -85,28 +85,24 @@ impl From<Rebuildable> for Model {
     }
 }
 
-/// What a rebuild found and did.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rebuilt {
     /// The generation that was live, such as `read_model_1`.
     pub live: String,
-    /// The one folded anew.
     pub rebuilt: String,
-    /// Positions at which both were compared: the next offset of each partition.
+    /// Positions of the comparison: the next offset of each partition.
     pub compared_at: Vec<Position>,
-    /// Tables in which they differ; `first` is what was live.
+    /// Tables that differ; `first` is the previously live generation.
     pub differences: Vec<Difference>,
-    /// Whether the new one is live now.
     pub flipped: bool,
-    /// Generations that were dropped.
     pub dropped: Vec<String>,
-    /// Seconds that the fold took.
+    /// Duration of the fold in seconds.
     pub fold_seconds: f64,
-    /// Seconds that the live generation was held still, for the comparison and for the flip.
+    /// Seconds that the live generation was paused, for the comparison and for the flip.
     pub still_seconds: f64,
 }
 
-/// Rebuilds and reports; false where the generations differ and that was not accepted.
+/// Rebuilds and reports; false if the generations differ and the differences were not accepted.
 pub async fn run(arguments: &Rebuild, out: &mut impl Write) -> Result<bool> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool =
@@ -136,7 +132,7 @@ pub async fn run(arguments: &Rebuild, out: &mut impl Write) -> Result<bool> {
 pub async fn rebuild(source: Source, arguments: &Rebuild) -> Result<Rebuilt> {
     let mut alone = alone(&source.pool).await?;
     let rebuilt = rebuild_alone(source, arguments).await;
-    // Not left to the server, which notices a dropped connection when it likes.
+    // The server may notice a dropped connection late, so the lock is released here.
     sqlx::query("select pg_advisory_unlock($1)").bind(REBUILD_LOCK).execute(&mut alone).await?;
     alone.close().await?;
     rebuilt
@@ -182,7 +178,7 @@ async fn rebuild_alone(source: Source, arguments: &Rebuild) -> Result<Rebuilt> {
     })
 }
 
-/// Makes sure that nobody else rebuilds, for as long as the connection lives.
+/// Excludes other rebuilds for as long as the connection lives.
 async fn alone(pool: &PgPool) -> Result<PgConnection> {
     let mut connection = pool.acquire().await?.detach();
     let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
@@ -193,7 +189,7 @@ async fn alone(pool: &PgPool) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// Drops what earlier rebuilds left next to the live generation without a flip.
+/// Drops generations that earlier rebuilds left without a flip.
 async fn drop_unfinished(pool: &PgPool, live: Schema) -> Result<Vec<String>> {
     let mut connection = pool.acquire().await?;
     let existing = pg::generations(&mut connection, live.model).await?;
@@ -216,7 +212,7 @@ async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
     Ok(pg::drop_generation(pool, schema).await?)
 }
 
-/// Tells the planner what is in the new tables before anybody reads them.
+/// Updates the planner's statistics of the new tables before the first reads.
 async fn analyze(pool: &PgPool, schema: Schema) -> Result<()> {
     for table in engine::tables::of(schema.model) {
         sqlx::query(AssertSqlSafe(format!("analyze {schema}.{}", table.name))).execute(pool).await?;
@@ -232,7 +228,7 @@ struct Fold {
 }
 
 impl Fold {
-    /// Folds until the live generation is hardly ahead any more.
+    /// Folds until the live generation is only slightly ahead.
     async fn catch_up(&self) -> Result<()> {
         for _ in 0..PASSES_MAX {
             let pass = Instant::now();
@@ -267,7 +263,7 @@ impl Fold {
         Ok(consume::run_until(workers, self.source.clone(), options, status, ends, shutdown).await?)
     }
 
-    /// Holds the live generation still and folds up to its position; it goes on when the transaction ends.
+    /// Pauses the live generation and folds up to its position; it continues when the transaction ends.
     async fn stand_level(&self) -> Result<(Vec<Position>, Transaction<'static, Postgres>)> {
         let begin = format!("begin; set local idle_in_transaction_session_timeout = '{STILL_MAX}'");
         let mut still = self.source.pool.begin_with(AssertSqlSafe(begin)).await?;
@@ -279,12 +275,12 @@ impl Fold {
         Ok((ends, still))
     }
 
-    /// Returns a snapshot that sees both generations at the same positions, and how long the live one was held still.
+    /// Returns a snapshot of both generations at the same positions, and how long the live one was paused.
     async fn snapshot_of_both(&self) -> Result<(Vec<Position>, Transaction<'static, Postgres>, Duration)> {
         let started = Instant::now();
         let (ends, still) = self.stand_level().await?;
         let mut snapshot = pg::begin_read(&self.source.pool, self.rebuilt).await?;
-        // Comparing takes as long as it takes. The first query takes the snapshot; a setting alone does not.
+        // The comparison has no time limit. The first query takes the snapshot; a setting alone does not.
         sqlx::raw_sql("set local statement_timeout = 0; select 1 from control.generation")
             .execute(&mut *snapshot)
             .await?;
@@ -292,7 +288,7 @@ impl Fold {
         Ok((ends, snapshot, started.elapsed()))
     }
 
-    /// Makes the new generation live; returns how long the old one was held still.
+    /// Makes the new generation live; returns how long the old one was paused.
     async fn flip(&self) -> Result<Duration> {
         let started = Instant::now();
         let (_, mut still) = self.stand_level().await?;
@@ -303,7 +299,7 @@ impl Fold {
     }
 }
 
-/// Returns the next offset of each partition of which something was folded.
+/// Returns the next offset of each partition with folded records.
 async fn positions(connection: &mut PgConnection, schema: Schema) -> Result<Vec<Position>> {
     let read =
         format!("select partition, next_offset from {schema}.checkpoint where next_offset > 0 order by 1");

@@ -1,4 +1,4 @@
-//! Redeliver: notifications that were parked go out again.
+//! Redeliver: sends parked notifications again.
 
 use std::io::Write;
 
@@ -31,7 +31,7 @@ pub struct Redeliver {
     pub connection: Connection,
 }
 
-/// Sends them back to the alert worker's queue and writes one line for each; returns whether all could go.
+/// Returns them to the alert worker's queue, and writes one line for each; returns whether all could be redelivered.
 pub async fn run(arguments: &Redeliver, out: &mut impl Write) -> Result<bool> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger redeliver", 1).await.context("the database can't be reached")?;

@@ -1,7 +1,7 @@
-//! Replay: the journal as it is stored, one line of JSON a record, straight from Kafka.
+//! Replay: prints the journal as stored, one line of JSON per record, straight from Kafka.
 //!
-//! The lines are those of `GET /v1/audit/events`. Partitions follow one another, so the whole journal, too, can be
-//! taken up again after the last position that was read. Memory stays constant however long the journal is.
+//! The lines are those of `GET /v1/audit/events`. Partitions follow one another, so a replay of the whole journal can
+//! also continue after the last position read. Memory is constant, whatever the length of the journal.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -16,9 +16,9 @@ use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
 use crate::connection::Connection;
 
-/// Lines that go out as one where they are at hand.
+/// Lines written at once if available.
 const CHUNK_LINES_MAX: usize = 500;
-/// How often `--follow` asks for the journal's end.
+/// How often `--follow` reads the journal's end.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// What to replay.
@@ -44,9 +44,9 @@ pub struct Replay {
     pub follow: bool,
 }
 
-/// Writes the journal up to its end as it was at the start, or on and on.
+/// Writes the journal up to its end at the start, or indefinitely.
 ///
-/// A reader that has had enough (`| head`) is no error.
+/// A reader that closes its input early (`head`) causes no error.
 pub async fn run(replay: &Replay, out: &mut impl Write) -> Result<()> {
     let brokers = replay.connection.brokers(&replay.kafka.brokers)?;
     let kafka = KafkaOptions { brokers, ..replay.kafka.clone() };
@@ -66,7 +66,7 @@ pub async fn run(replay: &Replay, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// Returns where each partition begins that is to be read, in their order.
+/// Returns the start of each partition to read, in order.
 fn starts(replay: &Replay, identity: LogIdentity) -> Result<Vec<Position>> {
     let count = NonZeroU32::try_from(u32::try_from(identity.partitions)?)?;
     let account = replay.account.as_ref().map(|account| partition_of(account.as_str().as_bytes(), count));
@@ -84,7 +84,7 @@ fn starts(replay: &Replay, identity: LogIdentity) -> Result<Vec<Position>> {
         (Some(_), Some(from)) => Ok(vec![from]),
         (Some(partition), None) => Ok(vec![Position { partition, offset: 0 }]),
         (None, Some(_)) if replay.follow => {
-            // Positions of several partitions come mixed then, so one of them says nothing of the others.
+            // Positions of several partitions are interleaved then, so one of them does not determine the others.
             bail!("--follow --from needs --partition or --account")
         }
         (None, from) => {

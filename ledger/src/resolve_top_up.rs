@@ -1,4 +1,4 @@
-//! Resolve top-up: a person says what has become of an attempt whose outcome the payment provider has not reported for 20 hours.
+//! Resolve top-up: an operator reports the outcome of an attempt that the payment provider has left open for 20 hours.
 
 use std::io::Write;
 
@@ -35,7 +35,7 @@ fn reason(text: &str) -> Result<Text, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(reason) }
 }
 
-/// Puts the outcome into the outbox, from where the alert worker appends it to the journal.
+/// Puts the outcome into the outbox; the alert worker appends it to the journal.
 pub async fn run(arguments: &ResolveTopUp, out: &mut impl Write) -> Result<()> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool =

@@ -1,4 +1,4 @@
-//! Serve: one service as a process of its own, as in production.
+//! Serve: runs one service as a process of its own, as in production.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -52,7 +52,7 @@ pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
     }
 }
 
-/// Starts one service of several in this process, each on a listener of its own, as if they were processes.
+/// Starts one of several services in this process, each on a listener of its own, as if they were processes.
 pub async fn start(service: Service, listener: TcpListener) -> Result<Running> {
     let shutdown = CancellationToken::new();
     let (service, http) = build(service, &shutdown).await?;

@@ -1,4 +1,4 @@
-//! Up: the local stack and every service in one process, on one address.
+//! Up: runs the local stack and every service in one process, on one address.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,7 +20,7 @@ use web::http::{self, Deps, HttpConfig, Running, Service};
 
 use local_stack::{Stack, StackOptions};
 
-/// File in the data directory that keeps the operator key that was made up.
+/// File in the data directory with the generated operator key.
 const OPERATOR_KEY_FILE: &str = "operator.key";
 
 /// The arguments of `ledger up`.
@@ -73,15 +73,13 @@ pub struct UpConfig {
     pub holds: command_api::HoldsConfig,
 }
 
-/// The running whole.
 pub struct Up {
     /// Where it serves, such as `http://127.0.0.1:8080`.
     pub url: String,
-    /// The key that may do everything.
+    /// The key with all rights.
     pub operator_key: String,
-    /// Kafka as the services use it.
     pub kafka: KafkaOptions,
-    /// The local stack; services that were there already are not in it.
+    /// The local stack, without services that were already running.
     pub stack: Stack,
     services: Running,
 }
@@ -97,7 +95,7 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
             Ok(Up { url, operator_key, kafka, stack, services })
         }
         Err(error) => {
-            // What was started for us must not outlive our failure.
+            // Whatever was started must stop after a failure.
             if let Err(stopping) = stack.stop().await {
                 say(&format!("the stack did not stop cleanly: {stopping:#}"));
             }
@@ -121,7 +119,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, Kaf
     Ok((operator_key, kafka, running))
 }
 
-/// Builds all services as one. The reads come last: they wait for what the others make.
+/// Builds all services as one. The read side comes last: it waits for what the others create.
 async fn build(
     config: &UpConfig,
     operator_key: &str,
@@ -146,7 +144,7 @@ async fn build(
         .merge(query_api::build(query_api::Config { auth, wait }, deps, shutdown).await?))
 }
 
-/// Returns the key that was given, or the one kept in the data directory, made up at the first start.
+/// Returns the given key, or the one in the data directory, generated at the first start.
 fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
     if let Some(key) = config.operator_key.as_ref().filter(|key| !key.is_empty()) {
         return Ok(key.clone());
@@ -168,7 +166,7 @@ fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
 }
 
 impl Up {
-    /// Completes when a service or the stack has ended by itself, with its name and why.
+    /// Completes when a service or the stack has ended by itself, with its name and the reason.
     pub async fn ended(&mut self) -> String {
         let watch = Duration::from_millis(500);
         loop {
@@ -185,9 +183,9 @@ impl Up {
         }
     }
 
-    /// Drains the services, then stops what was started.
+    /// Drains the services, then stops the stack.
     pub async fn stop(self) -> Result<()> {
-        // What ended badly is in the log; the stack must not outlive it.
+        // The log has the errors of services; the stack must stop regardless.
         let _ = self.services.stop().await;
         self.stack.stop().await
     }

@@ -1,4 +1,4 @@
-//! Changes: the rows that a batch leaves behind, collected event by event.
+//! Changes: the table rows that a batch writes, collected event by event.
 
 use engine::fold::{Reversed, lot_changes};
 use ledger_core::account::Core;
@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::counters::Counters;
 
-/// An account leaves a snapshot at each event whose number is a multiple of this, so that `as_of` folds fewer.
+/// An account writes a snapshot at each event number that is a multiple of this, so that `as_of` folds fewer events.
 pub const SNAPSHOT_EVERY: u64 = 1_000;
 
-/// Everything that a batch writes, besides accounts and lots, whose last state is known only at its end.
+/// Everything that a batch writes, except accounts and lots, whose final state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
     pub events: Rows,
@@ -26,7 +26,7 @@ pub struct Changes {
     pub snapshots: Rows,
     pub ended_holds: Rows,
     pub dead_letters: Rows,
-    /// Usage events that were reversed, and when.
+    /// Reversed usage events, and the times of their reversals.
     pub reversed: Vec<Reversed>,
     pub counters: Counters,
 }
@@ -39,7 +39,6 @@ struct SnapshotBody<'a> {
 }
 
 impl Changes {
-    /// Collects the rows of one event that was folded.
     pub fn folded(&mut self, fact: &Fact, applied: &Applied, core: Option<&Core>) {
         let event = &*fact.event;
         let ledger_time = applied.ledger_time.unwrap_or(event.recorded_at);
@@ -65,7 +64,7 @@ impl Changes {
         }
     }
 
-    /// Collects a record that is no event of its account.
+    /// Collects a record that is not an event of its account.
     pub fn dead_letter(&mut self, record: &Record, reason: &str) {
         let row = self.dead_letters.row();
         row.int(record.position.partition)
@@ -83,7 +82,7 @@ impl Changes {
         {
             self.push_ended_hold(event, reservation);
         }
-        // Its own withdrawal: a reversal also carries one, that of the usage it reverses.
+        // The event's own withdrawal: a reversal also carries that of the usage it reverses.
         let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
         let draws = withdrawal
             .map(|withdrawal| &withdrawal.draws)
@@ -173,7 +172,6 @@ impl Changes {
     }
 }
 
-/// Returns the clock's name in the contract.
 pub fn clock_name(clock: Clock) -> &'static str {
     match clock {
         Clock::Live => "live",

@@ -1,7 +1,7 @@
-//! Counters: what a batch adds to users' usage and to the sums by every dimension.
+//! Counters: the amounts that a batch adds to users' usage and to the sums by every dimension.
 //!
-//! Merged in memory and added to the rows, so that any split of the log into batches leaves the same rows. A row
-//! that reversals bring to nothing stays, with zeros: whether it was ever there must not depend on the split.
+//! Merged in memory and added to the rows, so that any split of the log into batches gives the same rows. A row that
+//! reversals bring to zero stays: its existence must not depend on the split.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,16 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, Label, OrgId, Slug, UserId};
 use ledger_core::value::time::Day;
 
-/// Names a user's counter: usage in a period by feature.
+/// The key of a user's counter: usage in a period by feature.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserKey {
     pub account: AccountId,
     pub period_index: i64,
     pub user: UserId,
-    /// What it was used for.
     pub feature: Option<Label>,
 }
 
-/// Names a sum by category alone.
+/// The key of a sum by category alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CategoryKey {
     pub account: AccountId,
@@ -30,16 +29,16 @@ pub struct CategoryKey {
     pub category: Option<Slug>,
 }
 
-/// What a batch adds to a counter; less than nothing where it reverses more than it uses.
+/// The growth of a counter; negative if the batch reverses more than it uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Usage less reversals.
+    /// Usage minus reversals.
     pub credits: Credits,
-    /// Usage events less reversals.
+    /// Usage events minus reversals.
     pub events: i64,
 }
 
-/// Names a sum by every dimension.
+/// The key of a sum by every dimension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RollupKey {
     pub account: AccountId,
@@ -56,7 +55,7 @@ pub struct RollupKey {
     pub org: Option<OrgId>,
 }
 
-/// What a batch adds to a sum by every dimension.
+/// The growth of a sum by every dimension.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rollup {
     pub sum: Sum,
@@ -64,7 +63,7 @@ pub struct Rollup {
     pub quantities: BTreeMap<Slug, Credits>,
 }
 
-/// Everything that a batch adds, in the order of the tables' keys.
+/// The growth of all counters, in the order of the tables' keys.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub users: BTreeMap<UserKey, Sum>,
@@ -73,10 +72,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds usage, or takes off what is reversed, with the core after it.
+    /// Adds usage, or subtracts a reversed one, with the core after the event.
     ///
-    /// A reversal counts here only within the period of its usage, whose schedule is then still in force: it finds
-    /// the day of the usage again.
+    /// A reversal counts here only within the period of its usage, whose schedule is then still in force: so it
+    /// computes the same day as the usage.
     pub fn count(&mut self, core: &Core, change: &UsageChange) {
         let withdrawal = &change.withdrawal;
         let Data::UsageRecorded(usage) = &withdrawal.event.data else { return };

@@ -1,4 +1,4 @@
-//! Projector: folds the journal into the read model that every answer about credits is read from.
+//! Projector: folds the journal into the read model, the source of every answer about credits.
 //!
 //! Writes `read_model_<n>` only, and sends nothing.
 

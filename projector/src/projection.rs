@@ -10,10 +10,9 @@ use sqlx::PgConnection;
 use crate::changes::Changes;
 use crate::store::{self, AccountRow};
 
-/// The projector's worker.
 pub type Projector = FoldWorker<ReadModel>;
 
-/// Makes rows of balances and history; keeps nothing but the cores.
+/// Writes rows of balances and history; keeps no state besides the cores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadModel;
 

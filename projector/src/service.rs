@@ -1,4 +1,4 @@
-//! Service: keeps the live generation of the read model up with the journal.
+//! Service: keeps the live generation of the read model up to date with the journal.
 
 use std::num::NonZeroU32;
 
@@ -14,10 +14,10 @@ use web::http::{Deps, Service};
 
 use crate::projection::{Projector, ReadModel};
 
-/// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
+/// Kafka's consumer group, shared by all generations, so that a flip does not rebalance partitions.
 const GROUP: &str = "projector";
 
-/// Transactions that run concurrently by default: while Postgres writes for one, another is folded.
+/// Concurrent transactions by default: while Postgres writes one, another is folded.
 pub const LANES: u8 = 2;
 
 /// How the projector folds.
@@ -70,9 +70,9 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     Ok(service)
 }
 
-/// Projects until `shutdown`, and finishes the batch under way. Follows a flip to another generation.
+/// Projects until `shutdown`, and finishes the current batch. Follows a flip to another generation.
 ///
-/// Run `pg::migrate` and `kafka::prepare` before.
+/// Requires `pg::migrate` and `kafka::prepare`.
 pub async fn project(
     config: Config,
     source: Source,
@@ -91,13 +91,12 @@ pub async fn project(
     Ok(())
 }
 
-/// Makes the workers of one loop.
 pub fn lanes(identity: LogIdentity, lanes: u8) -> anyhow::Result<Vec<Projector>> {
     let partitions = partitions(identity)?;
     Ok((0..lanes).map(|_| Projector::new(ReadModel, partitions)).collect())
 }
 
-/// Returns the journal's partition count as the fold checks it.
+/// Returns the journal's partition count in the type that the fold needs.
 pub fn partitions(identity: LogIdentity) -> anyhow::Result<NonZeroU32> {
     let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
     count.with_context(|| format!("a journal of {} partitions", identity.partitions))

@@ -1,4 +1,4 @@
-//! Store: writes a batch's rows, one statement a table over arrays, in the order of their keys.
+//! Store: writes a batch's rows with one statement per table, over arrays in key order.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use engine::consume::WorkerError;
@@ -12,17 +12,15 @@ use sqlx::PgConnection;
 use crate::changes::{Changes, clock_name};
 use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
 
-/// An account's core after the batch.
 #[derive(Debug)]
 pub struct AccountRow<'a> {
     pub core: &'a Core,
     pub partition: i32,
-    /// The last event folded.
     pub offset: i64,
 }
 
 impl<'a> AccountRow<'a> {
-    /// Returns an account's row, if an event of it was folded and it is open.
+    /// Returns an account's row, if the batch folded an event of it and it is open.
     pub fn of(account: &'a Account<()>) -> Option<AccountRow<'a>> {
         let (core, offset) = (account.core.as_ref()?, account.folded?);
         Some(AccountRow { core, partition: account.partition, offset })
@@ -63,7 +61,7 @@ const INSERT_SNAPSHOTS: &str = r#"
     select *
     from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::jsonb[])"#;
 
-// Usage that names a hold which other usage has ended is charged all the same: the first stays.
+// Usage that names a hold which other usage has ended is still charged; the first usage stays recorded for the hold.
 const INSERT_ENDED_HOLDS: &str = "
     insert into ended_hold (account_id, reservation_id, event_id)
     select *
@@ -75,7 +73,6 @@ const INSERT_DEAD_LETTERS: &str = r#"
     select *
     from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bytea[])"#;
 
-/// Writes everything that a batch changed.
 pub async fn write(
     tx: &mut PgConnection,
     changes: Changes,
@@ -93,7 +90,7 @@ pub async fn write(
         rows.send(&mut *tx, statement).await?;
     }
     write_accounts(&mut *tx, accounts).await?;
-    // After the events themselves: a usage may be recorded and reversed in one batch.
+    // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;
     let counters = changes.counters;
     write_users(&mut *tx, counters.users.into_iter().collect()).await?;
@@ -212,7 +209,7 @@ async fn write_rollups(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) ->
     Ok(())
 }
 
-/// A key's absent dimension: null would never meet itself in a primary key.
+/// Maps an absent dimension to the empty string: nulls are never equal in a primary key.
 fn absent_as_empty(name: &Option<impl AsRef<str>>) -> &str {
     name.as_ref().map_or("", AsRef::as_ref)
 }

@@ -1,4 +1,4 @@
-//! Access: whose rows a caller may see, decided before anything is read.
+//! Access: decides which rows a caller may see, before anything is read.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,24 +9,24 @@ use web::http::{Path, Problem};
 
 use crate::app::App;
 
-/// The path variable that every read of an account has; others are left alone.
+/// The path variable of every read of an account; other variables are ignored.
 #[derive(Deserialize)]
 struct Named {
     account: AccountId,
 }
 
-/// An account that the caller may read whole.
+/// An account that the caller may read completely.
 pub(crate) struct Whole(pub AccountId);
 
-/// An account of which the caller may read at least the own rows.
+/// An account of which the caller may read at least their own rows.
 pub(crate) struct Seen {
     pub account: AccountId,
     caller: Principal,
 }
 
 impl Seen {
-    /// Returns the only user whose rows are shown: a member's own, else the requested one; 403 for a member who requests
-    /// for another.
+    /// Returns the only user whose rows are shown: a member's own, otherwise the requested one. 403 if a member
+    /// requests another user.
     pub fn user(&self, asked: Option<String>) -> Result<Option<String>, Problem> {
         if let Some(user) = &asked {
             self.caller.require_user(user)?;

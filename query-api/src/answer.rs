@@ -1,4 +1,4 @@
-//! Answers: JSON, or CSV where the caller requests it, always with the position that they reflect.
+//! Answers: JSON, or CSV if the caller requests it, always with the position that they reflect.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +12,18 @@ use crate::list::Page;
 
 /// Repeats `position` as a header, for answers whose body can't carry it.
 const POSITION: HeaderName = HeaderName::from_static("ledger-position");
-/// Repeats `recorded_at` as a header.
 const RECORDED_AT: HeaderName = HeaderName::from_static("ledger-recorded-at");
 /// Carries `next_cursor` with CSV.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 
-/// Of some accounts, for one key: nothing for a cache.
+/// Answers depend on the key, so caches must not store them.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Which state of an account an answer shows.
+/// The state of an account that an answer shows.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reflects {
     pub account_id: AccountId,
-    /// The last record of its partition that has been folded.
+    /// The last folded record of its partition.
     pub position: Position,
     pub recorded_at: Time,
 }
@@ -37,12 +36,12 @@ struct Whole<'a, T> {
     body: T,
 }
 
-/// Answers an object together with what it reflects.
+/// Answers with an object and the state that it reflects.
 pub(crate) fn object(reflects: &Reflects, body: impl Serialize) -> Result<Response, Problem> {
     plain(reflects, Whole { reflects, body })
 }
 
-/// Answers what belongs to no single account; its parts say themselves what they reflect.
+/// Answers without a single account; each part carries the state that it reflects.
 pub(crate) fn unbound(body: impl Serialize) -> Result<Response, Problem> {
     let json = serde_json::to_vec(&body).map_err(Problem::internal)?;
     let headers = [
@@ -52,27 +51,27 @@ pub(crate) fn unbound(body: impl Serialize) -> Result<Response, Problem> {
     Ok((headers, json).into_response())
 }
 
-/// Answers an object that has a position and time of its own; what it reflects is in the headers alone.
+/// Answers with an object that has its own position and time; the reflected state is only in the headers.
 pub(crate) fn plain(reflects: &Reflects, body: impl Serialize) -> Result<Response, Problem> {
     let mut response = unbound(body)?;
     mark(&mut response, reflects)?;
     Ok(response)
 }
 
-/// A row of a list that can also be read as CSV; nested values are flattened to `name=amount name=amount`.
+/// A row of a list that can also be CSV; nested values are flattened to `name=amount name=amount`.
 pub(crate) trait Record {
     /// Returns the row's values in the order of its header.
     fn values(&self) -> Vec<String>;
 }
 
-/// What a list's CSV is called by, and whether this caller wants it.
+/// The names in a list's CSV, and whether this caller requested CSV.
 #[derive(Debug)]
 pub(crate) struct Format {
     csv: bool,
 }
 
 impl Format {
-    /// Reads it off the `Accept` header: JSON unless CSV is named and preferred.
+    /// Reads the `Accept` header: JSON unless CSV is named and preferred.
     pub fn of(headers: &HeaderMap) -> Self {
         let accepts: Vec<&str> = headers
             .get_all(header::ACCEPT)
@@ -86,7 +85,7 @@ impl Format {
     }
 }
 
-/// Returns how much a media type is wanted, where it is named at all.
+/// Returns the quality of a media type, if the header names it.
 fn quality(accepts: &[&str], media_type: &str) -> Option<f32> {
     let range = accepts.iter().find(|range| {
         range.split(';').next().is_some_and(|named| named.trim().eq_ignore_ascii_case(media_type))
@@ -95,7 +94,7 @@ fn quality(accepts: &[&str], media_type: &str) -> Option<f32> {
     Some(given.and_then(|quality| quality.trim().parse().ok()).unwrap_or(1.0))
 }
 
-/// Answers a page as JSON or CSV.
+/// Answers with a page as JSON or CSV.
 pub(crate) fn page<T: Serialize + Record>(
     reflects: &Reflects,
     format: &Format,

@@ -1,4 +1,4 @@
-//! App: what every handler of the read side works with.
+//! App: the state that every handler of the read side shares.
 
 use std::sync::Arc;
 
@@ -13,42 +13,38 @@ use web::auth::Auth;
 
 use crate::stream::holding::Holding;
 
-/// Most readers of the journal at once: each holds a Kafka consumer and its prefetched records.
+/// Most concurrent readers of the journal: each holds a Kafka consumer and its prefetched records.
 pub(crate) const AUDITS_MAX: usize = 8;
-/// Backtests at the same time: each reads the whole history of an account.
+/// Most concurrent backtests: each reads the whole history of an account.
 pub(crate) const BACKTESTS_MAX: usize = 2;
-/// Streams of one process at the same time.
+/// Most concurrent streams of one process.
 pub(crate) const STREAMS_MAX: usize = 1_000;
-/// What the handlers share; cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub pool: PgPool,
-    /// Knows the live generation of the read model and how far it is.
+    /// Knows the live generation of the read model and its progress.
     pub waiter: Arc<Waiter>,
-    /// The same of the alerts.
+    /// The same for the alerts.
     pub alerted: Arc<Waiter>,
     pub auth: Auth,
     pub kafka: KafkaOptions,
     pub identity: LogIdentity,
-    /// Requests the ends of the journal from the brokers.
+    /// Reads the journal's ends from the brokers.
     pub ends: Ends,
-    /// Ends what would not end by itself.
+    /// Stops requests that would not end by themselves.
     pub stopping: CancellationToken,
     slots: Arc<Slots>,
     holding: Arc<Holding>,
 }
 
-/// Slots for what takes long.
+/// Bounds the concurrency of long requests.
 struct Slots {
-    /// Readers of the journal.
     audits: Arc<Semaphore>,
-    /// Rules being tried.
     backtests: Arc<Semaphore>,
-    /// Followers of an account.
     streams: Arc<Semaphore>,
 }
 
-/// The positions of the two folds.
+/// The progress of the two folds.
 #[derive(Clone)]
 pub struct Waiters {
     pub projected: Arc<Waiter>,
@@ -68,7 +64,6 @@ impl Waiters {
 }
 
 impl App {
-    /// Puts together what the handlers need.
     pub fn new(
         pool: PgPool,
         waiters: Waiters,
@@ -87,22 +82,19 @@ impl App {
         Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots, holding })
     }
 
-    /// Returns the slots for readers of the journal.
     pub(crate) fn audits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.slots.audits)
     }
 
-    /// Returns the slots for rules being tried.
     pub(crate) fn backtests(&self) -> Arc<Semaphore> {
         Arc::clone(&self.slots.backtests)
     }
 
-    /// Returns what notices changed holds.
+    /// Detects changed holds.
     pub(crate) fn holding(&self) -> &Arc<Holding> {
         &self.holding
     }
 
-    /// Returns the slots for followers of an account.
     pub(crate) fn streams(&self) -> Arc<Semaphore> {
         Arc::clone(&self.slots.streams)
     }

@@ -1,7 +1,7 @@
-//! As of: an account as it stood at an instant of its ledger time.
+//! As of: an account's state at an instant of its ledger time.
 //!
-//! The last snapshot up to the instant, and the applied events after it folded again. What the fold needs beyond
-//! the core comes from tables that show today, so each page is put back to how it stood: see [`Past`].
+//! Loads the last snapshot before the instant and folds the later events again. The fold's other inputs come from
+//! tables of the current state, so each page is reset to its earlier state: see [`Past`].
 
 use std::sync::Arc;
 
@@ -25,12 +25,12 @@ use web::http::Problem;
 
 use crate::reading::Account;
 
-/// Events read at a time.
+/// Events read by one statement.
 const CHUNK_EVENTS: u16 = 200;
-/// Pages that one event may need: a reversal needs each lot that its usage drew.
+/// Most pages that one event may need: a reversal needs each lot that its usage drew from.
 const MISSING_MAX: usize = 20_000;
 
-/// Returns the core as it stood at `instant`, which lies between the opening and the present.
+/// Returns the core at `instant`, which is between the opening and the present.
 pub(crate) async fn core_at(
     connection: &mut PgConnection,
     account: &Account,
@@ -43,7 +43,7 @@ pub(crate) async fn core_at(
     Ok(core)
 }
 
-/// Folds an account's whole history again, from its opening to the present, under the eyes of an observer.
+/// Folds an account's whole history again, from its opening to the present, with an observer.
 pub(crate) async fn refold_all(
     connection: &mut PgConnection,
     account: &Account,
@@ -52,15 +52,15 @@ pub(crate) async fn refold_all(
     let mut past = Past::begin(connection, account, account.core.ledger_time, (None, None)).await?;
     past.refold(connection, onlooker).await?;
     if let Some(core) = &mut past.core {
-        // The last records may have had no effect but to move the clock.
+        // The last records may have moved only the clock.
         fold::roll_watched(core, &mut past.pages, account.core.ledger_time, onlooker);
     }
     Ok(())
 }
 
-/// Sees an account folded again: moment by moment, and each event when it is done.
+/// Observes a repeated fold: each moment, and each event at its end.
 pub(crate) trait Onlooker: Observer + Send {
-    /// Comes after each event that applied.
+    /// Called after each event that applied.
     fn folded(&mut self, core: &Core, applied: &Applied);
 }
 
@@ -74,23 +74,23 @@ impl Onlooker for Nobody {
     fn folded(&mut self, _: &Core, _: &Applied) {}
 }
 
-/// An account being folded again up to an instant.
+/// An account that is folded again up to an instant.
 ///
-/// Three things are known about a page that the fold misses in here. A lot that is in neither core nor pages had
-/// nothing left. A reversal ends the repaying of its withdrawal, so the repayments of today are those of then. And what
-/// a refund moved is in its entry.
+/// The pages that the fold finds missing have three known properties. A lot in neither core nor pages was empty. A
+/// reversal ends the repaying of its withdrawal, so today's repayments are those of the time. And an entry states what
+/// its refund moved.
 struct Past {
     account: AccountId,
     instant: Time,
     core: Option<Core>,
     pages: Pages,
-    /// Ledger time of the snapshot; before everything where the fold starts at the opening.
+    /// Ledger time of the snapshot; before all times if the fold starts at the opening.
     base_time: Time,
     /// Offset of the snapshot.
     base_offset: i64,
-    /// Offset of the snapshot after it, which lies past the instant.
+    /// Offset of the next snapshot, which is after the instant.
     next_snapshot: i64,
-    /// Lots that are voided by one of the events after the snapshot: not yet voided before it.
+    /// Lots that events after the snapshot void: not yet voided before those.
     voided_later: FxHashSet<String>,
 }
 
@@ -130,7 +130,7 @@ impl Past {
         Self::begin(connection, account, instant, (base, next_snapshot)).await
     }
 
-    /// Begins at a snapshot, or before the opening, and reads no further than the snapshot after it, if there is one.
+    /// Starts at a snapshot or before the opening, and reads no further than the next snapshot, if there is one.
     async fn begin(
         connection: &mut PgConnection,
         account: &Account,
@@ -185,7 +185,7 @@ impl Past {
                 self.fold_one(connection, past_event, onlooker).await?;
                 after = past_event.fact.offset;
             }
-            // Pages that are missed again are loaded again: a long history takes no more memory than a short one.
+            // Missing pages are loaded again, so that a long history takes no more memory than a short one.
             self.pages = Pages::default();
             if chunk.len() < usize::from(CHUNK_EVENTS) {
                 return Ok(());
@@ -193,8 +193,8 @@ impl Past {
         }
     }
 
-    /// What had no effect is left out: it moved the clock at most, and so does the event after it. But a start of a
-    /// top-up that came too late has used up its number.
+    /// Omits events without effect: they moved the clock at most, and the next event moves it as well. Only a start of
+    /// a top-up that came too late is kept, because it has used up its number.
     async fn load_events(
         &self,
         connection: &mut PgConnection,
@@ -230,7 +230,7 @@ impl Past {
         onlooker: &mut impl Onlooker,
     ) -> Result<(), Problem> {
         let fact = &past.fact;
-        // Folded in steps as it was, a long way of a test clock is never one jump too far.
+        // Folded in the original steps, so that a long move of a test clock never exceeds the limit of one move.
         if let Some(core) = &mut self.core {
             fold::roll_watched(core, &mut self.pages, past.ledger_time, onlooker);
         }
@@ -255,7 +255,7 @@ impl Past {
         Err(Problem::internal(format!("event at offset {} needs too many pages", fact.offset)))
     }
 
-    /// An event that applied was new, and so was what it made.
+    /// Marks an event that applied, and what it created, as new.
     fn make_new(&mut self, fact: &Fact) {
         self.pages.seen.entry(fact.key).or_insert(None);
         match &fact.event.data {
@@ -293,8 +293,8 @@ impl Past {
         }
     }
 
-    /// Sees to it that a refund, or a dispute, moves what it moved: of what its lot could not give, that much had lapsed
-    /// as its entry did not move.
+    /// Makes a refund or dispute move the same amount as originally: the part that its lot could not give, by the
+    /// entry, had lapsed.
     async fn prepare_refund(
         &mut self,
         connection: &mut PgConnection,
@@ -339,7 +339,7 @@ impl Past {
         moved.map_or(Ok(Credits::ZERO), |moved| platform::pg::credits_of(&moved))
     }
 
-    /// Loads a page and puts it back to how it stood when `fact` was folded.
+    /// Loads a page and resets it to its state when `fact` was folded.
     async fn supply(
         &mut self,
         connection: &mut PgConnection,
@@ -351,7 +351,7 @@ impl Past {
         load::missing(connection, missing, &mut today, 0).await?;
         let Pages { seen, lots, payments, repayments, covered, .. } = today.pages;
         for (key, seen) in seen {
-            // Only an undoing that applied needs one: what it undoes had been folded, and nothing had undone it.
+            // Only an undoing event that applied needs one: its target was folded, and not undone yet.
             self.pages.seen.insert(key, seen.map(|seen| Seen { reversed: false, ..seen }));
         }
         let existed = |lot: &Lot| lot.offset < fact.offset;
@@ -359,7 +359,7 @@ impl Past {
             let grant_id = grant_id.filter(|id| lots.get(id).and_then(Option::as_ref).is_some_and(existed));
             self.pages.payments.insert(payment, grant_id);
         }
-        // The lot that comes with a payment is loaded by its own id where the fold needs it.
+        // The fold loads the lot of a payment by the lot's own id when it needs it.
         for (grant_id, lot) in lots.into_iter().filter(|_| !is_payment) {
             let lot = lot.filter(existed).map(|lot| self.exhausted(lot));
             self.pages.lots.insert(grant_id, lot);
@@ -371,7 +371,7 @@ impl Past {
         Ok(())
     }
 
-    /// A lot that the fold misses had nothing left: used up, or closed.
+    /// A lot that the fold finds missing was empty: used up, or closed.
     fn exhausted(&self, lot: Lot) -> Lot {
         let voided_before =
             |at: &Time| *at <= self.base_time && !self.voided_later.contains(lot.grant_id.as_str());
@@ -383,14 +383,14 @@ impl Past {
         }
     }
 
-    /// The open period's plan lot has the plan's allowance as its amount, whatever it was changed to since.
+    /// The open period's plan lot has the plan's allowance as its amount, even after later changes.
     fn allowance_of(&self, grant_id: &GrantId) -> Option<Credits> {
         let core = self.core.as_ref()?;
         let open = format!("plan:{}", core.period.index);
         (grant_id.as_str() == open).then_some(core.plan.allowance)
     }
 
-    /// Holds the second fold to the first: no figure of the past is shown that was not there.
+    /// Compares the repeated fold with the original, so that no wrong figure of the past is returned.
     fn check(&self, past: &PastEvent, applied: &Applied) -> Result<(), Problem> {
         let same_balance = past.balance_after.is_none_or(|balance| balance == applied.balance_after);
         if (applied.outcome == Outcome::Applied) == past.applied && same_balance {
@@ -403,14 +403,14 @@ impl Past {
     }
 }
 
-/// An event that applied, as its row has it.
+/// The stored row of an event that applied.
 struct PastEvent {
     fact: Fact,
     /// The account's ledger time after it.
     ledger_time: Time,
     /// Whether it had an effect on the balance or the settings.
     applied: bool,
-    /// Usage: the settled balance after it.
+    /// Only for usage: the settled balance after it.
     balance_after: Option<Credits>,
 }
 
@@ -431,7 +431,7 @@ fn past_event_of(row: &PgRow, account: &AccountId) -> Result<PastEvent, sqlx::Er
     })
 }
 
-/// Pages of one account as the tables show them today.
+/// Pages of one account in the current tables.
 struct Today<'a> {
     account: &'a AccountId,
     pages: Pages,

@@ -1,7 +1,7 @@
 //! The read side: balances, usage, history, and the journal for auditors.
 //!
-//! It writes nothing: its connections are read only. Every read of an account is one Postgres snapshot that names the
-//! position it reflects.
+//! It writes nothing: its connections are read-only. Every read of an account is one Postgres snapshot, and the answer
+//! names the position that it reflects.
 
 mod access;
 mod answer;

@@ -1,4 +1,4 @@
-//! Lists: bounded pages, and opaque cursors that say after which row the next one begins.
+//! Lists: bounded pages, and opaque cursors to the row after which the next page begins.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,17 +6,16 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use web::http::Problem;
 
-/// Rows of a page where the caller names no number.
+/// Rows of a page by default.
 pub const LIMIT_DEFAULT: u16 = 50;
-/// Most rows of a page.
 pub const LIMIT_MAX: u16 = 500;
-/// Longest cursor that is read, in characters; the longest of ours holds seven labels.
+/// Longest accepted cursor, in characters; the longest valid one has seven labels.
 const CURSOR_LENGTH_MAX: usize = 8 * 1024;
 
 /// The zero character as JSON escapes it.
 const NUL: &[u8] = b"\\u0000";
 
-/// How many rows a page may have.
+/// The number of rows of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit(u16);
 
@@ -27,9 +26,9 @@ impl Default for Limit {
 }
 
 impl Limit {
-    /// Returns how many rows to read: one more than the page holds shows whether another page follows.
+    /// Returns how many rows to read: one more than the page has, which shows whether another page follows.
     ///
-    /// Written into statements, not bound: a plan for any number of rows takes a page for a tenth of the table.
+    /// Written into statements, not bound: a plan for an unknown number of rows assumes a tenth of the table.
     pub fn rows_to_ask(self) -> i64 {
         i64::from(self.0) + 1
     }
@@ -51,16 +50,15 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
-/// Some rows of a list.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Page<T> {
     pub items: Vec<T>,
-    /// Where to go on; none at the list's end.
+    /// The cursor of the next page; none at the list's end.
     pub next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Cuts the rows that were read by [`Limit::rows_to_ask`] to a page; `key` is a row's position in the list.
+    /// Cuts the rows read by [`Limit::rows_to_ask`] to a page; `key` returns a row's position in the list.
     pub fn cut<K: Serialize>(mut rows: Vec<T>, limit: Limit, key: impl Fn(&T) -> K) -> Self {
         let more = rows.len() > limit.rows();
         rows.truncate(limit.rows());
@@ -69,13 +67,13 @@ impl<T> Page<T> {
     }
 }
 
-/// Writes a row's position as a cursor.
+/// Encodes a row's position as a cursor.
 fn encode<K: Serialize>(key: &K) -> String {
     let json = serde_json::to_vec(key).expect("a place is numbers and texts");
     URL_SAFE_NO_PAD.encode(json)
 }
 
-/// Reads a cursor back; 422 for text that no page of this list gave out.
+/// Decodes a cursor; 422 for text that is not a cursor of this list.
 pub(crate) fn decode<K: DeserializeOwned>(cursor: Option<&str>) -> Result<Option<K>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
     let refusal = || Problem::bad_field("cursor", "bad_cursor", "is not a cursor of this list");
@@ -83,7 +81,7 @@ pub(crate) fn decode<K: DeserializeOwned>(cursor: Option<&str>) -> Result<Option
         return Err(refusal());
     }
     let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refusal())?;
-    // No text that the database could hold.
+    // Postgres can't store text with this character.
     if json.windows(NUL.len()).any(|escape| escape == NUL) {
         return Err(refusal());
     }

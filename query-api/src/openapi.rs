@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-/// Returns the OpenAPI 3.1 document of the reads.
 pub fn openapi() -> Value {
     let mut document: Value = serde_json::from_str(include_str!("../openapi.json"))
         .expect("the document is JSON, as its test says");

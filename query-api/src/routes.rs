@@ -1,4 +1,4 @@
-//! Routes: every path of the read side, and its handler.
+//! Routes: maps every path of the read side to its handler.
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
@@ -10,7 +10,7 @@ use crate::http::{
 };
 use crate::stream;
 
-/// Returns the reads under `/v1`; what every service has besides (`/healthz`, `/openapi.json`) is the process's.
+/// Builds the routes under `/v1`; the process serves those of every service (`/healthz`, `/openapi.json`).
 pub fn router(app: App) -> Router {
     let mut router = Router::new();
     for (path, handler) in routes() {
@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    /// Served by the process around the routes.
+    /// The process serves these around the routes.
     const OPERATIONS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
 
     #[test]

@@ -1,4 +1,4 @@
-//! Service: the settings of the read side, and how it is built.
+//! Service: settings of the read side, and its composition.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use web::http::{Deps, Service};
 use crate::app::{App, Waiters};
 use crate::{openapi, routes};
 
-/// Between two reads for live models at the start.
+/// Pause between two checks for live models at the start.
 const MODELS_POLL: Duration = Duration::from_millis(500);
 
 /// Settings of the read side.
@@ -29,9 +29,9 @@ pub struct Config {
     pub wait: WaitConfig,
 }
 
-/// Builds the service, once the services that write have made the journal and the models.
+/// Builds the service, after the writing services have created the journal and the models.
 ///
-/// Errors also where `shutdown` comes first.
+/// Fails also if `shutdown` comes first.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
     let pool = deps.read_only_pool("query-api").await?;
     let identity = wait_for_models(&pool, shutdown).await?;
@@ -58,7 +58,7 @@ async fn wait_for_models(pool: &PgPool, shutdown: &CancellationToken) -> anyhow:
     bail!("stopped before any models were live")
 }
 
-/// Returns which journal it is; none before there is one, or before its models are live.
+/// Returns the identity of the journal; none before it exists, or before its models are live.
 async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
     let migrated: bool = sqlx::query_scalar("select to_regclass('control.log_identity') is not null")
         .fetch_one(pool)

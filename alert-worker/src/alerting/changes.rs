@@ -1,4 +1,4 @@
-//! Changes: the rows that a batch leaves behind, collected event by event.
+//! Changes: the table rows that a batch writes, collected event by event.
 
 use std::collections::BTreeMap;
 
@@ -14,38 +14,35 @@ use platform::pg::Rows;
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;
 
-/// Firings that one statement writes.
 const FIRINGS_MAX: usize = 5_000;
 
-/// What fires as an event is folded.
+/// The firings of one event.
 #[derive(Debug)]
 pub struct Fired<'a> {
     pub fact: &'a Fact,
     pub applied: &'a Applied,
-    /// Whether people are notified of it.
+    /// Whether its firings notify people.
     pub notifies: bool,
-    /// How much of it is collected.
+    /// The number of firings collected so far.
     pub count: i32,
 }
 
-/// Everything that a batch writes, besides accounts, lots and users, whose last state is known only at its end.
+/// Everything that a batch writes, except accounts, lots and users, whose final state is known only at its end.
 #[derive(Debug, Default)]
 pub struct Changes {
     pub events: Rows,
-    /// Rows of `firing`, so many to a statement.
+    /// Rows of `firing`, in chunks of one statement each.
     pub firings: Vec<Rows>,
-    /// What people are to be notified of.
     pub outbox: Vec<OutboxRow>,
-    /// Usage events that were reversed, and when.
+    /// Reversed usage events, and the times of their reversals.
     pub reversed: Vec<Reversed>,
-    /// The steps of top-ups.
     pub top_ups: Decided,
-    /// Accounts that entered a period, and the one that is open now: pages of those before are of no more use.
+    /// Accounts that entered a period, with the index of the open one: pages of earlier periods are no longer needed.
     pub entered: BTreeMap<AccountId, i64>,
 }
 
 impl Changes {
-    /// Collects the row of one event that was folded, if it is the first of its id.
+    /// Collects the row of a folded event, if it is the first of its id.
     pub fn folded(&mut self, fact: &Fact, applied: &Applied) {
         match applied.outcome {
             Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {}
@@ -54,7 +51,7 @@ impl Changes {
         self.reversed.extend(Reversed::of(fact, applied));
     }
 
-    /// Notes that an account has ended a period.
+    /// Records that an account has ended a period.
     pub fn enter(&mut self, core: &Core, applied: &Applied) {
         if !applied.closed.is_empty() {
             self.entered.insert(core.account.clone(), core.period.index);
@@ -64,7 +61,7 @@ impl Changes {
     fn push_event(&mut self, fact: &Fact, applied: &Applied) {
         let event = &*fact.event;
         let usage = if let Data::UsageRecorded(usage) = &event.data { Some(usage) } else { None };
-        // Its own withdrawal: a reversal also carries one, that of the usage it reverses.
+        // The event's own withdrawal: a reversal also carries that of the usage it reverses.
         let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
         let is_dispute = matches!(event.data, Data::DisputeOpened(_)) && applied.outcome == Outcome::Applied;
         let disputed = is_dispute.then_some(&applied.draws);
@@ -89,7 +86,7 @@ impl Changes {
             .maybe_amount(line.map(|line| line.end));
     }
 
-    /// Collects what fired, in order, with what people are to be notified of.
+    /// Collects firings in order, with their notifications.
     pub fn fired(&mut self, core: &Core, fired: &mut Fired<'_>, firings: impl Iterator<Item = Firing>) {
         for firing in firings {
             self.push_firing(&core.account, fired.fact.offset, fired.count, &firing);
@@ -124,7 +121,7 @@ impl Changes {
     }
 }
 
-/// What undoing an event needs of it, and no more: of a usage what its reversal takes off its user's page.
+/// Returns the part of an event that its reversal needs: of usage, the amounts to subtract from its user's page.
 fn what_undoing_needs(data: &Data) -> Vec<u8> {
     if let Data::UsageRecorded(usage) = data {
         let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
@@ -137,7 +134,7 @@ fn what_undoing_needs(data: &Data) -> Vec<u8> {
     }
 }
 
-/// What the words of a firing need to know of its account as it fired.
+/// Returns what a notice needs to know about the account at the time of the firing.
 fn about(core: &Core, applied: &Applied, firing: &Firing) -> About {
     let period = period_of(core, applied, firing.period_index);
     let alert = firing.alert_id.as_ref().and_then(|id| core.org_alerts.get(id));
@@ -151,7 +148,7 @@ fn about(core: &Core, applied: &Applied, firing: &Firing) -> About {
     }
 }
 
-/// One event may cross several boundaries, and something may fire at each.
+/// One event may cross several boundaries, with firings at each.
 fn period_of(core: &Core, applied: &Applied, index: i64) -> Period {
     let closed = applied.closed.iter().map(|closed| closed.period);
     closed.chain([core.period]).find(|period| period.index == index).unwrap_or(core.period)

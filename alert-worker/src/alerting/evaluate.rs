@@ -1,4 +1,4 @@
-//! Evaluate: what fires when an event is folded, moment by moment and then user by user.
+//! Evaluate: the firings of a folded event, moment by moment and then user by user.
 
 use async_trait::async_trait;
 use engine::consume::WorkerError;
@@ -13,17 +13,17 @@ use super::notify_from::NotifyFrom;
 use super::watched::Watched;
 use super::{load, store};
 
-/// The alert worker's part in the journal's fold.
+/// The worker that folds the journal for the alerts.
 pub type Evaluation = FoldWorker<Alerting>;
 
-/// Makes rows of firings; keeps with each core what its rules have reported.
+/// The alerts' projection: writes firings, and keeps the state of the rules with each core.
 #[derive(Debug, Clone)]
 pub struct Alerting {
     notify_from: NotifyFrom,
 }
 
 impl Alerting {
-    /// Evaluates, and puts into the outbox what people are notified of.
+    /// Evaluates alerts, and puts notifications into the outbox from these offsets on.
     pub fn new(notify_from: NotifyFrom) -> Self {
         Self { notify_from }
     }
@@ -94,7 +94,7 @@ impl Projection for Alerting {
     }
 
     fn dead_letter(&self, _: &mut Changes, _: &Record, _: &str) {
-        // The projector keeps it.
+        // The projector stores dead letters.
     }
 
     async fn write(
@@ -111,9 +111,10 @@ impl Projection for Alerting {
     }
 }
 
-/// Evaluates the rules about users, loading the pages that it finds missing, and collects all that has fired.
+/// Evaluates the rules about users, loads the pages that it finds missing, and collects all firings.
 ///
-/// The edit of a rule may meet every user of the account: what fires for some is written before the next are loaded.
+/// Editing a rule may affect every user of the account: firings are written in chunks, before the next users are
+/// loaded.
 async fn evaluate_users(
     tx: &mut PgConnection,
     account: &mut Account<Watched>,

@@ -1,4 +1,4 @@
-//! Loads what the evaluation keeps with the cores, and the pages of users.
+//! Loads the state of the rules for each core, and the pages of users.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use sqlx::{FromRow, PgConnection};
 
 use super::watched::Watched;
 
-/// Users whom the edit of a rule comes to at once: their firings are in memory, and in one statement.
+/// Users evaluated at once when a rule is edited: their firings fit in memory and in one statement.
 const PART_USERS_MAX: u16 = 5_000;
 
 #[derive(FromRow)]
@@ -21,7 +21,7 @@ struct WatchRow {
     watch: String,
 }
 
-/// Loads what the rules of these accounts have reported so far.
+/// Loads the state of the rules of these accounts.
 pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>) -> Result<(), WorkerError> {
     if accounts.is_empty() {
         return Ok(());
@@ -42,7 +42,7 @@ pub async fn watches(tx: &mut PgConnection, accounts: Vec<&mut Account<Watched>>
     Ok(())
 }
 
-// Lateral with a limit: always one look-up in the index for each name, whatever the planner thinks of the sizes.
+// Lateral with a limit: forces one index look-up per name, whatever table sizes the planner assumes.
 const PAGES: &str = "
     select wanted.n, found.page
     from unnest($1::text[], $2::bigint[], $3::text[]) with ordinality as wanted(account_id, period_index, user_id, n)
@@ -61,7 +61,7 @@ struct PageRow {
     page: String,
 }
 
-/// Returns the pages that are stored, each under the number of its name, from 1.
+/// Returns the stored pages, each with the number of its name, from 1.
 async fn pages(
     tx: &mut PgConnection,
     accounts: Vec<String>,
@@ -99,7 +99,7 @@ pub async fn users(
     Ok(())
 }
 
-/// Loads what the evaluation of one account found missing.
+/// Loads the pages that the evaluation of one account found missing.
 pub async fn missing(
     tx: &mut PgConnection,
     account: &AccountId,
@@ -121,7 +121,7 @@ pub async fn missing(
     Ok(())
 }
 
-// In the order of the index from where it stopped: all users of a period are gone through once.
+// Continues in the order of the index, so that each user of a period is visited once.
 const NEXT: &str = "
     select user_id, page::text
     from user_page
@@ -138,7 +138,7 @@ struct UserRow {
     page: String,
 }
 
-/// Loads some of the users whom the edit of a rule comes to.
+/// Loads the next users affected by the edit of a rule.
 async fn next(
     tx: &mut PgConnection,
     account: &AccountId,
@@ -167,7 +167,7 @@ fn page_of(json: &str) -> Result<UserPage, WorkerError> {
     serde_json::from_str(json).map_err(unreadable)
 }
 
-/// A row that this program did not write so, or a bug: nothing may be folded on top of it.
+/// Another program or a bug wrote this row: nothing may be folded on top of it.
 fn unreadable(cause: impl std::fmt::Display) -> WorkerError {
     WorkerError::Internal(format!("a row of the alerting model can't be read: {cause}"))
 }

@@ -1,4 +1,4 @@
-//! `delivery.told_from`: where notification starts; firings by older records notify nobody.
+//! `delivery.told_from`: the offsets where notification starts; firings by older records notify no one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use platform::pg::PgPool;
 use platform::position::Position;
 
-/// The offset in each partition from which firings notify people. A rebuild has none, and notifies nobody.
+/// The offset in each partition from which firings notify people. A rebuild has none, and sends no notifications.
 #[derive(Debug, Clone, Default)]
 pub struct NotifyFrom {
     from: Arc<BTreeMap<i32, i64>>,
 }
 
 impl NotifyFrom {
-    /// Says whether a firing by this record notifies people.
+    /// Returns whether a firing by this record notifies people.
     pub fn covers(&self, partition: i32, offset: i64) -> bool {
         self.from.get(&partition).is_some_and(|from| offset >= *from)
     }
 
-    /// Notifies from where the journal ended when alerts were first evaluated over it: what is older was no news even then.
+    /// Starts at the journal's end as of the first evaluation of alerts over it: older firings are out of date.
     ///
-    /// A database that was lost is folded anew from the whole journal, and nobody is notified of its past again.
+    /// After the loss of a database the whole journal is folded again, without new notifications about the past.
     pub async fn now_on(pool: &PgPool, ends: &[Position]) -> Result<NotifyFrom, sqlx::Error> {
         let (partitions, offsets): (Vec<i32>, Vec<i64>) =
             ends.iter().map(|end| (end.partition, end.offset)).unzip();

@@ -1,4 +1,4 @@
-//! Runs the evaluation: keeps the live generation of the alerts up with the journal.
+//! Runs the evaluation: keeps the live generation of the alerts up to date with the journal.
 
 use std::num::NonZeroU32;
 
@@ -13,9 +13,9 @@ use tracing::info;
 use super::evaluate::{Alerting, Evaluation};
 use super::notify_from::NotifyFrom;
 
-/// Kafka's consumer group, the same for all generations: a flip is no reason to share the partitions out anew.
+/// Kafka's consumer group, shared by all generations, so that a flip does not rebalance partitions.
 const GROUP: &str = "alert-worker";
-/// Transactions side by side by default: a firing may be later than a balance, so one leaves more of the
+/// Concurrent transactions by default: a firing may be later than a balance, so one leaves more of the
 /// machine to the projector.
 pub const LANES: u8 = 1;
 
@@ -47,7 +47,7 @@ impl Default for Options {
     }
 }
 
-/// Evaluates until `shutdown`, and finishes the batches under way. Follows a flip to another generation.
+/// Evaluates until `shutdown`, and finishes the current batches. Follows a flip to another generation.
 pub async fn watch(
     options: Options,
     source: Source,
@@ -67,9 +67,9 @@ pub async fn watch(
     Ok(())
 }
 
-/// Makes what evaluation needs before the first record, and says from where on people are notified.
+/// Creates the state that evaluation needs before the first record, and returns where notification starts.
 ///
-/// Run `pg::migrate` and `kafka::prepare` before.
+/// Requires `pg::migrate` and `kafka::prepare`.
 pub async fn begin(source: &Source) -> anyhow::Result<NotifyFrom> {
     let ends = Ends::new(&source.kafka, source.identity)?.all().await?;
     let notify_from = NotifyFrom::now_on(&source.pool, &ends).await?;
@@ -77,7 +77,6 @@ pub async fn begin(source: &Source) -> anyhow::Result<NotifyFrom> {
     Ok(notify_from)
 }
 
-/// Makes the workers of one loop.
 pub fn lanes(identity: LogIdentity, lanes: u8, notify_from: &NotifyFrom) -> anyhow::Result<Vec<Evaluation>> {
     let count = u32::try_from(identity.partitions).ok().and_then(NonZeroU32::new);
     let partitions = count.with_context(|| format!("a journal of {} partitions", identity.partitions))?;

@@ -1,4 +1,4 @@
-//! Store: writes a batch's rows, one statement a table over arrays.
+//! Store: writes a batch's rows with one statement per table, over arrays.
 
 use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
@@ -36,10 +36,10 @@ const UPSERT_USERS: &str = "
     set used = excluded.used,
         page = excluded.page";
 
-/// Pages deleted by one batch at most.
+/// Most pages that one batch deletes.
 const PAGES_DELETED_MAX: i64 = 20_000;
 
-/// Writes everything that a batch changed, besides what every fold writes alike.
+/// Writes all changes of a batch, besides those that every fold writes alike.
 pub async fn write(
     tx: &mut PgConnection,
     mut changes: Changes,
@@ -49,14 +49,14 @@ pub async fn write(
     write_firings(&mut *tx, &mut changes).await?;
     user_rows(accounts).send(&mut *tx, UPSERT_USERS).await?;
     write_accounts(&mut *tx, accounts).await?;
-    // After the events themselves: a usage may be recorded and reversed in one batch.
+    // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;
     delete_pages(&mut *tx, &changes).await?;
     top_ups::write(tx, &changes.top_ups).await?;
     Ok(())
 }
 
-/// Writes what has fired so far, with its outbox rows, and forgets it.
+/// Writes the collected firings with their outbox rows, and clears them.
 pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Result<(), WorkerError> {
     for rows in std::mem::take(&mut changes.firings) {
         rows.send(&mut *tx, INSERT_FIRINGS).await?;
@@ -66,7 +66,7 @@ pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Resu
     Ok(())
 }
 
-/// Writes the pages of users whom the edit of a rule has passed.
+/// Writes the pages of users already evaluated for the edit of a rule.
 pub async fn write_passed(
     tx: &mut PgConnection,
     account: &AccountId,
@@ -97,7 +97,7 @@ fn push_user(rows: &mut Rows, account: &AccountId, period_index: i64, user: &Use
     rows.row().text(account.as_str()).bigint(period_index).text(user.as_str()).amount(page.used).jsonb(page);
 }
 
-/// An account's row: what it has come to, and what its rules have reported.
+/// An account's row: its core, and the state of its rules.
 struct AccountRow<'a> {
     account: &'a Account<Watched>,
     core: &'a Core,
@@ -136,7 +136,7 @@ async fn write_accounts(tx: &mut PgConnection, accounts: &[Account<Watched>]) ->
     Ok(())
 }
 
-/// Deletes pages of periods that have ended; what is too much for one batch goes at the account's next boundary.
+/// Deletes pages of ended periods; what exceeds one batch is deleted at the account's next boundary.
 async fn delete_pages(tx: &mut PgConnection, changes: &Changes) -> Result<(), WorkerError> {
     if changes.entered.is_empty() {
         return Ok(());

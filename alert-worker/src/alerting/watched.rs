@@ -1,12 +1,11 @@
-//! Watched: what the evaluation keeps with the core of an account.
+//! Watched: the state that the evaluation keeps with the core of an account.
 
 use ledger_core::policy::alert::{Users, Watch};
 
-/// Kept with a core.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// What has fired, and which versions the thresholds are of.
+    /// The firings so far, and the versions of their thresholds.
     pub watch: Watch,
-    /// The users that a batch touches; empty between batches.
+    /// The users in a batch; empty between batches.
     pub users: Users,
 }

@@ -1,18 +1,17 @@
-//! Attempts: why one to send a notification failed, and how long the next one waits.
+//! Attempts: why sending a notification failed, and the pause before the next attempt.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-/// The longest pause between two attempts, whatever the backoff or the receiver says.
+/// The longest pause between two attempts, whatever the backoff or the receiver requests.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Worth another attempt, not sooner than the receiver requests.
+    /// Another attempt may succeed, not sooner than the receiver requests.
     Retry { reason: String, after: Option<Duration> },
-    /// No attempt can succeed before somebody changes something.
+    /// No attempt can succeed before a person changes something.
     Park { reason: String },
 }
 
@@ -26,8 +25,8 @@ impl Failure {
     }
 }
 
-/// Returns the pause after the n-th attempt: doubled each time, and drawn from its upper half, so that what failed
-/// together is not retried together.
+/// Returns the pause after the n-th attempt: doubled each time, with a random value from its upper half, so that
+/// notifications that failed together are not retried together.
 pub(super) fn pause_after(attempts: i32, first: Duration, requested: Option<Duration>) -> Duration {
     let whole = backoff(attempts, first);
     let drawn = whole.mul_f64(rand::rng().random_range(0.5..=1.0));

@@ -1,4 +1,4 @@
-//! `control.contacts`, as far as it is read here: the people of an account and its webhook.
+//! `control.contacts`, as far as delivery reads it: the people of an account and its webhook.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,25 @@ use ledger_core::value::id::UserId;
 use platform::pg::{PgConnection, PgPool};
 use serde::Deserialize;
 
-/// An account's people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contacts {
-    /// Those who configure and are notified, in order.
+    /// The people who configure the account and receive notifications, in order.
     pub admins: Vec<Person>,
-    /// Those who use.
+    /// The people who use the account.
     pub users: Vec<Person>,
-    /// Whether the account has a webhook.
     pub has_webhook: bool,
 }
 
-/// Somebody who can be notified.
+/// An admin or user who can be notified.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Person {
-    /// As the account calls them.
+    /// The id that the account uses for them.
     pub id: UserId,
     pub email: Option<String>,
 }
 
 impl Contacts {
-    /// Returns where mail to this id goes, an admin's before a user's, or why it goes nowhere.
+    /// Returns the mail address of this id, an admin's before a user's, or why there is none.
     pub fn address_of(&self, id: &str) -> Result<&str, String> {
         let person = self.admins.iter().chain(&self.users).find(|person| person.id.as_str() == id);
         let person = person.ok_or_else(|| format!("{id} is not among the contacts of the account"))?;
@@ -35,7 +33,7 @@ impl Contacts {
     }
 }
 
-/// Reads the contacts of these accounts; one that nobody has set is missing.
+/// Reads the contacts of these accounts; an account without contacts is missing.
 pub(super) async fn of_accounts(
     connection: &mut PgConnection,
     accounts: &[&str],
@@ -61,15 +59,15 @@ fn people(json: &str) -> Result<Vec<Person>, sqlx::Error> {
     serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// Where an account's webhook goes, and by what its calls are signed.
+/// The URL of an account's webhook, and the secrets that sign its calls.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hook {
     pub url: String,
-    /// The secrets that sign: the one in force, and the one before it while it is being replaced.
+    /// The current secret, and during a rotation also the previous one.
     pub secrets: Vec<String>,
 }
 
-/// Reads an account's webhook as it is set now.
+/// Reads the current webhook of an account.
 pub(super) async fn hook_of(pool: &PgPool, account: &str) -> Result<Option<Hook>, sqlx::Error> {
     let row = sqlx::query!(
         r#"select webhook_url as "url!", webhook_secret as "secret!",

@@ -1,6 +1,5 @@
 //! Why a round of delivery failed.
 
-/// Why a round failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]

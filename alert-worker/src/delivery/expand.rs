@@ -1,4 +1,4 @@
-//! Expansion: from a firing to the notifications of each recipient on each channel.
+//! Expansion: turns a firing into one notification per recipient and channel.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +16,13 @@ use super::notification::{self, Notification};
 use super::outbox::{self, OutboxRow, is_about_a_user};
 use super::publish::event_of;
 
-/// Firings that one transaction reads.
+/// Firings read by one transaction.
 const ROWS_MAX: i64 = 200;
-/// Notifications after which a transaction takes up no further firing; one with 5,000 admins alone makes 10,000.
+/// Notifications after which a transaction expands no further firing; one with 5,000 admins alone makes 10,000.
 const NOTIFICATIONS_MAX: usize = 2_000;
 /// The recipient of an account's webhook.
 const WEBHOOK: &str = "webhook";
 
-/// One recipient on one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Addressee {
     channel: Channel,
@@ -31,22 +30,22 @@ struct Addressee {
     way: Way,
 }
 
-/// How they are reached.
+/// How a recipient receives the notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
-    /// By the row itself.
+    /// In the product, by the row itself.
     Here,
-    /// By the account's webhook.
+    /// By a call of the account's webhook.
     Hook,
-    /// At this address.
+    /// By mail to this address.
     To(String),
     /// Not at all, for this reason.
     Nowhere(String),
 }
 
-/// Decides who is notified, and how each is reached, by the contacts as they are set.
+/// Decides the recipients and their channels, by the current contacts.
 ///
-/// Where nobody has set contacts there are no addresses: then only those who are named find it in the product.
+/// An account without contacts has no addresses: then only the recipients named in the rule see it, in the product.
 fn addressees(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Addressee> {
     let channels: BTreeSet<&str> =
         row.firing.audience.channels.iter().map(|channel| channel.as_str()).collect();
@@ -75,7 +74,7 @@ fn addressees(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<Addressee> {
     addressees
 }
 
-/// Returns everybody who is notified, each once, in the order of the rule.
+/// Returns all recipients, each once, in the order of the rule.
 fn recipients(row: &OutboxRow, contacts: Option<&Contacts>) -> Vec<UserId> {
     let mut recipients = match &row.firing.audience.recipients {
         Recipients::AllAdmins => {
@@ -110,7 +109,8 @@ fn notification_of(
     let notice = match channel {
         Channel::Email => notice::mail(row, &recipient, payer, &notification_id)?,
         Channel::InApp => notice::in_app(row, &recipient, payer)?,
-        // The body is for programs; its subject is what people see in the list of notifications, and nobody's own.
+        // The body is for programs; the subject appears in the list of notifications and addresses no one in
+        // particular.
         Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "", payer)? },
     };
     let (status, address, last_error) = match way {
@@ -135,7 +135,6 @@ fn notification_of(
     })
 }
 
-/// What one round came to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Expanded {
     pub notifications: usize,
@@ -143,7 +142,7 @@ pub(super) struct Expanded {
     pub is_more: bool,
 }
 
-/// Expands what waits; `payer` moves the money.
+/// Expands waiting firings; `payer` is the provider that moves the money.
 pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded, Error> {
     pg::write(pool, move |connection| {
         Box::pin(async move {
@@ -194,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Who is notified, as `channel recipient way`.
+    /// Compares the recipients, written as `channel recipient way`.
     fn check(row: &OutboxRow, contacts: Option<&Contacts>, expected: &[&str]) {
         let found: Vec<String> = addressees(row, contacts)
             .into_iter()
@@ -262,7 +261,7 @@ mod tests {
         check(&row, Some(&contacts()), &["email carl carl@example.test", "email ana ana@example.test"]);
         row.firing.subject = id("carl");
         check(&row, Some(&contacts()), &["email carl carl@example.test"]);
-        // The user alone.
+        // Only the user.
         row.firing.subject = id("ana");
         row.firing.audience.recipients = Recipients::These(Vec::new());
         check(&row, Some(&contacts()), &["email ana ana@example.test"]);

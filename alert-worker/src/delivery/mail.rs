@@ -1,4 +1,4 @@
-//! Mail: notifications as e-mails, in HTML and plain text, by SMTP.
+//! Mail: sends notifications as e-mails, in HTML and plain text, by SMTP.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,19 +13,19 @@ use tokio::time::timeout;
 use super::attempt::Failure;
 use super::notification::Due;
 
-/// Who mails are from by default: enough for trials on one machine.
+/// Default sender, for trials on one machine.
 pub(super) const FROM: &str = "Credit ledger <ledger@localhost>";
-/// Time for one mail, from connecting to the server's last word.
+/// Timeout of one mail, from connecting to the server's final reply.
 const MAIL_TIME_MAX: Duration = Duration::from_secs(30);
-/// Time to connect.
+/// Timeout of connecting.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Refusals that are about our access to the server, not about the mail: the operator can mend them, so it is
-/// tried again (authentication required, too weak, failed, encryption required).
+/// Refusals of our access to the server, not of the mail: an operator can fix the access, so these are retried
+/// (authentication required, too weak, failed, encryption required).
 const ABOUT_OUR_ACCESS: [u16; 4] = [530, 534, 535, 538];
 
-/// Sends mails from one address by one server.
+/// Sends mails from one address through one server.
 ///
-/// A connection carries one mail: a connection kept for the next may be in an unknown state after a timeout.
+/// A connection carries one mail: after a timeout a reused connection may be in an unknown state.
 #[derive(Clone)]
 pub(super) struct Mailer {
     server: AsyncSmtpTransport<Tokio1Executor>,
@@ -33,7 +33,7 @@ pub(super) struct Mailer {
 }
 
 impl Mailer {
-    /// Takes the server as `smtp://user:password@host:port?tls=required`, or `smtps://…`; an empty sender is none.
+    /// Parses the server as `smtp://user:password@host:port?tls=required`, or `smtps://…`; an empty sender is invalid.
     pub fn new(url: &str, from: &str) -> anyhow::Result<Mailer> {
         let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .context("LEDGER_SMTP_URL is no address of a mail server, such as smtp://user:password@host:587?tls=required")?
@@ -45,7 +45,7 @@ impl Mailer {
         Ok(Mailer { server, from })
     }
 
-    /// Sends a notification, once; the server may have taken it also where this says that it failed.
+    /// Sends a notification once; after an error the server may still have accepted it.
     pub async fn send(&self, due: &Due, now: Time) -> Result<(), Failure> {
         let message = self.message(due, now)?;
         match timeout(MAIL_TIME_MAX, self.server.send(message)).await {
@@ -67,7 +67,7 @@ impl Mailer {
             .subject(due.subject.as_str())
             .message_id(Some(id))
             .date(UNIX_EPOCH + Duration::from_micros(u64::try_from(now.micros()).unwrap_or_default()))
-            // Keeps automatic responders silent (RFC 3834).
+            // Stops automatic replies (RFC 3834).
             .raw_header(HeaderValue::new(
                 HeaderName::new_from_ascii_str("Auto-Submitted"),
                 "auto-generated".to_owned(),

@@ -1,9 +1,10 @@
-//! Delivery: firings leave the outbox for `ledger.alerts`, and for people and programs as notifications.
+//! Delivery: publishes firings from the outbox to `ledger.alerts`, and notifies people and programs.
 //!
-//! Four tasks, each of which any number of workers may run at once: *publish* firings, *expand* them to a notification
-//! for each recipient on each channel, and *send* mails and webhooks, each channel by itself, so that one that hangs
-//! holds up no other. A notification is leased, sent outside of any transaction, then marked: killed in between, it is
-//! sent again with the same id. So everything arrives at least once, and receivers recognize a repetition by its id.
+//! Four tasks, each of which any number of workers may run concurrently: *publish* firings, *expand* them to a
+//! notification per recipient and channel, and *send* mails and webhooks, each channel separately, so that a slow one
+//! does not block the others. A notification is leased, sent outside of any transaction, then marked; if the worker is
+//! killed in between, it is sent again with the same id. So delivery is at least once, and receivers detect repeats by
+//! the id.
 
 mod attempt;
 mod config;
@@ -42,13 +43,13 @@ pub use retention::drop_old;
 
 use send::ChannelSender;
 
-/// How often what waits and what is parked is counted.
+/// Pause between two counts of waiting and parked notifications.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
 
-/// Between two rounds that delete what is older than it is kept.
+/// Pause between two rounds of retention.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
 
-/// Delivers until `shutdown`; `payer` moves the money that notices mention. An error is a setting that can't work.
+/// Delivers until `shutdown`; `payer` is the provider named in notices. Fails only on an invalid setting.
 pub async fn run(
     config: DeliveryConfig,
     payer: ProviderName,
@@ -92,7 +93,7 @@ pub async fn run(
     Ok(())
 }
 
-/// A task of delivery, whose rounds say whether they left something; then the next comes at once.
+/// A delivery task; its next round follows at once if the last one left work.
 struct Task {
     pause: Duration,
     shutdown: CancellationToken,
@@ -100,7 +101,7 @@ struct Task {
 }
 
 impl Rounds for Task {
-    /// May be dropped at any moment: its transaction is on a task of its own, which ends by itself.
+    /// Safe to drop at any moment: its transaction runs on a task of its own.
     async fn round(&mut self) -> anyhow::Result<Duration> {
         let is_more = tokio::select! {
             ended = (self.round)() => ended?,
@@ -125,7 +126,7 @@ async fn run_rounds<F>(
     every(pause, shutdown, what, Task { pause, shutdown: shutdown.clone(), round }).await;
 }
 
-/// Shows how many notifications wait and how many are parked.
+/// Records the metrics of waiting and parked notifications.
 async fn count(pool: &PgPool) -> anyhow::Result<()> {
     let backlog = notification::backlog(pool).await?;
     for channel in Channel::ALL {

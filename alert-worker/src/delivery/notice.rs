@@ -1,7 +1,7 @@
-//! Notices: what a firing says to one recipient, in words. One template for each kind.
+//! Notices: the text of a firing for one recipient, with one template per kind.
 //!
-//! A template of a kind reads as a mail does: its first line is the subject, then come the paragraphs. `notice.txt` and
-//! `notice.html` lay them out, with the facts below them.
+//! A template of a kind is written like a mail: its first line is the subject, followed by the paragraphs. `notice.txt`
+//! and `notice.html` lay them out, with the facts below them.
 
 use askama::Template;
 use ledger_core::event::Basis;
@@ -12,18 +12,16 @@ use payments::ProviderName;
 
 use super::outbox::{About, OutboxRow, is_about_a_user};
 
-/// What is shown to a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// One line.
     pub subject: String,
-    /// Plain text.
     pub text: String,
-    /// The same as HTML; mails only.
+    /// The same text as HTML; only for mails.
     pub html: Option<String>,
 }
 
-/// What the templates of the kinds may name.
+/// The values that the templates may use.
 struct Words<'a> {
     account: &'a str,
     alert: &'a str,
@@ -34,7 +32,7 @@ struct Words<'a> {
     is_used: bool,
     is_percent: bool,
     period_ends_at: String,
-    /// Whether the payment was only pretended.
+    /// Whether the sandbox made the payment.
     is_sandbox: bool,
 }
 
@@ -72,13 +70,12 @@ templates! {
     CreditPurchaseFailed = "credit_purchase_failed.txt",
 }
 
-/// A line of the table below the words.
+/// A line of the table below the text.
 struct Fact {
     name: &'static str,
     value: String,
 }
 
-/// What a mail says of itself at its end.
 struct Footer {
     why: String,
     which: String,
@@ -101,12 +98,12 @@ struct Html<'a> {
     footer: &'a Footer,
 }
 
-/// Returns what a recipient reads in the product.
+/// Returns the text shown in the product.
 pub fn in_app(row: &OutboxRow, recipient: &str, payer: ProviderName) -> Result<Notice, askama::Error> {
     notice(row, recipient, payer, None)
 }
 
-/// Returns what a recipient gets as a mail, in plain text and in HTML.
+/// Returns the mail to a recipient, in plain text and in HTML.
 pub fn mail(
     row: &OutboxRow,
     recipient: &str,
@@ -157,7 +154,7 @@ fn words<'a>(row: &'a OutboxRow, recipient: &str, payer: ProviderName) -> Words<
     }
 }
 
-/// Returns the account's name, or its id where it has none.
+/// Returns the account's name, or its id if it has none.
 fn account_name(row: &OutboxRow) -> &str {
     let name = row.about.name.as_ref().map(|name| name.as_str().trim()).filter(|name| !name.is_empty());
     name.unwrap_or(row.account_id.as_str())
@@ -175,7 +172,7 @@ fn figure(figure: Credits, about: &About) -> String {
     }
 }
 
-/// Returns what the figure is called, and the line that it is held against; no line where there is none.
+/// Returns the label of the figure, and that of the line it is compared with, if there is one.
 const fn labels(kind: Kind, basis: Option<Basis>) -> (&'static str, Option<&'static str>) {
     match kind {
         Kind::OrgAlert => match basis {
@@ -228,7 +225,7 @@ mod tests {
 
     const STRIPE: ProviderName = ProviderName::Stripe;
 
-    /// Compares with a file of `tests/golden`, which `UPDATE_GOLDEN=1` writes anew.
+    /// Compares with a file of `tests/golden`, which `UPDATE_GOLDEN=1` rewrites.
     fn check_golden(name: &str, found: &str) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -314,7 +311,7 @@ mod tests {
             "ana has reached the limit of 500 credits",
             &["raise the limit", "500.5 credits"],
         );
-        // An account may be called as an admin is.
+        // An account may have the same name as an admin.
         let row = samples::of_kind(Kind::CreditBalanceLow, "acme", "1", "2");
         check(&row, "acme", "Acme is down to 1 credit of what it bought", &["told at 2 credits"]);
     }

@@ -1,4 +1,4 @@
-//! `delivery.notification`: one row a firing, channel and recipient, leased by one worker at a time until it is sent.
+//! `delivery.notification`: one row per firing, channel and recipient; one worker at a time leases it until it is sent.
 
 use std::time::Duration;
 
@@ -7,15 +7,13 @@ use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgConnection, PgPool};
 use uuid::Uuid;
 
-/// How long a worker may hold a notification; longer than any attempt takes, so it only ends by itself when the worker
-/// is gone.
+/// How long a worker may hold a notification; longer than any attempt takes, so it expires only if the worker
+/// has crashed.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// Longest reason that is kept, in characters.
+/// Longest stored reason, in characters.
 const REASON_CHARS_MAX: usize = 500;
-/// Notifications that one statement inserts.
 const INSERT_MAX: usize = 500;
 
-/// A row as it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notification {
     pub account_id: String,
@@ -32,7 +30,6 @@ pub(super) struct Notification {
     pub last_error: Option<String>,
 }
 
-/// A notification that is to be sent now.
 #[derive(Debug, Clone)]
 pub(super) struct Due {
     pub account_id: String,
@@ -41,13 +38,13 @@ pub(super) struct Due {
     pub subject: String,
     pub text: String,
     pub html: Option<String>,
-    /// This one counted.
+    /// Includes this attempt.
     pub attempts: i32,
-    /// Says that it is ours.
+    /// Proves that this worker holds the notification.
     pub lease: Uuid,
 }
 
-/// Notifications of one channel that are not delivered.
+/// Undelivered notifications of one channel.
 #[derive(Debug)]
 pub(super) struct Backlog {
     pub channel: String,
@@ -55,7 +52,7 @@ pub(super) struct Backlog {
     pub parked: i64,
 }
 
-/// What may be redelivered.
+/// A notification that may be redelivered.
 #[derive(Debug)]
 pub(super) struct Redeliverable {
     pub account_id: String,
@@ -67,7 +64,7 @@ pub(super) struct Redeliverable {
     pub is_leased: bool,
 }
 
-/// Adds notifications in the caller's transaction; those that are there already stay as they are.
+/// Adds notifications in the caller's transaction; existing ones stay unchanged.
 pub(super) async fn insert(connection: &mut PgConnection, rows: &[Notification]) -> Result<(), sqlx::Error> {
     fn column<'a, T>(rows: &'a [Notification], of: impl Fn(&'a Notification) -> T) -> Vec<T> {
         rows.iter().map(of).collect()
@@ -94,7 +91,7 @@ pub(super) async fn insert(connection: &mut PgConnection, rows: &[Notification])
     Ok(())
 }
 
-/// Leases what is due on a channel, the longest due first.
+/// Leases due notifications of a channel, the longest due first.
 pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
     let lease = Uuid::new_v4();
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
@@ -124,7 +121,7 @@ pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> R
     Ok(due.collect())
 }
 
-/// Records that it was delivered; also where the lease has run out meanwhile, for it is delivered all the same.
+/// Records the delivery, also after the lease has expired, because the message is delivered either way.
 pub(super) async fn delivered(pool: &PgPool, due: &Due) -> Result<(), sqlx::Error> {
     let id = due.notification_id.clone();
     pg::write(pool, |connection| {
@@ -147,7 +144,7 @@ pub(super) async fn delivered(pool: &PgPool, due: &Due) -> Result<(), sqlx::Erro
     .await
 }
 
-/// Puts it back for the next attempt, unless another worker has leased it by now.
+/// Schedules the next attempt, unless another worker has leased the notification since.
 pub(super) async fn retry(
     pool: &PgPool,
     due: &Due,
@@ -177,7 +174,7 @@ pub(super) async fn retry(
     .await
 }
 
-/// Parks it until it is redelivered, unless another worker has leased it by now.
+/// Parks the notification until it is redelivered, unless another worker has leased it since.
 pub(super) async fn park(pool: &PgPool, due: &Due, reason: &str) -> Result<(), sqlx::Error> {
     let (id, lease, reason) = (due.notification_id.clone(), due.lease, short(reason));
     pg::write(pool, move |connection| {
@@ -201,7 +198,7 @@ pub(super) async fn park(pool: &PgPool, due: &Due, reason: &str) -> Result<(), s
     .await
 }
 
-/// Counts what waits and what is parked on each channel that has any.
+/// Counts waiting and parked notifications per channel; channels without any are missing.
 pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> {
     sqlx::query_as!(
         Backlog,
@@ -216,7 +213,7 @@ pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> 
     .await
 }
 
-/// Locks a page of what is parked for this account (of all accounts without one), or the one notification that is named,
+/// Locks a page of parked notifications of this account (without one, of all accounts), or the one named notification,
 /// after the notification `after`.
 pub(super) async fn lock_for_redelivery(
     connection: &mut PgConnection,
@@ -237,7 +234,7 @@ pub(super) async fn lock_for_redelivery(
     .await
 }
 
-/// Makes it due again at this address, with no attempts counted.
+/// Makes the notification due again at this address, and resets its attempts.
 pub(super) async fn redeliver(
     connection: &mut PgConnection,
     notification_id: &str,
@@ -261,7 +258,7 @@ pub(super) async fn redeliver(
     .map(drop)
 }
 
-/// Deletes some of what is older than it is kept and delivered or parked; returns how many.
+/// Deletes some delivered or parked notifications past their retention; returns how many.
 pub(super) async fn delete_old(
     connection: &mut PgConnection,
     days: i32,

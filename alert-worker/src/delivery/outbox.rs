@@ -1,4 +1,4 @@
-//! `delivery.outbox`: firings that are to be delivered, written in the transaction that records them.
+//! `delivery.outbox`: firings to deliver, written in the transaction that records them.
 
 use ledger_core::event::{Basis, Unit};
 use ledger_core::policy::alert::{Firing, Kind};
@@ -8,17 +8,16 @@ use platform::pg::PgConnection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Firings that one statement inserts: with a hundred recipients each, some tens of megabytes.
+/// Firings inserted by one statement: with a hundred recipients each, some tens of megabytes.
 const INSERT_MAX: usize = 2_000;
 
-/// What the words need to know of the account as the rule fired.
+/// What notices need to know about the account at the time of the firing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     pub name: Option<Text>,
     pub unit: Unit,
-    /// The zone in which times are shown.
+    /// The zone in which notices show times.
     pub timezone: Zone,
-    /// When the billing period began.
     pub period_starts_at: Time,
     /// When it ends; exclusive.
     pub period_ends_at: Time,
@@ -26,21 +25,20 @@ pub struct About {
     pub basis: Option<Basis>,
 }
 
-/// Tells whether the subject is a user.
 pub(super) const fn is_about_a_user(kind: Kind) -> bool {
     matches!(kind, Kind::UserAlert | Kind::UserLimitReached)
 }
 
-/// A firing with all that its notifications need.
+/// A firing with everything that its notifications need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
     pub account_id: AccountId,
-    /// What fired, and who is notified.
+    /// Carries the recipients too.
     pub firing: Firing,
     pub about: About,
 }
 
-/// Puts firings into the outbox, in the caller's transaction; those that are there already notify nobody again.
+/// Puts firings into the outbox, in the caller's transaction; existing ones are not sent again.
 ///
 /// Returns how many are new.
 pub async fn enqueue(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64, sqlx::Error> {
@@ -74,7 +72,7 @@ fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// The columns of a row that are read, the JSON ones as text.
+/// The columns that are read, the JSON ones as text.
 struct Columns {
     account_id: String,
     firing: String,
@@ -93,16 +91,16 @@ impl Columns {
     }
 }
 
-/// Tells whether any firing waits to be published.
+/// Returns whether any firing waits to be published.
 pub(super) async fn has_unpublished(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    // For `exists` the planner reads the table, and with it all that is published before the first.
+    // With `exists` the planner would scan the table, including everything published before the first match.
     let first = sqlx::query_scalar!(
         "select seq from delivery.outbox where published_at is null order by seq limit 1"
     );
     Ok(first.fetch_optional(connection).await?.is_some())
 }
 
-/// Reads firings that are not published, oldest first.
+/// Reads unpublished firings, oldest first.
 pub(super) async fn unpublished(
     connection: &mut PgConnection,
     rows_max: i64,
@@ -155,7 +153,7 @@ pub(super) async fn mark_published(
     .map(drop)
 }
 
-/// Records that these firings have their notifications.
+/// Records that the notifications of these firings exist.
 pub(super) async fn mark_expanded(
     connection: &mut PgConnection,
     firings: &[Uuid],

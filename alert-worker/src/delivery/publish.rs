@@ -1,4 +1,4 @@
-//! Publishing: firings as events in `ledger.alerts`, for other systems.
+//! Publishing: writes firings as events to `ledger.alerts`, for other systems.
 
 use std::collections::HashSet;
 
@@ -12,15 +12,12 @@ use uuid::Uuid;
 
 use super::outbox::{self, OutboxRow};
 
-/// Type of the events.
 pub const FIRED: &str = "ledger.alert.fired.v1";
-/// Their producer.
 const SOURCE: &str = "urn:ledger:alerts";
 const SCHEMA: &str = "schemas/alert.fired.v1.json";
 
-/// Firings published by one round.
 const ROWS_MAX: i64 = 1_000;
-/// Held while a round publishes, so that an account's firings keep their order; any number will do.
+/// Advisory lock of a publishing round, which keeps an account's firings in order; the number is arbitrary.
 const PUBLISH_LOCK: i64 = 0x6c65_6467_6572_0002;
 
 #[derive(Serialize)]
@@ -37,7 +34,7 @@ struct CloudEvent<'a> {
     data: &'a Firing,
 }
 
-/// Returns the firing as a CloudEvent: the record of `ledger.alerts`, and the body of webhooks.
+/// Returns the firing as a CloudEvent: the record in `ledger.alerts`, and the body of webhooks.
 pub fn event_of(row: &OutboxRow) -> Result<String, serde_json::Error> {
     serde_json::to_string(&CloudEvent {
         specversion: "1.0",
@@ -52,12 +49,12 @@ pub fn event_of(row: &OutboxRow) -> Result<String, serde_json::Error> {
     })
 }
 
-/// Publishes what waits, alone among all workers; returns whether more may be waiting.
+/// Publishes waiting firings, under a lock that excludes all other workers; returns whether more may be waiting.
 ///
 /// A record that is not acknowledged is sent again with the same id: consumers see it at least once.
 pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bool> {
     let alerts = alerts.clone();
-    // The lock goes with the transaction, so the append is inside it; nobody else waits for these rows.
+    // The transaction owns the lock, so the append is inside it; no one else waits for these rows.
     pg::write(pool, move |connection| {
         Box::pin(async move {
             let Some(rows) = take(connection).await? else { return Ok(false) };
@@ -83,7 +80,7 @@ pub(super) async fn round(pool: &PgPool, alerts: &Appender) -> anyhow::Result<bo
     .await
 }
 
-/// Reads what is not published, oldest first; none where another worker is at it, or nothing waits.
+/// Reads unpublished firings, oldest first; none if another worker is publishing, or nothing waits.
 async fn take(connection: &mut PgConnection) -> Result<Option<Vec<OutboxRow>>, sqlx::Error> {
     if !outbox::has_unpublished(connection).await? {
         return Ok(None);
@@ -98,7 +95,8 @@ async fn take(connection: &mut PgConnection) -> Result<Option<Vec<OutboxRow>>, s
     Ok(Some(outbox::unpublished(connection, ROWS_MAX).await?))
 }
 
-/// Returns the firings that need not be sent again: after an account's first failure, its later ones are, in order.
+/// Returns the firings that need not be sent again: after an account's first failure its later ones must, to keep the
+/// order.
 fn published<T>(rows: &[OutboxRow], results: &[Result<T, AppendError>]) -> Vec<Uuid> {
     let mut failed = HashSet::new();
     let mut published = Vec::with_capacity(rows.len());

@@ -1,6 +1,6 @@
-//! Redelivery: sends parked notifications again, with the same id, to the address that the contacts have now.
+//! Redelivery: sends parked notifications again, with the same id, to the current address in the contacts.
 //!
-//! An invited person is no contact: an invitation goes to the address that it was made for.
+//! An invited person is not a contact: an invitation keeps its original address.
 
 use std::collections::HashMap;
 
@@ -11,33 +11,31 @@ use platform::pg::{self, PgPool};
 use super::contacts::{self, Contacts};
 use super::notification::{self, Redeliverable};
 
-/// What `command-api` calls an invitation; its recipient is its code.
+/// The kind that `command-api` gives an invitation; its recipient is the code.
 const INVITATION: &str = "referral_invitation";
-/// Notifications that one transaction sends back.
 const ROWS_MAX: i64 = 500;
 
-/// What is to go out again; both, where both are named.
+/// What to redeliver; if both fields are set, both must match.
 #[derive(Debug, Clone, Default)]
 pub struct Which {
-    /// What is parked for this account; all accounts without it.
+    /// Parked notifications of this account; without it, of all accounts.
     pub account_id: Option<AccountId>,
-    /// This one alone, also where it was delivered or waits for its next attempt.
+    /// Only this one, even if it was delivered or waits for its next attempt.
     pub notification_id: Option<String>,
 }
 
-/// What became of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redelivery {
     pub account_id: String,
-    /// The same as before.
+    /// Unchanged by the redelivery.
     pub notification_id: String,
     pub channel: String,
     pub recipient: String,
-    /// Why it does not go out, where it does not.
+    /// Why it can't be redelivered, if so.
     pub refused: Option<String>,
 }
 
-/// Makes them due again, and reports each.
+/// Makes the notifications due again, and reports each.
 pub async fn redeliver(
     pool: &PgPool,
     which: &Which,
@@ -78,7 +76,7 @@ async fn redeliver_page(pool: &PgPool, which: Which, after: String) -> Result<Ve
     .await
 }
 
-/// Returns the address it goes to, where the channel has one, or why it does not go out.
+/// Returns the address, if the channel has one, or why the notification can't be redelivered.
 fn way(row: &Redeliverable, contacts: &HashMap<String, Contacts>) -> Result<Option<String>, String> {
     if row.is_leased {
         return Err("it is being sent at this moment".to_owned());

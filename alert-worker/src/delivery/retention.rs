@@ -1,25 +1,25 @@
 //! Retention of notifications: texts and addresses are deleted in chunks after a set time.
 //!
-//! A firing that has left the outbox is not known there any more, so a new fold of the journal would send it again: the
-//! offset from which people are notified (`told_from`) moves past it in the same transaction. Firings that the live generation does not have stay, and so do all of
-//! a partition with an account that waits for a newer program: its records are folded later, at the offsets that they have.
+//! A firing deleted from the outbox is unknown there, so a new fold of the journal would send it again: the same
+//! transaction moves the offset where notification starts (`told_from`) past it. Retention keeps firings that the live
+//! generation does not have, and all firings of a partition with an account that waits for a newer program: its records
+//! are folded later, at their existing offsets.
 
 use platform::pg::{self, Model, PgConnection, PgPool, Schema};
 use sqlx::AssertSqlSafe;
 
 use super::notification;
 
-/// Rows dropped by one statement.
 const DROPPED_MAX: i64 = 5_000;
 
-/// Drops some of what is older than it is kept: notifications that are delivered or parked, and firings that are
-/// published and expanded. Tells whether there may be more.
+/// Deletes some rows past their retention: delivered or parked notifications, and firings that are published and
+/// expanded. Returns whether there may be more.
 pub async fn drop_old(pool: &PgPool, days: u32) -> Result<bool, sqlx::Error> {
     let days = i32::try_from(days).unwrap_or(i32::MAX);
     let live = pg::live_generation(pool, Model::Alerting).await?;
     pg::write(pool, move |connection| {
         Box::pin(async move {
-            // Old rows are few or none, which the planner can't know: it would read a table to its end for them.
+            // The planner can't know that old rows are few or none: it would scan the whole table for them.
             sqlx::raw_sql("set local enable_seqscan = off").execute(&mut *connection).await?;
             let mut dropped = notification::delete_old(connection, days, DROPPED_MAX).await?;
             if let Some(live) = live {

@@ -1,4 +1,4 @@
-//! Samples: firings that the tests of this folder share.
+//! Samples: firings for the tests of this folder.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! Sends the notifications of one channel, a bounded number at a time.
+//! Sends the notifications of one channel, with bounded concurrency.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +18,16 @@ use super::mail::Mailer;
 use super::notification::{self, Due};
 use super::webhook::Caller;
 
-/// Notifications of one channel that a worker sends at the same time.
+/// Concurrent sends of one worker per channel.
 const SENDS_MAX: usize = 16;
-/// How long a stop waits for what is being sent; the whole stop must stay under 10 s.
+/// How long a stop waits for running sends; the whole stop must take less than 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
 
-/// What sends the notifications of a channel.
 #[derive(Clone)]
 enum Sender {
     Mail(Box<Mailer>),
     Webhook(Box<Caller>),
-    /// Parks them, for this reason.
+    /// Parks all notifications, for this reason.
     Nothing(&'static str),
 }
 
@@ -53,25 +52,24 @@ impl Sender {
     }
 }
 
-/// Sends the notifications of one channel.
+/// Leases and sends the notifications of one channel.
 #[derive(Clone)]
 pub(super) struct ChannelSender {
     channel: Channel,
     sender: Sender,
     pool: PgPool,
-    /// Something may be due before the next round.
+    /// Signals that something may be due before the next round.
     pub wake: Arc<Notify>,
     first_backoff: Duration,
     attempts_max: i32,
 }
 
 impl ChannelSender {
-    /// Sends mails; parks them where no mail server is configured.
+    /// Sends mails; parks them if no mail server is configured.
     pub fn of_mails(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
         Ok(ChannelSender::new(Channel::Email, Sender::mail(config)?, config, pool))
     }
 
-    /// Calls webhooks.
     pub fn of_webhooks(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
         Ok(ChannelSender::new(Channel::Webhook, Sender::webhook(config, pool)?, config, pool))
     }
@@ -87,7 +85,7 @@ impl ChannelSender {
         }
     }
 
-    /// Sends what is due until `shutdown`, then lets end what is being sent.
+    /// Sends due notifications until `shutdown`, then finishes the running sends.
     pub async fn run(&self, pause: Duration, shutdown: &CancellationToken) {
         let mut sending = JoinSet::new();
         while !shutdown.is_cancelled() {
@@ -98,7 +96,7 @@ impl ChannelSender {
                 let worker = self.clone();
                 sending.spawn(async move { worker.attempt(&due).await });
             }
-            // With slots free and nothing due, time decides; with none free, the first that ends.
+            // With free slots and nothing due, wait for the pause; with none free, wait for the first send to end.
             tokio::select! {
                 Some(_) = sending.join_next() => {}
                 () = self.wake.notified() => {}
@@ -109,7 +107,7 @@ impl ChannelSender {
         self.drain(sending).await;
     }
 
-    /// What does not end in time is sent again when its lease has run out.
+    /// A send that does not end in time is repeated after its lease has expired.
     async fn drain(&self, mut sending: JoinSet<()>) {
         let ended = async { while sending.join_next().await.is_some() {} };
         if timeout(DRAIN_TIME_MAX, ended).await.is_err() {
@@ -127,7 +125,7 @@ impl ChannelSender {
         }
     }
 
-    /// Sends one, then marks what became of it; where it can't be marked, the lease runs out and it is sent again.
+    /// Sends one notification and records the result; if recording fails, the lease expires and it is sent again.
     async fn attempt(&self, due: &Due) {
         let started = Instant::now();
         let sent = self.sender.send(due).await;

@@ -1,8 +1,8 @@
-//! Targets: which addresses a webhook may be called at.
+//! Targets: the addresses that webhooks may call.
 //!
-//! An admin who sets a webhook makes this machine call an address of their choice, so by default it must be one that
-//! anybody on the Internet could call. The address is looked up once and then called: a name that answers
-//! differently the second time leads nowhere else.
+//! An admin who sets a webhook makes this machine call an address of their choice, so by default it must be public. The
+//! name is resolved once and the resolved address is called: a name that resolves differently a second time can't
+//! redirect the call.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,18 +13,16 @@ use super::attempt::Failure;
 /// Addresses of one name that a call tries.
 const ADDRESSES_MAX: usize = 3;
 
-/// Where a webhook goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub host: Host,
     pub port: u16,
     pub is_tls: bool,
-    /// Path and query.
     pub path: String,
 }
 
 impl Target {
-    /// Reads the URL; without TLS only where private targets are allowed.
+    /// Parses the URL; plain http is accepted only if private targets are allowed.
     pub fn of(url: &str, allow_private: bool) -> Result<Target, Failure> {
         let url = Url::parse(url).map_err(|error| Failure::park(format!("the webhook's URL: {error}")))?;
         let is_tls = match url.scheme() {
@@ -65,14 +63,13 @@ impl Target {
         Ok(addresses)
     }
 
-    /// Returns the value of the header `host`.
     pub fn authority(&self) -> String {
         let is_default = self.port == if self.is_tls { 443 } else { 80 };
         if is_default { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
     }
 }
 
-/// Tells whether anybody on the Internet could call the address (IANA's special-purpose registries).
+/// Returns whether the address is public (IANA's special-purpose registries).
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -80,7 +77,7 @@ fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// Networks of IPv4 that lead to nobody or to somebody near: first address and length of the prefix.
+/// Networks of IPv4 that are private, local or unassigned: first address and length of the prefix.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
@@ -105,7 +102,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !NOT_PUBLIC_V4.iter().any(within)
 }
 
-/// Networks within the global unicast block of IPv6 that are not for everybody, or that hide an IPv4 address.
+/// Networks within the global unicast block of IPv6 that are not public, or that embed an IPv4 address.
 const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation

@@ -1,6 +1,6 @@
-//! Webhooks: notifications as signed calls, by the Standard Webhooks scheme.
+//! Webhooks: sends notifications as signed calls, by the Standard Webhooks scheme.
 //!
-//! One connection a call, to the address that was checked: no pool, no proxy and no redirect can lead elsewhere.
+//! One connection per call, to the address that was checked: without pool, proxy or redirect.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -30,18 +30,17 @@ use super::contacts::{self, Hook};
 use super::notification::Due;
 use super::target::Target;
 
-/// Time for one call, from looking up the name to the end of the answer.
+/// Timeout of one call, from resolving the name to the end of the answer.
 const CALL_TIME_MAX: Duration = Duration::from_secs(15);
-/// Time to connect to one address.
+/// Timeout of connecting to one address.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
-/// Bytes that are read of an answer: only people read it, when it says why it refuses.
+/// Bytes read of an answer, which is used only as the reason of a refusal.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
-/// Bytes that the head of an answer may have.
+/// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Characters of an answer that are kept as the reason.
+/// Characters of an answer that are stored as the reason.
 const ANSWER_CHARS_MAX: usize = 200;
 
-/// Calls webhooks.
 #[derive(Clone)]
 pub(super) struct Caller {
     pool: PgPool,
@@ -50,7 +49,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Trusts whom this machine trusts.
+    /// Trusts the certificate authorities of this machine.
     pub fn new(pool: PgPool, allow_private: bool) -> anyhow::Result<Caller> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -61,7 +60,7 @@ impl Caller {
         Ok(Caller { pool, tls: TlsConnector::from(Arc::new(config)), allow_private })
     }
 
-    /// Calls the account's webhook as it is set now, once.
+    /// Calls the account's current webhook, once.
     pub async fn send(&self, due: &Due, now: Time) -> Result<(), Failure> {
         let hook = contacts::hook_of(&self.pool, &due.account_id).await;
         let Some(hook) = hook.map_err(Failure::retry)? else {
@@ -88,7 +87,7 @@ impl Caller {
     }
 }
 
-/// Connects to the first address that takes it.
+/// Connects to the first address that accepts.
 async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
     let mut reasons = Vec::new();
     for address in addresses {
@@ -109,7 +108,7 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, Failure> {
     }
 }
 
-/// Builds the call; the id is the same on every attempt, the time and so the signatures are the attempt's.
+/// Builds the call; the id is the same on every attempt, the time and the signatures are not.
 fn request(
     target: &Target,
     secrets: &[String],
@@ -129,11 +128,11 @@ fn request(
         .map_err(Failure::park)
 }
 
-/// Signs by every secret: while one replaces another, the receiver may know either.
+/// Signs with every secret: during a rotation the receiver may know either.
 fn signatures(secrets: &[String], id: &str, seconds: i64, body: &[u8]) -> Result<String, Failure> {
     let sign = |secret: &String| Webhook::new(secret)?.sign(id, seconds, body);
     let signatures: Result<Vec<String>, _> = secrets.iter().map(sign).collect();
-    // The error of a bad secret names which byte of it is wrong: not for the log.
+    // The error of a bad secret names the wrong byte of it, so it must not be logged.
     signatures.map(|all| all.join(" ")).map_err(|_| Failure::park("the webhook's secret can't sign"))
 }
 
@@ -154,13 +153,13 @@ where
     loop {
         tokio::select! {
             judged = &mut judged => return judged,
-            // May end first: what it has received is still to be read, and what it has not is an error there.
+            // May end first: the received part is still to be read, and a missing part causes an error there.
             _ = &mut connection, if is_open => is_open = false,
         }
     }
 }
 
-/// 2xx accepts, 410 wants no more; after any other answer the call is repeated, also after a redirect, which is never followed.
+/// 2xx accepts and 410 ends delivery; any other answer is retried, also a redirect, which is never followed.
 async fn judge(answer: Response<Incoming>, now: Time) -> Result<(), Failure> {
     let status = answer.status();
     if status.is_success() {
@@ -183,7 +182,7 @@ async fn reason_in(body: Incoming) -> String {
     }
 }
 
-/// Reads how long the receiver wants to be left alone: seconds, or a date.
+/// Reads the pause that the receiver requests: seconds, or a date.
 fn retry_after(headers: &HeaderMap<HeaderValue>, now: Time) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {

@@ -15,13 +15,13 @@ use tracing::{error, info, warn};
 use super::config::TopUpConfig;
 use super::store::{self, Due};
 
-/// Longest pause between two questions for one attempt: an hour.
+/// Longest pause between two requests for one attempt: an hour.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
-/// Attempts that a worker charges at the same time.
+/// Attempts that a worker charges concurrently.
 const CHARGES_MAX: usize = 16;
 
-/// Charges attempts, each on a task of its own, so that one that hangs holds up no other.
+/// Charges each attempt on a task of its own, so that a slow one does not block the others.
 pub struct Charger {
     context: Arc<ChargeContext>,
     charging: JoinSet<()>,
@@ -38,7 +38,7 @@ impl Charger {
         Charger { context: Arc::new(ChargeContext { config, pool, provider }), charging: JoinSet::new() }
     }
 
-    /// Begins to charge what is due.
+    /// Starts to charge due attempts.
     pub async fn charge_due(&mut self) -> Result<(), sqlx::Error> {
         let free = CHARGES_MAX - self.charging.len();
         if free == 0 {
@@ -57,7 +57,7 @@ impl Charger {
         Ok(())
     }
 
-    /// Completes when the next charge ends; at once where none is under way.
+    /// Completes when the next charge ends; at once if none is running.
     pub async fn answered(&mut self) -> Option<()> {
         let ended = self.charging.join_next().await?;
         if let Err(error) = ended {
@@ -102,7 +102,7 @@ impl ChargeContext {
     }
 }
 
-/// Charges, or looks up first what the provider may know already; `None` where the provider will never know.
+/// Charges, after a look-up if the provider may know the attempt; `None` if the provider will never know it.
 async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     let charge: &Charge = &due.charge;
     let too_old = is_too_old(due.since, now);
@@ -121,7 +121,7 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     if due.is_first() {
         return Some(Reply::Declined { reason: refused.reason });
     }
-    // An earlier call may have charged it, by a card that is gone since.
+    // An earlier call may have charged it, by a card that has since been removed.
     match provider.look_up(charge).await {
         Found::Known(reply) => Some(reply),
         Found::Nothing => Some(Reply::Unknown { detail: refused.to_string() }),
@@ -137,7 +137,7 @@ fn failed(due: &Due, reason: Text, now: Time) -> Event {
     top_up::failed(&due.charge.account, due.charge.key.clone(), reason, stamp(due, now))
 }
 
-/// The time of a test account moves by its writes alone.
+/// A test account's time moves only by its writes.
 fn stamp(due: &Due, now: Time) -> Time {
     if due.live { now } else { due.ledger_time }
 }

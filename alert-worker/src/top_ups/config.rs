@@ -5,14 +5,14 @@ use payments::CALL_TIME_MAX;
 
 /// Milliseconds between two rounds by default.
 const INTERVAL_MS: u64 = 100;
-/// Milliseconds before the provider is asked again for an unknown outcome, by default.
+/// Milliseconds before an unknown outcome is requested again, by default.
 const FIRST_BACKOFF_MS: u64 = 5_000;
 
-/// Calls that one attempt may need: a look-up, the payment method's owner, the charge, and a look-up where it was refused.
+/// Calls that one attempt may need: a look-up, the payment method's owner, the charge, and a look-up after a refusal.
 const CALLS_MAX: u64 = 4;
-/// Milliseconds that the database may take in addition.
+/// Milliseconds added for the database.
 const LEASE_SLACK_MS: u64 = 20_000;
-/// Milliseconds of a lease by default: it ends by itself only where the worker is gone.
+/// Milliseconds of a lease by default: it expires only if the worker has crashed.
 const LEASE_MS: u64 = CALLS_MAX * CALL_TIME_MAX.as_secs() * 1_000 + LEASE_SLACK_MS;
 
 /// How top-ups run.

@@ -1,4 +1,4 @@
-//! The steps of top-ups that a batch of the fold leads to, written in its transaction.
+//! The steps of top-ups that follow from a batch, written in its transaction.
 
 use std::collections::BTreeSet;
 
@@ -11,39 +11,37 @@ use ledger_core::value::id::{AccountId, AttemptId, EventId, PaymentId};
 use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 
-/// What a batch leads to, in order.
 #[derive(Debug, Default)]
 pub struct Decided {
     pub(super) steps: Vec<Step>,
-    /// Attempts and refusals that this batch has decided on already: the start of one is not folded before the next batch.
+    /// Attempts and refusals decided in this batch: the start of one is folded in the next batch at the earliest.
     decided: BTreeSet<(AccountId, EventId)>,
 }
 
 #[derive(Debug)]
 pub(super) enum Step {
-    /// An attempt is to start, by this event.
+    /// Proposes an attempt, which this event starts.
     Propose(Proposal, Event),
-    /// Its start has applied, and was appended then: it is to be charged.
+    /// The start has applied, with its append time: the attempt is to be charged.
     Start(Proposal, Time),
-    /// It has an outcome, or its start was refused.
+    /// The attempt has an outcome, or its start was refused.
     End(AccountId, AttemptId),
-    /// Its credit was refused, and it is open: a person has to decide.
+    /// The credit was refused and the attempt is open: a person must decide.
     Park(Refused),
-    /// A brake refuses, by this event.
+    /// A brake refuses the top-up, by this event.
     Refuse(Event),
 }
 
-/// A credit that was refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub account: AccountId,
     pub attempt: AttemptId,
-    /// What it was paid by.
+    /// The payment that was to be credited.
     pub payment: PaymentId,
     pub reason: &'static str,
 }
 
-/// An attempt with what charging it needs to know of its account.
+/// An attempt with the account data that charging needs.
 #[derive(Debug)]
 pub(super) struct Proposal {
     pub account: AccountId,
@@ -66,13 +64,13 @@ impl Proposal {
 }
 
 impl Decided {
-    /// Takes in an event that was just folded.
+    /// Collects the steps that follow from a folded event.
     pub fn folded(&mut self, core: &Core, fact: &Fact, applied: &Applied) {
         self.steps.extend(step_of(core, fact, applied));
         if core.top_ups.settings.is_none() {
             return;
         }
-        // Stamped by the account's own time, so that every worker that decides it writes the same bytes.
+        // Stamped with the account's own time, so that every worker writes the same bytes.
         let (event, proposed) = match top_up::want(core) {
             Want::Start(attempt) => {
                 let event = top_up::started(&core.account, &attempt, core.ledger_time);
@@ -102,7 +100,8 @@ fn step_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Step> {
         }
         (Data::TopUpFailed(failure), Outcome::Applied) => end(&failure.attempt_id),
         (Data::CreditsToppedUp(paid), Outcome::Applied) => end(&paid.attempt_id),
-        // What it was paid by is credited already, as a purchase. Reported again, the credit is a duplicate of the refused one.
+        // The payment is credited already, as a purchase. A repeated report of the credit is a duplicate of the refused
+        // one.
         (Data::CreditsToppedUp(paid), refused) if core.top_ups.has_open(&paid.attempt_id) => {
             let reason = match refused {
                 Outcome::Rejected(reason) => reason.code(),

@@ -8,30 +8,30 @@ use platform::pg::{self, Model, PgPool};
 
 use super::store::{self, Parked};
 
-/// The actor of what a person decides: the caller of the command has the database, and no key.
+/// The actor of manual resolutions: the command uses the database and has no API key.
 const ACTOR: &str = "ledger-decide-top-up";
 
-/// What has become of the attempt.
 #[derive(Debug, Clone)]
 pub enum Decision {
-    /// It was paid, by this payment.
+    /// Paid, by this payment.
     Paid(PaymentId),
-    /// It was not, for this reason.
+    /// Not paid, for this reason.
     Failed(Text),
 }
 
-/// Why an attempt can't be decided so.
+/// Why an attempt can't be resolved as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
-    /// The account has no attempt that is parked.
+    /// The account has no parked attempt.
     #[error("no top-up of {0} waits for a person")]
     NoneParked(AccountId),
-    /// What was paid has its credits already, and gets no others.
+    /// The payment is credited already, and can't be credited again.
     #[error(
         "payment {0} is credited already: say --failed, or --paid with the payment that the top-up was paid by"
     )]
     Credited(PaymentId),
-    /// The fold has refused the credit of the payment that the provider named: an attempt can't be credited by another.
+    /// The fold refused the credit of the payment that the provider named: no other payment can be credited to the
+    /// attempt.
     #[error(
         "payment {0} was told of it and its credit refused: record what else was paid as a purchase, and say --failed"
     )]
@@ -40,7 +40,7 @@ pub enum DecideError {
     Postgres(#[from] sqlx::Error),
 }
 
-/// Ends the attempt of an account that is parked, and returns its id.
+/// Ends the parked attempt of an account, and returns its id.
 pub async fn decide(
     pool: &PgPool,
     account: &AccountId,

@@ -1,9 +1,9 @@
-//! Top-ups: carries out what the fold decides, and reports the outcome to the journal.
+//! Top-ups: carries out the top-ups that the fold decides, and reports their outcome to the journal.
 //!
-//! What the fold wants is written down in its own transaction (`decided`): a proposal with its start in the outbox. Only a
-//! start that the fold has *applied* is charged (`charge`), under the attempt's id, which the provider charges once however
-//! often and by however many workers it is sent. Outcomes go back by the outbox. An answer that does not come is unknown:
-//! the same key is sent again, for 20 hours; then a person decides. Replaying history finds everything done.
+//! The fold's transaction writes its decisions (`decided`): a proposal, with its start in the outbox. Only a start that
+//! the fold has *applied* is charged (`charge`), under the attempt's id, which the provider charges once, whatever the
+//! number of calls and workers. Outcomes return through the outbox. Without an answer the outcome is unknown: the same
+//! key is sent again, for 20 hours; then a person decides. A replay of history finds everything done.
 
 mod charge;
 mod config;
@@ -30,14 +30,15 @@ pub use decided::Decided;
 pub use manual_resolution::{DecideError, Decision, decide};
 pub(crate) use store::write;
 
-/// How long a stop waits for the provider; the whole stop must stay under 10 s.
+/// How long a stop waits for the provider; the whole stop must take less than 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
-/// Between two searches for attempts that this database has lost, and for those that wait for a person.
+/// Pause between two searches for attempts lost by this database, and for those that wait for a person.
 const LOOKOUT_PAUSE: Duration = Duration::from_secs(5);
-/// Between two rounds of which the first one failed.
+/// Pause after a failed round.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Charges what has started and reports it to the journal, until `shutdown`; what is being charged is finished first.
+/// Charges started attempts and reports the outcomes to the journal, until `shutdown`; then finishes the running
+/// charges.
 pub async fn run(
     config: TopUpConfig,
     pool: PgPool,
@@ -63,7 +64,7 @@ pub async fn run(
             }
         };
         tokio::select! {
-            // What it came to is relayed at once.
+            // The outcome is relayed at once.
             Some(()) = charger.answered() => {}
             () = shutdown.cancelled() => {}
             () = sleep(wait) => {}
@@ -71,13 +72,13 @@ pub async fn run(
     }
     tokio::select! {
         () = finish(&pool, &journal, &mut charger) => {}
-        // A charge that is cut off here was sent under a key, and the next worker gets the same answer.
+        // A cut-off charge was sent under a key, so the next worker gets the same answer.
         () = &mut cut_off => warn!("cut off top-ups that were being charged"),
     }
     Ok(())
 }
 
-/// Waits for the charges under way, and relays their outcomes.
+/// Waits for the running charges, and relays their outcomes.
 async fn finish(pool: &PgPool, journal: &Journal, charger: &mut Charger) {
     while charger.answered().await.is_some() {}
     if let Err(error) = relay::round(pool, journal).await {
@@ -91,9 +92,9 @@ async fn drained(shutdown: &CancellationToken) {
     sleep(DRAIN_TIME_MAX).await;
 }
 
-/// What is searched for now and then.
+/// The periodic searches.
 struct Lookout {
-    /// Whether every attempt that this database has lost is found.
+    /// Whether every attempt lost by this database is found.
     adopted: bool,
     next: Instant,
 }

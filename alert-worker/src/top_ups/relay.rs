@@ -1,6 +1,6 @@
 //! Relay: appends the outbox records of top-ups until the journal has acknowledged them.
 //!
-//! The write side relays everything in the outbox as well, once the lead of these is over; the same record twice folds once.
+//! The write side relays everything in the outbox as well, after the lead of these; the same record twice folds once.
 
 use engine::outbox;
 use ledger_core::event::derive::TOP_UPS;
@@ -8,10 +8,9 @@ use platform::failpoint;
 use platform::kafka::Journal;
 use platform::pg::PgPool;
 
-/// The write side leaves what top-ups put in to this worker for so long.
+/// Seconds that the write side leaves records of top-ups to this worker.
 pub const LEAD_SECONDS: f64 = 2.0;
 
-/// Appends what waits.
 pub async fn round(pool: &PgPool, journal: &Journal) -> Result<(), sqlx::Error> {
     loop {
         let waiting = outbox::take_own(pool, TOP_UPS).await?;
@@ -22,6 +21,6 @@ pub async fn round(pool: &PgPool, journal: &Journal) -> Result<(), sqlx::Error> 
         let appended = outbox::append(journal, &waiting).await;
         failpoint::hit("top_up.after_relay");
         outbox::done(pool, appended.iter().map(|(one, _)| one.outbox_id).collect()).await?;
-        // Behind each there may be the next of its account.
+        // The next record of the same account may follow each one.
     }
 }

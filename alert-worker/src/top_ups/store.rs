@@ -1,4 +1,4 @@
-//! `control.top_up` and `control.top_up_refusal`: the state of each attempt, and what goes into the outbox with it.
+//! `control.top_up` and `control.top_up_refusal`: the state of each attempt, and the outbox records that go with it.
 
 use chrono::{DateTime, Utc};
 use engine::consume::WorkerError;
@@ -17,7 +17,7 @@ use tracing::error;
 use super::decided::{Decided, Proposal, Refused, Step};
 use super::relay::LEAD_SECONDS;
 
-/// Writes the steps that a batch leads to; steps that are written already stay as they are.
+/// Writes the steps of a batch; steps that are written already stay unchanged.
 pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), WorkerError> {
     for step in &decided.steps {
         match step {
@@ -35,7 +35,7 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
     Ok(())
 }
 
-/// Says whether the attempt is new.
+/// Returns whether the attempt is new.
 async fn propose(tx: &mut PgConnection, proposal: &Proposal) -> Result<bool, sqlx::Error> {
     let Proposal { account, attempt, usd, live, ledger_time } = proposal;
     let made = sqlx::query_file!(
@@ -86,7 +86,7 @@ async fn end(tx: &mut PgConnection, account: &AccountId, attempt: &AttemptId) ->
     .map(drop)
 }
 
-/// Leaves an attempt whose credit the fold has refused to a person, whoever reported it.
+/// Parks an attempt whose credit the fold has refused, whichever source reported it.
 async fn park_refused(tx: &mut PgConnection, refused: &Refused) -> Result<(), sqlx::Error> {
     let Refused { account, attempt, payment, reason } = refused;
     let parked = sqlx::query_file!(
@@ -120,28 +120,26 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// An attempt to be charged.
 #[derive(Debug)]
 pub struct Due {
     pub charge: Charge,
-    /// The provider may know it: it is looked up before it is charged.
+    /// The provider may know the attempt: look it up before charging.
     pub verify_first: bool,
     pub live: bool,
     pub ledger_time: Time,
     /// When its key was first used, or may have been.
     pub since: Time,
-    /// How often the provider was asked, this time included.
     pub attempts: i32,
 }
 
 impl Due {
-    /// Tells whether the provider can't have been asked before.
+    /// Returns whether the provider can't have received the attempt before.
     pub fn is_first(&self) -> bool {
         self.attempts == 1 && !self.verify_first
     }
 }
 
-/// Leases attempts that are due: no other worker charges them until the lease is over.
+/// Leases due attempts: no other worker charges them until the lease expires.
 pub async fn lease(pool: &PgPool, lease_ms: u64, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
     let rows = sqlx::query_file_as!(
         LeasedRow,
@@ -154,7 +152,7 @@ pub async fn lease(pool: &PgPool, lease_ms: u64, rows_max: usize) -> Result<Vec<
     rows.iter().map(LeasedRow::parse).collect()
 }
 
-/// A row as it is leased; amounts are read as text.
+/// A leased row; amounts are read as text.
 struct LeasedRow {
     account_id: String,
     attempt_id: String,
@@ -188,7 +186,7 @@ impl LeasedRow {
     }
 }
 
-/// Records an outcome and puts its event into the outbox, unless the fold has recorded one meanwhile.
+/// Records an outcome and puts its event into the outbox, unless the fold has recorded one since.
 pub async fn report(
     pool: &PgPool,
     charge: &Charge,
@@ -217,7 +215,7 @@ pub async fn report(
     .await
 }
 
-/// Records that the outcome is unknown, and when the provider is asked again.
+/// Records that the outcome is unknown, and when the provider is called again.
 pub async fn ask_again(
     pool: &PgPool,
     charge: &Charge,
@@ -242,7 +240,7 @@ pub async fn ask_again(
     Ok(())
 }
 
-/// Leaves an attempt to a person.
+/// Parks an attempt for a person to resolve.
 pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update control.top_up
@@ -261,12 +259,12 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
     Ok(())
 }
 
-/// Of a partition whose checkpoint is a `checkpoint`: everything is folded that it had when this database was new. A
-/// partition with nothing but its genesis record has no past.
+/// For a partition whose checkpoint is a `checkpoint`: whether all records from before this database was new are
+/// folded. A partition with only its genesis record has no past.
 const IS_PAST_FOLDED: &str =
     "(told_from.next_offset <= 1 or coalesce(checkpoint.next_offset, 0) >= told_from.next_offset)";
 
-/// Says whether the past of every partition is folded.
+/// Returns whether the past of every partition is folded.
 async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error> {
     let sql = format!(
         "select coalesce(bool_and({IS_PAST_FOLDED}), false)
@@ -276,12 +274,13 @@ async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Err
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await
 }
 
-/// Takes in attempts that the journal says are open and this database has lost: the provider may know them. Says whether
-/// all were found.
+/// Adopts attempts that the journal shows as open and this database has lost: the provider may know them. Returns
+/// whether all were found.
 ///
-/// In the middle of the past an attempt looks open whose outcome is yet to be folded, so none is taken in before its
-/// partition is through it; from there on starts and ends are written down as they are folded. One whose end is being
-/// folded this moment is waited for. Half a minute later, so that what the journal says after them has been folded.
+/// In the middle of the past an attempt looks open although its end is still to be folded, so none is adopted before
+/// its partition has folded its past; after that, starts and ends are written as they are folded. The statement waits
+/// for an attempt whose end is being folded. Adopted attempts are due half a minute later, after the next records are
+/// folded.
 pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(false) };
     let found_all = is_past_folded(pool, schema).await?;
@@ -305,25 +304,24 @@ pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
     Ok(found_all)
 }
 
-/// Returns how many attempts wait for a person.
+/// Counts the attempts that wait for a person.
 pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"select count(*) as "parked!" from control.top_up where state = 'parked'"#)
         .fetch_one(pool)
         .await
 }
 
-/// An attempt that waits for a person.
 #[derive(Debug)]
 pub struct Parked {
     pub attempt: AttemptId,
     pub amount: Credits,
     pub live: bool,
     pub ledger_time: Time,
-    /// What it was paid by, where the fold has refused its credit.
+    /// The payment, if the fold has refused its credit.
     pub refused: Option<PaymentId>,
 }
 
-/// Returns the attempt of an account that waits for a person; one at most is open.
+/// Returns the attempt of an account that waits for a person; at most one is open.
 pub async fn parked(
     connection: &mut PgConnection,
     account: &AccountId,
@@ -347,7 +345,7 @@ pub async fn parked(
     }))
 }
 
-/// Says whether a payment is credited to the account already.
+/// Returns whether a payment is credited to the account already.
 pub async fn is_credited(
     connection: &mut PgConnection,
     live: Schema,
@@ -361,7 +359,7 @@ pub async fn is_credited(
     credited.bind(account.as_str()).bind(payment.as_str()).fetch_one(connection).await
 }
 
-/// Records what a person has decided of an attempt, and puts its event into the outbox.
+/// Records a manual resolution, and puts its event into the outbox.
 pub async fn report_parked(
     connection: &mut PgConnection,
     account: &AccountId,

@@ -6,30 +6,28 @@ use platform::position::Position;
 use crate::app::App;
 use crate::holds::request::{Ask, Landed, SettledHold};
 
-/// Usage ready to be appended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
     pub account: AccountId,
     pub id: EventId,
     pub bytes: Vec<u8>,
-    /// What becomes of the hold that it names.
+    /// What happens to the hold that the usage names.
     pub hold: NamedHold,
 }
 
-/// What becomes of the hold that usage names.
+/// What happens to the hold that usage names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NamedHold {
     None,
-    /// It settles it.
+    /// The usage settles it.
     Settles(Box<SettledHold>),
-    /// Nothing: the journal has the usage's id already, and there is no such hold.
+    /// The journal has the usage's id already, and there is no such hold.
     Absent,
-    /// Nothing: the journal has the usage's id already, and it did not settle this hold.
+    /// The journal has the usage's id already, and that usage did not settle this hold.
     Other,
 }
 
 impl NamedHold {
-    /// Returns the hold, where it is settled.
     pub fn settled(&self) -> Option<&SettledHold> {
         match self {
             NamedHold::Settles(settled) => Some(settled),
@@ -39,7 +37,7 @@ impl NamedHold {
 }
 
 impl Admitted {
-    /// Notes where the journal has it, if it settles a hold.
+    /// Records the journal position of the usage in the hold, if it settles one.
     pub async fn landed(&self, app: &App, position: Position) {
         let Some(settled) = self.hold.settled() else { return };
         let landed = Landed {

@@ -36,34 +36,33 @@ impl Form {
     }
 }
 
-/// What the ledger adds to usage as it takes it in.
+/// What the ledger adds to usage on admission.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     pub actor: Label,
-    /// Time by this service's clock.
     pub now: Time,
-    /// The recording time that the caller gave, for test accounts.
+    /// The recording time from the caller, for test accounts.
     pub ledger_time: Option<Time>,
     pub form: Form,
 }
 
 impl Stamp {
-    /// Returns the time that a write to this account is recorded at; none where the caller may not give one.
+    /// Returns the time that a write to this account is recorded at; none where the caller may not set one.
     pub fn recorded_at(&self, account: &Account) -> Option<Time> {
         recorded_at(account, self.ledger_time, self.now)
     }
 }
 
-/// What is known of usage before it is judged.
+/// What is known about usage before it is judged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
-    /// The journal has its id already: whatever it is now, it folds to a duplicate or a conflict and costs nothing.
+    /// The journal has its id already: it folds to a duplicate or a conflict and costs nothing.
     pub known: bool,
-    /// When the hold that it names was last granted something: it is recorded no earlier.
+    /// When the named hold was last granted credits or time: the usage is recorded no earlier.
     pub not_before: Option<Time>,
 }
 
-/// What usage offered will be recorded with.
+/// The terms that usage is recorded with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
     pub recorded_at: Time,
@@ -71,7 +70,6 @@ pub struct Terms {
     pub priced: Option<(Vec<Line>, Credits)>,
 }
 
-/// Judges usage by what is known of it and of its account.
 pub fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen) -> Result<Terms, Refusal> {
     let account = account.ok_or_else(|| Refusal::account_not_found(&offer.account))?;
     let recorded_at = stamp
@@ -88,7 +86,7 @@ pub fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen
     }
     if let Some(error) = request::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
         let refusal = Refusal::invalid(vec![error]);
-        // A live account's clock does not lag; whether an old id is known may.
+        // A live account's clock does not lag; the knowledge of an old id may.
         let settled = account.clock == Clock::Live && refusal.code == "too_new";
         return Err(if settled { refusal } else { refusal.doubtful() });
     }
@@ -111,7 +109,7 @@ fn price(offer: &Offer, account: &Account, form: Form) -> Result<(Vec<Line>, Cre
     card.prices.price(&offer.usage, &card.name, card.version).map_err(|error| unpriced(error.to_string()))
 }
 
-/// Makes the event of usage that was judged good.
+/// Makes the event of accepted usage.
 pub fn event(offer: Offer, terms: Terms, actor: &Label) -> Event {
     let Offer { id, source, account, occurred_at, mut usage } = offer;
     if let Some((lines, credits)) = terms.priced {
@@ -122,7 +120,7 @@ pub fn event(offer: Offer, terms: Terms, actor: &Label) -> Event {
     Event { id, source, account, occurred_at, recorded_at, actor, data: Data::UsageRecorded(usage) }
 }
 
-/// Makes the record of usage that was judged good.
+/// Makes the record of accepted usage.
 pub fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Refusal> {
     let event = event(offer, terms, actor);
     let bytes = wire::encode(&event);

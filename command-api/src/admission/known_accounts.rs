@@ -1,7 +1,7 @@
-//! What validation knows of the accounts that a request names.
+//! What validation knows about the accounts in a request.
 //!
-//! It may lag, and the fold judges. An account that is absent here does not exist only if the projection has reached the
-//! journal's end as it was read after the request came.
+//! It may lag; the fold decides. An account that is absent here does not exist only if the projection has reached the
+//! end of the journal as read after the request arrived.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,22 +17,19 @@ use platform::pg::{self, PgPool, Schema};
 
 use super::rate_cards::{Card, Cards};
 
-/// What validation needs to know of an account.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Where its ledger time comes from.
+    /// The source of its ledger time.
     pub clock: Clock,
-    /// How far its ledger time has come.
+    /// Its current ledger time.
     pub ledger_time: Time,
-    /// Its plan's rate card, by name.
     pub rate_card: Option<RateCardId>,
-    /// The last version of that card; none where none is published.
+    /// The last version of that card; none where no version is published.
     pub card: Option<Arc<Card>>,
-    /// Whether the move in question crosses more than one move may.
+    /// Whether the requested clock move crosses more boundaries than one move may.
     pub jumps: bool,
 }
 
-/// Accounts by id, as one snapshot has them.
 #[derive(Debug, Clone, Default)]
 pub struct KnownAccounts {
     pub accounts: HashMap<AccountId, Account>,
@@ -47,7 +44,7 @@ const ACCOUNTS: &str = "
     where account.account_id = any($1)
 ";
 
-/// The core counts boundaries; starts and ends of its lots are counted here.
+/// The core counts period boundaries; this statement counts starts and ends of lots.
 const LOT_CROSSINGS: &str = "
     select account.core::text, (
         select count(*) filter (where lot.effective_at > account.ledger_time and lot.effective_at <= $2)
@@ -58,7 +55,6 @@ const LOT_CROSSINGS: &str = "
     where account.account_id = any($1)
 ";
 
-/// A row of `account`, with the last version of its card.
 #[derive(sqlx::FromRow)]
 struct AccountRow {
     account_id: String,
@@ -68,7 +64,7 @@ struct AccountRow {
     card_version: Option<i32>,
 }
 
-/// An account's core, and the boundaries of its lots that a move of its clock crosses.
+/// An account's core, and how many lot boundaries a move of its clock crosses.
 #[derive(sqlx::FromRow)]
 struct CrossingsRow {
     /// JSON.
@@ -77,7 +73,7 @@ struct CrossingsRow {
 }
 
 impl KnownAccounts {
-    /// Reads what is known of these accounts now; `moving_to` is where the caller would move their test clocks.
+    /// Reads these accounts; `moving_to` is the target of a move of their test clocks.
     pub async fn read(
         pool: &PgPool,
         schema: Schema,
@@ -113,7 +109,7 @@ impl KnownAccounts {
         Ok(known)
     }
 
-    /// Notes whose test clock a move to `to` would take too far.
+    /// Marks accounts whose test clock a move to `to` would take too far.
     async fn note_jumps(&mut self, pool: &PgPool, schema: Schema, to: Time) -> Result<(), sqlx::Error> {
         let moves = |account: &Account| account.clock == Clock::Test && account.ledger_time < to;
         let moving = self.accounts.iter().filter(|(_, account)| moves(account));
@@ -137,7 +133,6 @@ impl KnownAccounts {
         Ok(())
     }
 
-    /// Returns what is known of one account.
     pub fn get(&self, account: &AccountId) -> Option<&Account> {
         self.accounts.get(account)
     }

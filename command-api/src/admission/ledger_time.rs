@@ -7,9 +7,9 @@ use web::http::Problem;
 
 use super::known_accounts::Account;
 
-/// A recording time was given for an account that keeps its own.
+/// The caller gave a recording time for an account with a live clock.
 pub const CLOCK_IS_LIVE: &str = "clock_is_live";
-/// The recording time would move a test clock over more than one move may cross.
+/// The recording time would move a test clock across more boundaries than one move may cross.
 pub const CLOCK_JUMP: &str = "clock_jump";
 
 /// Returns the time that a write is recorded at: the service's clock for live accounts, for test accounts the
@@ -22,18 +22,18 @@ pub fn recorded_at(account: &Account, given: Option<Time>, now: Time) -> Option<
     }
 }
 
-/// 409: a time was given for an account whose clock is live.
+/// 409: the caller gave a time for an account with a live clock.
 pub fn clock_is_live() -> Problem {
     let detail = "this account's clock is live: its time can't be given or moved";
     Problem::conflicting(CLOCK_IS_LIVE, detail)
 }
 
-/// 422: one move would take a test clock too far.
+/// 422: the move would take a test clock too far.
 pub fn clock_jump() -> Problem {
     Problem::unprocessable(CLOCK_JUMP, clock_jump_detail())
 }
 
-/// Says how far one move of a test clock may go.
+/// Describes how far one move of a test clock may go.
 pub fn clock_jump_detail() -> String {
     format!("one move of a test clock crosses at most {CROSSINGS_MAX} boundaries, lot starts and lot ends")
 }

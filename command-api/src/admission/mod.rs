@@ -1,7 +1,7 @@
-//! Admission: usage on its way into the journal is judged, priced and stamped, by one rule for HTTP and Kafka.
+//! Admission: judges, prices and stamps incoming usage, by one rule for HTTP and Kafka.
 //!
-//! What is refused because the projection may lag is judged again by a projection that has caught up. Usage that names a
-//! hold settles it on the way, wherever it comes in.
+//! Usage that a lagging projection may have refused is judged again once the projection has caught up. Usage that names
+//! a hold settles it on admission, over HTTP and over Kafka.
 
 pub mod admitted;
 pub mod judge;
@@ -32,22 +32,22 @@ pub use self::refusal::{Certainty, Refusal};
 use crate::app::App;
 use crate::holds::request::{Answer, Ask, Fault, HOLD_ENDED, RESERVATION_NOT_FOUND, Request};
 
-/// Events judged on the request's own task; more go to a thread for long work.
+/// Events judged on the request's own task; a larger batch runs on a blocking thread.
 const INLINE_EVENTS_MAX: usize = 32;
 
-/// Usage, or why it was refused already.
+/// Usage, or why parsing or access control refused it.
 pub type Offered = Result<Offer, Refusal>;
-/// A record, or why there is none.
+/// A record, or why the usage was refused.
 pub type Verdict = Result<Admitted, Refusal>;
 
-/// How far one offer has come.
+/// The progress of one item.
 #[derive(Debug)]
 enum State {
     Refused(Refusal),
     Ready(Admitted),
-    /// Judged good; the hold that it names decides.
+    /// Accepted; the hold that it names decides.
     SettlesHold(Box<Settling>),
-    /// Refused, perhaps because the projection lags.
+    /// Refused, possibly because the projection lags.
     JudgeAgain(Box<Offer>, Refusal),
 }
 
@@ -55,7 +55,7 @@ enum State {
 struct Settling {
     offer: Offer,
     terms: Terms,
-    /// What is recorded where it settles nothing: its id is in the journal already, and folds to a duplicate or a conflict.
+    /// The result if it settles no hold: its id is in the journal already, and it folds to a duplicate or a conflict.
     otherwise: Option<Verdict>,
 }
 
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// Judges usage by what is known of its account and of itself.
+    /// Judges usage by what is known about its account and its id.
     fn judged(offer: Offer, known: &KnownAccounts, stamp: &Stamp, seen: Seen) -> State {
         let account = known.get(&offer.account);
         let terms = match judge(&offer, account, stamp, seen) {
@@ -84,7 +84,7 @@ impl State {
             };
         }
         let otherwise = seen.known.then(|| {
-            // Where it settles nothing, its hold does not say when it is recorded.
+            // If it settles no hold, the hold does not determine its recording time.
             let terms = judge(&offer, account, stamp, Seen { not_before: None, ..seen })?;
             record(offer.clone(), terms, &stamp.actor)
         });
@@ -98,7 +98,7 @@ impl State {
             State::JudgeAgain(_, refusal) if caught_up => {
                 Err(Refusal { certainty: Certainty::Final, ..refusal })
             }
-            // All are settled by now.
+            // No item is in these states any more.
             State::JudgeAgain(..) | State::SettlesHold(_) => Err(Refusal::behind()),
         }
     }
@@ -106,8 +106,8 @@ impl State {
 
 /// Judges usage and makes its records, in order.
 ///
-/// By `deadline` the projection must have caught up where something seems to be absent; else that is refused as
-/// `behind`. Errors are of the log or the database: nothing is said of the usage then.
+/// The projection must catch up by `deadline` where something seems absent; otherwise that item is refused as `behind`.
+/// Errors come from Kafka or Postgres, and say nothing about the usage.
 pub async fn admit(
     app: &App,
     offers: Vec<Offered>,
@@ -148,7 +148,7 @@ fn judge_first(offers: Vec<Offered>, known: &KnownAccounts, stamp: &Stamp) -> Ve
     states.collect()
 }
 
-/// Judges again what was refused in doubt, by a projection that has caught up; returns whether it has.
+/// Judges doubtful refusals again after the projection has caught up; returns whether it has.
 async fn judge_again(
     app: &App,
     states: Vec<State>,
@@ -175,7 +175,7 @@ fn doubtful(state: &State) -> Option<&Offer> {
     }
 }
 
-/// Settles the holds that usage names, all at once.
+/// Settles all the holds that the usage names in one batch.
 async fn settle(app: &App, states: Vec<State>, actor: &Label) -> Result<Vec<State>, Problem> {
     if !states.iter().any(|state| matches!(state, State::SettlesHold(_))) {
         return Ok(states);
@@ -235,10 +235,10 @@ async fn settled(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Result
     })
 }
 
-/// What the fraction of a second adds to a record where the time that it is recorded at gets one.
+/// The bytes that a fraction of a second adds to the recording time in a record.
 const FRACTION_BYTES: usize = ".123456".len();
 
-/// Returns how long the record of a usage that settles a hold may become.
+/// Returns the largest size in bytes that the record may reach when it settles a hold.
 fn longest(event: &Event) -> usize {
     let mut longest = event.clone();
     if let Data::UsageRecorded(usage) = &mut longest.data {
@@ -266,10 +266,10 @@ struct SeenRow {
     decided_at: Option<DateTime<Utc>>,
 }
 
-/// Looks each usage up, and the hold that it names.
+/// Reads what is known about each usage and the hold that it names.
 async fn seen(app: &App, offers: &[&Offer]) -> Result<Vec<Seen>, sqlx::Error> {
     let text = |of: fn(&Offer) -> &str| offers.iter().map(|offer| of(offer).to_owned()).collect::<Vec<_>>();
-    // No hold has this name.
+    // The empty string names no hold.
     let reservations = text(|offer| offer.usage.reservation_id.as_ref().map_or("", ReservationId::as_str));
     let accounts = text(|offer| offer.account.as_str());
     let ids = text(|offer| offer.id.as_str());

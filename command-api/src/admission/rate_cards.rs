@@ -1,4 +1,4 @@
-//! Rate cards as published, version by version.
+//! Rate cards: the published versions.
 //!
 //! A version never changes, so its body is read once and cached; the number of the last version is read every time.
 
@@ -10,10 +10,9 @@ use ledger_core::value::id::RateCardId;
 use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
 
-/// Versions kept in memory; beyond it the memory starts afresh.
+/// Versions cached; beyond this the cache is cleared.
 const CARDS_MAX: usize = 1_000;
 
-/// One version of a card.
 #[derive(Debug, PartialEq)]
 pub struct Card {
     pub name: RateCardId,
@@ -22,14 +21,13 @@ pub struct Card {
     pub prices: RateCard,
 }
 
-/// The versions read so far.
 #[derive(Default)]
 pub struct Cards {
     read: Mutex<HashMap<(RateCardId, i32), Arc<Card>>>,
 }
 
 impl Cards {
-    /// Returns each wanted version, from memory or from the database.
+    /// Returns each requested version, from the cache or from the database.
     pub async fn get(
         &self,
         pool: &PgPool,
@@ -62,7 +60,6 @@ impl Cards {
     }
 }
 
-/// A row of `control.rate_card`.
 struct CardRow {
     card: String,
     version: i32,
@@ -96,7 +93,7 @@ fn card_of(row: CardRow) -> Result<((RateCardId, i32), Arc<Card>), sqlx::Error> 
     Ok(((name.clone(), version), Arc::new(Card { name, version: number, prices })))
 }
 
-/// Publishes prices as the card's next version, and returns it; prices equal to the last version's publish nothing.
+/// Publishes prices as the card's next version and returns it; prices equal to the last version add no version.
 pub async fn publish(
     pool: &PgPool,
     name: &RateCardId,
@@ -116,7 +113,7 @@ async fn publish_in(
     content: Vec<u8>,
     by: String,
 ) -> Result<i32, sqlx::Error> {
-    // One publication at a time per card, so that versions follow each other without a gap.
+    // One publication at a time per card, so that version numbers have no gap.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))", name)
         .execute(&mut *connection)
         .await?;

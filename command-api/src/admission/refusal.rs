@@ -1,4 +1,4 @@
-//! Refusal: why usage is not taken.
+//! Refusal: why usage is not accepted.
 
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::wire;
@@ -8,46 +8,43 @@ use web::http::Problem;
 use super::ledger_time::CLOCK_IS_LIVE;
 use crate::holds::request::{HOLD_ENDED, RESERVATION_NOT_FOUND, no_reservation};
 
-/// Whether a projection that has caught up would refuse too.
+/// Whether a projection that has caught up would refuse as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
     Final,
-    /// It may come from a projection that lags.
+    /// A lagging projection may be the cause.
     Doubtful,
 }
 
-/// Why usage is not taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
-    /// Stable code.
     pub code: &'static str,
     pub detail: String,
-    /// Each bad field, where fields are the reason.
+    /// The invalid fields, if fields are the reason.
     pub errors: Vec<FieldError>,
     pub certainty: Certainty,
 }
 
-/// The projection has not caught up in time to say whether something is absent.
+/// The projection did not catch up in time to decide whether something is absent.
 pub const BEHIND: &str = "behind";
-/// The record would be longer than the journal takes.
+/// The record would be longer than the journal accepts.
 pub const TOO_LARGE: &str = "too_large";
 pub const ACCOUNT_NOT_FOUND: &str = "account_not_found";
-/// The hold is settled by this id with other content.
+/// Usage of this id settled the hold with other content.
 pub const CONFLICT: &str = "conflict";
-/// The key does not reach the account.
+/// The key has no access to the account.
 pub const FORBIDDEN: &str = "forbidden";
 
-/// Codes that refuse an item by their own name; every other field error makes it `invalid`.
+/// Codes that are reported for an item as they are; every other field error makes it `invalid`.
 const OWN_CODES: [&str; 3] = ["too_new", "too_old", "unpriced_usage"];
 
 impl Refusal {
-    /// Refuses for one reason that is not a field's.
+    /// Refuses for one reason that does not concern a field.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Refusal {
         let (detail, errors) = (detail.into(), Vec::new());
         Refusal { code, detail, errors, certainty: Certainty::Final }
     }
 
-    /// Refuses for bad fields.
     pub fn invalid(errors: Vec<FieldError>) -> Refusal {
         let own = OWN_CODES.into_iter().find(|own| errors.iter().any(|error| error.code == *own));
         let code = own.unwrap_or("invalid");
@@ -72,7 +69,7 @@ impl Refusal {
         Refusal::new(RESERVATION_NOT_FOUND, no_reservation(account, reservation))
     }
 
-    /// Answers a request whose only event is refused.
+    /// Returns the answer to a request whose only event is refused.
     pub fn problem(self) -> Problem {
         let Refusal { code, detail, errors, .. } = self;
         match code {
@@ -90,7 +87,7 @@ impl Refusal {
     }
 }
 
-/// Refuses a record for its length.
+/// Refuses a record because of its length.
 pub fn too_large(bytes: usize) -> Refusal {
     Refusal::new(
         TOO_LARGE,

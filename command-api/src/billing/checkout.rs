@@ -1,4 +1,4 @@
-//! Checkout: a one-time purchase at the payment provider, credited when the provider's webhook says that it is paid.
+//! Checkout: a one-time purchase at the payment provider, credited when its webhook reports the payment.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -19,7 +19,6 @@ use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write;
 
-/// Body of `POST /v1/accounts/{account}/checkout`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCheckout {
@@ -38,7 +37,7 @@ impl Body for NewCheckout {
 
 /// `POST /v1/accounts/{account}/checkout`
 ///
-/// Any amount whose price fits in cents; the provider may refuse what is too much for it.
+/// Accepts any amount whose price fits in cents; the provider may refuse amounts above its own maximum.
 pub async fn create(
     State(app): State<App>,
     context: RequestContext,
@@ -62,7 +61,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, axum::Json(checkout)).into_response())
 }
 
-/// Reads an account without its lots; none: it is not open.
+/// Reads an account without its lots; none if it is not open.
 pub async fn core(app: &App, account: &AccountId) -> Result<Option<Core>, sqlx::Error> {
     let account = account.to_string();
     let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {

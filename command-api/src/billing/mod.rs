@@ -1,4 +1,4 @@
-//! Billing: purchases, by hand or at the payment provider, and what the provider's webhooks say of them.
+//! Billing: purchases recorded by an operator or made at the payment provider, and the provider's webhooks.
 
 pub mod checkout;
 pub mod payments;

@@ -35,53 +35,50 @@ use super::rows::{Decided, Writes};
 use super::store::{self, Named, NamedHolds};
 use crate::admission::ledger_time::{clock_is_live, clock_jump};
 
-/// Requests of one transaction.
 const BATCH_MAX: usize = 512;
-/// Pause for more requests, where many came before.
+/// Pause to collect more requests, after a batch with many.
 const GATHER: Duration = Duration::from_millis(1);
-/// Looks at an account that is projected on meanwhile, before the batch is given up.
+/// Reads of an account that is projected on meanwhile, before the batch fails.
 const READS_MAX: usize = 50;
-/// Flips of the generation in the way of one batch.
+/// Flips of the generation that one batch tolerates.
 const FLIPS_MAX: usize = 3;
-/// Cores that one batcher keeps; each takes about 2 KiB.
+/// Cores that one batcher caches; each takes about 2 KiB.
 const CACHED_ACCOUNTS_MAX: usize = 8_192;
-/// Open lots that one batcher keeps.
+/// Open lots that one batcher caches.
 const CACHED_LOTS_MAX: usize = 32_768;
 
-/// A request in a queue.
 pub struct Queued {
     pub request: Request,
     pub answer: oneshot::Sender<Verdict>,
 }
 
-/// Whether the batches change anything.
+/// Whether the batches write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Locking {
-    /// Holds are changed, under the gates of their accounts.
+    /// Batches change holds, under the gates of their accounts.
     Gates,
-    /// Only answers are given.
+    /// Batches only read.
     Nothing,
 }
 
-/// Decides what comes in one queue.
+/// Decides the requests of one queue.
 pub struct Batcher {
     pool: PgPool,
     waiter: Arc<Waiter>,
     locking: Locking,
     keep_allowed: bool,
     cache: Cache<CachedAt>,
-    /// Kept from batch to batch: its statements are prepared and planned.
+    /// Kept across batches: its statements are prepared and planned.
     connection: Option<PoolConnection<Postgres>>,
 }
 
-/// The offset that a core reflects: what was read of an account at this offset of this generation never changes.
+/// The position that a core reflects: an account at this offset of this generation never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CachedAt {
     schema: Schema,
     offset: i64,
 }
 
-/// Cores of the accounts of a batch.
 type Cores = BTreeMap<AccountId, (Core, CachedAt)>;
 
 enum Attempt {
@@ -96,13 +93,13 @@ impl Batcher {
         Batcher { pool, waiter, locking, keep_allowed, cache, connection: None }
     }
 
-    /// Takes what has queued, again and again, until nobody can ask any more.
+    /// Takes queued requests, batch by batch, until all senders are dropped.
     pub async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
         let mut queued = Vec::with_capacity(BATCH_MAX);
         let mut last = 0;
         while queue.recv_many(&mut queued, BATCH_MAX).await > 0 {
             if queued.len() < last / 2 {
-                // Those who were just answered are about to ask again: one batch with them is less work than two.
+                // The callers just answered are about to send again: one batch with them is less work than two.
                 sleep(GATHER).await;
                 while queued.len() < BATCH_MAX
                     && let Ok(more) = queue.try_recv()
@@ -115,7 +112,7 @@ impl Batcher {
                 let rest = queued.split_off(together(&queued));
                 let batch = std::mem::replace(&mut queued, rest);
                 if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
-                    // The callers are answered to ask again, and what was cached is gone.
+                    // The callers receive an error and may retry; the cache is dropped.
                     error!("a batch of requests on holds panicked");
                     self = Batcher::new(self.pool, self.waiter, self.locking, self.keep_allowed);
                 }
@@ -132,7 +129,7 @@ impl Batcher {
             Err(problem) => vec![Err(Fault::Problem(problem)); requests.len()],
         };
         for (answer, verdict) in answers.into_iter().zip(verdicts) {
-            // The caller may be gone.
+            // The caller may have gone away.
             let _ = answer.send(verdict);
         }
     }
@@ -154,7 +151,7 @@ impl Batcher {
             None => connect(&self.pool).await?,
         };
         let attempted = self.attempt_on(&mut connection, schema, requests).await;
-        // After a failure takes another connection: this one may be gone.
+        // After a failure the next batch takes another connection: this one may be broken.
         self.connection = attempted.is_ok().then_some(connection);
         attempted
     }
@@ -197,7 +194,7 @@ impl Batcher {
             tx.rollback().await?;
             return Ok(Attempt::Flipped(Schema { generation, model: Model::ReadModel }));
         }
-        // Projected only after its gate was searched: it is absent to this batch.
+        // The account was projected after its gate was searched: this batch treats it as absent.
         ungated.iter().for_each(|account| drop(found.accounts.remove(account)));
         let mut writes = Writes::default();
         let deciding = Deciding { requests, named, found, cores: &cores, keep_allowed: self.keep_allowed };
@@ -258,13 +255,13 @@ impl Batcher {
 
     fn keep(&mut self, cores: Cores) {
         for (core, cached_at) in cores.into_values() {
-            // Batchers own no partitions: none is ever forgotten.
+            // Batchers own no partitions, so nothing is ever evicted by partition.
             self.cache.put(core, cached_at, 0);
         }
     }
 }
 
-/// The statements of a batcher search by keys, whatever their parameters: one plan for all, made once.
+/// A batcher's statements search by keys, whatever their parameters: one generic plan fits all.
 async fn connect(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await?;
@@ -278,7 +275,7 @@ fn unreadable(error: WorkerError) -> Problem {
     }
 }
 
-/// Returns how many requests go into one batch: those without a time of their own together, one with it alone.
+/// Returns how many requests form the next batch: requests without a time share one, one with a time is alone.
 fn together(queued: &[Queued]) -> usize {
     let timed = queued.iter().position(|queued| queued.request.at.is_some());
     match timed {
@@ -288,7 +285,7 @@ fn together(queued: &[Queued]) -> usize {
     }
 }
 
-/// What the requests of a batch name.
+/// The names in the requests of a batch.
 struct Batch<'a> {
     accounts: BTreeMap<&'a AccountId, OfAccount>,
     reservations: Vec<(&'a str, &'a str)>,
@@ -317,7 +314,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    /// Adds whose holds are named.
+    /// Adds the users of the named holds.
     fn add_users(&mut self, named: &NamedHolds) {
         for (account, named) in named {
             let holds = named.iter().filter_map(|(_, named)| named.hold.as_ref());
@@ -339,7 +336,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Ask {
-    /// Returns the user and the hold that are named.
+    /// Returns the user and the hold that the request names.
     fn names(&self) -> (Option<&UserId>, Option<&ReservationId>) {
         match self {
             Ask::Check(work) => (work.user_id.as_ref(), None),
@@ -350,7 +347,7 @@ impl Ask {
     }
 }
 
-/// A batch with everything that it is decided on.
+/// A batch with everything needed to decide it.
 struct Deciding<'a> {
     requests: &'a [Request],
     named: NamedHolds,
@@ -385,7 +382,6 @@ impl Deciding<'_> {
     }
 }
 
-/// A time may be given for test accounts only, and may not go too far.
 fn out_of_time(core: &Core, standing: &AccountStanding, at: Option<Time>) -> Option<Problem> {
     at?;
     if core.clock == Clock::Live {
@@ -395,7 +391,7 @@ fn out_of_time(core: &Core, standing: &AccountStanding, at: Option<Time>) -> Opt
     far.then(clock_jump)
 }
 
-/// Requests on one account, one after the other.
+/// Requests on one account, in order.
 struct OneAccount<'a> {
     account: &'a AccountId,
     gate: Gate<'a>,
@@ -504,7 +500,7 @@ impl<'a> OneAccount<'a> {
         self.granted(id, about, outcome, actor, writes)
     }
 
-    /// Keeps the decision, if there was one, and answers.
+    /// Records the decision, if there is one, and returns the answer.
     fn granted(
         &self,
         id: &ReservationId,
@@ -547,7 +543,7 @@ impl<'a> OneAccount<'a> {
         Ok(Answer::Hold(Box::new(view)))
     }
 
-    /// Settles by a usage, whose record goes into the outbox with what the hold held.
+    /// Settles a hold by usage, whose record goes into the outbox with the held amount.
     fn settle(&mut self, id: &ReservationId, event: &Event, writes: &mut Writes) -> Verdict {
         let Data::UsageRecorded(usage) = &event.data else {
             return Err(Fault::Problem(Problem::internal("only usage settles a hold")));
@@ -564,7 +560,7 @@ impl<'a> OneAccount<'a> {
             writes.settles(id, event, &bytes);
             self.records.insert(id.clone(), bytes.clone());
         } else if let Some(first) = self.records.get(id) {
-            // As it was priced then: the hold counts that.
+            // The record keeps its first price, which the hold counts.
             bytes.clone_from(first);
         }
         let settled = SettledHold {
@@ -616,7 +612,7 @@ impl<'a> OneAccount<'a> {
     }
 }
 
-/// What a decision is about.
+/// The subject of a decision.
 #[derive(Clone, Copy)]
 struct About<'a> {
     kind: &'static str,

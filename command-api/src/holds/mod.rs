@@ -1,8 +1,9 @@
-//! Holds: checks and reservations, decided so that any number of processes together never grant too much.
+//! Holds: checks and reservations; any number of processes together never grant too much.
 //!
-//! The requests of one process are combined: a *batcher* takes what has queued, locks the gates of its accounts in order,
-//! reads figures and open holds in one statement, decides each request by the pure [`Gate`](ledger_core::policy::hold::Gate),
-//! writes everything, commits, and only then answers. Checks have batchers of their own that lock nothing.
+//! The requests of one process are combined: a *batcher* takes the queued requests, locks the gates of their accounts
+//! in order, reads figures and open holds in one statement, decides each request by the pure
+//! [`Gate`](ledger_core::policy::hold::Gate), writes everything, commits, and then answers. Separate batchers answer
+//! checks without locks.
 
 mod batcher;
 pub mod request;
@@ -23,11 +24,11 @@ use web::http::Problem;
 use self::batcher::{Batcher, Locking, Queued};
 use self::request::{Ask, Fault, Request, Verdict};
 
-/// Batchers that decide under gates; an account is always in the same.
+/// Batchers that decide under gates; an account always maps to the same one.
 const GATE_BATCHERS: usize = 2;
 /// Batchers that only read.
 const READ_BATCHERS: usize = 2;
-/// Requests that wait for one batcher; the next caller waits to queue.
+/// Requests queued per batcher; further callers wait to enqueue.
 const QUEUE_MAX: usize = 4_096;
 
 /// Days that decisions are kept by default.
@@ -52,7 +53,7 @@ impl Default for HoldsConfig {
     }
 }
 
-/// The way to the batchers of this process.
+/// Sends requests to the batchers of this process.
 pub struct Holds {
     gates: Vec<mpsc::Sender<Queued>>,
     reads: Vec<mpsc::Sender<Queued>>,
@@ -60,7 +61,7 @@ pub struct Holds {
 }
 
 impl Holds {
-    /// Starts the batchers; they end when the last of their users is dropped.
+    /// Starts the batchers; they end when the last `Holds` is dropped.
     pub fn start(pool: &PgPool, waiter: &Arc<Waiter>, config: HoldsConfig) -> Holds {
         let mut batchers = Vec::new();
         let mut start = |locking: Locking| {
@@ -74,7 +75,7 @@ impl Holds {
         Holds { gates, reads, _batchers: batchers }
     }
 
-    /// Asks, and waits for what comes of it; it comes of it too where the caller goes away.
+    /// Sends a request and waits for the answer; the request is carried out even if the caller goes away.
     pub async fn ask(&self, request: Request) -> Verdict {
         let ended =
             |_| Fault::Problem(Problem::unavailable("it is not known what came of it: send the same again"));
@@ -85,12 +86,12 @@ impl Holds {
         answered.await.map_err(ended)?
     }
 
-    /// Passes on something about an account whose answer nobody waits for: what is lost is found again by upkeep.
+    /// Sends a request without waiting for the answer: upkeep repeats a lost one.
     pub async fn notify(&self, account: &AccountId, ask: Ask) {
         let actor = Label::new("upkeep").expect("a well-formed label");
         let request = Request { account: account.clone(), at: None, actor, ask };
         let (answer, _) = oneshot::channel();
-        // Fails only when the process is ending.
+        // Fails only while the process ends.
         let _ = self.queue_of(&request).send(Queued { request, answer }).await;
     }
 

@@ -11,26 +11,25 @@ use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;
 
-/// A request on one account.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    /// Whether work may begin.
+    /// May work begin?
     Check(Work),
-    /// To hold credits.
+    /// Holds credits.
     Reserve(Reserve),
-    /// To hold more, or longer.
+    /// Holds more, or longer.
     Extend(ReservationId, Extend),
-    /// To hold no more.
+    /// Ends a hold without usage.
     Release(ReservationId),
-    /// To end a hold by a usage, priced.
+    /// Ends a hold by usage that is priced.
     Settle(ReservationId, Box<Event>),
-    /// To note where the journal has the usage that settles a hold.
+    /// Records the journal position of the usage that settles a hold.
     Landed(Landed),
-    /// To sweep up what has ended.
+    /// Ends holds that have expired.
     Sweep,
 }
 
-/// A usage that settles a hold, and where the journal has it.
+/// The usage that settles a hold, and its journal position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landed {
     pub reservation: ReservationId,
@@ -39,45 +38,40 @@ pub struct Landed {
     pub position: Position,
 }
 
-/// An [`Ask`] with who asks.
+/// An [`Ask`] with its caller.
 #[derive(Debug)]
 pub struct Request {
     pub account: AccountId,
-    /// The ledger time that the caller gives, on test accounts.
+    /// The ledger time from the caller, on test accounts.
     pub at: Option<Time>,
     pub actor: Label,
     pub ask: Ask,
 }
 
-/// What came of a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// Of a check: the decision, and why not in words.
+    /// To a check: the decision, and a sentence with the reason of a refusal.
     Checked(Box<Decision>, Option<String>),
-    /// Of a request on a hold.
     Hold(Box<HoldView>),
-    /// Of settling, with the record to append.
+    /// To a settlement, with the record to append.
     Settling(Box<SettledHold>, Vec<u8>),
-    /// Of upkeep.
+    /// To upkeep.
     Done,
 }
 
-/// A hold as its producer reads it.
+/// A hold as the API returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldView {
-    /// The caller's name for it.
+    /// The caller's id for it.
     pub reservation_id: ReservationId,
-    /// Where it stands.
     pub state: State,
-    /// What it holds, or held.
+    /// The amount held now or before it ended.
     pub amount: Credits,
     pub user_id: Option<UserId>,
     pub feature: Option<Label>,
-    /// When it ends by itself.
     pub expires_at: Time,
-    /// What the account may still spend.
+    /// What the account may still spend, in its unit.
     pub available: Credits,
-    /// The position of the journal that it was decided at.
     pub position: Position,
 }
 
@@ -96,44 +90,41 @@ impl HoldView {
     }
 }
 
-/// A hold that a usage settles; the usage's record is in the outbox, to be appended at once by the caller.
+/// A hold that usage settles; the usage's record is in the outbox, and the caller must append it at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettledHold {
     pub reservation_id: ReservationId,
     pub source: Source,
-    /// What the usage says.
+    /// The hash of the usage's content.
     pub content: ContentHash,
-    /// What the hold held.
+    /// The amount that was held.
     pub held: Credits,
-    /// What the usage charges beyond that.
+    /// What the usage charges above the held amount.
     pub over_hold: Credits,
-    /// Where the journal has the usage already.
+    /// The usage's journal position, if it is appended.
     pub position: Option<Position>,
 }
 
-/// Why nothing came of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// No such account, unless the projection lags.
+    /// The account does not exist, unless the projection lags.
     AccountAbsent,
-    /// There never was such a hold.
+    /// No hold ever had this id.
     HoldAbsent(ReservationId),
-    /// Everything else, as it is answered.
+    /// Any other refusal, as answered to the caller.
     Problem(Problem),
 }
 
-/// Code of a hold that never was.
+/// Error code: no hold ever had this id.
 pub const RESERVATION_NOT_FOUND: &str = "reservation_not_found";
-/// Code of a hold that has ended.
+/// Error code: the hold has ended.
 pub const HOLD_ENDED: &str = "hold_ended";
 
-/// Says that there never was such a hold.
 pub fn no_reservation(account: &AccountId, reservation: &ReservationId) -> String {
     format!("account {account} has no reservation {reservation}")
 }
 
 impl Fault {
-    /// Returns the answer to the caller.
     pub fn problem(self, account: &AccountId) -> Problem {
         match self {
             Fault::AccountAbsent => Problem::account_not_found(account.as_str()),

@@ -1,4 +1,4 @@
-//! Rows: what a batch of requests leaves in the tables, collected request by request.
+//! Rows: the table rows that a batch of requests writes, collected request by request.
 
 use ledger_core::event::Event;
 use ledger_core::policy::decide::Decision;
@@ -11,48 +11,38 @@ use platform::position::Position;
 
 use super::request::Landed;
 
-/// What was decided of which request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
     pub account: &'a AccountId,
-    /// `check`, `reserve` or `extend`.
     pub kind: &'static str,
-    /// The hold that it is about.
     pub reservation: Option<&'a ReservationId>,
     pub user: Option<&'a UserId>,
     pub feature: Option<&'a Label>,
     pub decision: &'a Decision,
     pub now: Time,
-    /// At which position of the journal.
     pub position: Position,
     pub actor: &'a Label,
 }
 
-/// Everything that a batch writes.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// Holds, new or changed.
     pub holds: Rows,
-    /// By how much the open holds of accounts grew.
+    /// The growth of the open holds per account.
     pub gates: Rows,
-    /// By how much those of users grew.
     pub users: Rows,
-    /// Decisions to keep.
     pub decisions: Rows,
-    /// Records to append.
     pub outbox: Rows,
-    /// Holds whose usage the journal has.
+    /// Holds whose usage is in the journal.
     pub landed: Rows,
-    /// Accounts with holds whose time is over, and the instant.
+    /// Accounts with expired holds, and the instant.
     pub due: Rows,
     /// Accounts with settling holds whose usage is projected.
     pub ended: Rows,
-    /// Accounts whose settling holds may have come to nothing.
+    /// Accounts whose settling holds may have been refused.
     pub undone: Rows,
 }
 
 impl Writes {
-    /// Collects what a gate changed.
     pub fn gate(&mut self, account: &AccountId, gate: &Gate<'_>) {
         let changes = gate.changes();
         for hold in changes.holds.iter().filter_map(|id| gate.hold(id)) {
@@ -114,7 +104,7 @@ impl Writes {
             .text(decided.actor.as_ref());
     }
 
-    /// Puts the record of a usage that settles a hold into the outbox.
+    /// Puts the record of usage that settles a hold into the outbox.
     pub fn settles(&mut self, reservation: &ReservationId, event: &Event, record: &[u8]) {
         self.outbox
             .row()
@@ -125,7 +115,7 @@ impl Writes {
             .text(reservation.as_str());
     }
 
-    /// Notes where the journal has the usage that settles a hold.
+    /// Records the journal position of usage that settles a hold.
     pub fn landed(&mut self, account: &AccountId, landed: &Landed) {
         self.landed
             .row()

@@ -1,4 +1,4 @@
-//! Store: the statements of a batch of requests on holds, under the gates that it has locked.
+//! Store: the statements of a batch of requests on holds.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +21,9 @@ const MAKE: &str = "
     order by account_id
     on conflict do nothing";
 
-/// Locks the gates of accounts, and returns which have none.
+/// Locks the gates of accounts, and returns the accounts without one.
 pub async fn lock<'a>(tx: &mut PgConnection, accounts: &[&'a str]) -> Result<Vec<&'a str>, sqlx::Error> {
-    // In the order of accounts, as every process does it: nobody waits in a circle.
+    // Every process locks in the order of accounts, which avoids deadlocks.
     let locked = sqlx::query_scalar!(
         "select account_id
          from control.gate
@@ -40,27 +40,26 @@ pub async fn lock<'a>(tx: &mut PgConnection, accounts: &[&'a str]) -> Result<Vec
     Ok(accounts.iter().copied().filter(|account| !is_locked(account)).collect())
 }
 
-/// Makes the gates of accounts that exist. In a transaction of its own: nobody waits for a new gate with others in hand.
+/// Creates the gates of existing accounts, in a transaction of its own, so that no caller waits with locks held.
 pub async fn make_gates(tx: &mut PgConnection, accounts: &[&str]) -> Result<(), sqlx::Error> {
     sqlx::query(MAKE).bind(accounts).execute(tx).await.map(drop)
 }
 
-/// A hold that a request names.
 #[derive(Debug)]
 pub struct Named {
-    /// As it is noted; none where there is none.
+    /// None if the id is unknown.
     pub hold: Option<Hold>,
     /// Whether usage has ended a hold of this name.
     pub ended: bool,
-    /// Where the journal has the usage that settles it.
+    /// The journal position of the usage that settles it.
     pub position: Option<Position>,
-    /// The record of that usage, while the journal may not have it.
+    /// The record of that usage, until its append is acknowledged.
     pub record: Option<Vec<u8>>,
 }
 
 const NAMED: &str = include_str!("named.sql");
 
-/// A row of [`NAMED`]; all columns of the hold are null where there is none.
+/// A row of [`NAMED`]; all columns of the hold are null if there is none.
 #[derive(FromRow)]
 struct NamedRow {
     account_id: String,
@@ -82,10 +81,8 @@ struct NamedRow {
     event: Option<Vec<u8>>,
 }
 
-/// The holds that requests name, by account.
 pub type NamedHolds = BTreeMap<AccountId, Vec<(ReservationId, Named)>>;
 
-/// Reads the holds that requests name.
 pub async fn named(tx: &mut PgConnection, wanted: &[(&str, &str)]) -> Result<NamedHolds, sqlx::Error> {
     let mut named = NamedHolds::new();
     if wanted.is_empty() {
@@ -136,7 +133,7 @@ impl NamedRow {
     }
 }
 
-/// Returns a column that is never null where there is a hold.
+/// Returns a column that is never null if the hold exists.
 fn present<T>(column: Option<T>) -> Result<T, sqlx::Error> {
     column.ok_or_else(|| undecodable("a hold with a column that is null"))
 }
@@ -201,8 +198,8 @@ const NOTE_ENDED: &str = with_sums!(
     "-hold.counts"
 );
 
-// Of the usage that was to settle a hold came nothing: it is projected and ended no hold. Records that are parked are
-// passed by the checkpoint and still to be folded.
+// The usage that was to settle the hold had no effect: it is projected and ended no hold. The checkpoint is past parked
+// records that are still to be folded.
 const UNDO: &str = with_sums!(
     r#"
         update control.hold
@@ -279,7 +276,7 @@ macro_rules! move_users {
     };
 }
 
-/// Nearly every batch writes these three: one way to the server and back.
+/// Nearly every batch writes these three, so they share one round trip.
 const PUT_ALL: &str = concat!(
     "with holds as (",
     put_holds!(),
@@ -301,13 +298,13 @@ const KEEP_DECISIONS: &str = r#"
                 $8::text[], $9::numeric[], $10::numeric[], $11::numeric[], $12::numeric[], $13::numeric[],
                 $14::numeric[], $15::bigint[], $16::timestamptz[], $17::int[], $18::bigint[], $19::text[]) as kept"#;
 
-// Whoever settles appends it at once; the relay does where they did not.
+// The process that settles appends at once; the relay appends if that process fails.
 const FILL_OUTBOX: &str = "
     insert into control.outbox (account_id, event_id, source, event, reservation_id, created_at, due_at)
     select new.*, clock_timestamp(), clock_timestamp() + interval '3 seconds'
     from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[]) as new";
 
-// By the event too: the hold may be settled by another since.
+// The event is compared too: other usage may have settled the hold since.
 const LAND: &str = r#"
     with landed as (
         select *
@@ -327,7 +324,7 @@ const LAND: &str = r#"
     where outbox.account_id = landed.account_id and outbox.reservation_id = landed.reservation_id
       and outbox.event_id   = landed.event_id   and outbox.source         = landed.source"#;
 
-/// Writes everything that a batch changed: first what has ended by itself, then what the requests changed.
+/// Writes all changes of a batch: first expired holds, then the changes by requests.
 pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
     writes.due.send(&mut *tx, NOTE_DUE).await?;
     writes.ended.send(&mut *tx, NOTE_ENDED).await?;
@@ -350,7 +347,7 @@ pub async fn write(tx: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// Keeps decisions that were made without a gate.
+/// Stores decisions that were made without a gate.
 pub async fn keep_decisions(connection: &mut PgConnection, writes: &Writes) -> Result<(), sqlx::Error> {
     writes.decisions.send(connection, KEEP_DECISIONS).await
 }

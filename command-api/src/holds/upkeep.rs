@@ -1,6 +1,6 @@
-//! Upkeep: marks holds that ended by themselves, and deletes old holds and decisions.
+//! Upkeep: marks expired holds, and deletes old holds and decisions.
 //!
-//! Nothing waits for it: reads leave out what has ended whether it is marked or not.
+//! No request waits for it: reads ignore expired holds whether they are marked or not.
 
 use std::time::Duration;
 
@@ -15,22 +15,20 @@ use super::HoldsConfig;
 use super::request::Ask;
 use crate::app::App;
 
-/// Between two searches for settling holds whose usage is projected.
+/// Pause between two searches for settling holds whose usage is projected.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
-/// Between two searches for holds whose time is over.
+/// Pause between two searches for expired holds.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(10);
-/// Between two deletions of what is old.
+/// Pause between two deletions of old rows.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
-/// Before the first of them: a process that is restarted often drops all the same.
+/// Delay of the first deletion, short enough that a process that restarts often deletes as well.
 const FIRST_DROP: Duration = Duration::from_secs(300);
-/// Accounts of one search.
 const ACCOUNTS_MAX: i64 = 1_000;
-/// Rows dropped by one statement.
 const DROPPED_MAX: i64 = 5_000;
-/// Usage is refused once it is older than 35 days (`request::limits::TOO_OLD_SECONDS`): nobody settles a hold that ended before.
+/// Usage older than 35 days is refused (`request::limits::TOO_OLD_SECONDS`): no usage can settle a hold that ended
+/// before.
 const HOLD_DAYS: i32 = 40;
 
-/// Keeps up until `shutdown`.
 pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken) {
     let upkeep = Upkeep {
         app,
@@ -49,7 +47,7 @@ struct Upkeep {
     shutdown: CancellationToken,
     expire_at: Instant,
     drop_at: Instant,
-    /// The last account that was searched for expired holds.
+    /// The last account searched for expired holds.
     expired_after: String,
 }
 
@@ -90,7 +88,6 @@ const SETTLED: &str = r#"
     where hold.state = 'settling' and checkpoint.next_offset > hold."offset"
     limit $1"#;
 
-/// Returns accounts with settling holds whose usage is projected.
 async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
     pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move { sqlx::query_scalar(SETTLED).bind(ACCOUNTS_MAX).fetch_all(connection).await })
@@ -98,7 +95,7 @@ async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
     .await
 }
 
-/// Sweeps accounts with holds whose time is over, some at each round.
+/// Ends expired holds, a bounded number of accounts at each round.
 async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
     let rows = sqlx::query_file!("src/holds/holding.sql", after.as_str(), ACCOUNTS_MAX);
     let rows = rows.fetch_all(&app.pool).await?;
@@ -108,7 +105,7 @@ async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
     sweep(app, Ok(due)).await
 }
 
-/// Drops holds and decisions that are older than they are kept, until `shutdown`.
+/// Deletes holds and decisions past their retention, until `shutdown`.
 pub async fn drop_old(
     pool: &PgPool,
     config: HoldsConfig,
@@ -119,7 +116,7 @@ pub async fn drop_old(
     drop_all(pool, Old::Decisions, days, shutdown).await
 }
 
-/// What is dropped once it is old.
+/// What is deleted once it is old.
 #[derive(Debug, Clone, Copy)]
 enum Old {
     Holds,
@@ -127,7 +124,7 @@ enum Old {
 }
 
 impl Old {
-    /// Drops at most [`DROPPED_MAX`] rows older than `days`, and returns how many it dropped.
+    /// Deletes at most [`DROPPED_MAX`] rows older than `days`, and returns how many.
     async fn drop_some(self, connection: &mut PgConnection, days: i32) -> Result<i64, sqlx::Error> {
         match self {
             Old::Holds => {
@@ -144,7 +141,7 @@ impl Old {
     }
 }
 
-/// Drops piece by piece, so that nobody waits for long, until nothing so old is left.
+/// Deletes in chunks, which keeps locks short, until no old row is left.
 async fn drop_all(
     pool: &PgPool,
     old: Old,
@@ -154,7 +151,7 @@ async fn drop_all(
     while !shutdown.is_cancelled() {
         let dropped = pg::write(pool, move |connection| {
             Box::pin(async move {
-                // Old rows are few or none, which the planner can't know: it would read a table to its end for them.
+                // The planner can't know that old rows are few or none: it would scan the whole table for them.
                 sqlx::raw_sql("set local enable_seqscan = off").execute(&mut *connection).await?;
                 old.drop_some(connection, days).await
             })

@@ -23,7 +23,8 @@ use crate::write::{self, Draft};
 
 /// `POST /v1/accounts`
 ///
-/// The opening and what a new account and its referrer get are decided together, and follow each other in the journal.
+/// One decision covers the opening and the grants to the new account and its referrer; they are consecutive in the
+/// journal.
 pub async fn open(
     State(app): State<App>,
     context: RequestContext,
@@ -41,7 +42,7 @@ pub async fn open(
     write::once(&app, &context, draft, async { Err(missing()) }).await
 }
 
-/// Opens an account that nobody opened before, as far as is known here.
+/// Opens an account that this side does not know as open.
 async fn open_first(
     app: &App,
     context: &RequestContext,
@@ -80,7 +81,7 @@ async fn open_first(
                 }
             }
             if events.len() == 1 {
-                // Nothing to go together with.
+                // There is no effect to append.
                 return Ok(Vec::new());
             }
             Ok::<_, Problem>(effects::enqueue(connection, events).await?)
@@ -99,7 +100,7 @@ async fn open_first(
     Ok(())
 }
 
-/// Finds who has referred a new account: the inviter of a code, or an account by its id.
+/// Finds the referrer of a new account: the inviter of a code, or an account by its id.
 async fn referrer(
     app: &App,
     context: &RequestContext,
@@ -123,7 +124,7 @@ async fn referrer(
     Ok(Referrer { account: referrer, said: said.clone(), at })
 }
 
-/// An account on a test clock begins at the time given, else now.
+/// An account on a test clock begins at the given time, otherwise now.
 fn opens_at(clock: Clock, context: &RequestContext) -> Result<Time, Problem> {
     match (clock, context.ledger_time) {
         (Clock::Live, Some(_)) => Err(clock_is_live()),

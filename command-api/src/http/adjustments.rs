@@ -1,4 +1,4 @@
-//! Adjustments: signed corrections by hand.
+//! Adjustments: manual signed corrections.
 
 use axum::extract::{Request, State};
 use axum::response::Response;

@@ -1,7 +1,7 @@
-//! Check: whether work may begin, answered without changing anything.
+//! Check: answers whether work may begin, without changing anything.
 //!
-//! It sees what is projected and what is held; usage that is not projected yet can't be seen, and nothing is held for
-//! who asks. A refusal is kept, with its figures, so that it can be explained later.
+//! A check sees projected usage and open holds, not usage that is not projected yet, and holds nothing. A refusal is
+//! stored with its figures, so that it can be explained later.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -18,22 +18,21 @@ use crate::app::App;
 use crate::holds::request::{Answer, Ask};
 use crate::request_context::RequestContext;
 
-/// Whether it may begin, with the figures that say so.
+/// Whether work may begin, with the figures behind the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checked {
     pub allowed: bool,
     pub code: Option<Refusal>,
-    /// The same for the user who is refused.
+    /// The reason as a sentence for the refused user.
     pub message: Option<String>,
-    /// What the account may still spend.
+    /// What the account may still spend, in its unit.
     pub available: Credits,
-    /// The limit that holds; null where there is none.
+    /// The limit that applies; null if there is none.
     pub limit: Option<Credits>,
-    /// What counts toward it.
+    /// The usage that counts toward it.
     pub used: Credits,
-    /// What the user's open holds will add to that.
+    /// The user's open holds, which count in addition.
     pub held: Credits,
-    /// When the next period begins.
     pub resets_at: Time,
 }
 

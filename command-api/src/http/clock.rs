@@ -1,4 +1,4 @@
-//! Clock: moving a test account's ledger time forward.
+//! Clock: advances a test account's ledger time.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -27,7 +27,7 @@ pub async fn advance(
     write::setting(&app, &context, draft, moves_at(&app, &context, &account, to)).await
 }
 
-/// The move is recorded at the time that it reaches; going back is ignored by the fold.
+/// The event is recorded at the target time; the fold ignores a move backwards.
 async fn moves_at(
     app: &App,
     context: &RequestContext,

@@ -1,6 +1,6 @@
 //! Contacts: the mail addresses of an account's people, and its webhook; they never enter the journal.
 //!
-//! The secret that signs webhooks is shown in the answer that made it, and nowhere else.
+//! Only the answer that creates a signing secret shows it.
 
 use std::collections::BTreeSet;
 
@@ -22,39 +22,36 @@ use crate::email::{NOT_AN_EMAIL, is_email};
 use crate::request_context::RequestContext;
 use crate::write;
 
-/// Largest body in bytes.
 pub const CONTACTS_BYTES_MAX: usize = 1024 * 1024;
 /// Most admins, and most users, of one account.
 const PEOPLE_MAX: usize = 5_000;
-/// Longest address of a webhook.
+/// Longest URL of a webhook.
 const URL_CHARS_MAX: usize = 2_048;
-/// How long the secret before signs along after a rotation.
+/// Hours that the previous secret still signs after a rotation.
 const OLD_SECRET_HOURS: i32 = 24;
 
-/// Body of `PUT …/contacts`: all of them.
+/// Body of `PUT …/contacts`, which replaces all contacts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contacts {
-    /// Those who configure and are notified.
+    /// The people who configure the account and receive notifications.
     #[serde(default, deserialize_with = "objects_or_null")]
     pub admins: Option<Vec<Person>>,
-    /// Those who use.
+    /// The people who use the account.
     #[serde(default, deserialize_with = "objects_or_null")]
     pub users: Option<Vec<Person>>,
-    /// Where firings are sent.
     #[serde(default, deserialize_with = "object_or_null")]
     pub webhook: Option<Webhook>,
 }
 
-/// Somebody of an account.
+/// An admin or user of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
-    /// As the account calls them.
+    /// The id that the account uses for them.
     pub id: UserId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Text>,
-    /// Where mail goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 }
@@ -63,7 +60,6 @@ pub struct Person {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// Where it listens.
     pub url: String,
 }
 
@@ -99,7 +95,7 @@ fn refusal_of(url: &str) -> Option<&'static str> {
     if url.chars().count() > URL_CHARS_MAX {
         return Some("is at most 2048 characters");
     }
-    // A parser of URLs takes spaces and line breaks away and goes on; what is stored is what was sent.
+    // A URL parser silently drops spaces and line breaks, but the text is stored as sent.
     let has_blanks = url.chars().any(|c| c.is_whitespace() || c.is_control());
     let Some(url) = Url::parse(url).ok().filter(|_| !has_blanks) else { return Some("is no URL") };
     if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
@@ -120,12 +116,11 @@ pub struct StoredContacts {
 #[derive(Debug, Serialize)]
 struct StoredWebhook {
     url: String,
-    /// Only in the answer that made it.
+    /// Present only in the answer that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
 }
 
-/// A row of `control.contacts`.
 struct ContactsRow {
     admins: JsonColumn<Vec<Person>>,
     users: JsonColumn<Vec<Person>>,
@@ -133,7 +128,7 @@ struct ContactsRow {
     webhook_secret: Option<String>,
 }
 
-/// A statement that returns [`ContactsRow`]s, whose columns go between its two parts.
+/// A statement that returns [`ContactsRow`]s; their columns go between its two parts.
 macro_rules! query_contacts {
     ($before:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(
@@ -170,7 +165,7 @@ async fn write(
 ) -> Result<StoredContacts, Problem> {
     let url = contacts.webhook.map(|webhook| webhook.url);
     let secret = url.is_some().then(|| made_up.clone());
-    // A webhook keeps its secret wherever it moves; one that is set anew gets another.
+    // A webhook keeps its secret when its URL changes; a removed and re-created one gets a new secret.
     let row = query_contacts!(
         "insert into control.contacts as old (account_id, admins, users, webhook_url, webhook_secret, updated_at)
          values ($1, $2::text::json, $3::text::json, $4, $5, clock_timestamp())
@@ -224,7 +219,7 @@ pub async fn get(
     Ok(Json(row.map_or(nobody, |row| stored_contacts(account, row, false))))
 }
 
-/// Makes the secret in force the old one; of two rotations within [`OLD_SECRET_HOURS`], the second ends the oldest at once.
+/// Makes the current secret the old one; a second rotation within [`OLD_SECRET_HOURS`] ends the oldest at once.
 async fn rotate(
     connection: &mut PgConnection,
     account: &AccountId,

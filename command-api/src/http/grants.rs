@@ -1,4 +1,4 @@
-//! Grants: giving credits, and voiding what remains of them.
+//! Grants: creating lots of credits, and voiding their rest.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -39,13 +39,11 @@ async fn granted_at(
     Ok(recorded_at)
 }
 
-/// The query of a void.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VoidQuery {
-    /// Whether to wait for the outcome.
     pub wait: Option<bool>,
-    /// Why, for people.
+    /// A note for people.
     pub reason: Option<Text>,
 }
 
@@ -69,14 +67,14 @@ pub async fn void(
         let draft = Draft::derived(&account, "void", derive::void_id(&account, &grant_id), data);
         return write::once(&app, &context, draft, async { Ok(recorded_at) }).await;
     }
-    // The refusal is recorded, but under an id of its own: a grant made later can still be voided.
+    // The refusal is recorded under an id of its own, so that a grant made later can still be voided.
     let draft = Draft::derived(&account, "void", write::new_id(context.now), data);
     write::untracked(&app, &context, draft, recorded_at).await
 }
 
 const KNOWN: &str = "select exists (select from lot where account_id = $1 and grant_id = $2)";
 
-/// Says whether a lot of this id ever was, by a projection that has caught up where it was not.
+/// Returns whether a lot of this id ever existed, after waiting for the projection if it seems absent.
 async fn is_known<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,

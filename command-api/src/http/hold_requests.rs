@@ -1,4 +1,4 @@
-//! Requests on holds: waits for the position that a caller names, and passes the request on to be decided.
+//! Requests on holds: waits for the position that the caller names, then sends the request to the batcher.
 
 use ledger_core::value::id::AccountId;
 use platform::position::AtLeast;
@@ -9,13 +9,13 @@ use crate::app::App;
 use crate::holds::request::{Answer, Ask, Fault, HoldView, Request};
 use crate::request_context::{RequestContext, Waits};
 
-/// The query of a decision, which is made at this position or a later one.
+/// The query of a decision, which is made at this position or later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecideQuery {
-    /// Where it must be projected to.
+    /// The position that must be projected.
     pub at_least: Option<AtLeast>,
-    /// Taken as with every write. A decision is not in the journal, and there is nothing to wait for.
+    /// Accepted as in every write, and ignored: a decision is not in the journal.
     pub wait: Option<bool>,
 }
 
@@ -25,7 +25,7 @@ impl Waits for DecideQuery {
     }
 }
 
-/// 503 unless the projection reaches the position in the query in time.
+/// Returns 503 unless the projection reaches the position of the query in time.
 pub async fn require_projected(app: &App, context: &RequestContext<DecideQuery>) -> Result<(), Problem> {
     let Some(AtLeast(position)) = context.query.at_least else { return Ok(()) };
     let partitions = app.journal.partitions();
@@ -39,7 +39,7 @@ pub async fn require_projected(app: &App, context: &RequestContext<DecideQuery>)
     Err(Problem::behind(format!("position {position} is not projected yet")))
 }
 
-/// Asks for a change of a hold, and returns the hold.
+/// Changes a hold, and returns it.
 pub async fn on_hold<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -52,7 +52,7 @@ pub async fn on_hold<Q: Waits>(
     Ok(*view)
 }
 
-/// Asks of an account, again where it was not there and the projection lagged.
+/// Sends a request on an account, and again if the account was absent and the projection lagged.
 pub async fn ask<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -69,7 +69,7 @@ pub async fn ask<Q: Waits>(
     };
     let first = app.holds.ask(request()?).await;
     if first.as_ref().is_err_and(|fault| *fault == Fault::AccountAbsent) {
-        // Waits for a projection that does not know the account yet; 404 where there is none.
+        // Waits for a projection that does not know the account yet; 404 if there is none.
         app.account(account, None, context.deadline).await?;
         return app.holds.ask(request()?).await.map_err(|fault| fault.problem(account));
     }

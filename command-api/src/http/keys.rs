@@ -1,7 +1,7 @@
-//! Keys: making, listing and revoking API keys.
+//! Keys: creates, lists and revokes API keys.
 //!
-//! A secret is shown once and kept nowhere, so a repeat of the request that made it answers without it. Who never
-//! saw the first answer revokes that key and asks for another under a new `Idempotency-Key`.
+//! The first answer shows the secret, which is stored nowhere, so the answer to a repeat omits it. A caller who lost
+//! the first answer revokes that key and creates another under a new `Idempotency-Key`.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -18,9 +18,8 @@ use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write::idempotency;
 
-/// Keys listed where the query names no limit.
+/// Keys per page by default.
 const LISTED: i64 = 50;
-/// Most keys listed at once.
 const LISTED_MAX: i64 = 500;
 
 /// `POST /v1/keys`
@@ -38,7 +37,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// A key as its creation answers.
+/// The answer to the creation of a key.
 #[derive(Debug, Clone, Serialize)]
 struct Created {
     #[serde(flatten)]
@@ -73,21 +72,18 @@ async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8])
     Ok(Created { key: serde_json::from_str(&first.answer).map_err(Problem::internal)?, secret: None })
 }
 
-/// The query of the list of keys.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
     pub limit: Option<i64>,
-    /// Where the page before ended.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
-/// A page of keys.
 #[derive(Debug, Clone, Serialize)]
 pub struct Page {
-    /// Keys in order of their ids.
     pub items: Vec<Key>,
-    /// Asks for the next page; null at the end.
+    /// The cursor of the next page; null at the end.
     pub next_cursor: Option<String>,
 }
 

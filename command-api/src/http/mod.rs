@@ -1,4 +1,4 @@
-//! HTTP: one resource a file; a handler parses, decides, writes and answers.
+//! HTTP: one resource per file; a handler parses, decides, writes and answers.
 
 pub mod accounts;
 pub mod adjustments;

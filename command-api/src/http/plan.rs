@@ -1,4 +1,4 @@
-//! Plan: changing it now or at the next period.
+//! Plan: changes it now or at the next period.
 
 use axum::extract::{Request, State};
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! Rate cards: publishing the next version.
+//! Rate cards: publishes the next version.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -16,7 +16,6 @@ use crate::request_context::RequestContext;
 /// Largest card in bytes: a thousand meters with several prices each.
 pub const CARD_BYTES_MAX: usize = 1024 * 1024;
 
-/// A version as published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
     pub card: RateCardId,

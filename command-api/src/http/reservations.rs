@@ -1,4 +1,4 @@
-//! Reservations: credits held for work in progress, extended as it goes on, and ended by its usage or given back.
+//! Reservations: credits held for work in progress; they can be extended, settled by usage, or released.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -86,7 +86,7 @@ pub async fn settle(
     let admitted = verdict.map_err(Refusal::problem)?;
     let settled = match &admitted.hold {
         NamedHold::Settles(settled) => settled,
-        // The journal has its id already, and the hold is deleted: it ended long ago.
+        // The journal has this id already, and the hold is deleted: it ended long ago.
         NamedHold::Absent => return Err(Fault::HoldAbsent(reservation).problem(&account)),
         NamedHold::None | NamedHold::Other => {
             return append_and_answer(&app, admitted, context.waits()).await;
@@ -115,7 +115,7 @@ async fn come_to(
         source: settled.source.as_str(),
         content: &settled.content.0,
     };
-    // By its identity: the record itself may be the second copy of one that counts.
+    // Looked up by identity: the record itself may be the second copy of one that counts.
     let outcome = async { outcome::first(&app.pool, app.waiter.schema(), &identity).await };
     let progress = match once_projected(app, context.waits(), &[position], outcome).await?.flatten() {
         Some(first) if first.same_content => Progress::Folded(first.outcome),

@@ -1,4 +1,4 @@
-//! Reversals: taking a usage event back, whole and once.
+//! Reversals: reverse a whole usage event, once.
 
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
@@ -17,13 +17,11 @@ use crate::app::App;
 use crate::request_context::{RequestContext, Waits};
 use crate::write::{self, Draft};
 
-/// The query of a reversal.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReversalQuery {
-    /// Whether to wait for the outcome.
     pub wait: Option<bool>,
-    /// The usage's producer, where one id came from several.
+    /// The usage's producer, if several producers used the id.
     pub source: Option<Source>,
 }
 
@@ -33,11 +31,10 @@ impl Waits for ReversalQuery {
     }
 }
 
-/// The body of a reversal.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reversal {
-    /// Why, for people.
+    /// A note for people.
     #[serde(default)]
     pub reason: Option<Text>,
 }
@@ -65,7 +62,7 @@ pub async fn reverse(
     write::once(&app, &context, draft, async { Ok(recorded_at) }).await
 }
 
-/// A reason is not needed, so neither is a body.
+/// The reason is optional, so the body is too.
 async fn optional_body(request: Request) -> Result<Reversal, Problem> {
     let nothing = request.body().size_hint().exact() == Some(0);
     if nothing && !request.headers().contains_key(CONTENT_TYPE) {
@@ -74,7 +71,7 @@ async fn optional_body(request: Request) -> Result<Reversal, Problem> {
     read_body(request).await
 }
 
-/// Finds the producer of the usage to take back: 404 where there is no such usage, 409 where there are several.
+/// Finds the producer of the usage: 404 if there is no such usage, 409 if several producers used the id.
 async fn usage_source(
     app: &App,
     context: &RequestContext<ReversalQuery>,

@@ -1,4 +1,4 @@
-//! Settings of limits, alerts and auto top-up: each `PUT` is the whole of one, in force for what is folded after it.
+//! Settings of limits, alerts and auto top-up: each `PUT` replaces one whole, in force for the events folded after it.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -36,7 +36,7 @@ pub async fn put_user_alert(
 
 /// `PUT /v1/accounts/{account}/auto-top-up`
 ///
-/// Always counts as saved, also where nothing changes: it clears failures and lets brakes speak again.
+/// Always recorded, also without a change: it clears failures and lets brakes report again.
 pub async fn put_auto_top_up(
     State(app): State<App>,
     context: RequestContext,
@@ -50,7 +50,6 @@ pub async fn put_auto_top_up(
     write::untracked(&app, &context, draft, recorded_at).await
 }
 
-/// The path of an org alert.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AlertPath {
     account: AccountId,
@@ -73,7 +72,7 @@ pub async fn put_org_alert(
 
 /// `DELETE /v1/accounts/{account}/alerts/{alert}`
 ///
-/// Removing it again gets the first answer.
+/// A repeated removal gets the first answer.
 pub async fn remove_org_alert(
     State(app): State<App>,
     context: RequestContext,
@@ -91,7 +90,7 @@ pub async fn remove_org_alert(
     write::setting(&app, &context, draft, admission).await
 }
 
-/// Setting and removing an alert are states of one setting: the last of them is in force.
+/// Setting and removing an alert are states of one setting: the last one is in force.
 fn org_alert(path: &AlertPath, data: Data, context: &RequestContext) -> Draft {
     Draft { key: path.alert.to_string(), ..Draft::setting(&path.account, "org_alert", data, context.now) }
 }
@@ -102,7 +101,7 @@ const HAS_ALERT: &str = "
     where account_id = $1
 ";
 
-/// 404 unless the account has the alert.
+/// Returns 404 unless the account has the alert.
 async fn require_alert(app: &App, path: &AlertPath) -> Result<(), Problem> {
     let (account, alert) = (path.account.to_string(), path.alert.to_string());
     let found: Option<bool> = pg::read(&app.pool, app.waiter.schema(), |connection| {

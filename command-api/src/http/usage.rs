@@ -1,7 +1,6 @@
-//! Usage: the fast path, one event or a batch, in CloudEvents or plain JSON.
+//! Usage: the fast path for one event or a batch, as CloudEvents or plain JSON.
 //!
-//! A repeat is appended again and folds to `duplicate` or `conflict`, so nothing is looked up before the append
-//! but the accounts.
+//! A repeat is appended again and folds to `duplicate` or `conflict`, so before the append only the accounts are read.
 
 use std::fmt;
 
@@ -27,12 +26,11 @@ use crate::write::outcome::{self, Outcome, Progress};
 use crate::write::usage::{append_all, append_and_answer};
 use crate::write::wait::{known_or_waiting, once_projected};
 
-/// Most events of a batch.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
-/// Bodies read on the request's own task; larger ones go to a thread for long work.
+/// Bodies up to this size are parsed on the request's own task; larger ones on a blocking thread.
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 
-/// Code of the reader's error for what is no JSON at all.
+/// The parser's error code for text that is not JSON.
 const NOT_JSON: &str = "not_json";
 
 const ONE: Accepts = Accepts { media_type: "application/cloudevents+json", bytes_max: RECORD_BYTES_MAX };
@@ -68,7 +66,7 @@ pub async fn plain(
     one(&app, &context, offer, Form::Plain).await
 }
 
-/// Tells a body that is no JSON from one that is no such event.
+/// Distinguishes a body that is not JSON from an invalid event.
 fn unreadable(errors: Vec<FieldError>) -> Problem {
     match errors.iter().find(|error| error.code == NOT_JSON) {
         Some(error) => Problem::not_json(format!("the body is not JSON: {}", error.detail)),
@@ -116,7 +114,7 @@ async fn read_off_task(payload: Payload, principal: Principal) -> Result<Read, P
     read.await.map_err(Problem::internal)?
 }
 
-/// Reads a batch item by item: a bad item is refused and the others go on.
+/// Parses a batch item by item: a bad item is refused, and the others continue.
 fn read_batch(bytes: &[u8], principal: &Principal) -> Result<Read, Problem> {
     let items = split(bytes)?;
     let mut ids = Vec::with_capacity(items.len());
@@ -144,7 +142,7 @@ fn read_item(item: &RawValue, principal: &Principal) -> Offered {
     Ok(offer)
 }
 
-/// Returns the id that a refused item gives itself, where it has one.
+/// Returns the id in a refused item, if it has one.
 fn id_of(item: &RawValue) -> Option<EventId> {
     #[derive(Deserialize)]
     struct Named {
@@ -153,7 +151,7 @@ fn id_of(item: &RawValue) -> Option<EventId> {
     serde_json::from_str::<Named>(item.get()).ok().map(|named| named.id)
 }
 
-/// The items of a JSON array, unread.
+/// The unparsed items of a JSON array.
 struct Items<'a>(Vec<&'a RawValue>);
 
 const TOO_MANY_ITEMS: &str = "too many items";
@@ -202,24 +200,23 @@ fn split(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Item {
-    /// Its index in the batch.
     pub index: usize,
-    /// Its id; null where it has none that can be read.
+    /// Null if the item has no readable id.
     pub id: Option<EventId>,
     /// `accepted` or `refused`.
     pub result: &'static str,
-    /// Where the journal has it.
+    /// The journal position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
-    /// What it came to, once that is known.
+    /// The outcome, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
-    /// Why it was refused, or rejected.
+    /// Why the item was refused or rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// What it charges beyond the hold that it settles.
+    /// What it charges above the hold that it settles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub over_hold: Option<Credits>,
 }
@@ -245,7 +242,7 @@ impl BatchAnswer {
     }
 }
 
-/// Tells the accepted from the refused, and takes out what is to be appended.
+/// Separates accepted items from refused ones, and returns the records to append.
 fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Admitted>) {
     let mut admitted = Vec::with_capacity(verdicts.len());
     let mut items = Vec::with_capacity(verdicts.len());
@@ -267,7 +264,7 @@ fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Ad
     (items, admitted)
 }
 
-/// Writes positions, and outcomes where they are known, into the accepted items.
+/// Sets the positions, and the known outcomes, of accepted items.
 fn set_outcomes(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
     let accepted = items.iter_mut().filter(|item| item.result == "accepted");
     for (nth, (item, position)) in accepted.zip(positions).enumerate() {

@@ -9,7 +9,7 @@ use web::http::Problem;
 use crate::app::App;
 use crate::write::effects::Effect;
 
-/// Makes the grant of a bonus under an id that follows from what it is for.
+/// Makes the grant of a bonus under an id derived from its reason.
 pub fn grant_effect(
     account: &AccountId,
     id: &str,
@@ -29,7 +29,7 @@ pub fn grant_effect(
     })
 }
 
-/// Returns the welcome bonus of a new account, if there is one.
+/// Returns the welcome bonus of a new account, if one is configured.
 pub fn welcome(app: &App, account: &AccountId) -> Result<Option<Effect>, Problem> {
     let amount = app.sales.promotions.welcome_bonus;
     let wanted = amount.is_positive();
@@ -38,7 +38,7 @@ pub fn welcome(app: &App, account: &AccountId) -> Result<Option<Effect>, Problem
         .transpose()
 }
 
-/// Two requests of one account take turns.
+/// Serializes the requests of one account.
 pub async fn lock_account(connection: &mut PgConnection, account: &AccountId) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('growth/' || $1, 0))", account.as_str())
         .execute(connection)

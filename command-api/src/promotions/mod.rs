@@ -1,4 +1,4 @@
-//! Promotions: welcome bonus, promo codes and referrals, each granted once however often a request is retried.
+//! Promotions: welcome bonus, promo codes and referrals; each is granted once, whatever the number of retries.
 
 pub mod bonus;
 pub mod config;

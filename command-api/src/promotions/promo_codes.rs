@@ -1,4 +1,4 @@
-//! Promo codes: what redeeming them is worth, from when to when, and how often.
+//! Promo codes: their value, validity and number of uses.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -20,10 +20,9 @@ use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write::Draft;
 
-/// Longest promo code, so that the id of its lot is one.
+/// Longest promo code; the id of its lot contains it.
 const CODE_CHARS_MAX: usize = 100;
 
-/// Body of `POST /v1/promo-codes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPromoCode {
@@ -77,7 +76,6 @@ impl NewPromoCode {
     }
 }
 
-/// A row of `control.promo_code`.
 struct PromoCodeRow {
     code: String,
     amount: String,
@@ -103,7 +101,7 @@ impl TryFrom<PromoCodeRow> for NewPromoCode {
     }
 }
 
-/// The row of one code, with what follows the condition.
+/// Selects the row of one code; the suffix follows the condition.
 macro_rules! query_code {
     ($code:expr, $after:literal) => {
         sqlx::query_as!(
@@ -116,7 +114,7 @@ macro_rules! query_code {
     };
 }
 
-/// Returns a code as it was made.
+/// Returns a code as it was created.
 pub(super) async fn find(
     connection: &mut PgConnection,
     code: &PromoCode,
@@ -125,7 +123,7 @@ pub(super) async fn find(
     row.map(NewPromoCode::try_from).transpose()
 }
 
-/// Returns a code, locked, with how often it was redeemed.
+/// Locks a code, and returns it with its number of redemptions.
 pub(super) async fn lock(
     connection: &mut PgConnection,
     code: &PromoCode,
@@ -137,7 +135,7 @@ pub(super) async fn lock(
     Ok(Some((row.try_into()?, redemptions)))
 }
 
-/// Keeps a new code unless one of its name was made before, and returns the one that is kept.
+/// Stores a new code unless its name exists, and returns the stored one.
 async fn keep(
     connection: &mut PgConnection,
     new: &NewPromoCode,
@@ -159,7 +157,6 @@ async fn keep(
     find(connection, &new.code).await
 }
 
-/// Counts one more redemption of a code.
 pub(super) async fn count_redemption(
     connection: &mut PgConnection,
     code: &PromoCode,

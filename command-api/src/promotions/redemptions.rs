@@ -1,4 +1,4 @@
-//! Redemptions: a promo code becomes a grant, once for each account.
+//! Redemptions: a promo code becomes a grant, once per account.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -21,10 +21,9 @@ use crate::write;
 use crate::write::effects;
 use crate::write::idempotency;
 
-/// Redeems a code for an account that has not done so before: counts it, keeps the grant for a caller that redeems again, and
-/// returns it.
+/// Redeems a code for an account for the first time: counts it, stores the grant for repeats, and returns it.
 ///
-/// Locks the code, so that no race passes its uses. `at`: the account's time.
+/// Locks the code, so that a race can't exceed its number of uses. `at` is the account's time.
 pub async fn redeem(
     connection: &mut PgConnection,
     account: &AccountId,
@@ -61,7 +60,6 @@ pub async fn redeem(
     draft.event(recorded_at, actor.clone())
 }
 
-/// Body of `POST /v1/accounts/{account}/redemptions`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redemption {
@@ -76,7 +74,7 @@ impl Body for Redemption {
 
 /// `POST /v1/accounts/{account}/redemptions`
 ///
-/// Redeeming again gives the first answer, also when the code has ended since.
+/// A repeat gets the first answer, also after the code has ended.
 pub async fn create(
     State(app): State<App>,
     context: RequestContext,
@@ -105,7 +103,7 @@ pub async fn create(
         })
     })
     .await?;
-    // Kept in the same transaction: it is appended here, or found to be.
+    // The grant was stored in the same transaction: this call appends it, or finds it appended.
     let answer = write::once(&app, &context, draft, async { Ok(recorded_at) }).await?;
     outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;
     Ok(answer)

@@ -1,4 +1,4 @@
-//! Referrals: an account invites by mail, and both sides get credits when the invited one opens.
+//! Referrals: an account invites by mail, and both sides get credits when the invited account opens.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -23,12 +23,11 @@ use crate::request_context::RequestContext;
 use crate::write;
 use crate::write::effects::Effect;
 
-/// Accounts whose referrer is rewarded: the first ones of each.
+/// Referred accounts that bring their referrer a reward: only the first ones.
 const REWARDED_MAX: i32 = 10;
-/// Begins the codes of invitations.
+/// Prefix of invitation codes.
 const INVITATION: &str = "ref_";
 
-/// Body of `POST /v1/accounts/{account}/referrals`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
@@ -47,7 +46,7 @@ impl Body for Invitation {
 
 /// `POST /v1/accounts/{account}/referrals`
 ///
-/// The same address again gets the same code, and no second mail.
+/// A repeat for the same address gets the same code, and sends no second mail.
 pub async fn invite(
     State(app): State<App>,
     context: RequestContext,
@@ -96,7 +95,7 @@ async fn invited(
     Ok(code)
 }
 
-/// Puts the invitation among the mails that the alert worker sends.
+/// Enqueues the invitation with the mails that the alert worker sends.
 async fn mail(
     connection: &mut PgConnection,
     account: &AccountId,
@@ -125,13 +124,13 @@ async fn mail(
     .map(drop)
 }
 
-/// Invitations of an account, and accounts opened by them.
+/// Counts of an account's invitations, and of the accounts opened by them.
 struct Stats {
     invited: i32,
     accepted: i32,
 }
 
-/// Adds to what an account's invitations have come to.
+/// Adds to the counts of an account.
 async fn count(connection: &mut PgConnection, account: &AccountId, more: Stats) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into control.referrer as known (account_id, invited, accepted, rewarded, credits_earned)
@@ -148,7 +147,7 @@ async fn count(connection: &mut PgConnection, account: &AccountId, more: Stats) 
     .map(drop)
 }
 
-/// Returns the account behind a code of an invitation; none: it is none.
+/// Returns the account behind an invitation code; none if the code is unknown.
 pub async fn inviter(app: &App, code: &ReferrerId) -> Result<Option<AccountId>, Problem> {
     let account =
         sqlx::query_scalar!("select account_id from control.invitation where code = $1", code.as_str())
@@ -157,25 +156,24 @@ pub async fn inviter(app: &App, code: &ReferrerId) -> Result<Option<AccountId>, 
     account.map(|account| AccountId::new(&account).map_err(Problem::internal)).transpose()
 }
 
-/// Whoever has referred a new account, with the time that its reward is recorded at.
+/// The referrer of a new account, with the time that its reward is recorded at.
 #[derive(Debug, Clone)]
 pub struct Referrer {
     pub account: AccountId,
-    /// As the new account said it: its id or the code of an invitation.
+    /// The text in the request: an account id or an invitation code.
     pub said: ReferrerId,
     pub at: Time,
 }
 
-/// What both sides of a referral get.
+/// The grants to both sides of a referral.
 #[derive(Debug)]
 pub struct Rewards {
-    /// The new account's.
     pub guests: Effect,
-    /// That of the account that has referred it; none beyond the first ten.
+    /// To the referrer; none beyond the first ten.
     pub referrers: Option<Effect>,
 }
 
-/// Counts a new account as referred, and returns what both sides get; none where there is no bonus.
+/// Counts a new account as referred, and returns both grants; none if no bonus is configured.
 pub async fn referred(
     connection: &mut PgConnection,
     bonus: Credits,
@@ -189,7 +187,7 @@ pub async fn referred(
     )
     .execute(&mut *connection)
     .await?;
-    // An account id, or a code that was passed on, is an invitation that nobody sent.
+    // An account id, or a code that was passed on, counts as an invitation without a mail.
     let invited = i32::from(accepted.rows_affected() == 0);
     count(connection, &referrer.account, Stats { invited, accepted: 1 }).await?;
     if !bonus.is_positive() {

@@ -1,4 +1,4 @@
-//! Answer: the response to a write, with its outcome where that is known.
+//! Answer: the response to a write, with its outcome if that is known.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -13,29 +13,27 @@ use web::http::Problem;
 use super::outcome::Progress;
 use crate::holds::request::SettledHold;
 
-/// A write that the journal has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Written {
     pub event_id: String,
-    /// Where the journal has it.
     pub position: Position,
-    /// What it came to, once that is known.
+    /// The outcome, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
-    /// The hold that it settles.
+    /// The hold that the usage settles.
     #[serde(flatten)]
     pub settles: Option<SettlementView>,
 }
 
-/// How usage settles a hold, for its producer.
+/// How usage settles a hold, as the API returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SettlementView {
     pub reservation_id: ReservationId,
-    /// Settled once the usage is projected.
+    /// `settled` once the usage is projected.
     pub state: State,
-    /// What the hold held.
+    /// The amount that was held.
     pub held: Credits,
-    /// What the usage charges beyond that.
+    /// What the usage charges above the held amount.
     pub over_hold: Credits,
 }
 
@@ -53,12 +51,12 @@ impl SettlementView {
 }
 
 impl Written {
-    /// Answers by how far the record has come: 200, 202 while it waits, 409, 422, or 503 where its account is halted.
+    /// Answers by the record's progress: 200, 202 while it waits, 409, 422, or 503 if its account is halted.
     pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Response {
         Written::answer_settling(account, event_id, position, progress, None)
     }
 
-    /// Answers as [`Written::answer`] for usage that settles a hold.
+    /// Like [`Written::answer`], for usage that settles a hold.
     pub fn answer_settling(
         account: &str,
         event_id: &str,
@@ -88,7 +86,7 @@ impl Written {
     }
 }
 
-/// The journal has the refused record: the answer says where.
+/// Adds the position of a refused record, which the journal has, to the problem.
 fn placed(problem: Problem, written: &Written) -> Response {
     problem
         .with("event_id", &written.event_id)
@@ -97,7 +95,7 @@ fn placed(problem: Problem, written: &Written) -> Response {
         .into_response()
 }
 
-/// Says in a sentence why an event was rejected.
+/// Describes in a sentence why an event was rejected.
 pub fn detail(reason: Reason) -> &'static str {
     match reason {
         Reason::AccountNotOpen => "the account is not open",

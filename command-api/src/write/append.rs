@@ -9,7 +9,7 @@ use web::http::Problem;
 
 use crate::app::App;
 
-/// Appends a record and returns where the journal has it.
+/// Appends a record to the journal, and returns its position.
 pub async fn append(app: &App, account: &AccountId, record: &[u8]) -> Result<Position, Problem> {
     failpoint::hit("api.before_append");
     let position = app.journal.append(account.as_str(), record.to_vec()).await.map_err(not_appended)?;
@@ -17,7 +17,7 @@ pub async fn append(app: &App, account: &AccountId, record: &[u8]) -> Result<Pos
     Ok(position)
 }
 
-/// 503 where the journal can't take it, or may have and did not say so; the same again does no harm.
+/// Returns 503: the journal can't take the record, or did not acknowledge it; a retry is harmless.
 pub fn not_appended(error: AppendError) -> Problem {
     warn!(%error, "append failed");
     match error {

@@ -1,7 +1,7 @@
-//! Effects: events that follow a decision in Postgres.
+//! Effects: events that follow from a decision in Postgres.
 //!
-//! They enter the outbox in the decision's transaction and are appended at once, in their order; the relay appends what a
-//! crash has left behind. The same record twice folds once.
+//! They enter the outbox in the decision's transaction and are appended at once, in order. After a crash the relay
+//! appends them. The same record twice folds once.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use web::http::Problem;
 use super::append::not_appended;
 use crate::app::App;
 
-/// What an effect says besides its account and time.
+/// The parts of an effect besides its account and time.
 #[derive(Debug, Clone)]
 pub struct Effect {
     pub account: AccountId,
-    /// The event's producer: one of ours.
+    /// The event's producer, always one of the ledger's own.
     pub source: &'static str,
     pub event_id: EventId,
     pub data: Data,
@@ -42,22 +42,21 @@ impl Effect {
     }
 }
 
-/// The relay leaves an event for so long to the process that decided. Where its append takes longer, both append it.
+/// The relay skips an event for this long, while the deciding process appends it. If that takes longer, both append it.
 const LEAD_SECONDS: f64 = 5.0;
-/// Longest wait for older events of the account; shorter than the lead, so that the relay goes on from there.
+/// Longest wait for older events of the account; shorter than the lead, so that the relay takes over from there.
 const OLDER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Between two searches for older events that are on their way.
+/// Pause between two searches for older events that are being appended.
 const OLDER_PAUSE: Duration = Duration::from_millis(20);
 
-/// An event in the outbox.
 #[derive(Debug)]
 pub struct Put {
-    /// Its position there.
+    /// The position in the outbox.
     pub outbox_id: i64,
     pub event: Event,
 }
 
-/// Puts events into the outbox, in their order.
+/// Puts events into the outbox, in order.
 pub async fn enqueue(connection: &mut PgConnection, events: Vec<Event>) -> Result<Vec<Put>, sqlx::Error> {
     let mut put = Vec::with_capacity(events.len());
     for event in events {
@@ -67,8 +66,8 @@ pub async fn enqueue(connection: &mut PgConnection, events: Vec<Event>) -> Resul
     Ok(put)
 }
 
-/// Appends events that are in the outbox, in their order, and returns where they are. What fails stays there, and so does
-/// all from where older events of an account do not get through.
+/// Appends events from the outbox, in order, and returns their positions. A failed event stays there, and so do all
+/// later events if older ones of their account are not appended in time.
 pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
     let deadline = Instant::now() + OLDER_WAIT_MAX;
     let mut positions = Vec::with_capacity(put.len());
@@ -84,12 +83,12 @@ pub async fn append(app: &App, put: &[Put]) -> Result<Vec<Position>, Problem> {
     Ok(positions)
 }
 
-/// Waits until the journal has all of an account's effects that are in the outbox now; false where it has not in time.
+/// Waits until the journal has all of the account's effects now in the outbox; false if not in time.
 pub async fn all_appended(app: &App, account: &AccountId, deadline: Instant) -> Result<bool, Problem> {
     nothing_before(app, account, i64::MAX, deadline).await
 }
 
-/// Waits until nothing older than this waits for the account.
+/// Waits until no older event of the account is in the outbox.
 async fn nothing_before(
     app: &App,
     account: &AccountId,

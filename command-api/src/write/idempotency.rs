@@ -1,34 +1,32 @@
-//! Idempotency: what was accepted under an id of its own, kept before it is appended.
+//! Idempotency: stores a write under an id of its own before it is appended.
 //!
-//! A repeat finds the same bytes here: it is answered from them, or, where nobody knows whether they reached the
-//! journal, they are appended again under the same event id, which folds to one effect.
+//! A repeat finds the same bytes here: it gets the stored answer or, if the append was not acknowledged, appends them
+//! again under the same event id, which folds to one effect.
 
 use platform::pg::{PgConnection, PgPool};
 use platform::position::Position;
 
-/// Names a write among those of its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// The account; empty where none is concerned.
+    /// Empty if the write concerns no account.
     pub account: String,
     /// One id space per kind.
     pub kind: &'static str,
-    /// The body's own id, the target, or the `Idempotency-Key`; empty for settings, of which one is in force.
+    /// The body's own id, the target, or the `Idempotency-Key`; empty for a setting, of which only one is in force.
     pub key: String,
 }
 
-/// A write as kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Hash of what the caller sent.
+    /// Hash of the request's content.
     pub content: Vec<u8>,
     pub event_id: String,
     pub event: Vec<u8>,
-    /// Where the journal has it, once that is known.
+    /// The journal position, once it is known.
     pub position: Option<Position>,
 }
 
-/// A row of `control.idempotency` that keeps a write.
+/// A row of `control.idempotency` with a write.
 struct KeptRow {
     content: Vec<u8>,
     event_id: String,
@@ -45,7 +43,7 @@ impl From<KeptRow> for Kept {
     }
 }
 
-/// A statement that returns [`KeptRow`]s, whose columns go between its two parts.
+/// A statement that returns [`KeptRow`]s; their columns go between its two parts.
 macro_rules! query_kept {
     ($before:literal, $after:literal, $($argument:expr),+) => {
         sqlx::query_as!(
@@ -56,7 +54,6 @@ macro_rules! query_kept {
     };
 }
 
-/// Returns what is kept under a name.
 pub async fn find(pool: &PgPool, name: &Name) -> Result<Option<Kept>, sqlx::Error> {
     let kept = query_kept!(
         "select",
@@ -69,9 +66,9 @@ pub async fn find(pool: &PgPool, name: &Name) -> Result<Option<Kept>, sqlx::Erro
     Ok(kept.fetch_optional(pool).await?.map(Kept::from))
 }
 
-/// Keeps a write unless one is kept under its name, and returns the one that is.
+/// Stores a write unless its name exists, and returns the stored one.
 pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
-    // The update changes nothing: it makes a row that came first visible to `returning`.
+    // The update changes nothing: it makes an existing row visible to `returning`.
     let kept = query_kept!(
         "insert into control.idempotency as kept (account_id, kind, key, content, event_id, event, created_at)
          values ($1, $2, $3, $4, $5, $6, clock_timestamp())
@@ -89,7 +86,7 @@ pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::
     kept.fetch_one(pool).await.map(Kept::from)
 }
 
-/// Keeps a write in the transaction of a decision; says whether nothing was kept under its name before.
+/// Stores a write in the transaction of a decision; returns whether its name was new.
 pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> Result<bool, sqlx::Error> {
     let kept = sqlx::query!(
         "insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
@@ -107,7 +104,7 @@ pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> 
     Ok(kept.rows_affected() > 0)
 }
 
-/// Keeps a setting instead of the one before it.
+/// Stores a setting in place of the previous one.
 pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
     let kept = query_kept!(
         r#"insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
@@ -132,14 +129,14 @@ pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sql
     kept.fetch_one(pool).await.map(Kept::from)
 }
 
-/// Notes where the journal has a write that was kept by [`keep`].
+/// Records the journal position of a write stored by [`keep`].
 pub async fn acknowledge(
     pool: &PgPool,
     name: &Name,
     event_id: &str,
     at: Position,
 ) -> Result<(), sqlx::Error> {
-    // The earliest position counts: what was appended twice had its effect there.
+    // The earliest position counts: a record appended twice had its effect there.
     sqlx::query!(
         r#"update control.idempotency
            set "partition" = $5,
@@ -158,14 +155,14 @@ pub async fn acknowledge(
     .map(drop)
 }
 
-/// Notes where the journal has a setting that was kept by [`replace`].
+/// Records the journal position of a setting stored by [`replace`].
 pub async fn acknowledge_setting(
     pool: &PgPool,
     name: &Name,
     kept: &Kept,
     at: Position,
 ) -> Result<(), sqlx::Error> {
-    // Of settings sent at once, the one that the journal has last is in force, whichever was kept last.
+    // Of concurrent settings the last one in the journal is in force, whichever was stored last.
     sqlx::query!(
         r#"update control.idempotency
            set content     = $4,
@@ -190,7 +187,7 @@ pub async fn acknowledge_setting(
     .map(drop)
 }
 
-/// Forgets a write that had no effect and that the fold does not remember either.
+/// Deletes a write that had no effect and that the fold does not remember.
 pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from control.idempotency
@@ -205,9 +202,9 @@ pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sq
     .map(drop)
 }
 
-/// Claims an `Idempotency-Key` for making an API key; says whether it was free.
+/// Claims an `Idempotency-Key` for the creation of an API key; returns whether it was free.
 ///
-/// Waits for another request of the same name, and claims nothing where that came first.
+/// Waits for a concurrent request of the same name, and claims nothing if that one succeeds.
 pub async fn claim_key(
     connection: &mut PgConnection,
     key: &str,
@@ -225,7 +222,7 @@ pub async fn claim_key(
     Ok(claimed.rows_affected() > 0)
 }
 
-/// Keeps the answer, as JSON, of a request that claimed its `Idempotency-Key`.
+/// Stores the answer, as JSON, of a request that claimed its `Idempotency-Key`.
 pub async fn keep_answer(connection: &mut PgConnection, key: &str, answer: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update control.idempotency
@@ -239,15 +236,14 @@ pub async fn keep_answer(connection: &mut PgConnection, key: &str, answer: &str)
     .map(drop)
 }
 
-/// The first answer to a request that made an API key.
+/// The first answer to the creation of an API key.
 pub struct FirstAnswer {
-    /// Hash of what the caller sent.
     pub content: Vec<u8>,
     /// JSON.
     pub answer: String,
 }
 
-/// Returns the answer that [`keep_answer`] kept.
+/// Returns the answer stored by [`keep_answer`].
 pub async fn first_answer(connection: &mut PgConnection, key: &str) -> Result<FirstAnswer, sqlx::Error> {
     sqlx::query_as!(
         FirstAnswer,

@@ -1,6 +1,6 @@
-//! Write: a write that carries an id of its own is kept, appended, waited for, and answered.
+//! Write: stores a write with its id, appends it, waits for it, and answers.
 //!
-//! Usage goes another way ([`usage`]): its repeats are appended again, and the fold recognises them.
+//! Usage takes another path ([`usage`]): its repeats are appended again, and the fold recognises them.
 
 pub mod answer;
 pub mod append;
@@ -38,44 +38,41 @@ use crate::request_context::{RequestContext, Waits};
 /// Grants and payments share one id space.
 const LOT_IDS: &str = "grant";
 
-/// A write before it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     pub account: AccountId,
     pub kind: &'static str,
-    /// Its name there.
+    /// The id within the kind.
     pub key: String,
-    /// The event's producer: one of ours.
+    /// The event's producer, always one of the ledger's own.
     pub source: &'static str,
     pub event_id: EventId,
     pub data: Data,
 }
 
 impl Draft {
-    /// A write of the API whose event id follows from what it is about.
+    /// A write whose event id is derived from its target.
     pub fn derived(account: &AccountId, kind: &'static str, event_id: EventId, data: Data) -> Draft {
         let key = event_id.to_string();
         Draft { account: account.clone(), kind, key, source: derive::API, event_id, data }
     }
 
-    /// What makes a lot under an id of the caller's: a grant or a payment.
+    /// A write that creates a lot under the caller's id: a grant or a payment.
     pub fn lot(account: &AccountId, lot: &GrantId, data: Data) -> Draft {
         let (kind, key, event_id) = (LOT_IDS, lot.to_string(), lot.as_event());
         Draft { account: account.clone(), kind, key, source: derive::GRANTS, event_id, data }
     }
 
-    /// A setting: what is sent replaces what was sent before.
+    /// A setting, which replaces the previous one.
     pub fn setting(account: &AccountId, kind: &'static str, data: Data, now: Time) -> Draft {
         let (account, key) = (account.clone(), String::new());
         Draft { account, kind, key, source: derive::API, event_id: new_id(now), data }
     }
 
-    /// Returns its name among the writes of its account.
     pub fn name(&self) -> Name {
         Name { account: self.account.to_string(), kind: self.kind, key: self.key.clone() }
     }
 
-    /// Returns the event that it makes.
     pub fn event(&self, recorded_at: Time, actor: Label) -> Result<Event, Problem> {
         Ok(Event {
             id: self.event_id.clone(),
@@ -88,7 +85,7 @@ impl Draft {
         })
     }
 
-    /// Returns the write as it is kept and appended.
+    /// Returns the write as it is stored and appended.
     pub fn recorded(&self, recorded_at: Time, actor: Label) -> Result<Kept, Problem> {
         let event = self.event(recorded_at, actor)?;
         let bytes = wire::encode(&event);
@@ -101,7 +98,7 @@ impl Draft {
     }
 }
 
-/// Returns a new id for what has none of its own: a UUIDv7.
+/// Returns a new UUIDv7 for a write without an id.
 pub fn new_id(now: Time) -> EventId {
     let (seconds, micros) = (now.micros().div_euclid(1_000_000), now.micros().rem_euclid(1_000_000));
     let seconds = u64::try_from(seconds).unwrap_or_default();
@@ -110,7 +107,7 @@ pub fn new_id(now: Time) -> EventId {
     EventId::new(&id.to_string()).expect("a UUID is a well-formed event id")
 }
 
-/// Lets a write to an existing account in, and returns the account with the time that the write is recorded at.
+/// Admits a write to an existing account, and returns the account with the recording time.
 pub async fn admit<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -121,7 +118,7 @@ pub async fn admit<Q: Waits>(
     Ok((known, at))
 }
 
-/// Lets a write to an existing account in, and returns the time that it is recorded at.
+/// Admits a write to an existing account, and returns the recording time.
 pub async fn time_for<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -132,7 +129,7 @@ pub async fn time_for<Q: Waits>(
 
 /// Writes once: a repeat gets the first answer, other content under the same name a conflict.
 ///
-/// `admission` says at which time a new write is recorded, or refuses it; a repeat is past it already.
+/// `admission` returns the recording time of a new write, or refuses it; a repeat skips it.
 pub async fn once<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -167,7 +164,7 @@ pub async fn once<Q: Waits>(
     Ok(answer(&draft, &kept, progress))
 }
 
-/// Writes a setting by one of its admins, whose body is the whole of it.
+/// Writes a setting by an admin, from a body that replaces the whole setting.
 pub async fn whole_setting<T: Body>(
     app: &App,
     context: &RequestContext,
@@ -182,7 +179,7 @@ pub async fn whole_setting<T: Body>(
     setting(app, context, draft, time_for(app, context, account)).await
 }
 
-/// Writes a setting: what equals the last accepted gets its answer, everything else is a new event.
+/// Writes a setting: one equal to the last accepted gets that one's answer, any other becomes a new event.
 pub async fn setting<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -194,7 +191,7 @@ pub async fn setting<Q: Waits>(
     let last = idempotency::find(&app.pool, &name).await?.filter(|last| last.content == content);
     if let Some(last) = last {
         let progress = put_setting(app, context, &draft, &name, &last).await?;
-        // What was rejected is not in force: it is tried again as a new event.
+        // A rejected setting is not in force, so it becomes a new event.
         if !matches!(progress.1, Progress::Folded(Outcome::Rejected(_))) {
             return Ok(answer(&draft, &last, progress));
         }
@@ -222,15 +219,15 @@ async fn put_setting<Q: Waits>(
     };
     let repeat = kept.position.is_some();
     if repeat && !context.waits() {
-        // Without waiting, but not without looking: the answer must not repeat a setting that was rejected.
+        // The caller does not wait, but the lookup is needed: the answer must not repeat a rejected setting.
         let found = find(app, draft, kept, position).await;
         return Ok(known_or_waiting(found.map(Some), (position, Progress::Waiting)));
     }
     Ok(settle(app, context.waits(), draft, kept, position).await)
 }
 
-/// Writes something new each time, under an id that nobody asks for again: what the fold will refuse, or what counts
-/// however often it is said.
+/// Writes a new event each time, under an id that no request repeats: a write that the fold will refuse, or one that
+/// counts every time.
 pub async fn untracked<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
@@ -244,20 +241,20 @@ pub async fn untracked<Q: Waits>(
 }
 
 fn content_of(draft: &Draft) -> Result<Vec<u8>, Problem> {
-    // Neither time nor actor is content.
+    // Time and actor are not part of the content.
     let anybody = Label::new("anybody").map_err(Problem::internal)?;
     let ContentHash(content) = content_hash(&draft.event(Time::MIN, anybody)?);
     Ok(content.to_vec())
 }
 
-/// The journal has the write: that a note of it failed costs a repeat one more record, and the caller nothing.
+/// Logs a failure to record the position: the journal has the write, and a repeat appends only one more record.
 fn note_failure(noted: Result<(), sqlx::Error>) {
     if let Err(error) = noted {
         warn!(%error, "what the journal acknowledged could not be noted");
     }
 }
 
-/// Waits until the write is projected where that is wanted, and finds what it came to.
+/// Waits, if requested, until the write is projected, and finds its outcome.
 async fn settle(
     app: &App,
     waits: bool,
@@ -269,7 +266,7 @@ async fn settle(
     known_or_waiting(found, (position, Progress::Waiting))
 }
 
-/// Finds what a write came to by its identity, and by its position where the fold does not remember it.
+/// Finds the outcome of a write by its identity, or by its position if the fold does not remember the identity.
 async fn find(
     app: &App,
     draft: &Draft,

@@ -14,12 +14,11 @@ use tracing::info;
 use crate::app::App;
 use crate::holds::request::{Ask, Landed};
 
-/// Between two rounds.
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two measurements of how long the oldest record has waited.
+/// Pause between two measurements of the age of the oldest record.
 const GAUGE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Relays what waits until `shutdown`.
 pub async fn relay(app: App, shutdown: CancellationToken) {
     every(PAUSE, &shutdown, "outbox", Relay { app, gauge_at: Instant::now() }).await;
 }
@@ -38,12 +37,12 @@ impl Rounds for Relay {
             }
         }
         let relayed = relay_once(&self.app).await?;
-        // Behind each record there may be the next of its account.
+        // The next record of the same account may follow each relayed one.
         Ok(if relayed > 0 { Duration::ZERO } else { PAUSE })
     }
 }
 
-/// Returns how many the journal has acknowledged.
+/// Returns how many records the journal has acknowledged.
 async fn relay_once(app: &App) -> Result<usize, sqlx::Error> {
     let waiting = outbox::take_due(&app.pool).await?;
     if waiting.is_empty() {
@@ -55,7 +54,7 @@ async fn relay_once(app: &App) -> Result<usize, sqlx::Error> {
     let (landed, done): (Vec<_>, Vec<_>) =
         appended.into_iter().partition(|(one, _)| one.reservation.is_some());
     outbox::done(&app.pool, done.iter().map(|(one, _)| one.outbox_id).collect()).await?;
-    // What is not noted is relayed again, and folds to a duplicate.
+    // A record whose position is not stored is relayed again, and folds to a duplicate.
     for (one, position) in landed {
         note(app, one, position).await;
     }

@@ -1,4 +1,4 @@
-//! Outcome: what the fold made of a record, found by the position of the record or by the event's identity.
+//! Outcome: the result of folding a record, found by its position or by the event's identity.
 
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
@@ -6,7 +6,6 @@ use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgPool, Schema};
 use platform::position::Position;
 
-/// How far a record has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     Folded(Outcome),
@@ -16,7 +15,7 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// Whether the record was folded and had no effect, now or before.
+    /// Returns whether the record is folded and had no effect, now or before.
     pub fn came_to_nothing(&self) -> bool {
         matches!(self, Progress::Folded(Outcome::Conflict | Outcome::Rejected(_)))
     }
@@ -24,7 +23,7 @@ impl Progress {
 
 /// One row per record, in the order of the parameters.
 ///
-/// Table `event` has the first record of an event; `refused` has every later one and what came before the opening.
+/// Table `event` has the first record of an event; `refused` has every later one, and those before the opening.
 const PROGRESS: &str = r#"
     select coalesce(first.outcome, other.outcome) as outcome,
            coalesce(first.reason, other.reason)   as reason,
@@ -43,7 +42,6 @@ struct ProgressRow {
     halted: bool,
 }
 
-/// Returns how far each record has come.
 pub async fn progress(
     pool: &PgPool,
     schema: Schema,
@@ -83,7 +81,6 @@ fn outcome_of(outcome: &str, reason: Option<&str>) -> Result<Outcome, sqlx::Erro
     }
 }
 
-/// The identity of an event in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub account: &'a AccountId,
@@ -92,13 +89,13 @@ pub struct Identity<'a> {
     pub content: &'a [u8],
 }
 
-/// The first record of an event's id, as the fold knows it.
+/// The first record with an event's id, as the fold knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct First {
-    /// Its offset in its account's partition.
+    /// The offset in its account's partition.
     pub offset: i64,
     pub outcome: Outcome,
-    /// Whether its content is that of the event in question.
+    /// Whether its content equals that of the given event.
     pub same_content: bool,
 }
 
@@ -116,7 +113,7 @@ struct FirstRow {
     content: Vec<u8>,
 }
 
-/// Returns the first record that carried an event's id; none while it is not folded.
+/// Returns the first record with an event's id; none until it is folded.
 pub async fn first(
     pool: &PgPool,
     schema: Schema,

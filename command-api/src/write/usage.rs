@@ -12,7 +12,7 @@ use super::wait::{known_or_waiting, once_projected, reopen_hold};
 use crate::admission::Admitted;
 use crate::app::App;
 
-/// Appends a record and answers what it comes to, as far as its caller waits for that.
+/// Appends a record and answers with its outcome, if the caller waits for it.
 pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Result<Response, Problem> {
     let position = append_one(app, &admitted).await?;
     let progress = async {
@@ -21,7 +21,7 @@ pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Re
     };
     let found = known_or_waiting(once_projected(app, waits, &[position], progress).await, Vec::new());
     let progress = match found.into_iter().next() {
-        // Usage of a halted account is taken all the same: it happened, and is folded when a newer program runs.
+        // Usage of a halted account is accepted: the work happened, and a newer program will fold it.
         None | Some(Progress::Halted) => Progress::Waiting,
         Some(progress) => progress,
     };
@@ -30,14 +30,14 @@ pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Re
     Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, hold.settled()))
 }
 
-/// Appends a record, and notes it where it settles a hold.
+/// Appends a record, and records its position in the hold that it settles.
 pub async fn append_one(app: &App, admitted: &Admitted) -> Result<Position, Problem> {
     let position = append(app, &admitted.account, &admitted.bytes).await?;
     admitted.landed(app, position).await;
     Ok(position)
 }
 
-/// Appends all; where one is not acknowledged, the answer does not say which: sending the whole again is always safe.
+/// Appends all records. An error does not say which one failed: sending all of them again is always safe.
 pub async fn append_all(app: &App, admitted: &[Admitted]) -> Result<Vec<Position>, Problem> {
     failpoint::hit("api.before_append");
     let records: Vec<_> = admitted.iter().map(|one| (&one.account, &one.bytes)).collect();

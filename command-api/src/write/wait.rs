@@ -10,9 +10,9 @@ use crate::admission::Admitted;
 use crate::app::App;
 use crate::holds::request::Ask;
 
-/// Waits until records are projected, where their caller wants that, and reads their outcomes.
+/// Waits until records are projected, if the caller requests it, and reads their outcomes.
 ///
-/// None: nobody waits, or the projection has not come so far in time.
+/// None: the caller does not wait, or the projection did not get there in time.
 pub async fn once_projected<T>(
     app: &App,
     waits: bool,
@@ -40,8 +40,8 @@ async fn are_projected(app: &App, records: &[Position]) -> bool {
     true
 }
 
-/// Returns what was found, or else `waiting`: a record is stored, so an answer without its outcome is true, and a refusal
-/// would not be.
+/// Returns the outcome, or `waiting` on an error: the record is stored, so an answer without its outcome is correct and
+/// a refusal would not be.
 pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) -> T {
     match found {
         Ok(found) => found.unwrap_or(waiting),
@@ -52,7 +52,7 @@ pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) ->
     }
 }
 
-/// Opens the hold again at once, and not at the next round of upkeep, where the usage that settles it came to nothing.
+/// Reopens the hold at once, not at the next round of upkeep, if the usage that settles it had no effect.
 pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress) {
     if admitted.hold.settled().is_some() && progress.came_to_nothing() {
         app.holds.notify(&admitted.account, Ask::Sweep).await;

@@ -1,4 +1,4 @@
-//! Accounts: who they are, under which plan and settings.
+//! Accounts: their data, plan and settings.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -40,7 +40,7 @@ pub(crate) struct OneQuery {
     at_least: Option<AtLeast>,
 }
 
-/// A plan with its defaults filled in, field for field as it is sent.
+/// A plan with its defaults filled in; fields as in requests.
 #[derive(Serialize)]
 struct PlanView {
     name: Option<Text>,
@@ -72,7 +72,6 @@ impl From<&Plan> for PlanView {
     }
 }
 
-/// An account with plan and settings.
 #[derive(Serialize)]
 struct AccountView {
     name: Option<Text>,
@@ -87,7 +86,7 @@ struct AccountView {
     referred_by: Option<ReferrerId>,
     opened_at: Time,
     plan: PlanView,
-    /// Waits for the next boundary.
+    /// In force from the next boundary.
     next_plan: Option<PlanView>,
     period: Period,
 }
@@ -113,7 +112,7 @@ impl From<&Core> for AccountView {
     }
 }
 
-/// A row of the list: an account with what it reflects, for accounts have different positions.
+/// A row of the list: an account with the state that it reflects, because accounts have different positions.
 #[derive(Serialize)]
 struct Item {
     #[serde(flatten)]
@@ -165,9 +164,9 @@ async fn load_page(
         Accounts::All => None,
         Accounts::Named(names) => Some(names.to_vec()),
     };
-    // Named ones are read by key; a condition that may not apply would hide that from a plan.
+    // Named accounts are read by key; a condition that may not apply would hide that from the planner.
     let of_names = if named.is_some() { "and a.account_id = any($2)" } else { "and $2::text[] is null" };
-    // Halted accounts are listed as they stood when they halted; reading one of them says that it is.
+    // The list shows halted accounts in their state when they halted; a read of one reports the halt.
     let sql = format!(
         "select a.partition, a.core::text, c.next_offset
            from account as a

@@ -1,4 +1,4 @@
-//! Alerts: the rules of an account with their state, and what has fired.
+//! Alerts: the rules of an account with their state, and its firings.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -69,7 +69,7 @@ pub(crate) struct FiringsQuery {
     at_least: Option<AtLeast>,
 }
 
-/// What fired, as admins read it.
+/// A firing, as admins read it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct FiringView {
     firing_id: Uuid,
@@ -87,7 +87,7 @@ pub(crate) struct FiringView {
     pub cursor: Cursor,
 }
 
-/// Offset of the event that was folded, and order within it.
+/// Offset of the folded event, and order within it.
 pub(crate) type Cursor = (i64, i32);
 
 /// `GET /v1/accounts/{account}/firings`

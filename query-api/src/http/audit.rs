@@ -1,4 +1,4 @@
-//! Audit: the journal as it is stored, streamed to auditors who refold it.
+//! Audit: streams the journal as stored, for auditors who refold it.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -18,9 +18,9 @@ use web::http::{Problem, Query};
 
 use crate::app::{AUDITS_MAX, App};
 
-/// Lines that go out as one chunk where they are at hand.
+/// Lines sent as one chunk if available.
 const CHUNK_LINES_MAX: usize = 200;
-/// The journal's end at the request: where the next one continues.
+/// The journal's end at the request, where the next request continues.
 const END: HeaderName = HeaderName::from_static("ledger-end");
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ pub(crate) struct AuditQuery {
     offset: u64,
 }
 
-/// One record. `event` is its value wherever that is JSON; what can't be shown as text is in base64.
+/// One record. `event` is its value if that is JSON; a value that can't be text is in base64.
 #[derive(Serialize)]
 struct Line<'a> {
     partition: i32,
@@ -41,7 +41,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
     event: Option<&'a RawValue>,
-    /// The value's exact bytes, where `event` is not them.
+    /// The value's exact bytes, if `event` does not have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
 }
@@ -79,7 +79,7 @@ fn journal_unavailable(error: kafka::Error) -> Problem {
 }
 
 /// Turns records into chunks of lines; the slot is held until the stream ends or is dropped. An error breaks the
-/// answer off, so that no reader takes a part for the whole.
+/// answer off, so that a partial answer can't look complete.
 fn lines(
     records: impl Stream<Item = Result<Record, kafka::Error>> + Send + 'static,
     slot: OwnedSemaphorePermit,
@@ -122,7 +122,7 @@ pub fn line(record: &Record) -> Vec<u8> {
     bytes
 }
 
-/// Returns the value as JSON where it is JSON on one line.
+/// Returns the value if it is JSON on one line.
 fn one_line_json(value: &[u8]) -> Option<&RawValue> {
     let breaks = value.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
     if breaks { None } else { serde_json::from_slice(value).ok() }

@@ -1,4 +1,4 @@
-//! Backtest: the firings of a rule, had it been in force since an account's opening.
+//! Backtest: the firings of a rule as if it had been in force since an account's opening.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -20,7 +20,7 @@ use crate::app::{App, BACKTESTS_MAX};
 use crate::as_of::{self, Onlooker};
 use crate::reading;
 
-/// Longest history that is tried, in events.
+/// Longest history of a backtest, in events.
 pub const EVENTS_MAX: u64 = 1_000_000;
 
 #[derive(Deserialize)]
@@ -29,10 +29,9 @@ pub(crate) struct BacktestQuery {
     at_least: Option<AtLeast>,
 }
 
-/// What a rule would have reported.
 #[derive(Serialize)]
 struct Answer {
-    /// How often, also beyond what is listed.
+    /// All firings, including those beyond the list.
     total: u64,
     /// In order; 10,000 at most.
     items: Vec<Hit>,
@@ -68,7 +67,7 @@ pub(crate) async fn run(
     answer::object(&reflects, answer)
 }
 
-/// A rule under trial observes the account while it is folded again.
+/// A rule that observes the account while it is folded again.
 struct Trial(Backtest);
 
 impl Observer for Trial {
@@ -83,7 +82,7 @@ impl Onlooker for Trial {
     }
 }
 
-/// Reads a rule: the body of an alert's setting, of the user alert's or of limits, and which of them it is.
+/// Reads a rule: the body of an org alert, of the user alert or of limits, and which of them it is.
 fn rule_of(mut body: Value) -> Result<Rule, Vec<FieldError>> {
     let kind = body.as_object_mut().and_then(|body| body.remove("kind"));
     let kind = match kind.as_ref().map(|kind| kind.as_str()) {

@@ -1,4 +1,4 @@
-//! Balance: the figures of an account, now or as they stood at an instant.
+//! Balance: the figures of an account, now or at an instant.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -50,7 +50,7 @@ async fn load(
             let core = as_of::core_at(connection, account, instant).await?;
             Ok(Balance::of(&core, Credits::ZERO))
         }
-        // Holds are of now: a read at an instant has none.
+        // Holds exist only in the present: a read at an instant has none.
         Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
         None => {
             let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;

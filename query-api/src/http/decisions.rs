@@ -1,4 +1,4 @@
-//! Decisions: why work was refused or allowed, with the figures that decided it.
+//! Decisions: why work was refused or allowed, with the figures behind the decision.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -32,23 +32,22 @@ pub(crate) struct DecisionsQuery {
     at_least: Option<AtLeast>,
 }
 
-/// A decision as it was kept.
 #[derive(Debug, Serialize)]
 struct Kept {
     /// By the database's clock; on test accounts ledger time.
     decided_at: Time,
-    /// The request: check, reserve or extend.
+    /// The request: `check`, `reserve` or `extend`.
     kind: String,
     allowed: bool,
     code: Option<Refusal>,
-    /// Why it was refused, in a sentence for the user.
+    /// The reason of a refusal, as a sentence for the user.
     message: Option<String>,
     reservation_id: Option<String>,
     user_id: Option<String>,
     feature: Option<String>,
-    /// The requested credits, of an extension the growth; none is the smallest work.
+    /// The requested credits, for an extension the growth; none for the smallest work.
     amount: Option<Credits>,
-    /// What the account had; a member is not shown it.
+    /// The account's figures; hidden from members.
     #[serde(flatten)]
     of_account: Option<OfAccount>,
     limit: Option<Credits>,
@@ -56,24 +55,24 @@ struct Kept {
     held: Credits,
     period_index: i64,
     resets_at: Time,
-    /// What was projected when it was decided.
+    /// The projected position at the decision.
     position: Position,
     #[serde(skip)]
     cursor: Cursor,
 }
 
-/// The account's figures of a decision, and the user of the request.
+/// The account's figures at a decision, and the user of the request.
 #[derive(Debug, Serialize)]
 struct OfAccount {
     settled: Credits,
-    /// Settled less all open holds.
+    /// Settled minus all open holds.
     available: Credits,
-    /// How far available may sink; none where nothing bounds it.
+    /// The lowest allowed value of available; none if unlimited.
     floor: Option<Credits>,
     actor: String,
 }
 
-/// When, and order among those of one instant.
+/// Time, and order among decisions of one instant.
 type Cursor = (Time, i64);
 
 /// `GET /v1/accounts/{account}/decisions`
@@ -84,7 +83,7 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let user = seen.user(query.user)?;
     let cursor: Option<Cursor> = list::decode(query.cursor.as_deref())?;
-    // An end is a position before all of its instant.
+    // The end is a position before all decisions of its instant.
     let end = query.to.map(|to| (to, i64::MIN));
     let before = cursor.into_iter().chain(end).min().unwrap_or((Time::MAX, i64::MAX));
     let from = query.from.unwrap_or(Time::MIN);
@@ -96,10 +95,9 @@ pub(crate) async fn list(
     answer::object(&reflects, page)
 }
 
-/// The requested decisions.
 struct Wanted {
     user: Option<String>,
-    /// With the account's own figures.
+    /// Whether to include the account's own figures.
     of_account: bool,
     from: Time,
     before: Cursor,
@@ -111,7 +109,7 @@ async fn load(
     account: &Account,
     wanted: Wanted,
 ) -> Result<Page<Kept>, sqlx::Error> {
-    // There is a condition on the user only where one is named, so that either index serves.
+    // The condition on the user is present only if one is named, so that either index can be used.
     let of_user = if wanted.user.is_some() { "and user_id = $5" } else { "and $5::text is null" };
     let sql = format!(
         r#"select decided_at, seq, kind, reservation_id, user_id, feature, amount::text, code, settled::text,
@@ -167,7 +165,7 @@ fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sql
     })
 }
 
-/// Puts the figures together as they were decided from.
+/// Rebuilds the decision from its stored figures.
 fn decision_of(row: &PgRow) -> Result<Decision, sqlx::Error> {
     let code: Option<&str> = row.try_get("code")?;
     Ok(Decision {

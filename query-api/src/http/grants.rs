@@ -1,4 +1,4 @@
-//! Grants: every lot that an account ever had, newest first.
+//! Grants: every lot of an account's history, newest first.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -28,7 +28,6 @@ pub(crate) struct GrantsQuery {
     at_least: Option<AtLeast>,
 }
 
-/// A lot as admins list it.
 #[derive(Serialize)]
 struct Grant {
     grant_id: GrantId,
@@ -42,12 +41,11 @@ struct Grant {
     voided_at: Option<Time>,
     granted_at: Time,
     reason: Option<Text>,
-    /// Its position in the list.
     #[serde(skip)]
     cursor: Cursor,
 }
 
-/// Offset and order of the lot's making; the id where one event made two without an entry between them.
+/// Offset and order of the lot's creation; the id if one event created two without an entry between them.
 type Cursor = (i64, i32, GrantId);
 
 impl From<Lot> for Grant {

@@ -1,4 +1,4 @@
-//! Messages: what one message cost, summed over its usage events.
+//! Messages: the cost of one message, summed over its usage events.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -29,27 +29,27 @@ pub(crate) struct MessageQuery {
     at_least: Option<AtLeast>,
 }
 
-/// Sums of a message's usage events that applied and were not taken back.
+/// Sums of a message's usage events that applied and were not reversed.
 #[derive(Serialize)]
 struct Message {
     message_id: String,
     credits: Credits,
     events: i64,
-    /// Events of the message that were taken back.
+    /// Reversed events of the message.
     reversed: i64,
-    /// None where several users' events carry the message.
+    /// None if the message has events of several users.
     user_id: Option<String>,
-    /// Of its first event.
+    /// The time of its first event.
     occurred_at: Time,
-    /// Price lines, summed by what they have in common.
+    /// Price lines, grouped by their common fields.
     lines: Box<RawValue>,
     /// Draws, summed by lot.
     lots: Box<RawValue>,
-    /// What lots could not cover.
+    /// The part that lots could not cover.
     overdraft: Credits,
-    /// What the holds held that its usage ended; none where it ended none.
+    /// The amount held by the holds that its usage ended; none if it ended none.
     held: Option<Credits>,
-    /// What was charged beyond those.
+    /// The amount charged above those holds.
     over_hold: Option<Credits>,
 }
 
@@ -87,7 +87,7 @@ async fn load(
         let detail = format!("no usage names message {message_id}");
         return Err(Problem::not_found("message_not_found", detail));
     }
-    // A message is one sum: a member sees it where all of it is the member's own.
+    // A message is one sum: a member sees it only if all of it is their own.
     if own.is_some() && visible < records {
         return Err(Problem::forbidden());
     }

@@ -1,4 +1,4 @@
-//! HTTP: one resource a file; a handler checks access, reads one snapshot and answers.
+//! HTTP: one resource per file; a handler checks access, reads one snapshot and answers.
 
 pub(crate) mod accounts;
 pub(crate) mod alerts;

@@ -1,4 +1,4 @@
-//! Notifications: what was sent to whom, and what could not be.
+//! Notifications: messages sent to recipients, and those that could not be sent.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -48,7 +48,6 @@ impl Status {
     }
 }
 
-/// A message to one recipient by one channel.
 #[derive(Debug, Serialize)]
 struct Notification {
     notification_id: String,
@@ -58,12 +57,12 @@ struct Notification {
     /// An admin or user; `webhook` for the account's webhook.
     recipient: String,
     status: Status,
-    /// Begun so far.
+    /// Attempts begun so far.
     attempts: i32,
     sent_at: Option<Time>,
     subject: String,
     text: String,
-    /// Why the last attempt failed, or why it is parked.
+    /// Why the last attempt failed, or why the notification is parked.
     last_error: Option<String>,
     #[serde(skip)]
     cursor: (Time, String),

@@ -1,4 +1,4 @@
-//! Referrals: what inviting others has brought an account.
+//! Referrals: counts and credits from an account's invitations.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,7 +20,6 @@ pub(crate) struct ReferralsQuery {
     at_least: Option<AtLeast>,
 }
 
-/// What inviting has brought.
 #[derive(Debug, Default, Serialize)]
 struct Referrals {
     invited: i32,

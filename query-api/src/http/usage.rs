@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-/// What usage can be grouped and filtered by.
+/// The dimensions that group and filter usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dimension {
     Category,
@@ -46,7 +46,6 @@ impl Dimension {
         Dimension::Day,
     ];
 
-    /// Returns its name in the contract.
     const fn name(self) -> &'static str {
         match self {
             Dimension::Category => "category",
@@ -71,7 +70,7 @@ impl Dimension {
         }
     }
 
-    /// Returns its column as the contract writes it, whatever the session's date style.
+    /// Returns the column formatted as in the contract, whatever the session's date style.
     fn as_text(self) -> String {
         if self == Dimension::Day {
             "to_char(day, 'YYYY-MM-DD') as day".to_owned()
@@ -80,7 +79,7 @@ impl Dimension {
         }
     }
 
-    /// Returns what a parameter must be cast to, to be compared with the column.
+    /// Returns the type that a parameter must be cast to for a comparison with the column.
     const fn cast(self) -> &'static str {
         if matches!(self, Dimension::Day) { "::text::date" } else { "::text" }
     }
@@ -118,7 +117,6 @@ impl<'de> Deserialize<'de> for GroupBy {
     }
 }
 
-/// Which periods are summed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Span {
     #[default]
@@ -141,7 +139,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// What a dimension must be; empty selects usage without it.
+/// The required value of a dimension; empty selects usage without it.
 #[derive(Debug, Clone)]
 struct Value(String);
 
@@ -176,7 +174,7 @@ pub(crate) struct UsageQuery {
 }
 
 impl UsageQuery {
-    /// Returns what must hold of each dimension; an empty value selects usage without one.
+    /// Returns the conditions on dimensions; an empty value selects usage without one.
     fn filters(&self) -> Vec<(Dimension, String)> {
         let day = self.day.map(|day| Value(day.to_string()));
         let given = [
@@ -192,14 +190,13 @@ impl UsageQuery {
     }
 }
 
-/// One group's sums.
 #[derive(Debug)]
 struct Group {
-    /// Its dimensions with their values, in the caller's order; '' = absent.
+    /// The dimensions with their values, in the caller's order; '' = absent.
     key: Vec<(Dimension, String)>,
     credits: Credits,
     events: i64,
-    /// No zeros.
+    /// Without zeros.
     quantities: BTreeMap<String, Credits>,
 }
 
@@ -275,7 +272,7 @@ async fn load(
     Ok(page)
 }
 
-/// Which rollups are summed, and by what.
+/// The rollups to sum, and their grouping.
 struct Picked {
     period: Option<i64>,
     filters: Vec<(Dimension, String)>,
@@ -292,8 +289,8 @@ impl Picked {
         Self { period, filters: query.filters(), group_by: query.group_by.0 }
     }
 
-    /// Starts the parameters with the account, and writes the conditions of what is picked. Conditions stand there
-    /// only where they apply, and columns are compared as their own types, so that every plan can use an index.
+    /// Starts the parameters with the account, and writes the conditions of the selection. Only conditions that apply
+    /// are written, and columns are compared in their own types, so that the planner can use an index.
     fn conditions(&self, account: &Account, parameters: &mut Parameters) -> String {
         let mut conditions = format!("account_id = {}", parameters.add(account.id().to_owned(), "::text"));
         if let Some(period) = self.period {
@@ -311,8 +308,8 @@ impl Picked {
         self.group_by.iter().map(|dimension| dimension.column()).collect()
     }
 
-    /// Sums a page of groups, in the order of their values. By user first, within a period, that is the order of the
-    /// table's key, and no more is read than the page has.
+    /// Sums a page of groups, in the order of their values. Within a period and by user first, that is the order of the
+    /// table's key, so only the rows of the page are read.
     async fn sums(
         &self,
         connection: &mut PgConnection,
@@ -362,7 +359,7 @@ impl Picked {
         named.map(|(place, dimension)| Ok((*dimension, row.try_get(place)?))).collect()
     }
 
-    /// Sums the quantities of these groups alone.
+    /// Sums the quantities of these groups only.
     async fn add_quantities(
         &self,
         connection: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Users: what each has used in the open period, and what of it counts toward which limit.
+//! Users: each user's usage in the open period, and the part that counts toward a limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,12 +39,12 @@ pub(crate) struct UsersQuery {
 #[derive(Debug, Serialize)]
 struct User {
     user_id: String,
-    /// Usage of the period less its reversals.
+    /// Usage of the period minus its reversals.
     used: Credits,
-    /// What of it counts toward limits.
+    /// The part that counts toward limits.
     counted: Credits,
     held: Credits,
-    /// None where no limit applies.
+    /// None if no limit applies.
     limit: Option<Credits>,
     /// Whether counted usage has reached the limit.
     blocked: bool,
@@ -84,7 +84,6 @@ pub(crate) async fn list(
     answer::page(&reflects, &format, &HEADER, page)
 }
 
-/// The requested users.
 struct Wanted {
     only: Option<String>,
     over_budget: bool,
@@ -92,17 +91,17 @@ struct Wanted {
     limit: Limit,
 }
 
-/// Limits as a statement compares them: none of anything where they are off.
+/// Limits in the form that statements compare; empty if limits are off.
 #[derive(Default)]
 struct InForce {
     default_limit: Option<Amount>,
     excluded_features: Vec<String>,
-    /// Read per user by the database; null is no limit.
+    /// Limits of single users; null is no limit.
     custom: BTreeMap<String, Option<Credits>>,
 }
 
 impl InForce {
-    /// Exclusions say what counts even where limits are off.
+    /// Exclusions define what counts even if limits are off.
     fn of(limits: Option<&Limits>) -> Self {
         let Some(limits) = limits else { return Self::default() };
         let excluded_features = limits.excluded_features.iter().map(ToString::to_string).collect();
@@ -113,13 +112,12 @@ impl InForce {
         Self { default_limit: limits.default_limit.map(Amount), excluded_features, custom }
     }
 
-    /// Returns what holds for a user.
     fn limit_of(&self, user: &str) -> Option<Credits> {
         self.custom.get(user).copied().unwrap_or_else(|| self.default_limit.map(|Amount(limit)| limit))
     }
 
-    /// Returns whom to look at; none for everyone. Without a default only users with a limit of their own can be
-    /// over budget, and nobody else's usage need be read.
+    /// Returns the users to read; none for everyone. Without a default limit only users with a limit of their own can
+    /// be over budget, so no other usage is read.
     fn candidates(&self, wanted: &Wanted) -> Option<Vec<String>> {
         let only = wanted.only.as_ref();
         if !wanted.over_budget || self.default_limit.is_some() {
@@ -154,12 +152,12 @@ async fn load(
     }
     let mut page = Page::cut(users, wanted.limit, |user| user.user_id.clone());
     note_held(connection, account, &mut page.items).await?;
-    // Whose holds have expired holds nothing, though the sums may still say so.
+    // A user whose holds have expired holds nothing, although the sums may still include them.
     page.items.retain(|user| user.held.is_positive() || !holders.contains(&user.user_id));
     Ok(page)
 }
 
-/// Adds users of the same stretch of ids who hold credits and have used none yet, and returns them.
+/// Adds users in the same range of ids who hold credits and have no usage yet, and returns them.
 async fn add_holders(
     connection: &mut PgConnection,
     account: &Account,
@@ -207,7 +205,7 @@ async fn add_holders(
     Ok(added)
 }
 
-/// From one user to the next by the key, however many each has.
+/// Steps from one user to the next by the key, however many holds each has.
 fn next_holder(after: &str, only: &str) -> String {
     format!(
         "select user_id
@@ -221,7 +219,7 @@ fn next_holder(after: &str, only: &str) -> String {
     )
 }
 
-/// Notes what all open holds of each user hold, whatever for.
+/// Sets the total of each user's open holds.
 async fn note_held(
     connection: &mut PgConnection,
     account: &Account,
@@ -237,8 +235,8 @@ async fn note_held(
     Ok(())
 }
 
-/// Returns the query. A condition stands in it only where it is needed: then every plan can use the key's order, or
-/// find the few users by it.
+/// Returns the query. A condition is present only if it is needed, so that the planner can use the key's order or find
+/// the few users by it.
 ///
 fn statement(wanted: &Wanted, of_candidates: bool) -> String {
     let candidates = if of_candidates { "and user_id = any($4)" } else { "and $4::text[] is null" };

@@ -1,7 +1,7 @@
 //! Detects changes of open holds for the streams of a process.
 //!
-//! Holds change in `control`, by other processes and by time alone, and nothing is projected then. One small statement a
-//! second, made by the first stream that needs it, answers for every account that has a stream.
+//! Other processes and time alone change holds in `control`, without any projection. One small statement a second, made
+//! by the first stream that needs it, covers every account with a stream.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +11,16 @@ use ledger_core::value::id::AccountId;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-/// Between two statements, however many streams follow.
+/// Pause between two statements, whatever the number of streams.
 pub(crate) const HOLDING_POLL: Duration = Duration::from_secs(1);
 
-/// Changes whenever what open holds of an account take does; none before its first hold.
+/// Changes whenever the account's open holds do; none before its first hold.
 pub(crate) type Mark = Option<String>;
 
-/// The accounts that are followed, and their marks when last read.
+/// The followed accounts, and their marks at the last read.
 #[derive(Default)]
 pub(crate) struct Holding {
-    /// How many follow each.
+    /// The number of followers of each.
     followed: Mutex<BTreeMap<AccountId, usize>>,
     seen: tokio::sync::Mutex<Seen>,
 }
@@ -31,8 +31,8 @@ struct Seen {
     marks: BTreeMap<String, String>,
 }
 
-// Which transaction moved the gate last, and not what is held: that may have come back to what it was meanwhile. What is
-// over by time moves no gate. The clock is read once, and so the index is used.
+// The last transaction that moved the gate, not the held amount: that may have returned to an earlier value. Expiry
+// moves no gate. The clock is read once, so that the index is used.
 const MARKS: &str = "
     select gate.account_id,
            gate.xmin::text || '/' || coalesce((select sum(hold.counts)
@@ -44,7 +44,7 @@ const MARKS: &str = "
     where gate.account_id = any($1)";
 
 impl Holding {
-    /// Follows an account until what is returned is dropped.
+    /// Follows an account until the returned value is dropped.
     pub fn follow(self: &Arc<Self>, account: AccountId) -> Following {
         *self.followed().entry(account.clone()).or_default() += 1;
         Following { holding: Arc::clone(self), account }
@@ -57,7 +57,7 @@ impl Holding {
     async fn mark(&self, pool: &PgPool, account: &AccountId) -> Result<Mark, sqlx::Error> {
         let mut seen = self.seen.lock().await;
         if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
-            // Before the answer: a database that is away receives no more queries.
+            // Set before the answer, so that an unavailable database receives no more queries.
             seen.at = Some(Instant::now());
             let accounts: Vec<String> = self.followed().keys().map(ToString::to_string).collect();
             let rows: Vec<(String, String)> = sqlx::query_as(MARKS).bind(accounts).fetch_all(pool).await?;
@@ -74,7 +74,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Returns the account's mark, as it was less than [`HOLDING_POLL`] ago.
+    /// Returns the account's mark, less than [`HOLDING_POLL`] old.
     pub async fn mark(&self, pool: &PgPool) -> Result<Mark, sqlx::Error> {
         self.holding.mark(pool, &self.account).await
     }

@@ -1,7 +1,7 @@
-//! Stream: server-sent events of one account: its balance on every change, what fires, and when work must stop.
+//! Stream: server-sent events of one account: its balance on every change, its firings, and when work must stop.
 //!
-//! A stream that was cut off goes on where it was: each firing carries its cursor as the event's id, and a client sends
-//! the last one it saw as `Last-Event-ID`. Balances and stops need none: the first read finds the current state.
+//! An interrupted stream can continue: the event id of each firing is its cursor, and a client sends the last one it
+//! saw as `Last-Event-ID`. Balances and stops need none: the first read finds the current state.
 
 pub(crate) mod holding;
 mod stops;
@@ -34,18 +34,17 @@ use crate::app::{App, STREAMS_MAX};
 use crate::http::alerts::{self, Cursor, FiringView};
 use crate::reading;
 
-/// Firings of one read.
 const FIRINGS_MAX: usize = 100;
-/// At most so often is an account read for one stream, however fast its partition moves.
+/// Shortest pause between two reads of an account for one stream, however fast its partition moves.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// A read comes at least so often, whatever was notified.
+/// Longest pause between two reads, whatever the notifications.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// Between two lines that only keep the connection open.
+/// Pause between two lines that only keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What a client sends back of what it saw last.
+/// The header with the id of the last event that a client saw.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// A balance with what it reflects.
+/// A balance with the state that it reflects.
 #[derive(Serialize)]
 struct BalanceNow<'a> {
     #[serde(flatten)]
@@ -54,7 +53,7 @@ struct BalanceNow<'a> {
     balance: Balance,
 }
 
-/// A stop with what it reflects.
+/// A stop with the state that it reflects.
 #[derive(Serialize)]
 struct StopNow<'a> {
     #[serde(flatten)]
@@ -82,22 +81,19 @@ pub(crate) async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// Follows one account for one client.
 struct Follower {
     app: App,
     account: AccountId,
     partition: i32,
-    /// What was sent last of the balance.
     sent: Option<String>,
-    /// The firing that was sent last, or where firings stood at the beginning.
+    /// The last firing sent, or the last one at the start.
     fired: Cursor,
     stops: Stops,
     /// The mark of its holds before the last read.
     holding: Following,
     held: Mark,
-    /// There is more than one read takes.
+    /// One read did not find everything.
     behind: bool,
-    /// Found and not sent yet.
     waiting: VecDeque<Event>,
     _slot: OwnedSemaphorePermit,
 }
@@ -109,7 +105,7 @@ impl Follower {
         resumed: Option<Cursor>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
-        // A firing of a later record comes; those before are in the list of firings.
+        // The stream sends firings of later records; earlier ones are in the list of firings.
         let (reflects, ()) =
             reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
@@ -132,7 +128,7 @@ impl Follower {
             let seen = self.progress();
             self.held = self.mark().await;
             if let Err(problem) = self.look().await {
-                // The database is away for a moment: the next read finds it.
+                // The database is temporarily unavailable: the next read retries.
                 debug!(account_id = %self.account, code = problem.code, "a stream could not look");
             }
             if self.waiting.is_empty() && !self.behind {
@@ -141,7 +137,7 @@ impl Follower {
         }
     }
 
-    /// How far both models are in the account's partition.
+    /// Returns the progress of both models in the account's partition.
     fn progress(&self) -> (i64, i64) {
         (self.app.waiter.next_offset(self.partition), self.app.alerted.next_offset(self.partition))
     }
@@ -171,7 +167,7 @@ impl Follower {
         firings.into_iter().try_for_each(|firing| self.push_firing(&firing))
     }
 
-    /// A balance is sent where a figure of it is another than before.
+    /// Sends a balance if one of its figures has changed.
     fn push_balance(&mut self, reflects: &Reflects, core: &Core, held: Credits) -> Result<(), Problem> {
         let balance = Balance::of(core, held);
         let figures = serde_json::to_string(&balance).map_err(Problem::internal)?;
@@ -196,12 +192,12 @@ impl Follower {
         Ok(())
     }
 
-    /// The mark of its holds; as before where the database does not say.
+    /// Returns the mark of its holds; the previous one on a database error.
     async fn mark(&self) -> Mark {
         self.holding.mark(&self.app.pool).await.unwrap_or_else(|_| self.held.clone())
     }
 
-    /// Waits until either model has moved in the account's partition, its holds have changed, or for a while.
+    /// Waits until either model has moved in the account's partition, its holds have changed, or a timeout.
     async fn wait_beyond(&self, (projected, alerted): (i64, i64)) {
         let look_again = Instant::now() + LOOK_AGAIN;
         let at = |offset| Position { partition: self.partition, offset };

@@ -1,7 +1,7 @@
-//! Stops: decides when a stream must say `stop`, because even the smallest work would be refused from now on.
+//! Stops: decides when a stream must send `stop`, because even the smallest work would now be refused.
 //!
 //! The rule is that of `check`: an account stops once nothing is available, a user once counted usage has reached the
-//! limit. Each stop is sent once until work was allowed again.
+//! limit. Each stop is sent once until work is allowed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,39 +19,39 @@ use sqlx::PgConnection;
 
 use crate::reading::Account;
 
-/// Events of one read whose users are checked; a stream that falls behind takes more reads.
+/// Events per read whose users are checked; a stream that falls behind needs more reads.
 const EVENTS_MAX: i64 = 2_000;
-/// Users that a stream remembers as stopped, and checks again. One that is forgotten is reported again when next seen.
+/// Stopped users that a stream remembers and checks again. A forgotten one is reported again when next seen.
 const STOPPED_MAX: usize = 1_000;
 
-/// Work must stop: of everybody, or of one user.
+/// Work must stop: for everyone, or for one user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Stop {
     pub code: Refusal,
-    /// None: everybody's.
+    /// None for everyone.
     pub user_id: Option<UserId>,
-    /// In a sentence that can be shown to the user as it is.
+    /// A sentence that can be shown to the user.
     pub message: Option<String>,
     pub available: Credits,
     pub limit: Option<Credits>,
-    /// What counts of the user's usage.
+    /// The user's counted usage.
     pub used: Credits,
-    /// Open holds: of the user, or all.
+    /// Open holds of the user, or of the account.
     pub held: Credits,
     pub resets_at: Time,
 }
 
-/// What has been said, and where to go on.
+/// The stops that were sent, and the position of the next read.
 #[derive(Debug, Default)]
 pub(crate) struct Stops {
     dry: bool,
     stopped: BTreeSet<UserId>,
-    /// The last event whose user was checked; none before the first read, and when limits have changed.
+    /// The last event whose user was checked; none before the first read, and after a change of limits.
     looked: Option<i64>,
     limits: Option<Limits>,
 }
 
-/// What one read found, in one snapshot.
+/// The result of one read, in one snapshot.
 pub(crate) struct Look {
     pub held: Credits,
     now: Time,
@@ -61,26 +61,25 @@ pub(crate) struct Look {
     pub more: bool,
 }
 
-/// The users to check.
 pub(crate) struct Asking {
     after: Option<i64>,
     stopped: Vec<UserId>,
 }
 
 impl Stops {
-    /// Returns the users that the next read has to check.
+    /// Returns the users that the next read must check.
     pub fn asking(&self) -> Asking {
         Asking { after: self.looked, stopped: self.stopped.iter().cloned().collect() }
     }
 
-    /// Whether the next read is a first one, for which nothing need happen.
+    /// Whether the next read is the first one, which needs no change as its cause.
     pub fn begins(&self) -> bool {
         self.looked.is_none()
     }
 
-    /// Returns what has to be reported after a read of an account with its lots.
+    /// Returns the stops to send after a read of an account with its lots.
     pub fn after(&mut self, core: &Core, look: Look) -> Vec<Stop> {
-        // Other limits may be past by users of whom nothing comes.
+        // New limits may be exceeded by users without new events.
         let is_new = self.limits != core.limits && self.looked.is_some();
         self.limits = core.limits.clone();
         self.looked = (!is_new).then_some(look.looked);
@@ -101,7 +100,7 @@ impl Stops {
         stops
     }
 
-    /// A user's own holds do not stop them: the work that they are for may go on.
+    /// A user's own holds do not stop them: the work behind those holds may continue.
     fn after_user(
         &mut self,
         gate: &mut Gate<'_>,
@@ -148,7 +147,7 @@ fn is_limited(core: &Core) -> bool {
     core.limits.as_ref().is_some_and(|limits| limits.enabled)
 }
 
-/// Reads what open holds take, and the figures of users who may have reached their limits since the last read.
+/// Reads the open holds, and the figures of users who may have reached their limits since the last read.
 pub(crate) async fn look(
     connection: &mut PgConnection,
     account: &Account,
@@ -183,7 +182,7 @@ pub(crate) async fn look(
     Ok(Look { held, now, users, looked, more })
 }
 
-/// Users of the events after an offset, oldest first; at the first read, of the last events.
+/// Returns users of the events after an offset, oldest first; at the first read, users of the last events.
 async fn recent(
     connection: &mut PgConnection,
     account: &Account,
@@ -208,7 +207,7 @@ async fn recent(
     rows.into_iter().map(parsed).collect()
 }
 
-/// Users for whom work may be in progress.
+/// Returns users who may have work in progress.
 async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec<UserId>, sqlx::Error> {
     let sql = format!(
         "select distinct user_id
@@ -241,7 +240,6 @@ mod tests {
         amount.parse().expect("an amount")
     }
 
-    /// An account with 10 credits and limits.
     fn account(limits: &str) -> Core {
         let opening: OpenAccount =
             serde_json::from_str(r#"{"plan":{"cycle":"monthly","allowance":"10"}}"#).expect("a body");
@@ -256,7 +254,7 @@ mod tests {
         core.with_lots([lot])
     }
 
-    /// A read in words: all that is held, then users as `ana 5 of 2`: counted usage, and own holds.
+    /// Builds a read from text: all held credits, then users as `ana 5 of 2`: counted usage, and own holds.
     fn look(held: &str, users: &[(&str, &str, &str)]) -> Look {
         let figures = |used: &str, held: &str| UserFigures {
             used: ByFeature::from([(None, credits(used))]),

@@ -4,20 +4,18 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use serde_json::Value;
 
-/// What one webhook says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub payment_id: PaymentId,
-    /// Whose it is, where the webhook says so.
+    /// The account, if the webhook names it.
     pub account: Option<AccountId>,
-    /// The top-up that it is for.
     pub attempt: Option<AttemptId>,
-    /// What is bought, in the account's unit.
+    /// The bought amount, in the account's unit.
     pub amount: Option<Credits>,
     pub what: What,
 }
 
-/// What became of the payment, amounts in the provider's smallest unit.
+/// What happened to the payment; amounts are in the provider's smallest unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Paid {
@@ -26,7 +24,7 @@ pub enum What {
     Failed {
         reason: String,
     },
-    /// So much in all was given back.
+    /// The total refunded so far.
     Refunded {
         total: i64,
         charged: Option<i64>,
@@ -35,7 +33,7 @@ pub enum What {
         dispute: DisputeId,
         amount: i64,
     },
-    /// It is no more, and the payer was not right.
+    /// The dispute ended against the payer.
     Won {
         dispute: DisputeId,
         amount: i64,
@@ -43,7 +41,7 @@ pub enum What {
 }
 
 impl WebhookEvent {
-    /// Reads an event; none where it says nothing about credits.
+    /// Reads an event; none if it does not concern credits.
     pub fn read(event: &Value) -> Option<WebhookEvent> {
         let object = event.pointer("/data/object")?;
         let what = what(event.get("type")?.as_str()?, object)?;
@@ -58,7 +56,7 @@ impl WebhookEvent {
                 .filter(|amount: &Credits| amount.is_positive()),
             what,
         };
-        // Somebody else's payment by the same provider.
+        // The same provider account may take payments that are not ours.
         let is_ours = match &webhook.what {
             What::Paid { .. } => webhook.account.is_some() && webhook.amount.is_some(),
             What::Failed { .. } => webhook.account.is_some() && webhook.attempt.is_some(),
@@ -75,7 +73,7 @@ fn what(kind: &str, object: &Value) -> Option<What> {
         || Some((DisputeId::new(text("/id")?).ok()?, number("amount").filter(|amount| *amount > 0)?));
     Some(match kind {
         "checkout.session.completed" | "checkout.session.async_payment_succeeded" => {
-            // Completed, and paid later: another webhook says so.
+            // Checkout is complete but paid later: another webhook reports the payment.
             if text("/payment_status").is_some_and(|status| status == "unpaid") {
                 return None;
             }
@@ -93,7 +91,7 @@ fn what(kind: &str, object: &Value) -> Option<What> {
             total: number("amount_refunded").filter(|total| *total > 0)?,
             charged: number("amount").filter(|charged| *charged > 0),
         },
-        // An inquiry takes no money; where it becomes a dispute later, only the withdrawal says so.
+        // An inquiry takes no money; if it becomes a dispute later, only the withdrawal reports that.
         "charge.dispute.created" | "charge.dispute.funds_withdrawn"
             if !text("/status").unwrap_or_default().starts_with("warning_") =>
         {
@@ -108,7 +106,7 @@ fn what(kind: &str, object: &Value) -> Option<What> {
     })
 }
 
-/// An id, or an object that has one.
+/// Returns the id from a string or from an object that has one.
 fn named(value: &Value) -> Option<PaymentId> {
     let text = value.as_str().or_else(|| value.get("id")?.as_str())?;
     PaymentId::new(text).ok()

@@ -1,4 +1,4 @@
-//! Payment: everything that webhooks have said of one payment, and which events follow from it next.
+//! Payment: merges what webhooks report about one payment, and decides which events follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,23 +11,22 @@ use super::event::{WebhookEvent, What};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
     pub payment_id: PaymentId,
-    /// Whose it is; none until a webhook says so.
+    /// None until a webhook names it.
     pub account: Option<AccountId>,
-    /// The top-up that it is for.
     pub attempt: Option<AttemptId>,
-    /// What it buys, in the account's unit.
+    /// The amount that it buys, in the account's unit.
     pub(super) amount: Option<Credits>,
-    /// What it cost, in the provider's smallest unit, as the next ones.
+    /// Its cost, in the provider's smallest unit; the next amounts use the same unit.
     pub(super) charged: Option<i64>,
-    /// All refunds together.
+    /// The total of all refunds.
     pub(super) refunded: i64,
     pub(super) disputes: BTreeMap<DisputeId, Disputed>,
     pub(super) reported: Reported,
-    /// What others than webhooks have taken back of it, such as an operator; read anew each time, and not stored.
+    /// What sources other than webhooks, such as an operator, have taken back; read anew each time, not stored.
     otherwise: Credits,
 }
 
-/// A dispute as far as it is known.
+/// The known state of a dispute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Disputed {
     amount: i64,
@@ -35,12 +34,12 @@ pub(super) struct Disputed {
     won: bool,
 }
 
-/// What is reported to the journal, and what is still to be reported of whether the payment came about.
+/// What the journal has received, and what it must still receive about the success of the payment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reported {
     is_paid: bool,
     paid: bool,
-    /// Why it failed, where a webhook has said so.
+    /// The reason of the failure, if a webhook reported one.
     failure: Option<String>,
     failed: bool,
     refunded: Part,
@@ -48,26 +47,24 @@ pub(super) struct Reported {
     won: BTreeSet<DisputeId>,
 }
 
-/// A part of a payment: what it is in money, and in credits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Part {
     money: i64,
     credits: Credits,
 }
 
-/// What the ledger has credited of a payment, whoever reported it.
+/// What the ledger has credited for a payment, from any source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credited {
     pub account: AccountId,
-    /// The top-up that it is for.
     pub attempt: Option<AttemptId>,
-    /// What it bought, in the account's unit.
+    /// The amount that it bought, in the account's unit.
     pub amount: Credits,
-    /// What is taken back of it, whoever reported it.
+    /// The amount taken back, from any source.
     pub refunded: Credits,
 }
 
-/// An effect to append, amounts in the account's unit.
+/// An effect to append; amounts are in the account's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerEffect {
     Paid {
@@ -76,7 +73,7 @@ pub enum LedgerEffect {
     Failed {
         reason: String,
     },
-    /// So much more was given back, `total` together in the provider's smallest unit.
+    /// This much more was refunded; `total` is the sum of all refunds in the provider's smallest unit.
     Refunded {
         amount: Credits,
         total: i64,
@@ -85,7 +82,7 @@ pub enum LedgerEffect {
         dispute: DisputeId,
         amount: Credits,
     },
-    /// The payer was not right.
+    /// The dispute ended against the payer.
     Won {
         dispute: DisputeId,
         amount: Credits,
@@ -93,7 +90,6 @@ pub enum LedgerEffect {
 }
 
 impl Payment {
-    /// A payment that nothing is known of.
     pub fn new(payment_id: PaymentId) -> Self {
         Self {
             payment_id,
@@ -108,7 +104,7 @@ impl Payment {
         }
     }
 
-    /// Takes in a webhook; `priced`: what the payment cost by the account's price.
+    /// Merges a webhook; `priced` is the cost of the payment by the account's price.
     pub fn apply(&mut self, webhook: &WebhookEvent, priced: Option<i64>) {
         self.account = self.account.take().or_else(|| webhook.account.clone());
         self.attempt = self.attempt.take().or_else(|| webhook.attempt.clone());
@@ -134,23 +130,23 @@ impl Payment {
         }
     }
 
-    /// Says whether a webhook has said that something of it goes back.
+    /// Returns whether a webhook has reported a refund or a dispute.
     pub fn goes_back(&self) -> bool {
         self.refunded > 0 || !self.disputes.is_empty()
     }
 
-    /// Says whether an event takes back something of it.
+    /// Returns whether an event takes back part of it.
     pub fn is_taken_from(&self) -> bool {
         self.taken().money > 0 || !self.reported.opened.is_empty()
     }
 
-    /// Says whether it is known to be paid.
+    /// Returns whether it is known to be paid.
     pub fn is_paid(&self) -> bool {
         self.reported.is_paid
     }
 
-    /// Takes in what is credited and taken back of it, where all that was reported is in that;
-    /// `priced`: what it cost by the account's price.
+    /// Merges the folded credits and refunds, which must include all that was reported;
+    /// `priced` is the cost by the account's price.
     pub fn is_credited(&mut self, credited: Credited, priced: Option<i64>) {
         self.otherwise = credited.refunded.minus(self.taken().credits).unwrap_or_default().max(Credits::ZERO);
         if self.reported.is_paid {
@@ -163,8 +159,8 @@ impl Payment {
         (self.reported.is_paid, self.reported.paid) = (true, true);
     }
 
-    /// Returns what follows from all that was said and is not reported yet, in an order that makes sense: paid before anything
-    /// is taken back, and never more taken back at once than was paid.
+    /// Returns the effects that follow and are not reported yet, in a valid order: the payment before any refund, and
+    /// never more taken back at once than was paid.
     pub fn due(&mut self) -> Vec<LedgerEffect> {
         let mut due = Vec::new();
         while let Some(effect) = self.next() {
@@ -197,7 +193,7 @@ impl Payment {
         Some(LedgerEffect::Won { dispute, amount: part.credits })
     }
 
-    /// What was refunded beyond what is left waits until a dispute is won.
+    /// A refund beyond the remaining amount waits until a dispute is won.
     fn next_refund(&mut self) -> Option<LedgerEffect> {
         let part = self.take(self.refunded - self.reported.refunded.money)?;
         self.reported.refunded.money += part.money;
@@ -205,7 +201,7 @@ impl Payment {
         Some(LedgerEffect::Refunded { amount: part.credits, total: self.reported.refunded.money })
     }
 
-    /// A provider may contest more than was paid, or than is left of it.
+    /// A provider may contest more than was paid, or than remains.
     fn next_opened(&mut self) -> Option<LedgerEffect> {
         let is_new = |(dispute, known): &(&DisputeId, &Disputed)| {
             known.opened && !self.reported.opened.contains_key(*dispute)
@@ -217,9 +213,9 @@ impl Payment {
         Some(LedgerEffect::Opened { dispute, amount: part.credits })
     }
 
-    /// Returns what can be taken back where so much is asked for; none where nothing can.
+    /// Returns the part that can be taken back for a requested amount of money; none if nothing remains.
     ///
-    /// What takes all that is left takes all credits that are left: parts never come to more, or less, than the whole.
+    /// Taking all the remaining money takes all the remaining credits: the parts always add up to the whole.
     fn take(&self, money: i64) -> Option<Part> {
         let left = self.left();
         let money = money.min(left.money);
@@ -227,7 +223,7 @@ impl Payment {
         (money > 0 && credits.is_positive()).then_some(Part { money, credits })
     }
 
-    /// What of the payment is not taken back.
+    /// Returns the part of the payment that is not taken back.
     fn left(&self) -> Part {
         let taken = self.taken();
         let bought = self.amount.unwrap_or_default();
@@ -236,7 +232,7 @@ impl Payment {
         Part { money, credits: left.unwrap_or_default().max(Credits::ZERO) }
     }
 
-    /// What of it is reported as taken back: all refunds, and the disputes that are not won.
+    /// Returns the part reported as taken back: all refunds, and the disputes that are not won.
     fn taken(&self) -> Part {
         let contested =
             self.reported.opened.iter().filter(|(dispute, _)| !self.reported.won.contains(*dispute));
@@ -247,7 +243,7 @@ impl Payment {
         })
     }
 
-    /// Returns what a part of the charge is worth in the account's unit.
+    /// Returns the value of a part of the charge in the account's unit.
     fn credits(&self, part: i64) -> Credits {
         let (Some(amount), Some(charged)) = (self.amount, self.charged.filter(|charged| *charged > 0)) else {
             return Credits::ZERO;
@@ -272,7 +268,7 @@ mod tests {
         WebhookEvent { payment_id, account, attempt: None, amount, what }
     }
 
-    /// What is left of the payment in credits, and what was reported.
+    /// Returns the remaining credits of the payment, and what was reported.
     fn effects_of(all: &[&What]) -> (Credits, Vec<String>) {
         let mut payment = Payment::new(id("pi_1"));
         let mut reported = Vec::new();
@@ -334,7 +330,7 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_divide_come_to_the_whole_and_never_to_more() {
-        // Two thirds of a credit a cent: three parts rounded each by itself would be more than was bought.
+        // Two thirds of a credit a cent: three parts rounded separately would exceed the bought amount.
         let paid = What::Paid { charged: Some(150) };
         let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
         let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
@@ -377,7 +373,7 @@ mod tests {
                     "{effect}"
                 );
             }
-            // All that was reported is folded: what the operator did stays what it was.
+            // All that was reported is folded: the operator's part is unchanged.
             let before = payment.otherwise;
             payment.is_credited(credited("100"), None);
             assert_eq!(payment.otherwise, before);

@@ -1,7 +1,7 @@
-//! Receives webhooks: verifies the signature, applies the event to its payment, and appends what follows.
+//! Receives webhooks: verifies the signature, merges the event into its payment, and appends the effects.
 //!
-//! Each event is merged with what earlier ones said of the same payment, and what follows from all of them is appended once,
-//! in an order that makes sense. So every order of arrival ends alike.
+//! Each event is merged with the earlier ones about the same payment, and each effect is appended once, in a valid
+//! order. So every order of arrival has the same result.
 
 use std::sync::Arc;
 
@@ -30,15 +30,14 @@ use crate::billing::checkout;
 use crate::write::effects::{self, Effect, Put};
 use crate::write::outcome::{self, Outcome, Progress};
 
-/// Largest webhook, in bytes: an event carries its whole object.
+/// Largest webhook in bytes; an event carries its whole object.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
-/// Header of the signature.
 const SIGNATURE: &str = "stripe-signature";
 
 /// `POST /v1/webhooks/stripe`
 ///
-/// Takes what the payment provider signs, or who tries out the sandbox. What is not about credits is taken and means
-/// nothing.
+/// Accepts webhooks signed by the payment provider or by a user of the sandbox. Events that do not concern credits are
+/// accepted and ignored.
 pub async fn stripe(
     State(app): State<App>,
     headers: HeaderMap,
@@ -56,19 +55,19 @@ pub async fn stripe(
     Ok(axum::Json(json!({"received": true})).into_response())
 }
 
-/// Notes what a webhook says, and records what follows.
+/// Stores what a webhook reports, and appends the effects.
 async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     let deadline = app.waiter.deadline();
     let webhook = Arc::new(webhook);
     info!(payment_id = %webhook.payment_id, said = ?webhook.what, "webhook");
     let mut known = store::read(&app.pool, &webhook.payment_id).await?;
-    // Another webhook may be noted between the read and the lock: then all is read again.
+    // Another webhook may be stored between the read and the lock: then everything is read again.
     let put = loop {
         let credited = credited(app, &webhook, &known, deadline).await?;
         let said = webhook.account.clone().or_else(|| known.account.clone());
         let account = said.or_else(|| Some(credited.as_ref()?.account.clone()));
         let amount = webhook.amount.or_else(|| Some(credited.as_ref()?.amount));
-        // Stored only for an account that is there: else the provider sends it again later.
+        // Stored only if the account exists: otherwise the provider sends the webhook again later.
         let recording = match &account {
             Some(account) => Some(Recording {
                 at: recorded_at(app, account, deadline).await?,
@@ -93,7 +92,7 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Logs what of it the fold has refused: it is appended only once, and a person has to see what it means for the account.
+/// Logs the effects that the fold refused: they are appended only once, so an operator must handle the account.
 async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], positions: &[Position]) {
     let accounts = put.iter().map(|put| put.event.account.clone());
     let records: Vec<(AccountId, Position)> = accounts.zip(positions.iter().copied()).collect();
@@ -109,19 +108,19 @@ async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], position
     }
 }
 
-/// How what follows is recorded.
+/// How effects are recorded.
 #[derive(Debug, Clone, Copy)]
 struct Recording {
-    /// What the payment cost in cents by the account's price, where the webhook does not say what was charged.
+    /// The cost of the payment in cents by the account's price, if the webhook does not state the charge.
     priced: Option<i64>,
     at: Time,
 }
 
-/// What came of noting a webhook.
+/// The result of storing a webhook.
 enum Noted {
-    /// It is noted, and this is in the outbox.
+    /// The webhook is stored, and its effects are in the outbox.
     Done(Vec<Put>),
-    /// Nothing is noted: another webhook was, since the payment was read.
+    /// Nothing is stored: another webhook changed the payment after it was read.
     Changed(Box<Payment>),
 }
 
@@ -160,9 +159,9 @@ async fn note(
     .await
 }
 
-/// Returns what is credited and taken back of a payment of which something goes back: an operator may have recorded the
-/// payment, or a refund of it, by hand. Where the account is known it is read at the journal's end, so that what they did
-/// before counts. What they do between this read and the append, the fold judges; see [`report_refused`].
+/// Reads the credits and refunds of a payment with a refund or dispute: an operator may have recorded the payment, or a
+/// refund, by hand. If the account is known, the read is at the journal's end, so that earlier operations count. The
+/// fold decides about those between this read and the append; see [`report_refused`].
 async fn credited(
     app: &App,
     webhook: &WebhookEvent,
@@ -184,7 +183,7 @@ async fn credited(
             None => return Ok(None),
         },
     };
-    // What webhooks took is distinguished from what others took once all of it is projected.
+    // Refunds by webhook can be distinguished from others once all of them are projected.
     if known.is_taken_from() && !effects::all_appended(app, &account, deadline).await? {
         return Err(Problem::behind("what was said of this payment before is not in the journal yet"));
     }
@@ -197,7 +196,7 @@ async fn recorded_at(app: &App, account: &AccountId, deadline: Instant) -> Resul
     Ok(ledger_time::recorded_at(&known, None, clock::now()).unwrap_or(known.ledger_time))
 }
 
-/// Returns what an amount costs in cents by the account's price; a unit without a price is a dollar.
+/// Returns the cost of an amount in cents by the account's price; a unit without a price is a dollar.
 async fn price(app: &App, account: &AccountId, amount: Option<Credits>) -> Result<Option<i64>, Problem> {
     let Some(amount) = amount else { return Ok(None) };
     let core = checkout::core(app, account).await?;
@@ -205,7 +204,7 @@ async fn price(app: &App, account: &AccountId, amount: Option<Credits>) -> Resul
     Ok(usd.or_else(|| Usd::try_from(amount).ok()).and_then(Usd::minor_units))
 }
 
-/// Makes the event of what follows for a payment; none where it comes to nothing.
+/// Makes the event of an effect; none if its amount is zero.
 fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Problem> {
     let (Some(account), payment_id) = (payment.account.clone(), payment.payment_id.clone()) else {
         return Ok(None);

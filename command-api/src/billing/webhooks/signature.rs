@@ -4,10 +4,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use ledger_core::value::time::Time;
 use sha2::Sha256;
 
-/// When a webhook was signed may differ from now by so much.
+/// Largest difference between the time of the signature and now.
 const TOLERANCE_SECONDS: u64 = 5 * 60;
 
-/// Says whether a body was signed with the secret, not more than five minutes ago or ahead. No secret takes nothing.
+/// Returns whether a body was signed with the secret, within five minutes of now. An empty secret accepts nothing.
 pub fn is_good(secret: &str, header: &str, body: &[u8], now: Time) -> bool {
     let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
     let time = parts().find(|(name, _)| *name == "t").map(|(_, value)| value);
@@ -47,7 +47,7 @@ mod tests {
         assert!(!good(&header(1_800_000_000 + 301, secret), body), "too new");
         assert!(!good(&header(1_800_000_000, "whsec_other"), body), "another's");
         assert!(!good(&header(1_800_000_000, secret), b"{}"), "another body");
-        // Of a signature made elsewhere: openssl dgst -sha256 -hmac whsec_test.
+        // Computed with: openssl dgst -sha256 -hmac whsec_test.
         let elsewhere = "t=1800000000,v1=45705be2a45ab5acdd1395cc695e9e7073125385ec24194921c401dff44176f8";
         assert!(good(elsewhere, body));
         let distant = format!("t={},v1=00", i64::MIN);

@@ -1,4 +1,4 @@
-//! Store: what is known of payments, in `control.payment`, and what the ledger has credited of them.
+//! Store: the state of payments in `control.payment`, and what the ledger has credited for them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use sqlx::types::Json;
 
 use super::payment::{Credited, Disputed, Payment, Reported};
 
-/// A row of `control.payment`.
 struct PaymentRow {
     account_id: Option<String>,
     attempt_id: Option<String>,
@@ -41,13 +40,12 @@ async fn load(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<P
     Ok(payment)
 }
 
-/// Reads what is known of a payment.
 pub async fn read(pool: &PgPool, payment_id: &PaymentId) -> Result<Payment, sqlx::Error> {
     let payment_id = payment_id.clone();
     pg::write(pool, |connection| Box::pin(async move { load(connection, &payment_id).await })).await
 }
 
-/// The same under a lock: one webhook of a payment is taken in after the other.
+/// Locks the row first, so that webhooks of one payment are merged one at a time.
 pub async fn lock(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<Payment, sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('payment/' || $1, 0))", payment_id.as_str())
         .execute(&mut *connection)
@@ -81,7 +79,7 @@ pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<()
     .map(drop)
 }
 
-/// A row of `lot` that a payment bought.
+/// A row of `lot` bought by a payment.
 #[derive(sqlx::FromRow)]
 struct BoughtLot {
     account_id: String,
@@ -91,9 +89,9 @@ struct BoughtLot {
     refunded: String,
 }
 
-/// Returns what the ledger has credited of a payment, and what is taken back of it, whoever reported it.
+/// Returns what the ledger has credited for a payment, and what any source has taken back.
 ///
-/// None too where several accounts have a payment of this id, and `account` does not say which.
+/// Also none if several accounts have a payment of this id and `account` does not select one.
 pub async fn credited(
     pool: &PgPool,
     schema: Schema,
