@@ -7,18 +7,16 @@ use crate::value::credits::Credits;
 
 /// Most org alerts of an account.
 pub const ORG_ALERTS_MAX: usize = 1_000;
-/// Channels of an org alert that names none: a webhook must be named.
+/// Default channels of an org alert; a webhook is used only when it is named.
 const CHANNELS_DEFAULT: [Channel; 2] = [Channel::Email, Channel::InApp];
 
 /// An alert on the account's own figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrgAlert {
-    /// The figure that it watches.
     pub basis: Basis,
     /// Percent, or an amount in the account's unit.
     pub threshold: Credits,
     pub recipients: Recipients,
-    /// By which ways.
     pub channels: Vec<Channel>,
 }
 
@@ -33,21 +31,18 @@ impl From<&SetOrgAlert> for OrgAlert {
     }
 }
 
-/// An alert on the usage of each user.
+/// An alert on each user's usage in the period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserAlert {
-    /// Whether it fires.
     pub enabled: bool,
-    /// Usage of the period that it fires at; none only where it was never switched on.
+    /// Usage of the period at which the alert fires; `None` only if the alert was never enabled.
     pub threshold: Option<Credits>,
-    /// Whether the user is notified too.
     pub notify_user: bool,
-    /// Who else is notified.
     pub recipients: Recipients,
 }
 
 impl UserAlert {
-    /// Fills in the defaults; who switches the alert off without a threshold keeps the one that stood.
+    /// Fills in the defaults. A request that disables the alert without a threshold keeps the previous threshold.
     pub fn of(body: &SetUserAlert, before: Option<&UserAlert>) -> Self {
         Self {
             enabled: body.enabled.unwrap_or(true),

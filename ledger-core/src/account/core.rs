@@ -21,25 +21,22 @@ use crate::value::time::{Time, Zone};
 /// A plan with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// For people.
     pub name: Option<Text>,
-    /// The schedule as wished; the one in force is in `Core::periods` until the boundary.
+    /// The requested schedule; until the next boundary, `Core::periods` has the one in force.
     pub schedule: Schedule,
     pub allowance: Credits,
-    /// What goes on of them.
     pub rollover: Rollover,
-    /// What becomes of bought credits at a reset.
+    /// What happens to bought credits at a reset.
     pub pack_expiry: PackExpiry,
-    /// What happens at zero.
+    /// What the account may do at zero balance.
     pub on_exhausted: OnExhausted,
-    /// With `allow`: how far below zero; none = no bound.
+    /// With `allow`, the lowest balance below zero; `None` means no bound.
     pub overage_limit: Option<Credits>,
-    /// Prices usage.
     pub rate_card: Option<RateCardId>,
 }
 
 impl Plan {
-    /// Fills in the defaults of a plan that was sent; `anchor` is what it gets where it names none.
+    /// Fills in the defaults of a plan as sent; `anchor` is used when the plan names none.
     pub fn of(body: &PlanBody, anchor: Time) -> Self {
         Self {
             name: body.name.clone(),
@@ -61,19 +58,18 @@ impl Plan {
 /// Figures of the open period.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
-    /// Settled balance as carried in, after rollover, expiry and forgiveness.
+    /// Settled balance at the start of the period, after rollover, expiry and forgiveness.
     #[serde(deserialize_with = "wide")]
     pub carried_in: Credits,
-    /// What was added since: signed adjustments; voids and refunds taken off.
+    /// Credits added since then: includes signed adjustments, net of voids and refunds.
     #[serde(deserialize_with = "wide")]
     pub added: Credits,
-    /// Usage recorded in the period less its reversals.
+    /// Usage recorded in the period, net of reversals.
     #[serde(deserialize_with = "wide")]
     pub used: Credits,
-    /// Amounts of every lot that started in it.
+    /// Amounts of all lots that started in the period.
     #[serde(deserialize_with = "wide")]
     pub granted: Credits,
-    /// What expired in it so far.
     #[serde(deserialize_with = "wide")]
     pub expired: Credits,
 }
@@ -96,7 +92,7 @@ pub struct Totals {
     pub topped_up: Credits,
     #[serde(deserialize_with = "wide")]
     pub rolled_in: Credits,
-    /// Less what reversals gave back.
+    /// Net of reversals.
     #[serde(deserialize_with = "wide")]
     pub consumed: Credits,
     #[serde(deserialize_with = "wide")]
@@ -118,60 +114,51 @@ pub struct Totals {
     pub turnover: Credits,
 }
 
-/// What the events so far say about one account.
+/// The state of one account, without its pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Core {
     pub account: AccountId,
-    /// For people.
     pub name: Option<Text>,
-    /// What its amounts count.
     pub unit: Unit,
-    /// What one unit is worth.
+    /// Value of one unit.
     pub usd_per_unit: Option<Usd>,
-    /// Where its ledger time comes from.
+    /// Source of its ledger time.
     pub clock: Clock,
-    /// What becomes of overdraft at a reset.
+    /// What happens to overdraft at a reset.
     pub overdraft_policy: OverdraftPolicy,
-    /// Line of the low-balance notice and of status `low`.
+    /// Threshold of the low-balance notice and of status `low`.
     pub low_balance_threshold: Option<Credits>,
-    /// What each user may use; none where it was never set.
+    /// Limits on each user's usage; `None` if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-    /// Alerts on its own figures.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub org_alerts: BTreeMap<AlertId, OrgAlert>,
-    /// The alert on each user's usage; none where it was never set.
+    /// The alert on each user's usage; `None` if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_alert: Option<UserAlert>,
-    /// Auto top-up, and how it goes.
     #[serde(default, skip_serializing_if = "TopUps::is_untouched")]
     pub top_ups: TopUps,
-    /// Who invited it.
     pub referred_by: Option<ReferrerId>,
     /// Ledger time of its opening.
     pub opened_at: Time,
-    /// The greatest ledger time seen.
     pub ledger_time: Time,
-    /// The plan in force.
     pub plan: Plan,
-    /// The plan that waits for the next boundary.
+    /// The plan that takes effect at the next boundary.
     pub next_plan: Option<Plan>,
     /// The schedule in force with its numbering.
     pub periods: Periods,
     pub period: Period,
     pub figures: Figures,
     pub totals: Totals,
-    /// What it owes.
     pub overdraft: Overdraft,
-    /// Events folded so far.
     pub events: u64,
-    /// Open lots with something left; kept in a table of their own.
+    /// Open lots with credits left; stored in a table of their own.
     #[serde(skip)]
     pub lots: Lots,
 }
 
 impl Core {
-    /// Opens an account at ledger time `now`, still without its allowance.
+    /// Opens an account at ledger time `now`, without its allowance yet.
     pub fn open(account: AccountId, opening: &OpenAccount, now: Time) -> Self {
         let plan = Plan::of(&opening.plan, now);
         let periods = Periods::new(plan.schedule);
@@ -204,7 +191,7 @@ impl Core {
         }
     }
 
-    /// Puts the open lots back after the core was read without them.
+    /// Restores the open lots after the core was read without them.
     pub fn with_lots(mut self, lots: impl IntoIterator<Item = Lot>) -> Self {
         for lot in lots {
             self.lots.insert(lot, self.ledger_time);
@@ -212,12 +199,12 @@ impl Core {
         self
     }
 
-    /// Returns the settled balance: what remains less what is owed.
+    /// Returns the settled balance: remaining credits minus overdraft.
     pub fn settled(&self) -> Credits {
         sub(self.lots.drawable(), self.overdraft.total())
     }
 
-    /// Returns the next instant at which something changes by itself; none past the representable times.
+    /// Returns the next instant at which time alone changes the account; `None` beyond the representable times.
     pub fn next_crossing(&self) -> Option<Time> {
         let boundary = (self.period.ends_at < Time::MAX).then_some(self.period.ends_at);
         match (boundary, self.lots.next_crossing()) {
@@ -226,12 +213,12 @@ impl Core {
         }
     }
 
-    /// Says whether something changes by itself on the way to `until`.
+    /// Returns whether time alone changes the account up to `until`.
     pub fn crosses(&self, until: Time) -> bool {
         self.next_crossing().is_some_and(|at| at <= until)
     }
 
-    /// Returns the period after the open one, by the plan that will then be in force.
+    /// Returns the period after the open one, under the plan that will be in force then.
     pub fn next_period(&self) -> (Periods, Period) {
         let schedule = self.next_plan.as_ref().unwrap_or(&self.plan).schedule;
         if schedule == self.periods.schedule {
@@ -260,12 +247,12 @@ impl Core {
         periods.crossings_until(&period, until).saturating_add(1)
     }
 
-    /// Returns the limit that holds for a user; none = no limit, or limits are off.
+    /// Returns a user's effective limit; `None` if there is none or limits are disabled.
     pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         self.limits.as_ref().filter(|limits| limits.enabled)?.limit_of(user)
     }
 
-    /// Returns what counts of a user's usage of the open period toward a limit, whether or not limits are on.
+    /// Returns the part of a user's usage of the open period that counts toward a limit, even if limits are disabled.
     pub fn counted<'a>(
         &self,
         used: Credits,
@@ -274,12 +261,12 @@ impl Core {
         self.limits.as_ref().map_or(used, |limits| limits.counted(used, by_feature))
     }
 
-    /// Says whether a user's counted usage has reached the limit that holds: blocked, and over budget.
+    /// Returns whether a user's counted usage has reached their limit: they are blocked and over budget.
     pub fn is_blocked(&self, user: &UserId, counted: Credits) -> bool {
         self.limit_of(user).is_some_and(|limit| counted >= limit)
     }
 
-    /// Returns what the conservation law says the settled balance must be.
+    /// Returns the settled balance that the conservation law requires.
     pub fn conserved(&self) -> Credits {
         let totals = &self.totals;
         let added = [totals.granted, totals.purchased, totals.topped_up, totals.rolled_in, totals.adjusted];
@@ -292,7 +279,6 @@ impl Core {
 /// The core with its lots: what a snapshot stores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The core without its lots.
     pub core: Core,
     pub lots: Vec<Lot>,
 }

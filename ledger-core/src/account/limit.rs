@@ -14,15 +14,12 @@ use crate::value::id::{Label, UserId};
 /// An account's limits with their defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Whether any of them holds.
     pub enabled: bool,
-    /// What holds for users without an own limit; none = no limit.
+    /// Limit of users without their own; `None` means no limit.
     pub default_limit: Option<Credits>,
     /// Users' own limits; they win over the default.
     pub custom: BTreeMap<UserId, Limit>,
-    /// Features whose usage does not count.
     pub excluded_features: BTreeSet<Label>,
-    /// Who is notified when a user has reached the limit.
     pub notify: Recipients,
 }
 
@@ -39,7 +36,7 @@ impl From<&SetLimits> for Limits {
 }
 
 impl Limits {
-    /// Returns a user's limit, their own before the default; none = no limit. Says nothing of `enabled`.
+    /// Returns a user's limit, their own before the default; `None` means no limit. Ignores `enabled`.
     pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         match self.custom.get(user) {
             Some(limit) => limit.amount(),
@@ -47,12 +44,12 @@ impl Limits {
         }
     }
 
-    /// Says whether usage of a feature counts; usage of no feature does.
+    /// Returns whether usage of a feature counts; usage without a feature does.
     pub fn counts(&self, feature: Option<&Label>) -> bool {
         feature.is_none_or(|feature| !self.excluded_features.contains(feature))
     }
 
-    /// Returns what counts of a user's usage of the period, given all of it and its parts by feature.
+    /// Returns the usage of the period that counts, from the user's total and its parts by feature.
     pub fn counted<'a>(
         &self,
         used: Credits,

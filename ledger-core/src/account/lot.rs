@@ -14,7 +14,7 @@ use crate::value::credits::{Credits, add, sub, wide};
 use crate::value::id::{EventId, GrantId, PaymentId, Text};
 use crate::value::time::Time;
 
-/// Most open lots with something left that grants and adjustments may make; plan, rollover and paid lots always fit.
+/// Most open lots with credits left that grants and adjustments may create; plan, rollover and paid lots always fit.
 pub const OPEN_LOTS_MAX: usize = 10_000;
 
 /// Credits added at once, with what remains of them.
@@ -22,42 +22,38 @@ pub const OPEN_LOTS_MAX: usize = 10_000;
 pub struct Lot {
     /// Unique per account, shared with payments.
     pub grant_id: GrantId,
-    /// Where the credits came from.
     pub source: LotSource,
-    /// What was added.
     #[serde(deserialize_with = "wide")]
     pub amount: Credits,
-    /// What is left.
     #[serde(deserialize_with = "wide")]
     pub remaining: Credits,
-    /// What expired or was voided of it, less what refunds have counted.
+    /// Credits that expired or were voided, minus those that refunds have counted.
     #[serde(deserialize_with = "wide")]
     pub lapsed: Credits,
-    /// What was paid back of its payment.
+    /// Credits refunded from its payment.
     #[serde(deserialize_with = "wide")]
     pub refunded: Credits,
     /// Lower burns first.
     pub priority: i32,
-    /// From when it counts.
+    /// Start of validity.
     pub effective_at: Time,
-    /// Until when it counts, exclusive; none = for ever.
+    /// End of validity, exclusive; `None` means it never expires.
     pub expires_at: Option<Time>,
-    /// Ledger time of the event that made it.
+    /// Ledger time of the event that created it.
     pub granted_at: Time,
     pub voided_at: Option<Time>,
     pub event_id: EventId,
     /// The payment that refunds name; paid lots only.
     pub payment_id: Option<PaymentId>,
-    /// Why it was granted.
     pub reason: Option<Text>,
-    /// Log offset of the event being folded when it was made.
+    /// Journal offset of the event that created it.
     pub offset: i64,
     /// Order among the lots of that event.
     pub seq: i32,
 }
 
 impl Lot {
-    /// Says whether the credits were paid for.
+    /// Returns whether the credits were paid for.
     pub fn is_paid(&self) -> bool {
         matches!(self.source, LotSource::Purchase | LotSource::TopUp)
     }
@@ -67,12 +63,12 @@ impl Lot {
         if self.is_paid() { "paid" } else { "promotional" }
     }
 
-    /// Says whether it is the allowance or what rolled over of it.
+    /// Returns whether the lot is the allowance or its rollover.
     pub fn is_of_plan(&self) -> bool {
         matches!(self.source, LotSource::Plan | LotSource::Rollover)
     }
 
-    /// Says whether it has ended by `now`. One used up is still open until it expires or is voided.
+    /// Returns whether the lot has ended by `now`. A used-up lot stays open until it expires or is voided.
     pub fn is_closed(&self, now: Time) -> bool {
         self.voided_at.is_some() || self.expires_at.is_some_and(|expires| expires <= now)
     }
@@ -89,7 +85,7 @@ impl Lot {
     }
 }
 
-/// Returns the priority of a source where none is given.
+/// Returns the default priority of a source.
 pub fn default_priority(source: LotSource) -> i32 {
     match source {
         LotSource::Rollover => 10,
@@ -110,17 +106,16 @@ struct BurnKey {
     grant_id: GrantId,
 }
 
-/// What was taken from one lot, as a positive amount.
+/// Credits taken from one lot, as a positive amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
     pub grant_id: GrantId,
     pub source: LotSource,
-    /// What was taken from it.
     pub amount: Credits,
 }
 
 impl Draw {
-    /// Says whether the credits had been paid for.
+    /// Returns whether the credits had been paid for.
     pub fn is_paid(&self) -> bool {
         matches!(self.source, LotSource::Purchase | LotSource::TopUp)
     }
@@ -129,7 +124,7 @@ impl Draw {
 /// Draws of one withdrawal; most touch one or two lots.
 pub type Draws = SmallVec<[Draw; 1]>;
 
-/// The open lots of an account that have something left, in effect or yet to start.
+/// The open lots of an account with credits left, in effect or yet to start.
 #[derive(Debug, Clone, Default)]
 pub struct Lots {
     in_effect: BTreeMap<BurnKey, Lot>,
@@ -155,7 +150,7 @@ impl PartialEq for Lots {
 }
 
 impl Lots {
-    /// Returns what can be drawn now: the sum of what remains of the lots in effect.
+    /// Returns the drawable credits: the sum that remains in the lots in effect.
     pub fn drawable(&self) -> Credits {
         self.drawable
     }
@@ -170,12 +165,10 @@ impl Lots {
         self.rolled_over
     }
 
-    /// Returns how many lots have something left.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Says whether no lot has something left.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -192,12 +185,12 @@ impl Lots {
         }
     }
 
-    /// Says whether the lot is yet to start.
+    /// Returns whether the lot has not started yet.
     pub fn is_waiting(&self, grant_id: &GrantId) -> bool {
         matches!(self.by_id.get(grant_id), Some(IndexKey::Waiting(_)))
     }
 
-    /// Puts in a lot with something left; it counts from its start, which may lie ahead of `now`.
+    /// Inserts a lot with credits left; it counts from its start, which may be after `now`.
     pub fn insert(&mut self, lot: Lot, now: Time) {
         debug_assert!(lot.remaining.is_positive(), "a lot at 0 stays out");
         if let Some(expires) = lot.expires_at {
@@ -229,7 +222,7 @@ impl Lots {
         Some(lot)
     }
 
-    /// Draws up to `amount` in burn order; lots that come to 0 leave through `emptied`.
+    /// Draws up to `amount` in burn order; passes lots that reach 0 to `emptied`.
     pub fn draw(&mut self, amount: Credits, mut emptied: impl FnMut(Lot)) -> Draws {
         let mut draws = Draws::new();
         let mut wanted = amount.min(self.drawable);

@@ -1,6 +1,6 @@
 //! Overdraft: what withdrawals could not cover, as stretches of one running line.
 //!
-//! Each withdrawal that finds too little takes the next stretch of the line; whatever is given repays the line from its
+//! Each withdrawal that exceeds the credits takes the next stretch of the line; added credits repay the line from its
 //! oldest end. The overlap of two stretches identifies which lot repaid which withdrawal, so no queue is needed.
 
 use std::collections::VecDeque;
@@ -15,18 +15,16 @@ use crate::value::credits::{Credits, add, sub, wide};
 pub struct Stretch {
     #[serde(deserialize_with = "wide")]
     pub start: Credits,
-    /// Where it ends, exclusive.
     #[serde(deserialize_with = "wide")]
     pub end: Credits,
 }
 
 impl Stretch {
-    /// Returns how long it is.
     pub fn length(&self) -> Credits {
         sub(self.end, self.start)
     }
 
-    /// Returns what it has in common with another.
+    /// Returns the overlap with another stretch.
     pub fn overlap(&self, other: &Stretch) -> Option<Stretch> {
         let both = Stretch { start: self.start.max(other.start), end: self.end.min(other.end) };
         (both.start < both.end).then_some(both)
@@ -38,11 +36,11 @@ impl Stretch {
 struct Owed {
     #[serde(flatten)]
     stretch: Stretch,
-    /// Whether usage owes it: what repays it from paid lots counts as spent.
+    /// Whether usage caused it: repayments from paid lots then count as spent.
     usage: bool,
 }
 
-/// What an account owes, oldest first.
+/// An account's open overdraft, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overdraft {
     #[serde(deserialize_with = "wide")]
@@ -55,25 +53,24 @@ pub struct Overdraft {
 /// A repaid piece of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repaid {
-    /// Which piece.
     pub stretch: Stretch,
-    /// Whether usage owed it.
+    /// Whether usage caused it.
     pub usage: bool,
 }
 
 impl Overdraft {
-    /// Returns what is owed.
+    /// Returns the total overdraft.
     pub fn total(&self) -> Credits {
         self.total
     }
 
-    /// Adds what a withdrawal could not cover and returns its stretch.
+    /// Adds the uncovered part of a withdrawal and returns its stretch.
     pub fn take(&mut self, amount: Credits, usage: bool) -> Stretch {
         let stretch = Stretch { start: self.end, end: add(self.end, amount) };
         self.end = stretch.end;
         self.total = add(self.total, amount);
         match self.owed.back_mut() {
-            // One piece for neighbours of a kind keeps an account that is long in debt small.
+            // Merging neighbours of a kind keeps an account that stays in debt small.
             Some(last) if last.usage == usage && last.stretch.end == stretch.start => {
                 last.stretch.end = stretch.end;
             }
@@ -101,7 +98,7 @@ impl Overdraft {
         pieces
     }
 
-    /// Cancels what is still owed of a withdrawal's stretch and returns how much that was.
+    /// Cancels the open part of a withdrawal's stretch and returns its amount.
     pub fn cancel(&mut self, stretch: &Stretch) -> Credits {
         let mut cancelled = Credits::ZERO;
         let mut kept = VecDeque::with_capacity(self.owed.len() + 1);
@@ -125,7 +122,7 @@ impl Overdraft {
         cancelled
     }
 
-    /// Writes off all that is owed and returns how much that was.
+    /// Writes off the whole overdraft and returns its amount.
     pub fn forgive(&mut self) -> Credits {
         self.owed.clear();
         std::mem::take(&mut self.total)

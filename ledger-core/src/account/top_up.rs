@@ -7,27 +7,25 @@ use crate::value::credits::{Credits, add, wide};
 use crate::value::id::{AttemptId, PaymentMethodId};
 use crate::value::time::Time;
 
-/// Top-ups of a period, unless the settings say otherwise.
+/// Default limit of top-ups per period.
 pub const MAX_PER_PERIOD: u32 = 10;
-/// How long the next try waits after each failure in a row: 1 h, 4 h, 24 h. After one more, auto top-up rests.
+/// Wait after each consecutive failure: 1 h, 4 h, 24 h. One more failure suspends auto top-up.
 pub const RETRY_AFTER_SECONDS: [i64; 3] = [3_600, 4 * 3_600, 24 * 3_600];
 
-/// Auto top-up as an account's admins set it, with its defaults filled in.
+/// Auto top-up settings, with their defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AutoTopUp {
-    /// Whether it buys.
     pub enabled: bool,
-    /// The figure that it watches.
     pub basis: TopUpBasis,
-    /// Buys when the figure is here or below; none only where it is off.
+    /// A purchase is due when the figure is at or below this; `None` only if disabled.
     pub threshold: Option<Credits>,
-    /// What it buys at once; none only where it is off.
+    /// Credits of one purchase; `None` only if disabled.
     pub amount: Option<Credits>,
-    /// What pays; none only where it is off.
+    /// `None` only if disabled.
     pub payment_method: Option<PaymentMethodId>,
     /// Most top-ups that succeed in a period.
     pub max_per_period: u32,
-    /// Most that is topped up in a period; none = no bound.
+    /// Most credits topped up in a period; `None` means no bound.
     pub max_amount_per_period: Option<Credits>,
 }
 
@@ -55,27 +53,26 @@ pub struct Attempt {
     pub payment_method: PaymentMethodId,
 }
 
-/// What the events so far say about an account's top-ups.
+/// The state of an account's top-ups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopUps {
-    /// As last saved; none where it never was.
+    /// The last saved settings; `None` if never saved.
     pub settings: Option<AutoTopUp>,
-    /// How often it was saved.
+    /// Number of saves.
     pub version: u32,
-    /// Numbers used up: of starts that applied, and of those that came too late to be wanted.
+    /// Numbers used up, by starts that applied and by starts that were no longer wanted.
     #[serde(rename = "asked")]
     pub numbers_used: u32,
-    /// The attempt that started last.
     pub last: Option<Attempt>,
-    /// Whether its outcome is not known yet.
+    /// Whether the last attempt's outcome is still unknown.
     pub is_open: bool,
-    /// Attempts that failed in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
-    /// No attempt starts before.
+    /// No attempt starts before this time.
     pub retry_at: Option<Time>,
-    /// What succeeded in the period that had the last success.
+    /// Successes in the period of the last success.
     pub succeeded: Succeeded,
-    /// Brakes that have said that they refuse.
+    /// Brakes whose refusal has been recorded.
     pub refused: Refused,
 }
 
@@ -84,7 +81,6 @@ pub struct TopUps {
 pub struct Succeeded {
     pub period_index: i64,
     pub count: u32,
-    /// How much together.
     #[serde(deserialize_with = "wide")]
     pub amount: Credits,
 }
@@ -110,12 +106,12 @@ impl Refused {
 }
 
 impl TopUps {
-    /// Says whether it was never set and never used.
+    /// Returns whether it was never set and never used.
     pub fn is_untouched(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns the threshold while it is on.
+    /// Returns the threshold while auto top-up is enabled.
     pub fn line(&self) -> Option<Credits> {
         self.settings.as_ref().filter(|settings| settings.enabled)?.threshold
     }
@@ -133,25 +129,25 @@ impl TopUps {
         current && self.refused.by(brake)
     }
 
-    /// Takes in saved settings: whatever went wrong before is forgotten.
+    /// Applies saved settings as a new version, and forgets earlier failures.
     pub(crate) fn save(&mut self, body: &SetAutoTopUp) {
         self.settings = Some(AutoTopUp::from(body));
         self.version += 1;
         self.start_afresh();
     }
 
-    /// Forgets failures and their wait: credits were paid for, or settings saved.
+    /// Resets failures and their wait, after a purchase or a change of settings.
     pub(crate) fn start_afresh(&mut self) {
         self.failures = 0;
         self.retry_at = None;
     }
 
-    /// Says whether an attempt is the one that is open.
+    /// Returns whether an attempt is the open one.
     pub fn has_open(&self, attempt: &AttemptId) -> bool {
         self.is_open && self.last.as_ref().is_some_and(|last| last.attempt_id == *attempt)
     }
 
-    /// Notes that an attempt was paid.
+    /// Records that an attempt was paid.
     pub(crate) fn succeed(&mut self, attempt: &AttemptId, amount: Credits, period_index: i64) {
         if self.has_open(attempt) {
             self.is_open = false;
@@ -169,7 +165,7 @@ impl TopUps {
         self.failures += 1;
     }
 
-    /// Notes that a brake has said that it refuses, in this period under the current settings.
+    /// Records that a brake has refused in this period under the current settings.
     pub(crate) fn refuse(&mut self, period_index: i64, brake: Brake) {
         let current = Refused { period_index, version: self.version, ..Refused::default() };
         if (self.refused.period_index, self.refused.version) != (period_index, self.version) {

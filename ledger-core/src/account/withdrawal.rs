@@ -1,4 +1,4 @@
-//! What a usage or a dispute took from an account, kept because a later event may undo it.
+//! Credits that usage or a dispute took from an account, kept because a later event may undo it.
 
 use std::sync::Arc;
 
@@ -12,26 +12,23 @@ use crate::value::id::GrantId;
 /// The first event of an id.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// What its caller sent.
+    /// Hash of the caller's content.
     pub content: ContentHash,
-    /// What it took, where it is usage or a dispute that applied.
+    /// What the event took; only for usage or a dispute that applied.
     pub withdrawal: Option<Arc<Withdrawal>>,
-    /// Whether it has been reversed; a dispute: won.
+    /// Whether the usage was reversed, or the dispute won.
     pub reversed: bool,
 }
 
-/// What a usage or a dispute took, and from where.
+/// The credits that usage or a dispute took, and their sources.
 #[derive(Debug, Clone)]
 pub struct Withdrawal {
-    /// The usage or the dispute's opening.
     pub event: Arc<Event>,
-    /// The period it counts in.
     pub period_index: i64,
-    /// What it cost; a dispute: what was contested.
+    /// The cost of the usage, or the amount of the dispute.
     pub credits: Credits,
-    /// What lots gave.
     pub draws: Draws,
-    /// What they could not cover.
+    /// The part that the lots could not cover.
     pub line: Option<Stretch>,
 }
 

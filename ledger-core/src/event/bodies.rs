@@ -33,18 +33,18 @@ pub enum Unit {
     Usd,
 }
 
-/// Where an account's ledger time comes from.
+/// Source of an account's ledger time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
-    /// From the services' clocks, held to the broker's.
+    /// The services' clocks, clamped to the broker's.
     #[default]
     Live,
-    /// From the writes themselves (`Ledger-Time`): it does not move between them.
+    /// The `Ledger-Time` of the writes; constant between them.
     Test,
 }
 
-/// What becomes of overdraft at a reset.
+/// What happens to overdraft at a reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverdraftPolicy {
@@ -80,7 +80,7 @@ pub struct OpenAccount {
     pub referred_by: Option<ReferrerId>,
 }
 
-/// Body of `account.changed`: what is absent stays.
+/// Body of `account.changed`: absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -94,28 +94,24 @@ pub struct ChangeAccount {
     pub low_balance_threshold: Option<Option<Credits>>,
 }
 
-/// Tells a null from an absent field.
+/// Distinguishes a null from an absent field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Credits>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// How unused credits of a period go on into the next.
+/// How unused credits of a period carry over to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloverMode {
-    /// They don't.
     #[default]
     None,
-    /// Up to a cap.
     Capped,
-    /// All of them.
     Unlimited,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollover {
-    /// Whether and how much.
     #[serde(deserialize_with = "word")]
     pub mode: RolloverMode,
     /// With `capped`: the most that rolls over; none means one allowance.
@@ -123,7 +119,7 @@ pub struct Rollover {
     pub cap: Option<Credits>,
 }
 
-/// What becomes of bought credits at a reset.
+/// What happens to bought credits at a reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PackExpiry {
@@ -134,18 +130,17 @@ pub enum PackExpiry {
     Never,
 }
 
-/// What an account without credits may do (decided by checks and holds; usage itself always applies).
+/// What an account without credits may do. Checks and holds enforce it; usage itself always applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExhausted {
-    /// Nothing more.
     #[default]
     Block,
     /// Go on, down to `overage_limit` below zero.
     Allow,
 }
 
-/// A plan as the caller sends it; left-out fields take their defaults in the fold.
+/// A plan as the caller sends it; the fold fills in the defaults of absent fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -175,10 +170,9 @@ pub struct PlanBody {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeAt {
-    /// At once (schedule changes still wait for the boundary).
+    /// Immediately (schedule changes still wait for the boundary).
     #[default]
     Now,
-    /// At the next boundary.
     NextPeriod,
 }
 
@@ -201,7 +195,7 @@ pub struct AdvanceClock {
     pub advance_to: Time,
 }
 
-/// Body of `usage.recorded`: work that was done, and what it cost.
+/// Body of `usage.recorded`: completed work and its cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -234,10 +228,10 @@ pub struct Usage {
     pub reservation_id: Option<ReservationId>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
     pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
-    /// Ours: the price lines it was charged by; present exactly where `credits` is derived.
+    /// Set by the ledger: the lines of the price; present exactly where `credits` is derived.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "objects_or_null")]
     pub lines: Option<Vec<Line>>,
-    /// Ours: what its hold reserved.
+    /// Set by the ledger: the amount that its hold reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Credits>,
 }
@@ -256,7 +250,7 @@ pub struct Line {
     pub version: u32,
 }
 
-/// Body of `usage.reversed`: a whole usage event is taken back.
+/// Body of `usage.reversed`: undoes a whole usage event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -267,7 +261,6 @@ pub struct ReverseUsage {
     pub reason: Option<Text>,
 }
 
-/// Where a lot came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "named as in the contract")]
@@ -304,7 +297,6 @@ impl From<GrantSource> for LotSource {
     }
 }
 
-/// Body of `credits.granted`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -323,7 +315,7 @@ pub struct Grant {
     pub reason: Option<Text>,
 }
 
-/// Body of `grant.voided`: what remains of a lot is taken away.
+/// Body of `grant.voided`: removes what remains of a lot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -333,7 +325,7 @@ pub struct VoidGrant {
     pub reason: Option<Text>,
 }
 
-/// Body of `credits.adjusted`: a signed correction by hand.
+/// Body of `credits.adjusted`: a manual, signed correction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -342,7 +334,6 @@ pub struct Adjust {
     pub reason: Text,
 }
 
-/// Body of `credits.purchased`: a payment made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -351,7 +342,7 @@ pub struct Purchase {
     pub amount: Credits,
 }
 
-/// Body of `credits.refunded`: a payment, or part of it, given back.
+/// Body of `credits.refunded`: a full or partial refund of a payment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -373,14 +364,12 @@ pub struct ResetPeriod {
 /// Who is notified by a rule of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Recipients {
-    /// Everyone who is an admin when it is sent.
+    /// Everyone who is an admin when the notification is sent.
     #[default]
     AllAdmins,
-    /// These people.
     These(Vec<UserId>),
 }
 
-/// The word for all admins in the contract.
 const ALL_ADMINS: &str = "all_admins";
 
 impl Serialize for Recipients {
@@ -419,11 +408,10 @@ impl<'de> Visitor<'de> for RecipientsVisitor {
     }
 }
 
-/// A way to notify people.
+/// A notification channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
-    /// A mail to each recipient.
     Email,
     /// A signed call to the account's webhook.
     Webhook,
@@ -442,40 +430,33 @@ impl Channel {
     }
 }
 
-/// The figure that an org alert watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
-    /// Usage of the period, of its maximum.
+    /// Usage as a percentage of the period's maximum.
     PercentUsed,
-    /// Usage of the period.
     AbsoluteUsed,
-    /// Settled balance, of the period's maximum.
+    /// Settled balance as a percentage of the period's maximum.
     PercentRemaining,
-    /// Settled balance.
     AbsoluteRemaining,
 }
 
 impl Basis {
-    /// Every basis, in order.
     pub const ALL: [Basis; 4] =
         [Basis::PercentUsed, Basis::AbsoluteUsed, Basis::PercentRemaining, Basis::AbsoluteRemaining];
 }
 
-/// One user's own limit: an amount, or the word that none holds.
+/// One user's own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// No limit, whatever the default is.
     Unlimited,
-    /// At most this much in a period.
     At(Credits),
 }
 
-/// The word for no limit in the contract.
 const UNLIMITED: &str = "unlimited";
 
 impl Limit {
-    /// Returns the amount; none for no limit.
+    /// Returns the amount; `None` if unlimited.
     pub fn amount(self) -> Option<Credits> {
         match self {
             Limit::Unlimited => None,
@@ -554,7 +535,6 @@ pub struct SetOrgAlert {
     pub channels: Option<Vec<Channel>>,
 }
 
-/// Body of `org_alert.removed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -608,7 +588,7 @@ pub struct SetAutoTopUp {
     pub max_amount_per_period: Option<Credits>,
 }
 
-/// Body of `top_up.started`: the provider will be requested to charge.
+/// Body of `top_up.started`: recorded before the request to the provider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -627,13 +607,13 @@ pub struct FailTopUp {
     pub reason: Text,
 }
 
-/// What holds a top-up back.
+/// The setting that prevents a top-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Brake {
-    /// So many top-ups succeeded in the period.
+    /// The number of top-ups in the period has reached the maximum.
     MaxPerPeriod,
-    /// With this one, more than so much would be topped up in the period.
+    /// This top-up would exceed the maximum amount of the period.
     MaxAmountPerPeriod,
 }
 
@@ -646,7 +626,7 @@ impl Brake {
     }
 }
 
-/// Body of `top_up.refused`: a brake held a top-up back.
+/// Body of `top_up.refused`: a brake prevented a top-up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
@@ -665,7 +645,7 @@ pub struct TopUp {
     pub amount: Credits,
 }
 
-/// Body of `dispute.opened` and `dispute.won`: a payer contests a payment, and is not right.
+/// Body of `dispute.opened` and `dispute.won`: a payer contests a payment; the account wins the dispute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]

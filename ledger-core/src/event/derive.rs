@@ -1,4 +1,4 @@
-//! Derived ids: what the ledger creates itself has an id that follows from its subject.
+//! Derived ids: an event that the ledger creates has an id computed from its subject.
 //!
 //! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/`, so a replay, a restart or a second worker produces the
 //! same id. The names are part of the public contract (`schemas/README.md`).
@@ -15,11 +15,11 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x6c_65_64_67_65_72_50_00_80_00_63_7
 pub const SCHEDULER: &str = "urn:ledger:scheduler";
 /// Source of grants and payments: one id space.
 pub const GRANTS: &str = "urn:ledger:grants";
-/// Source of what auto top-up makes.
+/// Source of auto top-up events.
 pub const TOP_UPS: &str = "urn:ledger:auto-top-up";
 /// Source of disputes, which only the payment provider reports.
 pub const DISPUTES: &str = "urn:ledger:disputes";
-/// Source of every other write of the API.
+/// Source of all other writes of the API.
 pub const API: &str = "urn:ledger:api";
 
 /// Returns the id derived from a kind and its parts.
@@ -37,7 +37,6 @@ pub(crate) fn named(kind: &str, parts: &[&str]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-/// Returns the id of the reset that enters period `index`.
 pub fn reset_id(account: &AccountId, index: i64) -> EventId {
     derived("reset", &[account.as_str(), &index.to_string()])
 }
@@ -51,18 +50,16 @@ pub fn opening_id(account: &AccountId) -> EventId {
     derived("open", &[account.as_str()])
 }
 
-/// Returns the id of the reversal of a usage event.
 pub fn reversal_id(account: &AccountId, source: &Source, event: &EventId) -> EventId {
     derived("reversal", &[account.as_str(), source.as_str(), event.as_str()])
 }
 
-/// Returns the id of the voiding of a grant.
 pub fn void_id(account: &AccountId, grant: &GrantId) -> EventId {
     derived("void", &[account.as_str(), grant.as_str()])
 }
 
-/// Returns the id of an account's `number`-th attempt to top up: the provider's idempotency key, the lot's id, and the
-/// id of its start.
+/// Returns the id of an account's `number`-th top-up attempt: also the provider's idempotency key, the lot's id, and
+/// the id of its start event.
 pub fn attempt_id(account: &AccountId, number: u32) -> AttemptId {
     let id = named("attempt", &[account.as_str(), &number.to_string()]);
     AttemptId::new(&id.to_string()).expect("a UUID is a well-formed id")
@@ -86,12 +83,11 @@ pub fn dispute_opened_id(account: &AccountId, dispute: &DisputeId) -> EventId {
     derived("dispute_opened", &[account.as_str(), dispute.as_str()])
 }
 
-/// Returns the id of a dispute's end in the account's favour.
 pub fn dispute_won_id(account: &AccountId, dispute: &DisputeId) -> EventId {
     derived("dispute_won", &[account.as_str(), dispute.as_str()])
 }
 
-/// Returns the id of a write that its caller named by an `Idempotency-Key`.
+/// Returns the id of a write with an `Idempotency-Key`.
 pub fn keyed_id(kind: &str, account: &AccountId, idempotency_key: &str) -> EventId {
     derived(kind, &[account.as_str(), idempotency_key])
 }

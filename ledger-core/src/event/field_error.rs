@@ -2,7 +2,6 @@
 
 use crate::value::credits::Credits;
 
-/// One field that breaks one rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
     /// Path as sent: `plan.anchor`, `data.credits`.
@@ -13,13 +12,12 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// Names a field, the code of the rule it breaks, and the rule.
     pub fn new(field: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
         Self { field: field.into(), code: code.into(), detail: detail.into() }
     }
 }
 
-/// Names a field where it is bad.
+/// Adds an error for a field if `bad`.
 pub(crate) fn refuse(errors: &mut Vec<FieldError>, bad: bool, field: &str, code: &str, detail: &str) {
     if bad {
         errors.push(FieldError::new(field, code, detail));

@@ -13,7 +13,6 @@ pub struct DedupeKey(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentHash(pub [u8; 32]);
 
-/// Returns the identity of the event `id` of `source` on `account`.
 pub fn dedupe_key(account: &AccountId, source: &Source, id: &EventId) -> DedupeKey {
     let mut hash = Sha256::new();
     for part in [account.as_str(), source.as_str(), id.as_str()] {
@@ -27,9 +26,9 @@ pub fn dedupe_key(account: &AccountId, source: &Source, id: &EventId) -> DedupeK
     DedupeKey(key)
 }
 
-/// Returns the hash of what the caller sent: type, account, time and data, without what the ledger adds.
+/// Returns the hash of the caller's content: type, account, time and data, without fields that the ledger adds.
 ///
-/// Amounts that are equal as numbers are equal here. Outside usage `time` is ours, hence no content.
+/// Amounts of equal value hash equally. `time` counts only for usage; otherwise the ledger sets it.
 pub fn content_hash(event: &Event) -> ContentHash {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {

@@ -25,17 +25,17 @@ pub struct Event {
     /// The caller's id; unique per account and source.
     pub id: EventId,
     pub source: Source,
-    /// The account it is about; the Kafka key.
+    /// The Kafka key.
     pub account: AccountId,
     pub occurred_at: Time,
-    /// When the service that appended it received it: ledger time before the clamp of live accounts.
+    /// When the service received it: ledger time before the clamp of live accounts.
     pub recorded_at: Time,
     /// Who caused it: a key id, `scheduler`, `auto-top-up`, `provider:stripe`.
     pub actor: Label,
     pub data: Data,
 }
 
-/// Lays out every event type in one table: its variant, its body, its name in the envelope.
+/// Defines every event type in one table: its variant, its body, its name in the envelope.
 macro_rules! events {
     ($($variant:ident($body:ty) = $name:literal,)*) => {
         /// What happened, by type; as JSON, the body alone.
@@ -50,14 +50,13 @@ macro_rules! events {
             /// Every event type this version knows, as in the envelope's `type`.
             pub const TYPES: [&'static str; [$($name),*].len()] = [$($name),*];
 
-            /// Returns the envelope's `type`.
             pub fn type_name(&self) -> &'static str {
                 match self {
                     $(Data::$variant(_) => $name,)*
                 }
             }
 
-            /// Names the first rule that a recorded body breaks.
+            /// Returns the first rule that a recorded body breaks.
             fn check_recorded(&self) -> Result<(), FieldError> {
                 let mut errors = Vec::new();
                 match self {
@@ -66,7 +65,7 @@ macro_rules! events {
                 errors.into_iter().next().map_or(Ok(()), Err)
             }
 
-            /// Reads the body of a type; none for a type that this version does not know.
+            /// Reads the body of a type; `None` for a type that this version does not know.
             fn read(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Error>> {
                 match event_type {
                     $($name => Some(serde_json::from_str(json).map(|Object(body)| Data::$variant(body))),)*

@@ -22,28 +22,23 @@ pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Deepest nesting of a record.
 pub const JSON_DEPTH_MAX: usize = 8;
 
-/// How much of each thing a body may hold. The journal has `BOUNDS`, the API `request::limits::LIMITS`.
+/// Size limits of a body. The journal has `BOUNDS`, the API `request::limits::LIMITS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// Keys of a usage's metadata.
     pub metadata_keys_max: usize,
-    /// Quantities of a usage.
     pub quantities_max: usize,
     /// Priority of a grant, from 0.
     pub priority_max: i32,
-    /// Users with a limit of their own.
     pub custom_limits_max: usize,
-    /// Features whose usage does not count toward limits.
     pub excluded_features_max: usize,
-    /// Recipients that a rule names.
     pub recipients_max: usize,
-    /// What one automatic top-up may buy.
+    /// Most credits of one automatic top-up.
     pub top_up_max: Credits,
     /// Top-ups of a period, from 1.
     pub top_ups_per_period_max: u32,
 }
 
-/// Bounds of a recorded event. Frozen, as all rules here.
+/// Bounds of a recorded event. Frozen, like all rules here.
 pub const BOUNDS: Bounds = Bounds {
     metadata_keys_max: 16,
     quantities_max: 32,
@@ -56,7 +51,7 @@ pub const BOUNDS: Bounds = Bounds {
 };
 
 impl Bounds {
-    /// Says whether whatever keeps to these bounds keeps to the others too.
+    /// Returns whether every body within these bounds is also within the others.
     pub const fn is_within(&self, others: &Bounds) -> bool {
         self.metadata_keys_max <= others.metadata_keys_max
             && self.quantities_max <= others.quantities_max
@@ -69,12 +64,12 @@ impl Bounds {
     }
 }
 
-/// A body with rules that its types can't hold.
+/// Rules of a body beyond its types.
 pub trait Rules {
-    /// Adds each rule that the body breaks, its sizes held to `bounds`.
+    /// Adds an error for each rule that the body breaks, with sizes limited by `bounds`.
     fn check_within(&self, bounds: &Bounds, errors: &mut Vec<FieldError>);
 
-    /// Adds each rule that a recorded body breaks.
+    /// Adds an error for each rule that a recorded body breaks.
     fn check_recorded(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&BOUNDS, errors);
     }
@@ -183,7 +178,7 @@ macro_rules! positive_amounts {
 
 positive_amounts!(Purchase, Refund, StartTopUp, TopUp, Dispute);
 
-/// Bodies that their types alone hold.
+/// Bodies without rules beyond their types.
 macro_rules! no_rules {
     ($($body:ty),*) => {$(
         impl Rules for $body {
@@ -220,14 +215,14 @@ impl Rules for SetLimits {
         let features: &[Label] = self.excluded_features.as_deref().unwrap_or_default();
         at_most(errors, features.len(), bounds.excluded_features_max, "excluded_features", "features");
         said_once(errors, "excluded_features", features);
-        // Nobody is an answer too: the product shows the limit itself.
+        // An empty list is valid: the product may show the limit itself.
         if self.notify != Some(Recipients::These(Vec::new())) {
             check_recipients(errors, "notify", self.notify.as_ref(), bounds);
         }
     }
 }
 
-/// Returns the least percent of a basis, of 100 at most, and the rule in words; none where it is an amount.
+/// Returns the lowest percent of a basis (at most 100) and the rule in words; `None` if the basis is an amount.
 fn least_percent(basis: Basis) -> Option<(Credits, &'static str)> {
     match basis {
         Basis::PercentUsed => Some((Credits::whole(1), "must be 1 to 100 percent")),

@@ -1,6 +1,6 @@
 //! Strict JSON shapes: an object is read only from a JSON object, a word only from a JSON string.
 //!
-//! Derived readers alone would accept `["monthly", …]` for a plan and `{"monthly": null}` for a cycle; the public schemas
+//! Derived readers alone accept `["monthly", …]` for a plan and `{"monthly": null}` for a cycle; the public schemas
 //! don't.
 
 use std::collections::BTreeMap;
@@ -56,31 +56,27 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for WordVisitor<T> {
     }
 }
 
-/// Reads an object.
 pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Object::deserialize(from).map(|object| object.0)
 }
 
-/// Reads an object or null.
 pub fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     Option::<Object<T>>::deserialize(from).map(|object| object.map(|object| object.0))
 }
 
-/// Reads a list of objects.
 pub(crate) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Vec::<Object<T>>::deserialize(from).map(unwrapped)
 }
 
-/// Reads a list of objects or null.
 pub fn objects_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     Option::<Vec<Object<T>>>::deserialize(from).map(|objects| objects.map(unwrapped))
 }
 
-/// Reads an object of objects.
+/// Reads an object whose values are objects.
 pub(crate) fn objects_by_name<'de, K, T, D>(from: D) -> Result<BTreeMap<K, T>, D::Error>
 where
     K: Deserialize<'de> + Ord,
@@ -91,7 +87,7 @@ where
     Ok(objects.into_iter().map(|(name, object)| (name, object.0)).collect())
 }
 
-/// Reads an object that says each name once, or null.
+/// Reads an object without duplicate names, or null.
 pub(crate) fn names_once_or_null<'de, K, T, D>(from: D) -> Result<Option<BTreeMap<K, T>>, D::Error>
 where
     K: Deserialize<'de> + Ord,
@@ -102,7 +98,7 @@ where
     Ok(names.map(|names| names.0))
 }
 
-/// An object that says each name once.
+/// An object without duplicate names.
 struct NamesOnce<K, T>(BTreeMap<K, T>);
 
 impl<'de, K: Deserialize<'de> + Ord, T: Deserialize<'de>> Deserialize<'de> for NamesOnce<K, T> {
@@ -135,19 +131,16 @@ fn unwrapped<T>(objects: Vec<Object<T>>) -> Vec<T> {
     objects.into_iter().map(|object| object.0).collect()
 }
 
-/// Reads one of a few words.
 pub(crate) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Word::deserialize(from).map(|word| word.0)
 }
 
-/// Reads one of a few words or null.
 pub(crate) fn word_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     Option::<Word<T>>::deserialize(from).map(|word| word.map(|word| word.0))
 }
 
-/// Reads a list of words or null.
 pub(crate) fn words_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Vec<T>>, D::Error> {

@@ -1,6 +1,6 @@
 //! Events as CloudEvents 1.0 in structured JSON, the form of the journal.
 //!
-//! The only place that decodes event JSON. Old versions are lifted here, so the fold knows one shape.
+//! The only place that decodes event JSON. It converts old versions, so the fold knows one shape.
 
 use std::borrow::Cow;
 
@@ -15,23 +15,23 @@ use crate::event::{Data, Event};
 use crate::value::id::{AccountId, EventId, Label, Source};
 use crate::value::time::Time;
 
-/// Why a record is no event that this version can fold.
+/// Why this version can't fold a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No envelope at all, or data that breaks its schema: goes to the dead letters.
+    /// No valid envelope, or data that breaks its schema: becomes a dead letter.
     #[error("not an event: {0}")]
     NotAnEvent(String),
-    /// An envelope of a type or version that this binary does not know: halts its account.
+    /// A valid envelope of an unknown type or version: halts its account.
     #[error("unknown event type {event_type} on account {account}")]
     UnknownType {
-        /// The account that halts.
+        /// The account to halt.
         account: AccountId,
         /// The type that is not known.
         event_type: String,
     },
 }
 
-/// The envelope as stored. Other extension attributes are dropped.
+/// The envelope as stored. Decoding drops other extension attributes.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -66,7 +66,7 @@ struct EnvelopeOut<'a> {
 
 /// Reads an event as stored in the journal.
 ///
-/// Errors: bytes that are no envelope or break the type's schema; a type or version that is not known.
+/// Errors: invalid bytes or data that breaks the type's schema; an unknown type or version.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let not_an_event = |reason: String| DecodeError::NotAnEvent(reason);
     if bytes.len() > RECORD_BYTES_MAX {
@@ -110,7 +110,6 @@ pub fn data(event_type: &str, json: &str) -> Option<Result<Data, serde_json::Err
     }))
 }
 
-/// Writes an event as it is stored in the journal.
 pub fn encode(event: &Event) -> Vec<u8> {
     let event_type = event.data.type_name();
     let envelope = EnvelopeOut {
@@ -131,7 +130,6 @@ pub fn encode(event: &Event) -> Vec<u8> {
     bytes
 }
 
-/// Returns the `data` of an event as JSON.
 pub fn data_json(data: &Data) -> Vec<u8> {
     to_json(data)
 }

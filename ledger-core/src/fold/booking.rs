@@ -11,12 +11,12 @@ use crate::value::credits::{Credits, add, sub};
 use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
-/// What both an event and a crossing can do to an account.
+/// Operations that events and crossings share.
 pub(super) trait Booking {
     fn parts(&mut self) -> (&mut Core, &mut Pages, &mut Applied);
     fn stamp(&self) -> Stamp;
 
-    /// Books an entry; figures and totals are the caller's.
+    /// Books an entry; the caller updates figures and totals.
     fn book(
         &mut self,
         entry_type: EntryType,
@@ -44,7 +44,7 @@ pub(super) trait Booking {
         amount
     }
 
-    /// Takes credits: draws lots in burn order and leaves the rest as overdraft.
+    /// Withdraws credits: draws lots in burn order and leaves the rest as overdraft.
     fn take(&mut self, amount: Credits, usage: bool) -> (Draws, Option<Stretch>) {
         let (core, pages, _) = self.parts();
         let draws = core.lots.draw(amount, |lot| pages.put(lot));
@@ -63,7 +63,7 @@ pub(super) trait Booking {
         (draws, line)
     }
 
-    /// Repays overdraft from what can be drawn, oldest withdrawal first, in burn order; returns what lots gave.
+    /// Repays overdraft from drawable credits, oldest withdrawal first, in burn order; returns the draws.
     fn settle_overdraft(&mut self) -> Draws {
         let (core, pages, _) = self.parts();
         let amount = core.overdraft.total().min(core.lots.drawable());
@@ -98,7 +98,7 @@ pub(super) trait Booking {
         draws
     }
 
-    /// Puts a lot where it belongs: into the core with something left, else among the pages.
+    /// Stores a lot: in the core if it has credits left, otherwise in the pages.
     fn keep(&mut self, lot: Lot) {
         let now = self.stamp().recorded_at;
         let (core, pages, _) = self.parts();
@@ -110,7 +110,7 @@ pub(super) trait Booking {
         }
     }
 
-    /// Puts a lot into the account and repays overdraft from it; returns the entry's changes of lots and overdraft.
+    /// Adds a lot to the account and repays overdraft from it; returns the entry's changes of lots and overdraft.
     fn put_lot(&mut self, lot: Lot) -> (LotChanges, Credits) {
         let mut changes = LotChanges::new();
         change(&mut changes, &lot.grant_id, lot.source, lot.remaining);
@@ -119,7 +119,7 @@ pub(super) trait Booking {
         (changes, overdraft)
     }
 
-    /// Repays overdraft and nets the draws into an entry's changes; returns the overdraft's change.
+    /// Repays overdraft and nets the draws into an entry's changes; returns the change of the overdraft.
     fn settle_into(&mut self, changes: &mut LotChanges) -> Credits {
         let mut repaid = Credits::ZERO;
         for draw in self.settle_overdraft() {
@@ -129,7 +129,7 @@ pub(super) trait Booking {
         repaid.negated()
     }
 
-    /// Gives the open period's allowance.
+    /// Grants the open period's allowance.
     fn give_allowance(&mut self, now: Time, event_id: &EventId) {
         let offset = self.stamp().offset;
         let (core, _, applied) = self.parts();
@@ -150,7 +150,7 @@ pub(super) trait Booking {
     }
 }
 
-/// When and where an entry is booked.
+/// Time and order of an entry.
 pub(super) struct Stamp {
     pub recorded_at: Time,
     pub occurred_at: Time,
@@ -165,7 +165,7 @@ pub(super) fn change(changes: &mut LotChanges, grant_id: &GrantId, source: LotSo
     }
 }
 
-/// A lot with what its source implies; `made_at` is the log offset of the event that makes it, and its order in that event.
+/// A lot with its source's defaults; `made_at` is the journal offset and the order in the event that creates it.
 pub(super) fn new_lot(
     grant_id: GrantId,
     source: LotSource,

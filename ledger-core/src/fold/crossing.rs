@@ -1,4 +1,4 @@
-//! What time does to an account at one instant: lots end, the period ends, the next begins, lots start.
+//! The effects of time on an account at one instant: lots end, the period ends, the next begins, lots start.
 
 use super::booking::{Booking, Stamp, change, new_lot, period_lot_id};
 use super::{Applied, ClosedPeriod, EntryType, LotChanges, Moment, Observer};
@@ -10,7 +10,7 @@ use crate::value::credits::{Credits, add, sub};
 use crate::value::id::{EventId, GrantId};
 use crate::value::time::Time;
 
-/// One instant that is crossed.
+/// One crossed instant.
 pub(super) struct Crossing<'a> {
     pub core: &'a mut Core,
     pub pages: &'a mut Pages,
@@ -62,7 +62,7 @@ impl Crossing<'_> {
         self.seen_by(observer, &event_id, true);
     }
 
-    /// Closes plan and rollover lots and returns what rolls over. What expires is what would have burned first.
+    /// Closes plan and rollover lots and returns what rolls over. The first in burn order expire.
     fn close_period_lots(&mut self, event_id: &EventId) -> Credits {
         let ids: Vec<(GrantId, Credits)> = self
             .core
@@ -87,7 +87,7 @@ impl Crossing<'_> {
         rolled_over
     }
 
-    /// Closes a lot: `rolled_out` of it goes on, the rest expires.
+    /// Closes a lot: `rolled_out` of it rolls over, the rest expires.
     fn expire(&mut self, id: &GrantId, rolled_out: Credits, event_id: &EventId) {
         let waiting = self.core.lots.is_waiting(id);
         let Some(mut lot) = self.core.lots.remove(id) else { return };
@@ -100,7 +100,7 @@ impl Crossing<'_> {
         if waiting {
             return;
         }
-        // Both parts have left by now, so the first line's balance is put right by what the second takes.
+        // Both parts have already left the lot, so the first entry's balance has to add back the second part.
         if expired.is_positive() {
             self.core.figures.expired = add(self.core.figures.expired, expired);
             self.core.totals.expired = add(self.core.totals.expired, expired);
@@ -149,7 +149,7 @@ impl Crossing<'_> {
         }
     }
 
-    /// Closes the lots that end here, in burn order.
+    /// Closes the lots that end at this instant, in burn order.
     pub(super) fn end_lots(&mut self, observer: &mut impl Observer) {
         let ending = self.core.lots.ending(self.at);
         if ending.is_empty() {
@@ -162,7 +162,7 @@ impl Crossing<'_> {
         }
     }
 
-    /// Lets the lots count that start here.
+    /// Activates the lots that start at this instant.
     pub(super) fn start_lots(&mut self, observer: &mut impl Observer) {
         for id in self.core.lots.starting(self.at) {
             let Some(lot) = self.core.lots.remove(&id) else { continue };

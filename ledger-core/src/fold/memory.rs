@@ -1,6 +1,6 @@
 //! The ledger of many accounts in memory.
 //!
-//! Behaves as the read model does, for tests, verification and benchmarks: it loads and stores pages batch by batch.
+//! It loads and stores pages batch by batch, as the read model does; for tests, verification and benchmarks.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,18 @@ use crate::fold::{self, Applied, Fact, Observer};
 use crate::value::credits::Credits;
 use crate::value::id::{AccountId, GrantId, PaymentId};
 
-/// Accounts by id.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Every account that has had an event.
+    /// Every account with at least one event.
     pub accounts: FxHashMap<AccountId, Account>,
 }
 
 /// One account with all its pages.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// None before its opening.
+    /// `None` before its opening.
     pub core: Option<Core>,
-    /// Every lot that ever was, as last stored.
+    /// Every lot ever created, as last stored.
     pub lots: BTreeMap<GrantId, Lot>,
     seen: FxHashMap<DedupeKey, Seen>,
     payments: FxHashMap<PaymentId, GrantId>,
@@ -35,7 +34,7 @@ pub struct Account {
 }
 
 impl Memory {
-    /// Folds a batch: the pages live as long as the batch, so how a log is cut may show nowhere.
+    /// Folds a batch. Pages live as long as the batch, so the result must not depend on how the log is cut.
     pub fn fold(&mut self, batch: &[Fact]) -> Vec<Applied> {
         let mut pages: FxHashMap<AccountId, Pages> = FxHashMap::default();
         let mut results = Vec::with_capacity(batch.len());
@@ -52,7 +51,7 @@ impl Memory {
         results
     }
 
-    /// Folds one event, as a batch of its own, under the eyes of an observer.
+    /// Folds one event, as a batch of its own, with an observer.
     pub fn fold_watched(&mut self, fact: &Fact, observer: &mut impl Observer) -> Applied {
         let account = self.accounts.entry(fact.event.account.clone()).or_default();
         let mut pages = Pages::default();

@@ -40,7 +40,7 @@ pub use want::{Want, want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
 pub const FOLD_VERSION: i32 = 3;
-/// How far a live account's ledger time may lie ahead of the broker's append time: 2 s.
+/// Most seconds that a live account's ledger time may be ahead of the broker's append time.
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
 pub const CROSSINGS_MAX: i64 = 5_000;
@@ -52,7 +52,7 @@ pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<
     apply_watched(core, pages, fact, &mut ())
 }
 
-/// The same under the eyes of an observer. What it has seen before a page was missing it does not see again.
+/// Like [`apply`], with an observer. After a missing page, it does not repeat what the observer has already seen.
 pub fn apply_watched(
     core: &mut Option<Core>,
     pages: &mut Pages,
@@ -115,8 +115,8 @@ pub fn apply_watched(
     Ok(applied)
 }
 
-/// Says whether an event of this type is an addition where it adds to the period's maximum. What a reversal gives
-/// back is none.
+/// Returns whether an event of this type can add to the period's maximum. Credits returned by a reversal do not
+/// count.
 fn is_addition(data: &Data) -> bool {
     matches!(
         data,
@@ -130,23 +130,23 @@ fn is_addition(data: &Data) -> bool {
 
 /// Moves an account to `until`, crossing every boundary, lot start and lot end on the way.
 ///
-/// For reads that want a state between two events.
+/// For reads that need a state between two events.
 pub fn roll_to(core: &mut Core, until: Time) {
     roll_with(core, &mut Pages::default(), until);
 }
 
-/// The same for a state that goes on being folded: what leaves the core on the way is kept in `pages`.
+/// Like [`roll_to`], for a state that will be folded further: lots that leave the core are kept in `pages`.
 pub fn roll_with(core: &mut Core, pages: &mut Pages, until: Time) {
     roll_watched(core, pages, until, &mut ());
 }
 
-/// The same under the eyes of an observer.
+/// Like [`roll_with`], with an observer.
 pub fn roll_watched(core: &mut Core, pages: &mut Pages, until: Time, observer: &mut impl Observer) {
     roll(core, pages, 0, until, &mut Applied::default(), observer);
     core.ledger_time = core.ledger_time.max(until);
 }
 
-/// Ledger time of an event: as stamped; on live accounts held to the broker's; never going back.
+/// Ledger time of an event: its stamp, on live accounts clamped to the broker's time; it never goes back.
 fn ledger_time(core: &Core, fact: &Fact) -> Time {
     core.ledger_time.max(stamped(core.clock, fact))
 }
@@ -162,7 +162,7 @@ fn remember(pages: &mut Pages, fact: &Fact, withdrawal: Option<Arc<Withdrawal>>)
     pages.seen.insert(fact.key, Some(Seen { content: fact.content, withdrawal, reversed: false }));
 }
 
-/// What an event took that a later one may undo.
+/// The withdrawal of an event that a later event may undo.
 fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<Withdrawal>> {
     if applied.outcome != Outcome::Applied {
         return None;
@@ -229,8 +229,8 @@ fn open(
     applied
 }
 
-/// Crosses everything that lies at or before `until`, in order: at one instant lots that end, then the boundary,
-/// then lots that start.
+/// Crosses every instant at or before `until`, in order; at one instant first the lots that end, then the boundary,
+/// then the lots that start.
 fn roll(
     core: &mut Core,
     pages: &mut Pages,

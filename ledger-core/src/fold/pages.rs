@@ -1,6 +1,6 @@
-//! What the fold needs of an account beyond its core, loaded for one batch.
+//! The state that the fold needs of an account beyond its core, loaded for one batch.
 //!
-//! `needs` names what an event will surely read, so a batch loads it in bulk; `fold::apply` names whatever else is
+//! `needs` lists the pages that an event certainly reads, so a batch loads them in bulk; `fold::apply` reports what is
 //! missing, one page at a time. A page that the batch has changed is newer than the table and is never replaced.
 
 use std::collections::BTreeMap;
@@ -17,48 +17,47 @@ use crate::fold::Applied;
 use crate::value::credits::Credits;
 use crate::value::id::{AccountId, EventId, GrantId, PaymentId, Source};
 
-/// Something that has to be loaded into the pages before an event can be applied.
+/// A page that has to be loaded before an event can be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
-    /// Whether an event of this source and id is known, and if it is usage, what it took.
+    /// The event of this source and id, and its withdrawal if it is usage.
     Event(Source, EventId),
-    /// A lot that may have nothing left.
+    /// A lot that may be empty.
     Lot(GrantId),
-    /// The lot of a payment.
     Payment(PaymentId),
-    /// Which lots repaid this stretch of the overdraft line.
+    /// The lots that repaid this stretch of the overdraft line.
     Repayments(Stretch),
 }
 
-/// Loaded pages of one account, and what a batch changed in them.
+/// Loaded pages of one account, and the batch's changes to them.
 #[derive(Debug, Default)]
 pub struct Pages {
-    /// Events by id; `None` = surely unknown.
+    /// Events by id; `None` means certainly unknown.
     pub seen: FxHashMap<DedupeKey, Option<Seen>>,
-    /// Lots that have nothing left or are closed; `None` = surely none. What the core has is newer.
+    /// Empty or closed lots; `None` means that no such lot exists. Lots in the core are newer.
     pub lots: FxHashMap<GrantId, Option<Lot>>,
-    /// Lot of each payment; `None` = surely none.
+    /// Lot of each payment; `None` means that no such payment exists.
     pub payments: FxHashMap<PaymentId, Option<GrantId>>,
-    /// Repayments by where they start.
+    /// Repayments by the start of their stretch.
     pub repayments: BTreeMap<Credits, Repayment>,
     /// Stretches whose repayments have been loaded.
     pub covered: Vec<Stretch>,
-    /// Lots that were made or changed, to be stored from the core or from here.
+    /// Lots created or changed, to be stored from the core or from here.
     pub touched: FxHashSet<GrantId>,
-    /// Repayments made, to be stored.
+    /// Repayments created, to be stored.
     pub new_repayments: Vec<Repayment>,
-    /// What crossings did for an event that then missed a page.
+    /// Effects of crossings for an event that then missed a page.
     pub(crate) unfinished: Option<Box<Applied>>,
 }
 
 impl Pages {
-    /// Returns a loaded lot; its absence if that is sure, else what is missing.
+    /// Returns a loaded lot, `None` if it certainly does not exist, or the missing page.
     pub(crate) fn lot(&self, grant_id: &GrantId) -> Result<Option<&Lot>, Missing> {
         let page = self.lots.get(grant_id).ok_or_else(|| Missing::Lot(grant_id.clone()))?;
         Ok(page.as_ref())
     }
 
-    /// Keeps a lot that has left the core.
+    /// Stores a lot that has left the core.
     pub(crate) fn put(&mut self, lot: Lot) {
         self.lots.insert(lot.grant_id.clone(), Some(lot));
     }
@@ -70,7 +69,7 @@ pub fn opening_of(account: &AccountId, dispute: &Dispute) -> (Source, EventId) {
     (source, derive::dispute_opened_id(account, &dispute.dispute_id))
 }
 
-/// Names what an event will surely read.
+/// Lists the pages that an event certainly reads.
 pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
     match &event.data {

@@ -32,7 +32,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Credits an attempt that was paid, whatever was said of it before.
+    /// Credits a paid attempt, even if it was recorded as failed before.
     pub(super) fn top_up(&mut self, top_up: &TopUp) -> Decision {
         let (grant_id, payment) = (top_up.attempt_id.as_grant(), &top_up.payment_id);
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
@@ -53,7 +53,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// A lot that was paid for, from now on, and its payment.
+    /// Creates a paid lot that starts now, and registers its payment.
     fn paid_lot(
         &mut self,
         source: LotSource,
@@ -69,8 +69,8 @@ impl Step<'_> {
         Lot { expires_at, payment_id: Some(payment.clone()), ..self.new_lot(grant_id, source, amount) }
     }
 
-    /// Takes a payment back: first what remains of its lot, then what lapsed of it (nothing to take), then what was
-    /// spent, by the rule for taking.
+    /// Takes a payment back: first from what remains of its lot, then from what lapsed (takes nothing), then what was
+    /// spent, as an ordinary withdrawal.
     pub(super) fn take_payment(&mut self, payment: &PaymentId, amount: Credits) -> Decision {
         let known = self.pages.payments.get(payment).ok_or_else(|| Missing::Payment(payment.clone()))?;
         let Some(id) = known.clone() else { return Ok(Err(Reason::PaymentUnknown)) };
@@ -97,7 +97,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Undoes what a dispute took, which is decided for the account.
+    /// Undoes the withdrawal of a dispute that the account has won.
     pub(super) fn win(&mut self, dispute: &Dispute) -> Decision {
         let (source, opened) = opening_of(&self.core.account, dispute);
         let key = dedupe_key(&self.core.account, &source, &opened);
@@ -130,7 +130,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Puts back what a dispute noted in its payment's lot: what was paid back of it, and what had lapsed.
+    /// Reverts a dispute's marks in its payment's lot: the refunded and the lapsed amounts.
     fn uncontest(&mut self, id: &GrantId, withdrawal: &Withdrawal) {
         let mut lot = self.take_lot(id);
         let moved = withdrawal.draws.iter().fold(Credits::ZERO, |sum, draw| add(sum, draw.amount));

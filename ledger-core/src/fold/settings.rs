@@ -25,7 +25,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Changes the plan at once or at the next boundary; its schedule waits for the boundary either way.
+    /// Changes the plan at once or at the next boundary; a new schedule waits for the boundary in both cases.
     pub(super) fn change_plan(&mut self, change: &ChangePlan) -> Decision {
         let plan = Plan::of(&change.plan, self.core.plan.schedule.anchor);
         if change.at.unwrap_or_default() == ChangeAt::NextPeriod {
@@ -40,7 +40,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Moves the open period's plan lot by the difference of the allowances, never below zero remaining.
+    /// Changes the open period's plan lot by the difference of the allowances, never below zero remaining.
     fn move_allowance(&mut self, allowance: Credits) -> Result<(), Missing> {
         let id = period_lot_id("plan", self.core.period.index);
         self.find_lot(&id)?;
@@ -61,7 +61,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The boundary was crossed before any event at or after it, so a reset only shows that it was.
+    /// Changes nothing: the fold crosses a boundary before any event at or after it. Errors: the period has not begun.
     pub(super) fn reset(&mut self, reset: &ResetPeriod) -> Result<(), Reason> {
         if reset.index > self.core.period.index { Err(Reason::PeriodNotBegun) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! Applies one event to an account; each type of event has its rule in a neighbouring module.
+//! Applies one event to an account; each type of event has its rules in a neighbouring module.
 
 use super::booking::{Booking, Stamp, change, new_lot};
 use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason};
@@ -15,7 +15,6 @@ use crate::value::id::GrantId;
 /// `numeric(38,9)`.
 pub const TURNOVER_MAX: Credits = Credits::from_units(10_000_000_000_000_000_000_000_000_000 * 1_000_000_000);
 
-/// One event being applied.
 pub(super) struct Step<'a> {
     pub core: &'a mut Core,
     pub pages: &'a mut Pages,
@@ -37,12 +36,12 @@ impl Booking for Step<'_> {
     }
 }
 
-/// Outer: a page is missing. Inner: a rule refuses.
+/// The outer error is a missing page; the inner one is a rejection.
 pub(super) type Decision = Result<Result<(), Reason>, Missing>;
 
-/// Does what an event says, unless a rule rejects it.
+/// Applies an event, unless a rule rejects it.
 ///
-/// Errors: a page is missing; nothing has changed.
+/// Errors: a page is missing; then nothing has changed.
 pub(super) fn decide(
     core: &mut Core,
     pages: &mut Pages,
@@ -99,19 +98,19 @@ impl Step<'_> {
         }
     }
 
-    /// Takes a lot that was found; [`Booking::keep`] puts it back.
+    /// Removes a found lot; [`Booking::keep`] puts it back.
     pub(super) fn take_lot(&mut self, id: &GrantId) -> Lot {
         let paged = || self.pages.lots.get(id).cloned().flatten();
         self.core.lots.remove(id).or_else(paged).expect("`find_lot` has found it")
     }
 
-    /// A lot that this event makes, in effect from now on.
+    /// Makes a lot of this event, in effect from now on.
     pub(super) fn new_lot(&self, grant_id: GrantId, source: LotSource, amount: Credits) -> Lot {
         let made_at = (self.fact.offset, self.applied.next_seq());
         new_lot(grant_id, source, amount, self.core.ledger_time, &self.fact.event.id, made_at)
     }
 
-    /// Adds a lot that counts at once, with its entry.
+    /// Adds a lot that starts now, with its entry.
     pub(super) fn add_lot(&mut self, entry_type: EntryType, lot: Lot) {
         self.core.figures.added = add(self.core.figures.added, lot.amount);
         self.core.figures.granted = add(self.core.figures.granted, lot.amount);
@@ -119,7 +118,7 @@ impl Step<'_> {
         self.book(entry_type, self.fact.event.id.clone(), changes, overdraft);
     }
 
-    /// Books what a withdrawal other than usage took, and keeps its draws for a later undoing.
+    /// Books a withdrawal other than usage, and keeps its draws so that it can be undone.
     pub(super) fn book_withdrawal(
         &mut self,
         entry_type: EntryType,
@@ -137,7 +136,7 @@ impl Step<'_> {
     }
 }
 
-/// Says whether the fold itself makes lots of this id.
+/// Returns whether only the fold creates lots with this id.
 pub(super) fn is_fold_lot(id: &GrantId) -> bool {
     id.as_str().starts_with("plan:") || id.as_str().starts_with("rollover:")
 }

@@ -7,7 +7,7 @@ use crate::account::top_up::Attempt;
 use crate::event::{FailTopUp, RefuseTopUp, StartTopUp, derive};
 
 impl Step<'_> {
-    /// Takes the number of an attempt, and opens it where it is still wanted.
+    /// Uses up an attempt's number, and opens the attempt if it is still wanted.
     pub(super) fn start_top_up(&mut self, start: &StartTopUp) -> Result<(), Reason> {
         let number = self.core.top_ups.numbers_used + 1;
         if start.attempt_id != derive::attempt_id(&self.core.account, number) {
@@ -34,7 +34,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A refusal that comes after its period or its settings has no effect on the current ones.
+    /// Has no effect if the period or the settings have changed since.
     pub(super) fn refuse_top_up(&mut self, refusal: &RefuseTopUp) -> Result<(), Reason> {
         if self.fact.event.id == refused_id(self.core, refusal.reason) {
             self.core.top_ups.refuse(self.core.period.index, refusal.reason);

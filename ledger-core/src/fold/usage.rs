@@ -1,4 +1,4 @@
-//! Usage, and what a reversal or a won dispute gives back.
+//! Usage, and the credits that a reversal or a won dispute returns.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Gives a usage's credits back to the lots they came from and cancels the rest of its overdraft.
+    /// Returns a usage's credits to their lots and cancels the rest of its overdraft.
     pub(super) fn reverse(&mut self, reversal: &ReverseUsage) -> Decision {
         let key = dedupe_key(&self.core.account, &reversal.source, &reversal.event_id);
         let missing = || Missing::Event(reversal.source.clone(), reversal.event_id.clone());
@@ -66,7 +66,7 @@ impl Step<'_> {
         self.applied.reversed = Some(key);
     }
 
-    /// Returns a withdrawal's credits to lots, cancels the rest of its overdraft, and books both; returns what came back.
+    /// Returns a withdrawal's credits to lots, cancels the rest of its overdraft, and books both; returns the amount.
     pub(super) fn undo(
         &mut self,
         withdrawal: &Withdrawal,
@@ -83,8 +83,8 @@ impl Step<'_> {
         self.book(EntryType::Reversed, self.fact.event.id.clone(), changes, overdraft)
     }
 
-    /// What goes back to which lot: what each gave, and what it repaid of the withdrawal's overdraft. Fails
-    /// on a lot that is not loaded.
+    /// Lists the credits to return to each lot: its draws, and its repayments of the withdrawal's overdraft. Errors:
+    /// a lot that is not loaded.
     pub(super) fn returns_of(
         &self,
         withdrawal: &Withdrawal,

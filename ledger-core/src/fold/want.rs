@@ -1,8 +1,8 @@
-//! What an account's auto top-up wants next.
+//! Decides what an account's auto top-up does next.
 //!
 //! The journal decides: the fold accepts a `top_up.started` only if it is wanted at its own position in the log. So one attempt
-//! is open at a time and no brake is passed, whatever races; and since only an accepted start is charged, a replay charges
-//! nobody. A change here is a change of the fold (`FOLD_VERSION`).
+//! is open at a time and no brake is exceeded, even in a race; and since only an accepted start is charged, a replay never
+//! charges. A change here is a change of the fold (`FOLD_VERSION`).
 
 use crate::account::Core;
 use crate::account::top_up::{Attempt, AutoTopUp, RETRY_AFTER_SECONDS};
@@ -11,20 +11,19 @@ use crate::value::credits::{Credits, add};
 use crate::value::id::EventId;
 use crate::value::time::Time;
 
-/// What the events so far require of the process that runs top-ups.
+/// The next action of the process that runs top-ups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
-    /// Nothing: it is off, the figure is above the threshold, or a brake has refused and said so.
+    /// Auto top-up is off, the figure is above the threshold, or a brake's refusal is already recorded.
     Nothing,
     Start(Attempt),
-    /// A brake refuses, and is to say so.
+    /// A brake refuses; the refusal has to be recorded.
     Refuse(Brake),
-    /// The next try has to wait.
+    /// The next attempt has to wait until this time.
     Wait(Time),
     Outcome(Attempt),
 }
 
-/// Returns what an account's events so far require.
 pub fn want(core: &Core) -> Want {
     let top_ups = &core.top_ups;
     if let (true, Some(attempt)) = (top_ups.is_open, &top_ups.last) {
@@ -71,7 +70,6 @@ fn brake(core: &Core, settings: &AutoTopUp, amount: Credits) -> Option<Brake> {
     (add(succeeded.amount, amount) > most).then_some(Brake::MaxAmountPerPeriod)
 }
 
-/// Returns the id of a brake's refusal in the open period under the current settings.
 pub(crate) fn refused_id(core: &Core, brake: Brake) -> EventId {
     derive::top_up_refused_id(&core.account, brake, core.top_ups.version, core.period.index)
 }

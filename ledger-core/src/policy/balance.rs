@@ -1,4 +1,4 @@
-//! An account's figures, as its admins read them.
+//! An account's figures, in the admins' view.
 
 use serde::Serialize;
 
@@ -10,40 +10,36 @@ use crate::value::id::GrantId;
 use crate::value::period::Period;
 use crate::value::time::Time;
 
-/// Whether an account can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Nothing available.
+    /// Available is 0 or less.
     Depleted,
-    /// Bought credits at or below the low-balance line.
+    /// Bought credits are at or below the low-balance threshold.
     Low,
-    /// Neither.
     Active,
 }
 
-/// Figures of an account at one position of the log. Amounts in the account's unit.
+/// Figures of an account at one position of the journal, in the account's unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Balance {
-    /// What remains less overdraft.
+    /// Remaining credits minus overdraft.
     pub settled: Credits,
     pub held: Credits,
-    /// Settled less held.
+    /// Settled minus held.
     pub available: Credits,
     /// What remains of paid lots.
     pub credit_balance: Credits,
     pub overdraft: Credits,
-    /// The plan's.
     pub allowance: Credits,
-    /// What remains of rolled-over credits.
     pub rollover: Credits,
-    /// Carried in and added in the period.
+    /// Credits carried in plus credits added in the period.
     pub period_maximum: Credits,
-    /// Usage of the period less its reversals.
+    /// Usage of the period, net of reversals.
     pub used: Credits,
-    /// Of the maximum; none when that is 0 or less.
+    /// As a percentage of the maximum; `None` if that is 0 or less.
     pub percent_used: Option<Credits>,
-    /// Of the maximum; none when that is 0 or less.
+    /// As a percentage of the maximum; `None` if that is 0 or less.
     pub percent_remaining: Option<Credits>,
     pub status: Status,
     /// Purchases and top-ups, gross of refunds.
@@ -51,11 +47,11 @@ pub struct Balance {
     /// Usage drawn from paid lots.
     pub lifetime_spent: Credits,
     pub period: Period,
-    /// Open lots with something left: in burn order, then those yet to start.
+    /// Open lots with credits left: in burn order, then those yet to start.
     pub lots: Vec<LotView>,
 }
 
-/// A lot as admins read it.
+/// The admins' view of a lot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "as in `Lot`")]
 pub struct LotView {
@@ -112,8 +108,8 @@ impl Balance {
     }
 }
 
-/// Returns the line at or below which bought credits are low, for the status and for the notice alike:
-/// auto top-up's threshold while that is on, else the account's own.
+/// Returns the threshold at or below which bought credits are low, for the status and the notice:
+/// auto top-up's threshold while that is enabled, otherwise the account's own.
 pub fn low_line(core: &Core) -> Option<Credits> {
     core.top_ups.line().or(core.low_balance_threshold)
 }

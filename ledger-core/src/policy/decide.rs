@@ -1,7 +1,7 @@
 //! Decides whether work may begin, given the account's balance and the user's limit.
 //!
-//! Pure, and only as good as the figures it is given: a caller that holds credits must lock the account, so that
-//! nothing else is decided on the same figures.
+//! Pure, and only as good as its figures: a caller that holds credits must lock the account, so that no other decision
+//! uses the same figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,32 +12,29 @@ use crate::value::credits::{Credits, add, sub};
 use crate::value::id::{Label, UserId};
 use crate::value::time::Time;
 
-/// Body of `check`: work that is about to begin. Without an amount, the smallest there is.
+/// Body of `check`: work that is about to begin. Without an amount, any available credit is enough.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
-    /// None: no user's limit applies.
+    /// `None`: no user's limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// For what; limits do not hold in excluded features.
+    /// Limits do not apply in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Credits>,
 }
 
-/// What is committed but not in the core: open holds, and the usage that counts toward the user's limit.
+/// Commitments outside the core: open holds, and the usage that counts toward the user's limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commitments {
-    /// All open holds of the account.
     pub held: Credits,
-    /// What counts of the user's usage of the open period.
+    /// The user's usage of the open period that counts toward the limit.
     pub counted: Credits,
-    /// The user's own open holds.
     pub user_held: Credits,
 }
 
-/// Why work may not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
@@ -56,31 +53,30 @@ impl Refusal {
     }
 }
 
-/// A decision with the figures that it was made from.
+/// A decision with its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// None: it may begin.
+    /// `None`: work may begin.
     pub refusal: Option<Refusal>,
-    /// As requested; none is the smallest work.
+    /// As requested; `None` means the smallest amount.
     pub amount: Option<Credits>,
-    /// What the account has.
     pub settled: Credits,
-    /// Settled less all open holds.
+    /// Settled minus all open holds.
     pub available: Credits,
-    /// How far available may sink; none where nothing bounds it.
+    /// Lowest allowed value of available; `None` if unbounded.
     pub floor: Option<Credits>,
-    /// The limit that holds for this work; none where there is none.
+    /// The limit that applies to this work.
     pub limit: Option<Credits>,
-    /// What counts toward it.
+    /// The usage that counts toward the limit.
     pub used: Credits,
-    /// What the user's open holds will add to that.
+    /// What the user's open holds will add to `used`.
     pub held: Credits,
     pub period_index: i64,
     pub resets_at: Time,
 }
 
 impl Decision {
-    /// Says why it was refused, in a sentence that can be shown to the user as it is; none where it was not.
+    /// Returns the reason of a refusal as a sentence for the user; `None` if work may begin.
     pub fn message(&self, core: &Core) -> Option<String> {
         let amount = |amount| wording::amount(amount, core.unit);
         let number = |figure| wording::number(figure, core.unit);
@@ -114,7 +110,7 @@ impl Decision {
     }
 }
 
-/// Decides by a core that has been rolled to now. The user's limit is tested first.
+/// Decides for a core rolled to now. Checks the user's limit first.
 pub fn decide(core: &Core, work: &Work, commitments: &Commitments) -> Decision {
     let settled = core.settled();
     let available = sub(settled, commitments.held);
@@ -141,13 +137,13 @@ pub fn decide(core: &Core, work: &Work, commitments: &Commitments) -> Decision {
     }
 }
 
-/// Limits do not hold without a user, nor in features that are excluded.
+/// Limits apply neither without a user nor in excluded features.
 fn limit_of(core: &Core, work: &Work) -> Option<Credits> {
     let counts = core.limits.as_ref().is_some_and(|limits| limits.counts(work.feature.as_ref()));
     work.user_id.as_ref().filter(|_| counts).and_then(|user| core.limit_of(user))
 }
 
-/// How far the balance may sink; none where nothing bounds it.
+/// Returns the lowest allowed balance; `None` if unbounded.
 fn floor(core: &Core) -> Option<Credits> {
     match core.plan.on_exhausted {
         OnExhausted::Block => Some(Credits::ZERO),

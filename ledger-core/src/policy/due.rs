@@ -10,11 +10,11 @@ use crate::fold::{Want, want};
 use crate::value::id::{Label, Source};
 use crate::value::time::Time;
 
-/// Most boundaries of one account that one round makes up for; the next round goes on from there.
+/// Most boundaries of one account that one round covers; the next round continues from there.
 pub const RESETS_MAX: usize = 100;
 
-/// Returns the next instant that an idle account is to be woken for: something changes by itself, or a top-up that
-/// failed is to be tried again.
+/// Returns the next instant at which the scheduler must act on an idle account: time alone changes something, or a
+/// failed top-up is to be retried.
 pub fn next_due(core: &Core) -> Option<Time> {
     let retry = match want(core) {
         Want::Wait(until) => Some(until),
@@ -23,9 +23,9 @@ pub fn next_due(core: &Core) -> Option<Time> {
     core.next_crossing().into_iter().chain(retry).min()
 }
 
-/// Returns the events due by `now`: a reset for each boundary passed, or a tick where only a lot starts or ends.
+/// Returns the events due by `now`: a reset for each boundary passed, or a tick if only lots start or end.
 ///
-/// `next_crossing` is the account's, its lots included; `core` may come without lots.
+/// `next_crossing` includes the account's lots; `core` may come without them.
 pub fn due(core: &Core, next_crossing: Time, now: Time) -> Vec<Event> {
     if next_crossing > now {
         return Vec::new();
@@ -38,7 +38,7 @@ pub fn due(core: &Core, next_crossing: Time, now: Time) -> Vec<Event> {
     let mut events = Vec::new();
     while period.ends_at <= now && period.ends_at < Time::MAX && events.len() < RESETS_MAX {
         let at = period.ends_at;
-        // A plan that waits takes over at the first boundary and stays.
+        // A waiting plan takes effect at the first boundary and stays.
         (periods, period) =
             if events.is_empty() { core.next_period() } else { (periods, periods.next(&period)) };
         let data = Data::PeriodReset(ResetPeriod { index: period.index });

@@ -1,7 +1,7 @@
 //! Holds: credits reserved for work in progress, until its usage is known.
 //!
-//! Pure. A [`Gate`] decides the requests on one account, one after the other. Whoever creates one must keep others from
-//! deciding on that account meanwhile, and must store its changes before answering anybody.
+//! Pure. A [`Gate`] decides the requests on one account one after the other. Its creator must lock the account
+//! against other decisions, and must store the gate's changes before answering any request.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::value::credits::{Credits, add, sub};
 use crate::value::id::{EventId, Label, ReservationId, Source, UserId};
 use crate::value::time::Time;
 
-/// How long a hold lives that is made without a word on it.
+/// Default lifetime of a hold, in seconds.
 pub const TTL_SECONDS: u32 = 900;
 
 /// Body of `reserve`.
@@ -26,32 +26,32 @@ pub const TTL_SECONDS: u32 = 900;
 pub struct Reserve {
     /// The caller's name for the hold.
     pub reservation_id: ReservationId,
-    /// Who will do the work; none is nobody's limit.
+    /// The user who will do the work; without one, no user's limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// For what; limits do not hold in excluded features.
+    /// Limits do not apply in excluded features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<Label>,
     pub amount: Credits,
-    /// How long, unless it ends before.
+    /// Lifetime, unless the hold ends earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
 }
 
-/// Body of extending: an absent field stays as it is.
+/// Body of extending: absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extend {
-    /// The new amount in all.
+    /// The new total amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Credits>,
-    /// How long from now.
+    /// Lifetime from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
 }
 
 impl Reserve {
-    /// Returns the hash that distinguishes a repeat from another request under the same id.
+    /// Returns the hash that distinguishes a repeat from a different request with the same id.
     pub fn content(&self) -> ContentHash {
         let ttl_seconds = Some(self.ttl_seconds.unwrap_or(TTL_SECONDS));
         let whole = Reserve { ttl_seconds, ..self.clone() };
@@ -63,18 +63,16 @@ impl Reserve {
     }
 }
 
-/// The state of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Held,
-    /// Its usage is on its way through the journal: open, whatever the time, until that is projected.
+    /// Its usage is in the journal but not yet projected: open until then, even past its expiry.
     Settling,
-    /// Ended by its usage.
+    /// Ended by usage.
     Settled,
-    /// Given back.
     Released,
-    /// Ended by time.
+    /// Ended by its expiry.
     Expired,
 }
 
@@ -93,9 +91,8 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     pub event_id: EventId,
-    /// Its producer.
     pub source: Source,
-    /// What its producer sent.
+    /// Hash of the producer's content.
     pub content: ContentHash,
 }
 
@@ -103,24 +100,22 @@ pub struct Settlement {
 pub struct Hold {
     /// The caller's name for it, unique in the account.
     pub reservation_id: ReservationId,
-    /// Hash of the request that made it.
     pub content: ContentHash,
     pub user_id: Option<UserId>,
     pub feature: Option<Label>,
-    /// What it holds, or held.
+    /// The reserved amount.
     pub amount: Credits,
-    /// What it takes of balance and limit while it is open: its amount, and what its usage charges where that is more.
+    /// What it takes of balance and limit while open: the larger of its amount and its usage's charge.
     pub counts: Credits,
-    /// A hold past its expiry may still be stored as held.
+    /// May still say held past the expiry.
     pub state: State,
     pub expires_at: Time,
-    /// When it was last granted something; its usage is recorded no earlier.
+    /// Time of the last grant; its usage is recorded no earlier.
     pub decided_at: Time,
     pub settlement: Option<Settlement>,
 }
 
 impl Hold {
-    /// Returns its state at an instant.
     pub fn state_at(&self, now: Time) -> State {
         let has_expired = self.state == State::Held && self.expires_at <= now;
         if has_expired { State::Expired } else { self.state }
@@ -135,57 +130,56 @@ impl Hold {
     }
 }
 
-/// Sums by feature; none is no feature.
+/// Sums by feature; `None` is no feature.
 pub type ByFeature = BTreeMap<Option<Label>, Credits>;
 
-/// What a user has used in the open period, and holds.
+/// A user's usage of the open period, and their holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFigures {
-    /// Usage of the period less its reversals.
+    /// Usage of the period, net of reversals.
     pub used: ByFeature,
     pub held: ByFeature,
 }
 
 impl UserFigures {
-    /// Returns what all open holds hold, whatever for.
+    /// Returns the sum of all open holds.
     pub fn all_held(&self) -> Credits {
         self.held.values().copied().fold(Credits::ZERO, add)
     }
 }
 
-/// Why a request on a hold changed nothing.
+/// Why a request changed no hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// By limit or balance.
+    /// Refused by limit or balance.
     Decision(Box<Decision>),
-    /// The id belongs to another request.
+    /// The id belongs to a different request.
     OtherRequest,
     Ended,
-    /// There never was such a hold.
     Unknown,
 }
 
-/// A hold that its usage settles from now on.
+/// A hold that its usage is settling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settling {
     pub held: Credits,
-    /// What the usage charges beyond that; of a repeat what it charged the first time, whatever its price is now.
+    /// What the usage charges beyond the hold; for a repeat the charge of the first time, at its price.
     pub over_hold: Credits,
-    /// The usage is recorded no earlier.
+    /// Earliest time at which the usage is recorded.
     pub not_before: Time,
-    /// Whether this usage settled it before.
+    /// Whether this usage had already settled it.
     pub repeat: bool,
 }
 
 impl Settling {
-    /// `hold` counts what its usage charges already.
+    /// `hold.counts` must already include the usage's charge.
     fn of(hold: &Hold, repeat: bool) -> Settling {
         let over_hold = over_hold(hold.counts, hold.amount);
         Settling { held: hold.amount, over_hold, not_before: hold.decided_at, repeat }
     }
 }
 
-/// What the requests on one account are decided on.
+/// The figures for decisions on one account, updated with each decision.
 #[derive(Debug)]
 pub struct Gate<'a> {
     core: Cow<'a, Core>,
@@ -197,19 +191,19 @@ pub struct Gate<'a> {
     changes: Changes,
 }
 
-/// What requests changed, to be stored before they are answered.
+/// Changes to store before the requests are answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Holds that are new or other than before.
+    /// New or changed holds.
     pub holds: BTreeSet<ReservationId>,
-    /// By how much all open holds together grew.
+    /// Growth of the sum of all open holds.
     pub held: Credits,
-    /// By how much those of each user grew, by feature.
+    /// Growth of each user's open holds, by feature.
     pub users: BTreeMap<(UserId, Option<Label>), Credits>,
 }
 
 impl<'a> Gate<'a> {
-    /// Begins at an instant: the core is rolled forward to it. `held`: all open holds of the account at that instant.
+    /// Starts at an instant and rolls the core forward to it. `held`: all open holds of the account at that instant.
     pub fn new(core: &'a Core, now: Time, held: Credits) -> Self {
         let mut core = Cow::Borrowed(core);
         if core.crosses(now) {
@@ -219,38 +213,37 @@ impl<'a> Gate<'a> {
         Self { core, now, held, users, holds, ended, changes: Changes::default() }
     }
 
-    /// Adds a user; their usage is that of the period `period_index`, which may have closed since.
+    /// Adds a user; their usage is of the period `period_index`, which may have closed since.
     pub fn with_user(&mut self, user: UserId, figures: UserFigures, period_index: i64) {
         let used = if period_index == self.core.period.index { figures.used } else { ByFeature::new() };
         self.users.insert(user, UserFigures { used, ..figures });
     }
 
-    /// Adds a hold that requests name.
+    /// Adds a hold that requests refer to.
     pub fn with_hold(&mut self, hold: Hold) {
         self.holds.insert(hold.reservation_id.clone(), hold);
     }
 
-    /// Notes that usage has ended a hold of this id.
+    /// Records that usage has ended a hold of this id.
     pub fn with_ended(&mut self, reservation: ReservationId) {
         self.ended.insert(reservation);
     }
 
-    /// Returns the account, rolled to now.
+    /// Returns the core, rolled to now.
     pub fn core(&self) -> &Core {
         &self.core
     }
 
-    /// Returns the instant that it is decided at.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// Returns what the account may still spend.
+    /// Returns what the account can still spend.
     pub fn available(&self) -> Credits {
         sub(self.core.settled(), self.held)
     }
 
-    /// Returns a hold that was loaded.
+    /// Returns a loaded hold.
     pub fn hold(&self, reservation: &ReservationId) -> Option<&Hold> {
         self.holds.get(reservation)
     }
@@ -268,7 +261,7 @@ impl<'a> Gate<'a> {
         let figures = user.and_then(|user| self.users.get(user));
         let counted = |sums: Option<&ByFeature>| sums.map_or(Credits::ZERO, |sums| self.counted(sums));
         let used = counted(figures.map(|figures| &figures.used));
-        // What is held for an excluded feature will not count either.
+        // Holds for an excluded feature do not count either.
         let user_held = counted(figures.map(|figures| &figures.held));
         Commitments { held: self.held, counted: used, user_held }
     }
@@ -279,7 +272,7 @@ impl<'a> Gate<'a> {
         self.core.counted(all, named)
     }
 
-    /// Makes a hold; the decision is none for a repeat of one that exists.
+    /// Creates a hold; the decision is `None` for a repeat of an existing one.
     pub fn reserve(&mut self, request: &Reserve) -> Result<Option<Decision>, Refused> {
         let id = &request.reservation_id;
         if let Some(hold) = self.holds.get(id) {
@@ -306,7 +299,7 @@ impl<'a> Gate<'a> {
         Ok(Some(decision))
     }
 
-    /// Gives an open hold another amount or more time; the decision is none where it needs no more than it has.
+    /// Changes an open hold's amount or lifetime; the decision is `None` if it needs no more credits.
     pub fn extend(&mut self, id: &ReservationId, request: &Extend) -> Result<Option<Decision>, Refused> {
         let mut hold = self.known(id)?;
         if hold.state_at(self.now) != State::Held {
@@ -327,7 +320,7 @@ impl<'a> Gate<'a> {
         Ok(decision)
     }
 
-    /// Gives back what a hold holds; one that was given back, or has expired, stays as it is.
+    /// Releases a hold; a released or expired one stays as it is.
     pub fn release(&mut self, id: &ReservationId) -> Result<(), Refused> {
         let mut hold = self.known(id)?;
         match hold.state_at(self.now) {
@@ -341,9 +334,9 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Settles a hold by a usage: it stays open, at what it held or what the usage charges, until that is projected.
+    /// Settles a hold by a usage: it stays open, at its amount or the usage's charge, until the usage is projected.
     ///
-    /// A hold that was given back or has expired is charged all the same.
+    /// Usage of a released or expired hold is charged as well.
     pub fn settle(
         &mut self,
         id: &ReservationId,
@@ -364,7 +357,7 @@ impl<'a> Gate<'a> {
             State::Held => hold.counts = hold.amount.max(credits),
             State::Released | State::Expired => {
                 hold.counts = credits;
-                // Should the usage come to nothing, it has ended as before.
+                // If the usage has no effect, the hold keeps its earlier end.
                 hold.expires_at = hold.expires_at.min(self.now);
             }
             State::Settling | State::Settled => return Err(Refused::Ended),
@@ -410,7 +403,7 @@ impl<'a> Gate<'a> {
     }
 }
 
-/// Returns what a usage charges beyond what its hold held.
+/// Returns what a usage charges beyond its hold's amount.
 pub fn over_hold(credits: Credits, held: Credits) -> Credits {
     sub(credits, held).max(Credits::ZERO)
 }

@@ -10,11 +10,11 @@ use crate::event::{Line, Usage};
 use crate::value::credits::{Credits, OutOfRange, Quantity};
 use crate::value::id::{Label, RateCardId, Slug};
 
-/// Prices for the kinds of usage of an account.
+/// Prices of an account's usage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateCard {
-    /// What is priced; the most specific meter that matches counts.
+    /// The most specific matching meter applies.
     #[serde(deserialize_with = "crate::event::shape::objects")]
     pub meters: Vec<Meter>,
 }
@@ -24,7 +24,7 @@ pub struct RateCard {
 #[serde(deny_unknown_fields)]
 pub struct Meter {
     pub category: Slug,
-    /// What else the usage must say for the meter to match.
+    /// Further conditions of the meter.
     #[serde(
         default,
         rename = "match",
@@ -36,7 +36,7 @@ pub struct Meter {
     pub prices: BTreeMap<Slug, Price>,
 }
 
-/// What usage must say for a meter to match; absent keys match anything.
+/// Conditions on usage; absent keys match anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "named as in the contract")]
@@ -55,12 +55,12 @@ pub struct Match {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
-    /// Price in the account's unit.
+    /// In the account's unit.
     pub credits: Credits,
     pub per: Credits,
 }
 
-/// Why usage has no price. Usage without a price is refused; what is free has a price of 0.
+/// Why usage has no price. Such usage is refused; free usage needs a price of 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unpriced {
     #[error("neither credits nor quantities are given")]
@@ -69,14 +69,14 @@ pub enum Unpriced {
     NoMeter { card: RateCardId, category: String },
     #[error("rate card {card} has no price for quantity {quantity} of category {category}")]
     NoPrice { card: RateCardId, category: String, quantity: Slug },
-    /// The price passes the largest amount.
+    /// The price exceeds the largest amount.
     #[error("the price of quantity {0} is out of range")]
     OutOfRange(Slug),
 }
 
 impl Meter {
-    /// Returns how closely the meter fits: the number of matching keys, then model over tier over provider over
-    /// kind; none where it does not match.
+    /// Returns the quality of the match: the number of matching keys, then model over tier over provider over
+    /// kind; `None` if the meter does not match.
     fn fit(&self, usage: &Usage) -> Option<(u32, u32)> {
         if usage.category.as_ref() != Some(&self.category) {
             return None;
@@ -106,7 +106,7 @@ impl Meter {
 impl RateCard {
     /// Prices the quantities of a usage by version `version` of the card named `card`.
     ///
-    /// Quantities of 0 need no price and make no line.
+    /// Quantities of 0 need no price and add no line.
     pub fn price(
         &self,
         usage: &Usage,
@@ -149,7 +149,7 @@ impl RateCard {
         Ok((lines, total))
     }
 
-    /// Returns the best match; of two alike the first in the card.
+    /// Returns the best match; among equals the first in the card.
     fn best_meter(&self, usage: &Usage) -> Option<&Meter> {
         let mut best: Option<(&Meter, (u32, u32))> = None;
         for meter in &self.meters {

@@ -10,20 +10,20 @@ use crate::value::credits::Credits;
 use crate::value::id::{AccountId, AttemptId, EventId, Label, PaymentId, Source, Text};
 use crate::value::time::Time;
 
-/// Makes the event by which an attempt starts.
+/// Makes the event that starts an attempt.
 pub fn started(account: &AccountId, attempt: &Attempt, at: Time) -> Event {
     let Attempt { attempt_id, amount, payment_method, .. } = attempt.clone();
     let id = attempt_id.as_event();
     event(account, id, at, Data::TopUpStarted(StartTopUp { attempt_id, amount, payment_method }))
 }
 
-/// Makes the event by which a brake says that it refuses, in the open period under the current settings.
+/// Makes the event that records a brake's refusal in the open period under the current settings.
 pub fn refused(core: &Core, brake: Brake, at: Time) -> Event {
     let id = refused_id(core, brake);
     event(&core.account, id, at, Data::TopUpRefused(RefuseTopUp { reason: brake }))
 }
 
-/// Makes the event by which an attempt that was paid is credited.
+/// Makes the event that credits a paid attempt.
 pub fn succeeded(
     account: &AccountId,
     attempt_id: AttemptId,
@@ -35,7 +35,7 @@ pub fn succeeded(
     event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount }))
 }
 
-/// Makes the event by which an attempt ends that was not paid.
+/// Makes the event that ends an unpaid attempt.
 pub fn failed(account: &AccountId, attempt_id: AttemptId, reason: Text, at: Time) -> Event {
     let id = derive::top_up_failed_id(account, &attempt_id);
     event(account, id, at, Data::TopUpFailed(FailTopUp { attempt_id, reason }))

@@ -16,16 +16,16 @@ use crate::value::id::{GrantId, is_reserved_grant};
 
 /// A body that callers may send.
 pub trait Body: DeserializeOwned {
-    /// A body without fault: reading goes on with its value in place of a bad one.
+    /// A valid body: its values replace bad ones so that reading can go on.
     const GOOD: &'static str;
 
-    /// Adds what the types alone can't refuse.
+    /// Adds an error for each rule that the types can't enforce.
     fn check(&self, errors: &mut Vec<FieldError>);
 }
 
 const PLAN_GOOD: &str = r#"{"plan":{"cycle":"monthly","allowance":"0","rollover":{"mode":"none"}}}"#;
 
-/// Bodies of events that callers are held to by the rules of the event, within the limits of the API.
+/// Event bodies that must keep the event's rules, within the limits of the API.
 macro_rules! event_bodies {
     ($($body:ty: $good:expr,)*) => {$(
         impl Body for $body {
@@ -92,7 +92,7 @@ impl Body for SetAutoTopUp {
     fn check(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&LIMITS, errors);
         let (Some(threshold), Some(amount)) = (self.threshold, self.amount) else { return };
-        // One top-up lifts the balance above the threshold.
+        // So that one top-up lifts the balance above the threshold.
         let rule = "must not be above the amount";
         refuse(errors, amount.is_positive() && threshold > amount, "threshold", "above_amount", rule);
     }

@@ -1,6 +1,6 @@
 //! Strict JSON from callers: bounded depth, no name twice in an object.
 //!
-//! Readers of JSON differ on which of two `amount`s counts, so a body with both is refused.
+//! JSON parsers differ in which of two `amount`s they use, so a body with both is refused.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,17 +12,17 @@ use super::limits::{ERRORS_MAX, JSON_DEPTH_MAX};
 use crate::event::field_error::FieldError;
 use crate::event::wire::depth;
 
-/// Why bytes are no JSON that is read here.
+/// Why bytes are refused as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// They are no JSON, for this reason.
+    /// Not JSON, with the reason.
     NotJson(String),
-    /// They are, but these fields make it no body.
+    /// JSON, but these fields are bad.
     Fields(Vec<FieldError>),
 }
 
 pub fn read(bytes: &[u8]) -> Result<Value, Refused> {
-    // Before the parser: depth costs it stack.
+    // Checked before parsing, because depth costs the parser stack.
     if depth(bytes) > JSON_DEPTH_MAX {
         let detail = format!("nests at most {JSON_DEPTH_MAX} deep");
         return Err(Refused::Fields(vec![FieldError::new("body", "too_deep", detail)]));
@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Result<Value, Refused> {
     if twice.is_empty() { Ok(value) } else { Err(Refused::Fields(twice)) }
 }
 
-/// The path of the reader, and the first name that it has seen twice.
+/// The parser's path, and the first duplicate name.
 #[derive(Default)]
 struct Tracker {
     path: RefCell<Vec<String>>,
@@ -50,7 +50,7 @@ impl Tracker {
         read
     }
 
-    /// Notes that the name at this path was there before.
+    /// Records that the name at this path is a duplicate.
     fn note(&self) {
         let mut twice = self.twice.borrow_mut();
         let field = self.path.borrow().join(".");

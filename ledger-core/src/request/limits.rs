@@ -6,20 +6,20 @@
 use crate::event::rules_v1::{BOUNDS, Bounds};
 use crate::value::credits::Credits;
 
-/// Most errors that one answer lists.
+/// Most errors listed in one answer.
 pub const ERRORS_MAX: usize = 32;
-/// Deepest nesting of JSON that is read.
+/// Deepest nesting of JSON.
 pub const JSON_DEPTH_MAX: usize = 8;
-/// How far ahead of its recording usage may say it happened: 5 minutes.
+/// How far usage may be dated after its recording: 5 minutes.
 pub const TOO_NEW_SECONDS: i64 = 5 * 60;
-/// How long before its recording usage may say it happened: 35 days.
+/// How far usage may be dated before its recording: 35 days.
 pub const TOO_OLD_SECONDS: i64 = 35 * 24 * 60 * 60;
-/// Longest that a hold may live from when it is made or prolonged.
+/// Longest lifetime of a hold from its creation or extension.
 pub const TTL_SECONDS_MAX: u32 = 86_400;
 /// Most meters of one rate card.
 pub const METERS_MAX: usize = 1_000;
 
-/// What a caller may put into the body of an event.
+/// Limits of the event bodies that callers send.
 pub const LIMITS: Bounds = Bounds {
     metadata_keys_max: 16,
     quantities_max: 32,

@@ -25,10 +25,10 @@ pub struct Offer {
     pub usage: Usage,
 }
 
-/// The type that `POST /v1/events` and the ingress topic take.
+/// The event type that `POST /v1/events` and the ingress topic accept.
 pub const OFFERED_TYPE: &str = "ledger.usage.recorded.v1";
 
-/// A CloudEvent as callers send it; extension attributes, also ours, are dropped.
+/// A CloudEvent as callers send it; decoding drops extension attributes, including ours.
 #[derive(Deserialize)]
 struct OfferedEvent<'a> {
     #[serde(borrow)]
@@ -43,9 +43,9 @@ struct OfferedEvent<'a> {
     data: Usage,
 }
 
-/// Reads usage offered as a CloudEvent, or names every bad field.
+/// Reads usage offered as a CloudEvent. Errors: every bad field.
 pub fn read_offer(bytes: &[u8]) -> Result<Offer, Vec<FieldError>> {
-    // Before the parser: depth costs it stack.
+    // Checked before parsing, because depth costs the parser stack.
     let is_flat = wire::depth(bytes) <= JSON_DEPTH_MAX;
     if is_flat && let Ok(Object(event)) = serde_json::from_slice::<Object<OfferedEvent<'_>>>(bytes) {
         let mut errors = Vec::new();
@@ -104,10 +104,10 @@ fn take_source(
     source
 }
 
-/// Source of usage that comes as plain JSON and names none.
+/// Default source of usage sent as plain JSON.
 pub const PLAIN_SOURCE: &str = "/v1/usage";
 
-/// Reads usage offered as plain JSON for one account, or names every bad field.
+/// Reads usage offered as plain JSON for one account. Errors: every bad field.
 pub fn read_plain_usage(account: &AccountId, value: Value) -> Result<Offer, Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
@@ -126,7 +126,7 @@ pub fn read_plain_usage(account: &AccountId, value: Value) -> Result<Offer, Vec<
     }
 }
 
-/// Says whether usage is too new or too old to be recorded at `recorded_at`.
+/// Returns an error if usage is too new or too old to be recorded at `recorded_at`.
 pub fn check_age(occurred_at: Time, recorded_at: Time, field: &str) -> Option<FieldError> {
     if occurred_at > recorded_at.plus_seconds(TOO_NEW_SECONDS) {
         return Some(FieldError::new(field, "too_new", "is more than 5 minutes ahead of the recording time"));

@@ -1,7 +1,7 @@
-//! Reads a body strictly, and names every bad field.
+//! Reads a body strictly, and reports every bad field.
 //!
-//! A body is read into the struct that the journal holds. Where that fails, `read` goes over the body again, puts a known
-//! good value in place of each bad one, and so finds them all.
+//! `read` parses the body into the journal's struct. If that fails, it parses the body again with known good values in
+//! place of the bad ones, and so finds every bad field.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::event::field_error::{FieldError, refuse};
 use crate::event::{OpenAccount, SetOrgAlert};
 use crate::value::id::{AccountId, AlertId};
 
-/// Reads a body, or names every bad field.
+/// Reads a body. Errors: every bad field.
 pub fn read<T: Body>(value: Value) -> Result<T, Vec<FieldError>> {
     let mut errors = Vec::new();
     match read_into(value, "", &mut errors) {
@@ -21,7 +21,7 @@ pub fn read<T: Body>(value: Value) -> Result<T, Vec<FieldError>> {
     }
 }
 
-/// Reads the part of a body at `prefix`; its faults go to `errors`.
+/// Reads the part of a body at `prefix`; adds its faults to `errors`.
 pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<FieldError>) -> Option<T> {
     let good: Value = serde_json::from_str(T::GOOD).expect("a good body is JSON");
     if !value.is_object() {
@@ -50,7 +50,7 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
     if let Some(body) = &body {
         let mut ruled = Vec::new();
         body.check(&mut ruled);
-        // A fault of the whole body is a fault of the body as sent, not of its good fields alone.
+        // Report a fault of the whole body only for the body as sent, not for its good fields alone.
         ruled.retain(|rule| !found.iter().any(|bad| is_within(&bad.field, &rule.field)));
         found.append(&mut ruled);
     }
@@ -64,12 +64,12 @@ pub fn read_into<T: Body>(mut value: Value, prefix: &str, errors: &mut Vec<Field
     body
 }
 
-/// Says whether a field is another, or a part of it.
+/// Returns whether a field is `whole` or a part of it.
 fn is_within(field: &str, whole: &str) -> bool {
     whole == "body" || field.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Takes one field out of a body and reads it; a missing or bad one goes to `errors`.
+/// Removes one field from a body and reads it; a missing or bad one adds to `errors`.
 pub fn take<T: DeserializeOwned>(
     body: &mut Map<String, Value>,
     field: &str,
@@ -143,7 +143,7 @@ fn quoted(message: &str, before: &str) -> Option<String> {
     rest.split_once('`').map(|(name, _)| name.to_owned())
 }
 
-/// Puts the good value at `path`, or takes the field away where the good body has none. False: nothing to do there.
+/// Puts the good value at `path`, or removes the field if the good body has none. Returns false if it changed nothing.
 fn replace(value: &mut Value, good: &Value, path: &[String]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let (mut at, mut good_at) = (value, Some(good));
@@ -188,7 +188,7 @@ fn step<'a>(good: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// Reads the opening of an account with its id, or names every bad field.
+/// Reads the opening of an account with its id. Errors: every bad field.
 pub fn read_opening(value: Value) -> Result<(AccountId, OpenAccount), Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
@@ -202,7 +202,7 @@ pub fn read_opening(value: Value) -> Result<(AccountId, OpenAccount), Vec<FieldE
     }
 }
 
-/// Reads an org alert, whose id is in the URL, or names every bad field.
+/// Reads an org alert, whose id is in the URL. Errors: every bad field.
 pub fn read_org_alert(alert_id: &AlertId, value: Value) -> Result<SetOrgAlert, Vec<FieldError>> {
     let Value::Object(mut body) = value else {
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);

@@ -13,7 +13,7 @@ use crate::value::scalar::{self, Refusal, Scalar};
 
 /// Decimal places that an amount may have.
 const PLACES_MAX: usize = 9;
-/// Integer digits of an amount that comes from outside.
+/// Integer digits of an amount in a request.
 const INTEGER_DIGITS_MAX: usize = 18;
 /// Integer digits of a sum: what `numeric(38,9)` holds, and all that fits an `i128` of units.
 const WIDE_INTEGER_DIGITS_MAX: usize = 29;
@@ -24,7 +24,7 @@ const TEXT_BYTES_MAX: usize = 41;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Credits(i128);
 
-/// A result that no amount can hold.
+/// A result beyond the range of amounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("amount out of range")]
 pub struct OutOfRange;
@@ -32,28 +32,25 @@ pub struct OutOfRange;
 /// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    /// Not of the form `-?digits(.digits)?`, or not a string at all.
+    /// Not of the form `-?digits(.digits)?`, or not a string.
     #[error("an amount is a string such as \"12.5\"")]
     NotAnAmount,
     /// Not a string of that form, nor a whole number.
     #[error("a quantity is a whole number or a string such as \"12.5\"")]
     NotAQuantity,
-    /// Neither an amount nor the word for none.
+    /// Neither an amount nor `unlimited`.
     #[error("a limit is a string such as \"500\", or \"unlimited\"")]
     NotALimit,
     /// Finer than 1e-9.
     #[error("at most 9 decimal places")]
     TooManyPlaces,
-    /// Larger than any amount may be.
     #[error("at most 18 integer digits")]
     TooManyDigits,
-    /// Below zero where only zero and above make sense.
     #[error("must not be negative")]
     Negative,
 }
 
 impl AmountError {
-    /// The stable code of this refusal.
     pub const fn code(self) -> &'static str {
         match self {
             AmountError::NotAnAmount | AmountError::NotAQuantity | AmountError::NotALimit => "not_an_amount",
@@ -73,7 +70,7 @@ impl Refusal for AmountError {
 impl Credits {
     pub const ZERO: Credits = Credits(0);
     pub const UNITS_PER_CREDIT: i128 = 1_000_000_000;
-    /// The largest amount that may come from outside: 18 integer digits, 9 places. Sums may pass it.
+    /// The largest amount in a request: 18 integer digits, 9 places. Sums may exceed it.
     pub const MAX_AMOUNT: Credits = Credits(999_999_999_999_999_999_999_999_999);
 
     /// The largest sum that is stored: 29 integer digits, 9 places.
@@ -135,9 +132,9 @@ impl Credits {
         Ok(Credits(signed(rounded.as_i128(), negative)))
     }
 
-    /// Returns `self` as a percentage of `whole`, rounded half-even to 9 places, to be shown; rules compare exact values.
+    /// Returns `self` as a percentage of `whole`, rounded half-even to 9 places, for display: rules compare exactly.
     ///
-    /// None when `whole` is not above zero (or so small that the percentage is no number this type holds).
+    /// `None` if `whole` is not above zero (or so small that the percentage is out of this type's range).
     pub fn percent_of(self, whole: Credits) -> Option<Credits> {
         if whole.0 <= 0 {
             return None;
@@ -148,7 +145,7 @@ impl Credits {
         Some(Credits(signed(percent, self.is_negative())))
     }
 
-    /// Compares with `percent` of `whole`, exactly; none when `whole` is not above zero.
+    /// Compares with `percent` of `whole`, exactly; `None` if `whole` is not above zero.
     pub fn cmp_percent(self, percent: Credits, whole: Credits) -> Option<Ordering> {
         let hundred = 100 * Credits::UNITS_PER_CREDIT;
         // 127 bits times 90 at most: no product overflows.
@@ -272,7 +269,7 @@ impl fmt::Debug for Credits {
 impl FromStr for Credits {
     type Err = AmountError;
 
-    /// Reads `-?` 1 to 18 digits, and perhaps a point with 1 to 9 places; nothing else.
+    /// Reads `-?`, 1 to 18 digits, and optionally a point with 1 to 9 places; nothing else.
     fn from_str(text: &str) -> Result<Credits, AmountError> {
         parse(text, INTEGER_DIGITS_MAX)
     }
@@ -283,7 +280,7 @@ pub fn parse_wide(text: &str) -> Result<Credits, AmountError> {
     parse(text, WIDE_INTEGER_DIGITS_MAX)
 }
 
-/// Reads back from JSON what the ledger itself wrote: a sum, which may have up to 29 integer digits.
+/// Reads from JSON a sum that the ledger itself wrote, which may have up to 29 integer digits.
 pub fn wide<'de, D: Deserializer<'de>>(from: D) -> Result<Credits, D::Error> {
     Wide::deserialize(from).map(|Wide(sum)| sum)
 }
@@ -336,7 +333,7 @@ fn are_digits(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
 }
 
-/// The value of up to 29 digits.
+/// Returns the value of up to 29 digits.
 fn integer_value(digits: &[u8]) -> i128 {
     const STEP_DIGITS: usize = 18;
     const STEP: i128 = 1_000_000_000_000_000_000;
@@ -350,7 +347,7 @@ fn integer_value(digits: &[u8]) -> i128 {
     }
 }
 
-/// The value of up to 18 digits, which always fits.
+/// Returns the value of up to 18 digits, which always fits.
 fn digits_value(digits: impl IntoIterator<Item = u8>) -> u64 {
     digits.into_iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
@@ -376,12 +373,12 @@ impl<'de> Deserialize<'de> for Credits {
     }
 }
 
-/// An amount of something used, never below zero; whole JSON numbers are taken as well as strings.
+/// An amount of something used, never below zero; accepts whole JSON numbers as well as strings.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Quantity(Credits);
 
 impl Quantity {
-    /// Takes an amount that is not negative.
+    /// Errors: a negative amount.
     pub fn new(amount: Credits) -> Result<Quantity, AmountError> {
         if amount.is_negative() {
             return Err(AmountError::Negative);

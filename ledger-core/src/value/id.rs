@@ -1,6 +1,6 @@
 //! Identifiers, labels and slugs.
 //!
-//! A value of these types is well formed: its constructor checks the shape. Error messages read `code: detail`, and
+//! A value of these types is well formed: its constructor checks the shape. Error messages read `code: detail`;
 //! `request` answers with both.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a text is not the name it should be.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error(
@@ -101,7 +101,7 @@ macro_rules! name_type {
     };
 }
 
-/// One type for each kind of thing, all of one shape, so that no id can be passed for another's.
+/// One type for each kind of thing, all of one shape, so that ids of different kinds can't be confused.
 macro_rules! id_types {
     ($($(#[$doc:meta])* $name:ident)*) => {
         $(name_type!($(#[$doc])* $name, is_id, NameError::Id);)*
@@ -121,15 +121,14 @@ id_types! {
     AttemptId
     DisputeId
     ReservationId
-    /// An org alert.
     AlertId
     MessageId
     SessionId
     RateCardId
     PromoCode
-    /// What sent a guest: the code of an invitation, or an account.
+    /// The origin of an invited account: the code of an invitation, or an account.
     ReferrerId
-    /// What a firing is about: an account or a user, as its kind says.
+    /// The subject of a firing: an account or a user, depending on its kind.
     SubjectId
 }
 name_type!(
@@ -149,26 +148,26 @@ name_type!(
     Slug, is_slug, NameError::Slug
 );
 name_type!(
-    /// A sentence for people: a name or a reason. May be empty.
+    /// A sentence for display: a name or a reason. May be empty.
     Text, is_text, NameError::Text
 );
 
 impl Source {
-    /// Says whether the source is one of ours, which callers may not claim.
+    /// Returns whether the source belongs to the ledger; callers may not use it.
     pub fn is_reserved(&self) -> bool {
         self.as_str().starts_with("urn:ledger:")
     }
 }
 
 impl GrantId {
-    /// Returns the id of the event that grants it: in the source of grants an event is named by its grant.
+    /// Returns the id of the event that grants it: in the source of grants, an event has its grant's id.
     pub fn as_event(&self) -> EventId {
         EventId(self.0.clone())
     }
 }
 
 impl PaymentId {
-    /// Returns the id of the lot that it buys: a purchase names its lot by its payment.
+    /// Returns the id of the lot that it buys: a purchase's lot has its payment's id.
     pub fn as_grant(&self) -> GrantId {
         GrantId(self.0.clone())
     }
@@ -206,23 +205,23 @@ impl UserId {
 }
 
 impl ReferrerId {
-    /// Returns the account; only right where it is not the code of an invitation.
+    /// Returns the account; wrong if this is the code of an invitation.
     pub fn as_account(&self) -> AccountId {
         AccountId(self.0.clone())
     }
 }
 
 impl SubjectId {
-    /// Returns the user; only right where the firing's kind is one about users.
+    /// Returns the user; wrong unless the firing's kind is about users.
     pub fn as_user(&self) -> UserId {
         UserId(self.0.clone())
     }
 }
 
-/// Ids of lots that the ledger makes itself begin so; callers may not use them.
+/// Prefixes of the ids of lots that the ledger creates; callers may not use them.
 const RESERVED_GRANT_PREFIXES: [&str; 5] = ["plan:", "rollover:", "welcome:", "promo:", "referral:"];
 
-/// Says whether a grant or payment id from a caller would clash with ids that the ledger makes.
+/// Returns whether a grant or payment id from a caller could clash with ids that the ledger creates.
 pub fn is_reserved_grant(id: &GrantId) -> bool {
     RESERVED_GRANT_PREFIXES.iter().any(|prefix| id.as_str().starts_with(prefix))
 }

@@ -26,16 +26,16 @@ pub struct Usd(Decimal);
 impl Usd {
     pub const ONE: Usd = Usd(Decimal::ONE);
 
-    /// Returns what an amount costs at `usd_per_unit`, rounded half-even to 9 places.
+    /// Returns the cost of an amount at `usd_per_unit`, rounded half-even to 9 places.
     ///
-    /// None where the price is out of range: it is never rounded to fit.
+    /// `None` if the price is out of range: it is never rounded to fit.
     pub fn price_of(amount: Credits, usd_per_unit: Usd) -> Option<Usd> {
         let price = amount.mul_div_half_even(usd_per_unit.to_credits(), Credits::whole(1)).ok()?;
         Usd::try_from(price).ok()
     }
 
-    /// Returns the sum in whole cents, rounded up, so that a payer never pays less than they get; none where the cents
-    /// are more than an amount can be.
+    /// Returns the sum in whole cents, rounded up, so that a payer never pays less than they get; `None` if out
+    /// of range.
     pub fn minor_units(self) -> Option<i64> {
         let cents = self.to_credits().mul_div_half_even(CENTS, Credits::whole(1)).ok()?.units();
         let whole = cents.div_euclid(Credits::UNITS_PER_CREDIT);
@@ -47,7 +47,6 @@ impl Usd {
         self.0 > Decimal::ZERO
     }
 
-    /// Returns the decimal that it is.
     pub fn to_credits(self) -> Credits {
         let scale = PLACES.checked_sub(self.0.scale()).expect("a sum of dollars has at most 9 places");
         Credits::from_units(self.0.mantissa() * 10_i128.pow(scale))
@@ -57,7 +56,6 @@ impl Usd {
 impl TryFrom<Credits> for Usd {
     type Error = OutOfRange;
 
-    /// Takes a decimal as dollars.
     fn try_from(dollars: Credits) -> Result<Usd, OutOfRange> {
         let exact = Decimal::try_from_i128_with_scale(dollars.units(), PLACES).map_err(|_| OutOfRange)?;
         Ok(Usd(exact.normalize()))

@@ -11,13 +11,13 @@ use crate::value::time::{Civil, MICROS_PER_DAY, MICROS_PER_SECOND, Time, Zone, d
 
 const MONTHS_PER_YEAR: i64 = 12;
 const DAYS_PER_WEEK: i64 = 7;
-/// No clock on a wall is further from UTC than this; the date line once moved by a day.
+/// Longest offset of a wall clock from UTC: two days, since the date line once moved by a day.
 const OFFSET_MAX_MICROS: i64 = 2 * MICROS_PER_DAY;
 /// Serves as a boundary before or after all representable times.
 const BEFORE_ALL: i64 = i64::MIN;
 const AFTER_ALL: i64 = i64::MAX;
 
-/// How long a period is, on the calendar of its time zone.
+/// Length of a period, on the calendar of its time zone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cycle {
@@ -28,14 +28,13 @@ pub enum Cycle {
     Daily,
 }
 
-/// An endless row of boundaries, numbered from the anchor.
+/// An infinite sequence of boundaries, numbered from the anchor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Schedule {
-    /// The step from boundary to boundary.
     pub cycle: Cycle,
     /// Boundary 0.
     pub anchor: Time,
-    /// Whose calendar and clock the steps follow.
+    /// Time zone whose calendar and clock the steps follow.
     pub timezone: Zone,
 }
 
@@ -47,7 +46,7 @@ struct Span {
 }
 
 impl Schedule {
-    /// Returns boundary `n`: the anchor and `n` cycles, counted from the anchor; None beyond representable times.
+    /// Returns boundary `n`: the anchor plus `n` cycles, counted from the anchor; `None` beyond representable times.
     ///
     /// The day is clamped to the month's length. A local time that does not exist moves to the first instant after
     /// the gap, one that occurs twice is the earlier, and boundary 0 is the anchor itself. Boundaries never go back,
@@ -65,7 +64,7 @@ impl Schedule {
 
     fn span_at(&self, time: Time) -> Span {
         let micros = time.micros();
-        // The estimate is off by what clamping and the zone's jumps do: a step or two.
+        // Clamping and the zone's jumps make the estimate wrong by a step or two.
         let mut n = self.estimated_index(time);
         let (mut start, mut end) = (self.boundary_micros(n), self.boundary_micros(n + 1));
         while end <= micros {
@@ -79,7 +78,7 @@ impl Schedule {
         Span { n, start, end }
     }
 
-    /// Counts the cycles between what the wall clock shows at the anchor and at `time`.
+    /// Counts the cycles between the wall-clock times of the anchor and of `time`.
     fn estimated_index(&self, time: Time) -> i64 {
         let (from, to) = (self.anchor_wall(), self.timezone.local_micros(time));
         match self.cycle {
@@ -103,11 +102,11 @@ impl Schedule {
             return AFTER_ALL;
         }
         let instant = first_instant_showing(self.timezone, wall);
-        // The anchor may be the later of two instants that show the same; its neighbours stay on their sides of it.
+        // The anchor may be the later of two instants that show the same; its neighbours must stay on their sides.
         if n > 0 { instant.max(anchor) } else { instant.min(anchor) }
     }
 
-    /// What the wall clock is to show at boundary `n`.
+    /// Returns the wall-clock time of boundary `n`.
     fn boundary_wall(&self, n: i64) -> i64 {
         let anchor = self.anchor_wall();
         match self.cycle {
@@ -129,7 +128,7 @@ fn month_of(wall: i64) -> i64 {
     date.year * MONTHS_PER_YEAR + date.month - 1
 }
 
-/// Adds months, the day clamped to the length of the month reached.
+/// Adds months; clamps the day to the length of the resulting month.
 fn plus_months(wall: i64, months: i64) -> i64 {
     const MONTHS_MAX: i64 = 10_001 * MONTHS_PER_YEAR;
     let month_count = month_of(wall).saturating_add(months);
@@ -146,7 +145,7 @@ fn plus_months(wall: i64, months: i64) -> i64 {
     date.to_day() * MICROS_PER_DAY + wall.rem_euclid(MICROS_PER_DAY)
 }
 
-/// Returns the first instant at which clocks in `zone` show `wall`, or the first after the gap that leaves it out.
+/// Returns the first instant at which clocks in `zone` show `wall`, or the first after the gap that skips it.
 fn first_instant_showing(zone: Zone, wall: i64) -> i64 {
     let shown = DateTime::from_timestamp_micros(wall).expect("within days of MIN..=MAX").naive_utc();
     match zone.tz().offset_from_local_datetime(&shown) {
@@ -169,11 +168,10 @@ fn offset_micros(offset: &impl Offset) -> i64 {
 /// The periods of an account: a schedule whose numbering may have been carried over from a former one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Periods {
-    /// Where the boundaries are.
     pub schedule: Schedule,
-    /// What to add to the schedule's number to get the period's index.
+    /// Difference between the period's index and the schedule's number.
     pub shift: i64,
-    /// The period with which this schedule took over from another; None where it is the account's first.
+    /// The first period under this schedule if it replaced another; `None` if it is the account's first.
     pub first: Option<FirstPeriod>,
 }
 
@@ -181,7 +179,7 @@ pub struct Periods {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FirstPeriod {
     pub index: i64,
-    /// The boundary at which the schedule took over.
+    /// The boundary at which the schedule took effect.
     pub starts_at: Time,
 }
 
@@ -191,12 +189,12 @@ pub struct Period {
     /// Its number, counted from the anchor of the account's first schedule.
     pub index: i64,
     pub starts_at: Time,
-    /// The first instant of the next; `Time::MAX` where that cannot be represented.
+    /// The first instant of the next period; `Time::MAX` if that is not representable.
     pub ends_at: Time,
 }
 
 impl Period {
-    /// Tells whether `time` is past this period. One that runs to the end of time never ends.
+    /// Returns whether `time` is past this period. One that runs to the end of time never ends.
     pub fn has_ended_by(&self, time: Time) -> bool {
         self.ends_at <= time && self.ends_at < Time::MAX
     }
@@ -208,7 +206,7 @@ impl Periods {
         Periods { schedule, shift: 0, first: None }
     }
 
-    /// Returns the period that contains `time`; before a schedule took over, the one with which it did.
+    /// Returns the period that contains `time`; for a time before the schedule took effect, its first period.
     pub fn at(&self, time: Time) -> Period {
         let span = self.schedule.span_at(time);
         let index = span.n + self.shift;
@@ -225,15 +223,15 @@ impl Periods {
         Period { index: first.index, starts_at: first.starts_at, ends_at: Time::from_micros(end) }
     }
 
-    /// Returns the period that starts where `period` ends. Empty ones keep their index and are passed over.
+    /// Returns the period that starts where `period` ends. Empty periods keep their index and are skipped.
     ///
-    /// A period that runs to the end of time is followed by itself; `has_ended_by` is never true of it.
+    /// A period that runs to the end of time is followed by itself; its `has_ended_by` is never true.
     pub fn next(&self, period: &Period) -> Period {
         self.at(period.ends_at)
     }
 
-    /// Lets another schedule take over where `ending` ends: its first period runs from there to its first boundary
-    /// after that, and indexes go on.
+    /// Replaces the schedule where `ending` ends: the first period runs from there to the new schedule's first boundary
+    /// after that, and indexes continue.
     pub fn changed_at(&self, ending: &Period, schedule: Schedule) -> (Periods, Period) {
         let first = FirstPeriod { index: ending.index + 1, starts_at: ending.ends_at };
         let shift = first.index - schedule.index_at(first.starts_at);
@@ -241,7 +239,7 @@ impl Periods {
         (periods, periods.first_period(first))
     }
 
-    /// Counts the boundaries after the start of `period` up to and with `time`, at the price of finding one.
+    /// Counts the boundaries after the start of `period` up to and including `time`; costs as much as finding one.
     pub fn crossings_until(&self, period: &Period, time: Time) -> i64 {
         (self.at(time).index - period.index).max(0)
     }

@@ -9,9 +9,8 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A value that JSON carries as a string.
 pub(crate) trait Scalar: Sized {
-    /// Why a value was refused.
     type Refusal: Refusal;
-    /// What is said of a JSON value that is not a string.
+    /// The refusal of a JSON value that is not a string.
     const NOT_A_STRING: Self::Refusal;
 
     /// Reads the content of a JSON string.

@@ -71,7 +71,7 @@ impl Time {
         self.0 - other.0
     }
 
-    /// Converts for libraries that speak chrono.
+    /// Converts for APIs of chrono.
     pub fn to_chrono(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).expect("MIN..=MAX lies within chrono's range")
     }
@@ -197,7 +197,7 @@ fn read_any_offset(text: &str) -> Result<Time, NotATime> {
     Time::within_range(time.timestamp_micros())
 }
 
-/// The value of at most 18 digits; None for anything else.
+/// Returns the value of at most 18 digits; `None` for anything else.
 fn number(digits: &[u8]) -> Option<i64> {
     digits
         .iter()
@@ -288,7 +288,6 @@ pub(crate) fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// A time zone of the IANA database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Zone(Tz);
 
@@ -303,10 +302,8 @@ impl Refusal for UnknownTimeZone {
 }
 
 impl Zone {
-    /// The zone of the epoch.
     pub const UTC: Zone = Zone(Tz::UTC);
 
-    /// Takes a zone of the pinned database.
     pub const fn new(tz: Tz) -> Zone {
         Zone(tz)
     }
@@ -315,18 +312,18 @@ impl Zone {
         self.0.name()
     }
 
-    /// Returns the zone for libraries that speak chrono.
+    /// Returns the zone for APIs of chrono.
     pub const fn tz(self) -> Tz {
         self.0
     }
 
-    /// Returns the calendar day that it is in this zone.
+    /// Returns the calendar day in this zone.
     pub fn local_day(self, time: Time) -> Day {
         let days = self.local_micros(time).div_euclid(MICROS_PER_DAY);
         Day(i32::try_from(days).expect("at most 3.7 million days from the epoch"))
     }
 
-    /// Returns what a clock on the wall shows, as microseconds from its own 1970-01-01T00:00:00.
+    /// Returns the wall-clock time, as microseconds from its own 1970-01-01T00:00:00.
     pub(crate) fn local_micros(self, time: Time) -> i64 {
         let offset = self.0.offset_from_utc_datetime(&time.to_chrono().naive_utc());
         time.0 + i64::from(offset.fix().local_minus_utc()) * MICROS_PER_SECOND
@@ -399,7 +396,7 @@ impl Day {
         self.0
     }
 
-    /// Converts for libraries that speak chrono; None further from the epoch than chrono reaches.
+    /// Converts for APIs of chrono; `None` outside chrono's range.
     pub fn to_chrono(self) -> Option<NaiveDate> {
         DateTime::from_timestamp(i64::from(self.0) * 86_400, 0).map(|time| time.date_naive())
     }

@@ -9,25 +9,25 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::tables::{self, Table};
 
-/// Differing rows shown of each table.
+/// Most differing rows sampled per table.
 pub const SAMPLES_MAX: usize = 5;
 
 /// Rows of one table in which two generations differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     pub table: &'static str,
-    /// Keys whose row differs, or is in one only.
+    /// Number of keys whose row differs or is in one generation only.
     pub rows: i64,
     pub only_first: i64,
     pub only_second: i64,
-    /// Some of them, the first by key.
+    /// Samples, the first by key.
     pub samples: Vec<Sample>,
 }
 
-/// A row's values as text, by the names of their columns.
+/// A row's values as text, by column name.
 pub type Columns = BTreeMap<String, Option<String>>;
 
-/// A row as each of two generations has it: none where it is missing.
+/// A row in each of two generations; `None` if missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
     pub first: Option<Columns>,
@@ -100,7 +100,7 @@ async fn compare_table(
 }
 
 impl Sample {
-    /// Returns the columns in which the two differ, each with both values.
+    /// Returns the differing columns, each with both values.
     pub fn columns(&self) -> Vec<(&str, Option<&str>, Option<&str>)> {
         let names: BTreeSet<&str> = [&self.first, &self.second]
             .into_iter()

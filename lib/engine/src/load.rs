@@ -17,16 +17,15 @@ use crate::consume::WorkerError;
 use crate::tables::account::{self, CoreRow, WantedRow};
 use crate::tables::{event, lot, repayment};
 
-/// An account as the database has it.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Its core with its open lots; none before its opening.
+    /// Its core with its open lots; `None` before its opening.
     pub core: Option<Core>,
-    /// Whether records of it wait behind an event of an unknown type.
+    /// Whether records of it are parked after an event of an unknown type.
     pub halted: bool,
 }
 
-/// What a batch reads from the tables besides cores, each with the index of its account in the batch.
+/// Pages that a batch reads besides cores, each with the index of its account in the batch.
 #[derive(Debug, Default)]
 pub struct Wanted {
     events: Wants<(Source, EventId)>,
@@ -60,25 +59,24 @@ impl Wanted {
             Missing::Event(source, id) => self.events.push(account, (source, id)),
             Missing::Lot(id) => self.lots.push(account, id),
             Missing::Payment(id) => self.payments.push(account, id),
-            // Named only by the fold itself, when it knows the stretch.
+            // The fold itself requests them once it knows the stretch.
             Missing::Repayments(_) => {}
         }
     }
 }
 
-/// Gives access to the pages of the batch's accounts by their index.
+/// Access to the pages of the batch's accounts by index.
 pub trait AccountPages {
-    /// Returns an account's id and pages.
     fn pages_of(&mut self, account: usize) -> (&AccountId, &mut Pages);
 }
 
-/// Loads the lots of one account that have something left.
+/// Loads the lots of one account with credits left.
 pub async fn lots_of(tx: &mut PgConnection, account: &AccountId) -> Result<Vec<Lot>, sqlx::Error> {
     let found = lot::open(tx, &[account.as_str()]).await?;
     Ok(found.into_iter().map(|(_, lot)| lot).collect())
 }
 
-/// Loads accounts; the answer has their order.
+/// Loads accounts, in the order of `ids`.
 pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[AccountId]) -> Result<Vec<Loaded>, sqlx::Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -102,10 +100,10 @@ pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[AccountId]) -> Result
     Ok(ids.iter().map(|id| loaded.remove(id).unwrap_or_default()).collect())
 }
 
-/// Loads the cores of accounts that exist, each with the offset of its last event.
+/// Loads the cores of existing accounts, each with the offset of its last event.
 ///
-/// Outside of a snapshot a core may come with lots of a later moment; a caller that reads the same offset again afterwards
-/// knows that it did not.
+/// Outside of a snapshot a core may have lots of a later moment; a caller that then reads the same offset again
+/// knows that it does not.
 pub async fn cores(
     tx: &mut PgConnection,
     ids: &[AccountId],
@@ -171,7 +169,7 @@ const PAYMENTS: &str = concat!(
     ) as found"
 );
 
-/// Loads what a batch wants into the pages of its accounts: one query a kind.
+/// Loads a batch's pages into its accounts, with one query per kind.
 pub async fn pages(
     tx: &mut PgConnection,
     wanted: Wanted,
@@ -182,7 +180,7 @@ pub async fn pages(
     payments(tx, wanted.payments, batch).await
 }
 
-/// Loads the one thing that the fold found missing.
+/// Loads the one page that the fold found missing.
 pub async fn missing(
     tx: &mut PgConnection,
     missing: Missing,
@@ -250,7 +248,7 @@ async fn payments(
         let (_, pages) = batch.pages_of(wants.accounts[at]);
         let id = lot.grant_id.clone();
         pages.payments.entry(wants.named[at].clone()).or_insert(Some(id.clone()));
-        // A refund needs the payment's lot next.
+        // A refund reads the payment's lot next.
         pages.lots.entry(id).or_insert(Some(lot));
     }
     for (account, id) in wants.accounts.iter().zip(wants.named) {

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::progress_channel::{PROJECTED_CHANNEL, read_payload};
 use crate::tables::checkpoint;
 
-/// How often the checkpoints are read, with or without notifications.
+/// How often the checkpoints are polled, with or without notifications.
 const POLL: Duration = Duration::from_millis(250);
 /// Pause before listening again after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -40,9 +40,9 @@ impl Default for WaitConfig {
     }
 }
 
-/// Follows the progress of a model's live generation, and wakes waiters as it advances.
+/// Follows the progress of a model's live generation, and wakes waiters.
 ///
-/// Made once per process and shared; dropping the last one ends its tasks.
+/// One per process, shared; dropping the last one ends its tasks.
 pub struct Waiter {
     progress: Arc<Progress>,
     patience: Duration,
@@ -52,7 +52,7 @@ pub struct Waiter {
 impl Waiter {
     /// Reads the live generation's checkpoints, then follows them until `shutdown`.
     ///
-    /// Makes no generation: call [`pg::ensure_generation`] before, as every service does at its start.
+    /// Creates no generation: call [`pg::ensure_generation`] before, as every service does at its start.
     pub async fn listen(
         pool: PgPool,
         model: Model,
@@ -70,7 +70,7 @@ impl Waiter {
         Ok(Arc::new(Self { progress, patience, _tasks: tasks.map(AbortOnDropHandle::new) }))
     }
 
-    /// Returns the deadline of an answer whose request comes now.
+    /// Returns the deadline for a request that arrives now.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -80,12 +80,12 @@ impl Waiter {
         self.progress.lock().schema
     }
 
-    /// Returns the first offset of a partition that is not projected yet, 0 where nothing is.
+    /// Returns the first offset of a partition that is not projected yet; 0 if none is projected.
     pub fn next_offset(&self, partition: i32) -> i64 {
         self.progress.lock().partitions.get(&partition).map_or(0, |partition| partition.next_offset)
     }
 
-    /// Waits until the record at `position` is projected; false where the deadline comes first.
+    /// Waits until the record at `position` is projected; returns false at the deadline.
     pub async fn wait_for(&self, position: Position, deadline: Instant) -> bool {
         self.progress.wait_for(position, deadline).await
     }
@@ -98,7 +98,7 @@ async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Listens for ever; a lost connection is made anew, and what it missed is read from the tables.
+/// Listens forever; after a lost connection, it reconnects and reads the missed progress from the tables.
 async fn follow(pool: PgPool, progress: Arc<Progress>) {
     loop {
         if let Err(error) = listen_once(&pool, &progress).await {
@@ -170,7 +170,7 @@ struct State {
     next_ticket: u64,
 }
 
-/// One partition: waiters in order of their offsets, so that a batch touches only those it wakes.
+/// One partition: waiters in offset order, so that a batch touches only those it wakes.
 #[derive(Default)]
 struct Partition {
     next_offset: i64,
@@ -181,7 +181,7 @@ impl Partition {
     fn wake(&mut self) {
         let still_waiting = self.waiting.split_off(&(self.next_offset, 0));
         for (_, waiter) in std::mem::replace(&mut self.waiting, still_waiting) {
-            // A waiter whose deadline has just come has gone.
+            // The waiter may have reached its deadline and gone.
             let _ = waiter.send(());
         }
     }
@@ -196,7 +196,7 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Switches to another generation, whose offsets are its own.
+    /// Switches to another generation, which has its own offsets.
     fn enter(&self, schema: Schema) {
         let mut state = self.lock();
         state.schema = schema;
@@ -205,7 +205,7 @@ impl Progress {
         }
     }
 
-    /// Takes note of next offsets, in any order and repeated; those of other generations don't count.
+    /// Records next offsets, in any order and repeated; ignores those of other generations.
     fn advance(&self, schema: Schema, next_offsets: &[Position]) {
         let mut state = self.lock();
         if state.schema != schema {
@@ -227,7 +227,7 @@ impl Progress {
         timeout_at(deadline, woken).await.is_ok_and(|woken| woken.is_ok())
     }
 
-    /// Enters the queue; `None` where the position is projected already.
+    /// Enters the queue; `None` if the position is projected already.
     fn queue(&self, position: Position) -> Option<(oneshot::Receiver<()>, QueueEntry<'_>)> {
         let mut state = self.lock();
         let ticket = state.next_ticket;
@@ -242,7 +242,7 @@ impl Progress {
     }
 }
 
-/// A waiter in the queue, removed when it goes: woken, too late, or hung up.
+/// A waiter in the queue; removed on drop: woken, timed out, or disconnected.
 struct QueueEntry<'a> {
     progress: &'a Progress,
     position: Position,

@@ -1,14 +1,14 @@
-//! The channel on which a batch says how far it projected, and the form of what it says.
+//! The channel on which a batch publishes its progress, and the payload's format.
 
 use platform::pg::Schema;
 use platform::position::Position;
 
 /// Channel on which the projector publishes its next offsets.
 pub const PROJECTED_CHANNEL: &str = "ledger_projected";
-/// Longest payload that Postgres takes is 8,000 bytes; a batch of more partitions is left to the poll.
+/// Postgres accepts payloads below 8,000 bytes; waiters find a batch with more partitions by polling.
 const PAYLOAD_BYTES_MAX: usize = 7_900;
 
-/// Returns the payload of one batch: the schema it wrote and each partition's next offset; `None` where that is too long.
+/// Returns the payload of one batch: the schema it wrote and each partition's next offset; `None` if that is too long.
 ///
 /// Text: `read_model_1 3:1042,4:17`.
 pub fn payload(schema: Schema, next_offsets: &[Position]) -> Option<String> {
@@ -17,7 +17,7 @@ pub fn payload(schema: Schema, next_offsets: &[Position]) -> Option<String> {
     (text.len() <= PAYLOAD_BYTES_MAX).then_some(text)
 }
 
-/// Reads a payload; `None` where the text is none.
+/// Reads a payload; `None` if the text is not one.
 pub fn read_payload(text: &str) -> Option<(Schema, Vec<Position>)> {
     let (schema, offsets) = text.split_once(' ')?;
     let next_offsets: Result<_, _> = offsets.split(',').map(str::parse).collect();

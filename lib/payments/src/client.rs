@@ -9,17 +9,16 @@ use url::{Url, form_urlencoded};
 use crate::config::SettingError;
 use crate::provider::CALL_TIME_MAX;
 
-/// Bytes of an answer.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Calls one API, each call by a connection of its own.
+/// Calls one API, each call on a new connection.
 #[derive(Clone)]
 pub(crate) struct Client {
     base: Url,
     http: reqwest::Client,
 }
 
-/// What the API answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub status: u16,
@@ -27,7 +26,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    /// Trusts the certificate authorities that this machine trusts.
+    /// Makes a client that trusts this machine's certificate authorities.
     pub fn new(base: &str, key: &str) -> Result<Client, SettingError> {
         let base = Url::parse(base).map_err(|error| SettingError::BadUrl(error.to_string()))?;
         let mut authorization =
@@ -37,14 +36,14 @@ impl Client {
             .user_agent(concat!("credit-ledger/", env!("CARGO_PKG_VERSION")))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
             .timeout(CALL_TIME_MAX)
-            // A connection that the provider has closed would make an outcome unknown; calls are rare.
+            // A reused connection that the provider has closed would make an outcome unknown; calls are rare.
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| SettingError::Tls(error.to_string()))?;
         Ok(Client { base, http })
     }
 
-    /// Sends a form, under an idempotency key where there is one. Errors: nobody knows what came of it.
+    /// Sends a form, with an idempotency key if given. Errors: the outcome is unknown.
     pub async fn post(
         &self,
         path: &str,
@@ -96,7 +95,7 @@ async fn read_to_limit(mut response: Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// Says why a call failed by its first cause, which reqwest's own message leaves out.
+/// Returns the first cause of a failed call, which reqwest's own message leaves out.
 fn failure(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -60,7 +60,6 @@ pub enum ProviderName {
 }
 
 impl ProviderName {
-    /// Returns its name as in the settings and in actors.
     pub fn as_str(self) -> &'static str {
         match self {
             ProviderName::Sandbox => "sandbox",
@@ -69,7 +68,6 @@ impl ProviderName {
     }
 }
 
-/// A setting that can't work.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
     #[error("the payment provider stripe needs LEDGER_STRIPE_API_KEY")]

@@ -18,7 +18,6 @@ pub use provider::{
 pub use sandbox::Sandbox;
 pub use stripe::Stripe;
 
-/// Makes the provider that the settings name.
 pub fn provider(config: &PaymentConfig, pool: &PgPool) -> Result<Arc<dyn Provider>, SettingError> {
     Ok(match config.payment_provider {
         ProviderName::Sandbox => Arc::new(Sandbox::new(pool.clone())),

@@ -1,7 +1,7 @@
 //! The trait of payment providers, with its requests and answers.
 //!
-//! A charge carries a key, and the provider charges a key once, however often the call is repeated. An answer that does not come
-//! is *unknown* and never *failed*: the same key is sent again.
+//! A charge has a key, and the provider charges each key once, however often the call is repeated. A missing answer
+//! means *unknown*, never *failed*: the same key is sent again.
 
 use std::time::Duration;
 
@@ -13,31 +13,30 @@ use ledger_core::value::time::Time;
 
 use crate::config::ProviderName;
 
-/// Time for one call to a provider, from looking up its name to the end of its answer.
+/// Time for one call to a provider, from DNS to the end of its answer.
 pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// What is to be charged.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The attempt: charged once, however often the call is repeated.
+    /// The attempt, and the idempotency key of the charge.
     pub key: AttemptId,
     pub account: AccountId,
-    /// What is bought, in the account's unit.
+    /// In the account's unit.
     pub amount: Credits,
-    /// What it costs; none where the account's unit has no price.
+    /// The price; `None` if the account's unit has no price.
     pub usd: Option<Usd>,
-    /// What pays, as the provider names it.
+    /// The provider's id of the payment method.
     pub payment_method: PaymentMethodId,
 }
 
-/// What the provider says of a charge.
+/// The provider's answer to a charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     Paid {
-        /// The provider's payment, which refunds and disputes name.
+        /// The provider's payment; refunds and disputes refer to it.
         payment_id: PaymentId,
     },
-    /// It was not paid, and never will be under this key.
+    /// It was not paid, and never will be with this key.
     Declined { reason: Text },
     /// The outcome is not known yet.
     Unknown { detail: String },
@@ -53,39 +52,38 @@ impl Reply {
     }
 }
 
-/// Returns a provider's words as the journal takes them.
+/// Converts a provider's message to the journal's text type.
 pub(crate) fn why(reason: &str) -> Text {
     let fits: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
     let fits = if fits.is_empty() { "declined" } else { &fits };
     Text::new(fits).expect("a short text without control characters")
 }
 
-/// The request was not taken, and charged nothing. An earlier one under the same key may have.
+/// The provider refused the request and charged nothing. An earlier request with the same key may have charged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the payment provider refused the request: {reason}")]
 pub struct Refused {
     pub reason: Text,
 }
 
-/// What the provider knows of a key.
+/// The provider's knowledge of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Known(Reply),
-    /// The provider never received a charge of it.
+    /// The provider never received a charge with it.
     Nothing,
 }
 
-/// What a payer wants to buy once.
+/// A one-time purchase.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub account: AccountId,
-    /// What is bought, in the account's unit.
+    /// In the account's unit.
     pub amount: Credits,
-    /// What it costs; none where the account's unit has no price.
+    /// The price; `None` if the account's unit has no price.
     pub usd: Option<Usd>,
 }
 
-/// Where a payer pays.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Checkout {
     pub checkout_id: String,
@@ -93,41 +91,39 @@ pub struct Checkout {
     pub client_secret: Option<String>,
 }
 
-/// Why there is no checkout.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckoutError {
-    /// The account's unit has no price.
     #[error("the account's unit has no price: set usd_per_unit when it is opened")]
     NoPrice,
     /// The provider refuses.
     #[error("the payment provider refuses: {0}")]
     Refused(String),
-    /// The provider can't be reached, or does not answer as it should.
+    /// The provider is unreachable or answers unexpectedly.
     #[error("the payment provider can't be reached: {0}")]
     Unavailable(String),
 }
 
-/// A service that moves the money.
+/// A payment service.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     fn name(&self) -> ProviderName;
 
-    /// Charges without the payer being there; a key once.
+    /// Charges without the payer's presence; each key at most once.
     ///
-    /// Errors: the request was not taken.
+    /// Errors: the provider refused the request.
     async fn charge(&self, charge: &Charge) -> Result<Reply, Refused>;
 
-    /// Says what became of a charge, without charging.
+    /// Returns the state of a charge, without charging.
     async fn look_up(&self, charge: &Charge) -> Found;
 
     /// Opens a checkout; its webhook reports when it is paid.
     async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError>;
 }
 
-/// How long the same key is sent again; then a person decides.
+/// How long the same key is sent again; after that, an operator decides.
 pub const SAME_KEY_SECONDS: i64 = 20 * 3_600;
 
-/// Says whether a key is too old to be charged again: providers forget keys after a day.
+/// Returns whether a key is too old to be charged again: providers forget keys after a day.
 pub fn is_too_old(since: Time, now: Time) -> bool {
     now > since.plus_seconds(SAME_KEY_SECONDS)
 }

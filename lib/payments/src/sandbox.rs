@@ -1,6 +1,7 @@
 //! The sandbox is a provider for trials and demos whose outcomes are scripted by the payment method's name. No money moves.
 //!
-//! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call charge once. `pm_timeout` charges and does not answer; asked again by the same key, it says so.
+//! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call
+//! charge once. `pm_timeout` charges and does not answer; a second call with the same key returns the payment.
 
 use async_trait::async_trait;
 use ledger_core::value::id::PaymentId;
@@ -10,16 +11,15 @@ use uuid::Uuid;
 use crate::config::ProviderName;
 use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply};
 
-/// Begins everything that the sandbox gives a name to, so that nobody takes it for a payment.
+/// Prefix of all sandbox ids, so that they can't be mistaken for payments.
 pub const PREFIX: &str = "sandbox_";
 
-/// Pretends to charge.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     pool: PgPool,
 }
 
-/// What became of a key: the payment, or why it was declined.
+/// The outcome of a key: the payment, or the reason of a decline.
 struct Entry {
     payment_id: Option<String>,
     reason: Option<String>,
@@ -30,7 +30,7 @@ impl Sandbox {
         Self { pool }
     }
 
-    /// Enters what becomes of a key, unless something has become of it; returns the entry and whether it is new.
+    /// Records the outcome of a key unless it has one; returns the entry and whether it is new.
     async fn enter(&self, charge: &Charge, declined: Option<&str>) -> Result<(Entry, bool), sqlx::Error> {
         let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.key));
         let entered = sqlx::query!(
@@ -102,7 +102,7 @@ impl Provider for Sandbox {
     async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
         let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
         Ok(Checkout {
-            // Nobody can pay there, and the sandbox sends no webhook: to try it out, sign and send one.
+            // This URL can't be paid, and the sandbox sends no webhook: to test it, sign and send one.
             url: Some(format!("sandbox://checkout/{checkout_id}")),
             client_secret: Some(format!("{checkout_id}_secret")),
             checkout_id,

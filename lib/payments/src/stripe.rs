@@ -9,7 +9,6 @@ use crate::client::{Answer, Client};
 use crate::config::{PaymentConfig, ProviderName, SettingError};
 use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply, why};
 
-/// Moves money by Stripe.
 #[derive(Clone)]
 pub struct Stripe {
     client: Client,
@@ -17,7 +16,7 @@ pub struct Stripe {
 }
 
 impl Stripe {
-    /// Errors: no key, or an address that is none.
+    /// Errors: no key, or an invalid address.
     pub fn new(config: &PaymentConfig) -> Result<Self, SettingError> {
         if config.stripe_api_key.is_empty() {
             return Err(SettingError::NoKey);
@@ -26,7 +25,7 @@ impl Stripe {
         Ok(Self { client, return_url: config.checkout_return_url.clone() })
     }
 
-    /// Whose payment method it is: Stripe takes a saved one only together with its customer.
+    /// Returns the payment method's customer: Stripe accepts a saved method only together with it.
     async fn customer(&self, charge: &Charge) -> Result<Option<String>, NoCustomer> {
         let path = format!("/v1/payment_methods/{}", charge.payment_method);
         let answer = self.client.get(&path, &[]).await.map_err(NoCustomer::Unknown)?;
@@ -38,7 +37,7 @@ impl Stripe {
     }
 }
 
-/// Why it is not known whose a payment method is.
+/// Why a payment method's customer is unknown.
 enum NoCustomer {
     Refused(Refused),
     Unknown(String),
@@ -120,8 +119,8 @@ impl Provider for Stripe {
     }
 }
 
-/// 402: the card was declined. 400 and 404: no such payment method, or the key was used for another request. Whatever
-/// else is not known.
+/// 402: the card was declined. 400 and 404: no such payment method, or the key was used for another request. Other
+/// answers mean that the outcome is unknown.
 fn judge(answer: &Answer) -> Result<Reply, Refused> {
     Ok(match answer.status {
         200 => judge_intent(&answer.body),
@@ -141,7 +140,7 @@ fn judge_intent(intent: &Value) -> Reply {
             Some(Ok(payment_id)) => Reply::Paid { payment_id },
             _ => Reply::unknown("a payment without an id"),
         },
-        // The payer is not there to do anything about it.
+        // The payer is not present to act on it.
         Some("requires_payment_method" | "requires_action" | "requires_confirmation" | "canceled") => {
             let error = intent.get("last_payment_error");
             Reply::declined(&error.map(code_of).unwrap_or_else(|| "declined".to_owned()))

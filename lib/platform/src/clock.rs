@@ -1,11 +1,11 @@
-//! Reads the time, which nothing else may do, and checks that the clocks of the machines agree.
+//! The only place that reads the time; also checks that the clocks of the machines agree.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ledger_core::value::time::Time;
 use sqlx::PgPool;
 
-/// Further apart than this, an instance is not ready: ledger time would be clamped.
+/// Beyond this, an instance is not ready: ledger time would be clamped.
 pub const SKEW_MAX: Duration = Duration::from_secs(2);
 
 /// Returns the time by this machine's clock.
@@ -20,15 +20,15 @@ pub fn now() -> Time {
 /// Another clock's time, and this machine's time before the request and after the response.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    /// Time by this machine's clock as the question went out.
+    /// Time by this machine's clock when the request was sent.
     pub asked: Time,
     pub other: Time,
-    /// Time from question to answer, by a clock that never jumps.
+    /// Time from request to response, by a monotonic clock.
     pub took: Duration,
 }
 
 impl Reading {
-    /// Returns how far the other clock is certainly away: the time that the answer took is not held against it.
+    /// Returns the certain part of the skew: the time of the round trip is subtracted.
     pub fn skew(&self) -> Duration {
         let took = i64::try_from(self.took.as_micros()).unwrap_or(i64::MAX);
         let early = self.asked.minus(self.other);
@@ -37,7 +37,7 @@ impl Reading {
         Duration::from_micros(micros.unsigned_abs())
     }
 
-    /// Answers whether the clocks agree well enough, or a sentence that says how they do not.
+    /// Checks that the clocks agree well enough. Errors: a sentence that describes the skew.
     pub fn check(&self, whose: &str) -> Result<(), String> {
         let skew = self.skew();
         if skew <= SKEW_MAX {

@@ -1,6 +1,6 @@
 //! Failpoints let a test kill the process at a named step.
 //!
-//! `LEDGER_FAILPOINT=projector.before_commit:3` aborts at the third passing; unset, a failpoint costs one comparison.
+//! `LEDGER_FAILPOINT=projector.before_commit:3` aborts at the third hit; unset, a failpoint costs one comparison.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ struct Armed {
     left: AtomicU64,
 }
 
-/// Aborts the process, as a power cut would, if this failpoint is armed and its count is used up.
+/// Aborts the process, like a power failure, if this failpoint is armed and its count is used up.
 pub fn hit(name: &str) {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| parse(&std::env::var(VARIABLE).unwrap_or_default()));

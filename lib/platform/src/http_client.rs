@@ -1,4 +1,4 @@
-//! HTTP clients: trust the certificate authorities of this machine, encrypt by ring, and follow no redirects.
+//! HTTP clients: trust the certificate authorities of this machine, use ring for TLS, and follow no redirects.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,7 +6,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-/// Read once: a machine has some 150 authorities.
+/// Loaded once: a machine has about 150 authorities.
 static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -19,15 +19,15 @@ static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
     config
 });
 
-/// Begins a client; no proxy stands between it and the server, whatever the environment names.
+/// Starts a client; ignores proxies in the environment.
 ///
-/// Every client of the workspace begins here: reqwest is built without a crypto provider of its own, and stops the process
-/// where none is given.
+/// Every client of the workspace starts here: reqwest is built without a crypto provider of its own, and panics
+/// without one.
 pub fn builder() -> ClientBuilder {
     Client::builder().tls_backend_preconfigured(TLS.clone()).redirect(Policy::none()).no_proxy()
 }
 
-/// Builds a client with no limits of its own.
+/// Builds a client without limits of its own.
 pub fn plain() -> Client {
     builder().build().expect("a client without settings of the caller's can be built")
 }
@@ -38,7 +38,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_encrypts_without_a_provider_of_the_process() {
-        // Nobody listens there: the client gets as far as the connection.
+        // Nothing listens on port 1: the client gets as far as the connection.
         let refused = plain().get("https://127.0.0.1:1/").send().await.expect_err("nobody listens");
         assert!(refused.is_connect(), "{refused:?}");
     }

@@ -7,7 +7,6 @@ use tracing::warn;
 
 use crate::shutdown::CancellationToken;
 
-/// Work that is done in rounds.
 pub trait Rounds: Send {
     /// Does one round and returns the pause before the next.
     fn round(&mut self) -> impl Future<Output = anyhow::Result<Duration>> + Send;
@@ -15,7 +14,7 @@ pub trait Rounds: Send {
 
 /// Runs rounds until `shutdown`.
 ///
-/// A round is always finished. One that fails is logged, and the next comes after `pause`.
+/// A started round always finishes. A failed one is logged, and the next starts after `pause`.
 pub async fn every(
     pause: Duration,
     shutdown: &CancellationToken,

@@ -10,13 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Partition of the journal topic.
     pub partition: i32,
-    /// Offset of the record in its partition.
     pub offset: i64,
 }
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a position: want partition and offset like 3:1041")]
 pub struct NotAPosition;
@@ -36,7 +34,7 @@ impl FromStr for Position {
     }
 }
 
-/// A position that a projection must have reached, as a query says it: `at_least=3:1041`.
+/// A position that a projection must have reached, as in the query `at_least=3:1041`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtLeast(pub Position);
 
@@ -48,7 +46,7 @@ impl<'de> Deserialize<'de> for AtLeast {
     }
 }
 
-/// Parses digits alone: the standard parser would also take a sign.
+/// Parses digits only: the standard parser would also accept a sign.
 fn whole_number<T: FromStr>(text: &str) -> Result<T, NotAPosition> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NotAPosition);

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C cancel one token, which everything long-lived watches.
+//! SIGTERM and Ctrl-C cancel one token, which all long-running tasks watch.
 
 use tokio::signal::unix::{SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
-    // Owned by the process: it has nothing to finish when the process ends.
+    // Owned by the process: it has nothing to finish at exit.
     tokio::spawn(async move {
         let mut asked_before = false;
         loop {

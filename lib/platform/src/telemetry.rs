@@ -11,18 +11,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Upper bounds of histogram buckets, in seconds: from a local read to the longest wait.
 const LATENCY_BUCKETS_SECONDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
-/// Upper bounds of the buckets of all other histograms, which count: from one of them to the largest batch.
+/// Upper bounds of the buckets of all other histograms, which count items: from one to the largest batch.
 const COUNT_BUCKETS: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
 
-/// Starts logging to standard error: lines for people, or JSON where `LEDGER_LOG_FORMAT=json`.
+/// Starts logging to standard error: plain lines, or JSON with `LEDGER_LOG_FORMAT=json`.
 ///
-/// `RUST_LOG` says what is logged, `info` by default. A second call in one process does nothing.
+/// `RUST_LOG` sets the filter, `info` by default. A second call in one process does nothing.
 pub fn init() {
     init_with("info");
 }
 
-/// Starts logging as `init` does, with another default.
+/// Starts logging as `init` does, with another default filter.
 pub fn init_with(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
@@ -35,7 +35,7 @@ pub fn init_with(default: &str) {
             tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         registry.with(lines).try_init()
     };
-    // Fails only where a subscriber is set already: tests and embedders keep theirs.
+    // Fails only if a subscriber is already set: tests and embedders keep theirs.
     drop(started);
 }
 

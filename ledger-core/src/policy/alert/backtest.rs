@@ -1,4 +1,4 @@
-//! Tries a rule on an account's history: what would it have reported?
+//! Tries a rule on an account's history: what would it have fired?
 //!
 //! The history is folded again with a [`Backtest`] as observer, which evaluates as the rules in force do.
 
@@ -19,7 +19,7 @@ use crate::value::time::Time;
 /// Most hits that one backtest lists.
 pub const HITS_MAX: usize = 10_000;
 
-/// A rule to be tried.
+/// A rule to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
     /// An alert on the account's own figures.
@@ -31,36 +31,33 @@ pub enum Rule {
     },
     /// An alert on each user's usage.
     UserAlert {
-        /// Usage of the period.
+        /// Usage of the period at which it fires.
         threshold: Credits,
     },
     /// One limit for every user.
     Limit {
-        /// Usage of the period that counts.
+        /// Counted usage of the period.
         limit: Credits,
-        /// What does not count.
+        /// Features whose usage does not count.
         excluded_features: Vec<Label>,
     },
 }
 
-/// One firing that a rule would have raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hit {
     /// Ledger time.
     pub fired_at: Time,
-    /// The period that was open.
     pub period_index: i64,
     /// The account or the user.
     pub subject: SubjectId,
-    /// The figure as it stood.
     pub figure: Credits,
 }
 
-/// A rule being tried on one account's history.
+/// The state of a rule tried on one account's history.
 #[derive(Debug)]
 pub struct Backtest {
     rule: Tried,
-    /// The period last seen, and whether the account's own rule has fired in it.
+    /// The last period seen, and whether the account's own rule has fired in it.
     period_index: Option<i64>,
     fired: bool,
     users: BTreeMap<UserId, UserPage>,
@@ -109,13 +106,13 @@ impl Observer for Backtest {
 }
 
 impl Backtest {
-    /// Begins to try a rule; the history is to be folded from the opening, with it as observer.
+    /// Starts a backtest; the caller folds the history from the opening, with this as observer.
     pub fn new(rule: Rule) -> Self {
         let rule = Tried::from(rule);
         Self { rule, period_index: None, fired: false, users: BTreeMap::new(), hits: Vec::new(), total: 0 }
     }
 
-    /// Counts an applied event in its user's usage; comes after its fold.
+    /// Adds an applied event to its user's usage; call it after the fold of the event.
     pub fn usage(&mut self, core: &Core, applied: &Applied) {
         self.enter(core.period.index);
         if matches!(self.rule, Tried::OrgAlert(..)) {
@@ -140,12 +137,12 @@ impl Backtest {
         }
     }
 
-    /// Returns what the rule would have fired, in order, at most `HITS_MAX`.
+    /// Returns the rule's firings, in order, at most `HITS_MAX`.
     pub fn hits(&self) -> &[Hit] {
         &self.hits
     }
 
-    /// Returns how often it would have fired, beyond what is listed too.
+    /// Returns the number of firings, including those beyond `HITS_MAX`.
     pub fn total(&self) -> u64 {
         self.total
     }

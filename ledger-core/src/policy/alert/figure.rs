@@ -6,9 +6,9 @@ use crate::account::Core;
 use crate::event::Basis;
 use crate::value::credits::Credits;
 
-/// Returns a basis's figure where it has reached a threshold, in the threshold's unit.
+/// Returns a basis's figure if it has reached a threshold, in the threshold's unit.
 ///
-/// Percents are compared exactly and shown rounded; without a maximum above 0 there are none.
+/// Percents are compared exactly and rounded only for display; they need a maximum above 0.
 pub fn org_figure(core: &Core, basis: Basis, threshold: Credits) -> Option<Credits> {
     let (used, settled, maximum) = (core.figures.used, core.settled(), core.figures.maximum());
     let percent = |part: Credits, reached: fn(Ordering) -> bool| {

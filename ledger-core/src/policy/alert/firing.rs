@@ -1,4 +1,4 @@
-//! A firing: one alert or notice that was raised, and its audience.
+//! A firing: one alert or notice, and its audience.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,7 +8,6 @@ use crate::value::credits::{Credits, wide};
 use crate::value::id::{AccountId, AlertId, EventId, SubjectId};
 use crate::value::time::Time;
 
-/// What a firing is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -18,11 +17,11 @@ pub enum Kind {
     UserAlert,
     /// A user's counted usage has reached their limit.
     UserLimitReached,
-    /// Bought credits are at or below the line.
+    /// Bought credits are at or below the threshold.
     CreditBalanceLow,
-    /// Nothing is left.
+    /// The balance is 0 or less.
     CreditBalanceDepleted,
-    /// Something is there again after nothing was left.
+    /// The balance is above 0 again after depletion.
     CreditsAvailableAgain,
     /// An auto top-up succeeded.
     CreditAutoRechargeTriggered,
@@ -56,42 +55,40 @@ impl Kind {
     }
 }
 
-/// One firing of a rule. As JSON it is what admins read, without the audience.
+/// One firing of a rule. Its JSON is the admins' view, without the audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firing {
-    /// Derived: replays and second workers can only make the same.
+    /// Derived: replays and second workers produce the same id.
     pub firing_id: Uuid,
     pub kind: Kind,
-    /// The org alert; none for other kinds.
+    /// Only for org alerts.
     pub alert_id: Option<AlertId>,
     /// The account, or the user for `user_alert` and `user_limit_reached`.
     pub subject: SubjectId,
-    /// What was reached: percent, or an amount in the account's unit.
+    /// The threshold reached: percent, or an amount in the account's unit.
     #[serde(deserialize_with = "wide")]
     pub threshold: Credits,
-    /// Which version of it; 1 for notices.
+    /// Version of the threshold; 1 for notices.
     pub threshold_version: u32,
-    /// The period that was open.
     pub period_index: i64,
-    /// The figure as it stood, in the threshold's unit.
+    /// The figure at the firing, in the threshold's unit.
     #[serde(deserialize_with = "wide")]
     pub figure: Credits,
-    /// Ledger time of the event; of a crossing, the instant crossed.
+    /// Ledger time of the event, or the instant of a crossing.
     pub fired_at: Time,
-    /// The event; a crossing's derived id where it was a crossing.
+    /// The event, or the derived id of a crossing.
     pub event_id: EventId,
     #[serde(skip)]
     pub audience: Audience,
 }
 
-/// Who is notified of a firing, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audience {
-    /// Admins and users, as the rule said when it fired.
+    /// The rule's recipients when it fired.
     pub recipients: Recipients,
-    /// By which ways, where they exist.
+    /// The rule's channels; a recipient may lack some of them.
     pub channels: Vec<Channel>,
-    /// Whether the user who is the subject is notified too.
+    /// Whether the user who is the subject is notified as well.
     pub notify_user: bool,
 }
 
@@ -160,7 +157,7 @@ mod tests {
             firing_id(&acme, kind, alert.as_ref(), version, &SubjectId::new(subject).expect("an id"), 3)
                 .to_string()
         };
-        // Frozen: firings that were reported carry it.
+        // Frozen: reported firings carry it.
         let of_alert = firing(Kind::OrgAlert, Some("a75"), 1, "acme");
         assert_eq!(of_alert, "b38e1708-ae5b-56a2-b03c-94beb6e58ca5");
         let of_user = firing(Kind::UserAlert, None, 1, "ana");

@@ -1,4 +1,4 @@
-//! Alerts that admins set, and notices of balances that need no setting.
+//! Alerts that admins set, and balance notices that need no setting.
 //!
 //! Informational: they never block. The settings are part of the account's core; what has fired is in [`Watch`], which only
 //! the evaluator keeps. Pure as the fold: the same events give the same firings with the same ids, whichever process evaluates them

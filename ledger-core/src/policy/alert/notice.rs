@@ -11,22 +11,21 @@ use crate::event::Data;
 use crate::policy::balance::low_line;
 use crate::value::credits::Credits;
 
-/// A notice that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
     pub kind: Kind,
-    /// How many of its kind there are with it.
+    /// Its number among the notices of its kind.
     pub n: u32,
     pub line: Credits,
     pub figure: Credits,
 }
 
-/// The state of the episodes of one kind.
+/// Episodes of one kind of notice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Episodes {
-    /// One has begun, and its notice is not given yet.
+    /// Whether an episode has begun and its notice is still due.
     armed: bool,
-    /// Notices given.
+    /// Number of notices raised.
     n: u32,
 }
 
@@ -37,16 +36,15 @@ impl Episodes {
     }
 }
 
-/// The state of an account's notices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notices {
     low: Episodes,
-    /// The low-balance line as last seen.
+    /// The last low-balance threshold seen.
     line: Option<Credits>,
     depleted: Episodes,
     /// Armed by each notice of depletion.
     again: Episodes,
-    /// Top-ups reported: those that succeeded, and those that failed.
+    /// Number of reported top-ups, succeeded and failed.
     #[serde(default)]
     recharged: Episodes,
     #[serde(default)]
@@ -54,7 +52,7 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Evaluates the figures after a moment; `adds`: credits came.
+    /// Evaluates the figures after a moment; `adds` means that credits were added.
     pub fn after(&mut self, core: &Core, adds: bool) -> impl Iterator<Item = Due> {
         let settled = core.settled();
         let low = self.low(core.lots.paid(), low_line(core), adds);
@@ -63,7 +61,7 @@ impl Notices {
         [low, depleted, again].into_iter().flatten()
     }
 
-    /// Tells of each top-up that succeeded or failed, whatever the balance.
+    /// Reports each top-up that succeeded or failed, at any balance.
     pub fn top_up(&mut self, core: &Core, data: &Data) -> Option<Due> {
         let line = core.top_ups.settings.as_ref().and_then(|settings| settings.threshold).unwrap_or_default();
         match data {
@@ -98,7 +96,7 @@ impl Notices {
         }
     }
 
-    /// Without a line, 0 serves as one that raises no notice.
+    /// Without a threshold, uses 0 and raises no notice.
     fn low(&mut self, figure: Credits, line: Option<Credits>, adds: bool) -> Option<Due> {
         let before = std::mem::replace(&mut self.line, line).unwrap_or_default();
         let now = line.unwrap_or_default();
@@ -124,7 +122,7 @@ impl Notices {
         Some(self.depleted.due(Kind::CreditBalanceDepleted, Credits::ZERO, settled))
     }
 
-    /// Whatever brought it about: an addition, a reversal, forgiveness.
+    /// Raised after any cause: an addition, a reversal, forgiveness.
     fn available_again(&mut self, settled: Credits) -> Option<Due> {
         if !settled.is_positive() || !std::mem::take(&mut self.again.armed) {
             return None;

@@ -16,20 +16,20 @@ use crate::fold::UsageChange;
 use crate::value::credits::{Credits, Wide, add, wide};
 use crate::value::id::{Label, UserId};
 
-/// One user's usage in the open period, and what has fired for them in it.
+/// One user's usage in the open period, and the last versions that fired for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserPage {
-    /// All of it, less reversals.
+    /// Total usage, net of reversals.
     #[serde(deserialize_with = "wide")]
     pub used: Credits,
-    /// What of it was used in which feature; none where that is 0.
+    /// Usage by feature; features at 0 are left out.
     #[serde(default, deserialize_with = "wide_by_label")]
     pub features: BTreeMap<Label, Credits>,
-    /// Usage events, less those that are reversed.
+    /// Number of usage events, net of reversals.
     pub events: u64,
-    /// Version of the user alert that fired last; 0 = none.
+    /// Version of the user alert that fired last; 0 means none.
     pub alert_fired: u32,
-    /// Version of the limit that fired last; 0 = none.
+    /// Version of the limit that fired last; 0 means none.
     pub limit_fired: u32,
 }
 
@@ -39,7 +39,7 @@ fn wide_by_label<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Label, C
 }
 
 impl UserPage {
-    /// Adds usage, or takes a reversed one off again.
+    /// Adds usage, or subtracts a reversed one.
     pub fn count(&mut self, usage: &Usage, change: &UsageChange) {
         let credits = change.withdrawal.credits;
         let by = if change.sign < 0 { credits.negated() } else { credits };
@@ -54,12 +54,12 @@ impl UserPage {
         }
     }
 
-    /// Returns the usage where it has reached the threshold of a user alert; without usage nothing is reached.
+    /// Returns the usage if it has reached the threshold of a user alert; `None` for a user without usage.
     pub fn alert_figure(&self, threshold: Credits) -> Option<Credits> {
         (self.events > 0 && self.used >= threshold).then_some(self.used)
     }
 
-    /// Returns the usage that counts where it has reached a limit; without usage nothing is reached.
+    /// Returns the counted usage if it has reached a limit; `None` for a user without usage.
     pub fn limit_figure(&self, limits: &Limits, limit: Credits) -> Option<Credits> {
         let counted = limits.counted(self.used, &self.features);
         (self.events > 0 && counted >= limit).then_some(counted)
@@ -69,22 +69,22 @@ impl UserPage {
 /// Pages of users that have to be loaded before their rules can be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissingUsers {
-    /// These users, whether or not they used anything.
+    /// These users, with or without usage.
     These(Vec<UserId>),
-    /// The next users of the open period by id, after this one, of those who used at least this much.
+    /// The next users of the open period in id order, after `after`, with at least `past` of usage.
     Next {
-        /// What they used.
+        /// Least usage of the users to load.
         past: Credits,
-        /// The last user evaluated; none: no user yet.
+        /// The last user evaluated; `None` before the first.
         after: Option<UserId>,
     },
 }
 
-/// Users who come one after another by id.
+/// A range of users in id order.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
     after: Option<UserId>,
-    /// The last of them; none: nobody comes behind.
+    /// The last user of the range; `None` if no users follow.
     to: Option<UserId>,
 }
 
@@ -101,37 +101,35 @@ impl Part {
 /// Pages of one account's users in the open period, loaded for one batch, and what the batch changed in them.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// The period they are of; none on an account that is not open.
+    /// The period of the pages; `None` if the account is not open.
     period_index: Option<i64>,
-    /// It began within this batch, so who has no page has used nothing.
+    /// Whether the period began within this batch, so that a user without a page has no usage.
     is_new: bool,
     pages: FxHashMap<UserId, UserPage>,
     touched: BTreeSet<UserId>,
-    /// The last user whom the edit of a rule has come to, while it goes through all of them.
+    /// The last user evaluated by a rule edit that is in progress.
     walked: Option<UserId>,
-    /// Those whom it comes to next are loaded.
+    /// The next range of that edit, once it is loaded.
     part: Option<Part>,
-    /// Those who were loaded for that alone, and are let go behind it.
+    /// Users loaded only for that edit; they are unloaded after their evaluation.
     passing: Vec<UserId>,
 }
 
 impl Users {
-    /// Begins a batch on an account.
     pub fn of(core: Option<&Core>) -> Self {
         Self { period_index: core.map(|core| core.period.index), ..Self::default() }
     }
 
-    /// Returns the period that the pages are of.
     pub fn period_index(&self) -> Option<i64> {
         self.period_index
     }
 
-    /// Takes a user's page as stored; none: they used nothing. What the batch has changed is newer and stays.
+    /// Adds a user's stored page; `None` means no usage. A page that the batch has changed is newer and stays.
     pub fn load(&mut self, user: UserId, page: Option<UserPage>) {
         self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
     }
 
-    /// Takes pages, as stored, of the users that `MissingUsers::Next` names, by id; `are_last` where no more come.
+    /// Adds the stored pages that `MissingUsers::Next` requests, in id order; `are_last` if no more follow.
     pub fn load_next(&mut self, pages: Vec<(UserId, UserPage)>, are_last: bool) {
         let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
         self.part = Some(Part { after: self.walked.clone(), to });
@@ -143,8 +141,8 @@ impl Users {
         }
     }
 
-    /// Lets go of the users whom the edit of a rule has passed, and returns the pages that it has changed: to be stored
-    /// before anything else of them is loaded.
+    /// Unloads the users that a rule edit has passed, and returns the changed pages: store them before more pages of
+    /// the account are loaded.
     pub fn pass(&mut self) -> Vec<(UserId, UserPage)> {
         let mut changed = Vec::new();
         for user in std::mem::take(&mut self.passing) {
@@ -156,19 +154,19 @@ impl Users {
         changed
     }
 
-    /// Returns the pages to be stored, by user, all of `period_index`.
+    /// Returns the pages to store, by user, all of `period_index`.
     pub fn touched(&self) -> impl Iterator<Item = (&UserId, &UserPage)> {
         self.touched.iter().filter_map(|user| Some((user, self.pages.get(user)?)))
     }
 
-    /// Goes on to the period that is open now; the former's pages are of no more use.
+    /// Switches to the open period and drops the pages of the former.
     pub(crate) fn enter(&mut self, period_index: i64) {
         if self.period_index != Some(period_index) {
             *self = Self { period_index: Some(period_index), is_new: true, ..Self::default() };
         }
     }
 
-    /// Sees to it that these users' pages are there.
+    /// Checks that these users' pages are loaded.
     pub(crate) fn need<'a>(&self, users: impl IntoIterator<Item = &'a UserId>) -> Result<(), MissingUsers> {
         if self.is_new {
             return Ok(());
@@ -178,7 +176,7 @@ impl Users {
         if missing.is_empty() { Ok(()) } else { Err(MissingUsers::These(missing)) }
     }
 
-    /// Returns the next part, of which everyone is there who used at least `past`.
+    /// Returns the next range, in which all users with at least `past` of usage are loaded.
     pub(crate) fn next_part(&mut self, past: Credits) -> Result<Part, MissingUsers> {
         if self.is_new {
             return Ok(Part::default());
@@ -189,25 +187,23 @@ impl Users {
         Ok(part)
     }
 
-    /// Returns a page to be changed.
     pub(crate) fn change(&mut self, user: &UserId) -> &mut UserPage {
         self.touched.insert(user.clone());
         self.pages.entry(user.clone()).or_default()
     }
 
-    /// Returns a page that is there.
     pub(crate) fn page(&self, user: &UserId) -> Option<&UserPage> {
         self.pages.get(user)
     }
 
-    /// Returns everyone of a part who used at least `past`, by id.
+    /// Returns the users of a range with at least `past` of usage, in id order.
     pub(crate) fn past(&self, past: Credits, part: &Part) -> BTreeSet<UserId> {
         let there = self.pages.iter().filter(|(user, page)| page.used >= past && part.has(user));
         there.map(|(user, _)| user.clone()).collect()
     }
 }
 
-/// Returns whose usage an event surely changes, so that a batch loads the pages in bulk.
+/// Returns the user whose usage an event certainly changes, so that a batch loads the pages in bulk.
 pub fn user_of(data: &Data) -> Option<&UserId> {
     let Data::UsageRecorded(usage) = data else { return None };
     usage.user_id.as_ref()

@@ -1,7 +1,7 @@
-//! Versions: how often a threshold has changed, so that each version fires anew.
+//! Versions: counts the changes of a threshold, so that each version fires anew.
 //!
 //! A limit's version is per user, and an account may have a million users; so the default's changes are counted once,
-//! and apart only for users who have a limit of their own, or had one in the open period.
+//! and separately only for users who have their own limit, or had one in the open period.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,11 +12,11 @@ use crate::event::Limit;
 use crate::value::credits::Credits;
 use crate::value::id::UserId;
 
-/// Most users whose versions are kept after they lost their own limit; beyond, the smallest ids are forgotten and may
-/// be reported once more in the period.
+/// Most users whose versions are kept after they lost their own limit; beyond that, the smallest ids are forgotten and
+/// may be reported once more in the period.
 pub const FORMER_MAX: usize = 10_000;
 
-/// A threshold and how many values it has had.
+/// A threshold and the number of values it has had.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Threshold {
     value: Option<Credits>,
@@ -24,7 +24,7 @@ pub(crate) struct Threshold {
 }
 
 impl Threshold {
-    /// Takes the value that holds now: another than before is a new version, none is no value.
+    /// Sets the current value: a different one is a new version; `None` is no value.
     pub fn set(&mut self, value: Option<Credits>) {
         if value.is_some() && value != self.value {
             self.version += 1;
@@ -33,7 +33,7 @@ impl Threshold {
     }
 }
 
-/// One user's own limit and how many values it has had.
+/// One user's own limit and the number of values it has had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Own {
     limit: Limit,
@@ -43,11 +43,11 @@ struct Own {
 /// Versions of every user's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LimitVersions {
-    /// Of users who never had a limit of their own.
+    /// For users who never had their own limit.
     default: Threshold,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     own: BTreeMap<UserId, Own>,
-    /// How far the version of those who had one lies from the default's; it moves on with the default.
+    /// For users who had their own limit: how far their version is from the default's. It moves with the default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     former: BTreeMap<UserId, i64>,
 }
@@ -62,7 +62,7 @@ impl LimitVersions {
         u32::try_from(i64::from(self.default.version) + apart).unwrap_or(u32::MAX)
     }
 
-    /// Takes the limits that hold now. Whether they are on plays no part.
+    /// Applies the current limits, enabled or not.
     pub fn set(&mut self, limits: &Limits) {
         let mut default = self.default.clone();
         default.set(limits.default_limit);
@@ -84,7 +84,6 @@ impl LimitVersions {
         *self = Self { default, own, former };
     }
 
-    /// A user's limit as it was last set.
     fn threshold(&self, user: &UserId) -> Threshold {
         let value = match self.own.get(user) {
             Some(own) => own.limit.amount(),
@@ -93,7 +92,7 @@ impl LimitVersions {
         Threshold { value, version: self.of(user) }
     }
 
-    /// Forgets who had a limit of their own: versions only distinguish firings of one period.
+    /// Forgets users who had their own limit: versions only distinguish firings of one period.
     pub fn period_ends(&mut self) {
         self.former.clear();
     }

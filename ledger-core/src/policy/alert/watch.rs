@@ -1,4 +1,4 @@
-//! Watch: which of an account's rules have fired, and what fires next.
+//! Watch: tracks which of an account's rules have fired, and decides what fires next.
 //!
 //! Kept by the evaluator, next to the core and never in it: a balance does not depend on who was notified of it. Figures
 //! of the account are evaluated after every moment of the fold (`Watcher`), those of users once an event is applied
@@ -23,13 +23,12 @@ use crate::value::credits::Credits;
 use crate::value::id::{AlertId, EventId, SubjectId, UserId};
 use crate::value::time::Time;
 
-/// Most removed org alerts whose versions are kept one by one.
+/// Most removed org alerts whose versions are kept individually.
 pub const REMOVED_MAX: usize = 1_000;
 
-/// What has fired on one account, and which versions its thresholds are of.
+/// The fired rules of one account, and the versions of its thresholds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// The period last seen.
     period_index: i64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     org_alerts: BTreeMap<AlertId, ArmedAlert>,
@@ -41,13 +40,13 @@ pub struct Watch {
     nearest: Nearest,
 }
 
-/// Of the org alerts that have not fired in the open period, the threshold of each basis that is reached first: while no
-/// figure is there, none of them fires, however many there are. Found again whenever it is not known.
+/// For each basis, the lowest threshold of the org alerts that have not fired in the open period. No org alert fires
+/// before its figure reaches it, however many alerts there are. Recomputed when unknown.
 #[derive(Debug, Clone, Copy, Default)]
 struct Nearest(Option<[Option<Credits>; 4]>);
 
 impl PartialEq for Nearest {
-    /// It follows from the rest, and is not stored.
+    /// Derived from the rest, and not stored.
     fn eq(&self, _: &Self) -> bool {
         true
     }
@@ -77,7 +76,7 @@ struct ArmedAlert {
     basis: Basis,
     threshold: Credits,
     version: u32,
-    /// When this version fired last.
+    /// The last firing of this version.
     fired: Option<Fired>,
 }
 
@@ -87,12 +86,12 @@ struct Fired {
     at: Time,
 }
 
-/// Last versions of org alerts that were removed, so that one that comes again is a new version.
+/// Last versions of removed org alerts, so that an alert that is set again gets a new version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Removed {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     versions: BTreeMap<AlertId, u32>,
-    /// The highest version of those that are no longer kept.
+    /// The highest version among those no longer kept.
     floor: u32,
 }
 
@@ -106,13 +105,13 @@ impl Removed {
         }
     }
 
-    /// Takes the last version of an alert that is set again or for the first time.
+    /// Returns and removes the last version of an alert that is being set.
     fn take(&mut self, alert: &AlertId) -> u32 {
         self.versions.remove(alert).unwrap_or(self.floor)
     }
 }
 
-/// An org alert as admins read it.
+/// The admins' view of an org alert.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "as in `OrgAlert` and `Firing`")]
 pub struct AlertView {
@@ -137,9 +136,8 @@ pub enum State {
 /// Observes a fold and collects the firings.
 #[derive(Debug)]
 pub struct Watcher<'a> {
-    /// What has fired on the account.
     pub watch: &'a mut Watch,
-    /// What fires now is added here.
+    /// Receives the new firings.
     pub firings: &'a mut Vec<Firing>,
 }
 
@@ -149,14 +147,14 @@ impl Observer for Watcher<'_> {
     }
 }
 
-/// When and why something fires.
+/// Time and cause of a firing.
 #[derive(Clone, Copy)]
 struct Cause<'a> {
     at: Time,
     event_id: &'a EventId,
 }
 
-/// A rule whose threshold is reached.
+/// A rule with its threshold reached.
 struct Reached<'a> {
     kind: Kind,
     alert: Option<&'a AlertId>,
@@ -230,7 +228,7 @@ impl Watch {
         firings.extend(due.map(|due| notice(core, due, cause)));
     }
 
-    /// Takes in settings that were just written.
+    /// Applies settings that were just written.
     fn learn(&mut self, core: &Core, data: &Data) {
         match data {
             Data::LimitsSet(_) => {
@@ -287,7 +285,7 @@ impl Watch {
 
     fn set_org_alert(&mut self, id: &AlertId, basis: Basis, threshold: Credits) {
         let last = match self.org_alerts.get(id) {
-            // Other recipients or channels are no new version.
+            // A change of recipients or channels is not a new version.
             Some(armed_alert) if (armed_alert.basis, armed_alert.threshold) == (basis, threshold) => return,
             Some(armed_alert) => armed_alert.version,
             None => self.removed.take(id),
@@ -321,11 +319,11 @@ impl Watch {
         Some(reached.firing(core, cause))
     }
 
-    /// Counts an applied event in its user's page and evaluates the rules about users, by user:
-    /// user alert, then limit.
+    /// Adds an applied event to its user's page and evaluates the rules about users, by user: user alert, then
+    /// limit.
     ///
-    /// Comes after the fold of the event, once, and again after each error, which names the pages that lack: `These`
-    /// before anything has changed; `Next` behind users who are done, and whose firings are complete.
+    /// Call it once after the fold of the event, and again after each error, which lists the missing pages: `These`
+    /// before anything has changed; `Next` after some users are evaluated and their firings are complete.
     pub fn users(
         &self,
         core: &Core,

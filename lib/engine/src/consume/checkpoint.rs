@@ -11,7 +11,7 @@ use super::options::Source;
 use crate::progress_channel;
 use crate::tables::checkpoint::{self, CheckpointRow, Claim, Fold, Step};
 
-/// Claims partitions, so that their former owners can't write any more.
+/// Claims partitions, so that their former owners can no longer write.
 ///
 /// Refuses rows of another fold version or another log.
 pub(super) async fn claim(
@@ -96,7 +96,7 @@ mod tests {
             notification(Schema { model: Model::ReadModel, generation: 1 }, &steps)
         };
         assert_eq!(notification_of(2).as_deref(), Some("read_model_1 0:1000000,1:1000000"));
-        // Postgres takes 8,000 bytes less one.
+        // Postgres accepts less than 8,000 bytes.
         assert!(notification_of(600).is_some_and(|text| text.len() < 8_000));
         assert_eq!(notification_of(1_000), None);
     }

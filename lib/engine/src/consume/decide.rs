@@ -4,39 +4,38 @@ use std::collections::BTreeMap;
 
 use crate::tables::checkpoint::{CheckpointRow, Step};
 
-/// Whether we know that the transaction did not commit.
+/// Whether the transaction is known not to have committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// It was rolled back.
     RolledBack,
     /// The answer to its COMMIT was lost.
     Unanswered,
 }
 
-/// What a partition does next.
+/// How a partition continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Goes on after the batch, which committed.
+    /// Continue after the batch, which committed.
     GoOn,
-    /// Reads the batch again; what is cached still holds.
+    /// Read the batch again; the cache is still valid.
     Again,
-    /// Goes on from here, and nothing that is cached holds.
+    /// Continue from this offset; the cache is invalid.
     From(i64),
     /// Another process claimed it.
     Lost,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub committed: bool,
     pub partitions: Vec<(i32, Next)>,
 }
 
-/// Decides what became of a batch, and how each of its partitions goes on.
+/// Decides whether a batch committed, and how each of its partitions continues.
 pub(super) fn judge(attempt: Attempt, steps: &[Step], rows: &BTreeMap<i32, CheckpointRow>) -> Verdict {
     let ours = |step: &Step| rows.get(&step.partition).filter(|row| row.epoch == Some(step.epoch));
-    // One transaction moved all or none, so any row under our claim decides.
+    // One transaction moved all or none, so any row under our claim is enough to decide.
     let moved = |step: &Step| ours(step).is_some_and(|row| row.next_offset == step.new_offset);
     let committed = attempt == Attempt::Unanswered && steps.iter().any(moved);
     let next = |step: &Step| match ours(step) {
@@ -84,7 +83,7 @@ mod tests {
         let lost = Attempt::Unanswered;
         check(lost, [(MINE, 15), (MINE, 22)], true, [GoOn, GoOn]);
         check(lost, [(MINE, 10), (MINE, 20)], false, [Again, Again]);
-        // Claimed by another in between: the other rows still decide.
+        // Another process claimed one in between: the other rows still decide.
         check(lost, [(THEIRS, 15), (MINE, 22)], true, [Lost, GoOn]);
         check(lost, [(THEIRS, 10), (MINE, 20)], false, [Lost, Again]);
         check(lost, [(THEIRS, 15), (THEIRS, 22)], false, [Lost, Lost]);
@@ -97,7 +96,7 @@ mod tests {
         let back = Attempt::RolledBack;
         check(back, [(THEIRS, 12), (MINE, 20)], false, [Lost, Again]);
         check(back, [(THEIRS, 10), (THEIRS, 20)], false, [Lost, Lost]);
-        // An earlier transaction of ours, thought dead, came through after all.
+        // An earlier transaction, thought to have failed, committed after all.
         check(back, [(MINE, 15), (MINE, 22)], false, [From(15), From(22)]);
         check(back, [(MINE, 12), (MINE, 20)], false, [From(12), Again]);
     }

@@ -1,4 +1,4 @@
-//! The consume loop: claims, fetches, folds, and goes on from what the checkpoint says.
+//! The consume loop: claims, fetches, folds, and continues from the checkpoint.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,28 +25,28 @@ use super::transaction::{self, Batch, Ended};
 use super::worker::Worker;
 use crate::tables::checkpoint::Claim;
 
-/// Bytes of one transaction's records at most.
+/// Most bytes of records in one transaction.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long a fetch waits for the first record; also how late a shutdown is noticed.
+/// How long a fetch waits for the first record; also the longest delay of a shutdown.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
-/// A partition that another process claimed while the group still gives it to us is claimed again after this.
+/// Delay before reclaiming a partition that another process claimed while the group still assigns it to us.
 const RECLAIM_AFTER: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_secs(1);
-/// First and longest pause after a failure; each is halved at random.
+/// First and longest pause after a failure; each is reduced by up to half at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often our offsets are shown to the group, and the ends are requested from the brokers.
+/// How often offsets are reported to the group, and the ends are requested from the brokers.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// For the ends of partitions; short, because it states the loop up.
+/// Timeout for reading partition ends; short, because it blocks the loop.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the live generation is read, so that a flip is followed before the next record comes.
+/// How often the live generation is read, so that a flip is noticed before the next record.
 const ASK_LIVE_EVERY: Duration = Duration::from_millis(250);
-/// A new leader may show an end that lags for a moment; longer, and the log lost its tail.
+/// A new leader may briefly report an end that lags; after this many checks, the log has lost its tail.
 const TAIL_CHECKS_MAX: u32 = 5;
 const TAIL_CHECK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Folds the journal with others of the same group until `shutdown`, and finishes the batches under way.
+/// Folds the journal with others of the same group until `shutdown`, and finishes the batches in progress.
 ///
-/// Each worker is a lane: a fetch is shared out by partition, and the lanes fold and commit side by side.
+/// Each worker is a lane: a fetch is split by partition, and the lanes fold and commit in parallel.
 /// Postgres and Kafka may go away and come back. Ends early only where no retry helps: `Refused` and a panic.
 pub async fn run<W: Worker>(
     workers: Vec<W>,
@@ -63,7 +63,7 @@ pub async fn run<W: Worker>(
     ended
 }
 
-/// Folds all partitions by itself, without a group, until each has reached its end; for rebuilds.
+/// Folds all partitions alone, without a group, until each has reached its end; for rebuilds.
 ///
 /// Returns early, and without an error, when `shutdown` comes.
 pub async fn run_until<W: Worker>(
@@ -117,7 +117,7 @@ struct Driver<W> {
     poller: Poller,
     shutdown: CancellationToken,
     states: BTreeMap<i32, PartitionState>,
-    /// Where to stop, in a rebuild; nothing at or after it is folded.
+    /// End offsets of a rebuild, exclusive.
     ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
     reported_at: Instant,
@@ -192,7 +192,7 @@ impl<W: Worker> Driver<W> {
         self.report().await
     }
 
-    /// Takes partitions that are to be claimed at once.
+    /// Schedules partitions to be claimed at once.
     fn take(&mut self, partitions: &[i32]) {
         for partition in partitions {
             self.states.insert(*partition, PartitionState::Unclaimed(Instant::now()));
@@ -250,7 +250,7 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&due).await
     }
 
-    /// Runs the worker's own part of a claim; returns whether it committed; if not, the claim is made again.
+    /// Runs the worker's own part of a claim; returns whether it committed. If not, the claim is repeated.
     async fn run_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
         for (lane, claims) in self.lanes.share(claims.iter().copied(), |claim| claim.partition) {
             let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
@@ -293,7 +293,7 @@ impl<W: Worker> Driver<W> {
 
     async fn fold(&mut self, admitted: Admitted) -> Result<(), Error> {
         let Admitted { batch, halts, rereads } = admitted;
-        // After a failed batch the rest is found again, when it is read again.
+        // After a failed batch the remaining records are read again.
         if !self.transact(batch).await? {
             return Ok(());
         }
@@ -306,7 +306,7 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&rereads).await
     }
 
-    /// Runs a batch, all lanes at once; returns whether all of it committed.
+    /// Runs a batch, all lanes in parallel; returns whether all of it committed.
     async fn transact(&mut self, batch: Batch) -> Result<bool, Error> {
         let started = Instant::now();
         let mut running = Vec::new();
@@ -321,7 +321,7 @@ impl<W: Worker> Driver<W> {
             self.lanes.put(lane, worker);
             ran.push((lane, batch, ended));
         }
-        // Every lane is finished, even if others failed: what one has committed stays.
+        // Every lane finishes, even if others failed: a committed lane stays committed.
         let mut outcome = Ok(true);
         for (lane, batch, ended) in ran {
             let stands = self.see_to(lane, batch, ended, started).await;
@@ -330,7 +330,7 @@ impl<W: Worker> Driver<W> {
         outcome
     }
 
-    /// Goes on from how a lane's transaction ended; returns whether its batch committed.
+    /// Continues after a lane's transaction has ended; returns whether its batch committed.
     async fn see_to(
         &mut self,
         lane: usize,
@@ -373,7 +373,7 @@ impl<W: Worker> Driver<W> {
         }
     }
 
-    /// Returns whether the generation was to be live and is not any more.
+    /// Returns whether the loop follows the live generation and this one is no longer live.
     async fn is_retired(&self) -> Result<bool, Error> {
         if !self.options.follows_live {
             return Ok(false);
@@ -382,7 +382,7 @@ impl<W: Worker> Driver<W> {
         Ok(live.is_some_and(|live| live != self.options.schema))
     }
 
-    /// Goes over to the generation that is live now: every partition is claimed anew there.
+    /// Switches to the generation that is live now: every partition is claimed anew there.
     async fn follow_live(&mut self) -> Result<(), Error> {
         let model = self.options.schema.model;
         let live = pg::live_generation(&self.source.pool, model).await?;
@@ -398,7 +398,7 @@ impl<W: Worker> Driver<W> {
         Ok(())
     }
 
-    /// Finds out from the checkpoint what became of a batch, however long Postgres takes to answer.
+    /// Reads from the checkpoint whether a batch committed, however long Postgres takes to answer.
     async fn settle(&mut self, lane: usize, attempt: Attempt, batch: Batch) -> Result<bool, Error> {
         let partitions = partitions_of(&batch);
         let rows = loop {
@@ -410,7 +410,7 @@ impl<W: Worker> Driver<W> {
                 self.lanes.rolled_back(lane);
                 return Ok(false);
             }
-            // Dropped after a flip, its checkpoint never answers again.
+            // After a flip the generation may be dropped; then its checkpoint never answers again.
             if self.is_retired().await.unwrap_or(false) {
                 self.lanes.rolled_back(lane);
                 self.follow_live().await?;
@@ -485,13 +485,13 @@ impl<W: Worker> Driver<W> {
         }
         let sought = self.poller.seek(positions).await;
         if sought.is_err() {
-            // Where it reads now is unknown: begin again with a claim.
+            // The read position is unknown: restart with a claim.
             self.take(partitions);
         }
         Ok(sought?)
     }
 
-    /// An offset that the log does not have means a broken log; anything else passes.
+    /// An offset that the log does not have means a broken log; ignores anything else.
     async fn look_into(&mut self, error: KafkaError) -> Result<(), Error> {
         let lost_offset = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange];
         if !error.rdkafka_error_code().is_some_and(|code| lost_offset.contains(&code)) {
@@ -511,7 +511,7 @@ impl<W: Worker> Driver<W> {
         self.seek_to_next(&partitions).await
     }
 
-    /// Says how far we are: to the group for display, to the metrics as lag.
+    /// Reports progress: to the group for display, to the metrics as lag.
     async fn report(&mut self) -> Result<(), Error> {
         if self.reported_at.elapsed() < REPORT_EVERY {
             return Ok(());
@@ -535,7 +535,7 @@ impl<W: Worker> Driver<W> {
         Ok(())
     }
 
-    /// Waits after a failure, longer each time, with chance so that not all come back at once.
+    /// Waits after a failure, longer each time, with jitter so that processes do not retry together.
     async fn back_off(&mut self, why: &str) {
         self.failures = self.failures.saturating_add(1);
         self.status.set_trouble(Some(why.to_owned()));

@@ -8,13 +8,13 @@ pub enum Error {
     /// The generation or the log does not fit this binary; no retry helps.
     #[error("{0}")]
     Refused(String),
-    /// Kafka can't be used at all.
+    /// Kafka is unusable.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// Postgres did not answer, or not well.
+    /// Postgres did not answer, or answered with an error.
     #[error("postgres: {0}")]
     Postgres(#[from] sqlx::Error),
-    /// The worker panicked, so what it had cached is gone.
+    /// The worker panicked, so its cache is lost.
     #[error("{0} panicked")]
     Panicked(&'static str),
 }

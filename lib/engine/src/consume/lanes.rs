@@ -1,33 +1,31 @@
-//! Worker lanes: workers side by side, each with its own partitions, each batch in a transaction of its own.
+//! Worker lanes: parallel workers, each with its own partitions, each batch in a transaction of its own.
 
 use super::transaction::Batch;
 use super::worker::Worker;
 
-/// Workers by lane; a partition goes to the lane of its number, modulo how many there are.
+/// Workers by lane; a partition belongs to the lane of its number modulo the number of lanes.
 pub(super) struct Lanes<W> {
     name: &'static str,
-    /// None only while a transaction's task has it.
+    /// `None` only while a transaction's task uses the worker.
     workers: Vec<Option<W>>,
 }
 
 impl<W: Worker> Lanes<W> {
-    /// Makes a lane of each worker; none if there is no worker.
+    /// Makes one lane per worker; `None` if there is no worker.
     pub fn new(workers: Vec<W>) -> Option<Lanes<W>> {
         let name = workers.first()?.name();
         Some(Lanes { name, workers: workers.into_iter().map(Some).collect() })
     }
 
-    /// Names the workers in logs and metrics.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Hands a lane's worker to a task; none if one panicked with it.
+    /// Lends a lane's worker to a task; `None` if a task panicked with it.
     pub fn take(&mut self, lane: usize) -> Option<W> {
         self.workers.get_mut(lane).and_then(Option::take)
     }
 
-    /// Takes a lane's worker back.
     pub fn put(&mut self, lane: usize, worker: W) {
         if let Some(slot) = self.workers.get_mut(lane) {
             *slot = Some(worker);
@@ -48,7 +46,7 @@ impl<W: Worker> Lanes<W> {
         }
     }
 
-    /// Makes the workers of these partitions drop what they have cached of them.
+    /// Makes the workers of these partitions drop their cached state.
     pub fn forget(&mut self, partitions: &[i32]) {
         for (lane, partitions) in self.share(partitions.iter().copied(), |partition| *partition) {
             if let Some(Some(worker)) = self.workers.get_mut(lane) {
@@ -57,7 +55,7 @@ impl<W: Worker> Lanes<W> {
         }
     }
 
-    /// Shares things out by their partition, in order; lanes without any are left out.
+    /// Splits items by the lane of their partition, in order; leaves out empty lanes.
     pub fn share<T>(
         &self,
         things: impl IntoIterator<Item = T>,
@@ -70,7 +68,7 @@ impl<W: Worker> Lanes<W> {
         shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty()).collect()
     }
 
-    /// Shares a batch out; every part has a step of the checkpoint, so that nothing is folded unseen.
+    /// Splits a batch by lane; every part has a checkpoint step, so that every fold moves a checkpoint.
     pub fn split(&self, batch: Batch) -> Vec<(usize, Batch)> {
         let mut parts = self.share(batch.steps, |step| step.partition);
         let mut records =

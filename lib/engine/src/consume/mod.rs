@@ -1,7 +1,7 @@
 //! The one consume loop: journal records into Postgres with exactly-once effect.
 //!
 //! A worker folds; the loop claims partitions, fences, commits, and finds out whether a commit
-//! whose answer was lost took effect.
+//! took effect if its answer was lost.
 
 mod checkpoint;
 mod decide;

@@ -1,4 +1,4 @@
-//! How one worker consumes: from which log, into which generation, and how much at a time.
+//! Options of one worker: the log it reads, the generation it writes, and its batch size.
 
 use platform::kafka::{KafkaOptions, LogIdentity};
 use platform::pg::Schema;
@@ -6,32 +6,31 @@ use sqlx::PgPool;
 
 use crate::progress_channel::PROJECTED_CHANNEL;
 
-/// Records of one transaction by default: about half a second's work.
+/// Default number of records in one transaction: about half a second's work.
 pub const BATCH_RECORDS_MAX: usize = 10_000;
 
-/// The log that is read and the database that is written.
+/// The log to read and the database to write.
 #[derive(Clone)]
 pub struct Source {
     pub kafka: KafkaOptions,
-    /// The log that Kafka must have.
+    /// The expected log.
     pub identity: LogIdentity,
-    /// The database; a loop holds one connection of it at a time.
+    /// The database; a loop uses one connection at a time.
     pub pool: PgPool,
 }
 
-/// How one worker consumes.
 #[derive(Debug, Clone)]
 pub struct ConsumeOptions {
     /// Kafka's consumer group; must differ per worker.
     pub group: String,
     pub schema: Schema,
-    /// Writes only while the generation is live, and switches to the next one at a flip.
+    /// Whether to write only while the generation is live, and to switch to the next one at a flip.
     pub follows_live: bool,
-    /// One version only may fold a generation.
+    /// A generation may be folded by one version only.
     pub fold_version: i32,
     /// Postgres channel that is notified of each batch.
     pub notify_channel: String,
-    /// Records of one transaction at most.
+    /// Most records in one transaction.
     pub batch_records_max: usize,
 }
 

@@ -12,22 +12,21 @@ use platform::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
 /// The state of one owned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PartitionState {
-    /// Assigned, to be claimed once this time has come.
+    /// Assigned; to be claimed at this time.
     Unclaimed(Instant),
-    /// Claimed and read.
     Folding(Folding),
-    /// Something is wrong with its log; an operator must act.
+    /// Its log is broken; an operator must act.
     Halted,
 }
 
-/// Where a claimed partition is.
+/// The progress of a claimed partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Folding {
     epoch: Uuid,
     next_offset: i64,
-    /// Hash that the record before `next_offset` must have; none once it was seen.
+    /// Expected hash of the record before `next_offset`; `None` after it was verified.
     unproven: Option<[u8; 32]>,
-    /// A record was missing here once already.
+    /// The offset of a record that was missing once already.
     gap_at: Option<i64>,
 }
 
@@ -45,29 +44,29 @@ impl Folding {
         self.next_offset
     }
 
-    /// Moves after a batch, or back to what the checkpoint says.
+    /// Moves after a batch, or back to the checkpoint.
     pub fn set_next_offset(&mut self, next_offset: i64) {
         self.next_offset = next_offset;
     }
 
-    /// Where to read from: a claim first reads the record before its next offset.
+    /// Returns the position to read from: a claim first reads the record before its next offset.
     pub fn read_from(&self, partition: i32) -> Position {
         let offset = if self.unproven.is_some() { self.next_offset - 1 } else { self.next_offset };
         Position { partition, offset }
     }
 }
 
-/// What fetched records come to.
+/// The result of checking fetched records.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     pub batch: Batch,
-    /// Partitions whose log is not what it was, each with a sentence.
+    /// Partitions whose log has changed, each with a sentence.
     pub halts: Vec<(i32, String)>,
-    /// Partitions that missed a record and read again.
+    /// Partitions with a missing record, to be read again.
     pub rereads: Vec<i32>,
 }
 
-/// Takes what is next in each claimed partition and leaves the rest.
+/// Takes the next records of each claimed partition and leaves the rest.
 pub(super) fn admit(
     states: &mut BTreeMap<i32, PartitionState>,
     records: Vec<Record>,
@@ -105,7 +104,7 @@ pub(super) fn admit(
     admitted
 }
 
-/// What becomes of one record.
+/// The decision on one record.
 enum Take {
     Fold,
     Leave,
@@ -113,7 +112,7 @@ enum Take {
     Halt(String),
 }
 
-/// The last record taken: its hash is made once, not for every record.
+/// The last record taken; its hash is computed once, not for every record.
 #[derive(Clone, Copy)]
 enum Last {
     InBatch(usize),
@@ -129,7 +128,7 @@ impl Last {
     }
 }
 
-/// How far one partition got within a fetch.
+/// The progress of one partition within a fetch.
 struct Cursor {
     expected: i64,
     last: Option<Last>,
@@ -183,7 +182,7 @@ impl Cursor {
         Take::Leave
     }
 
-    /// The first time it may be a late record of an earlier seek; the second time it is a hole.
+    /// The first time, it may be a late record of an earlier seek; the second time, it is a hole.
     fn miss(&mut self, folding: &mut Folding, offset: i64) -> Take {
         self.stopped = true;
         if folding.gap_at == Some(offset) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Shared between a loop and its observers; clones see the same.
+/// Shared between a loop and its observers; clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     shared: Arc<Mutex<State>>,
@@ -14,14 +14,14 @@ pub struct Status {
 struct State {
     /// Next offset of each partition that this loop folds.
     folding: BTreeMap<i32, i64>,
-    /// Why a partition stopped for good.
+    /// Why a partition has stopped for good.
     halted: BTreeMap<i32, String>,
-    /// What keeps the whole loop from going on just now.
+    /// The problem that blocks the whole loop now.
     trouble: Option<String>,
 }
 
 impl Status {
-    /// Returns every reason why the loop is not doing its work; none means it is well.
+    /// Returns all problems of the loop; an empty list means that it is healthy.
     pub fn problems(&self) -> Vec<String> {
         let state = self.lock();
         let halted =
@@ -29,7 +29,7 @@ impl Status {
         halted.chain(state.trouble.clone()).collect()
     }
 
-    /// Returns a readiness check that fails while the loop is not doing its work.
+    /// Returns a readiness check that fails while the loop has problems.
     pub fn check(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
         let status = self.clone();
         move || {

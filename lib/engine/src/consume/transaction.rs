@@ -9,31 +9,30 @@ use super::options::ConsumeOptions;
 use super::worker::{Summary, Worker, WorkerError};
 use crate::tables::checkpoint::{Claim, Step};
 
-/// A transaction that is idle for so long is ended by the server: a lost process must not keep its rows.
+/// The server ends a transaction after this idle time, so that a lost process does not keep its rows locked.
 const IDLE_IN_TRANSACTION_MAX: &str = "30s";
 
-/// Records, and how they move the checkpoint.
+/// Records, and their checkpoint steps.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub records: Vec<Record>,
     pub steps: Vec<Step>,
 }
 
-/// How a transaction ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     Committed(Summary),
-    /// A checkpoint row was not as we left it; rolled back.
+    /// Another process changed a checkpoint row; rolled back.
     Fenced,
-    /// The generation is not the live one any more; rolled back.
+    /// The generation is no longer live; rolled back.
     Retired,
-    /// Something went wrong before the COMMIT; rolled back.
+    /// A failure before the COMMIT; rolled back.
     Failed(String),
     /// The answer to the COMMIT was lost.
     Unanswered(String),
 }
 
-/// Runs the batch on its own task, which ends by itself whatever becomes of the caller; none when it panicked.
+/// Runs the batch on its own task, which finishes even if the caller is dropped; `None` if it panicked.
 pub(super) async fn run<W: Worker>(
     pool: &PgPool,
     options: &ConsumeOptions,
@@ -48,7 +47,7 @@ pub(super) async fn run<W: Worker>(
     task.await.ok()
 }
 
-/// Lets the worker do what it has to do with new claims, on a task of its own as well.
+/// Runs the worker's part of new claims, also on a task of its own.
 pub(super) async fn run_claimed<W: Worker>(
     pool: &PgPool,
     options: &ConsumeOptions,
@@ -87,14 +86,13 @@ async fn commit(written: Result<Written, WorkerError>) -> Ended {
     }
 }
 
-/// What a transaction came to before its COMMIT.
 enum Written {
     Whole(Transaction<'static, Postgres>, Summary),
     Fenced,
     Retired,
 }
 
-/// Writes everything but the COMMIT.
+/// Writes everything except the COMMIT.
 async fn write<W: Worker>(
     pool: &PgPool,
     options: &ConsumeOptions,
@@ -148,7 +146,7 @@ async fn begin(
 }
 
 async fn leave(tx: Transaction<'static, Postgres>, written: Written) -> Result<Written, WorkerError> {
-    // Dropped, it would roll back as well; waiting for it says that nothing of it is left.
+    // Dropping it would roll back as well; waiting makes sure that the rollback has finished.
     let _ = tx.rollback().await;
     Ok(written)
 }

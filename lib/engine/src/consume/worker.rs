@@ -12,11 +12,11 @@ pub trait Worker: Send + 'static {
 
     /// Folds the records, in order per partition, and writes everything through `tx`.
     ///
-    /// Its search path is the generation's schema. Works on copies: nothing may be seen before `committed`.
-    /// Never gets a partition's genesis record. May be called again with the same records, cut differently.
+    /// Its search path is the generation's schema. Works on copies: they must stay invisible before `committed`.
+    /// Never receives a partition's genesis record. May be called again with the same records, batched differently.
     async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError>;
 
-    /// Called once after partitions were claimed, before their first batch, in a transaction that holds the claims.
+    /// Runs once after partitions were claimed, before their first batch, in a transaction that holds the claims.
     ///
     /// Here a newer binary folds what an older one had to park. `committed` or `rolled_back` follows, as for a batch.
     async fn claimed(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
@@ -24,32 +24,32 @@ pub trait Worker: Send + 'static {
         Ok(Summary::default())
     }
 
-    /// The batch is committed: its copies become the cache.
+    /// The batch is committed: the copies become the cache.
     fn committed(&mut self);
 
-    /// The batch is rolled back: its copies are dropped.
+    /// The batch is rolled back: drops the copies.
     fn rolled_back(&mut self);
 
-    /// These partitions were lost or claimed anew: drops what is cached of their accounts.
+    /// Drops the cached accounts of these partitions, which were lost or claimed anew.
     fn forget(&mut self, partitions: &[i32]);
 }
 
 /// Counts of a batch, for logs and metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Records folded, whatever their outcome.
+    /// Records folded, with any outcome.
     pub events: u64,
-    /// Records that were no events of their account.
+    /// Records that are not events of their account.
     pub dead_letters: u64,
 }
 
 /// Why a batch could not be folded; it is rolled back and tried again after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Postgres refused or went away.
+    /// Postgres failed.
     #[error("postgres: {0}")]
     Postgres(#[from] sqlx::Error),
-    /// The worker itself found something wrong.
+    /// The worker found an internal error.
     #[error("{0}")]
     Internal(String),
 }

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use crate::consume::WorkerError;
 use crate::load::{self, AccountPages};
 
-/// Pages that one event may ask for one by one, at most: a reversal touches at most every lot that an account may have.
+/// Most pages that one event may load individually: a reversal touches at most every lot that an account may have.
 const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::account::lot::OPEN_LOTS_MAX;
 
 /// An account while a batch is folded.
@@ -20,18 +20,17 @@ pub struct Account<X> {
     pub partition: i32,
     /// None before its opening.
     pub core: Option<Core>,
-    /// What was loaded of it besides the core.
+    /// Its loaded pages.
     pub pages: Pages,
-    /// What the projection keeps with it.
+    /// The projection's state of the account.
     pub side_state: X,
-    /// Whether it was open when the batch began: only then can the tables have pages of it.
+    /// Whether it was open when the batch began; only then can the tables have pages of it.
     pub stored: bool,
-    /// The last event folded in this batch.
+    /// Offset of the last event folded in this batch.
     pub folded: Option<i64>,
     pub(super) halted: bool,
 }
 
-/// The accounts of a batch.
 #[derive(Debug)]
 pub struct Accounts<X> {
     pub(super) list: Vec<Account<X>>,
@@ -39,12 +38,11 @@ pub struct Accounts<X> {
 }
 
 impl<X> Accounts<X> {
-    /// Returns the account at an index.
     pub fn at(&mut self, index: usize) -> &mut Account<X> {
         &mut self.list[index]
     }
 
-    /// Folds one event by `apply`, loading what that finds missing.
+    /// Folds one event with `apply`, and loads missing pages.
     pub async fn apply<T: Send>(
         &mut self,
         tx: &mut PgConnection,
@@ -78,7 +76,7 @@ impl<X> AccountPages for Accounts<X> {
     }
 }
 
-/// Notes as absent what the tables can't have, because the account's opening is not stored yet.
+/// Marks pages as absent that the tables can't have, because the account's opening is not stored yet.
 pub(super) fn put_absent(pages: &mut Pages, account: &AccountId, missing: Missing) {
     match missing {
         Missing::Event(source, id) => {

@@ -1,7 +1,7 @@
-//! Caches cores of the accounts used last, so that most batches load nothing.
+//! Caches the cores of recently used accounts, so that most batches load nothing.
 //!
-//! A batch takes its cores out and puts them back once its commit is known; whatever goes wrong in between, the
-//! cache knows nothing of it and the next batch loads from the database.
+//! A batch takes its cores out and puts them back once its commit is known; after a failure in between, the
+//! cache does not have them and the next batch loads them from the database.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use ledger_core::account::Core;
 use ledger_core::value::id::AccountId;
 use rustc_hash::FxHashMap;
 
-/// Most accounts kept; a core takes about 2 KiB.
+/// Most accounts cached; a core takes about 2 KiB.
 pub const CACHED_ACCOUNTS_MAX: usize = 50_000;
-/// Most open lots kept over all accounts; a lot takes about 1 KiB with its entries in the orders.
+/// Most open lots cached over all accounts; a lot takes about 1 KiB including the indexes.
 pub const CACHED_LOTS_MAX: usize = 200_000;
 
-/// Cores by account, bounded; the longest unused go first.
+/// Cores by account, bounded; evicts the least recently used first.
 #[derive(Debug)]
 pub struct Cache<X> {
     cores: FxHashMap<AccountId, Cached<X>>,
-    /// When each was used last, oldest first.
+    /// Accounts by last use, oldest first.
     uses: BTreeMap<u64, AccountId>,
     clock: u64,
     lots: usize,
@@ -41,7 +41,6 @@ impl<X> Default for Cache<X> {
 }
 
 impl<X> Cache<X> {
-    /// Makes an empty cache of so many accounts and lots at most.
     pub fn new(accounts_max: usize, lots_max: usize) -> Self {
         let (cores, uses) = (FxHashMap::default(), BTreeMap::new());
         Self { cores, uses, clock: 0, lots: 0, accounts_max, lots_max }
@@ -55,7 +54,7 @@ impl<X> Cache<X> {
         Some((cached.core, cached.side_state))
     }
 
-    /// Puts an account's core in, and the longest unused out where there are too many.
+    /// Inserts an account's core, and evicts the least recently used beyond the bounds.
     pub fn put(&mut self, core: Core, side_state: X, partition: i32) {
         let account = core.account.clone();
         self.take(&account);

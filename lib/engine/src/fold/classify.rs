@@ -9,29 +9,27 @@ use ledger_core::fold::Fact;
 use ledger_core::value::id::AccountId;
 use platform::kafka::Record;
 
-/// Reads a record's value; a newer binary's knows more types.
+/// Decodes a record's value; a newer binary's function knows more types.
 pub type Decode = fn(&[u8]) -> Result<Event, DecodeError>;
 
-/// A record and its kind.
 #[derive(Debug)]
 pub struct Classified<'a> {
     pub record: &'a Record,
     pub kind: Kind,
 }
 
-/// What a record is.
 #[derive(Debug)]
 pub enum Kind {
     /// An event to fold.
     Fold(Fact),
-    /// An event of a type that this binary does not know: it halts its account.
+    /// An event of a type unknown to this binary: halts its account.
     Unknown { account: AccountId, event_type: String },
-    /// A record that is no event of its key in its partition: kept whole, never folded.
+    /// Not an event of its key in its partition: stored whole, never folded.
     Dead(String),
 }
 
 impl Classified<'_> {
-    /// Returns the account that the record is about, unless it is a dead letter.
+    /// Returns the record's account, unless it is a dead letter.
     pub fn account(&self) -> Option<&AccountId> {
         match &self.kind {
             Kind::Fold(fact) => Some(&fact.event.account),
@@ -41,7 +39,6 @@ impl Classified<'_> {
     }
 }
 
-/// Classifies one record.
 pub fn classify(record: &Record, decode: Decode, partitions: NonZeroU32) -> Classified<'_> {
     Classified { record, kind: kind_of(record, decode, partitions) }
 }
@@ -62,7 +59,7 @@ fn kind_of(record: &Record, decode: Decode, partitions: NonZeroU32) -> Kind {
     }
 }
 
-/// Postgres takes no NUL in a text, and a reason is for people anyway.
+/// Postgres text can't contain NUL.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

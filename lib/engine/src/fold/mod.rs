@@ -1,8 +1,8 @@
 //! The fold in Postgres: loads cores and pages for a batch of records, folds the records, and stores the result.
 //!
-//! Every worker that folds the journal into tables does it here, so that accounts, lots, repayments and halted accounts are
-//! kept one way; a [`Projection`] says what else is built. Its schema has the tables `account`, `event`, `lot`, `repayment`
-//! and `parked` with the columns read here.
+//! Every worker that folds the journal into tables uses this module, so that accounts, lots, repayments and halted
+//! accounts are stored in one way; a [`Projection`] defines the rest. Its schema has the tables `account`, `event`,
+//! `lot`, `repayment` and `parked` with the columns read here.
 
 mod accounts;
 mod cache;

@@ -1,4 +1,4 @@
-//! Reversals: marks in table `event` which usage was reversed and which disputes were won.
+//! Reversals: marks reversed usage and won disputes in table `event`.
 
 use ledger_core::event::Data;
 use ledger_core::fold::pages::opening_of;
@@ -21,7 +21,7 @@ pub struct Reversed {
 }
 
 impl Reversed {
-    /// Returns what an event reversed, if it reversed something.
+    /// Returns the event that this one reversed, if any.
     pub fn of(fact: &Fact, applied: &Applied) -> Option<Reversed> {
         let account = fact.event.account.clone();
         let (source, event_id) = match (&fact.event.data, &applied.reversed) {
@@ -38,7 +38,7 @@ impl Reversed {
     }
 }
 
-/// Marks the reversed events in their rows; comes after the rows of the batch itself are written.
+/// Marks the reversed events in their rows; must follow the insert of the batch's own rows.
 pub async fn write_reversals(tx: &mut PgConnection, rows: &[Reversed]) -> Result<(), WorkerError> {
     if rows.is_empty() {
         return Ok(());

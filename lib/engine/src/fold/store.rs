@@ -1,4 +1,4 @@
-//! Stores what every projection has alike: lots, repayments, and the records of halted accounts.
+//! Stores the rows that all projections share: lots, repayments, and the records of halted accounts.
 
 use ledger_core::account::lot::{Draw, Draws};
 use ledger_core::fold::LotChange;
@@ -14,7 +14,6 @@ use crate::consume::WorkerError;
 use crate::tables::lot::{self, LotRow};
 use crate::tables::{parked, repayment};
 
-/// The records that a batch parks.
 #[derive(Debug, Default)]
 pub(super) struct Parked(Rows);
 
@@ -24,7 +23,7 @@ impl Parked {
     }
 }
 
-/// Writes lots, repayments and parked records, and empties the accounts' pages.
+/// Writes lots, repayments and parked records, and clears the accounts' pages.
 pub(super) async fn write<X>(
     tx: &mut PgConnection,
     accounts: &mut [Account<X>],
@@ -52,7 +51,7 @@ pub(super) async fn write<X>(
     Ok(())
 }
 
-/// Returns what a taking's draws did to lots, as entries and events show it: negative.
+/// Returns the changes that draws make to lots, as entries and events show them: negative.
 pub fn lot_changes(draws: &Draws) -> SmallVec<[LotChange; 2]> {
     let change = |draw: &Draw| LotChange {
         grant_id: draw.grant_id.clone(),

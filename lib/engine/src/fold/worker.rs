@@ -38,11 +38,11 @@ pub struct FoldWorker<P: Projection> {
     decode: Decode,
     partitions: NonZeroU32,
     cache: Cache<P::SideState>,
-    /// Accounts of the batch whose commit is not known yet.
+    /// Accounts of the batch until its commit is known.
     pending: Vec<Account<P::SideState>>,
 }
 
-/// Measures how a batch's time divides.
+/// Measures the time of each part of a batch.
 struct Stopwatch {
     worker: &'static str,
     lap_at: Instant,
@@ -62,7 +62,6 @@ impl Stopwatch {
 }
 
 impl<P: Projection> FoldWorker<P> {
-    /// Makes a worker for a journal with so many partitions.
     pub fn new(projection: P, partitions: NonZeroU32) -> Self {
         Self::with_decoder(projection, partitions, wire::decode)
     }
@@ -72,14 +71,14 @@ impl<P: Projection> FoldWorker<P> {
         Self { projection, decode, partitions, cache: Cache::default(), pending: Vec::new() }
     }
 
-    /// Folds records; accounts in `resumed` go on, although records of them are parked.
+    /// Folds records; accounts in `resumed` continue, although records of them are parked.
     async fn fold(
         &mut self,
         tx: &mut PgConnection,
         batch: &[Record],
         resumed: &FxHashSet<AccountId>,
     ) -> Result<Summary, WorkerError> {
-        // What an earlier attempt took out of the cache is not put back: it is loaded again.
+        // Cores that an earlier attempt took from the cache are not put back, but loaded again.
         self.pending.clear();
         let mut watch = Stopwatch::start(self.projection.name());
         let items: Vec<Classified<'_>> =
@@ -121,7 +120,7 @@ impl<P: Projection> FoldWorker<P> {
             }
         }
         watch.lap("fold");
-        // In the order of the tables' keys, so that neighbours lie together.
+        // Primary key order, so that neighbouring rows are written together.
         accounts.list.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         store::write(tx, &mut accounts.list, parked).await?;
         self.projection.write(tx, changes, &mut accounts.list).await?;
@@ -177,7 +176,7 @@ impl<P: Projection> FoldWorker<P> {
         Ok(accounts)
     }
 
-    /// Folds what is parked of accounts whose first parked record is known by now.
+    /// Folds the parked records of accounts whose first parked record this binary knows.
     async fn resume(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
         let mut summary = Summary::default();
         let mut after = String::new();
@@ -195,7 +194,7 @@ impl<P: Projection> FoldWorker<P> {
         Ok(summary)
     }
 
-    /// Returns the account if its halting record is known by now.
+    /// Returns the account if this binary knows its halting record.
     fn known(&self, (account, value): (AccountId, Vec<u8>)) -> Option<AccountId> {
         if let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&value) {
             error!(account_id = %account, event_type, "account stays halted by an unknown event type");
@@ -259,7 +258,7 @@ impl<P: Projection> Worker for FoldWorker<P> {
     }
 }
 
-/// Returns what the batch's events will surely ask for, of accounts that can have it.
+/// Returns the pages that the batch's events certainly read, of accounts that can have them.
 fn wanted<X>(items: &[Classified<'_>], accounts: &mut Accounts<X>) -> Wanted {
     let mut wanted = Wanted::default();
     for item in items {
@@ -280,7 +279,7 @@ fn wanted<X>(items: &[Classified<'_>], accounts: &mut Accounts<X>) -> Wanted {
     wanted
 }
 
-/// Returns the batch's events of accounts that go on, each with the index of its account.
+/// Returns the batch's events of accounts that are not halted, each with the index of its account.
 fn facts<'a, X>(items: &'a [Classified<'_>], accounts: &Accounts<X>) -> Vec<(usize, &'a Fact)> {
     items
         .iter()

@@ -1,7 +1,7 @@
 //! The outbox keeps events that follow a decision in Postgres from that decision's transaction until the journal has them.
 //!
-//! The process that decided appends them at once; a relay appends those that remain. One process takes a record at a time,
-//! and another takes it again where the first does not finish. The same record twice folds once. Records of one account
+//! The deciding process appends them at once; a relay appends those that remain. One process takes a record at a time;
+//! if it does not finish, another takes the record again. A record appended twice folds once. Records of one account
 //! keep their order, since a later one may build on an earlier one: none is taken while an older one waits. Records that
 //! settle holds build on none.
 
@@ -16,7 +16,7 @@ use tracing::warn;
 /// Records taken at a time.
 const RECORDS_MAX: i64 = 500;
 
-/// Puts an event in and returns its id in the outbox. [`take_due`] leaves it to the caller for so many seconds.
+/// Inserts an event and returns its outbox id. [`take_due`] leaves it to the caller for the given number of seconds.
 pub async fn put(
     connection: &mut PgConnection,
     event: &Event,
@@ -37,17 +37,15 @@ pub async fn put(
     .await
 }
 
-/// A record that the journal may not have.
+/// A record that may be missing from the journal.
 #[derive(Debug)]
 pub struct Waiting {
     pub outbox_id: i64,
-    /// The record's key.
     pub account: AccountId,
     pub event_id: EventId,
     pub source: Source,
-    /// The record's value.
     pub event: Vec<u8>,
-    /// The hold that it settles, where it settles one.
+    /// The hold that it settles, if any.
     pub reservation: Option<ReservationId>,
 }
 
@@ -73,21 +71,21 @@ impl Waiting {
     }
 }
 
-/// Takes what is due, of all producers.
+/// Takes the due records of all producers.
 pub async fn take_due(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
     let taken = sqlx::query_file_as!(Row, "src/outbox/take_due.sql", RECORDS_MAX);
     let rows = taken.fetch_all(pool).await?;
     rows.into_iter().map(Waiting::of).collect()
 }
 
-/// Takes one producer's records at once: it need not wait until others may.
+/// Takes one producer's records at once, even those reserved for the process that decided.
 pub async fn take_own(pool: &PgPool, source: &str) -> Result<Vec<Waiting>, sqlx::Error> {
     let taken = sqlx::query_file_as!(Row, "src/outbox/take_own.sql", RECORDS_MAX, source);
     let rows = taken.fetch_all(pool).await?;
     rows.into_iter().map(Waiting::of).collect()
 }
 
-/// Returns whether no older record of the account waits, so that this one may be appended.
+/// Returns whether no older record of the account is waiting, so that this one may be appended.
 pub async fn is_first(pool: &PgPool, account: &AccountId, outbox_id: i64) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select not exists (select from control.outbox as older
@@ -102,7 +100,7 @@ pub async fn is_first(pool: &PgPool, account: &AccountId, outbox_id: i64) -> Res
     .await
 }
 
-/// Returns how many seconds the oldest record has waited; 0 where none does.
+/// Returns the age of the oldest record in seconds; 0 if there is none.
 pub async fn oldest_seconds(pool: &PgPool) -> Result<f64, sqlx::Error> {
     let oldest = sqlx::query_scalar!(
         r#"select extract(epoch from clock_timestamp() - created_at)::float8 as "seconds!"
@@ -133,7 +131,7 @@ fn position_of(one: &Waiting, outcome: Result<Position, AppendError>) -> Option<
     outcome.inspect_err(noted).ok()
 }
 
-/// Deletes records that the journal has.
+/// Deletes appended records.
 pub async fn done(pool: &PgPool, outbox_ids: Vec<i64>) -> Result<(), sqlx::Error> {
     let done = sqlx::query!("delete from control.outbox where outbox_id = any($1)", &outbox_ids);
     done.execute(pool).await.map(drop)

@@ -6,18 +6,17 @@ use platform::pg::columns::{json_of, name, undecodable};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-/// A requested account, whether or not it has a row.
+/// A requested account, with or without a row.
 #[derive(Debug)]
 pub(crate) struct WantedRow {
     pub account: AccountId,
     /// None before its opening.
     pub core: Option<Core>,
-    /// Whether records of it are parked.
     pub halted: bool,
 }
 
-// Every id once; an account without a row may have parked records all the same. By order and limit, because by its
-// statistics the planner may take a table with much of few accounts for one where each account soon turns up.
+// One row per id; an account without a row may still have parked records. ORDER BY and LIMIT keep the planner from a
+// scan, which its statistics suggest for a table with many rows of few accounts.
 const WANTED: &str = r#"
     select wanted.account_id,
            account.core::text,
@@ -40,7 +39,6 @@ fn read_wanted(row: &PgRow) -> Result<WantedRow, sqlx::Error> {
     Ok(WantedRow { account: name(row, "account_id")?, core, halted: row.try_get("halted")? })
 }
 
-/// An account's core and the offset of its last event.
 #[derive(Debug)]
 pub(crate) struct CoreRow {
     pub offset: i64,
@@ -52,7 +50,6 @@ const EXISTING: &str = r#"
     from account
     where account_id = any($1)"#;
 
-/// Reads the accounts that exist.
 pub(crate) async fn existing(tx: &mut PgConnection, ids: &[&str]) -> Result<Vec<CoreRow>, sqlx::Error> {
     let read = |row: &PgRow| Ok(CoreRow { offset: row.try_get("offset")?, core: json_of(row, "core")? });
     sqlx::query(EXISTING).bind(ids).fetch_all(tx).await?.iter().map(read).collect()

@@ -1,11 +1,11 @@
-//! Table `checkpoint`: how far each partition of the journal has been folded, and which process may fold it on.
+//! Table `checkpoint`: each partition's progress, and the process that may fold it.
 
 use platform::pg::{Schema, column};
 use platform::position::Position;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-/// A partition as its new owner found it.
+/// A claimed partition, with its state at the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Claim {
     pub partition: i32,
@@ -20,7 +20,7 @@ pub(crate) struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     pub partition: i32,
-    /// Of the claim that the batch was read under.
+    /// Epoch of the claim under which the batch was read.
     pub epoch: Uuid,
     pub old_offset: i64,
     pub new_offset: i64,
@@ -42,7 +42,7 @@ pub(crate) struct Fold {
     pub log_id: Uuid,
 }
 
-/// Writes a random epoch into each partition's row, so that its former owner can't write any more.
+/// Writes a random epoch into each partition's row, so that its former owner can no longer write.
 ///
 /// Leaves out rows of another fold.
 pub(crate) async fn claim(
@@ -72,7 +72,7 @@ pub(crate) async fn claim(
         .await
 }
 
-/// Returns another fold that rows of a generation come from, if any do.
+/// Returns another fold that rows of a generation come from, if any.
 pub(crate) async fn other_fold(
     pool: &PgPool,
     schema: Schema,
@@ -134,7 +134,7 @@ const LOCK: &str = "
     order by partition
     for update";
 
-/// Locks the rows of claims that still hold and returns their number.
+/// Locks the rows of claims that are still valid and returns their number.
 pub(crate) async fn lock(tx: &mut PgConnection, claims: &[Claim]) -> Result<usize, sqlx::Error> {
     let partitions = column(claims, |claim| claim.partition);
     let epochs = column(claims, |claim| claim.epoch);
@@ -163,7 +163,7 @@ pub(crate) async fn next_offsets(pool: &PgPool, schema: Schema) -> Result<Vec<Po
     Ok(rows.into_iter().map(position).collect())
 }
 
-/// Reads the next offset of one partition in the caller's snapshot; none where nothing of it was folded.
+/// Reads the next offset of one partition in the caller's snapshot; `None` if nothing of it was folded.
 pub async fn next_offset(connection: &mut PgConnection, partition: i32) -> Result<Option<i64>, sqlx::Error> {
     let next = sqlx::query_scalar("select next_offset from checkpoint where partition = $1");
     next.bind(partition).fetch_optional(connection).await

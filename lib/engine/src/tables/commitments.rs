@@ -1,8 +1,8 @@
-//! Commitments: how much open holds take of accounts, read in one statement with the position of the generation.
+//! Commitments: the sums of open holds per account, read in one statement with the position of the generation.
 //!
-//! A hold is open unless it ended in `control`, its time is over, or the generation being read has usage that ended it.
-//! `control.gate` and `control.user_hold` keep the sums, so the statement takes off only what has ended and was not
-//! swept up yet.
+//! A hold is open unless it ended in `control`, has expired, or the generation being read has usage that ended it.
+//! `control.gate` and `control.user_hold` keep the sums, so the statement only subtracts the holds that have ended and
+//! are not yet marked so.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use platform::position::Position;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-/// An account to read, and what of it.
+/// An account to read, and which of its figures.
 #[derive(Debug, Clone)]
 pub struct AccountQuery {
     pub account: AccountId,
     /// The period whose usage is read.
     pub period_index: i64,
-    /// On a test account: the instant to read at, where it lies after the account's ledger time.
+    /// On a test account: the instant to read at, if later than the account's ledger time.
     pub at: Option<Time>,
-    /// Users whose figures are read as well.
+    /// Users whose figures are also read.
     pub users: Vec<UserId>,
 }
 
@@ -40,19 +40,18 @@ pub struct AccountStanding {
     pub halted: bool,
     /// The database's clock; on test accounts ledger time.
     pub now: Time,
-    /// The sum of all open holds.
     pub held: Credits,
-    /// Holds whose time is over and which are not marked as expired yet.
+    /// Holds that have expired but are not marked so yet.
     pub due: i64,
-    /// Settling holds whose usage is projected and which are not marked as settled yet.
+    /// Settling holds whose usage is projected but which are not marked as settled yet.
     pub ended: i64,
     pub users: BTreeMap<UserId, UserFigures>,
 }
 
-/// What one statement saw.
+/// The result of one statement.
 #[derive(Debug, Clone)]
 pub struct Standings {
-    /// The live generation; none where no account exists.
+    /// The live generation; `None` if no account exists.
     pub live: Option<i32>,
     /// Accounts that exist.
     pub accounts: BTreeMap<AccountId, AccountStanding>,
@@ -89,7 +88,7 @@ pub async fn standings(
     Ok(standings)
 }
 
-/// Reads the sum of one account's open holds, and those of some of its users, in the caller's snapshot.
+/// Reads the sum of one account's open holds, and those of some users, in the caller's snapshot.
 pub async fn held(
     connection: &mut PgConnection,
     account: &AccountId,
@@ -115,7 +114,7 @@ fn standing(row: &PgRow) -> Result<AccountStanding, sqlx::Error> {
     })
 }
 
-/// Reads the user of a row, where it has one.
+/// Reads the user of a row, if it has one.
 fn user_figures(row: &PgRow) -> Result<Option<(UserId, UserFigures)>, sqlx::Error> {
     let Some(user) = optional_name(row, "user_id")? else { return Ok(None) };
     Ok(Some((
@@ -127,7 +126,7 @@ fn user_figures(row: &PgRow) -> Result<Option<(UserId, UserFigures)>, sqlx::Erro
     )))
 }
 
-/// Reads two arrays, features and amounts; '' is no feature.
+/// Reads two arrays, features and amounts; '' means no feature.
 fn by_feature(row: &PgRow, features: &str, amounts: &str) -> Result<ByFeature, sqlx::Error> {
     let features: Option<Vec<String>> = row.try_get(features)?;
     let amounts: Option<Vec<String>> = row.try_get(amounts)?;

@@ -1,4 +1,4 @@
-//! Table `event`: the columns that both models keep of an event, and what the fold reads from them.
+//! Table `event`: the columns that both models share, and the fold's reads of them.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub fn read_event(row: &PgRow, account: &AccountId) -> Result<Event, sqlx::Error
     })
 }
 
-/// Reads the hash that tells a duplicate from a conflict.
+/// Reads the hash that distinguishes a duplicate from a conflict.
 pub fn read_content(row: &PgRow) -> Result<ContentHash, sqlx::Error> {
     let bytes: &[u8] = row.try_get("content")?;
     bytes.try_into().map(ContentHash).map_err(|_| undecodable("a content hash has 32 bytes"))
@@ -68,7 +68,7 @@ pub fn is_applied(row: &PgRow) -> Result<bool, sqlx::Error> {
     Ok(row.try_get::<&str, _>("outcome")? == "applied")
 }
 
-/// Reads what the fold knows of a former event; its data is decoded only where another event may undo it.
+/// Reads the fold's view of a former event; decodes its data only if another event may undo it.
 pub(crate) fn read_seen(row: &PgRow, account: &AccountId) -> Result<Seen, sqlx::Error> {
     let is_undoable = is_applied(row)? && UNDOABLE_TYPES.contains(&row.try_get::<&str, _>("type")?);
     let withdrawal = if is_undoable { Some(Arc::new(read_withdrawal(row, account)?)) } else { None };

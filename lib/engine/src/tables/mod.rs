@@ -1,4 +1,4 @@
-//! The tables of each generation, and the statements that several services run on them.
+//! The tables of each generation, and the statements on them that several services share.
 
 pub(crate) mod account;
 pub mod checkpoint;
@@ -10,13 +10,11 @@ pub(crate) mod repayment;
 
 use platform::pg::{Model, Schema};
 
-/// One table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     pub name: &'static str,
-    /// Its primary key.
     pub key: &'static str,
-    /// Which of its rows follow from the journal, where not all do; `{schema}` stands for the generation.
+    /// Which of its rows follow from the journal, if not all; `{schema}` is replaced by the generation.
     rows: Option<&'static str>,
 }
 
@@ -35,7 +33,7 @@ impl Table {
     }
 }
 
-/// The epoch names a process, and a partition of which nothing was folded has a row only where a process claimed it:
+/// The epoch names a process, and a partition without folded records has a row only if a process claimed it:
 /// neither follows from the journal.
 const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
@@ -62,7 +60,7 @@ const READ_MODEL: [Table; 15] = [
     Table::new("user_usage", "account_id, period_index, user_id, feature"),
 ];
 
-/// Pages of a period that has ended are of no more use: a batch that crosses its end leaves out what it changed last.
+/// Pages of an ended period are not used again: a batch that crosses its end does not store its last changes.
 const USER_PAGE: Table = Table::new("user_page", "account_id, period_index, user_id").of_rows(
     "select user_page.* from {schema}.user_page join {schema}.account using (account_id)
      where period_index = (core -> 'period' ->> 'index')::bigint",

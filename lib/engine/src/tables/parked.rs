@@ -7,9 +7,9 @@ use platform::pg::columns::{name, time};
 use rustc_hash::FxHashSet;
 use sqlx::{PgConnection, Row};
 
-/// Parked records folded at a time when their account goes on.
+/// Parked records folded at a time when their account resumes.
 const RESUMED_RECORDS_MAX: i64 = 5_000;
-/// Halted accounts read at a time: each comes with a record of up to 64 KiB.
+/// Halted accounts read at a time: each has a record of up to 64 KiB.
 const HALTED_ACCOUNTS_MAX: i64 = 1_000;
 
 const HEADS: &str = include_str!("halted_heads.sql");
@@ -19,7 +19,6 @@ const INSERT: &str = r#"
     select *
     from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
 
-/// Collects a record of a halted account.
 pub(crate) fn collect(rows: &mut Rows, account: &AccountId, record: &Record, reason: &str) {
     rows.row()
         .text(account.as_str())
@@ -31,12 +30,11 @@ pub(crate) fn collect(rows: &mut Rows, account: &AccountId, record: &Record, rea
         .bytes(&record.value);
 }
 
-/// Inserts the collected records.
 pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sqlx::Error> {
     rows.send(tx, INSERT).await
 }
 
-/// Returns the next halted accounts after one, each with the record that halts it.
+/// Returns the next halted accounts after the given one, each with the record that halts it.
 pub(crate) async fn heads(
     tx: &mut PgConnection,
     partitions: &[i32],
@@ -61,7 +59,7 @@ const TAKE: &str = r#"
     from taken
     order by account_id, "offset""#;
 
-/// Takes the next parked records of these accounts out of the table, in the order of their accounts and offsets.
+/// Deletes and returns the next parked records of these accounts, in order of account and offset.
 pub(crate) async fn take(
     tx: &mut PgConnection,
     accounts: &FxHashSet<AccountId>,

@@ -12,7 +12,7 @@ const INSERT: &str = "
     select *
     from unnest($1::text[], $2::numeric[], $3::numeric[], $4::text[])";
 
-// Repaid stretches never overlap, so the last one that begins at or before the stretch is the first that can meet it.
+// Repaid stretches are disjoint, so the last one that begins at or before the stretch is the first that can overlap it.
 const MEETING: &str = "
     select line_start::text, line_end::text, grant_id
     from repayment
@@ -35,12 +35,11 @@ pub(crate) fn collect(rows: &mut Rows, account: &AccountId, repayment: &Repaymen
         .text(repayment.grant_id.as_str());
 }
 
-/// Inserts the collected repayments.
 pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sqlx::Error> {
     rows.send(tx, INSERT).await
 }
 
-/// Reads the repayments that meet a stretch.
+/// Reads the repayments that overlap a stretch.
 pub(crate) async fn meeting(
     tx: &mut PgConnection,
     account: &AccountId,

@@ -19,21 +19,21 @@ use super::error::Error;
 use super::options::KafkaOptions;
 use crate::position::Position;
 
-/// The longest record value.
+/// Longest record value, in bytes.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Key, headers and framing besides the value.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 4 * 1024;
-/// Records waiting for the broker; beyond it appends are refused as busy.
+/// Most records waiting for the broker; above it, appends are refused as busy.
 const QUEUE_RECORDS_MAX: usize = 200_000;
-/// Kilobytes waiting for the broker.
+/// Most kilobytes waiting for the broker.
 const QUEUE_KBYTES_MAX: usize = 256 * 1024;
-/// After this an append is unknown.
+/// After this time the outcome of an append is unknown.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a record waits for company; single appends pay it, batches fill before it ends.
+/// How long a record waits for others; single appends pay it, batches fill up earlier.
 const LINGER_MS: u32 = 2;
-/// One broker request of a partition.
+/// Most bytes of one broker request of a partition.
 const BATCH_BYTES_MAX: usize = 1_000_000;
-/// Records handed to the queue before other tasks get a turn.
+/// Records queued before other tasks get a turn.
 const RECORDS_PER_TURN: usize = 1_000;
 
 /// Appends to one topic and returns each record's position once the broker has it.
@@ -48,7 +48,7 @@ struct Shared {
     options: KafkaOptions,
     topic: String,
     partitions: NonZeroU32,
-    /// Replaced after a fatal error, which an idempotent producer never leaves.
+    /// Replaced after a fatal error, from which an idempotent producer never recovers.
     producer: Mutex<Arc<RawProducer>>,
 }
 
@@ -71,19 +71,18 @@ impl Appender {
         })
     }
 
-    /// Returns the partition that the key's records go to.
     pub fn partition_of(&self, key: &[u8]) -> i32 {
         let partition = partition_of(key, self.shared.partitions);
         i32::try_from(partition).expect("below the count of partitions, which Kafka keeps in an i32")
     }
 
-    /// Appends one record and waits until every in-sync copy has it.
+    /// Appends one record and waits until every in-sync replica has it.
     pub async fn append(&self, key: &[u8], value: &[u8]) -> Result<Position, AppendError> {
         let outcome = self.append_all(&[(key, value)]).await.pop();
         outcome.unwrap_or_else(|| Err(AppendError::Unknown("no answer".to_owned())))
     }
 
-    /// Appends records in order and returns what became of each.
+    /// Appends records in order and returns each outcome.
     ///
     /// Records of one key keep their order among those that succeed.
     pub async fn append_all<K, V>(&self, records: &[(K, V)]) -> Vec<Result<Position, AppendError>>
@@ -103,7 +102,7 @@ impl Appender {
         .await
     }
 
-    /// Appends dead letters, as long as the topic takes them; order as in [`Self::append_all`].
+    /// Appends dead letters, up to the topic's size limit; order as in [`Self::append_all`].
     pub async fn append_dead_letters(&self, letters: &[DeadLetter]) -> Vec<Result<Position, AppendError>> {
         self.deliver(letters.len(), |producer, slot| {
             let letter = &letters[slot.index];
@@ -126,7 +125,7 @@ impl Appender {
                 tokio::task::yield_now().await;
             }
         }
-        // Never long: the producer answers every record within its delivery timeout.
+        // Bounded: the producer answers every record within its delivery timeout.
         let outcomes = done.await.unwrap_or_default();
         self.replace_if_broken(&producer);
         self.measure(started, &outcomes);
@@ -184,13 +183,12 @@ impl Appender {
         histogram!("ledger_append_seconds", "topic" => topic).record(started.elapsed());
     }
 
-    /// Returns how many partitions the topic has.
     pub fn partitions(&self) -> i32 {
         let partitions = self.shared.partitions.get();
         i32::try_from(partitions).expect("made from the i32 that Kafka keeps")
     }
 
-    /// Waits until everything queued is acknowledged, at most `timeout`; for shutdown.
+    /// Waits until all queued records are acknowledged, at most `timeout`; for shutdown.
     pub async fn flush(&self, timeout: Duration) {
         let producer = self.producer();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(timeout)).await;

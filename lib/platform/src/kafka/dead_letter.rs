@@ -1,15 +1,13 @@
-//! Dead letters: records that could not be read, kept whole for people to read.
+//! Dead letters: unreadable records, kept whole for inspection.
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-/// A record that is no event of ours: whole, with the reasons in headers.
+/// A record that is not a valid event: whole, with the reasons in headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The key, as it was found.
     pub key: Option<Vec<u8>>,
-    /// The value, as it was found.
     pub value: Vec<u8>,
-    /// Why it is dead, and where it came from.
+    /// The reason, and the record's origin.
     pub headers: Vec<(&'static str, String)>,
 }
 

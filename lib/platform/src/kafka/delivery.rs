@@ -1,4 +1,4 @@
-//! Collects the brokers' answers to records that were sent together.
+//! Collects the brokers' answers to a batch of records.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,21 +10,20 @@ use tokio::sync::oneshot;
 
 use crate::position::Position;
 
-/// Why a record got no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Maybe stored: send the same id again.
+    /// Possibly stored: send the same id again.
     #[error("the journal did not acknowledge in time: {0}")]
     Unknown(String),
-    /// Not stored, and worth another try: too much is waiting already.
+    /// Not stored, because too many records are waiting; retry.
     #[error("too many records wait for the journal")]
     Busy,
-    /// Not stored, and never will be as it is.
+    /// Not stored; a retry can't succeed.
     #[error("the journal takes no such record: {0}")]
     Refused(String),
 }
 
-/// Records sent together; the last answer wakes the caller.
+/// Records of one call; the last answer wakes the caller.
 pub(super) struct Batch {
     open: Mutex<Open>,
 }
@@ -52,13 +51,12 @@ impl Open {
             return;
         }
         if let Some(done) = self.done.take() {
-            // The caller no longer waits: the request was dropped, the records are stored all the same.
+            // The caller no longer waits: its request was dropped, but the records are stored.
             let _ = done.send(std::mem::take(&mut self.outcomes));
         }
     }
 }
 
-/// The slot of one record in its batch.
 pub(super) struct Slot {
     pub batch: Arc<Batch>,
     pub index: usize,
@@ -76,7 +74,6 @@ impl Slot {
     }
 }
 
-/// Hands the brokers' answers to the batches.
 pub(super) struct Deliveries;
 
 impl ClientContext for Deliveries {

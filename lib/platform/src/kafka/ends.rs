@@ -1,4 +1,4 @@
-//! The ends of the journal's partitions, as the brokers have them now.
+//! The current ends of the journal's partitions, from the brokers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::position::Position;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads the journal's ends for services that append nothing; clones share one connection.
+/// Reads the journal's ends for services that do not append; clones share one connection.
 #[derive(Clone)]
 pub struct Ends {
     client: Arc<BaseConsumer>,
@@ -30,12 +30,12 @@ impl Ends {
         })
     }
 
-    /// Returns the offset after the last record of every partition, as the brokers have it now.
+    /// Returns the offset after the last record of every partition, from the brokers.
     pub async fn all(&self) -> Result<Vec<Position>, Error> {
         self.ask((0..self.partitions).collect()).await
     }
 
-    /// Returns the offset after the last record of one partition, as its broker has it now.
+    /// Returns the offset after the last record of one partition, from its broker.
     pub async fn of(&self, partition: i32) -> Result<Position, Error> {
         let ends = self.ask(vec![partition]).await?;
         let end = ends.first().copied();
@@ -69,7 +69,7 @@ fn ends_now<C: rdkafka::consumer::ConsumerContext>(
 ) -> Result<Vec<Position>, Error> {
     let mut wanted = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
-        // As a time, "end" means the end itself.
+        // As a timestamp, `Offset::End` means the end itself.
         wanted.add_partition_offset(topic, *partition, Offset::End)?;
     }
     let found = client.offsets_for_times(wanted, timeout)?;

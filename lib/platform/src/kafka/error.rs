@@ -1,31 +1,29 @@
-//! Errors of the topics.
+//! Errors of Kafka.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Between two questions while a partition has no leader.
+/// Pause between requests while a partition has no leader.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Why the journal can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log is not the one that we know; no retry helps, an operator must act.
+    /// Not the expected log; no retry helps, an operator must act.
     #[error("{0}")]
     Refused(String),
-    /// Kafka did not answer, or not well.
+    /// Kafka did not answer, or answered with an error.
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
-    /// Postgres did not answer, or not well.
+    /// Postgres did not answer, or answered with an error.
     #[error("postgres: {0}")]
     Postgres(#[from] sqlx::Error),
-    /// Anything else.
     #[error("{0}")]
     Internal(String),
 }
 
 impl Error {
-    /// Says whether a partition is just changing its leader, as one does that was made a moment ago.
+    /// Returns whether a partition is changing its leader, as after its creation.
     fn is_without_leader(&self) -> bool {
         let Error::Kafka(error) = self else { return false };
         matches!(
@@ -39,7 +37,7 @@ impl Error {
     }
 }
 
-/// Repeats a request to Kafka, on this blocking thread, while a partition has no leader, for as long as `patience`.
+/// Repeats a request to Kafka, on this blocking thread, while a partition has no leader, for at most `patience`.
 pub(super) fn once_led<T>(
     patience: Duration,
     mut question: impl FnMut() -> Result<T, Error>,

@@ -25,7 +25,7 @@ pub(super) enum GenesisType {
     V1,
 }
 
-/// Returns which log a genesis record begins; none where the record is no genesis.
+/// Returns the identity in a genesis record; `None` if the record is not one.
 pub fn genesis_of(key: Option<&[u8]>, value: &[u8]) -> Option<LogIdentity> {
     if key.is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! Reads a topic that others write, each record at least once.
+//! Reads a topic of external producers, each record at least once.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use super::poller::{FetchLimits, Fetched, OnAssign, Poller};
 use super::record::Record;
 use crate::position::Position;
 
-/// Bytes of one batch at most.
+/// Most bytes of one batch.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a batch waits for its first record; also how late a shutdown is noticed.
+/// How long a batch waits for its first record; also the longest delay of a shutdown.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 
 /// One member of a consumer group on one topic.
 ///
-/// Handle a batch wholly, then `commit` it, then take the next: what was not committed comes again after a
-/// crash or a rebalance, so handling must bear repetition.
+/// Handle a whole batch, then `commit` it, then take the next: uncommitted records come again after a
+/// crash or a rebalance, so handling must be idempotent.
 pub struct IngressConsumer {
     poller: Poller,
 }
 
 impl IngressConsumer {
-    /// Joins the group; a new group begins with the oldest record.
+    /// Joins the group; a new group starts with the oldest record.
     pub async fn new(options: &KafkaOptions, group: &str, topic: &str) -> Result<IngressConsumer, Error> {
         let mut config = options.reader();
         config
@@ -36,9 +36,9 @@ impl IngressConsumer {
         Ok(IngressConsumer { poller })
     }
 
-    /// Returns what is there, in order within each partition; empty after a short wait without records.
+    /// Returns the available records, in order within each partition; empty after a short wait without records.
     ///
-    /// Must be called at least every five minutes, or the group gives the partitions to others.
+    /// Must be called at least every five minutes, or the group reassigns the partitions.
     pub async fn next_batch(&self, records_max: usize) -> Result<Vec<Record>, Error> {
         let limits = FetchLimits { records: records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
         let Fetched { records, changes, error } = self.poller.fetch(limits).await?;
@@ -51,20 +51,19 @@ impl IngressConsumer {
         Ok(records)
     }
 
-    /// Commits that each partition was handled up to and including this record.
+    /// Commits each partition up to and including the given record.
     ///
-    /// A failure only means that some records come again.
+    /// After a failure, some records come again.
     pub async fn commit(&self, handled: &[Position]) -> Result<(), Error> {
         let after = |position: &Position| Position { offset: position.offset + 1, ..*position };
         self.poller.commit(handled.iter().map(after).collect()).await
     }
 
-    /// Reads again from these records on.
+    /// Continues from these records again.
     pub async fn rewind(&self, positions: &[Position]) -> Result<(), Error> {
         self.poller.seek(positions.to_vec()).await
     }
 
-    /// Leaves the group.
     pub async fn close(self) {
         self.poller.close().await;
     }

@@ -1,4 +1,4 @@
-//! The journal: appends events by account, and knows where each partition ends.
+//! The journal: appends events by account, and reads the end of each partition.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::error::Error;
 use super::options::{KafkaOptions, LogIdentity};
 use crate::position::Position;
 
-/// The journal's own appender: keys are accounts.
+/// The journal's appender; keys are accounts.
 #[derive(Clone)]
 pub struct Journal {
     appender: Appender,
@@ -17,7 +17,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes the journal's appender; `prepare` comes first.
+    /// Makes the journal's appender; call `prepare` first.
     pub fn new(options: &KafkaOptions, identity: LogIdentity) -> Result<Journal, Error> {
         let topic = options.topics().events;
         Ok(Journal {
@@ -26,17 +26,16 @@ impl Journal {
         })
     }
 
-    /// Returns the account's partition.
     pub fn partition_of(&self, account: &str) -> i32 {
         self.appender.partition_of(account.as_bytes())
     }
 
-    /// Appends one event and waits until every in-sync copy has it.
+    /// Appends one event and waits until every in-sync replica has it.
     pub async fn append(&self, account: &str, bytes: Vec<u8>) -> Result<Position, AppendError> {
         self.appender.append(account.as_bytes(), &bytes).await
     }
 
-    /// Appends events in order and returns what became of each, in the same order.
+    /// Appends events and returns each outcome, in the same order.
     pub async fn append_all<K: AsRef<str>, V: AsRef<[u8]>>(
         &self,
         events: &[(K, V)],
@@ -46,22 +45,21 @@ impl Journal {
         self.appender.append_all(&keyed).await
     }
 
-    /// Returns the offset after the last record of every partition, as the brokers have it now.
+    /// Returns the offset after the last record of every partition, from the brokers.
     pub async fn ends(&self) -> Result<Vec<Position>, Error> {
         self.ends.all().await
     }
 
-    /// Returns the offset after the last record of one partition, as its broker has it now.
+    /// Returns the offset after the last record of one partition, from its broker.
     pub async fn end(&self, partition: i32) -> Result<Position, Error> {
         self.ends.of(partition).await
     }
 
-    /// Returns how many partitions the journal has.
     pub fn partitions(&self) -> i32 {
         self.appender.partitions()
     }
 
-    /// Waits until everything queued is acknowledged, at most `timeout`; for shutdown.
+    /// Waits until all queued records are acknowledged, at most `timeout`; for shutdown.
     pub async fn flush(&self, timeout: Duration) {
         self.appender.flush(timeout).await;
     }

@@ -1,11 +1,11 @@
-//! Where Kafka is, the names of the topics, and the settings that every client shares.
+//! Kafka's address, the names of the topics, and the settings that all clients share.
 
 use clap::Args;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use uuid::Uuid;
 
-/// Records fetched ahead of their use.
+/// Kilobytes prefetched by a consumer.
 const PREFETCH_KBYTES_MAX: usize = 32 * 1024;
 
 /// Where Kafka is, and how the topics are made.
@@ -25,30 +25,26 @@ pub struct KafkaOptions {
     pub replication: Option<i32>,
 }
 
-/// The full names of the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// The journal.
     pub events: String,
-    /// Ingress of producers that write to Kafka themselves.
+    /// Ingress of producers that write to Kafka directly.
     pub usage: String,
-    /// Firings and notices.
     pub alerts: String,
-    /// Records that could not be read.
+    /// Unreadable records.
     pub dead_letters: String,
 }
 
-/// Which log this is; written into every journal partition's first record.
+/// Identity of a journal; written into the first record of every partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogIdentity {
-    /// Random, made once.
+    /// Random, created once.
     pub log_id: Uuid,
-    /// Pinned for good: the fold checks each record's partition by it.
+    /// Never changes: the fold checks each record's partition by it.
     pub partitions: i32,
 }
 
 impl KafkaOptions {
-    /// Returns the topics' names under the prefix.
     pub fn topics(&self) -> Topics {
         let name = |topic: &str| format!("{}{topic}", self.topic_prefix);
         Topics {
@@ -59,13 +55,12 @@ impl KafkaOptions {
         }
     }
 
-    /// The settings that every client shares.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "ledger")
-            // Never make a topic by asking for it: its settings would be the broker's.
+            // Auto-created topics would have the broker's settings.
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "2000")
@@ -73,19 +68,18 @@ impl KafkaOptions {
         config
     }
 
-    /// The settings that every consumer shares.
     pub fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         config
-            // Needed even where partitions are taken by hand; no group is joined by it.
+            // Required even without a group; no group is joined.
             .set("group.id", "ledger-reader")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // An offset that the log does not have must be noticed, not papered over.
+            // An offset that the log does not have must cause an error.
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", PREFETCH_KBYTES_MAX.to_string())
-            // Else a full prefetch queue stops fetching for a second.
+            // Otherwise a full prefetch queue stops fetching for a second.
             .set("fetch.queue.backoff.ms", "10");
         config
     }

@@ -1,6 +1,6 @@
-//! Runs a consumer on a thread of its own: librdkafka blocks, the rest of the program does not.
+//! Runs a consumer on a thread of its own, because librdkafka blocks.
 //!
-//! Rebalances are taken only during a fetch, so never in the middle of a batch.
+//! Rebalances happen only during a fetch, so never in the middle of a batch.
 
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -21,32 +21,27 @@ use super::error::Error;
 use super::record::Record;
 use crate::position::Position;
 
-/// How long seeking may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A partition assigned a moment ago can't be sought in yet.
+/// Pause before another seek: a newly assigned partition can't be sought in yet.
 const SEEK_RETRY: Duration = Duration::from_millis(20);
-/// How long leaving the group may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where to begin when the group gives a partition.
+/// Where to start in an assigned partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnAssign {
     /// At the end, until its owner has read the right offset and seeks to it.
     AwaitSeek,
-    /// Where the group's committed offset says.
+    /// At the group's committed offset.
     Committed,
 }
 
-/// What the group decided.
+/// A change of assignment by the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// These partitions are this consumer's now.
     Assigned(Vec<i32>),
-    /// These are not any more.
     Lost(Vec<i32>),
 }
 
-/// What one fetch brought.
 #[derive(Debug, Default)]
 pub struct Fetched {
     pub records: Vec<Record>,
@@ -54,7 +49,7 @@ pub struct Fetched {
     pub error: Option<KafkaError>,
 }
 
-/// How much one fetch brings at most, and how long it waits for the first record.
+/// Most records and bytes of one fetch, and its longest wait for the first record.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchLimits {
     pub records: usize,
@@ -96,7 +91,7 @@ impl Poller {
         let (answer, answered) = oneshot::channel();
         let topic = self.topic.clone();
         let command: Command = Box::new(move |consumer| {
-            // The caller no longer waits: the work is done all the same.
+            // The caller no longer waits, but the work is done.
             let _ = answer.send(work(consumer, &topic));
         });
         let gone = || Error::Internal("the poller thread is gone".to_owned());
@@ -104,12 +99,11 @@ impl Poller {
         answered.await.map_err(|_| gone())
     }
 
-    /// Joins the group.
     pub async fn subscribe(&self) -> Result<(), Error> {
         Ok(self.call(|consumer, topic| consumer.subscribe(&[topic])).await??)
     }
 
-    /// Takes partitions by hand, without the group.
+    /// Assigns partitions without the group.
     pub async fn assign(&self, starts: Vec<(i32, Offset)>) -> Result<(), Error> {
         let assign = move |consumer: &RawConsumer, topic: &str| {
             let mut list = TopicPartitionList::with_capacity(starts.len());
@@ -121,17 +115,16 @@ impl Poller {
         Ok(self.call(assign).await??)
     }
 
-    /// Fetches what is there, waiting only for the first record.
+    /// Fetches the available records; waits only for the first one.
     pub async fn fetch(&self, limits: FetchLimits) -> Result<Fetched, Error> {
         self.call(move |consumer, _| fetch(consumer, limits)).await
     }
 
-    /// Goes on at these positions.
     pub async fn seek(&self, positions: Vec<Position>) -> Result<(), Error> {
         self.call(move |consumer, topic| seek(consumer, topic, &positions)).await?
     }
 
-    /// Commits how far this consumer is; failures are of no consequence.
+    /// Commits offsets; failures have no consequence.
     pub async fn commit(&self, positions: Vec<Position>) -> Result<(), Error> {
         let commit = move |consumer: &RawConsumer, topic: &str| {
             consumer.commit(&list_of(topic, &positions)?, CommitMode::Async)
@@ -144,7 +137,7 @@ impl Poller {
         self.call(move |consumer, topic| ends(consumer, topic, &partitions, timeout)).await?
     }
 
-    /// Leaves the group and waits for it.
+    /// Leaves the group and waits until it has left.
     pub async fn close(self) {
         drop(self.commands);
         let thread = self.thread;
@@ -215,7 +208,7 @@ fn list_of(topic: &str, positions: &[Position]) -> KafkaResult<TopicPartitionLis
     Ok(list)
 }
 
-/// Follows the group's decisions and keeps them for the next fetch to hand over.
+/// Collects the group's changes for the next fetch to return.
 struct Rebalances {
     on_assign: OnAssign,
     changes: Mutex<Vec<Change>>,

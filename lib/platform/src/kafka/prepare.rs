@@ -1,6 +1,6 @@
-//! Makes the topics, and refuses a log that is not the one we know.
+//! Creates the topics, and refuses a journal that is not the expected one.
 //!
-//! Every journal partition begins with a genesis record; a start that finds another one, none, or a hole fails.
+//! Every journal partition begins with a genesis record; a start fails on a different one, none, or a hole.
 
 use std::time::Duration;
 
@@ -21,24 +21,24 @@ use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, genesis_of};
 use super::options::{KafkaOptions, LogIdentity, Topics};
 use crate::{clock, pg};
 
-/// Only one process at a time makes topics; "ledger" in ASCII.
+/// Lock that serialises the creation of topics; "ledger" in ASCII.
 const PREPARE_LOCK: i64 = 0x6c65_6467_6572;
-/// One question to Kafka.
+/// Timeout of one request to Kafka.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// From creation until every partition has a leader.
+/// Timeout from creation until every partition has a leader.
 const TOPIC_READY_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(100);
-/// Copies where there are brokers for them.
+/// Replicas, if there are enough brokers.
 const REPLICATION: i32 = 3;
-/// Any batch that librdkafka sends fits.
+/// Fits any batch that librdkafka sends.
 const MESSAGE_BYTES_MAX: &str = "1048588";
 const WEEK_MS: &str = "604800000";
 const MONTH_MS: &str = "2592000000";
 const FOREVER: &str = "-1";
 
-/// Makes the topics and the genesis records where they are missing, and refuses a log that does not fit.
+/// Creates missing topics and genesis records, and refuses a journal that does not fit.
 ///
-/// Run on every start, before anyone produces; a crash half-way is made good by the next run.
+/// Runs on every start, before any producer; the next run completes a run that crashed half-way.
 /// The control schema must exist.
 pub async fn prepare(options: &KafkaOptions, pool: &PgPool) -> Result<LogIdentity, Error> {
     if options.brokers.is_empty() {
@@ -67,7 +67,7 @@ async fn prepare_locked(options: &KafkaOptions, connection: &mut PgConnection) -
     Ok(plan.identity)
 }
 
-/// Returns which journal exists, without making or changing anything; refuses what [`prepare`] would refuse.
+/// Returns the identity of the existing journal, without changes; refuses what [`prepare`] would refuse.
 pub async fn existing(options: &KafkaOptions) -> Result<LogIdentity, Error> {
     let topic = options.topics().events;
     let refused = |why: String| Error::Refused(format!("{topic}: {why}"));
@@ -103,18 +103,18 @@ async fn keep_identity(connection: &mut PgConnection, identity: LogIdentity) -> 
 struct Found {
     start: i64,
     end: i64,
-    /// Of the record at offset 0, if that is one.
+    /// Identity in the record at offset 0, if it is a genesis record.
     genesis: Option<LogIdentity>,
 }
 
-/// What the journal must be, and which partitions still lack their first record.
+/// The journal's identity, and the partitions that still lack their first record.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     identity: LogIdentity,
     without_genesis: Vec<i32>,
 }
 
-/// Decides whether the journal is ours; a sentence says why not.
+/// Decides whether the journal is ours. Errors: a sentence with the reason.
 fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
     if let (Some(known), true) = (known, found.is_empty()) {
         return Err(format!("the topic is gone, but this database belongs to log {}", known.log_id));
@@ -188,7 +188,7 @@ async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Resu
     Ok(())
 }
 
-/// A topic's own settings, beyond those all share.
+/// A topic's settings, besides the shared ones.
 struct TopicPlan<'a> {
     name: &'a str,
     retention_ms: &'static str,
@@ -283,7 +283,7 @@ async fn broker_count(options: &KafkaOptions) -> Result<i32, Error> {
     .await
 }
 
-/// Returns how many partitions a topic has; none where it does not exist or a leader is missing.
+/// Returns a topic's number of partitions; 0 if it does not exist or a leader is missing.
 async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<i32, Error> {
     let topic = topic.to_owned();
     ask(options, move |client| {
@@ -298,7 +298,7 @@ async fn partition_count(options: &KafkaOptions, topic: &str) -> Result<i32, Err
     .await
 }
 
-/// Reads the state of every journal partition; empty where there is no journal.
+/// Reads the state of every journal partition; empty if there is no journal.
 async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> {
     let count = partition_count(options, topic).await?;
     let topic = topic.to_owned();
@@ -342,7 +342,7 @@ fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -
     Ok(())
 }
 
-/// Sends requests to Kafka on a thread that may block.
+/// Runs requests to Kafka on a blocking thread.
 async fn ask<T: Send + 'static>(
     options: &KafkaOptions,
     question: impl FnOnce(&BaseConsumer) -> Result<T, Error> + Send + 'static,

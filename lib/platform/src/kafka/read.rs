@@ -1,4 +1,4 @@
-//! Reads a stretch of the journal, for replays and audits.
+//! Reads a range of the journal, for replays and audits.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::options::KafkaOptions;
 use super::poller::{FetchLimits, OnAssign, Poller};
 use super::record::Record;
 
-/// Records and bytes held at a time.
+/// Most records and bytes held at a time.
 const CHUNK_RECORDS_MAX: usize = 1_000;
 const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 const PREFETCH_KBYTES_MAX: usize = 4 * 1024;
-/// The log has the records, so silence means trouble.
+/// The log has the records, so a silent broker is an error.
 const FETCH_WAIT: Duration = Duration::from_secs(1);
 const SILENT_FETCHES_MAX: usize = 15;
 
-/// Reads one journal partition from an offset up to and without another, in constant memory.
+/// Reads one journal partition from an offset up to another, exclusive, in constant memory.
 ///
 /// `to` is at most the partition's end; an offset that the log does not have is an error.
 pub fn read_partition(

@@ -8,13 +8,12 @@ use crate::position::Position;
 /// RFC 6962 puts this byte before a leaf, so that no leaf passes for an inner node.
 const LEAF_PREFIX: u8 = 0;
 
-/// One record as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub position: Position,
-    /// The account, unless someone wrote it without a key.
+    /// The account; `None` for a record written without a key.
     pub key: Option<Vec<u8>>,
-    /// The event's bytes; empty where the record has no value.
+    /// The event's bytes; empty if the record has no value.
     pub value: Vec<u8>,
     /// The broker's append time, to the millisecond.
     pub appended_at: Time,

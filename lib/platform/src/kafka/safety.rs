@@ -1,4 +1,4 @@
-//! Finds settings of Kafka and Postgres that could lose what was acknowledged.
+//! Finds settings of Kafka and Postgres that could lose acknowledged data.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::options::KafkaOptions;
 
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A setting that is not safe.
+/// An unsafe setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsafe {
-    /// Where and which, such as `postgres fsync`.
+    /// System and name, such as `postgres fsync`.
     pub setting: String,
     pub value: String,
-    /// What can happen.
+    /// The possible loss.
     pub reason: &'static str,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Display for Unsafe {
     }
 }
 
-/// Returns the settings under which acknowledged writes could be lost; a service is not ready while there are any.
+/// Returns the settings that could lose acknowledged writes; a service is not ready while there are any.
 pub async fn safety(options: &KafkaOptions, pool: &PgPool) -> Result<Vec<Unsafe>, Error> {
     let topic = options.topics().events;
     let mut found = unsafe_topic(&topic, &topic_settings(options, &topic).await?);

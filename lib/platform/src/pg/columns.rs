@@ -1,4 +1,4 @@
-//! Columns of a row, read exactly into the ledger's types; by name or by number.
+//! Reads columns of a row exactly into the ledger's types, by name or by number.
 
 use std::error::Error;
 use std::str::FromStr;
@@ -24,7 +24,6 @@ pub fn optional_amount(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<O
     text.map(credits_of).transpose()
 }
 
-/// Reads a `timestamptz`.
 pub fn time(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<Time, sqlx::Error> {
     row.try_get(column).map(time_of)
 }
@@ -54,7 +53,7 @@ where
     text.map(parsed).transpose()
 }
 
-/// Reads JSON selected as text, to be passed on unchanged.
+/// Reads JSON selected as text, to pass it on unchanged.
 pub fn json(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<Box<RawValue>, sqlx::Error> {
     RawValue::from_string(row.try_get(column)?).map_err(undecodable)
 }
@@ -64,7 +63,6 @@ pub fn json_of<T: DeserializeOwned>(row: &PgRow, column: impl ColumnIndex<PgRow>
     serde_json::from_str(row.try_get(column)?).map_err(undecodable)
 }
 
-/// Reads the name of a variant.
 pub fn variant<T: DeserializeOwned>(row: &PgRow, column: impl ColumnIndex<PgRow>) -> Result<T, sqlx::Error> {
     variant_of(row.try_get(column)?)
 }

@@ -7,11 +7,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::reader::become_reader;
 
-/// How long a request may wait for a free connection before it is answered 503.
+/// How long a request may wait for a free connection before a 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection is replaced after this time, so that a failed-over server is noticed and memory given back.
+/// A connection is replaced after this time, to notice a failover and to free memory.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// Idle connections beyond this age are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How to reach Postgres.
@@ -47,7 +46,7 @@ pub async fn connect_read_only(
 
 fn connect_options(url: &str, application: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
-    // UTC: times in answers and logs of the server then read the same everywhere.
+    // UTC, so that times in answers and server logs read the same everywhere.
     Ok(options.application_name(application).options([("TimeZone", "UTC")]))
 }
 

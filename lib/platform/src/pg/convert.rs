@@ -1,6 +1,6 @@
-//! Converts between the ledger's scalars and what travels to Postgres.
+//! Converts between the ledger's scalars and Postgres values.
 //!
-//! Amounts travel as text (`$1::text::numeric` in, `amount::text` out): exact, whatever the width.
+//! Amounts are sent as text (`$1::text::numeric` in, `amount::text` out): exact at any width.
 
 use chrono::{DateTime, Utc};
 use ledger_core::value::credits::{Credits, parse_wide};

@@ -1,11 +1,11 @@
-//! Errors of Postgres: why a schema could not be changed, and whether trying again may help.
+//! Errors of Postgres: why a schema could not be changed, and whether a retry may help.
 
 use super::schema::Schema;
 
 /// Why the database could not be made ready or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file that was applied earlier reads differently now.
+    /// A migration that was applied earlier has changed.
     #[error("migration {schema}/{name} was changed after it had been applied")]
     MigrationChanged { schema: String, name: String },
     /// The database was migrated by a newer program.
@@ -22,7 +22,7 @@ pub enum Error {
     Database(#[from] sqlx::Error),
 }
 
-/// Returns whether trying again later may help: the server is away, full, read only or shutting down.
+/// Returns whether a retry may help: the server is unreachable, full, read only or shutting down.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "sqlx may add errors; those it has beside these are final"
@@ -40,7 +40,7 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// SQLSTATE classes and codes of a server that can't take the work now.
+/// Returns whether a SQLSTATE means that the server is temporarily unavailable.
 fn is_unavailable_state(code: &str) -> bool {
     // 08 connection, 53 out of disk, memory or connections, 57 operator intervention and timeouts, 58 I/O;
     // 25006 read only, 25P03 too long silent within a transaction, 40001 and 40P01 conflicts with other transactions, 55P03 lock not available;

@@ -1,4 +1,4 @@
-//! Makes, drops and flips generations; one row of `control.generation` says which one of a model is live.
+//! Creates, drops and flips generations; one row of `control.generation` per model names the live one.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
@@ -8,13 +8,13 @@ use super::reader;
 use super::schema::{Model, Schema};
 use super::transaction::write;
 
-/// Channel that a flip notifies; the payload is the schema that is live now.
+/// Channel that a flip notifies; the payload is the new live schema.
 pub const GENERATION_CHANNEL: &str = "ledger_generation";
 
-/// Advisory lock, with the model's number: shared by writers of the live generation, exclusive to flip it or hold it still.
+/// Advisory lock, with the model's number: shared by writers of the live generation, exclusive to flip or freeze it.
 const LIVE_LOCK: i32 = 0x6c67_656e;
 
-/// Returns the live generation of a model, as the database has it; `None` before the first start.
+/// Returns the live generation of a model; `None` before the first start.
 pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schema>, sqlx::Error> {
     let live: Option<i32> = sqlx::query_scalar("select live from control.generation where model = $1")
         .bind(model.name())
@@ -23,7 +23,7 @@ pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schem
     Ok(live.map(|generation| Schema { model, generation }))
 }
 
-/// Returns the live generation, making the first one where there is none.
+/// Returns the live generation, and creates the first one if there is none.
 pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Error> {
     write(pool, move |connection| {
         Box::pin(async move {
@@ -40,7 +40,7 @@ pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Er
     .await
 }
 
-/// Makes the empty tables of a generation; which one is live stays as it is.
+/// Creates the empty tables of a generation; does not make it live.
 pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
     write(pool, move |connection| {
         Box::pin(async move {
@@ -51,7 +51,7 @@ pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Erro
     .await
 }
 
-/// Drops a generation that is not live, with everything in it.
+/// Drops a generation with everything in it. Errors: it is live.
 pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
     write(pool, move |connection| {
         Box::pin(async move {
@@ -82,7 +82,7 @@ pub async fn generations(connection: &mut PgConnection, model: Model) -> Result<
 
 /// Returns whether a generation is live, and keeps it so until the transaction ends.
 ///
-/// Writers of the live generation call this first in each transaction: the generation that a flip leaves never advances
+/// Writers of the live generation call this first in each transaction: after a flip the former one never advances
 /// again, so a position that a reader saw in it is in the next generation too.
 pub async fn keep_live(connection: &mut PgConnection, schema: Schema) -> Result<bool, sqlx::Error> {
     // Two statements in one message: the second one's snapshot is taken when the lock is held.
@@ -97,7 +97,7 @@ pub async fn keep_live(connection: &mut PgConnection, schema: Schema) -> Result<
     Ok(answers.len() == 2)
 }
 
-/// Keeps everybody from writing a model's live generation until the transaction ends.
+/// Blocks all writers of a model's live generation until the transaction ends.
 pub async fn hold_still(connection: &mut PgConnection, model: Model) -> Result<(), sqlx::Error> {
     let lock = sqlx::query("select pg_advisory_xact_lock($1, $2)").bind(LIVE_LOCK).bind(model.number());
     lock.execute(connection).await.map(drop)
@@ -137,13 +137,13 @@ async fn create(connection: &mut PgConnection, schema: Schema) -> Result<(), Err
     apply(connection, schema).await
 }
 
-/// Brings an existing generation to the newest tables.
+/// Migrates an existing generation to the newest tables.
 pub(super) async fn apply(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
     migrations::apply(connection, &schema.to_string(), migrations_of(schema.model)).await?;
     Ok(reader::let_see(connection, schema).await?)
 }
 
-/// Brings every existing generation of every model to the newest tables.
+/// Migrates every existing generation of every model to the newest tables.
 pub(super) async fn apply_all(connection: &mut PgConnection) -> Result<(), Error> {
     for model in Model::ALL {
         for schema in generations(connection, model).await? {

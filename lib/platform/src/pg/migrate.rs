@@ -1,4 +1,4 @@
-//! Brings the whole database to the newest tables.
+//! Migrates the whole database to the newest tables.
 
 use sqlx::PgPool;
 
@@ -6,7 +6,7 @@ use super::error::Error;
 use super::transaction::write;
 use super::{generation, migrations, reader};
 
-/// Brings `control`, `delivery` and every existing generation to the newest tables; harmless to repeat and to race.
+/// Migrates `control`, `delivery` and every existing generation to the newest tables; idempotent, safe to race.
 pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
     reader::create(pool).await;
     write(pool, |connection| {

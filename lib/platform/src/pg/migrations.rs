@@ -36,7 +36,7 @@ pub(super) const READ_MODEL: &[Migration] =
     migrations!("read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at");
 pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting");
 
-/// Any constant: held while tables are made or dropped, so that processes starting together take turns.
+/// Any constant: held while tables are created or dropped, so that processes starting together take turns.
 const MIGRATION_LOCK: i64 = 0x6c65_6467_6572;
 
 const BOOKKEEPING: &str = r#"
@@ -49,17 +49,17 @@ create table if not exists control.migration (
     primary key (schema, name)
 )"#;
 
-/// Makes the table that records what has been applied where.
+/// Creates the table that records the applied migrations.
 pub(super) async fn make_bookkeeping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(BOOKKEEPING).execute(connection).await.map(drop)
 }
 
-/// Waits for the turn to make or drop tables; held until the transaction ends.
+/// Waits for the lock on creating or dropping tables; held until the transaction ends.
 pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("select pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(connection).await.map(drop)
 }
 
-/// Applies what is still missing in one schema, unqualified names meaning that schema.
+/// Applies the missing migrations of one schema; unqualified names mean that schema.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     schema: &str,
@@ -93,7 +93,7 @@ async fn apply_one(connection: &mut PgConnection, schema: &str, migration: &Migr
     Ok(())
 }
 
-/// Returns what is not applied yet, or refuses a history that is not a beginning of ours.
+/// Returns the migrations to apply. Errors: the history is not a prefix of ours.
 fn pending<'a>(
     schema: &str,
     migrations: &'a [Migration],
@@ -116,7 +116,7 @@ fn hash(migration: &Migration) -> Vec<u8> {
     Sha256::digest(migration.sql).to_vec()
 }
 
-/// Forgets what was applied to a schema that is gone.
+/// Deletes the records of a dropped schema.
 pub(super) async fn forget(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
     sqlx::query("delete from control.migration where schema = $1")
         .bind(schema.to_string())

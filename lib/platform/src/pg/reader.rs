@@ -1,4 +1,4 @@
-//! The role of connections that only read; it has no login.
+//! The role of read-only connections; it has no login.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tracing::warn;
@@ -7,21 +7,21 @@ use super::schema::Schema;
 
 const READER: &str = "ledger_reader";
 
-/// Takes the reader's role where it exists and may be taken; otherwise leaves the session as it is.
+/// Takes the reader's role if it exists and may be taken; otherwise leaves the session as it is.
 const BECOME: &str = "
     select set_config('role', rolname, false)
     from pg_roles
     where rolname = 'ledger_reader'
       and pg_has_role(rolname, 'member')";
 
-/// Makes the role; without the right to, reads run under the writer's role.
+/// Creates the role; without the privilege, reads run under the writer's role.
 pub(super) async fn create(pool: &PgPool) {
     if let Err(error) = sqlx::raw_sql(include_str!("create_reader.sql")).execute(pool).await {
         warn!(%error, "no role {READER}: reads run under the writer's role, in read-only transactions");
     }
 }
 
-/// Lets the role see what it needs of `control` and `delivery`.
+/// Grants the role the necessary reads of `control` and `delivery`.
 pub(super) async fn let_see_fixed_schemas(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if !exists(connection).await? {
         return Ok(());
@@ -29,7 +29,7 @@ pub(super) async fn let_see_fixed_schemas(connection: &mut PgConnection) -> Resu
     sqlx::raw_sql(include_str!("grant_reader.sql")).execute(connection).await.map(drop)
 }
 
-/// Lets the role see all tables of a generation.
+/// Grants the role reads of all tables of a generation.
 pub(super) async fn let_see(connection: &mut PgConnection, schema: Schema) -> Result<(), sqlx::Error> {
     if !exists(connection).await? {
         return Ok(());
@@ -41,7 +41,7 @@ pub(super) async fn let_see(connection: &mut PgConnection, schema: Schema) -> Re
     sqlx::raw_sql(AssertSqlSafe(grant)).execute(connection).await.map(drop)
 }
 
-/// Makes the role the session's.
+/// Sets the session's role to the reader.
 pub(super) async fn become_reader(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(BECOME).execute(connection).await.map(drop)
 }

@@ -43,16 +43,15 @@ impl Kind {
     }
 }
 
-/// Rows of one table.
 #[derive(Debug, Default)]
 pub struct Rows {
     columns: Vec<Column>,
     count: i32,
-    /// The column of the row under way that comes next.
+    /// The next column of the current row.
     next: usize,
 }
 
-/// The fields of one column, each its length and its bytes.
+/// The fields of one column, each with its length.
 #[derive(Debug)]
 struct Column {
     kind: Kind,
@@ -62,7 +61,7 @@ struct Column {
 }
 
 impl Rows {
-    /// Begins a row; its fields are then put in order, the same kinds in every row.
+    /// Starts a row; its fields follow in order, of the same kinds in every row.
     pub fn row(&mut self) -> &mut Self {
         debug_assert_eq!(self.next, self.columns.len(), "the row before is whole");
         self.count += 1;
@@ -111,14 +110,12 @@ impl Rows {
         self.field(Kind::UUID, Some(id), |id, bytes| bytes.extend_from_slice(id.as_bytes()))
     }
 
-    /// Puts a `timestamptz`.
     pub fn time(&mut self, time: Time) -> &mut Self {
         let since_2000 = time.micros() - MICROS_TO_2000;
         let push = |micros: i64, bytes: &mut Vec<u8>| bytes.extend_from_slice(&micros.to_be_bytes());
         self.field(Kind::TIMESTAMPTZ, Some(since_2000), push)
     }
 
-    /// Puts a `numeric`.
     pub fn amount(&mut self, amount: Credits) -> &mut Self {
         self.maybe_amount(Some(amount))
     }
@@ -135,7 +132,7 @@ impl Rows {
         self.field(Kind::JSON, value, |value, bytes| push_json(bytes, value))
     }
 
-    /// Puts a `json` that is written already.
+    /// Puts a `json` that is already serialised.
     pub fn json_text(&mut self, json: &[u8]) -> &mut Self {
         self.field(Kind::JSON, Some(json), |json, bytes| bytes.extend_from_slice(json))
     }
@@ -147,12 +144,12 @@ impl Rows {
         })
     }
 
-    /// Writes the rows by a statement whose parameters are the columns in order.
+    /// Inserts the rows by a statement whose parameters are the columns in order.
     pub async fn send(&self, tx: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
         if self.is_empty() { Ok(()) } else { Rows::send_all(tx, &[self], statement).await }
     }
 
-    /// Writes rows of several tables, none of them empty, by a statement whose parameters are their columns in order.
+    /// Inserts rows of several tables, none of them empty, by a statement whose parameters are their columns in order.
     pub async fn send_all(
         tx: &mut PgConnection,
         all: &[&Rows],
@@ -198,7 +195,7 @@ impl Column {
 
 impl sqlx::Type<sqlx::Postgres> for Column {
     fn type_info() -> PgTypeInfo {
-        // Not used: `produces` returns the type of each column.
+        // Unused: `produces` returns the type of each column.
         PgTypeInfo::with_oid(Kind::TEXT.array)
     }
 }
@@ -224,7 +221,7 @@ fn push_json<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(bytes, value).expect("the ledger's own types are plain JSON with string keys");
 }
 
-/// Returns one column of rows, to be bound as an array.
+/// Returns one column of rows, to bind as an array.
 pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
@@ -236,17 +233,17 @@ const NEGATIVE: u16 = 0x4000;
 /// Decimal places of an amount.
 const SCALE: u16 = 9;
 
-/// Returns one digit to base 10,000.
+/// Returns one base-10,000 digit.
 fn group(digit: u128) -> u16 {
     u16::try_from(digit).expect("below 10,000")
 }
 
-/// Returns a count of groups as it is sent.
+/// Converts a count of groups to its wire type.
 fn groups_sent(groups: usize) -> i16 {
     i16::try_from(groups).expect("at most 11 groups")
 }
 
-/// Appends a `numeric` as Postgres sends and receives it: digits to base 10,000.
+/// Appends a `numeric` in Postgres's binary format: base-10,000 digits.
 fn push_numeric(bytes: &mut Vec<u8>, amount: Credits) {
     let magnitude = amount.units().unsigned_abs();
     let per_credit = Credits::UNITS_PER_CREDIT.unsigned_abs();
@@ -273,7 +270,7 @@ fn push_numeric(bytes: &mut Vec<u8>, amount: Credits) {
     }
 }
 
-/// An amount as a parameter: `numeric` without a detour by text.
+/// An amount as a `numeric` parameter, without conversion to text.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount(pub Credits);
 

@@ -1,9 +1,9 @@
-//! The names of models and of their generations, which are schemas `<model>_<n>`.
+//! The names of models and of their generations: schemas `<model>_<n>`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What is rebuilt from the journal as a whole.
+/// A set of tables that is rebuilt from the journal as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Model {
     /// Balances and history, written by the projector.
@@ -15,7 +15,7 @@ pub enum Model {
 impl Model {
     pub(super) const ALL: [Model; 2] = [Model::ReadModel, Model::Alerting];
 
-    /// Returns the name that schemas and the row of the live generation carry.
+    /// Returns the name used in schemas and in the row of the live generation.
     pub const fn name(self) -> &'static str {
         match self {
             Model::ReadModel => "read_model",
@@ -23,7 +23,7 @@ impl Model {
         }
     }
 
-    /// Returns the number under which advisory locks name the model.
+    /// Returns the model's number in advisory locks.
     pub(super) const fn number(self) -> i32 {
         match self {
             Model::ReadModel => 1,
@@ -46,7 +46,7 @@ impl fmt::Display for Schema {
     }
 }
 
-/// The text names no generation.
+/// The text is not the name of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a generation: want a name like read_model_1")]
 pub struct NotASchema;
@@ -59,7 +59,7 @@ impl FromStr for Schema {
         let model = Model::ALL.into_iter().find(|model| model.name() == name).ok_or(NotASchema)?;
         let generation = number.parse().map_err(|_| NotASchema)?;
         let schema = Schema { model, generation };
-        // Only the one way of writing a number: 01 and +1 name no schema.
+        // Accept only one spelling of a number: 01 and +1 name no schema.
         if generation < 1 || schema.to_string() != text {
             return Err(NotASchema);
         }

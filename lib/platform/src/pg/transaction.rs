@@ -1,8 +1,8 @@
-//! Opens transactions in a generation's schema, and runs them to their end when the caller goes away.
+//! Opens transactions in a generation's schema, and completes them even if the caller is dropped.
 //!
 //! A request's future is dropped when its client hangs up, and a transaction dropped between `begin` and its
 //! answer goes back to the pool open (sqlx 0.9: `begin` is not cancel-safe). So [`read`] and [`write`] run the
-//! whole transaction on a task of its own, which ends by itself whatever becomes of the caller.
+//! whole transaction on a task of its own, which completes even if the caller is dropped.
 
 use std::panic;
 
@@ -13,11 +13,11 @@ use tracing::Instrument;
 
 use super::schema::Schema;
 
-/// Longest single statement of a read; a longer one is cancelled, so that abandoned reads end too.
+/// Longest single statement of a read; a longer one is cancelled, so that abandoned reads also end.
 const READ_STATEMENT_SECONDS_MAX: u32 = 30;
 /// Longest wait for a row that another transaction has locked.
 const LOCK_SECONDS_MAX: u32 = 8;
-/// A process that sends nothing for so long within a transaction is considered gone; less than others wait for its locks.
+/// A process silent for this long within a transaction counts as gone; shorter than others wait for its locks.
 const IDLE_SECONDS_MAX: u32 = 4;
 
 /// Opens a snapshot of one generation: repeatable read, read only, unqualified names in its schema.
@@ -46,10 +46,10 @@ pub async fn begin_read_on(
     connection.begin_with(AssertSqlSafe(read_begins(schema))).await
 }
 
-/// Opens a transaction that may lock and write, unqualified names in one generation's schema; each statement sees what was
-/// committed when it began.
+/// Opens a transaction that may lock and write, unqualified names in one generation's schema; each statement sees what
+/// was committed when it began.
 ///
-/// Not for request handlers, whose futures may be dropped. A process that freezes with locks in hand loses them.
+/// Not for request handlers, whose futures may be dropped. A process that freezes while it holds locks loses them.
 pub async fn begin_write_on(
     connection: &mut PgConnection,
     schema: Schema,
@@ -63,7 +63,7 @@ pub async fn begin_write_on(
     connection.begin_with(AssertSqlSafe(begin)).await
 }
 
-/// Runs `work` in one snapshot of a generation and returns what it made of it.
+/// Runs `work` in one snapshot of a generation and returns its result.
 ///
 /// ```ignore
 /// let rows = pg::read(&pool, schema, |connection| Box::pin(async move {
@@ -79,7 +79,7 @@ where
     on_own_task(pool, Some(read_begins(schema)), work).await
 }
 
-/// Runs `work` in one transaction on `control` (qualified names), committed where it answers `Ok`.
+/// Runs `work` in one transaction on `control` (qualified names); commits if it returns `Ok`.
 pub async fn write<T, E, F>(pool: &PgPool, work: F) -> Result<T, E>
 where
     T: Send + 'static,
@@ -89,7 +89,7 @@ where
     on_own_task(pool, None, work).await
 }
 
-/// Runs a transaction to its end even when the caller is dropped; its panics are the caller's.
+/// Runs a transaction to its end even if the caller is dropped; forwards its panics to the caller.
 async fn on_own_task<T, E, F>(pool: &PgPool, begin: Option<String>, work: F) -> Result<T, E>
 where
     T: Send + 'static,
@@ -101,7 +101,7 @@ where
         Box::pin(async move {
             let outcome = work(connection).await;
             let commits = outcome.is_ok();
-            // Where the caller is gone nobody reads it.
+            // The caller may be gone.
             let _ = put_answer.send(outcome);
             commits
         })
@@ -115,12 +115,12 @@ where
     }
 }
 
-/// What is done within a transaction: keeps its answer itself, and returns whether to commit.
+/// Work within a transaction: it stores its own answer, and returns whether to commit.
 ///
-/// Without type parameters, and so [`transact`] and the task that runs it are compiled once and not for every caller.
+/// Without type parameters, [`transact`] and the task that runs it are compiled once and not for every caller.
 type Work = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, bool> + Send>;
 
-/// Begins a transaction, runs `work` in it, and commits it or rolls it back. Errors: it did not begin, or not commit.
+/// Begins a transaction, runs `work` in it, and commits it or rolls it back. Errors: the begin or the commit failed.
 async fn transact(pool: PgPool, begin: Option<String>, work: Work) -> Result<(), sqlx::Error> {
     let mut transaction = match begin {
         Some(begin) => pool.begin_with(AssertSqlSafe(begin)).await?,
@@ -129,7 +129,7 @@ async fn transact(pool: PgPool, begin: Option<String>, work: Work) -> Result<(),
     if work(&mut transaction).await {
         return transaction.commit().await;
     }
-    // The refusal is the answer; a connection that can't roll back is closed by the pool.
+    // The refusal is the answer; the pool closes a connection that can't roll back.
     let _ = transaction.rollback().await;
     Ok(())
 }

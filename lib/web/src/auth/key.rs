@@ -1,4 +1,4 @@
-//! API keys `ldg_<key id>_<secret>`, of which only a hash is kept.
+//! API keys `ldg_<key id>_<secret>`; only a hash is stored.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use platform::pg;
 const KEY_ID_BYTES: usize = 8;
 /// Bytes of a secret: 256 bits can't be guessed, so a plain hash keeps it safe.
 const SECRET_BYTES: usize = 32;
-/// Most accounts that one key names.
+/// Most accounts of one key.
 const ACCOUNTS_MAX: usize = 1_000;
 /// Longest name of a key, in characters.
 const NAME_CHARS_MAX: usize = 128;
-/// The name of every account.
+/// Stands for all accounts.
 const ALL_ACCOUNTS: &str = "*";
 
 /// SHA-256 of a whole key.
@@ -37,7 +37,7 @@ pub(super) fn hash_of(token: &str) -> Hash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Returns the public part of a key's text, where it has the form of a key.
+/// Returns the key id in a token, if it has the form of a key.
 pub(super) fn key_id_in(token: &str) -> Option<&str> {
     let (key_id, secret) = token.strip_prefix("ldg_")?.split_once('_')?;
     let is_key_id = key_id.len() == 2 * KEY_ID_BYTES && key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -45,27 +45,25 @@ pub(super) fn key_id_in(token: &str) -> Option<&str> {
     (is_key_id && is_secret).then_some(key_id)
 }
 
-/// The body that asks for a key.
+/// The request body that creates a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// What it is for.
     pub role: Role,
     /// Account ids, or `["*"]`; none for operator and auditor, exactly one for a member.
     #[serde(default, deserialize_with = "or_default")]
     pub accounts: Vec<String>,
-    /// The user of a member's key.
+    /// The member; only for member keys.
     #[serde(default)]
     pub user_id: Option<UserId>,
-    /// When it stops working; absent: never.
+    /// `None` means never.
     #[serde(default)]
     pub expires_at: Option<Time>,
-    /// What people call it.
     #[serde(default, deserialize_with = "or_default")]
     pub name: String,
 }
 
-/// Null is as good as absent.
+/// Accepts null as absent.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -117,7 +115,7 @@ impl NewKey {
         }
     }
 
-    /// 422 where the key would be born dead; apart from [`request::Body::check`] because it needs the time.
+    /// 422 if the key would already be expired; separate from [`request::Body::check`] because it needs the time.
     pub fn check_expiry(&self, now: Time) -> Result<(), FieldError> {
         match self.expires_at {
             Some(expires_at) if expires_at <= now => {
@@ -128,40 +126,32 @@ impl NewKey {
     }
 }
 
-/// A key as operators see it: everything but the secret.
+/// The operators' view of a key: everything but the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Key {
-    /// Public id.
     pub key_id: String,
-    /// What it is for.
     pub role: Role,
-    /// Where it holds.
     pub accounts: Vec<String>,
-    /// The member.
+    /// The member; only for member keys.
     pub user_id: Option<String>,
-    /// What people call it.
     pub name: String,
-    /// When it was made.
     pub created_at: Time,
-    /// Who made it: a key id, or `cli`.
+    /// A key id, or `cli`.
     pub created_by: String,
-    /// When it stops working.
     pub expires_at: Option<Time>,
-    /// When it was revoked.
     pub revoked_at: Option<Time>,
 }
 
-/// A key just made; the only time that its secret is seen.
+/// A new key; the only time that its secret is visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CreatedKey {
-    /// The key.
     #[serde(flatten)]
     pub key: Key,
-    /// `ldg_<key id>_<secret>`: what callers send as bearer.
+    /// `ldg_<key id>_<secret>`: the bearer token.
     pub secret: String,
 }
 
-/// Makes a key and keeps its hash, in the caller's transaction.
+/// Creates a key and stores its hash, in the caller's transaction.
 pub async fn create_key(
     connection: &mut PgConnection,
     new: &NewKey,
@@ -198,7 +188,7 @@ pub async fn create_key(
     Ok(CreatedKey { key, secret })
 }
 
-/// Draws a public id and the whole key from the system's randomness.
+/// Generates a key id and the whole key from the system's randomness.
 fn draw() -> Result<(String, String), sqlx::Error> {
     let mut bytes = [0; KEY_ID_BYTES + SECRET_BYTES];
     SysRng.try_fill_bytes(&mut bytes).map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
@@ -208,7 +198,7 @@ fn draw() -> Result<(String, String), sqlx::Error> {
     Ok((key_id, key))
 }
 
-/// Makes up a secret that signs an account's webhooks: `whsec_` and 32 bytes in base64, as Standard Webhooks has it.
+/// Generates a secret that signs an account's webhooks: `whsec_` and 32 bytes in base64, as in Standard Webhooks.
 pub fn new_webhook_secret() -> Result<String, sqlx::Error> {
     let mut bytes = [0; SECRET_BYTES];
     SysRng.try_fill_bytes(&mut bytes).map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
@@ -259,7 +249,7 @@ macro_rules! query_keys {
     };
 }
 
-/// Returns at most `limit` keys in order of their ids, those after `after`.
+/// Returns at most `limit` keys in id order, after `after`.
 pub async fn list_keys(
     executor: impl PgExecutor<'_>,
     after: Option<&str>,
@@ -274,13 +264,12 @@ pub async fn list_keys(
     query.fetch_all(executor).await?.into_iter().map(Key::try_from).collect()
 }
 
-/// Returns one key.
 pub async fn load_key(executor: impl PgExecutor<'_>, key_id: &str) -> Result<Option<Key>, sqlx::Error> {
     let query = query_keys!("select", "from control.api_key where key_id = $1", key_id);
     query.fetch_optional(executor).await?.map(Key::try_from).transpose()
 }
 
-/// Revokes a key, within a second everywhere; again changes nothing. `None`: no such key.
+/// Revokes a key, effective everywhere within a second; idempotent. `None`: no such key.
 pub async fn revoke_key(
     connection: &mut PgConnection,
     key_id: &str,
@@ -299,7 +288,7 @@ fn role_of(name: &str) -> Result<Role, sqlx::Error> {
     Role::by_name(name).ok_or_else(|| sqlx::Error::Decode(format!("no role {name}").into()))
 }
 
-/// A key as its bearer is judged by.
+/// The stored data that authentication needs.
 pub(super) struct StoredKey {
     hash: Vec<u8>,
     principal: Principal,
@@ -307,7 +296,7 @@ pub(super) struct StoredKey {
 }
 
 impl StoredKey {
-    /// Returns the caller where the secret is right and the key alive.
+    /// Returns the caller if the secret is right and the key is valid.
     pub(super) fn admit(&self, hash: &Hash, now: Time) -> Option<Principal> {
         let right = bool::from(self.hash.ct_eq(&hash[..]));
         let alive = self.expires_at.is_none_or(|expires_at| now < expires_at);
@@ -315,7 +304,7 @@ impl StoredKey {
     }
 }
 
-/// Reads a key that is not revoked.
+/// Reads a key unless it is revoked.
 pub(super) async fn load_stored(
     executor: impl PgExecutor<'_>,
     key_id: &str,

@@ -22,13 +22,13 @@ use crate::http::Problem;
 use key::{Hash, StoredKey, hash_of, key_id_in};
 use platform::clock;
 
-/// Shortest operator key that is taken from the environment.
+/// Least characters of the operator key from the environment.
 pub const OPERATOR_KEY_CHARS_MIN: usize = 32;
-/// Name under which the operator key of the environment acts.
+/// Key id of the operator key from the environment.
 pub const OPERATOR_KEY_ID: &str = "operator";
-/// A key read from the database counts this long, so a revocation holds within a second.
+/// How long a key from the database is cached, so that a revocation takes effect within a second.
 const KEPT: Duration = Duration::from_secs(1);
-/// Most keys kept; beyond, all are read again.
+/// Most keys cached; beyond that, the cache is cleared.
 const KEPT_KEYS_MAX: usize = 10_000;
 
 /// Where the first key comes from.
@@ -39,12 +39,12 @@ pub struct AuthConfig {
     pub operator_key: Option<String>,
 }
 
-/// The operator key is no key.
+/// The operator key is too short.
 #[derive(Debug, thiserror::Error)]
 #[error("LEDGER_OPERATOR_KEY must have {OPERATOR_KEY_CHARS_MIN} characters or more")]
 pub struct OperatorKeyTooShort;
 
-/// Knows every key; cheap to clone. A state from which handlers take a [`Principal`] gives it by `FromRef`.
+/// Authenticates all keys; cheap to clone. A state from which handlers take a [`Principal`] provides it by `FromRef`.
 #[derive(Clone)]
 pub struct Auth(Arc<Inner>);
 
@@ -54,14 +54,14 @@ struct Inner {
     kept: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
-/// One key as last read; the lock makes requests that find it stale share one read.
+/// One cached key; the lock makes requests that find it stale share one read.
 type Slot = tokio::sync::Mutex<Option<(Instant, Option<Arc<StoredKey>>)>>;
 
 impl Auth {
-    /// Checks the operator key and keeps its hash.
+    /// Checks the operator key and stores its hash.
     pub fn new(pool: PgPool, config: &AuthConfig) -> Result<Self, OperatorKeyTooShort> {
         let operator = match config.operator_key.as_deref() {
-            // An empty variable is an absent one: compose files set what they do not fill.
+            // An empty variable counts as absent: compose files set variables that they do not fill.
             None | Some("") => None,
             Some(key) if key.chars().count() < OPERATOR_KEY_CHARS_MIN => return Err(OperatorKeyTooShort),
             Some(key) => Some(hash_of(key)),
@@ -69,7 +69,7 @@ impl Auth {
         Ok(Self(Arc::new(Inner { pool, operator, kept: Mutex::default() })))
     }
 
-    /// Returns the caller that sent these headers; 401 where they have no valid key.
+    /// Returns the caller of these headers; 401 without a valid key.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
         let hash = hash_of(token);
@@ -89,7 +89,7 @@ impl Auth {
         {
             return Ok(stored.clone());
         }
-        // The age counts from before the read: what was revoked after it must not live longer.
+        // The age counts from before the read, so that a key revoked after the read does not live longer.
         let asked_at = Instant::now();
         let stored = key::load_stored(&self.0.pool, key_id).await?.map(Arc::new);
         *kept = Some((asked_at, stored.clone()));
@@ -134,7 +134,7 @@ mod tests {
 
     const OPERATOR: &str = "0123456789abcdef0123456789abcdef";
 
-    /// A database that is never asked: the operator key is known without it.
+    /// Its database is never used: the operator key needs none.
     fn auth(operator_key: &str) -> Result<Auth, OperatorKeyTooShort> {
         let pool = PgPoolOptions::new()
             .acquire_timeout(Duration::from_millis(100))

@@ -1,11 +1,10 @@
-//! The table of roles: what each may do, and in which accounts.
+//! The table of roles: the allowed actions of each, and in which accounts.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::http::Problem;
 
-/// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -17,28 +16,24 @@ pub enum Role {
     Producer,
     /// One user: own usage and status in one account.
     Member,
-    /// Reads all and proves it.
+    /// Reads everything, including the audit log and its proofs.
     Auditor,
 }
 
-/// What can be done with a key, grouped as the roles differ.
+/// An action that needs a permission, grouped as the roles differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Open an account.
     OpenAccount,
     /// Change an account's settings, plan, contacts, limits, alerts; its test clock; checkout, redemptions, invitations.
     Settings,
-    /// Record usage.
     UsageWrite,
-    /// Ask before work: check, reserve, extend, settle, release.
+    /// Requests before work: check, reserve, extend, settle, release.
     CheckAndHold,
     /// Move money by hand: grants, adjustments, recorded purchases, refunds.
     Money,
     /// Undo: reversals of usage, voids of grants.
     Undo,
-    /// Publish rate cards.
     RateCards,
-    /// Make promo codes.
     PromoCodes,
     /// Make, list and revoke keys.
     Keys,
@@ -51,7 +46,7 @@ pub enum Action {
 }
 
 impl Role {
-    /// Returns whether the role may do this at all; where is for [`Principal::may`].
+    /// Returns whether the role allows the action at all; [`Principal::may`] checks the account.
     pub const fn allows(self, action: Action) -> bool {
         match self {
             Role::Operator => true,
@@ -64,7 +59,7 @@ impl Role {
         }
     }
 
-    /// Returns whether keys of this role see every account without naming any.
+    /// Returns whether keys of this role apply to all accounts without naming any.
     pub const fn is_everywhere(self) -> bool {
         matches!(self, Role::Operator | Role::Auditor)
     }
@@ -80,7 +75,6 @@ impl Role {
         }
     }
 
-    /// Finds a role by its name.
     pub fn by_name(name: &str) -> Option<Self> {
         [Role::Operator, Role::Admin, Role::Producer, Role::Member, Role::Auditor]
             .into_iter()
@@ -88,17 +82,16 @@ impl Role {
     }
 }
 
-/// The accounts that a key is for.
+/// The accounts that a key applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accounts {
-    /// Every account.
     All,
-    /// These and no others.
+    /// Only these.
     Named(Arc<[String]>),
 }
 
 impl Accounts {
-    /// Returns whether an account is among them.
+    /// Returns whether an account is included.
     pub fn contain(&self, account: &str) -> bool {
         match self {
             Accounts::All => true,
@@ -107,46 +100,43 @@ impl Accounts {
     }
 }
 
-/// The caller, as its key says.
+/// The authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Public id of the key; the `actor` of what it writes.
+    /// Id of the key; the `actor` of its writes.
     pub key_id: Arc<str>,
-    /// What the key is for.
     pub role: Role,
-    /// Where it holds.
     pub accounts: Accounts,
-    /// The member behind a member's key.
     pub user_id: Option<Arc<str>>,
 }
 
 impl Principal {
-    /// The operator under a key of this id.
+    /// Makes an operator with this key id.
     pub fn operator(key_id: &str) -> Self {
         Self { key_id: key_id.into(), role: Role::Operator, accounts: Accounts::All, user_id: None }
     }
 
-    /// Returns whether the caller may do this in this account.
+    /// Returns whether the caller may perform the action in this account.
     pub fn may(&self, action: Action, account: &str) -> bool {
         self.role.allows(action) && self.accounts.contain(account)
     }
 
-    /// 403 unless the caller may do this in this account; ask before looking whether the account exists.
+    /// 403 unless the caller may perform the action in this account; call it before reading whether the account exists.
     pub fn require(&self, action: Action, account: &str) -> Result<(), Problem> {
         if self.may(action, account) { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
-    /// 403 unless the caller's role may do this: for what concerns no account, or several (judge each by [`Self::may`]).
+    /// 403 unless the role allows the action: for requests on no account or several (check each by [`Self::may`]).
     pub fn require_role(&self, action: Action) -> Result<(), Problem> {
         if self.role.allows(action) { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
-    /// Returns the only user whose rows the caller may see; `None` where all.
+    /// Returns the only user whose rows the caller may see; `None` means all users.
     pub fn only_user(&self) -> Option<&str> {
         (self.role == Role::Member).then(|| self.user_id.as_deref().unwrap_or_default())
     }
 
-    /// 403 where a member reads another user.
+    /// 403 if a member reads another user.
     pub fn require_user(&self, user_id: &str) -> Result<(), Problem> {
         match self.only_user() {
             Some(own) if own != user_id => Err(Problem::forbidden()),

@@ -1,4 +1,4 @@
-//! Reads bodies to a limit, in bounded time and memory, and only under the content type that they claim.
+//! Reads bodies within limits of size, time and memory, and only with an accepted content type.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use super::problem::Problem;
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Largest batch, in bytes.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// All bodies that are in memory at once, in bytes; a body beyond waits at its client (503).
+/// Most bytes of all bodies in memory at once; beyond that, requests get a 503.
 const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Longest silence in the middle of a body.
+/// Longest pause in the middle of a body.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time that one whole body may take.
+/// Longest time for one whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 static BODY_MEMORY: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX);
 
-/// A content type that a route takes, and how large such a body may be.
+/// An accepted content type, and its largest body.
 #[derive(Debug, Clone, Copy)]
 pub struct Accepts {
     /// Media type in lower case, without parameters.
@@ -40,15 +40,14 @@ pub struct Accepts {
 /// A body in memory; it counts against the process's memory for bodies until it is dropped.
 #[derive(Debug)]
 pub struct Payload {
-    /// The content type that it came under, one of those accepted.
+    /// One of the accepted content types.
     pub media_type: &'static str,
-    /// The body.
     pub bytes: Bytes,
     _memory: Option<SemaphorePermit<'static>>,
 }
 
 impl Payload {
-    /// Reads a body: 415 for another content type or none, 413 over its size, 408 where the client stalls.
+    /// Reads a body: 415 for another content type or none, 413 over its size, 408 if the client stalls.
     pub async fn read(request: Request, accepted: &[Accepts]) -> Result<Self, Problem> {
         let accepts = content_type(request.headers(), accepted)?;
         refuse_declared_length(request.headers(), accepts.bytes_max)?;
@@ -76,7 +75,7 @@ fn content_type(headers: &HeaderMap, accepted: &[Accepts]) -> Result<Accepts, Pr
     }
 }
 
-/// Refuses before a byte is read where the client says itself that it is too much.
+/// Refuses a body by its declared length, before reading a byte.
 fn refuse_declared_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
@@ -108,7 +107,7 @@ async fn read_to_limit(mut body: Body, accepts: Accepts, silence_max: Duration) 
     Ok(Payload { media_type: accepts.media_type, bytes: bytes.freeze(), _memory: memory })
 }
 
-/// Claims memory as it is filled, so that a client claims nothing by announcing.
+/// Reserves memory as it is filled, so that a declared length alone reserves nothing.
 fn claim(memory: &mut Option<SemaphorePermit<'static>>, bytes: usize) -> Result<(), Problem> {
     let bytes = u32::try_from(bytes).map_err(|_| Problem::too_large(BATCH_BYTES_MAX))?;
     let more = BODY_MEMORY
@@ -126,7 +125,7 @@ fn stalled() -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
 }
 
-/// Reads JSON: 400 where it is none, 422 where it nests too deep or says a name twice.
+/// Reads JSON: 400 if it is not JSON, 422 if it nests too deeply or repeats a name.
 pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
     json::read(bytes).map_err(|refused| match refused {
         Refused::NotJson(reason) => Problem::not_json(format!("the body is not JSON: {reason}")),
@@ -134,13 +133,13 @@ pub fn json_value(bytes: &[u8]) -> Result<Value, Problem> {
     })
 }
 
-/// Reads a body of one record, strictly: every bad field is named.
+/// Reads a body of one record, strictly. Errors: every bad field.
 pub async fn read_body<T: request::Body>(request: Request) -> Result<T, Problem> {
     let value = read_json(request, RECORD_BYTES_MAX).await?;
     request::read(value).map_err(Problem::invalid)
 }
 
-/// Reads a body of JSON of at most so many bytes.
+/// Reads a JSON body of at most `bytes_max` bytes.
 pub async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Problem> {
     let accepted = Accepts { media_type: "application/json", bytes_max };
     let payload = Payload::read(request, &[accepted]).await?;

@@ -1,4 +1,4 @@
-//! HTTP: problems, strict extractors, the server with its limits, and the pages of an operator.
+//! HTTP: problems, strict extractors, the server with its limits, and the operator's endpoints.
 
 mod body;
 mod observe;

@@ -1,4 +1,4 @@
-//! Gives every route a span, metrics, and an answer in problem+json whatever happens.
+//! Gives every route a span, metrics, and problem+json for all errors.
 
 use std::any::Any;
 use std::time::Instant;
@@ -39,7 +39,7 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
 
 async fn observe(request: Request, next: Next) -> Response {
     let method = method_name(request.method());
-    // The pattern, not the path: metrics must not grow with what callers send.
+    // The pattern, not the path: the number of metrics must not depend on callers.
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -64,7 +64,7 @@ fn note(status: StatusCode, seconds: f64) {
     }
 }
 
-/// Counts a request while it lasts, also one whose client hangs up.
+/// Counts a request while it runs, even if its client disconnects.
 struct InFlight;
 
 impl InFlight {

@@ -1,4 +1,4 @@
-//! The operator's pages: liveness, readiness with its reasons, and metrics.
+//! The operator's endpoints: liveness, readiness with its reasons, and metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use tokio::time::{Instant, timeout};
 
 use super::problem::Problem;
 
-/// A check that takes longer has failed.
+/// A check that takes longer fails.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Answers are kept this long, so that frequent probes cost the database nothing.
+/// How long results are cached, so that frequent probes do not load the database.
 const KEPT: Duration = Duration::from_secs(1);
 
 type Run = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// What must hold before this process takes requests: named checks, each with a sentence when it fails.
+/// The conditions for taking requests: named checks, each with a sentence on failure.
 pub struct Readiness {
     checks: Vec<(&'static str, Run)>,
     check_timeout: Duration,
@@ -42,12 +42,11 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Starts without a check.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a check; a failure is a sentence that says what to do.
+    /// Adds a check; its failure is a sentence with the remedy.
     pub fn with<F, C>(mut self, name: &'static str, check: F) -> Self
     where
         F: Fn() -> C + Send + Sync + 'static,
@@ -57,7 +56,7 @@ impl Readiness {
         self
     }
 
-    /// Adds what every service asks of its database: that it answers, keeps what it acknowledges, and has the time.
+    /// Adds the checks of the database: it answers, its settings are safe, and its clock agrees.
     pub fn with_database(self, pool: &PgPool) -> Self {
         let (reach, settings, time) = (pool.clone(), pool.clone(), pool.clone());
         self.with("database", move || reachable(reach.clone()))
@@ -65,7 +64,7 @@ impl Readiness {
             .with("database_clock", move || agreeing_clock(time.clone()))
     }
 
-    /// Adds what every service asks of the log: that it answers, and loses nothing it has acknowledged.
+    /// Adds the checks of the log: it answers, and its settings are safe.
     pub fn with_log(self, options: &KafkaOptions, pool: &PgPool) -> Self {
         let (options, pool) = (options.clone(), pool.clone());
         self.with("log", move || {
@@ -77,7 +76,7 @@ impl Readiness {
         })
     }
 
-    /// Adds those of another's checks whose name is not among these yet.
+    /// Adds another's checks, except those with a name already present.
     pub fn merge(mut self, other: Self) -> Self {
         let is_new = |name: &str| self.checks.iter().all(|(known, _)| *known != name);
         let more: Vec<_> = other.checks.into_iter().filter(|(name, _)| is_new(name)).collect();
@@ -85,7 +84,7 @@ impl Readiness {
         self
     }
 
-    /// Runs the checks, or repeats what they found a moment ago; all at once, one round at a time.
+    /// Runs all checks in parallel, or returns cached results; one run at a time.
     pub async fn findings(&self) -> Vec<(&'static str, Result<(), String>)> {
         let mut last = self.last.lock().await;
         if let Some((at, findings)) = last.as_ref()
@@ -116,7 +115,7 @@ async fn reachable(pool: PgPool) -> Result<(), String> {
         .map_err(|error| format!("database does not answer: {error}"))
 }
 
-/// Settings under which Postgres may lose or tear what it has acknowledged.
+/// Checks for settings with which Postgres may lose or corrupt acknowledged data.
 async fn safe_settings(pool: PgPool) -> Result<(), String> {
     let unsafe_settings: Vec<String> = sqlx::query_scalar(
         "select name || ' is ' || setting
@@ -141,7 +140,7 @@ async fn agreeing_clock(pool: PgPool) -> Result<(), String> {
         .check("database")
 }
 
-/// Returns `/healthz`, `/readyz` and `/metrics`; none needs a key.
+/// Returns `/healthz`, `/readyz` and `/metrics`; none requires a key.
 pub fn router(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(healthz))

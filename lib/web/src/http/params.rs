@@ -1,4 +1,4 @@
-//! Reads query, path and headers, and refuses them field by field like a body.
+//! Reads query, path and headers, and reports each bad field, as for a body.
 
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::{FieldError, Problem};
 
-/// The query string as `T`; let `T` deny unknown fields, and every bad one is named in a 422.
+/// The query string as `T`; if `T` denies unknown fields, a 422 lists every bad one.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -25,7 +25,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The zero character as URLs write it. No text in the database has it, and asking for one with it is an error there.
+/// The URL-encoded NUL. No text in the database has it, and Postgres refuses it in a parameter.
 const ZERO: &str = "%00";
 
 fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
@@ -34,9 +34,9 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Vec<FieldError>> {
     read.ok_or_else(Vec::new)
 }
 
-/// Parses a query; after a bad field it goes on without it, and so finds the others.
+/// Parses a query; removes each bad field and parses again, and so finds all of them.
 ///
-/// Without type parameters: compiled once and not for every query.
+/// Without type parameters, it is compiled once and not for every query.
 fn parse_query(query: &str, parse: Parse<'_>) -> Result<(), Vec<FieldError>> {
     let mut pairs: Vec<&str> = query.split('&').collect();
     let mut errors = take_zeros(&mut pairs);
@@ -58,10 +58,10 @@ fn parse_query(query: &str, parse: Parse<'_>) -> Result<(), Vec<FieldError>> {
     }
 }
 
-/// Parses the query of a URI and keeps the result.
+/// Parses the query of a URI and stores the result.
 type Parse<'a> = &'a mut dyn FnMut(&Uri) -> Result<(), QueryRejection>;
 
-/// Takes out what no text of ours can equal, and says so of each.
+/// Removes parameters with NUL, and returns an error for each.
 fn take_zeros(pairs: &mut Vec<&str>) -> Vec<FieldError> {
     let zeros = pairs.extract_if(.., |pair| pair.contains(ZERO));
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
@@ -79,7 +79,7 @@ fn parse_pairs(pairs: &[&str], parse: Parse<'_>) -> Result<(), FieldError> {
     })
 }
 
-/// Reads `limit: wrong_type: …` as the parser says it: field, then our code and words or serde's.
+/// Splits the parser's `limit: wrong_type: …` into the field, then our code and detail, or serde's.
 fn explain(message: &str) -> FieldError {
     if let Some(field) = quoted(message, "missing field `") {
         return FieldError::new(field, "required", "is required");
@@ -110,7 +110,7 @@ fn is_code(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// The variables of a path; one that has the wrong shape names nothing that could exist.
+/// The variables of a path; a malformed one gets a 404, since nothing can have that name.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
@@ -128,7 +128,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// A `PUT` would make what it names, so a bad name is the body's fault as much as any field: 422. Else 404.
+/// 422 for `PUT`, which would create what the path names; 404 otherwise.
 fn refuse_path(method: &Method, rejection: &PathRejection) -> Problem {
     let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
         return Problem::internal(rejection);
@@ -150,7 +150,7 @@ fn refuse_path(method: &Method, rejection: &PathRejection) -> Problem {
     Problem::not_found("not_found", format!("nothing has this name: {message}"))
 }
 
-/// Reads a header that may be absent; one that can't be read is a 422 under the header's name.
+/// Reads an optional header; an unreadable one is a 422 with the header's name.
 pub fn header<T>(headers: &HeaderMap, name: &str) -> Result<Option<T>, Problem>
 where
     T: FromStr,

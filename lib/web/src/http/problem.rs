@@ -1,4 +1,4 @@
-//! Every refusal of the API, as problem+json with a stable code.
+//! Every error of the API, as problem+json with a stable code.
 
 use std::time::Duration;
 
@@ -11,23 +11,22 @@ use tracing::{error, warn};
 
 use platform::pg;
 
-/// When to try again where the log or the database is away: a restart takes seconds, not minutes.
+/// `Retry-After` if the log or the database is unavailable: a restart takes seconds, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// A refusal: status, stable code, a sentence, and fields of the case.
+/// An error response: status, stable code, a sentence, and extra fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// HTTP status.
     pub status: StatusCode,
     /// Stable code; the title is made from it.
     pub code: &'static str,
-    /// A sentence for the person who reads it.
+    /// A sentence for the reader.
     pub detail: String,
-    /// Fields of the case, such as `available` and `resets_at`.
+    /// Extra fields, such as `available` and `resets_at`.
     pub fields: Map<String, Value>,
     /// One entry per bad field, for 422.
     pub errors: Vec<FieldError>,
-    /// Goes out as `Retry-After`.
+    /// `Retry-After`, in seconds.
     pub retry_after_seconds: Option<u32>,
 }
 
@@ -44,31 +43,30 @@ impl Problem {
         }
     }
 
-    /// Adds a field of the case.
+    /// Adds an extra field.
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.fields.insert(name.to_owned(), value);
         self
     }
 
-    /// Says when to try again.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.retry_after_seconds = Some(u32::try_from(whole.max(1)).unwrap_or(u32::MAX));
         self
     }
 
-    /// 400: the body is no JSON.
+    /// 400: the body is not JSON.
     pub fn not_json(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "not_json", detail)
     }
 
-    /// 400: the request itself can't be understood.
+    /// 400: the request is malformed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
-    /// 401: no key, or not one of ours.
+    /// 401: no key, or an unknown one.
     pub fn unauthorized() -> Self {
         let detail = "send a valid API key as Authorization: Bearer <key>";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
@@ -84,40 +82,40 @@ impl Problem {
         Self::new(StatusCode::PAYMENT_REQUIRED, "user_limit_reached", detail)
     }
 
-    /// 403: out of role or account, alike whether or not the account exists.
+    /// 403: not allowed by role or account; the same whether or not the account exists.
     pub fn forbidden() -> Self {
         let detail = "this key may not do that";
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
-    /// 404 with a code of its own, such as `event_not_found`.
+    /// 404 with its own code, such as `event_not_found`.
     pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
-    /// 404: nobody opened this account.
+    /// 404: the account does not exist.
     pub fn account_not_found(account: &str) -> Self {
         let detail = format!("account {account} does not exist");
         Self::not_found("account_not_found", detail)
     }
 
-    /// 409: the same id or key came with other content.
+    /// 409: the same id or key was used with other content.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::conflicting("conflict", detail)
     }
 
-    /// 409 with a code of its own, such as `clock_is_live` or `hold_ended`.
+    /// 409 with its own code, such as `clock_is_live` or `hold_ended`.
     pub fn conflicting(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// 413: more bytes than allowed.
+    /// 413: the body is too large.
     pub fn too_large(bytes_max: usize) -> Self {
         let detail = format!("at most {bytes_max} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     }
 
-    /// 415: another content type than these, or none.
+    /// 415: a content type that is not accepted, or none.
     pub fn unsupported_media_type(accepted: &str) -> Self {
         let detail = format!("send Content-Type: {accepted}");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
@@ -139,40 +137,40 @@ impl Problem {
         Self::invalid(vec![FieldError::new(field, code, detail)])
     }
 
-    /// 422 with a code of its own, such as `unpriced_usage`, `too_old` or a rejection's reason.
+    /// 422 with its own code, such as `unpriced_usage`, `too_old` or a rejection's reason.
     pub fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
     }
 
-    /// 429: too many at once from this caller.
+    /// 429: too many concurrent requests from this caller.
     pub fn too_many_requests(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
             .retry_after(Duration::from_secs(RETRY_AFTER_SECONDS.into()))
     }
 
-    /// 503: the log or the database can't take it now.
+    /// 503: the log or the database is temporarily unavailable.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::not_now("unavailable", detail)
     }
 
-    /// 503: the read model has not reached the position in the query.
+    /// 503: the read model has not reached the requested position.
     pub fn behind(detail: impl Into<String>) -> Self {
         Self::not_now("behind", detail)
     }
 
-    /// 503: the account waits for a newer program.
+    /// 503: the account is halted until a newer binary runs.
     pub fn account_halted(account: &str) -> Self {
         let detail = format!("account {account} has an event that only a newer program can read");
         Self::not_now("account_halted", detail)
     }
 
-    /// 503 with a code of its own.
+    /// 503 with its own code.
     pub fn not_now(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
             .retry_after(Duration::from_secs(RETRY_AFTER_SECONDS.into()))
     }
 
-    /// 500: our fault; the cause goes to the log and nowhere else.
+    /// 500: an internal error; the cause is only logged.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         error!(%cause, "request failed");
         Self::internal_without_cause()
@@ -183,7 +181,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    /// Returns the body as it goes out.
+    /// Returns the response body.
     pub fn body(&self) -> Value {
         let mut body = json!({
             "type": "about:blank",

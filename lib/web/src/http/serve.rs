@@ -1,7 +1,7 @@
-//! Serves HTTP/1.1 with bounded headers, time and connections, and drains at the end.
+//! Serves HTTP/1.1 with limits on headers, time and connections, and drains at shutdown.
 //!
-//! Not `axum::serve`, which bounds none of them. HTTP/2 is left to the proxy that ends TLS: it needs TLS to be
-//! negotiated, and its streams would slip past the limit on connections.
+//! Not `axum::serve`, which limits none of them. HTTP/2 is left to the proxy that ends TLS: it needs TLS for
+//! negotiation, and its streams would bypass the limit on connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,19 +25,19 @@ use tracing::{debug, info, warn};
 use super::stall::{STALL_MAX, Stall};
 use platform::telemetry;
 
-/// Longest head of a request, in bytes: the longest path and key of ours fit many times.
+/// Longest head of a request, in bytes: many times our longest path and key.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Read buffer of a connection, in bytes: times the connections, what a flood of them can fill.
+/// Read buffer of a connection, in bytes; times the number of connections, it bounds their memory.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Time for a whole head, and so also for a connection to stay idle.
+/// Time for a whole head, and so also the longest idle time of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for what is under way to end; the whole stop must stay under 10 s.
+/// Time for running requests to end; the whole stop must stay under 10 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
-/// Pause after a failed accept, which mostly means that file descriptors ran out.
+/// Pause after a failed accept, usually because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the recorder tidies up; without it, figures that nobody fetches pile up.
+/// How often the recorder is cleaned up; otherwise unscraped metrics accumulate.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Where to listen and how much to take.
@@ -51,7 +51,7 @@ pub struct HttpConfig {
     pub connections: usize,
 }
 
-/// Serves until `shutdown`, then stops accepting and lets what is under way end, for 8 s at most.
+/// Serves until `shutdown`, then stops accepting and lets running requests end, for 8 s at most.
 ///
 /// The router should come from [`super::finish`].
 pub async fn serve(
@@ -104,7 +104,7 @@ pub async fn serve_with<E: From<io::Error>>(
     worked.and(served.map_err(E::from))
 }
 
-/// Listens on an address, or says which one is taken and how to choose another.
+/// Listens on an address. Errors: which address is taken and how to choose another.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let advice = "choose another address with --listen or LEDGER_LISTEN";
@@ -156,7 +156,7 @@ impl Server {
     }
 }
 
-/// Waits for a free slot and then for a caller; while full, callers wait in the system's backlog.
+/// Waits for a free slot and then for a connection; while full, connections wait in the system's backlog.
 async fn accept(slots: &Arc<Semaphore>, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
     let slot = Arc::clone(slots).acquire_owned().await.expect("the slots are never closed");
     loop {
@@ -171,7 +171,7 @@ async fn accept(slots: &Arc<Semaphore>, listener: &TcpListener) -> (TcpStream, O
 }
 
 async fn converse(stream: TcpStream, router: Router, watcher: Watcher) {
-    // Answers are small and written whole: waiting for more to send would only delay them.
+    // Responses are small and written whole: Nagle's algorithm would only delay them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -217,7 +217,7 @@ mod tests {
 
     async fn send(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.expect("connected");
-        // A server that refuses early may close before it has taken all.
+        // A server that refuses early may close before it has read everything.
         let _ = stream.write_all(request).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;

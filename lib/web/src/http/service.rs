@@ -1,7 +1,7 @@
-//! Service: the form that every service is built in, to run alone in a process or merged with others.
+//! Service: the common form of all services, to run alone in a process or merged with others.
 //!
-//! `ledger serve X` builds one and runs it, `ledger up` builds all, merges them and runs the result: what differs between
-//! the two is only how many there are.
+//! `ledger serve X` builds one and runs it; `ledger up` builds all, merges them and runs the result: the only
+//! difference is their number.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,12 +24,12 @@ use super::observe::finish;
 use super::ops::{self, Readiness};
 use super::serve::{HttpConfig, bind, serve};
 
-/// How long tasks may take to drain once they are stopped; each keeps below it by limits of its own.
+/// How long tasks may drain after a stop; each has shorter limits of its own.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long the stop then waits for what the journal has not acknowledged yet.
+/// How long the stop then waits for the journal's acknowledgements.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// What the services of one process share.
+/// Dependencies that the services of one process share.
 pub struct Deps {
     pub postgres: PgConfig,
     pub kafka: KafkaOptions,
@@ -41,7 +41,7 @@ impl Deps {
         Deps { postgres, kafka, log: OnceCell::new() }
     }
 
-    /// Opens a pool that may write: one for each service, named after it in `pg_stat_activity`.
+    /// Opens a pool that may write, one per service, with its name in `pg_stat_activity`.
     pub async fn pool(&self, service: &str) -> anyhow::Result<PgPool> {
         let PgConfig { database_url, database_connections } = &self.postgres;
         pg::connect(database_url, service, *database_connections)
@@ -56,7 +56,7 @@ impl Deps {
         pool.context("the database can't be reached")
     }
 
-    /// Migrates the database and makes the topics, once in a process.
+    /// Migrates the database and creates the topics, once per process.
     pub async fn prepare(&self, pool: &PgPool) -> anyhow::Result<LogIdentity> {
         let identity = self.log.get_or_try_init(|| async {
             pg::migrate(pool).await?;
@@ -66,7 +66,7 @@ impl Deps {
     }
 }
 
-/// Work that a service does without a request, by name; each ends once its shutdown token is cancelled.
+/// Background tasks of a service, by name; each ends once its shutdown token is cancelled.
 #[derive(Default)]
 pub struct Tasks(Vec<(&'static str, BoxFuture<'static, anyhow::Result<()>>)>);
 
@@ -81,27 +81,26 @@ impl Tasks {
     }
 }
 
-/// A service that is built and does not run yet.
+/// A built service that is not running yet.
 pub struct Service {
     pub name: &'static str,
-    /// Its own routes; `/openapi.json` and the operator's pages are added at the start.
+    /// The start adds `/openapi.json` and the operator's endpoints.
     pub routes: Router,
     pub readiness: Readiness,
     pub tasks: Tasks,
-    /// Describes its routes.
     pub openapi: Option<Value>,
-    /// Flushed once the tasks have ended.
+    /// Flushed after the tasks have ended.
     pub journals: Vec<Journal>,
 }
 
 impl Service {
-    /// Starts with nothing but a name and its checks.
+    /// Makes a service with only a name and its checks.
     pub fn new(name: &'static str, readiness: Readiness) -> Service {
         let (routes, tasks) = (Router::new(), Tasks::default());
         Service { name, routes, readiness, tasks, openapi: None, journals: Vec::new() }
     }
 
-    /// Returns both as one, under this one's name.
+    /// Merges two services, under this one's name.
     pub fn merge(mut self, other: Service) -> Service {
         self.routes = self.routes.merge(other.routes);
         self.readiness = self.readiness.merge(other.readiness);
@@ -148,7 +147,7 @@ impl Service {
     }
 }
 
-/// A service that runs. Dropping it ends its tasks at once: call [`Running::stop`].
+/// A running service. Dropping it ends its tasks at once: call [`Running::stop`].
 pub struct Running {
     pub address: SocketAddr,
     name: &'static str,
@@ -158,7 +157,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Completes with the name of the first task that ends; its error carries the name too.
+    /// Waits for the first task that ends, and returns its name, in an error too.
     pub async fn ended(&mut self) -> anyhow::Result<&'static str> {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => Ok(name),
@@ -168,7 +167,7 @@ impl Running {
         }
     }
 
-    /// Stops every task, lets each drain, and flushes the journal; returns the first error.
+    /// Stops all tasks, waits for their drain, and flushes the journal; returns the first error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut first = Ok(());
@@ -191,7 +190,7 @@ impl Running {
     }
 }
 
-/// Adds to an OpenAPI document what it lacks of another, object by object; what both have stays as it is.
+/// Adds the missing parts of another OpenAPI document, object by object; never overwrites.
 pub fn merge_documents(into: &mut Value, from: Value) {
     let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
     for (name, value) in from {

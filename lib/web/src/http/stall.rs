@@ -1,4 +1,4 @@
-//! Closes a connection whose peer takes nothing of its answer.
+//! Closes a connection whose peer does not read its response.
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A peer that takes no byte for this long is gone.
+/// A peer that reads no byte for this long is gone.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// Passes everything through, and fails a write that has been stuck for too long.
+/// Forwards everything, and fails a write that has been blocked for too long.
 pub(super) struct Stall<C> {
     inner: C,
     stall_max: Duration,
@@ -24,7 +24,7 @@ impl<C> Stall<C> {
         Self { inner, stall_max, patience: Box::pin(sleep(stall_max)), stuck: false }
     }
 
-    /// Starts the clock at the first write that gets stuck, and stops it at the next that does not.
+    /// Starts the clock at the first write that blocks, and stops it at the next that does not.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stuck = false;
