@@ -21,11 +21,11 @@ async fn every_admin_gets_one_mail_and_finds_it_in_the_product() -> Result<()> {
     let worker = fixture.work(soon(&server.url()));
     let row = alert("acme", &[Channel::Email, Channel::InApp]);
     assert_eq!(fixture.fire(std::slice::from_ref(&row)).await?, 1);
-    let told = fixture.all(4, "delivered").await?;
+    let notified = fixture.all(4, "delivered").await?;
     // A replay of the journal, or another generation of the alerts, fires the same alert again.
     assert_eq!(fixture.fire(&[row]).await?, 0);
     sleep(A_WHILE).await;
-    assert_eq!(fixture.notifications().await?, told);
+    assert_eq!(fixture.notifications().await?, notified);
 
     let mails = server.mails();
     let recipients: BTreeSet<&str> = mails.iter().map(|mail| mail.to.as_str()).collect();
@@ -36,13 +36,13 @@ async fn every_admin_gets_one_mail_and_finds_it_in_the_product() -> Result<()> {
         assert!(mail.data.contains("text/plain") && mail.data.contains("text/html"), "{}", mail.data);
         assert!(mail.data.contains("Tue 3 Feb 2026, 11:00 (Europe/Berlin)"), "{}", mail.data);
     }
-    for one in &told {
+    for one in &notified {
         assert_eq!((one.attempts, one.is_sent, one.error.as_str()), (1, true, ""), "{one:?}");
         assert_eq!(one.subject, "Acme has used 75.2% of its credits");
         assert!(one.text.contains("What to do next: "), "{}", one.text);
     }
-    let message_id = format!("<{}@example.test>", told[0].id);
-    assert_eq!((told[0].channel.as_str(), told[0].recipient.as_str()), ("email", "carl"));
+    let message_id = format!("<{}@example.test>", notified[0].id);
+    assert_eq!((notified[0].channel.as_str(), notified[0].recipient.as_str()), ("email", "carl"));
     assert!(mails.iter().any(|mail| mail.header("Message-ID") == Some(&message_id)), "{mails:?}");
     worker.stop().await
 }

@@ -120,10 +120,10 @@ async fn mails(pool: &PgPool, acknowledged: &HashMap<usize, Time>) -> Result<Vec
         .fetch_one(pool)
         .await?;
         let behind = pg::live_generation(pool, pg::Model::Alerting).await?.context("alerts")?;
-        if waiting == 0 && told(pool).await? >= expected(acknowledged.len()) {
+        if waiting == 0 && notified(pool).await? >= expected(acknowledged.len()) {
             break;
         }
-        ensure!(Instant::now() < until, "{waiting} are still to be told, {behind}");
+        ensure!(Instant::now() < until, "{waiting} are still to be notified, {behind}");
         sleep(Duration::from_millis(200)).await;
     }
     let rows: Vec<(String, chrono::DateTime<chrono::Utc>)> = sqlx::query_as(
@@ -144,7 +144,7 @@ async fn mails(pool: &PgPool, acknowledged: &HashMap<usize, Time>) -> Result<Vec
         .collect()
 }
 
-async fn told(pool: &PgPool) -> Result<usize> {
+async fn notified(pool: &PgPool) -> Result<usize> {
     let count: i64 = sqlx::query_scalar("select count(*) from delivery.notification").fetch_one(pool).await?;
     Ok(usize::try_from(count)?)
 }

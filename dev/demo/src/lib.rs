@@ -26,7 +26,7 @@ use ingress::Producer;
 use progress::Progress;
 use proof::Findings;
 use scenario::Scenario;
-use tables::{Told, counted};
+use tables::{Answered, counted};
 use workload::{Account, Item};
 
 /// Most runs of the demo on one ledger.
@@ -63,12 +63,12 @@ pub async fn run(ledger: &Ledger, events: usize, stays: bool, out: &mut impl Wri
     let fed = feed_all(ledger, &client, &scenarios).await?;
     let resent = resend(&client, &scenarios).await?;
     let said = try_join_all(scenarios.iter().map(|scenario| read_back::read_back(&client, scenario))).await?;
-    let told: Vec<Told<'_>> = scenarios.iter().zip(&said).collect();
-    print_tables(&told, out)?;
+    let answered: Vec<Answered<'_>> = scenarios.iter().zip(&said).collect();
+    print_tables(&answered, out)?;
     if ledger.sandbox {
         top_ups::show(&client, &name, out).await?;
     }
-    prove(&told, fed, resent, out)?;
+    prove(&answered, fed, resent, out)?;
     writeln!(out, "  Took {:.1} s.", started.elapsed().as_secs_f64())?;
     print_ways_on(ledger, &name, stays, out)
 }
@@ -135,27 +135,27 @@ async fn resend(client: &Client, scenarios: &[Scenario]) -> Result<usize> {
     Ok(resent)
 }
 
-fn print_tables(told: &[Told<'_>], out: &mut impl Write) -> Result<()> {
+fn print_tables(answered: &[Answered<'_>], out: &mut impl Write) -> Result<()> {
     let mut section = |title: &str, table: String| writeln!(out, "\n{title}\n\n{table}");
     section(
         "Balances, and of them bought and rolled over; used in this period (1 credit is $0.01)",
-        tables::balances(told)?,
+        tables::balances(answered)?,
     )?;
-    section("Where it all went", tables::flows(told)?)?;
-    section("Top users", tables::top_users(told))?;
-    let crew = told.iter().find(|(scenario, _)| scenario.account == Account::Crew);
+    section("Where it all went", tables::flows(answered)?)?;
+    section("Top users", tables::top_users(answered))?;
+    let crew = answered.iter().find(|(scenario, _)| scenario.account == Account::Crew);
     let crew = *crew.context("the crew is one of the accounts")?;
     section(&format!("What {} used", crew.0.id), tables::breakdown(crew)?)?;
     section(
         "Month by month (the account's own days; what a period left expired or rolled on into the next)",
-        tables::months(told)?,
+        tables::months(answered)?,
     )?;
     Ok(())
 }
 
-fn prove(told: &[Told<'_>], fed: Fed, resent: usize, out: &mut impl Write) -> Result<()> {
+fn prove(answered: &[Answered<'_>], fed: Fed, resent: usize, out: &mut impl Write) -> Result<()> {
     let mut findings = Findings::default();
-    for (scenario, said) in told {
+    for (scenario, said) in answered {
         let expected = reference::work_out(scenario)?;
         findings.add(proof::examine(&scenario.id, &expected, said)?);
     }
@@ -163,7 +163,7 @@ fn prove(told: &[Told<'_>], fed: Fed, resent: usize, out: &mut impl Write) -> Re
         let shown: Vec<String> = findings.differences.iter().take(DIFFERENCES_SHOWN).cloned().collect();
         bail!("{} figures are wrong:\n  {}", findings.differences.len(), shown.join("\n  "));
     }
-    let entries = told.iter().map(|(_, said)| said.entries).sum();
+    let entries = answered.iter().map(|(_, said)| said.entries).sum();
     writeln!(
         out,
         "\nProof\n\n  \

@@ -23,13 +23,13 @@ const BAR_CHARS: usize = 20;
 const HUNDREDTH: i128 = 10_000_000;
 
 /// An account's story and the ledger's answers about it.
-pub type Told<'a> = (&'a Scenario, &'a Said);
+pub type Answered<'a> = (&'a Scenario, &'a Said);
 
 /// Returns the balance of every account.
-pub fn balances(told: &[Told<'_>]) -> Result<String> {
+pub fn balances(answered: &[Answered<'_>]) -> Result<String> {
     let header = ["Account", "Plan", "Balance", "bought", "rolled", "Used", "Status"];
     let mut table = Table::new();
-    for (scenario, said) in told {
+    for (scenario, said) in answered {
         let unit = scenario.account.unit();
         let figure = |field: &str| Ok::<String, anyhow::Error>(money(amount(&said.balance, field)?, unit));
         table.add_row(vec![
@@ -46,7 +46,7 @@ pub fn balances(told: &[Told<'_>]) -> Result<String> {
 }
 
 /// Returns the sources and uses of each account's credits: each row adds up to the balance.
-pub fn flows(told: &[Told<'_>]) -> Result<String> {
+pub fn flows(answered: &[Answered<'_>]) -> Result<String> {
     const COLUMNS: [(&str, &[&str]); 5] = [
         ("Given", &["granted", "adjusted", "voided", "rolled_in", "rolled_out"]),
         ("Bought", &["purchased", "topped_up"]),
@@ -55,7 +55,7 @@ pub fn flows(told: &[Told<'_>]) -> Result<String> {
         ("Refunded", &["refunded"]),
     ];
     let mut table = Table::new();
-    for (scenario, said) in told {
+    for (scenario, said) in answered {
         let unit = scenario.account.unit();
         let mut row = vec![scenario.id.clone()];
         let mut balance = Credits::ZERO;
@@ -77,9 +77,9 @@ pub fn flows(told: &[Told<'_>]) -> Result<String> {
 }
 
 /// Returns the users with the most usage in each account.
-pub fn top_users(told: &[Told<'_>]) -> String {
+pub fn top_users(answered: &[Answered<'_>]) -> String {
     let mut table = Table::new();
-    for (scenario, said) in told {
+    for (scenario, said) in answered {
         let users = dearest(&said.figures.users, |sum| sum.credits);
         for (rank, (name, sum)) in users.iter().take(TOP_USERS).enumerate() {
             let mut row = vec![if rank == 0 { scenario.id.clone() } else { String::new() }, (*name).clone()];
@@ -95,7 +95,7 @@ pub fn top_users(told: &[Told<'_>]) -> String {
 }
 
 /// Returns one account's usage by category, in it by tier, in it by model.
-pub fn breakdown((scenario, said): Told<'_>) -> Result<String> {
+pub fn breakdown((scenario, said): Answered<'_>) -> Result<String> {
     let mut table = Table::new();
     let total = said.figures.total.credits;
     let categories = nested(&said.figures.kinds)?;
@@ -152,10 +152,10 @@ fn dearest<K: Ord, V>(groups: &BTreeMap<K, V>, cost: impl Fn(&V) -> Credits) -> 
     listed
 }
 
-pub fn months(told: &[Told<'_>]) -> Result<String> {
+pub fn months(answered: &[Answered<'_>]) -> Result<String> {
     let header = ["Account", "#", "from", "until", "Began with", "Added", "Used", "Expired", "Rolled on"];
     let mut table = Table::new();
-    for (scenario, said) in told {
+    for (scenario, said) in answered {
         let plan: PlanBody = serde_json::from_value(scenario.plan.body.clone())?;
         let zone = plan.timezone.unwrap_or(Zone::UTC);
         let unit = scenario.account.unit();

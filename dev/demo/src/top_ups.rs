@@ -65,7 +65,7 @@ pub async fn show(client: &Client, name: &str, out: &mut impl std::io::Write) ->
     for wallet in &wallets {
         table.add_row(live(client, wallet).await?);
     }
-    let header = ["Account", "Wallet", "Used", "Topped up", "Balance", "Told"];
+    let header = ["Account", "Wallet", "Used", "Topped up", "Balance", "Notified"];
     let table = tables::laid_out(table, &header, 2..5);
     writeln!(out, "\nAuto top-up: $20 when $10 or less is left (by the sandbox: no money moves)\n\n{table}")?;
     Ok(())
@@ -95,9 +95,9 @@ async fn live(client: &Client, wallet: &Wallet) -> Result<[String; 6]> {
     let balance = topped_up(client, &path, wallet.tops_up()?).await?;
     let dollars =
         |field: &str| Ok::<String, anyhow::Error>(tables::money(amount(&balance, field)?, Unit::Usd));
-    let told = format!("{} x {}", wallet.times, wallet.fires);
+    let notified = format!("{} x {}", wallet.times, wallet.fires);
     let (used, settled) = (dollars("used")?, dollars("settled")?);
-    Ok([wallet.id.clone(), wallet.title.to_owned(), used, dollars("lifetime_added")?, settled, told])
+    Ok([wallet.id.clone(), wallet.title.to_owned(), used, dollars("lifetime_added")?, settled, notified])
 }
 
 /// Waits until this kind has fired that many times.

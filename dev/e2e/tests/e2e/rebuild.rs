@@ -232,9 +232,9 @@ async fn a_rebuild_that_dies_at_the_flip_leaves_the_old_generation_whole() -> Re
     ensure!(refused.status.code() == Some(1), "the live generation can't be dropped: {refused:?}");
     let done = command(&["--json"], "").output().await?;
     ensure!(done.status.success(), "{done:?}");
-    let told: serde_json::Value = serde_json::from_slice(&done.stdout)?;
-    ensure!(told["flipped"] == true && told["differences"] == serde_json::json!([]), "{told:#}");
-    ensure!(told["dropped"] == serde_json::json!(["read_model_2"]), "the unfinished one: {told:#}");
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout)?;
+    ensure!(report["flipped"] == true && report["differences"] == serde_json::json!([]), "{report:#}");
+    ensure!(report["dropped"] == serde_json::json!(["read_model_2"]), "the unfinished one: {report:#}");
     ensure!(world.live().await? == NEXT, "flipped at last");
     let dropped = command(&["--drop", "1"], "").output().await?;
     ensure!(dropped.status.success(), "{dropped:?}");

@@ -21,11 +21,11 @@ async fn a_service_that_is_stopped_under_load_drains_and_loses_nothing() -> Resu
     let mut fastest = Duration::MAX;
     for service in ["command-api", "projector", "alert-worker", "query-api"] {
         sleep(Duration::from_millis(700)).await;
-        let told = Instant::now();
+        let stopped_at = Instant::now();
         fleet.signal(service, Signal::SIGTERM)?;
         let status = fleet.ended(service, DRAIN_MAX).await?;
         ensure!(status.success(), "{service} ended with {status}");
-        fastest = fastest.min(told.elapsed());
+        fastest = fastest.min(stopped_at.elapsed());
         fleet.launch(service, None)?;
         fleet.ready(service).await?;
     }

@@ -44,7 +44,7 @@ async fn a_kill_at_any_step_loses_nothing_and_counts_nothing_twice() -> Result<(
     ensure!(lost > 0, "no client felt a kill");
     let sent = load.finish().await?;
     fleet.verify(sent).await?;
-    ensure!(fleet.told().await? > 0, "nothing has fired");
+    ensure!(fleet.notified().await? > 0, "nothing has fired");
     Ok(())
 }
 

@@ -51,10 +51,10 @@ impl Fleet {
         let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
         let live = self.live().await?;
         self.replay(live, projector::Projector::new(projector::ReadModel, partitions), &ends).await?;
-        let told = self.told().await?;
+        let notified = self.notified().await?;
         let nobody = Alerting::new(NotifyFrom::default());
         self.replay(ALERTS, Evaluation::new(nobody, partitions), &ends).await?;
-        ensure!(self.told().await? == told, "a replay told something again");
+        ensure!(self.notified().await? == notified, "a replay notified again");
         self.charged_once().await?;
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Fleet {
     }
 
     /// Returns how many firings the outbox received, which is each firing once.
-    pub async fn told(&self) -> Result<i64> {
+    pub async fn notified(&self) -> Result<i64> {
         let mut tx = pg::begin_read(&self.pool, ALERTS).await?;
         let (firings, outbox, both): (i64, i64, i64) = sqlx::query_as(
             "select (select count(*) from firing), (select count(*) from delivery.outbox),
@@ -96,7 +96,7 @@ impl Fleet {
         .await?;
         ensure!(
             firings == outbox && firings == both,
-            "{firings} firings, {outbox} to be told, {both} in both"
+            "{firings} firings, {outbox} to be published, {both} in both"
         );
         Ok(outbox)
     }

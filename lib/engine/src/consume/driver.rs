@@ -418,7 +418,7 @@ impl<W: Worker> Driver<W> {
             }
         };
         let verdict = judge(attempt, &batch.steps, &rows);
-        info!(worker = self.name, ?attempt, ?verdict, "the checkpoint told what became of a batch");
+        info!(worker = self.name, ?attempt, ?verdict, "the checkpoint shows whether the batch was committed");
         if verdict.committed {
             self.keep(lane, &batch);
         } else {

@@ -62,14 +62,19 @@ async fn a_firing_notifies_by_mail_and_in_the_product() -> Result<()> {
         .await?;
     acme.uses("07", "ana", "800").await?;
     // The org alert for Carl, the user alert for Dora and Ana: each by mail and in the product.
-    let told = delivered(&whole, "acme", 6).await?;
+    let notified = delivered(&whole, "acme", 6).await?;
     let mails = server.mails();
     let mut to: Vec<&str> = mails.iter().map(|mail| mail.to.as_str()).collect();
     to.sort_unstable();
     ensure!(to == ["ana@example.test", "carl@example.test", "dora@example.test"], "{to:?}");
-    ensure!(told.iter().all(|one| one["sent_at"].is_string() && one["last_error"].is_null()), "{told:#?}");
-    let carls =
-        told.iter().find(|one| one["recipient"] == "carl" && one["channel"] == "email").context("Carl's")?;
+    ensure!(
+        notified.iter().all(|one| one["sent_at"].is_string() && one["last_error"].is_null()),
+        "{notified:#?}"
+    );
+    let carls = notified
+        .iter()
+        .find(|one| one["recipient"] == "carl" && one["channel"] == "email")
+        .context("Carl's")?;
     ensure!(
         carls["kind"] == "org_alert" && carls["text"].as_str().is_some_and(|text| text.contains("75")),
         "{carls}"
@@ -112,8 +117,8 @@ async fn a_rebuild_of_the_alerts_finds_the_same_firings_and_notifies_nobody_agai
 
     // The worker changes to it: what fires now is notified, what fired before is not.
     acme.uses("2026-02-07T00:00:00Z", "ana", "500").await?;
-    let told = delivered(&whole, "acme", 4).await?;
-    ensure!(server.mails().len() == 4, "{told:#?}");
+    let notified = delivered(&whole, "acme", 4).await?;
+    ensure!(server.mails().len() == 4, "{notified:#?}");
     let after = whole.operator().get("/v1/accounts/acme/firings").await?;
     let items = |body: &Value| body["items"].as_array().cloned().unwrap_or_default();
     ensure!(items(&after.body).len() == 2, "{}", after.text);

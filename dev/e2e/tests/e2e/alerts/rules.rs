@@ -132,7 +132,7 @@ async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them(
     acme.put("09", "user-alert", alert(true)).await?;
     whole.all_evaluated().await?;
     for kind in ["user_alert", "user_limit_reached"] {
-        let told = format!(
+        let notified = format!(
             r#"select count(*), count(distinct subject), min(seq), max(seq),
                       bool_and(subject = 'user' || lpad(seq::text, 5, '0')),
                       (select count(*) from delivery.outbox where firing ->> 'kind' = '{kind}')
@@ -140,7 +140,7 @@ async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them(
                where kind = '{kind}'"#
         );
         let (fired, users, first, last, are_by_user, queued): (i64, i64, i32, i32, bool, i64) =
-            sqlx::query_as(sqlx::AssertSqlSafe(told)).fetch_one(&whole.pool).await?;
+            sqlx::query_as(sqlx::AssertSqlSafe(notified)).fetch_one(&whole.pool).await?;
         let all = i64::try_from(USERS)?;
         ensure!((fired, users, queued) == (all, all, all), "{kind}: {fired} {users} {queued}");
         ensure!((first, last, are_by_user) == (0, i32::try_from(USERS)? - 1, true), "{kind}: {first} {last}");

@@ -105,7 +105,7 @@ async fn a_stream_shows_each_change_and_goes_on_where_it_was_cut_off() -> Result
 }
 
 /// A stop as `code user`, with the figures of that time.
-fn told(stop: &Sent) -> String {
+fn summary(stop: &Sent) -> String {
     let text = |field: &str| stop.data[field].as_str().unwrap_or("-").to_owned();
     format!("{} {}: {} available, {} held", text("code"), text("user_id"), text("available"), text("held"))
 }
@@ -117,7 +117,7 @@ async fn reserve(whole: &Whole, id: &str, amount: &str, seconds: u32) -> Result<
 
 async fn check_stop(follower: &mut Follower, expected: &str) -> Result<Sent> {
     let stop = follower.next_of("stop").await?;
-    ensure!(told(&stop) == expected, "{} is not {expected}", told(&stop));
+    ensure!(summary(&stop) == expected, "{} is not {expected}", summary(&stop));
     Ok(stop)
 }
 

@@ -150,8 +150,8 @@ async fn nothing_of_them_is_in_the_journal(whole: &Whole) -> Result<()> {
         journal += &answer.expect(200)?.text;
     }
     ensure!(journal.contains("acme"), "the journal was read");
-    for told in ["example.test", "carl", "whsec_"] {
-        ensure!(!journal.contains(told), "{told} is in the journal");
+    for secret in ["example.test", "carl", "whsec_"] {
+        ensure!(!journal.contains(secret), "{secret} is in the journal");
     }
     Ok(())
 }

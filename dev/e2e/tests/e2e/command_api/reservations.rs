@@ -216,8 +216,8 @@ async fn a_settle_answers_as_at_first_whatever_prices_and_clock_are_now() -> Res
     // Other content under the usage's id conflicts, however old the usage is.
     let other = operator.post(&settle("r1"), metered("u1", "x", 8)).await?;
     other.expect_problem(409, "conflict")?;
-    let told = operator.get("/v1/accounts/acme/events/u1").await?;
-    ensure!(told.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", told.text);
+    let shown = operator.get("/v1/accounts/acme/events/u1").await?;
+    ensure!(shown.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", shown.text);
     whole.replay_and_stop().await
 }
 
@@ -236,9 +236,9 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     let other = operator.post("/v1/accounts/acme/usage?wait=true", named("6")).await?;
     other.expect_problem(409, "conflict")?;
     let position = other.position()?;
-    let told = operator.get("/v1/accounts/acme/events/u1").await?;
-    let repeat = &told.expect(200)?.body["repeats"][0];
-    ensure!(repeat["outcome"] == "conflict" && repeat["position"] == json!(position), "{}", told.text);
+    let shown = operator.get("/v1/accounts/acme/events/u1").await?;
+    let repeat = &shown.expect(200)?.body["repeats"][0];
+    ensure!(repeat["outcome"] == "conflict" && repeat["position"] == json!(position), "{}", shown.text);
     expect_balance(&operator, "acme", "settled=5 used=5").await?;
 
     // The same holds for usage that was charged before and names a hold that other usage has ended.
@@ -246,8 +246,8 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     let mut late = usage("u2", "0");
     late["reservation_id"] = json!("r1");
     operator.post("/v1/accounts/acme/usage?wait=true", late).await?.expect_problem(409, "conflict")?;
-    let told = operator.get("/v1/accounts/acme/events/u2").await?;
-    ensure!(told.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", told.text);
+    let shown = operator.get("/v1/accounts/acme/events/u2").await?;
+    ensure!(shown.expect(200)?.body["repeats"][0]["outcome"] == "conflict", "{}", shown.text);
     let mut fresh = usage("u3", "0");
     fresh["reservation_id"] = json!("r1");
     operator.post("/v1/accounts/acme/usage?wait=true", fresh).await?.expect_problem(409, "hold_ended")?;
@@ -270,8 +270,8 @@ async fn a_settle_is_no_earlier_than_its_hold() -> Result<()> {
     operator.at(later).post(&path("acme", ""), hold("r1", "5")).await?.expect(201)?;
     let work = json!({"id": "u1", "occurred_at": later, "credits": "5"});
     operator.post(&path("acme", "/r1/settle"), work).await?.expect(200)?;
-    let told = operator.get("/v1/accounts/acme/events/u1").await?;
-    ensure!(told.expect(200)?.body["recorded_at"] == later, "{}", told.text);
+    let shown = operator.get("/v1/accounts/acme/events/u1").await?;
+    ensure!(shown.expect(200)?.body["recorded_at"] == later, "{}", shown.text);
     whole.replay_and_stop().await
 }
 

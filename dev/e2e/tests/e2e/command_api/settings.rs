@@ -146,9 +146,9 @@ async fn a_write_may_carry_its_time(operator: &Caller) -> Result<()> {
     expect_applied(&operator.at("2026-02-11T00:00:00Z").post(path, usage("u1")).await?)?;
     let free = operator.post(path, usage("u2")).await?;
     free.expect(202)?;
-    let told = operator.at("2026-02-11T00:00:00Z").post(&format!("{path}?wait=false"), usage("u3")).await?;
-    told.expect(202)?;
-    expect_written(&told, None)?;
+    let shown = operator.at("2026-02-11T00:00:00Z").post(&format!("{path}?wait=false"), usage("u3")).await?;
+    shown.expect(202)?;
+    expect_written(&shown, None)?;
     operator.at("yesterday").post(path, usage("u4")).await?.expect_fields(&["Ledger-Time not_a_time"])?;
     let twice = operator.at("2026-02-11T00:00:00Z").at("2026-02-11T00:00:00Z");
     twice.post(path, usage("u4")).await?.expect_fields(&["Ledger-Time duplicate"])?;

@@ -20,11 +20,12 @@ async fn open(caller: &Caller, id: &str, more: Value) -> Result<e2e::Answer> {
 async fn grants(caller: &Caller, account: &str) -> Result<Vec<String>> {
     let found = caller.get(&format!("/v1/accounts/{account}/grants?limit=100")).await?;
     let items = found.expect(200)?.body["items"].as_array().context("items")?.clone();
-    let told = |item: &Value| {
+    let summary = |item: &Value| {
         let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
         format!("{} {}", text("grant_id"), text("amount"))
     };
-    let mut all: Vec<String> = items.iter().map(told).filter(|grant| !grant.starts_with("plan:")).collect();
+    let mut all: Vec<String> =
+        items.iter().map(summary).filter(|grant| !grant.starts_with("plan:")).collect();
     all.reverse();
     Ok(all)
 }

@@ -211,7 +211,7 @@ async fn usage_that_ended_a_hold_says_what_was_held() -> Result<()> {
 }
 
 /// Decisions as `kind user amount code`, newest first.
-fn told(decisions: &[Value]) -> Vec<String> {
+fn summary(decisions: &[Value]) -> Vec<String> {
     let one = |decision: &Value| {
         ["kind", "user_id", "amount", "code"].map(|field| decision[field].as_str().unwrap_or("-")).join(" ")
     };
@@ -240,7 +240,7 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
         "reserve ana 30 -",
     ];
     for limit in [1, 2, 50] {
-        let found = told(&story.pages("/decisions", limit).await?);
+        let found = summary(&story.pages("/decisions", limit).await?);
         ensure!(found == all, "{found:?}");
     }
     // Was Ana rightly blocked at 10:04? `from` is inclusive, `to` exclusive.
@@ -254,7 +254,7 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
         "position": "*", "actor": "*",
     });
     ensure_is(&json!(found), &json!([expected]))?;
-    let until = told(&story.pages(&format!("/decisions?to={at_3}"), 2).await?);
+    let until = summary(&story.pages(&format!("/decisions?to={at_3}"), 2).await?);
     ensure!(until == all[2..], "{until:?}");
     let grant = story.items(&format!("/decisions?to={at_1}")).await?;
     ensure!(grant.len() == 1 && grant[0]["allowed"] == true && grant[0]["message"].is_null(), "{grant:?}");
@@ -264,7 +264,7 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
     for field in ["settled", "available", "floor", "actor"] {
         ensure!(own.body["items"][0].get(field).is_none(), "the account's own: {}", own.text);
     }
-    let own = told(own.body["items"].as_array().context("items")?);
+    let own = summary(own.body["items"].as_array().context("items")?);
     ensure!(own == all[2..], "{own:?}");
     read(&member, "/v1/accounts/acme/decisions?user=bo").await?.expect_problem(403, "forbidden")?;
     let producer = whole.keyed("producer", &["acme"], None).await?;

@@ -435,13 +435,13 @@ fn by_id(mut lots: Vec<Value>) -> Vec<Value> {
 
 /// The first difference in a history: the first record with another outcome, else the figures.
 fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) -> Option<String> {
-    let mut told = String::new();
+    let mut report = String::new();
     for (record, line) in records {
         let event = &record["event"];
         let (stamped, kind, id) = (&event["recordedat"], event["type"].as_str()?, &event["id"]);
         let outcome = memory.fold(&[fact(record)]).remove(0).outcome;
         writeln!(
-            told,
+            report,
             "{} {stamped} {kind} {id} {} -> {}",
             record["timestamp"],
             event["data"],
@@ -451,7 +451,7 @@ fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) 
         let ours = json!([outcome.as_str(), outcome.reason().map(|reason| reason.code())]);
         let theirs = json!([line["outcome"], line["reason"]]);
         if ours != theirs {
-            return Some(format!("{kind}: {ours}, refold.py {theirs}\n{told}"));
+            return Some(format!("{kind}: {ours}, refold.py {theirs}\n{report}"));
         }
     }
     let account = records[0].0["key"].as_str()?;
@@ -461,7 +461,7 @@ fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) 
     theirs["lots"] = json!(by_id(theirs["lots"].as_array()?.clone()));
     let differs = |figure: &&String| ours[*figure] != theirs[*figure];
     let figure = ours.as_object()?.keys().find(differs)?;
-    Some(format!("{figure}: {}, refold.py {}\n{told}", ours[figure], theirs[figure]))
+    Some(format!("{figure}: {}, refold.py {}\n{report}", ours[figure], theirs[figure]))
 }
 
 #[test]

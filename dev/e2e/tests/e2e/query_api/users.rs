@@ -31,7 +31,7 @@ async fn set(story: &Story, limits: Value) -> Result<()> {
 }
 
 /// Users as `ana 50/50 of 60, bo 40/40 of 40!`: used, counted, limit, and a mark where blocked.
-fn told(users: &[Value]) -> String {
+fn summary(users: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let one = |user: &Value| {
         let [who, used, counted, limit] =
@@ -44,11 +44,11 @@ fn told(users: &[Value]) -> String {
 
 /// Checks the users under the current limits; those marked as blocked are the ones over budget.
 async fn check(story: &Story, expected: &str) -> Result<()> {
-    let found = told(&story.items("/users").await?);
+    let found = summary(&story.items("/users").await?);
     ensure!(found == expected, "found {found}, not {expected}");
     let over: Vec<&str> = expected.split(", ").filter(|user| user.ends_with('!')).collect();
     for limit in [1, 2, 50] {
-        let found = told(&story.pages("/users?over_budget=true", limit).await?);
+        let found = summary(&story.pages("/users?over_budget=true", limit).await?);
         ensure!(found == over.join(", "), "{found} are over budget by pages of {limit}, not {over:?}");
     }
     Ok(())

@@ -49,7 +49,8 @@ fn every_field_is_described_in_words() {
                 let path = format!("{path}/{key}");
                 if matches!(key.as_str(), "properties" | "$defs") && !path.contains("/if/") {
                     for (field, schema) in part.as_object().unwrap() {
-                        let told = schema.get("title").is_some() && schema.get("description").is_some();
+                        let is_described =
+                            schema.get("title").is_some() && schema.get("description").is_some();
                         let said_elsewhere = schema.get("const").is_some()
                             || schema
                                 .get("$ref")
@@ -57,7 +58,7 @@ fn every_field_is_described_in_words() {
                             || path.ends_with(".v1/properties") && field == "time";
                         let narrowed = path.contains("/else/") || path.contains("/anyOf/properties");
                         assert!(
-                            told || said_elsewhere || narrowed,
+                            is_described || said_elsewhere || narrowed,
                             "{path}/{field} has no title or description"
                         );
                     }
