@@ -80,30 +80,6 @@ pub async fn serve(
     Ok(())
 }
 
-/// Binds, then serves while a service's work runs, which watches the same `shutdown`; the first to end stops the other.
-///
-/// Returns the work's error before the server's.
-pub async fn serve_with<E: From<io::Error>>(
-    work: impl Future<Output = Result<(), E>>,
-    router: Router,
-    config: &HttpConfig,
-    shutdown: CancellationToken,
-) -> Result<(), E> {
-    let listener = bind(config.listen).await?;
-    let serving = async {
-        let served = serve(router, listener, config.connections, shutdown.clone()).await;
-        shutdown.cancel();
-        served
-    };
-    let working = async {
-        let worked = work.await;
-        shutdown.cancel();
-        worked
-    };
-    let (worked, served) = tokio::join!(working, serving);
-    worked.and(served.map_err(E::from))
-}
-
 /// Listens on an address. Errors: which address is taken and how to choose another.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
