@@ -1,12 +1,10 @@
-//! Kills: at each step where it matters, and at random under load.
+//! Kills: at each step where it matters; `campaign` kills at random.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::client::{Load, open_accounts};
 use crate::fleet::Fleet;
@@ -14,8 +12,6 @@ use crate::fleet::Fleet;
 const ALL: [&str; 3] = ["projector", "command-api", "alert-worker"];
 /// A service aborts as soon as the load passes its failpoint.
 const ABORT_MAX: Duration = Duration::from_secs(120);
-/// How long the random kills go on.
-const RANDOM_KILLS: Duration = Duration::from_secs(15);
 /// Longer than a consumer's session with the broker: the group gives its partitions to another.
 const FROZEN: Duration = Duration::from_secs(13);
 
@@ -46,31 +42,6 @@ async fn a_kill_at_any_step_loses_nothing_and_counts_nothing_twice() -> Result<(
     fleet.verify(sent).await?;
     ensure!(fleet.notified().await? > 0, "nothing has fired");
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn random_kills_under_load_lose_nothing_and_count_nothing_twice() -> Result<()> {
-    let seed: u64 = rand::random();
-    let seed = std::env::var("LEDGER_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(seed);
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut fleet = Fleet::start(&[&ALL[..], &["projector.2", "alert-worker.2"]].concat()).await?;
-    open_accounts(&fleet).await?;
-    let load = Load::start(&fleet)?;
-    let end = Instant::now() + RANDOM_KILLS;
-    let mut kills = 0;
-    while Instant::now() < end {
-        sleep(Duration::from_millis(random.random_range(50..900))).await;
-        let victims = ["projector", "projector.2", "command-api", "alert-worker", "alert-worker.2"];
-        let victim = victims[random.random_range(0..victims.len())];
-        fleet.kill(victim)?;
-        kills += 1;
-        sleep(Duration::from_millis(random.random_range(0..300))).await;
-        fleet.launch(victim, None)?;
-    }
-    fleet.ready_all().await?;
-    let sent = load.finish().await?;
-    let verified = fleet.verify(sent).await;
-    verified.map_err(|error| error.context(format!("LEDGER_TEST_SEED={seed}, {kills} kills, {sent} events")))
 }
 
 #[tokio::test(flavor = "multi_thread")]

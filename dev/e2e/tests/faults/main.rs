@@ -4,6 +4,7 @@
 
 local_stack::shared_test_stack!();
 
+mod campaign;
 mod drain;
 mod holds;
 mod kills;
@@ -13,5 +14,6 @@ mod top_ups;
 
 mod client;
 mod fleet;
+mod fuzz;
 mod history;
 mod verify;

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, ensure};
 use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use futures::TryStreamExt;
 use ledger_core::account::Core;
+use ledger_core::event::partition::partition_of;
 use ledger_core::event::wire;
 use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{FOLD_VERSION, Fact};
 use ledger_core::value::credits::Credits;
-use platform::kafka::{self, Ends, Position};
+use platform::kafka::{self, Ends, Position, Record};
 use platform::pg::{self, Model, Schema, credits_of};
 use platform::shutdown::CancellationToken;
 
@@ -32,7 +33,8 @@ impl Fleet {
         self.replays_equal().await?;
         let mut tx = pg::begin_read(&self.pool, LIVE).await?;
         let (used, events): (String, i64) = sqlx::query_as(
-            "select coalesce(sum(used), 0)::text, coalesce(sum(events), 0)::bigint from user_usage",
+            "select coalesce(sum(used), 0)::text, coalesce(sum(events), 0)::bigint from user_usage
+              where account_id like 'account-%'",
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -134,15 +136,20 @@ impl Fleet {
         tokio::task::spawn_blocking(move || committed_to_the_end(&kafka, &group)).await?
     }
 
-    /// Reads a partition of the journal up to an offset, exclusive.
+    /// Reads the events of a partition of the journal up to an offset, exclusive.
     async fn facts(&self, end: Position) -> Result<Vec<Fact>> {
         let stream = kafka::read_partition(&self.kafka, end.partition, 1, end.offset);
-        let records: Vec<_> = stream.try_collect().await?;
-        let facts = records.iter().map(|record| {
-            let event = wire::decode(&record.value).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-            Ok(Fact::new(event, record.appended_at, record.position.offset))
+        let records: Vec<Record> = stream.try_collect().await?;
+        let partitions = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
+        let facts = records.iter().filter_map(|record| {
+            // The campaign writes records that are no events, and events of the wrong key or partition.
+            let event = wire::decode(&record.value).ok()?;
+            let key = event.account.as_str().as_bytes();
+            let at_home = i64::from(partition_of(key, partitions)) == i64::from(record.position.partition);
+            let is_event = at_home && record.key.as_deref() == Some(key);
+            is_event.then(|| Fact::new(event, record.appended_at, record.position.offset))
         });
-        facts.collect()
+        Ok(facts.collect())
     }
 
     /// Returns an account's state in the journal at a position of its partition.
