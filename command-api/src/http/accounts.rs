@@ -3,13 +3,13 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ledger_core::event::{Clock, Data, OpenAccount, derive};
+use ledger_core::event::{ChangeAccount, Clock, Data, OpenAccount, derive};
 use ledger_core::request;
 use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
 use platform::pg;
 use web::auth::Action;
-use web::http::{Path, Problem, RECORD_BYTES_MAX, read_json};
+use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::app::App;
@@ -133,11 +133,19 @@ fn opens_at(clock: Clock, context: &RequestContext) -> Result<Time, Problem> {
 }
 
 /// `PATCH /v1/accounts/{account}`
+///
+/// An admin may change everything but what the account may spend: the overdraft is the operator's.
 pub async fn change(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    write::whole_setting(&app, &context, &account, request, "account.change", Data::AccountChanged).await
+    context.require(Action::Settings, &account)?;
+    let change: ChangeAccount = read_body(request).await?;
+    if change.overdraft.is_some() {
+        context.require(Action::Terms, &account)?;
+    }
+    let draft = Draft::setting(&account, "account.change", Data::AccountChanged(change), context.now);
+    write::setting(&app, &context, draft, write::time_for(&app, &context, &account)).await
 }

@@ -20,7 +20,7 @@ pub async fn advance(
     Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    context.require(Action::Settings, &account)?;
+    context.require(Action::Terms, &account)?;
     let advance: AdvanceClock = read_body(request).await?;
     let to = advance.advance_to;
     let draft = Draft::setting(&account, "clock", Data::ClockAdvanced(advance), context.now);

@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::event::Data;
 use ledger_core::value::id::AccountId;
+use web::auth::Action;
 use web::http::{Path, Problem};
 
 use crate::app::App;
@@ -17,5 +18,6 @@ pub async fn put(
     Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
+    context.require(Action::Terms, &account)?;
     write::whole_setting(&app, &context, &account, request, "plan", Data::PlanChanged).await
 }

@@ -10,7 +10,7 @@ use crate::http::Problem;
 pub enum Role {
     /// Runs the ledger: everything, everywhere.
     Operator,
-    /// Manages its accounts: reads and settings.
+    /// Manages its accounts: reads, and the settings that make no credits.
     Admin,
     /// A service that uses credits: usage, checks and holds, reads nothing.
     Producer,
@@ -24,7 +24,10 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     OpenAccount,
-    /// Change an account's settings, plan, contacts, limits, alerts; its test clock; checkout, redemptions, invitations.
+    /// Change what an account may spend: its plan, its overdraft, its closing, its test clock.
+    Terms,
+    /// Change an account's name, low-balance line, limits, alerts, auto top-up and contacts; checkout, redemptions,
+    /// invitations.
     Settings,
     UsageWrite,
     /// Requests before work: check, reserve, extend, settle, release.
@@ -158,6 +161,7 @@ mod tests {
         //                       operator admin producer member auditor
         let table = [
             (Action::OpenAccount, [yes, no, no, no, no]),
+            (Action::Terms, [yes, no, no, no, no]),
             (Action::Settings, [yes, yes, no, no, no]),
             (Action::UsageWrite, [yes, no, yes, no, no]),
             (Action::CheckAndHold, [yes, no, yes, no, no]),
