@@ -21,6 +21,7 @@ pub async fn put_limits(
     Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
+    context.require(Action::Settings, &account)?;
     write::whole_setting(&app, &context, &account, request, "limits", Data::LimitsSet).await
 }
 
@@ -31,6 +32,7 @@ pub async fn put_user_alert(
     Path(account): Path<AccountId>,
     request: Request,
 ) -> Result<Response, Problem> {
+    context.require(Action::Settings, &account)?;
     write::whole_setting(&app, &context, &account, request, "user_alert", Data::UserAlertSet).await
 }
 
