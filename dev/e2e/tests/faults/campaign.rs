@@ -4,11 +4,9 @@
 //! `LEDGER_CAMPAIGN_KILLS=1000 LEDGER_CAMPAIGN_RECORDS=200000 cargo test --workspace --test faults -- campaign`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ledger_core::event::partition::partition_of;
 use platform::http_client;
 use platform::pg;
 use rand::rngs::StdRng;
@@ -22,11 +20,11 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::client::{self, Load, open_accounts};
-use crate::fleet::{Fleet, PARTITIONS};
+use crate::fleet::{Fleet, PARTITIONS, home_of};
 use crate::fuzz::{self, Fuzzed};
 
 const ALL: [&str; 5] = ["projector", "command-api", "alert-worker", "projector.2", "alert-worker.2"];
-const KILLS: usize = 12;
+const KILLS: usize = 24;
 const RECORDS: usize = 1_200;
 /// Longest wait for the broker to take a fuzzed record.
 const STORED_MAX: Duration = Duration::from_secs(30);
@@ -42,6 +40,7 @@ async fn a_campaign_of_kills_and_fuzzed_records_loses_nothing_and_counts_nothing
     let records = setting("LEDGER_CAMPAIGN_RECORDS", RECORDS)?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut fleet = Fleet::start(&ALL).await?;
+    fleet.fuzzed = true;
     open_accounts(&fleet).await?;
     let account = json!({"account_id": fuzz::ACCOUNT, "plan": {"cycle": "monthly", "allowance": "100"}});
     client::write(&fleet, &http_client::plain(), Method::POST, "/v1/accounts", &account).await?;
@@ -62,9 +61,9 @@ async fn a_campaign_of_kills_and_fuzzed_records_loses_nothing_and_counts_nothing
         fleet.verify(sent).await?;
         fleet.every_fuzzed_record_is_accounted_for().await
     };
-    let found = verified.await;
-    let found =
-        found.with_context(|| format!("LEDGER_TEST_SEED={seed}, {kills} kills, {records} records"))?;
+    let found = verified
+        .await
+        .with_context(|| format!("LEDGER_TEST_SEED={seed}, {kills} kills, {records} records"))?;
     println!(
         "seed {seed}: {kills} kills, {sent} events acknowledged and counted once; of {records} fuzzed records \
          {} became events and {} dead letters in the ingress; the journal has {} dead letters and {} parked records",
@@ -123,11 +122,6 @@ impl Fuzzer {
     }
 }
 
-fn home_of(account: &str) -> Result<i32> {
-    let count = NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")?;
-    Ok(i32::try_from(partition_of(account.as_bytes(), count))?)
-}
-
 /// What became of the fuzzed records.
 struct Found {
     ingress_events: usize,
@@ -162,10 +156,10 @@ impl Fleet {
         let ingress_dead = buried.len();
 
         let mut tx = pg::begin_read(&self.pool, self.live().await?).await?;
-        let rows = |table: &str| format!(r#"select partition, "offset" from {table}"#);
         let dead: Vec<At> =
-            sqlx::query_as(sqlx::AssertSqlSafe(rows("dead_letter"))).fetch_all(&mut *tx).await?;
-        let parked: Vec<At> = sqlx::query_as(sqlx::AssertSqlSafe(rows("parked"))).fetch_all(&mut *tx).await?;
+            sqlx::query_as(r#"select partition, "offset" from dead_letter"#).fetch_all(&mut *tx).await?;
+        let parked: Vec<At> =
+            sqlx::query_as(r#"select partition, "offset" from parked"#).fetch_all(&mut *tx).await?;
         let folded: Vec<(String, i64)> = sqlx::query_as(
             r#"select account_id, "offset" from event union select account_id, "offset" from refused"#,
         )

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ledger_core::event::partition::partition_of;
 use local_stack::TestSpace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,6 +43,16 @@ async fn beside() -> Turn {
     Turn::Beside { _guard: TURNS.read().await }
 }
 
+/// Returns the number of the journal's partitions, as the fold takes it.
+pub fn partitions() -> Result<NonZeroU32> {
+    NonZeroU32::new(PARTITIONS.unsigned_abs()).context("partitions")
+}
+
+/// Returns the partition of a key in the journal.
+pub fn home_of(key: &str) -> Result<i32> {
+    Ok(i32::try_from(partition_of(key.as_bytes(), partitions()?))?)
+}
+
 /// A space and its processes, by a name that distinguishes copies of one service, such as `projector.2`.
 pub struct Fleet {
     pub kafka: KafkaOptions,
@@ -48,6 +60,8 @@ pub struct Fleet {
     pub pool: PgPool,
     pub database_url: String,
     pub command_url: String,
+    /// Whether the test writes records of its own to the journal, which need not be events.
+    pub fuzzed: bool,
     processes: BTreeMap<String, Process>,
     client: reqwest::Client,
     _turn: Turn,
@@ -97,6 +111,7 @@ impl Fleet {
             pool,
             database_url: space.database_url.clone(),
             command_url: String::new(),
+            fuzzed: false,
             processes: BTreeMap::new(),
             client: http_client::plain(),
             _turn: turn,
