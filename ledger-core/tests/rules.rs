@@ -2,6 +2,9 @@
 
 mod story;
 
+use ledger_core::fold::pages::Pages;
+use ledger_core::fold::{self, Error};
+use ledger_core::value::credits::Credits;
 use story::{Story, story};
 
 fn check(script: &str, lots: &str) {
@@ -510,4 +513,21 @@ fn an_account_whose_sums_pass_18_digits_is_read_back() {
         let read: ledger_core::account::Snapshot = serde_json::from_str(&json).expect("a snapshot");
         assert_eq!(ledger_core::account::Core::from(read), core);
     }
+}
+
+#[test]
+fn an_account_whose_sums_do_not_give_its_balance_is_refused_in_every_build() {
+    let mut story = story("plan 10; use 3");
+    let event = story.facts.last().expect("a usage").clone();
+    let mut core = story.account().core.clone();
+    let sums = &mut core.as_mut().expect("an open account").totals;
+    sums.granted = Credits::whole(11);
+    let mut pages = Pages::default();
+    pages.seen.insert(event.key, None);
+    let (booked, settled) = (Credits::whole(5), Credits::whole(4));
+    let account = event.event.account.clone();
+    let refused = fold::apply(&mut core, &mut pages, &event).expect_err("credits from nowhere");
+    assert_eq!(refused, Error::NotConserved { account, booked, settled });
+    story.play("use 1");
+    assert_eq!(story.outcome(), "applied", "an account that adds up goes on");
 }

@@ -12,7 +12,7 @@ use ledger_core::account::withdrawal::Seen;
 use ledger_core::account::{Core, Snapshot};
 use ledger_core::event::key::dedupe_key;
 use ledger_core::event::{Data, Dispute, Refund};
-use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::fold::pages::{Missing, MissingPages, Pages};
 use ledger_core::fold::{self, Applied, Fact, Moment, Observer, Outcome};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, GrantId, PaymentId};
@@ -27,8 +27,8 @@ use crate::reading::Account;
 
 /// Events read by one statement.
 const CHUNK_EVENTS: u16 = 200;
-/// Most pages that one event may need: a reversal needs each lot that its usage drew from.
-const MISSING_MAX: usize = 20_000;
+/// Most loads of one event: a reversal needs its usage, then who repaid it, then all their lots at once.
+const LOADS_PER_EVENT_MAX: usize = 8;
 
 /// Returns the core at `instant`, which is between the opening and the present.
 pub(crate) async fn core_at(
@@ -240,7 +240,7 @@ impl Past {
         {
             self.prepare_refund(connection, fact, payment_id, *amount).await?;
         }
-        for _ in 0..MISSING_MAX {
+        for _ in 0..LOADS_PER_EVENT_MAX {
             match fold::apply_watched(&mut self.core, &mut self.pages, fact, onlooker) {
                 Ok(applied) => {
                     self.check(past, &applied)?;
@@ -249,7 +249,8 @@ impl Past {
                     }
                     return Ok(());
                 }
-                Err(missing) => self.supply(connection, missing, fact).await?,
+                Err(fold::Error::Missing(missing)) => self.supply(connection, missing, fact).await?,
+                Err(broken @ fold::Error::NotConserved { .. }) => return Err(Problem::internal(broken)),
             }
         }
         Err(Problem::internal(format!("event at offset {} needs too many pages", fact.offset)))
@@ -303,7 +304,8 @@ impl Past {
         amount: Credits,
     ) -> Result<(), Problem> {
         if !self.pages.payments.contains_key(payment) {
-            self.supply(connection, Missing::Payment(payment.clone()), fact).await?;
+            self.supply(connection, MissingPages::from_iter([Missing::Payment(payment.clone())]), fact)
+                .await?;
         }
         let Some(Some(grant_id)) = self.pages.payments.get(payment).cloned() else { return Ok(()) };
         let moved = self.moved_by(connection, fact).await?;
@@ -315,7 +317,7 @@ impl Past {
             return Ok(());
         }
         if !self.pages.lots.contains_key(&grant_id) {
-            self.supply(connection, Missing::Lot(grant_id.clone()), fact).await?;
+            self.supply(connection, MissingPages::from_iter([Missing::Lot(grant_id.clone())]), fact).await?;
         }
         if let Some(Some(lot)) = self.pages.lots.get_mut(&grant_id) {
             lot.lapsed = lapsed;
@@ -339,14 +341,15 @@ impl Past {
         moved.map_or(Ok(Credits::ZERO), |moved| platform::pg::credits_of(&moved))
     }
 
-    /// Loads a page and resets it to its state when `fact` was folded.
+    /// Loads pages and resets them to their state when `fact` was folded.
     async fn supply(
         &mut self,
         connection: &mut PgConnection,
-        missing: Missing,
+        missing: MissingPages,
         fact: &Fact,
     ) -> Result<(), Problem> {
-        let is_payment = matches!(missing, Missing::Payment(_));
+        let lot = |page: &Missing| if let Missing::Lot(id) = page { Some(id.clone()) } else { None };
+        let named_lots: FxHashSet<GrantId> = missing.iter().filter_map(lot).collect();
         let mut today = Today { account: &self.account, pages: Pages::default() };
         load::missing(connection, missing, &mut today, 0).await?;
         let Pages { seen, lots, payments, repayments, covered, .. } = today.pages;
@@ -360,7 +363,7 @@ impl Past {
             self.pages.payments.insert(payment, grant_id);
         }
         // The fold loads the lot of a payment by the lot's own id when it needs it.
-        for (grant_id, lot) in lots.into_iter().filter(|_| !is_payment) {
+        for (grant_id, lot) in lots.into_iter().filter(|(id, _)| named_lots.contains(id)) {
             let lot = lot.filter(existed).map(|lot| self.exhausted(lot));
             self.pages.lots.insert(grant_id, lot);
         }

@@ -11,7 +11,7 @@ use crate::account::lot::Lot;
 use crate::account::withdrawal::{Repayment, Seen};
 use crate::event::key::{DedupeKey, dedupe_key};
 use crate::fold::pages::{Missing, Pages};
-use crate::fold::{self, Applied, Fact, Observer};
+use crate::fold::{self, Applied, Error, Fact, Observer};
 use crate::value::credits::Credits;
 use crate::value::id::{AccountId, GrantId, PaymentId};
 
@@ -35,6 +35,8 @@ pub struct Account {
 
 impl Memory {
     /// Folds a batch. Pages live as long as the batch, so the result must not depend on how the log is cut.
+    ///
+    /// Panics if credits are not conserved.
     pub fn fold(&mut self, batch: &[Fact]) -> Vec<Applied> {
         let mut pages: FxHashMap<AccountId, Pages> = FxHashMap::default();
         let mut results = Vec::with_capacity(batch.len());
@@ -66,7 +68,10 @@ impl Account {
         loop {
             match fold::apply_watched(&mut self.core, pages, fact, observer) {
                 Ok(applied) => return applied,
-                Err(missing) => self.load(pages, missing, &fact.event.account),
+                Err(Error::Missing(missing)) => {
+                    missing.into_iter().for_each(|missing| self.load(pages, missing, &fact.event.account));
+                }
+                Err(error @ Error::NotConserved { .. }) => panic!("{error}"),
             }
         }
     }

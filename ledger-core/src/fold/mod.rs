@@ -1,7 +1,8 @@
 //! The fold: one pure function from the events of an account, in log order, to its balance and entries.
 //!
-//! `apply` works on an account's core and its loaded pages. It names a missing page before it changes anything, except
-//! for the boundaries that time has crossed, whose effects it keeps for the next call. Two rules carry the money: a
+//! `apply` works on an account's core and its loaded pages. It names missing pages before it changes anything, except
+//! for the boundaries that time has crossed, whose effects it keeps for the next call. It refuses a result that does not
+//! conserve credits, in every build. Two rules carry the money: a
 //! withdrawal draws lots in burn order and leaves the rest as overdraft (`take`); an addition first repays overdraft,
 //! oldest first (`settle_overdraft`). Both are in `booking`, the effects of time in `crossing`, and those of each type of
 //! event in a module that `step` calls.
@@ -9,6 +10,7 @@
 mod applied;
 mod booking;
 mod crossing;
+mod error;
 mod grants;
 pub mod memory;
 mod outcome;
@@ -32,6 +34,7 @@ pub use applied::{
 };
 use booking::Booking;
 use crossing::Crossing;
+pub use error::Error;
 pub use outcome::{Outcome, Reason};
 pub use step::TURNOVER_MAX;
 use step::{Step, decide};
@@ -47,23 +50,23 @@ pub const CROSSINGS_MAX: i64 = 5_000;
 
 /// Applies the next event of an account.
 ///
-/// Errors: a page that has to be loaded first; load it and call again with the same arguments.
-pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<Applied, Missing> {
+/// Errors: pages that have to be loaded first, or credits that are not conserved; see [`Error`].
+pub fn apply(core: &mut Option<Core>, pages: &mut Pages, fact: &Fact) -> Result<Applied, Error> {
     apply_watched(core, pages, fact, &mut ())
 }
 
-/// Like [`apply`], with an observer. After a missing page, it does not repeat what the observer has already seen.
+/// Like [`apply`], with an observer. After missing pages, it does not repeat what the observer has already seen.
 pub fn apply_watched(
     core: &mut Option<Core>,
     pages: &mut Pages,
     fact: &Fact,
     observer: &mut impl Observer,
-) -> Result<Applied, Missing> {
+) -> Result<Applied, Error> {
     let event = &*fact.event;
     if let Data::AccountOpened(opening) = &event.data
         && core.is_none()
     {
-        return Ok(open(core, pages, fact, opening, observer));
+        return open(core, pages, fact, opening, observer);
     }
     let Some(core) = core else {
         return Ok(Applied { outcome: Outcome::Rejected(Reason::AccountNotOpen), ..Applied::default() });
@@ -84,7 +87,7 @@ pub fn apply_watched(
             outcome: repeated.unwrap_or(Outcome::Rejected(Reason::ClockJump)),
             ..Applied::default()
         };
-        finish(core, &mut applied);
+        finish(core, &mut applied)?;
         return Ok(applied);
     }
     let mut applied = pages.unfinished.take().map_or_else(Applied::default, |unfinished| *unfinished);
@@ -98,9 +101,9 @@ pub fn apply_watched(
     };
     match outcome {
         Ok(outcome) => applied.outcome = outcome,
-        Err(missing) => {
+        Err(error) => {
             pages.unfinished = Some(Box::new(applied));
-            return Err(missing);
+            return Err(error);
         }
     }
     if repeated.is_none() {
@@ -108,7 +111,7 @@ pub fn apply_watched(
         remember(pages, fact, withdrawal);
     }
     core.events += 1;
-    finish(core, &mut applied);
+    finish(core, &mut applied)?;
     let effect = (applied.outcome == Outcome::Applied).then_some(&event.data);
     let adds = effect.is_some_and(is_addition) && core.figures.added > added;
     observer.after(core, &Moment { at: now, event_id: &event.id, applied: effect, adds });
@@ -200,12 +203,18 @@ fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<With
     }
 }
 
-fn finish(core: &Core, applied: &mut Applied) {
+/// Completes an event's result, and refuses one that made or lost credits: a wrong balance must never be stored.
+fn finish(core: &Core, applied: &mut Applied) -> Result<(), Error> {
     applied.ledger_time = Some(core.ledger_time);
     applied.period_index = core.period.index;
     applied.balance_after = core.settled();
     applied.credit_balance_after = core.lots.paid();
-    debug_assert_eq!(core.conserved(), core.settled(), "conservation of credits on {}", core.account);
+    let (account, booked, settled) = (&core.account, core.conserved(), core.settled());
+    if booked == settled {
+        Ok(())
+    } else {
+        Err(Error::NotConserved { account: account.clone(), booked, settled })
+    }
 }
 
 fn open(
@@ -214,7 +223,7 @@ fn open(
     fact: &Fact,
     opening: &OpenAccount,
     observer: &mut impl Observer,
-) -> Applied {
+) -> Result<Applied, Error> {
     let mut applied = Applied::default();
     let now = stamped(opening.clock.unwrap_or_default(), fact);
     let core = slot.insert(Core::open(fact.event.account.clone(), opening, now));
@@ -222,11 +231,11 @@ fn open(
     step.give_allowance(now, &fact.event.id.clone());
     remember(pages, fact, None);
     core.events += 1;
-    finish(core, &mut applied);
+    finish(core, &mut applied)?;
     let event = &*fact.event;
     let moment = Moment { at: now, event_id: &event.id, applied: Some(&event.data), adds: true };
     observer.after(core, &moment);
-    applied
+    Ok(applied)
 }
 
 /// Crosses every instant at or before `until`, in order; at one instant first the lots that end, then the boundary,

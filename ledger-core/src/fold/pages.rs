@@ -1,7 +1,7 @@
 //! The state that the fold needs of an account beyond its core, loaded for one batch.
 //!
 //! `needs` lists the pages that an event certainly reads, so a batch loads them in bulk; `fold::apply` reports what is
-//! missing, one page at a time. A page that the batch has changed is newer than the table and is never replaced.
+//! missing. A page that the batch has changed is newer than the table and is never replaced.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +28,9 @@ pub enum Missing {
     /// The lots that repaid this stretch of the overdraft line.
     Repayments(Stretch),
 }
+
+/// Pages that one event needs; most need one or two.
+pub type MissingPages = SmallVec<[Missing; 2]>;
 
 /// Loaded pages of one account, and the batch's changes to them.
 #[derive(Debug, Default)]
@@ -70,7 +73,7 @@ pub fn opening_of(account: &AccountId, dispute: &Dispute) -> (Source, EventId) {
 }
 
 /// Lists the pages that an event certainly reads.
-pub fn needs(event: &Event) -> SmallVec<[Missing; 2]> {
+pub fn needs(event: &Event) -> MissingPages {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
     match &event.data {
         Data::UsageReversed(reversal) => {

@@ -1,7 +1,7 @@
 //! Applies one event to an account; each type of event has its rules in a neighbouring module.
 
 use super::booking::{Booking, Stamp, change, new_lot};
-use super::{Applied, EntryType, Fact, LotChanges, Outcome, Reason};
+use super::{Applied, EntryType, Error, Fact, LotChanges, Outcome, Reason};
 use crate::account::Core;
 use crate::account::limit::Limits;
 use crate::account::lot::{Draws, Lot};
@@ -36,18 +36,18 @@ impl Booking for Step<'_> {
     }
 }
 
-/// The outer error is a missing page; the inner one is a rejection.
-pub(super) type Decision = Result<Result<(), Reason>, Missing>;
+/// The outer error is missing pages; the inner one is a rejection.
+pub(super) type Decision = Result<Result<(), Reason>, Error>;
 
 /// Applies an event, unless a rule rejects it.
 ///
-/// Errors: a page is missing; then nothing has changed.
+/// Errors: pages are missing; then nothing has changed.
 pub(super) fn decide(
     core: &mut Core,
     pages: &mut Pages,
     fact: &Fact,
     applied: &mut Applied,
-) -> Result<Outcome, Missing> {
+) -> Result<Outcome, Error> {
     if core.totals.turnover > TURNOVER_MAX && !matches!(fact.event.data, Data::PeriodReset(_)) {
         return Ok(Outcome::Rejected(Reason::OutOfRange));
     }

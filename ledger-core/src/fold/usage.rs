@@ -6,11 +6,11 @@ use smallvec::SmallVec;
 
 use super::booking::{Booking, change};
 use super::step::{Decision, Step};
-use super::{EntryType, LotChanges, Reason, UsageChange};
+use super::{EntryType, Error, LotChanges, Reason, UsageChange};
 use crate::account::withdrawal::Withdrawal;
 use crate::event::key::{DedupeKey, dedupe_key};
 use crate::event::{Data, ReverseUsage, Usage};
-use crate::fold::pages::Missing;
+use crate::fold::pages::{Missing, MissingPages};
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::GrantId;
 
@@ -84,17 +84,17 @@ impl Step<'_> {
     }
 
     /// Lists the credits to return to each lot: its draws, and its repayments of the withdrawal's overdraft. Errors:
-    /// a lot that is not loaded.
+    /// all the lots that are not loaded.
     pub(super) fn returns_of(
         &self,
         withdrawal: &Withdrawal,
-    ) -> Result<SmallVec<[(GrantId, Credits); 2]>, Missing> {
+    ) -> Result<SmallVec<[(GrantId, Credits); 2]>, Error> {
         let mut returns: SmallVec<[(GrantId, Credits); 2]> =
             withdrawal.draws.iter().map(|draw| (draw.grant_id.clone(), draw.amount)).collect();
         if let Some(line) = withdrawal.line {
             let covered = self.pages.covered.iter().any(|c| c.start <= line.start && line.end <= c.end);
             if !covered {
-                return Err(Missing::Repayments(line));
+                return Err(Missing::Repayments(line).into());
             }
             for repayment in self.pages.repayments.range(..line.end).map(|(_, repayment)| repayment) {
                 if let Some(both) = repayment.stretch.overlap(&line) {
@@ -102,10 +102,10 @@ impl Step<'_> {
                 }
             }
         }
-        for (grant_id, _) in &returns {
-            self.find_lot(grant_id)?;
-        }
-        Ok(returns)
+        let unknown = |(id, _): &&(GrantId, Credits)| self.find_lot(id).is_err();
+        let missing = returns.iter().filter(unknown).map(|(id, _)| Missing::Lot(id.clone()));
+        let missing: MissingPages = missing.collect();
+        if missing.is_empty() { Ok(returns) } else { Err(Error::Missing(missing)) }
     }
 
     /// Returns credits to an open lot; those of a closed one count as lapsed.

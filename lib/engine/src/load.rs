@@ -6,7 +6,7 @@ use ledger_core::account::Core;
 use ledger_core::account::lot::Lot;
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::event::key::dedupe_key;
-use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::fold::pages::{Missing, MissingPages, Pages};
 use ledger_core::value::id::{AccountId, EventId, GrantId, PaymentId, Source};
 use platform::pg::columns::undecodable;
 use rustc_hash::FxHashMap;
@@ -180,19 +180,23 @@ pub async fn pages(
     payments(tx, wanted.payments, batch).await
 }
 
-/// Loads the one page that the fold found missing.
+/// Loads the pages that the fold found missing for one account, with one query per kind.
 pub async fn missing(
     tx: &mut PgConnection,
-    missing: Missing,
+    missing: MissingPages,
     batch: &mut impl AccountPages,
     account: usize,
 ) -> Result<(), sqlx::Error> {
-    if let Missing::Repayments(stretch) = missing {
-        let (id, pages) = batch.pages_of(account);
-        return repayments(tx, id, stretch, pages).await;
-    }
     let mut wanted = Wanted::default();
-    wanted.add(account, missing);
+    for page in missing {
+        match page {
+            Missing::Repayments(stretch) => {
+                let (id, pages) = batch.pages_of(account);
+                repayments(&mut *tx, id, stretch, pages).await?;
+            }
+            page @ (Missing::Event(..) | Missing::Lot(_) | Missing::Payment(_)) => wanted.add(account, page),
+        }
+    }
     pages(tx, wanted, batch).await
 }
 

@@ -1,8 +1,8 @@
 //! The accounts of a batch while it is folded.
 
 use ledger_core::account::Core;
-use ledger_core::fold::Fact;
 use ledger_core::fold::pages::{Missing, Pages};
+use ledger_core::fold::{self, Fact};
 use ledger_core::value::id::AccountId;
 use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
@@ -10,8 +10,8 @@ use sqlx::PgConnection;
 use crate::consume::WorkerError;
 use crate::load::{self, AccountPages};
 
-/// Most pages that one event may load individually: a reversal touches at most every lot that an account may have.
-const LOADS_PER_EVENT_MAX: usize = 2 * ledger_core::account::lot::OPEN_LOTS_MAX;
+/// Most loads of one event: a reversal needs its usage, then who repaid it, then all their lots at once.
+const LOADS_PER_EVENT_MAX: usize = 8;
 
 /// An account while a batch is folded.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl<X> Accounts<X> {
         tx: &mut PgConnection,
         at: usize,
         fact: &Fact,
-        mut apply: impl FnMut(&mut Account<X>, &Fact) -> Result<T, Missing> + Send,
+        mut apply: impl FnMut(&mut Account<X>, &Fact) -> Result<T, fold::Error> + Send,
     ) -> Result<T, WorkerError>
     where
         X: Send,
@@ -57,8 +57,16 @@ impl<X> Accounts<X> {
             let account = &mut self.list[at];
             match apply(account, fact) {
                 Ok(applied) => return Ok(applied),
-                Err(missing) if account.stored => load::missing(tx, missing, self, at).await?,
-                Err(missing) => put_absent(&mut account.pages, &account.id, missing),
+                Err(fold::Error::Missing(missing)) if account.stored => {
+                    load::missing(tx, missing, self, at).await?;
+                }
+                Err(fold::Error::Missing(missing)) => {
+                    missing.into_iter().for_each(|page| put_absent(&mut account.pages, &account.id, page));
+                }
+                Err(broken @ fold::Error::NotConserved { .. }) => {
+                    let offset = fact.offset;
+                    return Err(WorkerError::Internal(format!("{broken} after offset {offset}")));
+                }
             }
         }
         let (event, offset) = (&fact.event, fact.offset);
