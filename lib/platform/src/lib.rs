@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod failpoint;
+pub mod heartbeat;
 pub mod http_client;
 pub mod kafka;
 pub mod periodic;
