@@ -12,5 +12,6 @@ pub mod rebuild;
 pub mod redeliver;
 pub mod replay;
 pub mod resolve_top_up;
+pub mod resume;
 pub mod serve;
 pub mod up;

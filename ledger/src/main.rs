@@ -16,6 +16,7 @@ use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
 use ledger::resolve_top_up::{self, ResolveTopUp};
+use ledger::resume::{self, Resume};
 use ledger::serve::{self, Service};
 use ledger::up::{self, UpConfig};
 use local_stack::{Stack, StackOptions};
@@ -54,6 +55,8 @@ enum Command {
     Rebuild(Box<Rebuild>),
     /// Lets notifications that were parked go out again
     Redeliver(Redeliver),
+    /// Lets halted accounts be folded on, once what halted them is mended
+    Resume(Resume),
     /// Says what has become of a top-up that the payment provider has not reported for 20 hours
     #[command(alias = "decide-top-up")]
     ResolveTopUp(ResolveTopUp),
@@ -128,6 +131,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             telemetry::init();
             let equal = rebuild::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!equal)))
+        }
+        Command::Resume(arguments) => {
+            let all = resume::run(&arguments, &mut std::io::stdout()).await?;
+            Ok(ExitCode::from(u8::from(!all)))
         }
         Command::ResolveTopUp(arguments) => {
             resolve_top_up::run(&arguments, &mut std::io::stdout()).await?;

@@ -5,6 +5,7 @@ use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
 use ledger_core::account::Core;
 use ledger_core::value::id::RateCardId;
+use platform::heartbeat;
 use platform::pg::{Amount, column, timestamp};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -68,10 +69,12 @@ const INSERT_ENDED_HOLDS: &str = "
     from unnest($1::text[], $2::text[], $3::text[])
     on conflict (account_id, reservation_id) do nothing";
 
+// A record is named by its place in the log: one that is stored already is the same.
 const INSERT_DEAD_LETTERS: &str = r#"
     insert into dead_letter (partition, "offset", appended_at, reason, key, value)
     select *
-    from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bytea[])"#;
+    from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bytea[])
+    on conflict (partition, "offset") do nothing"#;
 
 pub async fn write(
     tx: &mut PgConnection,
@@ -90,10 +93,12 @@ pub async fn write(
         rows.send(&mut *tx, statement).await?;
     }
     write_accounts(&mut *tx, accounts).await?;
+    heartbeat::beat();
     // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;
     let counters = changes.counters;
     write_users(&mut *tx, counters.users.into_iter().collect()).await?;
+    heartbeat::beat();
     write_categories(&mut *tx, counters.categories.into_iter().collect()).await?;
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
 }

@@ -2,13 +2,16 @@
 
 use engine::load;
 use engine::progress::Waiter;
-use engine::tables::checkpoint;
+use engine::tables::halted::Kind;
+use engine::tables::{checkpoint, halted};
 use futures::future::BoxFuture;
 use ledger_core::account::Core;
 use ledger_core::value::id::AccountId;
-use platform::pg;
+use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
+use platform::pg::{self, Model, Schema};
 use platform::position::{AtLeast, Position};
+use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use web::http::Problem;
 
@@ -128,10 +131,11 @@ where
         + Send
         + 'static,
 {
-    pg::read(&app.pool, model.schema(), move |connection| {
+    let schema = model.schema();
+    pg::read(&app.pool, schema, move |connection| {
         Box::pin(async move {
             check_reached(connection, at_least).await?;
-            let account = load_account(connection, &account).await?;
+            let account = load_account(connection, schema, &account).await?;
             let found = work(connection, &account).await?;
             Ok((account.reflects(), found))
         })
@@ -167,7 +171,7 @@ fn behind(position: Position) -> Problem {
     Problem::behind(format!("position {position} is not projected yet"))
 }
 
-/// A row of `account` with how far its partition is folded, and whether records of it are in `parked`.
+/// A row of `account` with how far its partition is folded, and whether it is halted.
 #[derive(FromRow)]
 struct AccountRow {
     partition: i32,
@@ -177,11 +181,15 @@ struct AccountRow {
     halted: bool,
 }
 
-async fn load_account(connection: &mut PgConnection, account: &AccountId) -> Result<Account, Problem> {
+async fn load_account(
+    connection: &mut PgConnection,
+    schema: Schema,
+    account: &AccountId,
+) -> Result<Account, Problem> {
     // One row has the account and how far its partition has been folded.
     let row: Option<AccountRow> = sqlx::query_as(
         "select a.partition, a.core::text, c.next_offset,
-                exists (select from parked as p where p.account_id = a.account_id) as halted
+                exists (select from halted as h where h.account_id = a.account_id) as halted
            from account as a
            join checkpoint as c on c.partition = a.partition
           where a.account_id = $1",
@@ -189,23 +197,61 @@ async fn load_account(connection: &mut PgConnection, account: &AccountId) -> Res
     .bind(account.as_str())
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(row) = row else { return Err(absent(connection, account).await?) };
-    if row.halted {
-        return Err(Problem::account_halted(account.as_str()));
-    }
+    let Some(row) = row.filter(|row| !row.halted) else {
+        return Err(unread(connection, schema, account).await?);
+    };
     let position = Position { partition: row.partition, offset: row.next_offset - 1 };
     let core = serde_json::from_str(&row.core).map_err(undecodable)?;
     Ok(Account { core, position })
 }
 
-/// An account may be halted before it is open: by an opening that only a newer program can read.
-async fn absent(connection: &mut PgConnection, account: &AccountId) -> Result<Problem, sqlx::Error> {
-    let halted: bool = sqlx::query_scalar("select exists (select from parked where account_id = $1)")
-        .bind(account.as_str())
-        .fetch_one(connection)
-        .await?;
-    let account = account.as_str();
-    Ok(if halted { Problem::account_halted(account) } else { Problem::account_not_found(account) })
+/// Returns why an account can't be read. It may be halted before it is open: by its opening.
+async fn unread(
+    connection: &mut PgConnection,
+    schema: Schema,
+    account: &AccountId,
+) -> Result<Problem, sqlx::Error> {
+    let Some(halt) = halt_of(connection, schema, account).await? else {
+        return Ok(Problem::account_not_found(account.as_str()));
+    };
+    Ok(Problem::account_halted(account.as_str())
+        .with("halted_by", halt.halted_by)
+        .with("reason", halt.reason)
+        .with("position", halt.position)
+        .with("since", halt.since))
+}
+
+/// Why one of the two folds can't go on with an account.
+#[derive(Debug, Serialize)]
+pub(crate) struct HaltView {
+    /// The worker that can't.
+    halted_by: &'static str,
+    /// A sentence: an event of a type that only a newer program knows, or how folding the event fails.
+    reason: String,
+    /// The event that halts it.
+    position: Position,
+    /// When that event was recorded; nothing since then is in the account's figures.
+    since: Time,
+}
+
+pub(crate) async fn halt_of(
+    connection: &mut PgConnection,
+    schema: Schema,
+    account: &AccountId,
+) -> Result<Option<HaltView>, sqlx::Error> {
+    let halt = halted::of(connection, schema, account).await?;
+    Ok(halt.map(|halt| HaltView {
+        halted_by: match schema.model {
+            Model::ReadModel => "projector",
+            Model::Alerting => "alert-worker",
+        },
+        reason: match halt.kind {
+            Kind::UnknownType => format!("only a newer program knows the type {}", halt.reason),
+            Kind::Failed => halt.reason,
+        },
+        position: halt.position,
+        since: halt.since,
+    }))
 }
 
 /// Loads an account with its open lots.

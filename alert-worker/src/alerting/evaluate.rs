@@ -5,6 +5,7 @@ use engine::consume::WorkerError;
 use engine::fold::{Account, Accounts, FoldWorker, Projection};
 use ledger_core::fold::{self, Fact};
 use ledger_core::policy::alert::{self, Firing, Users, Watcher};
+use platform::heartbeat;
 use platform::kafka::Record;
 use sqlx::PgConnection;
 
@@ -123,6 +124,7 @@ async fn evaluate_users(
     changes: &mut Changes,
 ) -> Result<(), WorkerError> {
     loop {
+        heartbeat::beat();
         let Some(core) = &account.core else { return Ok(()) };
         let Watched { watch, users } = &mut account.side_state;
         let missing = watch.users(core, users, fired.fact, fired.applied, &mut firings).err();

@@ -1,5 +1,6 @@
 //! The event-sourcing engine: consumes the journal, folds it into Postgres, and publishes its progress.
 
+mod ask;
 pub mod compare;
 pub mod consume;
 pub mod fold;

@@ -19,9 +19,9 @@ use crate::tables::{event, lot, repayment};
 
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Its core with its open lots; `None` before its opening.
+    /// Its core with its open lots; `None` before its opening, and while it is halted.
     pub core: Option<Core>,
-    /// Whether records of it are parked after an event of an unknown type.
+    /// Whether it can't be folded on, so that its records are parked.
     pub halted: bool,
 }
 
@@ -76,13 +76,17 @@ pub async fn lots_of(tx: &mut PgConnection, account: &AccountId) -> Result<Vec<L
     Ok(found.into_iter().map(|(_, lot)| lot).collect())
 }
 
-/// Loads accounts, in the order of `ids`.
-pub(crate) async fn accounts(tx: &mut PgConnection, ids: &[AccountId]) -> Result<Vec<Loaded>, sqlx::Error> {
+/// Loads accounts, in the order of `ids`; those that are resumed do not count as halted.
+pub(crate) async fn accounts(
+    tx: &mut PgConnection,
+    ids: &[AccountId],
+    resumed: &[&str],
+) -> Result<Vec<Loaded>, sqlx::Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<&str> = ids.iter().map(AccountId::as_str).collect();
-    let rows = account::wanted(&mut *tx, &names).await?;
+    let rows = account::wanted(&mut *tx, &names, resumed).await?;
     let mut loaded: FxHashMap<AccountId, Loaded> = rows
         .into_iter()
         .map(|WantedRow { account, core, halted }| (account, Loaded { core, halted }))

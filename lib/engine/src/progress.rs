@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::ask::ask;
 use crate::progress_channel::{PROJECTED_CHANNEL, read_payload};
 use crate::tables::checkpoint;
 
@@ -150,8 +151,13 @@ async fn poll(pool: PgPool, progress: Arc<Progress>) {
 /// Reads which generation is live and how far it is, in one statement each.
 async fn refresh(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> {
     let known = progress.lock().schema;
-    let live = pg::live_generation(pool, known.model).await?.unwrap_or(known);
-    let next_offsets = checkpoint::next_offsets(pool, live).await?;
+    let (live, next_offsets) = ask(pool, move |connection| {
+        Box::pin(async move {
+            let live = pg::live_generation(&mut *connection, known.model).await?.unwrap_or(known);
+            Ok((live, checkpoint::next_offsets(connection, live).await?))
+        })
+    })
+    .await?;
     if live != known {
         info!(generation = %live, "another generation is live");
         progress.enter(live);

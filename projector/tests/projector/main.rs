@@ -2,6 +2,7 @@
 
 local_stack::shared_test_stack!();
 
+mod halted;
 mod history;
 #[allow(dead_code, reason = "tests of the whole ledger use more of it")]
 mod world;

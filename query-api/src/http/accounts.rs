@@ -23,7 +23,7 @@ use crate::access::Whole;
 use crate::answer::{self, Reflects};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
-use crate::reading;
+use crate::reading::{self, HaltView};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,14 +121,27 @@ struct Item {
     account: AccountView,
 }
 
+/// An account read by itself.
+#[derive(Serialize)]
+struct One {
+    #[serde(flatten)]
+    account: AccountView,
+    /// Set while the alert worker alone can't go on with it: its figures are right, its alerts stand still.
+    alerts_halted: Option<HaltView>,
+}
+
 /// `GET /v1/accounts/{account}`
 pub(crate) async fn one(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<OneQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, view) = reading::of(&app, account, query.at_least, |_, account| {
-        Box::pin(async move { Ok(AccountView::from(&account.core)) })
+    let alerting = app.alerted.schema();
+    let (reflects, view) = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move {
+            let alerts_halted = reading::halt_of(connection, alerting, &account.core.account).await?;
+            Ok(One { account: AccountView::from(&account.core), alerts_halted })
+        })
     })
     .await?;
     answer::object(&reflects, view)

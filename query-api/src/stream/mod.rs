@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
-use web::http::{Problem, header};
+use web::http::{ACCOUNT_HALTED, Problem, header};
 
 use self::holding::{Following, HOLDING_POLL, Mark};
 use self::stops::{Stop, Stops};
@@ -106,8 +106,15 @@ impl Follower {
         slot: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
         // The stream sends firings of later records; earlier ones are in the list of firings.
-        let (reflects, ()) =
-            reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?;
+        let evaluated =
+            reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await;
+        let (reflects, ()) = match evaluated {
+            // Its balance flows on, unless the projector has halted it as well.
+            Err(problem) if problem.code == ACCOUNT_HALTED => {
+                reading::of(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?
+            }
+            evaluated => evaluated?,
+        };
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
         let partition = reflects.position.partition;
         let waiting = VecDeque::new();

@@ -7,6 +7,7 @@ local_stack::shared_test_stack!();
 mod alerts;
 mod command_api;
 mod forms;
+mod halted;
 mod invitations;
 mod payments;
 mod query_api;

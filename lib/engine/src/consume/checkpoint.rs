@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::error::Error;
 use super::options::Source;
+use crate::ask::ask;
 use crate::progress_channel;
 use crate::tables::checkpoint::{self, CheckpointRow, Claim, Fold, Step};
 
@@ -21,12 +22,17 @@ pub(super) async fn claim(
     partitions: &[i32],
 ) -> Result<Vec<Claim>, Error> {
     let fold = Fold { fold_version, log_id: source.identity.log_id };
-    let claims = checkpoint::claim(&source.pool, schema, fold, partitions).await?;
-    if claims.len() < partitions.len() {
-        let other = checkpoint::other_fold(&source.pool, schema, fold).await?;
-        return Err(Error::Refused(misfit(schema, fold, other)));
-    }
-    Ok(claims)
+    let partitions = partitions.to_vec();
+    let claimed = ask(&source.pool, move |connection| {
+        Box::pin(async move {
+            let claims = checkpoint::claim(&mut *connection, schema, fold, &partitions).await?;
+            if claims.len() == partitions.len() {
+                return Ok(Ok(claims));
+            }
+            Ok(Err(checkpoint::other_fold(connection, schema, fold).await?))
+        })
+    });
+    claimed.await?.map_err(|other| Error::Refused(misfit(schema, fold, other)))
 }
 
 /// Returns why this binary or this log does not fit a generation.
@@ -71,8 +77,11 @@ pub(super) async fn rows(
     schema: Schema,
     partitions: &[i32],
 ) -> Result<BTreeMap<i32, CheckpointRow>, sqlx::Error> {
-    let rows = checkpoint::rows(pool, schema, partitions).await?;
-    Ok(rows.into_iter().map(|row| (row.partition, row)).collect())
+    let partitions = partitions.to_vec();
+    let rows = ask(pool, move |connection| {
+        Box::pin(async move { checkpoint::rows(connection, schema, &partitions).await })
+    });
+    Ok(rows.await?.into_iter().map(|row| (row.partition, row)).collect())
 }
 
 #[cfg(test)]

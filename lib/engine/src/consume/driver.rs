@@ -1,12 +1,12 @@
 //! The consume loop: claims, fetches, folds, and continues from the checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
 use metrics::{counter, gauge, histogram};
 use platform::kafka::{Change, FetchLimits, Fetched, OnAssign, Poller, Position};
-use platform::pg;
+use platform::pg::{self, Schema};
 use rand::RngExt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
@@ -17,12 +17,14 @@ use tracing::{debug, error, info, warn};
 use super::checkpoint;
 use super::decide::{Attempt, Next, judge};
 use super::error::Error;
+use super::failure::Cause;
 use super::lanes::Lanes;
 use super::options::{ConsumeOptions, Source};
 use super::partitions::{Admitted, Folding, PartitionState, admit};
 use super::status::Status;
-use super::transaction::{self, Batch, Ended};
-use super::worker::Worker;
+use super::transaction::{self, Batch, Desk, Done, Ended, Work};
+use super::worker::{Summary, Worker};
+use crate::ask::ask;
 use crate::tables::checkpoint::Claim;
 
 /// Most bytes of records in one transaction.
@@ -34,6 +36,8 @@ const RECLAIM_AFTER: std::ops::Range<Duration> = Duration::from_millis(200)..Dur
 /// First and longest pause after a failure; each is reduced by up to half at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longer than the longest pause after a failure: without another failure since, the trouble is over.
+const RECOVERED_AFTER: Duration = Duration::from_secs(6);
 /// How often offsets are reported to the group, and the ends are requested from the brokers.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Timeout for reading partition ends; short, because it blocks the loop.
@@ -57,6 +61,7 @@ pub async fn run<W: Worker>(
 ) -> Result<(), Error> {
     let poller = Poller::new(&group_config(&source, &options), &topic(&source), OnAssign::AwaitSeek)?;
     poller.subscribe().await?;
+    status.reset();
     let mut driver = Driver::new(workers, source, options, status, poller, shutdown)?;
     let ended = driver.until(|_| false).await;
     driver.poller.close().await;
@@ -104,22 +109,31 @@ fn group_config(source: &Source, options: &ConsumeOptions) -> rdkafka::ClientCon
     config
 }
 
-fn partitions_of(batch: &Batch) -> Vec<i32> {
+pub(super) fn partitions_of(batch: &Batch) -> Vec<i32> {
     batch.steps.iter().map(|step| step.partition).collect()
 }
 
-struct Driver<W> {
-    lanes: Lanes<W>,
-    name: &'static str,
-    source: Source,
-    options: ConsumeOptions,
-    status: Status,
+pub(super) struct Driver<W> {
+    pub(super) lanes: Lanes<W>,
+    pub(super) name: &'static str,
+    pub(super) source: Source,
+    pub(super) options: ConsumeOptions,
+    pub(super) status: Status,
     poller: Poller,
     shutdown: CancellationToken,
-    states: BTreeMap<i32, PartitionState>,
+    pub(super) states: BTreeMap<i32, PartitionState>,
+    /// Claimed partitions whose halted accounts have not been looked at.
+    pub(super) to_resume: BTreeSet<i32>,
+    /// When the halted accounts were counted.
+    pub(super) looked_at: Instant,
+    /// Most records of the next fetch: fewer after they took too long.
+    pub(super) records_max: usize,
+    /// A record that took too long alone, and how often.
+    pub(super) slow: Option<(Position, u32)>,
     /// End offsets of a rebuild, exclusive.
     ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
+    failed_at: Instant,
     reported_at: Instant,
     asked_live_at: Instant,
 }
@@ -138,6 +152,11 @@ impl<W: Worker> Driver<W> {
             name: lanes.name(),
             lanes,
             source,
+            to_resume: BTreeSet::new(),
+            looked_at: Instant::now(),
+            records_max: options.batch_records_max,
+            slow: None,
+            failed_at: Instant::now(),
             options,
             status,
             poller,
@@ -152,8 +171,9 @@ impl<W: Worker> Driver<W> {
 
     async fn until(&mut self, reached: impl Fn(&Driver<W>) -> bool) -> Result<(), Error> {
         while !self.shutdown.is_cancelled() && !reached(self) {
+            self.status.heartbeat().beat();
             match self.turn().await {
-                Ok(()) => {}
+                Ok(()) => self.recover(),
                 Err(Error::Postgres(error)) => self.back_off(&format!("postgres: {error}")).await,
                 Err(Error::Kafka(error)) => self.back_off(&error.to_string()).await,
                 Err(fatal) => {
@@ -163,7 +183,16 @@ impl<W: Worker> Driver<W> {
                 }
             }
         }
+        self.status.heartbeat().rest();
         Ok(())
+    }
+
+    /// After a while without a failure, the trouble is over even if nothing came to be folded.
+    fn recover(&mut self) {
+        if self.failures > 0 && self.failed_at.elapsed() > RECOVERED_AFTER {
+            self.failures = 0;
+            self.status.set_trouble(None);
+        }
     }
 
     async fn turn(&mut self) -> Result<(), Error> {
@@ -174,8 +203,8 @@ impl<W: Worker> Driver<W> {
             }
         }
         self.claim_due().await?;
-        let limits =
-            FetchLimits { records: self.options.batch_records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
+        self.resume_due().await?;
+        let limits = FetchLimits { records: self.records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
         let Fetched { mut records, changes, error } = self.poller.fetch(limits).await?;
         if let Some(ends) = &self.ends {
             let is_before = |at: Position| ends.get(&at.partition).is_some_and(|end| at.offset < *end);
@@ -232,9 +261,6 @@ impl<W: Worker> Driver<W> {
             .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
             .collect();
         let short = self.lost_tails(&stands).await?;
-        if !self.run_claimed(&claims).await? {
-            return Ok(());
-        }
         for claim in &claims {
             if let Some(end) = short.get(&claim.partition) {
                 self.halt(
@@ -244,32 +270,11 @@ impl<W: Worker> Driver<W> {
                 continue;
             }
             self.states.insert(claim.partition, PartitionState::Folding(Folding::new(*claim)));
+            self.to_resume.insert(claim.partition);
             self.status.set_folding(claim.partition, claim.next_offset);
         }
         info!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
         self.seek_to_next(&due).await
-    }
-
-    /// Runs the worker's own part of a claim; returns whether it committed. If not, the claim is repeated.
-    async fn run_claimed(&mut self, claims: &[Claim]) -> Result<bool, Error> {
-        for (lane, claims) in self.lanes.share(claims.iter().copied(), |claim| claim.partition) {
-            let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
-            let ran = transaction::run_claimed(&self.source.pool, &self.options, worker, claims).await;
-            let Some((worker, ended)) = ran else { return Err(Error::Panicked(self.name)) };
-            self.lanes.put(lane, worker);
-            if matches!(ended, Ended::Committed(_)) {
-                self.lanes.committed(lane);
-                continue;
-            }
-            self.lanes.rolled_back(lane);
-            if matches!(ended, Ended::Retired) {
-                self.follow_live().await?;
-            } else {
-                self.back_off(&format!("a claim did not hold: {ended:?}")).await;
-            }
-            return Ok(false);
-        }
-        Ok(true)
     }
 
     /// Returns the ends of the partitions that end before our next offset.
@@ -293,17 +298,32 @@ impl<W: Worker> Driver<W> {
 
     async fn fold(&mut self, admitted: Admitted) -> Result<(), Error> {
         let Admitted { batch, halts, rereads } = admitted;
-        // After a failed batch the remaining records are read again.
-        if !self.transact(batch).await? {
+        let folded = self.transact(batch).await;
+        // Sought whatever became of the batch: else the next fetch would begin after what is missing.
+        let sought = self.read_again(&rereads).await;
+        // After a failed batch the remaining records are read again, and their gaps with them.
+        if folded? {
+            for (partition, why) in halts {
+                self.halt(partition, why);
+            }
+        }
+        sought
+    }
+
+    /// Seeks missing records; each counts as a hole of the log only if it is missing after that.
+    async fn read_again(&mut self, missing: &[Position]) -> Result<(), Error> {
+        if missing.is_empty() {
             return Ok(());
         }
-        for (partition, why) in halts {
-            self.halt(partition, why);
+        warn!(worker = self.name, ?missing, "records are missing, reading again");
+        let partitions: Vec<i32> = missing.iter().map(|at| at.partition).collect();
+        self.seek_to_next(&partitions).await?;
+        for at in missing {
+            if let Some(PartitionState::Folding(folding)) = self.states.get_mut(&at.partition) {
+                folding.sought(at.offset);
+            }
         }
-        if !rereads.is_empty() {
-            warn!(worker = self.name, partitions = ?rereads, "records are missing, reading again");
-        }
-        self.seek_to_next(&rereads).await
+        Ok(())
     }
 
     /// Runs a batch, all lanes in parallel; returns whether all of it committed.
@@ -312,26 +332,61 @@ impl<W: Worker> Driver<W> {
         let mut running = Vec::new();
         for (lane, batch) in self.lanes.split(batch) {
             let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
-            let run = transaction::run(&self.source.pool, &self.options, worker, batch);
+            let run = transaction::run(self.desk(Vec::new()), worker, Work::Fold(batch));
             running.push(async move { (lane, run.await) });
         }
         let mut ran = Vec::with_capacity(running.len());
         for (lane, run) in join_all(running).await {
-            let Some((worker, batch, ended)) = run else { return Err(Error::Panicked(self.name)) };
+            let Some((worker, work, ended)) = run else { return Err(Error::Panicked(self.name)) };
             self.lanes.put(lane, worker);
-            ran.push((lane, batch, ended));
+            if let Work::Fold(batch) = work {
+                ran.push((lane, batch, ended));
+            }
         }
         // Every lane finishes, even if others failed: a committed lane stays committed.
         let mut outcome = Ok(true);
         for (lane, batch, ended) in ran {
-            let stands = self.see_to(lane, batch, ended, started).await;
+            let stands = match ended {
+                Ended::Failed(failure) if failure.cause != Cause::Elsewhere => {
+                    self.cut(lane, batch, failure).await
+                }
+                ended => self.see_to(lane, batch, ended, started).await,
+            };
             outcome = outcome.and_then(|all| stands.map(|stands| all && stands));
         }
         outcome
     }
 
+    /// Runs work on a lane, under these claims.
+    pub(super) async fn run_on(
+        &mut self,
+        lane: usize,
+        claims: Vec<Claim>,
+        work: Work,
+    ) -> Result<(Work, Ended), Error> {
+        let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
+        let ran = transaction::run(self.desk(claims), worker, work).await;
+        let Some((worker, work, ended)) = ran else { return Err(Error::Panicked(self.name)) };
+        self.lanes.put(lane, worker);
+        Ok((work, ended))
+    }
+
+    fn desk(&self, claims: Vec<Claim>) -> Desk {
+        Desk {
+            pool: self.source.pool.clone(),
+            options: self.options.clone(),
+            heartbeat: self.status.heartbeat().clone(),
+            claims,
+        }
+    }
+
+    pub(super) fn count(&self, summary: Summary) {
+        counter!("ledger_dead_letters_total", "worker" => self.name).increment(summary.dead_letters);
+        counter!("ledger_account_halts_total", "worker" => self.name).increment(summary.halted);
+    }
+
     /// Continues after a lane's transaction has ended; returns whether its batch committed.
-    async fn see_to(
+    pub(super) async fn see_to(
         &mut self,
         lane: usize,
         batch: Batch,
@@ -340,12 +395,13 @@ impl<W: Worker> Driver<W> {
     ) -> Result<bool, Error> {
         let records = batch.records.len();
         match ended {
-            Ended::Committed(summary) => {
+            Ended::Committed(Done { summary, .. }) => {
                 self.failures = 0;
                 self.status.set_trouble(None);
                 self.keep(lane, &batch);
+                self.records_max = (self.records_max * 2).min(self.options.batch_records_max);
+                self.count(summary);
                 counter!("ledger_consumed_records_total", "worker" => self.name).increment(records as u64);
-                counter!("ledger_dead_letters_total", "worker" => self.name).increment(summary.dead_letters);
                 histogram!("ledger_batch_records", "worker" => self.name).record(records as f64);
                 histogram!("ledger_batch_seconds", "worker" => self.name).record(started.elapsed());
                 debug!(worker = self.name, records, events = summary.events, took = ?started.elapsed(), "batch folded");
@@ -360,10 +416,10 @@ impl<W: Worker> Driver<W> {
                 self.follow_live().await?;
                 Ok(false)
             }
-            Ended::Failed(why) => {
+            Ended::Failed(failure) => {
                 self.lanes.rolled_back(lane);
                 self.seek_to_next(&partitions_of(&batch)).await?;
-                self.back_off(&why).await;
+                self.back_off(&failure.why).await;
                 Ok(false)
             }
             Ended::Unanswered(why) => {
@@ -378,14 +434,20 @@ impl<W: Worker> Driver<W> {
         if !self.options.follows_live {
             return Ok(false);
         }
-        let live = pg::live_generation(&self.source.pool, self.options.schema.model).await?;
+        let live = self.ask_live().await?;
         Ok(live.is_some_and(|live| live != self.options.schema))
     }
 
-    /// Switches to the generation that is live now: every partition is claimed anew there.
-    async fn follow_live(&mut self) -> Result<(), Error> {
+    async fn ask_live(&self) -> Result<Option<Schema>, Error> {
         let model = self.options.schema.model;
-        let live = pg::live_generation(&self.source.pool, model).await?;
+        let live = ask(&self.source.pool, move |connection| Box::pin(pg::live_generation(connection, model)));
+        Ok(live.await?)
+    }
+
+    /// Switches to the generation that is live now: every partition is claimed anew there.
+    pub(super) async fn follow_live(&mut self) -> Result<(), Error> {
+        let model = self.options.schema.model;
+        let live = self.ask_live().await?;
         let Some(live) = live else { return Err(Error::Refused(format!("no {} is live", model.name()))) };
         info!(worker = self.name, from = %self.options.schema, to = %live, "another generation is live");
         self.options.schema = live;
@@ -460,7 +522,7 @@ impl<W: Worker> Driver<W> {
         }
     }
 
-    fn claim_later(&mut self, partition: i32) {
+    pub(super) fn claim_later(&mut self, partition: i32) {
         let at = Instant::now() + rand::rng().random_range(RECLAIM_AFTER);
         self.states.insert(partition, PartitionState::Unclaimed(at));
         self.status.lose(partition);
@@ -474,7 +536,7 @@ impl<W: Worker> Driver<W> {
     }
 
     /// Seeks each claimed partition to its next offset.
-    async fn seek_to_next(&mut self, partitions: &[i32]) -> Result<(), Error> {
+    pub(super) async fn seek_to_next(&mut self, partitions: &[i32]) -> Result<(), Error> {
         let next = |partition: &i32| match self.states.get(partition) {
             Some(PartitionState::Folding(folding)) => Some(folding.read_from(*partition)),
             _ => None,
@@ -531,13 +593,13 @@ impl<W: Worker> Driver<W> {
             gauge!("ledger_lag_records", "worker" => self.name, "partition" => end.partition.to_string())
                 .set((end.offset - next).max(0) as f64);
         }
-        self.status.set_trouble(None);
         Ok(())
     }
 
     /// Waits after a failure, longer each time, with jitter so that processes do not retry together.
-    async fn back_off(&mut self, why: &str) {
+    pub(super) async fn back_off(&mut self, why: &str) {
         self.failures = self.failures.saturating_add(1);
+        self.failed_at = Instant::now();
         self.status.set_trouble(Some(why.to_owned()));
         let full = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
         let pause = full.mul_f64(rand::rng().random_range(0.5..1.0));
@@ -557,6 +619,6 @@ impl<W: Worker> Driver<W> {
             Some(PartitionState::Folding(folding)) => folding.next_offset() >= *end,
             _ => false,
         };
-        self.ends.as_ref().is_some_and(|ends| ends.iter().all(reached))
+        self.to_resume.is_empty() && self.ends.as_ref().is_some_and(|ends| ends.iter().all(reached))
     }
 }

@@ -111,6 +111,10 @@ mod tests {
             Ok(Summary::default())
         }
 
+        async fn halt(&mut self, _: &mut PgConnection, _: &Record, _: &str) -> Result<Summary, WorkerError> {
+            Ok(Summary::default())
+        }
+
         fn committed(&mut self) {}
         fn rolled_back(&mut self) {}
         fn forget(&mut self, _: &[i32]) {}

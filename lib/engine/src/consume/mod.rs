@@ -4,12 +4,15 @@
 //! took effect if its answer was lost.
 
 mod checkpoint;
+mod cut;
 mod decide;
 mod driver;
 mod error;
+mod failure;
 mod lanes;
 mod options;
 mod partitions;
+mod resume;
 mod status;
 mod transaction;
 mod worker;
@@ -18,4 +21,4 @@ pub use driver::{run, run_until};
 pub use error::Error;
 pub use options::{BATCH_RECORDS_MAX, ConsumeOptions, Source};
 pub use status::Status;
-pub use worker::{Summary, Worker, WorkerError};
+pub use worker::{Resumed, Summary, Worker, WorkerError};

@@ -1,5 +1,7 @@
 //! Options of one worker: the log it reads, the generation it writes, and its batch size.
 
+use std::time::Duration;
+
 use platform::kafka::{KafkaOptions, LogIdentity};
 use platform::pg::Schema;
 use sqlx::PgPool;
@@ -8,6 +10,10 @@ use crate::progress_channel::PROJECTED_CHANNEL;
 
 /// Default number of records in one transaction: about half a second's work.
 pub const BATCH_RECORDS_MAX: usize = 10_000;
+
+/// Longer than the server lets a statement or a wait for a lock take, so that its reason is known, and less than what
+/// makes the loop itself stalled.
+const SILENT_AFTER: Duration = Duration::from_secs(25);
 
 /// The log to read and the database to write.
 #[derive(Clone)]
@@ -32,6 +38,8 @@ pub struct ConsumeOptions {
     pub notify_channel: String,
     /// Most records in one transaction.
     pub batch_records_max: usize,
+    /// A transaction whose statements have not got on for so long is abandoned with its connection.
+    pub silent_after: Duration,
 }
 
 impl ConsumeOptions {
@@ -44,6 +52,7 @@ impl ConsumeOptions {
             fold_version,
             notify_channel: PROJECTED_CHANNEL.to_owned(),
             batch_records_max: BATCH_RECORDS_MAX,
+            silent_after: SILENT_AFTER,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Folding {
     next_offset: i64,
     /// Expected hash of the record before `next_offset`; `None` after it was verified.
     unproven: Option<[u8; 32]>,
-    /// The offset of a record that was missing once already.
+    /// The offset of a record that was missing, and was sought since.
     gap_at: Option<i64>,
 }
 
@@ -49,6 +49,17 @@ impl Folding {
         self.next_offset = next_offset;
     }
 
+    /// Returns the claim under which the partition is folded.
+    pub fn claim(&self, partition: i32) -> Claim {
+        let Folding { epoch, next_offset, unproven, .. } = *self;
+        Claim { partition, epoch, next_offset, last_leaf: unproven }
+    }
+
+    /// Notes that a missing record was sought: if it is missing again, the log has a hole.
+    pub fn sought(&mut self, offset: i64) {
+        self.gap_at = Some(offset);
+    }
+
     /// Returns the position to read from: a claim first reads the record before its next offset.
     pub fn read_from(&self, partition: i32) -> Position {
         let offset = if self.unproven.is_some() { self.next_offset - 1 } else { self.next_offset };
@@ -62,8 +73,8 @@ pub(super) struct Admitted {
     pub batch: Batch,
     /// Partitions whose log has changed, each with a sentence.
     pub halts: Vec<(i32, String)>,
-    /// Partitions with a missing record, to be read again.
-    pub rereads: Vec<i32>,
+    /// Missing records, to be sought.
+    pub rereads: Vec<Position>,
 }
 
 /// Takes the next records of each claimed partition and leaves the rest.
@@ -84,7 +95,7 @@ pub(super) fn admit(
         match cursor.take(folding, &record, identity, admitted.batch.records.len()) {
             Take::Fold => admitted.batch.records.push(record),
             Take::Leave => {}
-            Take::ReadAgain => admitted.rereads.push(partition),
+            Take::ReadAgain(offset) => admitted.rereads.push(Position { partition, offset }),
             Take::Halt(why) => admitted.halts.push((partition, why)),
         }
     }
@@ -108,7 +119,8 @@ pub(super) fn admit(
 enum Take {
     Fold,
     Leave,
-    ReadAgain,
+    /// The record at this offset is missing.
+    ReadAgain(i64),
     Halt(String),
 }
 
@@ -182,14 +194,13 @@ impl Cursor {
         Take::Leave
     }
 
-    /// The first time, it may be a late record of an earlier seek; the second time, it is a hole.
-    fn miss(&mut self, folding: &mut Folding, offset: i64) -> Take {
+    /// The first time, it may be a late record of an earlier seek; after it was sought, it is a hole.
+    fn miss(&mut self, folding: &Folding, offset: i64) -> Take {
         self.stopped = true;
         if folding.gap_at == Some(offset) {
             return Take::Halt(format!("there is no record at offset {offset}"));
         }
-        folding.gap_at = Some(offset);
-        Take::ReadAgain
+        Take::ReadAgain(offset)
     }
 
     fn halt(&mut self, why: String) -> Take {
@@ -277,13 +288,20 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_record_is_read_again_once_and_then_halts() {
+    fn a_record_that_is_missing_after_it_was_sought_halts_the_partition() {
         let mut states = claimed(5, None);
         let fetched = || vec![record(5), record(7), record(8)];
-        let admitted = admit(&mut states, fetched(), IDENTITY);
-        assert_eq!((offsets(&admitted), &admitted.rereads), (vec![5], &vec![0]));
+        let gap = Position { partition: 0, offset: 6 };
+        // However often it is missing: nobody has sought it, so the log may have it.
+        for next_offset in [5, 6, 6] {
+            if let Some(PartitionState::Folding(folding)) = states.get_mut(&0) {
+                folding.set_next_offset(next_offset);
+            }
+            let admitted = admit(&mut states, fetched(), IDENTITY);
+            assert_eq!((&admitted.rereads, admitted.halts.len()), (&vec![gap], 0));
+        }
         if let Some(PartitionState::Folding(folding)) = states.get_mut(&0) {
-            folding.set_next_offset(6);
+            folding.sought(6);
         }
         let admitted = admit(&mut states, fetched(), IDENTITY);
         assert_eq!((offsets(&admitted), admitted.rereads.len()), (vec![], 0));

@@ -4,10 +4,19 @@ use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use platform::heartbeat::Heartbeat;
+
 /// Shared between a loop and its observers; clones share one state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Status {
     shared: Arc<Mutex<State>>,
+    heartbeat: Heartbeat,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::new("consume")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -21,12 +30,22 @@ struct State {
 }
 
 impl Status {
+    /// Makes the status of a loop; the name stands in its metrics.
+    pub fn new(name: &'static str) -> Self {
+        Self { shared: Arc::default(), heartbeat: Heartbeat::new(name) }
+    }
+
+    /// Returns the loop's sign of life.
+    pub fn heartbeat(&self) -> &Heartbeat {
+        &self.heartbeat
+    }
+
     /// Returns all problems of the loop; an empty list means that it is healthy.
     pub fn problems(&self) -> Vec<String> {
         let state = self.lock();
         let halted =
             state.halted.iter().map(|(partition, why)| format!("partition {partition} halted: {why}"));
-        halted.chain(state.trouble.clone()).collect()
+        halted.chain(state.trouble.clone()).chain(self.heartbeat.problem()).collect()
     }
 
     /// Returns a readiness check that fails while the loop has problems.
@@ -57,6 +76,16 @@ impl Status {
         let mut state = self.lock();
         state.folding.remove(&partition);
         state.halted.insert(partition, why);
+    }
+
+    /// Returns how many partitions have stopped for good.
+    pub(super) fn halted(&self) -> usize {
+        self.lock().halted.len()
+    }
+
+    /// Forgets everything, for a loop that starts again.
+    pub(super) fn reset(&self) {
+        *self.lock() = State::default();
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

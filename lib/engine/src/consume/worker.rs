@@ -1,6 +1,7 @@
 //! The worker that a consume loop drives.
 
 use async_trait::async_trait;
+use ledger_core::value::id::AccountId;
 use platform::kafka::Record;
 use sqlx::PgConnection;
 
@@ -16,11 +17,47 @@ pub trait Worker: Send + 'static {
     /// Never receives a partition's genesis record. May be called again with the same records, batched differently.
     async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError>;
 
-    /// Runs once after partitions were claimed, before their first batch, in a transaction that holds the claims.
-    ///
-    /// Here a newer binary folds what an older one had to park. `committed` or `rolled_back` follows, as for a batch.
-    async fn claimed(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        let _ = (tx, partitions);
+    /// Halts the account of a record that can't be folded, whatever the reason: parks the record, and from then on those
+    /// after it. Touches nothing of what may have made it fail.
+    async fn halt(
+        &mut self,
+        tx: &mut PgConnection,
+        record: &Record,
+        reason: &str,
+    ) -> Result<Summary, WorkerError>;
+
+    /// Returns some halted accounts of these partitions that may go on, in order after the given one, and the last account
+    /// looked at; `None` after all of them. With `asked`, only those that an operator wants to go on.
+    async fn resumable(
+        &mut self,
+        tx: &mut PgConnection,
+        partitions: &[i32],
+        after: &str,
+        asked: bool,
+    ) -> Result<(Vec<AccountId>, Option<String>), WorkerError> {
+        let _ = (tx, partitions, after, asked);
+        Ok((Vec::new(), None))
+    }
+
+    /// Folds the next parked records of halted accounts, at most so many. `committed` or `rolled_back` follows.
+    async fn resume(
+        &mut self,
+        tx: &mut PgConnection,
+        accounts: &[AccountId],
+        records_max: usize,
+    ) -> Result<Resumed, WorkerError> {
+        let _ = (tx, accounts, records_max);
+        Ok(Resumed::default())
+    }
+
+    /// Keeps an account halted whose next parked record still can't be folded.
+    async fn halt_again(
+        &mut self,
+        tx: &mut PgConnection,
+        account: &AccountId,
+        reason: &str,
+    ) -> Result<Summary, WorkerError> {
+        let _ = (tx, account, reason);
         Ok(Summary::default())
     }
 
@@ -41,9 +78,19 @@ pub struct Summary {
     pub events: u64,
     /// Records that are not events of their account.
     pub dead_letters: u64,
+    /// Accounts that can't be folded on.
+    pub halted: u64,
 }
 
-/// Why a batch could not be folded; it is rolled back and tried again after a pause.
+/// The result of folding parked records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resumed {
+    pub summary: Summary,
+    /// Accounts that may have more parked records.
+    pub rest: Vec<AccountId>,
+}
+
+/// Why a batch could not be folded; it is rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// Postgres failed.

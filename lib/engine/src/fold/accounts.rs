@@ -4,6 +4,7 @@ use ledger_core::account::Core;
 use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::fold::{self, Fact};
 use ledger_core::value::id::AccountId;
+use platform::heartbeat;
 use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 
@@ -54,6 +55,7 @@ impl<X> Accounts<X> {
         X: Send,
     {
         for _ in 0..LOADS_PER_EVENT_MAX {
+            heartbeat::beat();
             let account = &mut self.list[at];
             match apply(account, fact) {
                 Ok(applied) => return Ok(applied),

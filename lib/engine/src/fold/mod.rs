@@ -2,12 +2,13 @@
 //!
 //! Every worker that folds the journal into tables uses this module, so that accounts, lots, repayments and halted
 //! accounts are stored in one way; a [`Projection`] defines the rest. Its schema has the tables `account`, `event`,
-//! `lot`, `repayment` and `parked` with the columns read here.
+//! `lot`, `repayment`, `parked` and `halted` with the columns read here.
 
 mod accounts;
 mod cache;
 mod classify;
 mod projection;
+mod repeated;
 mod reversals;
 mod store;
 mod worker;
@@ -16,6 +17,7 @@ pub use accounts::{Account, Accounts};
 pub use cache::Cache;
 pub use classify::Decode;
 pub use projection::Projection;
+pub use repeated::note_repeated;
 pub use reversals::{Reversed, write_reversals};
 pub use store::lot_changes;
 pub use worker::FoldWorker;

@@ -11,15 +11,41 @@ use sqlx::PgConnection;
 
 use super::accounts::Account;
 use crate::consume::WorkerError;
+use crate::tables::halted::{self, Kind};
 use crate::tables::lot::{self, LotRow};
 use crate::tables::{parked, repayment};
 
+/// Why a record that does not itself halt its account is parked.
+const BEHIND: &str = "behind";
+/// Why the record is parked whose folding fails; `halted` says how it fails.
+pub(super) const FAILED: &str = "failed";
+
+/// The records that a batch parks, and the accounts that it halts.
 #[derive(Debug, Default)]
-pub(super) struct Parked(Rows);
+pub(super) struct Parked {
+    records: Rows,
+    halts: Rows,
+}
 
 impl Parked {
-    pub fn collect(&mut self, account: &AccountId, record: &Record, reason: &str) {
-        parked::collect(&mut self.0, account, record, reason);
+    /// Collects a record that halts its account.
+    pub fn halt(&mut self, account: &AccountId, record: &Record, kind: Kind, reason: &str) {
+        halted::collect(&mut self.halts, account, record.position.partition, kind, reason);
+        let reason = match kind {
+            Kind::UnknownType => reason,
+            Kind::Failed => FAILED,
+        };
+        parked::collect(&mut self.records, account, record, reason);
+    }
+
+    /// Collects a record of an account that is halted already.
+    pub fn behind(&mut self, account: &AccountId, record: &Record) {
+        parked::collect(&mut self.records, account, record, BEHIND);
+    }
+
+    pub async fn write(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        parked::insert(&mut *tx, &self.records).await?;
+        halted::insert(tx, &self.halts).await
     }
 }
 
@@ -27,7 +53,7 @@ impl Parked {
 pub(super) async fn write<X>(
     tx: &mut PgConnection,
     accounts: &mut [Account<X>],
-    parked: Parked,
+    parked: &Parked,
 ) -> Result<(), WorkerError> {
     let pages: Vec<Pages> = accounts.iter_mut().map(|account| std::mem::take(&mut account.pages)).collect();
     let (mut lots, mut repayments) = (Vec::new(), Rows::default());
@@ -46,7 +72,7 @@ pub(super) async fn write<X>(
         }
     }
     repayment::insert(&mut *tx, &repayments).await?;
-    parked::insert(&mut *tx, &parked.0).await?;
+    parked.write(&mut *tx).await?;
     lot::write(tx, &lots).await?;
     Ok(())
 }

@@ -12,24 +12,24 @@ use ledger_core::fold::Fact;
 use ledger_core::fold::pages::{Pages, needs};
 use ledger_core::value::id::AccountId;
 use metrics::histogram;
+use platform::heartbeat;
 use platform::kafka::Record;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::PgConnection;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::accounts::{Account, Accounts, put_absent};
 use super::cache::Cache;
 use super::classify::{Classified, Decode, Kind, classify};
 use super::projection::Projection;
 use super::store::{self, Parked};
-use crate::consume::{Summary, Worker, WorkerError};
+use crate::consume::{Resumed, Summary, Worker, WorkerError};
 use crate::load::{self, Wanted};
+use crate::tables::halted::{self, Head};
 use crate::tables::parked;
 
 /// Events folded before other tasks of the process get a turn.
 const EVENTS_PER_TURN: usize = 128;
-/// Why a record of a known type is parked.
-const BEHIND: &str = "behind";
 
 /// Folds the journal into one generation of a projection.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ impl Stopwatch {
     }
 
     fn lap(&mut self, step: &'static str) {
+        heartbeat::beat();
         let took = self.lap_at.elapsed();
         histogram!("ledger_projection_seconds", "worker" => self.worker, "step" => step).record(took);
         debug!(worker = self.worker, step, ?took, "step of a batch");
@@ -71,12 +72,12 @@ impl<P: Projection> FoldWorker<P> {
         Self { projection, decode, partitions, cache: Cache::default(), pending: Vec::new() }
     }
 
-    /// Folds records; accounts in `resumed` continue, although records of them are parked.
+    /// Folds records; accounts in `resumed` continue, although they are halted.
     async fn fold(
         &mut self,
         tx: &mut PgConnection,
         batch: &[Record],
-        resumed: &FxHashSet<AccountId>,
+        resumed: &[&str],
     ) -> Result<Summary, WorkerError> {
         // Cores that an earlier attempt took from the cache are not put back, but loaded again.
         self.pending.clear();
@@ -104,13 +105,15 @@ impl<P: Projection> FoldWorker<P> {
                 }
                 Kind::Unknown { account, event_type } => {
                     let at = accounts.indices[&account];
-                    halt(&mut accounts.list[at], item.record, &event_type, &mut parked);
+                    let account = &mut accounts.list[at];
+                    summary.halted += u64::from(!account.halted);
+                    halt(account, item.record, &event_type, &mut parked);
                 }
                 Kind::Fold(fact) => {
                     let at = accounts.indices[&fact.event.account];
                     let account = &accounts.list[at];
                     if account.halted {
-                        parked.collect(&account.id, item.record, BEHIND);
+                        parked.behind(&account.id, item.record);
                         continue;
                     }
                     self.projection.fold(tx, &mut accounts, at, &fact, &mut changes).await?;
@@ -122,7 +125,7 @@ impl<P: Projection> FoldWorker<P> {
         watch.lap("fold");
         // Primary key order, so that neighbouring rows are written together.
         accounts.list.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        store::write(tx, &mut accounts.list, parked).await?;
+        store::write(tx, &mut accounts.list, &parked).await?;
         self.projection.write(tx, changes, &mut accounts.list).await?;
         watch.lap("store");
         self.pending = accounts.list;
@@ -134,7 +137,7 @@ impl<P: Projection> FoldWorker<P> {
         &mut self,
         tx: &mut PgConnection,
         items: &[Classified<'_>],
-        resumed: &FxHashSet<AccountId>,
+        resumed: &[&str],
     ) -> Result<Accounts<P::SideState>, WorkerError> {
         let mut accounts = Accounts { list: Vec::new(), indices: FxHashMap::default() };
         let (mut unknown_indices, mut unknown_ids) = (Vec::new(), Vec::new());
@@ -161,13 +164,13 @@ impl<P: Projection> FoldWorker<P> {
                 folded: None,
             });
         }
-        let loaded = load::accounts(tx, &unknown_ids).await?;
+        let loaded = load::accounts(tx, &unknown_ids, resumed).await?;
         let mut fresh = FxHashSet::default();
         for (index, loaded) in unknown_indices.into_iter().zip(loaded) {
             let account = &mut accounts.list[index];
             account.stored = loaded.core.is_some();
             account.core = loaded.core;
-            account.halted = loaded.halted && !resumed.contains(&account.id);
+            account.halted = loaded.halted;
             fresh.insert(index);
         }
         let loaded = accounts.list.iter_mut().enumerate();
@@ -176,52 +179,15 @@ impl<P: Projection> FoldWorker<P> {
         Ok(accounts)
     }
 
-    /// Folds the parked records of accounts whose first parked record this binary knows.
-    async fn resume(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        let mut summary = Summary::default();
-        let mut after = String::new();
-        loop {
-            let heads = parked::heads(tx, partitions, &after).await?;
-            let Some((last, _)) = heads.last() else { break };
-            after = last.to_string();
-            let accounts: FxHashSet<AccountId> =
-                heads.into_iter().filter_map(|head| self.known(head)).collect();
-            self.resume_accounts(tx, accounts, &mut summary).await?;
+    /// Returns whether a halted account may go on: an operator asked for it, or this binary knows the type that halts it.
+    fn may_go_on(&self, head: &Head) -> bool {
+        if !head.resume
+            && let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&head.record)
+        {
+            error!(account_id = %head.account, event_type, "account stays halted by an unknown event type");
+            return false;
         }
-        if summary.events > 0 {
-            info!(events = summary.events, "halted accounts went on");
-        }
-        Ok(summary)
-    }
-
-    /// Returns the account if this binary knows its halting record.
-    fn known(&self, (account, value): (AccountId, Vec<u8>)) -> Option<AccountId> {
-        if let Err(DecodeError::UnknownType { event_type, .. }) = (self.decode)(&value) {
-            error!(account_id = %account, event_type, "account stays halted by an unknown event type");
-            return None;
-        }
-        Some(account)
-    }
-
-    async fn resume_accounts(
-        &mut self,
-        tx: &mut PgConnection,
-        mut accounts: FxHashSet<AccountId>,
-        summary: &mut Summary,
-    ) -> Result<(), WorkerError> {
-        while !accounts.is_empty() {
-            let records = parked::take(tx, &accounts).await?;
-            if records.is_empty() {
-                break;
-            }
-            let part = self.fold(tx, &records, &accounts).await?;
-            summary.events += part.events;
-            summary.dead_letters += part.dead_letters;
-            for account in self.pending.iter().filter(|account| account.halted) {
-                accounts.remove(&account.id);
-            }
-        }
-        Ok(())
+        true
     }
 }
 
@@ -231,13 +197,85 @@ impl<P: Projection> Worker for FoldWorker<P> {
         self.projection.name()
     }
 
-    async fn claimed(&mut self, tx: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        self.cache.forget(partitions);
-        self.resume(tx, partitions).await
+    async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError> {
+        self.fold(tx, batch, &[]).await
     }
 
-    async fn apply(&mut self, tx: &mut PgConnection, batch: &[Record]) -> Result<Summary, WorkerError> {
-        self.fold(tx, batch, &FxHashSet::default()).await
+    async fn halt(
+        &mut self,
+        tx: &mut PgConnection,
+        record: &Record,
+        reason: &str,
+    ) -> Result<Summary, WorkerError> {
+        self.pending.clear();
+        let (mut parked, mut changes) = (Parked::default(), P::Changes::default());
+        // Whatever fails about the record, its key names its account, unless it is no event of an account.
+        let is_dead = matches!(
+            std::panic::catch_unwind(|| classify(record, self.decode, self.partitions).kind),
+            Ok(Kind::Dead(_))
+        );
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let account = key.and_then(|key| AccountId::new(key).ok()).filter(|_| !is_dead);
+        let Some(account) = account else {
+            // Without the bytes, which may be what can't be stored; the journal has them.
+            let place = Record { key: None, value: Vec::new(), ..record.clone() };
+            self.projection.dead_letter(&mut changes, &place, &format!("not_stored: {reason}"));
+            self.projection.write(tx, changes, &mut []).await?;
+            return Ok(Summary { dead_letters: 1, ..Summary::default() });
+        };
+        self.cache.take(&account);
+        parked.halt(&account, record, halted::Kind::Failed, reason);
+        parked.write(tx).await?;
+        error!(account_id = %account, position = %record.position, reason,
+               "account halted: its event can't be folded, somebody must look");
+        Ok(Summary { halted: 1, ..Summary::default() })
+    }
+
+    async fn resumable(
+        &mut self,
+        tx: &mut PgConnection,
+        partitions: &[i32],
+        after: &str,
+        asked: bool,
+    ) -> Result<(Vec<AccountId>, Option<String>), WorkerError> {
+        let heads = halted::heads(tx, partitions, after, asked).await?;
+        let last = heads.last().map(|head| head.account.to_string());
+        let accounts = heads.iter().filter(|head| self.may_go_on(head)).map(|head| head.account.clone());
+        Ok((accounts.collect(), last))
+    }
+
+    async fn resume(
+        &mut self,
+        tx: &mut PgConnection,
+        accounts: &[AccountId],
+        records_max: usize,
+    ) -> Result<Resumed, WorkerError> {
+        let names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+        let records = parked::take(tx, &names, records_max).await?;
+        let summary = self.fold(tx, &records, &names).await?;
+        halted::release(tx, &names).await?;
+        let again: FxHashSet<&AccountId> =
+            self.pending.iter().filter(|account| account.halted).map(|account| &account.id).collect();
+        let rest = accounts.iter().filter(|account| !again.contains(account)).cloned().collect();
+        // What is left of an account stays parked and halted until its turn.
+        let rest = if records.len() < records_max { Vec::new() } else { rest };
+        let parted: FxHashSet<AccountId> = rest.iter().cloned().collect();
+        self.pending.retain(|account| !parted.contains(&account.id));
+        Ok(Resumed { summary, rest })
+    }
+
+    async fn halt_again(
+        &mut self,
+        tx: &mut PgConnection,
+        account: &AccountId,
+        reason: &str,
+    ) -> Result<Summary, WorkerError> {
+        self.pending.clear();
+        self.cache.take(account);
+        halted::fail(tx, account, reason).await?;
+        parked::set_reason(tx, account, store::FAILED).await?;
+        error!(account_id = %account, reason, "account halted again: its event still can't be folded");
+        Ok(Summary { halted: 1, ..Summary::default() })
     }
 
     fn committed(&mut self) {
@@ -293,10 +331,10 @@ fn facts<'a, X>(items: &'a [Classified<'_>], accounts: &Accounts<X>) -> Vec<(usi
 
 fn halt<X>(account: &mut Account<X>, record: &Record, event_type: &str, parked: &mut Parked) {
     if account.halted {
-        return parked.collect(&account.id, record, BEHIND);
+        return parked.behind(&account.id, record);
     }
     account.halted = true;
     error!(account_id = %account.id, event_type, position = %record.position,
            "account halted by an unknown event type");
-    parked.collect(&account.id, record, event_type);
+    parked.halt(&account.id, record, halted::Kind::UnknownType, event_type);
 }

@@ -10,27 +10,28 @@ use sqlx::{PgConnection, Row};
 #[derive(Debug)]
 pub(crate) struct WantedRow {
     pub account: AccountId,
-    /// None before its opening.
+    /// None before its opening, and while it is halted.
     pub core: Option<Core>,
     pub halted: bool,
 }
 
-// One row per id; an account without a row may still have parked records. ORDER BY and LIMIT keep the planner from a
-// scan, which its statistics suggest for a table with many rows of few accounts.
-const WANTED: &str = r#"
+// One row per id; an account without a row may be halted, before its opening. The core of a halted account is not read:
+// it may be what can't be read.
+const WANTED: &str = "
     select wanted.account_id,
-           account.core::text,
-           (select true
-            from parked
-            where parked.account_id = wanted.account_id
-            order by parked.account_id, parked."offset"
-            limit 1) is not null as halted
-    from unnest($1::text[]) as wanted(account_id)
-    left join account on account.account_id = wanted.account_id"#;
+           case when halted.account_id is null then account.core::text end as core,
+           halted.account_id is not null as halted
+    from unnest($1::text[]) as wanted (account_id)
+    left join account on account.account_id = wanted.account_id
+    left join halted  on halted.account_id  = wanted.account_id and not halted.account_id = any($2)";
 
-/// Reads accounts, one row for each id in any order.
-pub(crate) async fn wanted(tx: &mut PgConnection, ids: &[&str]) -> Result<Vec<WantedRow>, sqlx::Error> {
-    sqlx::query(WANTED).bind(ids).fetch_all(tx).await?.iter().map(read_wanted).collect()
+/// Reads accounts, one row for each id in any order; those that are resumed do not count as halted.
+pub(crate) async fn wanted(
+    tx: &mut PgConnection,
+    ids: &[&str],
+    resumed: &[&str],
+) -> Result<Vec<WantedRow>, sqlx::Error> {
+    sqlx::query(WANTED).bind(ids).bind(resumed).fetch_all(tx).await?.iter().map(read_wanted).collect()
 }
 
 fn read_wanted(row: &PgRow) -> Result<WantedRow, sqlx::Error> {

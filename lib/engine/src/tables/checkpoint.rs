@@ -2,7 +2,7 @@
 
 use platform::pg::{Schema, column};
 use platform::position::Position;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 
 /// A claimed partition, with its state at the claim.
@@ -46,7 +46,7 @@ pub(crate) struct Fold {
 ///
 /// Leaves out rows of another fold.
 pub(crate) async fn claim(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     schema: Schema,
     fold: Fold,
     partitions: &[i32],
@@ -68,13 +68,13 @@ pub(crate) async fn claim(
         .bind(&epochs)
         .bind(fold.fold_version)
         .bind(fold.log_id)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await
 }
 
 /// Returns another fold that rows of a generation come from, if any.
 pub(crate) async fn other_fold(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     schema: Schema,
     fold: Fold,
 ) -> Result<Option<Fold>, sqlx::Error> {
@@ -86,7 +86,7 @@ pub(crate) async fn other_fold(
          limit 1"
     );
     let other = sqlx::query_as(AssertSqlSafe(other)).bind(fold.fold_version).bind(fold.log_id);
-    other.fetch_optional(pool).await
+    other.fetch_optional(connection).await
 }
 
 const ADVANCE: &str = "
@@ -143,7 +143,7 @@ pub(crate) async fn lock(tx: &mut PgConnection, claims: &[Claim]) -> Result<usiz
 
 /// Reads the rows of some partitions.
 pub(crate) async fn rows(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     schema: Schema,
     partitions: &[i32],
 ) -> Result<Vec<CheckpointRow>, sqlx::Error> {
@@ -152,13 +152,16 @@ pub(crate) async fn rows(
          from {schema}.checkpoint
          where partition = any($1)"
     );
-    sqlx::query_as(AssertSqlSafe(rows)).bind(partitions).fetch_all(pool).await
+    sqlx::query_as(AssertSqlSafe(rows)).bind(partitions).fetch_all(connection).await
 }
 
 /// Reads the next offset of every partition.
-pub(crate) async fn next_offsets(pool: &PgPool, schema: Schema) -> Result<Vec<Position>, sqlx::Error> {
+pub(crate) async fn next_offsets(
+    connection: &mut PgConnection,
+    schema: Schema,
+) -> Result<Vec<Position>, sqlx::Error> {
     let all = format!("select partition, epoch, next_offset from {schema}.checkpoint");
-    let rows: Vec<CheckpointRow> = sqlx::query_as(AssertSqlSafe(all)).fetch_all(pool).await?;
+    let rows: Vec<CheckpointRow> = sqlx::query_as(AssertSqlSafe(all)).fetch_all(connection).await?;
     let position = |row: CheckpointRow| Position { partition: row.partition, offset: row.next_offset };
     Ok(rows.into_iter().map(position).collect())
 }

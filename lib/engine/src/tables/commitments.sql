@@ -6,25 +6,19 @@
 -- $1, $2, $3: accounts, the periods whose usage is read, and the instants to read at; $4, $5: users, each with the account.
 with standing as materialized (
     select wanted.account_id, wanted.period_index, account."offset", account.partition, checkpoint.next_offset,
-           parked.halted, instant.now, due.n as due, ended.n as ended,
+           halted.account_id is not null as halted, instant.now, due.n as due, ended.n as ended,
            coalesce(gate.held, 0) - due.held - ended.held as held
     from unnest($1::text[], $2::bigint[], $3::timestamptz[]) as wanted (account_id, period_index, at)
     join account    on account.account_id   = wanted.account_id
     join checkpoint on checkpoint.partition = account.partition
     left join control.gate on gate.account_id = wanted.account_id
+    left join halted on halted.account_id = wanted.account_id
     cross join lateral (
         select case account.clock
                    when 'test' then greatest(account.ledger_time, wanted.at)
                    else clock_timestamp()
                end as now
     ) as instant
-    cross join lateral (
-        select (select true
-                from parked
-                where parked.account_id = wanted.account_id
-                order by parked.account_id, parked."offset"
-                limit 1) is not null as halted
-    ) as parked
     cross join lateral (
         select count(*) as n, coalesce(sum(hold.counts), 0) as held
         from control.hold

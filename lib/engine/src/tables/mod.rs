@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub mod checkpoint;
 pub mod commitments;
 pub mod event;
+pub mod halted;
 pub mod lot;
 pub(crate) mod parked;
 pub(crate) mod repayment;
@@ -39,7 +40,7 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 15] = [
+const READ_MODEL: [Table; 16] = [
     Table::new("account", "account_id"),
     Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
@@ -47,6 +48,7 @@ const READ_MODEL: [Table; 15] = [
     Table::new("ended_hold", "account_id, reservation_id"),
     Table::new("entry", "account_id, \"offset\", seq"),
     Table::new("event", "account_id, \"offset\""),
+    HALTED,
     Table::new("lot", "account_id, grant_id"),
     Table::new("parked", "account_id, \"offset\""),
     Table::new("period", "account_id, index"),
@@ -60,17 +62,22 @@ const READ_MODEL: [Table; 15] = [
     Table::new("user_usage", "account_id, period_index, user_id, feature"),
 ];
 
+/// How folding a record failed is for people, and what an operator asked for does not follow from the journal.
+const HALTED: Table =
+    Table::new("halted", "account_id").of_rows("select account_id, partition, kind from {schema}.halted");
+
 /// Pages of an ended period are not used again: a batch that crosses its end does not store its last changes.
 const USER_PAGE: Table = Table::new("user_page", "account_id, period_index, user_id").of_rows(
     "select user_page.* from {schema}.user_page join {schema}.account using (account_id)
      where period_index = (core -> 'period' ->> 'index')::bigint",
 );
 
-const ALERTING: [Table; 8] = [
+const ALERTING: [Table; 9] = [
     Table::new("account", "account_id"),
     CHECKPOINT,
     Table::new("event", "account_id, event_id, source"),
     Table::new("firing", "account_id, \"offset\", seq"),
+    HALTED,
     Table::new("lot", "account_id, grant_id"),
     Table::new("parked", "account_id, \"offset\""),
     Table::new("repayment", "account_id, line_start"),
@@ -108,8 +115,15 @@ mod tests {
             &[
                 include_str!("../../../../migrations/read_model/0001_read_model.sql"),
                 include_str!("../../../../migrations/read_model/0002_ended_hold.sql"),
+                include_str!("../../../../migrations/read_model/0005_halted.sql"),
             ],
         );
-        check(Model::Alerting, &[include_str!("../../../../migrations/alerting/0001_alerting.sql")]);
+        check(
+            Model::Alerting,
+            &[
+                include_str!("../../../../migrations/alerting/0001_alerting.sql"),
+                include_str!("../../../../migrations/alerting/0002_halted.sql"),
+            ],
+        );
     }
 }

@@ -3,21 +3,15 @@
 use ledger_core::value::id::AccountId;
 use platform::kafka::{Position, Record};
 use platform::pg::Rows;
-use platform::pg::columns::{name, time};
-use rustc_hash::FxHashSet;
+use platform::pg::columns::time;
 use sqlx::{PgConnection, Row};
 
-/// Parked records folded at a time when their account resumes.
-const RESUMED_RECORDS_MAX: i64 = 5_000;
-/// Halted accounts read at a time: each has a record of up to 64 KiB.
-const HALTED_ACCOUNTS_MAX: i64 = 1_000;
-
-const HEADS: &str = include_str!("halted_heads.sql");
-
+// A record is named by its place in the log: one that is parked already is the same.
 const INSERT: &str = r#"
     insert into parked (account_id, partition, "offset", appended_at, reason, key, value)
     select *
-    from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])"#;
+    from unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])
+    on conflict (account_id, "offset") do nothing"#;
 
 pub(crate) fn collect(rows: &mut Rows, account: &AccountId, record: &Record, reason: &str) {
     rows.row()
@@ -34,17 +28,6 @@ pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sql
     rows.send(tx, INSERT).await
 }
 
-/// Returns the next halted accounts after the given one, each with the record that halts it.
-pub(crate) async fn heads(
-    tx: &mut PgConnection,
-    partitions: &[i32],
-    after: &str,
-) -> Result<Vec<(AccountId, Vec<u8>)>, sqlx::Error> {
-    let rows =
-        sqlx::query(HEADS).bind(partitions).bind(after).bind(HALTED_ACCOUNTS_MAX).fetch_all(tx).await?;
-    rows.iter().map(|row| Ok((name(row, "account_id")?, row.try_get("value")?))).collect()
-}
-
 const TAKE: &str = r#"
     with taken as (
         delete from parked
@@ -59,13 +42,14 @@ const TAKE: &str = r#"
     from taken
     order by account_id, "offset""#;
 
-/// Deletes and returns the next parked records of these accounts, in order of account and offset.
+/// Deletes and returns the next parked records of these accounts, at most so many, in order of account and offset.
 pub(crate) async fn take(
     tx: &mut PgConnection,
-    accounts: &FxHashSet<AccountId>,
+    accounts: &[&str],
+    records_max: usize,
 ) -> Result<Vec<Record>, sqlx::Error> {
-    let accounts: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
-    let rows = sqlx::query(TAKE).bind(accounts).bind(RESUMED_RECORDS_MAX).fetch_all(tx).await?;
+    let records_max = i64::try_from(records_max).unwrap_or(i64::MAX);
+    let rows = sqlx::query(TAKE).bind(accounts).bind(records_max).fetch_all(tx).await?;
     rows.iter()
         .map(|row| {
             Ok(Record {
@@ -76,4 +60,18 @@ pub(crate) async fn take(
             })
         })
         .collect()
+}
+
+/// Rewrites why the first parked record of an account is parked, after it has failed again.
+pub(crate) async fn set_reason(
+    tx: &mut PgConnection,
+    account: &AccountId,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    let set = r#"
+        update parked
+        set reason = $2
+        where account_id = $1
+          and "offset" = (select min("offset") from parked where account_id = $1)"#;
+    sqlx::query(set).bind(account.as_str()).bind(reason).execute(tx).await.map(drop)
 }

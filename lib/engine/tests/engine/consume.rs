@@ -18,6 +18,7 @@ use platform::pg::{self, Model, Schema};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::Producer;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -183,7 +184,6 @@ struct Counts {
     committed: AtomicU64,
     rolled_back: AtomicU64,
     forgotten: AtomicU64,
-    claimed: AtomicU64,
 }
 
 /// Concurrent workers of a loop.
@@ -220,12 +220,11 @@ impl Worker for Counter {
         .bind(&accounts)
         .execute(tx)
         .await?;
-        Ok(Summary { events: batch.len() as u64, dead_letters: 0 })
+        Ok(Summary { events: batch.len() as u64, ..Summary::default() })
     }
 
-    async fn claimed(&mut self, _: &mut PgConnection, partitions: &[i32]) -> Result<Summary, WorkerError> {
-        self.counts.claimed.fetch_add(partitions.len() as u64, Ordering::Relaxed);
-        Ok(Summary::default())
+    async fn halt(&mut self, _: &mut PgConnection, record: &Record, _: &str) -> Result<Summary, WorkerError> {
+        Err(WorkerError::Internal(format!("{} was taken for what can't be counted", record.position)))
     }
 
     fn committed(&mut self) {
@@ -344,6 +343,79 @@ async fn a_lost_commit_answer_is_found_out() -> Result<()> {
         running.stop().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_is_noticed_and_waited_for() -> Result<()> {
+    let world = World::new().await?;
+    let proxy = Proxy::start(&world.space.database_url, Cut::AfterServer).await?;
+    let pool = pg::connect(&proxy.url, "consume-silenced", 4).await?;
+    let options = ConsumeOptions { silent_after: Duration::from_secs(2), ..world.options("counter") };
+    let running = world.start_with(Source { pool, ..world.source() }, options);
+    world.append(20).await?;
+    world.settles().await?;
+    // No connection is closed, and none answers: neither those in use nor new ones.
+    proxy.silent.store(true, Ordering::SeqCst);
+    let silenced = Instant::now();
+    world.append(120).await?;
+    running.problem("").await?;
+    ensure!(silenced.elapsed() < Duration::from_secs(60), "noticed after {:?}", silenced.elapsed());
+    sleep(Duration::from_secs(3)).await;
+    ensure!(!running.status.problems().is_empty(), "it is not well before the database answers");
+    proxy.silent.store(false, Ordering::SeqCst);
+    world.settles().await?;
+    running.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_beside_a_failing_lane_halts_its_partition_only() -> Result<()> {
+    let world = World::new().await?;
+    world.append(200).await?;
+    let hole = world.journal.partition_of("account-1");
+    // The end of a transaction takes an offset, and is no record.
+    let writer: rdkafka::producer::BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &world.kafka.brokers)
+        .set("transactional.id", &world.kafka.topic_prefix)
+        .create()?;
+    let topic = world.kafka.topics().events;
+    tokio::task::spawn_blocking(move || {
+        let timeout = Duration::from_secs(30);
+        writer.init_transactions(timeout)?;
+        writer.begin_transaction()?;
+        let record = rdkafka::producer::BaseRecord::to(&topic).partition(hole).key("account-1").payload("{}");
+        writer.send(record).map_err(|(error, _)| error)?;
+        writer.commit_transaction(timeout)
+    })
+    .await??;
+    world.appended.fetch_add(1, Ordering::Relaxed);
+    world.append(100).await?;
+    // Until the lock is gone, all lanes but the one with the hole fail at their first statement.
+    let others: Vec<String> =
+        (0..PARTITIONS).filter(|partition| *partition != hole).map(|it| it.to_string()).collect();
+    let running = world.start("counter");
+    let mut held = world.pool.begin().await?;
+    let lock = format!(
+        "select from {}.checkpoint where partition in ({}) for update",
+        world.schema,
+        others.join(",")
+    );
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *held).await?;
+    sleep(Duration::from_millis(500)).await;
+    held.rollback().await?;
+    running.problem(&format!("partition {hole} halted: there is no record at offset")).await?;
+    let deadline = Instant::now() + WAIT_MAX;
+    let ends: BTreeMap<i32, i64> =
+        world.journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
+    let are_done = |stands: &BTreeMap<i32, i64>| {
+        ends.iter()
+            .filter(|(partition, _)| **partition != hole)
+            .all(|(partition, end)| stands.get(partition) == Some(end))
+    };
+    while !are_done(&world.checkpoint().await?) {
+        ensure!(Instant::now() < deadline, "others stand at {:?} of {ends:?}", world.checkpoint().await?);
+        sleep(Duration::from_millis(50)).await;
+    }
+    running.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,6 +636,8 @@ enum Cut {
 struct Proxy {
     url: String,
     armed: Arc<AtomicBool>,
+    /// Passes nothing on; what was connected meanwhile is closed afterwards.
+    silent: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -573,17 +647,33 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = database_url.replace(server, &listener.local_addr()?.to_string());
         let (server, armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
-        let trigger = armed.clone();
+        let (trigger, silent) = (armed.clone(), Arc::new(AtomicBool::new(false)));
+        let silenced = silent.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(relay(client, server.clone(), trigger.clone(), cut));
+                let (server, trigger, silenced) = (server.clone(), trigger.clone(), silenced.clone());
+                tokio::spawn(async move {
+                    let mut client = client;
+                    tokio::select! {
+                        ended = relay(&mut client, server, trigger, cut) => return ended,
+                        () = until(&silenced, true) => {}
+                    }
+                    until(&silenced, false).await;
+                    Ok(())
+                });
             }
         });
-        Ok(Proxy { url, armed })
+        Ok(Proxy { url, armed, silent })
     }
 }
 
-async fn relay(mut client: TcpStream, server: String, armed: Arc<AtomicBool>, cut: Cut) -> Result<()> {
+async fn until(flag: &AtomicBool, state: bool) {
+    while flag.load(Ordering::SeqCst) != state {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn relay(client: &mut TcpStream, server: String, armed: Arc<AtomicBool>, cut: Cut) -> Result<()> {
     let mut server = TcpStream::connect(server).await?;
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
     loop {

@@ -1,6 +1,6 @@
 //! Creates, drops and flips generations; one row of `control.generation` per model names the live one.
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 
 use super::error::Error;
 use super::migrations::{self, ALERTING, Migration, READ_MODEL};
@@ -15,10 +15,13 @@ pub const GENERATION_CHANNEL: &str = "ledger_generation";
 const LIVE_LOCK: i32 = 0x6c67_656e;
 
 /// Returns the live generation of a model; `None` before the first start.
-pub async fn live_generation(pool: &PgPool, model: Model) -> Result<Option<Schema>, sqlx::Error> {
+pub async fn live_generation(
+    executor: impl PgExecutor<'_>,
+    model: Model,
+) -> Result<Option<Schema>, sqlx::Error> {
     let live: Option<i32> = sqlx::query_scalar("select live from control.generation where model = $1")
         .bind(model.name())
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await?;
     Ok(live.map(|generation| Schema { model, generation }))
 }

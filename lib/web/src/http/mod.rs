@@ -14,6 +14,6 @@ pub use body::{
 };
 pub use observe::finish;
 pub use params::{Path, Query, header};
-pub use problem::{FieldError, Problem};
+pub use problem::{ACCOUNT_HALTED, FieldError, Problem};
 pub use serve::{HttpConfig, bind, serve};
 pub use service::{Deps, Running, Service, Tasks, merge_documents};

@@ -11,6 +11,9 @@ use tracing::{error, warn};
 
 use platform::pg;
 
+/// Code of the problem that an account is halted.
+pub const ACCOUNT_HALTED: &str = "account_halted";
+
 /// `Retry-After` if the log or the database is unavailable: a restart takes seconds, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
@@ -158,10 +161,11 @@ impl Problem {
         Self::not_now("behind", detail)
     }
 
-    /// 503: the account is halted until a newer binary runs.
+    /// 503: the account is halted until a newer binary runs, or until an operator resumes it.
     pub fn account_halted(account: &str) -> Self {
-        let detail = format!("account {account} has an event that only a newer program can read");
-        Self::not_now("account_halted", detail)
+        let detail =
+            format!("account {account} is halted: an event of it can't be folded, and its operator is told");
+        Self::not_now(ACCOUNT_HALTED, detail)
     }
 
     /// 503 with its own code.
