@@ -1,17 +1,22 @@
 //! Store: writes a batch's rows with one statement per table, over arrays.
 
+use std::collections::HashMap;
+
 use engine::consume::WorkerError;
-use engine::fold::{Account, write_reversals};
+use engine::fold::{Account, note_repeated, write_reversals};
 use ledger_core::account::Core;
 use ledger_core::policy::alert::UserPage;
 use ledger_core::value::id::{AccountId, UserId};
+use platform::heartbeat;
 use platform::pg::{Rows, column, timestamp};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use super::changes::Changes;
 use super::watched::Watched;
-use crate::{delivery, top_ups};
+use crate::delivery::{self, OutboxRow};
+use crate::top_ups;
 
 const INSERT_EVENTS: &str = "
     insert into event (account_id, event_id, source, type, outcome, content, occurred_at, recordedat, actor, data,
@@ -26,7 +31,21 @@ const INSERT_FIRINGS: &str = r#"
                         period_index, figure, fired_at, event_id)
     select *
     from unnest($1::text[], $2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::numeric[],
-                $9::int[], $10::bigint[], $11::numeric[], $12::timestamptz[], $13::text[])"#;
+                $9::int[], $10::bigint[], $11::numeric[], $12::timestamptz[], $13::text[])
+    on conflict (firing_id) do nothing"#;
+
+// Of the same rows, those whose id was there before, and whether that firing is about the same.
+const REPEATED_FIRINGS: &str = r#"
+    select new.firing_id,
+           (old.account_id, old.kind, old.alert_id, old.subject, old.threshold_version, old.period_index)
+           is not distinct from
+           (new.account_id, new.kind, new.alert_id, new.subject, new.threshold_version, new.period_index) as is_same
+    from unnest($1::text[], $2::bigint[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::numeric[],
+                $9::int[], $10::bigint[], $11::numeric[], $12::timestamptz[], $13::text[])
+         as new (account_id, "offset", seq, firing_id, kind, alert_id, subject, threshold, threshold_version,
+                 period_index, figure, fired_at, event_id)
+    join firing as old using (firing_id)
+    where (old.account_id, old."offset", old.seq) <> (new.account_id, new."offset", new.seq)"#;
 
 const UPSERT_USERS: &str = "
     insert into user_page (account_id, period_index, user_id, used, page)
@@ -49,21 +68,64 @@ pub async fn write(
     write_firings(&mut *tx, &mut changes).await?;
     user_rows(accounts).send(&mut *tx, UPSERT_USERS).await?;
     write_accounts(&mut *tx, accounts).await?;
+    heartbeat::beat();
     // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;
+    heartbeat::beat();
     delete_pages(&mut *tx, &changes).await?;
     top_ups::write(tx, &changes.top_ups).await?;
     Ok(())
 }
 
 /// Writes the collected firings with their outbox rows, and clears them.
+///
+/// A firing whose id is there before is no new one, and notifies nobody again: its outbox row may be gone by now.
 pub async fn write_firings(tx: &mut PgConnection, changes: &mut Changes) -> Result<(), WorkerError> {
+    let mut repeated: HashMap<Uuid, u64> = HashMap::new();
     for rows in std::mem::take(&mut changes.firings) {
-        rows.send(&mut *tx, INSERT_FIRINGS).await?;
+        let inserted = rows.insert(&mut *tx, INSERT_FIRINGS).await?;
+        if usize::try_from(inserted).is_ok_and(|inserted| inserted < rows.len()) {
+            for id in repeated_firings(&mut *tx, &rows).await? {
+                *repeated.entry(id).or_default() += 1;
+            }
+        }
     }
-    let outbox = std::mem::take(&mut changes.outbox);
-    delivery::enqueue(tx, &outbox).await?;
+    note_repeated("firing", repeated.values().sum());
+    let mut outbox = std::mem::take(&mut changes.outbox);
+    if !repeated.is_empty() {
+        // Of two with one id in the same batch, the first is the one that was written.
+        outbox.reverse();
+        outbox.retain(|row| is_new(row, &mut repeated));
+        outbox.reverse();
+    }
+    let queued = delivery::enqueue(tx, &outbox).await?;
+    note_repeated("notice", (outbox.len() as u64).saturating_sub(queued));
     Ok(())
+}
+
+/// Returns whether an outbox row's firing was written now, and not the last of those that were there before.
+fn is_new(row: &OutboxRow, repeated: &mut HashMap<Uuid, u64>) -> bool {
+    match repeated.get_mut(&row.firing.firing_id) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Returns the firings whose ids were there before. Errors: one of them is about something else.
+async fn repeated_firings(tx: &mut PgConnection, rows: &Rows) -> Result<Vec<Uuid>, WorkerError> {
+    let found = rows.ask(tx, REPEATED_FIRINGS).await?;
+    let mut ids = Vec::with_capacity(found.len());
+    for row in &found {
+        let id: Uuid = row.try_get("firing_id")?;
+        if !row.try_get::<bool, _>("is_same")? {
+            return Err(WorkerError::Internal(format!("firing {id} exists, and is about something else")));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 /// Writes the pages of users already evaluated for the edit of a rule.

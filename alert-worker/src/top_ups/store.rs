@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use engine::consume::WorkerError;
+use engine::fold::note_repeated;
 use engine::outbox;
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
@@ -24,6 +25,8 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
             Step::Propose(proposal, event) => {
                 if propose(tx, proposal).await? {
                     outbox::put(tx, event, LEAD_SECONDS).await?;
+                } else {
+                    note_repeated("attempt", 1);
                 }
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
@@ -116,6 +119,8 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
     .await?;
     if reported.rows_affected() > 0 {
         outbox::put(tx, event, LEAD_SECONDS).await?;
+    } else {
+        note_repeated("refusal", 1);
     }
     Ok(())
 }

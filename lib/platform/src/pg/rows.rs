@@ -6,12 +6,14 @@
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
 use serde::Serialize;
-use sqlx::PgConnection;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgHasArrayType, PgRow, PgTypeInfo};
+use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
+
+use crate::heartbeat;
 
 /// First byte of a `jsonb`.
 const JSONB_VERSION: u8 = 1;
@@ -146,7 +148,25 @@ impl Rows {
 
     /// Inserts the rows by a statement whose parameters are the columns in order.
     pub async fn send(&self, tx: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
-        if self.is_empty() { Ok(()) } else { Rows::send_all(tx, &[self], statement).await }
+        self.insert(tx, statement).await.map(drop)
+    }
+
+    /// Sends the rows, and returns how many the statement wrote.
+    pub async fn insert(&self, tx: &mut PgConnection, statement: &'static str) -> Result<u64, sqlx::Error> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        heartbeat::beat();
+        Ok(Rows::query(&[self], statement).execute(tx).await?.rows_affected())
+    }
+
+    /// Sends the rows to a statement that answers with rows.
+    pub async fn ask(
+        &self,
+        tx: &mut PgConnection,
+        statement: &'static str,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.is_empty() { Ok(Vec::new()) } else { Rows::query(&[self], statement).fetch_all(tx).await }
     }
 
     /// Inserts rows of several tables, none of them empty, by a statement whose parameters are their columns in order.
@@ -155,13 +175,13 @@ impl Rows {
         all: &[&Rows],
         statement: &'static str,
     ) -> Result<(), sqlx::Error> {
+        Rows::query(all, statement).execute(tx).await.map(drop)
+    }
+
+    fn query<'r>(all: &[&'r Rows], statement: &'static str) -> sqlx::query::Query<'r, Postgres, PgArguments> {
         debug_assert!(all.iter().all(|rows| !rows.is_empty()), "columns are known by their first row");
-        all.iter()
-            .flat_map(|rows| &rows.columns)
-            .fold(sqlx::query(statement), |query, column| query.bind(column))
-            .execute(tx)
-            .await
-            .map(drop)
+        let columns = all.iter().flat_map(|rows| &rows.columns);
+        columns.fold(sqlx::query(statement), |query, column| query.bind(column))
     }
 
     fn field<T>(&mut self, kind: Kind, value: Option<T>, push: impl FnOnce(T, &mut Vec<u8>)) -> &mut Self {
