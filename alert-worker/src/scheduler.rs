@@ -15,6 +15,7 @@ use ledger_core::policy::due::due;
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::clock;
+use platform::heartbeat::Heartbeat;
 use platform::kafka::Journal;
 use platform::periodic::{Rounds, every};
 use platform::pg::{self, Model, PgConnection, PgPool};
@@ -51,10 +52,16 @@ impl Default for SchedulerConfig {
 /// Appends due events, round after round, until `shutdown`.
 ///
 /// Errors of a round are logged and the next round retries: a late event loses nothing.
-pub async fn run(config: SchedulerConfig, journal: Journal, pool: PgPool, shutdown: CancellationToken) {
+pub async fn run(
+    config: SchedulerConfig,
+    journal: Journal,
+    pool: PgPool,
+    heartbeat: Heartbeat,
+    shutdown: CancellationToken,
+) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
     let scheduler = Scheduler { journal, pool, pause, known: Known::default() };
-    every(pause, &shutdown, "scheduler", scheduler).await;
+    every(pause, &shutdown, &heartbeat, scheduler).await;
 }
 
 struct Scheduler {
@@ -188,12 +195,12 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     if !is_alone {
         return Ok(None);
     }
-    // A halted account can't roll before a newer binary runs, so it is not due until then.
+    // A halted account can't roll, so it is not due until it goes on.
     let rows: Vec<DueRow> = sqlx::query_as(
         "select core::text, next_due_at
          from account
          where clock = 'live' and next_due_at <= $1
-           and not exists (select from parked where parked.account_id = account.account_id)
+           and not exists (select from halted where halted.account_id = account.account_id)
          order by next_due_at
          limit $2",
     )

@@ -1,8 +1,10 @@
 //! Service: settings of the alert worker, and its composition.
 
+use std::sync::Arc;
+
 use engine::consume::{Source, Status};
-use futures::FutureExt;
 use payments::PaymentConfig;
+use platform::heartbeat::{Heartbeat, supervise};
 use platform::kafka::{Appender, Journal};
 use platform::shutdown::CancellationToken;
 use web::http::ops::Readiness;
@@ -39,7 +41,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let identity = deps.prepare(&pool).await?;
     let source = Source { kafka: deps.kafka.clone(), identity, pool: pool.clone() };
     let notify_from = alerting::begin(&source).await?;
-    let status = Status::default();
+    let status = Status::new("alert-worker");
     let journal = Journal::new(&deps.kafka, identity)?;
     let firings = Appender::new(&deps.kafka, &deps.kafka.topics().alerts, identity.partitions)?;
     let provider = payments::provider(&config.payment, &pool)?;
@@ -49,14 +51,38 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
         .with_database(&pool)
         .with_log(&deps.kafka, &pool)
         .with("alert-worker", status.check());
+    let delivering = delivery::Heartbeats::default();
+    let readiness =
+        delivering.all().into_iter().fold(readiness, |all, one| all.with(one.name(), one.check()));
     let mut service = Service::new("alert-worker", readiness);
-    let tasks = &mut service.tasks;
-    tasks.add("alerts", alerting::watch(config.alerts, source, notify_from, status, shutdown.clone()));
-    tasks.add("delivery", delivery::run(config.delivery, payer, pool.clone(), firings, shutdown.clone()));
-    let topping_up = top_ups::run(config.top_ups, pool.clone(), journal.clone(), provider, shutdown.clone());
-    tasks.add("top-ups", topping_up);
-    let scheduling = scheduler::run(config.scheduler, journal.clone(), pool, shutdown.clone());
-    tasks.add("scheduler", scheduling.map(Ok));
+    let (heartbeat, stop) = (status.heartbeat().clone(), shutdown.clone());
+    let watch = move || {
+        alerting::watch(
+            config.alerts.clone(),
+            source.clone(),
+            notify_from.clone(),
+            status.clone(),
+            stop.clone(),
+        )
+    };
+    service.tasks.add("alerts", supervise(heartbeat, shutdown.clone(), watch));
+    service.tasks.add(
+        "delivery",
+        delivery::run(config.delivery, payer, pool.clone(), firings, delivering, shutdown.clone()),
+    );
+    let (heartbeat, stop) = (Heartbeat::new("top-ups"), shutdown.clone());
+    let (beats, top_ups_pool, top_ups_journal) = (heartbeat.clone(), pool.clone(), journal.clone());
+    service.supervise(&heartbeat, shutdown, move || {
+        let (pool, journal, provider) =
+            (top_ups_pool.clone(), top_ups_journal.clone(), Arc::clone(&provider));
+        top_ups::run(config.top_ups.clone(), pool, journal, provider, beats.clone(), stop.clone())
+    });
+    let (heartbeat, stop, scheduled) = (Heartbeat::new("scheduler"), shutdown.clone(), journal.clone());
+    let beats = heartbeat.clone();
+    service.supervise(&heartbeat, shutdown, move || {
+        let (journal, pool) = (scheduled.clone(), pool.clone());
+        scheduler::run(config.scheduler.clone(), journal, pool, beats.clone(), stop.clone())
+    });
     service.journals.push(journal);
     Ok(service)
 }

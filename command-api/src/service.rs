@@ -3,6 +3,7 @@
 use engine::progress::{WaitConfig, Waiter};
 use futures::FutureExt;
 use payments::PaymentConfig;
+use platform::heartbeat::Heartbeat;
 use platform::kafka::Journal;
 use platform::pg::{self, Model};
 use tokio_util::sync::CancellationToken;
@@ -42,12 +43,19 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let sales = Sales::new(config.promotions, &config.payment, &pool)?;
     let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
 
-    let readiness = Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool);
+    let readiness =
+        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("holds", app.holds.check());
     let mut service = Service::new("command-api", readiness);
     let ingress = ingress::run(app.clone(), deps.kafka.clone(), shutdown.clone());
     service.tasks.add("ingress", ingress.map(|ended| Ok(ended?)));
-    service.tasks.add("outbox", outbox::relay(app.clone(), shutdown.clone()).map(Ok));
-    service.tasks.add("holds", upkeep::keep_up(app.clone(), config.holds, shutdown.clone()).map(Ok));
+    let relaying = Heartbeat::new("outbox");
+    let (relayed, beats, stop) = (app.clone(), relaying.clone(), shutdown.clone());
+    let relay = move || outbox::relay(relayed.clone(), beats.clone(), stop.clone());
+    service.supervise(&relaying, shutdown, relay);
+    let upkeep = Heartbeat::new("holds.upkeep");
+    let (kept, beats, stop) = (app.clone(), upkeep.clone(), shutdown.clone());
+    let keep_up = move || upkeep::keep_up(kept.clone(), config.holds, beats.clone(), stop.clone());
+    service.supervise(&upkeep, shutdown, keep_up);
     service.routes = routes::router(app);
     service.openapi = Some(openapi::openapi());
     service.journals.push(journal);

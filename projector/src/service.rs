@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use anyhow::Context;
 use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use ledger_core::fold::FOLD_VERSION;
+use platform::heartbeat::supervise;
 use platform::kafka::LogIdentity;
 use platform::pg::{self, Model};
 use platform::shutdown::CancellationToken;
@@ -61,12 +62,14 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let pool = deps.pool("projector").await?;
     let identity = deps.prepare(&pool).await?;
     pg::ensure_generation(&pool, Model::ReadModel).await?;
-    let status = Status::default();
+    let status = Status::new("projector");
     let readiness =
         Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("projector", status.check());
     let source = Source { kafka: deps.kafka.clone(), identity, pool };
     let mut service = Service::new("projector", readiness);
-    service.tasks.add("projector", project(config, source, status, shutdown.clone()));
+    let (heartbeat, stop) = (status.heartbeat().clone(), shutdown.clone());
+    let start = move || project(config.clone(), source.clone(), status.clone(), stop.clone());
+    service.tasks.add("projector", supervise(heartbeat, shutdown.clone(), start));
     Ok(service)
 }
 

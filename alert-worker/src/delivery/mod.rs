@@ -24,11 +24,13 @@ mod send;
 mod target;
 mod webhook;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ledger_core::event::Channel;
 use payments::ProviderName;
+use platform::heartbeat::{Heartbeat, supervise};
 use platform::kafka::Appender;
 use platform::periodic::{Rounds, every};
 use platform::pg::PgPool;
@@ -49,23 +51,56 @@ const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
 /// Pause between two rounds of retention.
 const DROP_PAUSE: Duration = Duration::from_secs(600);
 
-/// Delivers until `shutdown`; `payer` is the provider named in notices. Fails only on an invalid setting.
+/// The signs of life of the tasks.
+#[derive(Debug, Clone)]
+pub struct Heartbeats {
+    publish: Heartbeat,
+    expand: Heartbeat,
+    count: Heartbeat,
+    retention: Heartbeat,
+    mails: Heartbeat,
+    webhooks: Heartbeat,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self {
+            publish: Heartbeat::new("delivery.publish"),
+            expand: Heartbeat::new("delivery.expand"),
+            count: Heartbeat::new("delivery.count"),
+            retention: Heartbeat::new("delivery.retention"),
+            mails: Heartbeat::new("delivery.mails"),
+            webhooks: Heartbeat::new("delivery.webhooks"),
+        }
+    }
+}
+
+impl Heartbeats {
+    pub fn all(&self) -> [&Heartbeat; 6] {
+        [&self.publish, &self.expand, &self.count, &self.retention, &self.mails, &self.webhooks]
+    }
+}
+
+/// Delivers until `shutdown`, each task under supervision; `payer` is the provider named in notices. Fails only on an
+/// invalid setting.
 pub async fn run(
     config: DeliveryConfig,
     payer: ProviderName,
     pool: PgPool,
     alerts: Appender,
+    heartbeats: Heartbeats,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let pause = Duration::from_millis(config.delivery_interval_ms);
     let mails = ChannelSender::of_mails(&config, &pool)?;
     let webhooks = ChannelSender::of_webhooks(&config, &pool)?;
-    let publishing = run_rounds(pause, &shutdown, "publish", &pool, move |pool| {
+    let wake = [mails.wake.clone(), webhooks.wake.clone()];
+    let tasks = Tasks { pool, shutdown: shutdown.clone() };
+    let publishing = tasks.supervised(pause, &heartbeats.publish, move |pool| {
         let alerts = alerts.clone();
         async move { publish::round(&pool, &alerts).await }
     });
-    let wake = [mails.wake.clone(), webhooks.wake.clone()];
-    let expanding = run_rounds(pause, &shutdown, "expand", &pool, move |pool| {
+    let expanding = tasks.supervised(pause, &heartbeats.expand, move |pool| {
         let wake = wake.clone();
         async move {
             let expanded = expand::round(&pool, payer).await?;
@@ -75,29 +110,66 @@ pub async fn run(
             Ok(expanded.is_more)
         }
     });
-    let counting = run_rounds(BACKLOG_PAUSE, &shutdown, "count", &pool, |pool| async move {
+    let counting = tasks.supervised(BACKLOG_PAUSE, &heartbeats.count, |pool| async move {
         count(&pool).await.map(|()| false)
     });
     let days = config.notifications_keep_days;
-    let dropping = run_rounds(DROP_PAUSE, &shutdown, "drop", &pool, move |pool| async move {
+    let dropping = tasks.supervised(DROP_PAUSE, &heartbeats.retention, move |pool| async move {
         Ok(drop_old(&pool, days).await?)
     });
-    tokio::join!(
-        publishing,
-        expanding,
-        counting,
-        dropping,
-        mails.run(pause, &shutdown),
-        webhooks.run(pause, &shutdown)
-    );
+    let mailing = tasks.sending(pause, &heartbeats.mails, mails);
+    let calling = tasks.sending(pause, &heartbeats.webhooks, webhooks);
+    tokio::try_join!(publishing, expanding, counting, dropping, mailing, calling)?;
     Ok(())
 }
+
+struct Tasks {
+    pool: PgPool,
+    shutdown: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs one task in rounds, on clones of the pool, until the shutdown.
+    async fn supervised<F>(
+        &self,
+        pause: Duration,
+        heartbeat: &Heartbeat,
+        round: impl Fn(PgPool) -> F + Send + Sync + 'static,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<bool>> + Send + 'static,
+    {
+        let pool = self.pool.clone();
+        let round: Round = Arc::new(move || Box::pin(round(pool.clone())));
+        supervise(heartbeat.clone(), self.shutdown.clone(), || {
+            let (shutdown, heartbeat) = (self.shutdown.clone(), heartbeat.clone());
+            let task = Task { pause, shutdown: shutdown.clone(), round: Arc::clone(&round) };
+            async move { every(pause, &shutdown, &heartbeat, task).await }
+        })
+        .await
+    }
+
+    async fn sending(
+        &self,
+        pause: Duration,
+        heartbeat: &Heartbeat,
+        sender: ChannelSender,
+    ) -> anyhow::Result<()> {
+        supervise(heartbeat.clone(), self.shutdown.clone(), || {
+            let (shutdown, heartbeat, sender) = (self.shutdown.clone(), heartbeat.clone(), sender.clone());
+            async move { sender.run(pause, &heartbeat, &shutdown).await }
+        })
+        .await
+    }
+}
+
+type Round = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<bool>> + Send + Sync>;
 
 /// A delivery task; its next round follows at once if the last one left work.
 struct Task {
     pause: Duration,
     shutdown: CancellationToken,
-    round: Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<bool>> + Send + Sync>,
+    round: Round,
 }
 
 impl Rounds for Task {
@@ -109,21 +181,6 @@ impl Rounds for Task {
         };
         Ok(if is_more { Duration::ZERO } else { self.pause })
     }
-}
-
-/// Runs one task of delivery on clones of the pool until `shutdown`.
-async fn run_rounds<F>(
-    pause: Duration,
-    shutdown: &CancellationToken,
-    what: &'static str,
-    pool: &PgPool,
-    round: impl Fn(PgPool) -> F + Send + Sync + 'static,
-) where
-    F: Future<Output = anyhow::Result<bool>> + Send + 'static,
-{
-    let pool = pool.clone();
-    let round = Box::new(move || -> BoxFuture<'static, _> { Box::pin(round(pool.clone())) });
-    every(pause, shutdown, what, Task { pause, shutdown: shutdown.clone(), round }).await;
 }
 
 /// Records the metrics of waiting and parked notifications.

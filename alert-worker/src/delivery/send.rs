@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_core::event::Channel;
+use platform::heartbeat::Heartbeat;
 use platform::pg::PgPool;
 use platform::shutdown::CancellationToken;
 use platform::{clock, failpoint};
@@ -86,12 +87,17 @@ impl ChannelSender {
     }
 
     /// Sends due notifications until `shutdown`, then finishes the running sends.
-    pub async fn run(&self, pause: Duration, shutdown: &CancellationToken) {
+    pub async fn run(&self, pause: Duration, heartbeat: &Heartbeat, shutdown: &CancellationToken) {
         let mut sending = JoinSet::new();
         while !shutdown.is_cancelled() {
             let free = SENDS_MAX - sending.len();
-            let leased = if free == 0 { Vec::new() } else { self.lease(free).await };
+            heartbeat.beat();
+            let leased = if free == 0 { Vec::new() } else { self.lease(free, heartbeat).await };
             let is_more = free > 0 && leased.len() == free;
+            if free == 0 {
+                // Each send has a time limit of its own.
+                heartbeat.rest();
+            }
             for due in leased {
                 let worker = self.clone();
                 sending.spawn(async move { worker.attempt(&due).await });
@@ -115,11 +121,15 @@ impl ChannelSender {
         }
     }
 
-    async fn lease(&self, rows_max: usize) -> Vec<Due> {
+    async fn lease(&self, rows_max: usize, heartbeat: &Heartbeat) -> Vec<Due> {
         match notification::lease(&self.pool, self.channel, rows_max).await {
-            Ok(leased) => leased,
+            Ok(leased) => {
+                heartbeat.rest();
+                leased
+            }
             Err(error) => {
                 warn!(channel = self.channel.as_str(), %error, "nothing can be leased, tried again");
+                heartbeat.fail(error.to_string());
                 Vec::new()
             }
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use payments::Provider;
+use platform::heartbeat::Heartbeat;
 use platform::kafka::Journal;
 use platform::pg::PgPool;
 use platform::shutdown::CancellationToken;
@@ -44,6 +45,7 @@ pub async fn run(
     pool: PgPool,
     journal: Journal,
     provider: Arc<dyn Provider>,
+    heartbeat: Heartbeat,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     info!(provider = provider.name().as_str(), "topping up");
@@ -52,14 +54,19 @@ pub async fn run(
     let mut lookout = Lookout { adopted: false, next: Instant::now() };
     let mut cut_off = pin!(drained(&shutdown));
     while !shutdown.is_cancelled() {
+        heartbeat.beat();
         let done = tokio::select! {
             done = round(&pool, &journal, &mut charger, &mut lookout) => done,
             () = &mut cut_off => return Ok(()),
         };
         let wait = match done {
-            Ok(()) => pause,
+            Ok(()) => {
+                heartbeat.rest();
+                pause
+            }
             Err(error) => {
                 warn!(%error, "a round of top-ups failed, trying again");
+                heartbeat.fail(error.to_string());
                 pause.max(FAILED_PAUSE)
             }
         };

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use alert_worker::delivery::{self, About, DeliveryConfig, OutboxRow};
+use alert_worker::delivery::{self, About, DeliveryConfig, Heartbeats, OutboxRow};
 use anyhow::{Result, ensure};
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
 use ledger_core::policy::alert::{Audience, Firing, Kind};
@@ -78,7 +78,8 @@ impl Fixture {
     pub fn work(&self, config: DeliveryConfig) -> Worker {
         let stop = CancellationToken::new();
         let (pool, alerts) = (self.pool.clone(), self.alerts.clone());
-        let running = delivery::run(config, ProviderName::Sandbox, pool, alerts, stop.clone());
+        let running =
+            delivery::run(config, ProviderName::Sandbox, pool, alerts, Heartbeats::default(), stop.clone());
         Worker { stop, running: tokio::spawn(running) }
     }
 

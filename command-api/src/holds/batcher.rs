@@ -21,6 +21,7 @@ use ledger_core::value::id::{AccountId, Label, ReservationId, UserId};
 use ledger_core::value::time::Time;
 use metrics::histogram;
 use platform::failpoint;
+use platform::heartbeat::Heartbeat;
 use platform::pg::{self, Model, PgConnection, PgPool, Schema};
 use platform::position::Position;
 use sqlx::Postgres;
@@ -72,6 +73,17 @@ pub struct Batcher {
     connection: Option<PoolConnection<Postgres>>,
 }
 
+/// A connection in use: closed if it is dropped, because whatever was under way on it is not known.
+struct InUse(Option<PoolConnection<Postgres>>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
 /// The position that a core reflects: an account at this offset of this generation never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CachedAt {
@@ -94,7 +106,9 @@ impl Batcher {
     }
 
     /// Takes queued requests, batch by batch, until all senders are dropped.
-    pub async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+    ///
+    /// May be dropped at any moment: the callers of its batch do not learn the outcome, and may ask again.
+    pub async fn run(mut self, queue: &mut mpsc::Receiver<Queued>, heartbeat: &Heartbeat) {
         let mut queued = Vec::with_capacity(BATCH_MAX);
         let mut last = 0;
         while queue.recv_many(&mut queued, BATCH_MAX).await > 0 {
@@ -109,6 +123,7 @@ impl Batcher {
             }
             last = queued.len();
             while !queued.is_empty() {
+                heartbeat.beat();
                 let rest = queued.split_off(together(&queued));
                 let batch = std::mem::replace(&mut queued, rest);
                 if AssertUnwindSafe(self.answer(batch)).catch_unwind().await.is_err() {
@@ -117,6 +132,7 @@ impl Batcher {
                     self = Batcher::new(self.pool, self.waiter, self.locking, self.keep_allowed);
                 }
             }
+            heartbeat.rest();
         }
     }
 
@@ -146,13 +162,17 @@ impl Batcher {
     }
 
     async fn attempt(&mut self, schema: Schema, requests: &[Request]) -> Result<Attempt, Problem> {
-        let mut connection = match self.connection.take() {
+        let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.pool).await?,
         };
-        let attempted = self.attempt_on(&mut connection, schema, requests).await;
+        let mut connection = InUse(Some(connection));
+        let Some(used) = connection.0.as_mut() else { return Err(Problem::internal("no connection")) };
+        let attempted = self.attempt_on(used, schema, requests).await;
         // After a failure the next batch takes another connection: this one may be broken.
-        self.connection = attempted.is_ok().then_some(connection);
+        if attempted.is_ok() {
+            self.connection = connection.0.take();
+        }
         attempted
     }
 

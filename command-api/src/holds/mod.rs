@@ -11,13 +11,17 @@ mod rows;
 mod store;
 pub mod upkeep;
 
+use std::future::{Ready, ready};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use engine::progress::Waiter;
+use futures::FutureExt;
 use ledger_core::value::id::{AccountId, Label};
+use platform::heartbeat::{Heartbeat, supervise};
 use platform::pg::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use web::http::Problem;
 
@@ -57,22 +61,36 @@ impl Default for HoldsConfig {
 pub struct Holds {
     gates: Vec<mpsc::Sender<Queued>>,
     reads: Vec<mpsc::Sender<Queued>>,
+    heartbeats: Vec<Heartbeat>,
     _batchers: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Holds {
     /// Starts the batchers; they end when the last `Holds` is dropped.
     pub fn start(pool: &PgPool, waiter: &Arc<Waiter>, config: HoldsConfig) -> Holds {
-        let mut batchers = Vec::new();
+        let (mut batchers, mut heartbeats) = (Vec::new(), Vec::new());
         let mut start = |locking: Locking| {
             let (queue, queued) = mpsc::channel(QUEUE_MAX);
-            let batcher = Batcher::new(pool.clone(), Arc::clone(waiter), locking, config.keep_allowed);
-            batchers.push(AbortOnDropHandle::new(tokio::spawn(batcher.run(queued))));
+            let (heartbeat, queued) = (Heartbeat::new("holds"), Arc::new(Mutex::new(queued)));
+            heartbeats.push(heartbeat.clone());
+            let (pool, waiter, beats) = (pool.clone(), Arc::clone(waiter), heartbeat.clone());
+            let batching = supervise(heartbeat, CancellationToken::new(), move || {
+                let batcher = Batcher::new(pool.clone(), Arc::clone(&waiter), locking, config.keep_allowed);
+                let (queued, beats) = (Arc::clone(&queued), beats.clone());
+                async move { batcher.run(&mut *queued.lock().await, &beats).await }
+            });
+            batchers.push(AbortOnDropHandle::new(tokio::spawn(batching.map(drop))));
             queue
         };
         let gates = (0..GATE_BATCHERS).map(|_| start(Locking::Gates)).collect();
         let reads = (0..READ_BATCHERS).map(|_| start(Locking::Nothing)).collect();
-        Holds { gates, reads, _batchers: batchers }
+        Holds { gates, reads, heartbeats, _batchers: batchers }
+    }
+
+    /// Returns a readiness check that fails while a batcher makes no progress.
+    pub fn check(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+        let heartbeats = self.heartbeats.clone();
+        move || ready(heartbeats.iter().find_map(Heartbeat::problem).map_or(Ok(()), Err))
     }
 
     /// Sends a request and waits for the answer; the request is carried out even if the caller goes away.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ledger_core::value::id::AccountId;
+use platform::heartbeat::Heartbeat;
 use platform::periodic::{Rounds, every};
 use platform::pg::{self, PgConnection, PgPool};
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ const DROPPED_MAX: i64 = 5_000;
 /// before.
 const HOLD_DAYS: i32 = 40;
 
-pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken) {
+pub async fn keep_up(app: App, config: HoldsConfig, heartbeat: Heartbeat, shutdown: CancellationToken) {
     let upkeep = Upkeep {
         app,
         config,
@@ -38,7 +39,7 @@ pub async fn keep_up(app: App, config: HoldsConfig, shutdown: CancellationToken)
         drop_at: Instant::now() + FIRST_DROP,
         expired_after: String::new(),
     };
-    every(SETTLE_PAUSE, &shutdown, "holds", upkeep).await;
+    every(SETTLE_PAUSE, &shutdown, &heartbeat, upkeep).await;
 }
 
 struct Upkeep {
@@ -81,11 +82,13 @@ async fn sweep(app: &App, accounts: Result<Vec<String>, sqlx::Error>) -> Result<
     Ok(())
 }
 
+// The usage of a halted account is behind its checkpoint and not folded: its holds wait, and take nobody's turn.
 const SETTLED: &str = r#"
     select distinct hold.account_id
     from control.hold
     join checkpoint on checkpoint.partition = hold."partition"
     where hold.state = 'settling' and checkpoint.next_offset > hold."offset"
+      and not exists (select from halted where halted.account_id = hold.account_id)
     limit $1"#;
 
 async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {

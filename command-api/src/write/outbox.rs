@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use engine::outbox::{self, Waiting};
+use platform::heartbeat::Heartbeat;
 use platform::periodic::{Rounds, every};
 use platform::position::Position;
 use tokio::time::Instant;
@@ -19,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two measurements of the age of the oldest record.
 const GAUGE_PAUSE: Duration = Duration::from_secs(5);
 
-pub async fn relay(app: App, shutdown: CancellationToken) {
-    every(PAUSE, &shutdown, "outbox", Relay { app, gauge_at: Instant::now() }).await;
+pub async fn relay(app: App, heartbeat: Heartbeat, shutdown: CancellationToken) {
+    every(PAUSE, &shutdown, &heartbeat, Relay { app, gauge_at: Instant::now() }).await;
 }
 
 struct Relay {

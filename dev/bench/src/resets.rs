@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use engine::consume::{Source, Status};
 use ledger_core::value::time::Time;
 use platform::clock;
+use platform::heartbeat::Heartbeat;
 use platform::kafka::{Journal, LogIdentity};
 use platform::pg::{self, Model, PgPool};
 use platform::shutdown::CancellationToken;
@@ -78,7 +79,13 @@ async fn start(
     tokio::spawn(projector::project(options, source, Status::default(), shutdown.child_token()));
     let journal = Journal::new(&environment.kafka, identity)?;
     let config = SchedulerConfig::default();
-    tokio::spawn(scheduler::run(config, journal, pool.clone(), shutdown.child_token()));
+    tokio::spawn(scheduler::run(
+        config,
+        journal,
+        pool.clone(),
+        Heartbeat::new("scheduler"),
+        shutdown.child_token(),
+    ));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::warn;
 
+use crate::heartbeat::Heartbeat;
 use crate::shutdown::CancellationToken;
 
 pub trait Rounds: Send {
@@ -14,18 +15,25 @@ pub trait Rounds: Send {
 
 /// Runs rounds until `shutdown`.
 ///
-/// A started round always finishes. A failed one is logged, and the next starts after `pause`.
+/// A started round always finishes. A failed one is logged, and the next starts after `pause`. The heartbeat tells a
+/// round that never ends, and rounds that only fail.
 pub async fn every(
     pause: Duration,
     shutdown: &CancellationToken,
-    what: &'static str,
+    heartbeat: &Heartbeat,
     mut rounds: impl Rounds,
 ) {
     while !shutdown.is_cancelled() {
+        heartbeat.beat();
         let wait = match rounds.round().await {
-            Ok(wait) => wait,
+            Ok(wait) => {
+                heartbeat.rest();
+                wait
+            }
             Err(error) => {
-                warn!(what, error = format!("{error:#}"), "a round failed, trying again");
+                let error = format!("{error:#}");
+                warn!(what = heartbeat.name(), error, "a round failed, trying again");
+                heartbeat.fail(error);
                 pause
             }
         };
@@ -64,7 +72,7 @@ mod tests {
     async fn a_failed_round_is_repeated_and_shutdown_ends_the_pause() {
         let (shutdown, mut rounds) = (CancellationToken::new(), 0);
         let three = Three { rounds: &mut rounds, shutdown: shutdown.clone() };
-        every(Duration::from_millis(1), &shutdown, "three", three).await;
+        every(Duration::from_millis(1), &shutdown, &Heartbeat::new("three"), three).await;
         assert_eq!(rounds, 3);
     }
 }

@@ -11,6 +11,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use futures::future::BoxFuture;
+use platform::heartbeat::{Ended, Heartbeat, supervise};
 use platform::kafka::{self, Journal, KafkaOptions, LogIdentity};
 use platform::pg::{self, PgConfig, PgPool};
 use serde_json::Value;
@@ -98,6 +99,20 @@ impl Service {
     pub fn new(name: &'static str, readiness: Readiness) -> Service {
         let (routes, tasks) = (Router::new(), Tasks::default());
         Service { name, routes, readiness, tasks, openapi: None, journals: Vec::new() }
+    }
+
+    /// Adds a loop under supervision: `/readyz` names it while it makes no progress, and then it starts again.
+    pub fn supervise<F, T>(
+        &mut self,
+        heartbeat: &Heartbeat,
+        shutdown: &CancellationToken,
+        start: impl FnMut() -> F + Send + 'static,
+    ) where
+        F: Future<Output = T> + Send + 'static,
+        T: Into<Ended> + Send + 'static,
+    {
+        self.readiness = std::mem::take(&mut self.readiness).with(heartbeat.name(), heartbeat.check());
+        self.tasks.add(heartbeat.name(), supervise(heartbeat.clone(), shutdown.clone(), start));
     }
 
     /// Merges two services, under this one's name.
