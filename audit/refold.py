@@ -24,6 +24,7 @@ AHEAD_OF_BROKER_MAX = 2 * SECOND
 CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
 ORG_ALERTS_MAX = 1_000
+OWN_LIMITS_MAX = 10_000
 TURNOVER_MAX = 10**28 * UNIT
 NAMESPACE = uuid.UUID("6c656467-6572-5000-8000-637265646974")
 TOP_UPS_PER_PERIOD = 10
@@ -38,8 +39,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 def amount(value):
     """Reads "12.5", or a whole number, as units of 1e-9."""
-    if isinstance(value, int):
-        return value * UNIT
+    if isinstance(value, (int, float)):
+        return int(value) * UNIT
     whole, _, places = value.lstrip("-").partition(".")
     units = int(whole) * UNIT + int(places.ljust(9, "0") or 0)
     return -units if value.startswith("-") else units
@@ -157,7 +158,8 @@ class Schemas:
 
     def check_type(self, rule, _file, value, _path, _schema):
         for name in rule if isinstance(rule, list) else [rule]:
-            if name == "integer" and type(value) is int or name != "integer" and isinstance(value, self.TYPES[name]):
+            # JSON Schema counts 1200.0 among the integers.
+            if name == "integer" and (type(value) is int or type(value) is float and value.is_integer()) or name != "integer" and isinstance(value, self.TYPES[name]):
                 return True
         return False
 
@@ -184,11 +186,14 @@ class Schemas:
     def check_maxLength(self, rule, _file, value, _path, _schema):
         return not isinstance(value, str) or len(value) <= rule
 
+    def check_maxBytes(self, rule, _file, value, _path, _schema):
+        return not isinstance(value, str) or len(value.encode()) <= rule
+
     def check_minimum(self, rule, _file, value, _path, _schema):
-        return type(value) is not int or value >= rule
+        return type(value) not in (int, float) or value >= rule
 
     def check_maximum(self, rule, _file, value, _path, _schema):
-        return type(value) is not int or value <= rule
+        return type(value) not in (int, float) or value <= rule
 
     def check_maxProperties(self, rule, _file, value, _path, _schema):
         return not isinstance(value, dict) or len(value) <= rule
@@ -347,6 +352,7 @@ class Lot:
         self.priority = PRIORITY.get(source, 30) if priority is None else priority
         self.effective, self.expires = effective, expires
         self.started = self.closed = False
+        self.price = None
         self.lapsed = self.refunded = 0
 
     def burn_order(self):
@@ -354,8 +360,9 @@ class Lot:
         return (self.priority, expires, self.source in PAID, self.effective, self.grant_id)
 
     def shown(self):
+        price = {} if self.price is None else {"price": self.price}
         return {
-            "grant_id": self.grant_id, "source": self.source,
+            "grant_id": self.grant_id, "source": self.source, **price,
             "category": "paid" if self.source in PAID else "promotional",
             "amount": show(self.amount), "remaining": show(self.remaining), "priority": self.priority,
             "effective_at": show_time(self.effective), "expires_at": show_time(self.expires),
@@ -431,7 +438,10 @@ class Plan:
 
 class Account:
     def __init__(self, account_id, data, time):
-        self.top_ups, self.payments, self.disputes = TopUps(account_id), {}, {}
+        self.top_ups, self.payments, self.disputes, self.refunds = TopUps(account_id), {}, {}, {}
+        self.closed, self.own_limits, self.calls = None, set(), set()
+        per_unit = data.get("usd_per_unit") or ("1" if data.get("unit") == "usd" else None)
+        self.usd_per_unit = None if per_unit is None else amount(per_unit)
         self.now = time
         self.test = data.get("clock") == "test"
         self.forgives = data.get("overdraft") == "forgive_at_reset"
@@ -527,16 +537,17 @@ class Account:
     def crossings(self):
         """Yields (instant, rank, burn order, lot) of what lies ahead: ends, the boundary, starts."""
         for lot in self.open():
-            if lot.expires is not None and lot.expires != self.period.end:
+            if lot.expires is not None and (lot.expires != self.period.end or self.closed is not None):
                 yield (lot.expires, 0, lot.burn_order(), lot)
             if not lot.started:
                 yield (lot.effective, 2, lot.burn_order(), lot)
-        yield (self.period.end, 1, (), None)
+        if self.closed is None:
+            yield (self.period.end, 1, (), None)
 
     def advance(self, time):
         """Crosses everything up to the time, in order."""
         while True:
-            at, rank, _, lot = min(self.crossings(), key=lambda crossing: crossing[:3])
+            at, rank, _, lot = min(self.crossings(), key=lambda crossing: crossing[:3], default=(FOREVER, 1, (), None))
             if at > time or at == FOREVER:
                 break
             self.now = at
@@ -547,7 +558,7 @@ class Account:
         """Says whether a test clock would cross too much at once."""
         count = sum(at <= time for at, rank, _, lot in self.crossings() if rank != 1 and lot.remaining)
         period = self.period
-        while period.end <= time and count <= CROSSINGS_MAX:
+        while self.closed is None and period.end <= time and count <= CROSSINGS_MAX:
             count += 1
             period = period.following((self.waiting or self.plan).schedule)
         return count > CROSSINGS_MAX
@@ -578,6 +589,22 @@ class Account:
 
     # Events
 
+    ONLY_BEFORE_THE_CLOSING = {
+        "usage.recorded", "credits.granted", "account.changed", "plan.changed", "limits.set", "user_limit.set",
+        "org_alert.set", "org_alert.removed", "user_alert.set", "auto_top_up.set",
+    }
+    NEVER_ONCE_CLOSED = {"account.closed", "top_up.started", "top_up.refused"}
+
+    def is_closed_to(self, event, kind):
+        """Says whether the account is closed to an event: what was recorded before the closing was on its way."""
+        if self.closed is None:
+            return False
+        late = kind in self.ONLY_BEFORE_THE_CLOSING and instant(event["recordedat"]) >= self.closed
+        return kind in self.NEVER_ONCE_CLOSED or late and event["data"].get("held") is None
+
+    def account_closed(self, event, data):
+        self.closed = self.now
+
     def account_changed(self, event, data):
         if data.get("overdraft"):
             self.forgives = data["overdraft"] == "forgive_at_reset"
@@ -606,7 +633,16 @@ class Account:
             raise Rejected("period_not_begun")
 
     def limits_set(self, event, data):
-        pass  # settings move no credits
+        if data.get("custom") is not None:
+            self.own_limits = set(data["custom"])
+
+    def user_limit_set(self, event, data):
+        if data.get("limit") is None:
+            self.own_limits.discard(data["user_id"])
+        elif len(self.own_limits) >= OWN_LIMITS_MAX and data["user_id"] not in self.own_limits:
+            raise Rejected("too_many_limits")
+        else:
+            self.own_limits.add(data["user_id"])
 
     def user_alert_set(self, event, data):
         pass
@@ -626,6 +662,8 @@ class Account:
         taking = Taking(self.period.index, units, user)
         self.take(taking, units)
         self.usage[(event["source"], event["id"])] = taking
+        if data.get("call_id") is not None:
+            self.calls.add(data["call_id"])
         self.used += units
         if user is not None:
             self.users[user] = self.users.get(user, 0) + units
@@ -694,7 +732,18 @@ class Account:
     def paid_lot(self, lot_id, source, data):
         expires = self.period.end if self.plan.packs_end else None
         self.payments[data["payment_id"]] = lot = Lot(lot_id, source, amount(data["amount"]), self.now, expires)
+        lot.price = self.price(data)
         self.arrives(lot)
+
+    def price(self, data):
+        """Returns the money paid: as told, else at the account's value of a unit, as far as 96 bits hold it."""
+        price = data.get("price")
+        if price is not None:
+            return {"amount": show(amount(price["amount"])), "currency": price["currency"]}
+        if self.usd_per_unit is None:
+            return None
+        dollars = half_even(amount(data["amount"]) * self.usd_per_unit, UNIT)
+        return {"amount": show(dollars), "currency": "usd"} if dollars < 2**96 else None
 
     def credits_purchased(self, event, data):
         payment = data["payment_id"]
@@ -738,7 +787,11 @@ class Account:
         pass  # it tells of a brake, and moves nothing
 
     def credits_refunded(self, event, data):
-        self.take_back(data)
+        self.refunds[(event["source"], event["id"])] = (data["payment_id"], *self.take_back(data))
+
+    def refund_failed(self, event, data):
+        refunded = self.top_ups.derived("refunded", self.top_ups.account_id, data["refund_id"])
+        self.give_back(self.refunds.get(("urn:ledger:api", refunded)), data["payment_id"], "refund_unknown")
 
     def take_back(self, data):
         """Takes a payment back and returns what was taken, its lot, and what of it had lapsed."""
@@ -767,9 +820,13 @@ class Account:
 
     def dispute_won(self, event, data):
         opened = self.top_ups.derived("dispute_opened", self.top_ups.account_id, data["dispute_id"])
-        payment, taking, lot, gone = self.disputes.get(("urn:ledger:disputes", opened), (None, None, None, None))
-        if payment != data["payment_id"]:
-            raise Rejected("dispute_unknown")
+        self.give_back(self.disputes.get(("urn:ledger:disputes", opened)), data["payment_id"], "dispute_unknown")
+
+    def give_back(self, taken, payment_id, unknown):
+        """Undoes what took a payment back."""
+        payment, taking, lot, gone = taken or (None, None, None, None)
+        if payment != payment_id:
+            raise Rejected(unknown)
         if taking.reversed:
             raise Rejected("already_reversed")
         lot.refunded -= taking.units
@@ -810,6 +867,8 @@ def plain(data):
             said[key] = {user: limit if limit == "unlimited" else amount(limit) for user, limit in value.items()}
         elif isinstance(value, dict):
             said[key] = plain(value)
+        elif key == "limit":
+            said[key] = value if value == "unlimited" else amount(value)
         else:
             said[key] = amount(value) if key in AMOUNTS else instant(value) if key in TIMES else value
     return said
@@ -909,10 +968,15 @@ class Journal:
             return "applied", None
         if event["type"] == "ledger.usage.recorded.v1" and mispriced(data):
             self.problems.append(f"{record['partition']}:{record['offset']} is not charged by its price lines")
+        kind = event["type"][len("ledger."):-len(".v1")]
+        if account.is_closed_to(event, kind):
+            return "rejected", "account_closed"
         if account.turnover > TURNOVER_MAX and event["type"] != "ledger.period.reset.v1":
             return "rejected", "out_of_range"
+        if kind == "usage.recorded" and data.get("call_id") in account.calls:
+            return "duplicate", None
         try:
-            getattr(account, event["type"][len("ledger."):-len(".v1")].replace(".", "_"))(event, data)
+            getattr(account, kind.replace(".", "_"))(event, data)
         except Rejected as rejected:
             return "rejected", str(rejected)
         return "applied", None

@@ -22,10 +22,11 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 31] {
+fn routes() -> [(&'static str, MethodRouter<App>); 33] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
+        ("/v1/accounts/{account}/close", post(accounts::close)),
         ("/v1/accounts/{account}/plan", put(plan::put)),
         ("/v1/accounts/{account}/clock", post(clock::advance)),
         ("/v1/accounts/{account}/usage", post(usage::plain)),
@@ -41,6 +42,10 @@ fn routes() -> [(&'static str, MethodRouter<App>); 31] {
         ("/v1/promo-codes", post(promo_codes::create)),
         ("/v1/webhooks/stripe", post(webhooks::stripe)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
+        (
+            "/v1/accounts/{account}/limits/users/{user}",
+            put(settings::put_user_limit).delete(settings::remove_user_limit),
+        ),
         ("/v1/accounts/{account}/user-alert", put(settings::put_user_alert)),
         ("/v1/accounts/{account}/auto-top-up", put(settings::put_auto_top_up)),
         (

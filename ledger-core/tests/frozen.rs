@@ -90,9 +90,10 @@ fn an_event_at_a_bound_is_read_and_one_past_it_is_none() {
 fn names_and_amounts_of_an_event_keep_their_lengths() {
     let usage =
         |field: &str, length: usize| format!(r#"{{"credits":"1","{field}":"{}"}}"#, "a".repeat(length));
-    for field in ["user_id", "feature", "message_id"] {
-        check("usage.recorded", &usage(field, 128), &usage(field, 129));
+    for field in ["user_id", "message_id", "call_id", "model"] {
+        check("usage.recorded", &usage(field, 256), &usage(field, 257));
     }
+    check("usage.recorded", &usage("feature", 128), &usage("feature", 129));
     check("usage.recorded", &usage("category", 64), &usage("category", 65));
     let adjust = |length: usize| format!(r#"{{"amount":"1","reason":"{}"}}"#, "a".repeat(length));
     check("credits.adjusted", &adjust(1_000), &adjust(1_001));

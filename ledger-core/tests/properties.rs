@@ -401,8 +401,11 @@ impl Naive {
                 self.forgive = change.overdraft == Some(OverdraftPolicy::ForgiveAtReset);
             }
             Data::AccountOpened(_)
+            | Data::AccountClosed(_)
             | Data::ClockAdvanced(_)
             | Data::PeriodReset(_)
+            | Data::UserLimitSet(_)
+            | Data::RefundFailed(_)
             | Data::LimitsSet(_)
             | Data::OrgAlertSet(_)
             | Data::OrgAlertRemoved(_)

@@ -438,6 +438,111 @@ fn settings_are_set_as_a_whole_and_move_no_credits() {
     assert_eq!(core.settled().to_string(), "5");
 }
 
+fn own_limits(script: &str) -> String {
+    let limits = core_of(script).limits;
+    let own = limits.iter().flat_map(|limits| &limits.custom).map(|(user, limit)| format!("{user} {limit}"));
+    own.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn one_users_limit_is_set_and_removed_beside_the_others() {
+    let two = r#"plan 5; limits {"default_limit":"10","custom":{"ana":"5"}}; limit auth0|64ab 7"#;
+    assert_eq!(own_limits(two), "ana 5, auth0|64ab 7");
+    assert_eq!(own_limits(&format!("{two}; limit ana unlimited; limit auth0|64ab none")), "ana unlimited");
+    // Limits without `custom` leave them as they are, with it they replace them all.
+    assert_eq!(own_limits(&format!(r#"{two}; limits {{"default_limit":"9"}}"#)), "ana 5, auth0|64ab 7");
+    assert_eq!(own_limits(&format!(r#"{two}; limits {{"custom":{{}}}}"#)), "");
+    // Where limits were never set, they count as on, without a default.
+    let alone = core_of("plan 5; limit ana 7").limits.expect("limits");
+    assert!(alone.enabled && alone.default_limit.is_none());
+    assert!(core_of("plan 5; limit ana none").limits.is_none());
+}
+
+const CLOSED: &str = "plan 10; buy p 100; at 2026-01-20T00:00:00Z; close";
+
+#[test]
+fn a_closed_account_takes_no_usage_grants_and_settings() {
+    for refused in [
+        "use 1",
+        "grant g 5",
+        "plan 7",
+        "replan 7",
+        "limits {}",
+        "limit ana 5",
+        "alert a percent_used 75",
+        "no-alert a",
+        r#"user-alert {"enabled":false}"#,
+        "no-topup",
+        r#"change {"name":"x"}"#,
+        "close-again",
+        "start 1 5",
+    ] {
+        let expected = if refused == "plan 7" { "conflict" } else { "account_closed" };
+        check_outcome(&format!("{CLOSED}; at 2026-01-21T00:00:00Z; {refused}"), expected);
+    }
+    check(&format!("{CLOSED}; use 1; grant g 5"), "plan:0 10, p 100");
+}
+
+#[test]
+fn what_was_on_its_way_to_an_account_applies_after_its_closing() {
+    check(&format!("{CLOSED}; at 2026-01-19T23:59:59Z; use 4"), "plan:0 6, p 100");
+    check(&format!("{CLOSED}; at 2026-01-21T00:00:00Z; settle 4"), "plan:0 6, p 100");
+    check(&format!("{CLOSED}; buy q 5"), "plan:0 10, p 100, q 5");
+    check(&format!("{CLOSED}; refund p 40"), "plan:0 10, p 60");
+    check(&format!("{CLOSED}; dispute d p 40; won d p 40"), "plan:0 10, p 100");
+    check("plan 10; use 4 u; close; reverse u", "plan:0 10");
+}
+
+#[test]
+fn nothing_resets_once_an_account_is_closed() {
+    let later = format!(
+        r#"plan 10 "pack_expiry":"period_end"; buy p 100; grant g 5 "expires_at":"2026-01-25T00:00:00Z"; close;
+           at 2026-03-15T00:00:00Z; "#
+    );
+    // The credits of the period end with it, and no others come.
+    check(&format!("{later} refund p 100"), "");
+    check_outcome(&format!("{later} reset 1"), "period_not_begun");
+    let core = core_of(&format!("{CLOSED}; at 2027-01-01T00:00:00Z; refund p 1"));
+    assert_eq!(core.period.index, 0);
+    assert_eq!(ledger_core::policy::due::next_due(&core), None);
+    check_outcome(&format!("{CLOSED}; at 2125-01-01T00:00:00Z; refund p 1"), "applied");
+}
+
+#[test]
+fn a_call_is_charged_once_whatever_reports_it() {
+    let charged = "plan 10; call chatcmpl-7f3 4 first";
+    let story = story(&format!("{charged}; call chatcmpl-7f3 3 second"));
+    assert_eq!((story.outcome(), story.lots().as_str()), ("duplicate", "plan:0 6"));
+    let first =
+        story.applied.last().and_then(|applied| applied.duplicate_of.clone()).expect("names the first");
+    assert_eq!((first.0.as_str(), first.1.as_str()), ("/story", "first"));
+    // Its id is known from then on.
+    check_outcome(&format!("{charged}; call chatcmpl-7f3 3 second; call other 3 second"), "conflict");
+    check(&format!("{charged}; call other 3 second"), "plan:0 3");
+    // Usage that did not apply charged nothing.
+    check("plan 10; at 2026-01-01T00:00:01Z; call c 4 a; call d 1 a; call d 3 b", "plan:0 3");
+    // A reversal does not make the call new.
+    check(&format!("{charged}; reverse first; call chatcmpl-7f3 3 again"), "plan:0 10");
+}
+
+#[test]
+fn a_paid_lot_keeps_what_was_paid_for_it() {
+    let price = |script: &str| {
+        let balance = story(script).balance();
+        let prices = balance.lots.iter().filter_map(|lot| lot.price.as_ref());
+        prices.map(|price| format!("{} {}", price.amount, price.currency)).collect::<Vec<_>>().join(", ")
+    };
+    let open = |fields: &str| {
+        format!(r#"open {{"clock":"test",{fields}"plan":{{"cycle":"daily","allowance":"1"}}}}"#)
+    };
+    assert_eq!(price(&format!("{}; buy p 100", open(""))), "");
+    let cheap = open(r#""usd_per_unit":"0.01","#);
+    assert_eq!(price(&format!("{cheap}; buy p 100")), "1 usd");
+    let told = r#"buy p 100 "price":{"amount":"90","currency":"eur"}"#;
+    assert_eq!(price(&format!("{cheap}; {told}")), "90 eur");
+    assert_eq!(price(&format!("{}; {told}", open(""))), "90 eur");
+}
+
 #[test]
 fn limits_hold_only_while_they_are_on() {
     let on = core_of(r#"plan 5; limits {"default_limit":"10","custom":{"bo":"unlimited"}}"#);

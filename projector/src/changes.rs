@@ -3,9 +3,9 @@
 use engine::fold::{Reversed, lot_changes};
 use ledger_core::account::Core;
 use ledger_core::account::lot::Lot;
-use ledger_core::event::{Clock, Data, Event};
+use ledger_core::event::{Clock, Data, Event, Usage};
 use ledger_core::fold::{Applied, ClosedPeriod, Entry, Fact, Outcome, Reason};
-use ledger_core::value::id::{AccountId, MessageId, ReservationId, UserId};
+use ledger_core::value::id::{AccountId, CallId, MessageId, ReservationId, UserId};
 use ledger_core::value::time::Time;
 use platform::kafka::Record;
 use platform::pg::Rows;
@@ -43,6 +43,10 @@ impl Changes {
         let event = &*fact.event;
         let ledger_time = applied.ledger_time.unwrap_or(event.recorded_at);
         match applied.outcome {
+            // A duplicate of another usage of its call is the first event of its own id.
+            Outcome::Duplicate if applied.duplicate_of.is_some() => {
+                self.push_event(fact, applied, ledger_time)
+            }
             Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {
                 self.push_refused(fact, applied, ledger_time);
             }
@@ -112,7 +116,10 @@ impl Changes {
             .maybe_amount(line.map(|line| line.end))
             .maybe_amount(withdrawal.map(|_| applied.balance_after))
             .maybe_amount(withdrawal.map(|_| applied.credit_balance_after))
-            .maybe_int(withdrawal.map(|_| applied.next_seq()));
+            .maybe_int(withdrawal.map(|_| applied.next_seq()))
+            .maybe_text(charged_call(usage, applied))
+            .maybe_text(applied.duplicate_of.as_ref().map(|(_, id)| id.as_str()))
+            .maybe_text(applied.duplicate_of.as_ref().map(|(source, _)| source.as_str()));
     }
 
     fn push_ended_hold(&mut self, event: &Event, reservation: &ReservationId) {
@@ -170,6 +177,12 @@ impl Changes {
         let body = SnapshotBody { core, lots: core.lots.iter().collect() };
         self.snapshots.row().text(core.account.as_str()).bigint(offset).time(core.ledger_time).jsonb(&body);
     }
+}
+
+/// Returns the call that a usage charges, if it applied.
+fn charged_call<'a>(usage: Option<&'a Usage>, applied: &Applied) -> Option<&'a str> {
+    let usage = usage.filter(|_| applied.outcome == Outcome::Applied)?;
+    usage.call_id.as_ref().map(CallId::as_str)
 }
 
 pub fn clock_name(clock: Clock) -> &'static str {

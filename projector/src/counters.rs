@@ -9,7 +9,7 @@ use ledger_core::account::Core;
 use ledger_core::event::{Data, Usage};
 use ledger_core::fold::UsageChange;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, Label, OrgId, Slug, UserId};
+use ledger_core::value::id::{AccountId, Label, OrgId, OutsideName, Slug, UserId};
 use ledger_core::value::time::Day;
 
 /// The key of a user's counter: usage in a period by feature.
@@ -50,7 +50,7 @@ pub struct RollupKey {
     pub user: Option<UserId>,
     pub category: Option<Slug>,
     pub tier: Option<Label>,
-    pub model: Option<Label>,
+    pub model: Option<OutsideName>,
     pub feature: Option<Label>,
     pub org: Option<OrgId>,
 }

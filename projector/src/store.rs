@@ -31,12 +31,13 @@ impl<'a> AccountRow<'a> {
 const INSERT_EVENTS: &str = r#"
     insert into event (account_id, "offset", event_id, source, type, outcome, reason, content, occurred_at, recordedat,
                        appended_at, ledger_time, actor, data, period_index, user_id, message_id, credits, lots,
-                       line_start, line_end, balance_after, credit_balance_after, entry_seq)
+                       line_start, line_end, balance_after, credit_balance_after, entry_seq, call_id, duplicate_of,
+                       duplicate_of_source)
     select *
     from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
                 $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[],
                 $14::json[], $15::bigint[], $16::text[], $17::text[], $18::numeric[], $19::json[], $20::numeric[],
-                $21::numeric[], $22::numeric[], $23::numeric[], $24::int[])"#;
+                $21::numeric[], $22::numeric[], $23::numeric[], $24::int[], $25::text[], $26::text[], $27::text[])"#;
 
 const INSERT_REFUSED: &str = r#"
     insert into refused (account_id, "offset", event_id, source, type, outcome, reason, recorded_at, data)
@@ -125,6 +126,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
         .bind(cards)
         .bind(column(rows, |row| timestamp(row.core.opened_at)))
         .bind(cores)
+        .bind(column(rows, |row| row.core.closed.as_ref().map(|closing| timestamp(closing.at))))
         .execute(tx)
         .await?;
     Ok(())

@@ -260,6 +260,11 @@ impl Past {
     fn make_new(&mut self, fact: &Fact) {
         self.pages.seen.entry(fact.key).or_insert(None);
         match &fact.event.data {
+            Data::UsageRecorded(usage) => {
+                if let Some(call) = &usage.call_id {
+                    self.pages.calls.entry(call.clone()).or_insert(None);
+                }
+            }
             Data::CreditsGranted(grant) => {
                 self.pages.lots.entry(grant.grant_id.clone()).or_insert(None);
             }
@@ -273,17 +278,19 @@ impl Past {
             }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
+            | Data::AccountClosed(_)
             | Data::PlanChanged(_)
             | Data::ClockAdvanced(_)
-            | Data::UsageRecorded(_)
             | Data::UsageReversed(_)
             | Data::GrantVoided(_)
             | Data::CreditsRefunded(_)
             | Data::CreditsAdjusted(_)
             | Data::DisputeOpened(_)
             | Data::DisputeWon(_)
+            | Data::RefundFailed(_)
             | Data::PeriodReset(_)
             | Data::LimitsSet(_)
+            | Data::UserLimitSet(_)
             | Data::OrgAlertSet(_)
             | Data::OrgAlertRemoved(_)
             | Data::UserAlertSet(_)

@@ -5,8 +5,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
 use crate::http::{
-    accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, messages, notifications,
-    periods, referrals, reservations, usage, users,
+    accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, limits, messages,
+    notifications, periods, referrals, reservations, usage, users,
 };
 use crate::stream;
 
@@ -20,13 +20,15 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 20] {
+fn routes() -> [(&'static str, MethodRouter<App>); 22] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
         ("/v1/accounts/{account}/balance", get(balance::balance)),
         ("/v1/accounts/{account}/usage", get(usage::usage)),
         ("/v1/accounts/{account}/users", get(users::list)),
+        ("/v1/accounts/{account}/limits", get(limits::one)),
+        ("/v1/accounts/{account}/limits/users", get(limits::users)),
         ("/v1/accounts/{account}/grants", get(grants::list)),
         ("/v1/accounts/{account}/periods", get(periods::list)),
         ("/v1/accounts/{account}/referrals", get(referrals::read)),

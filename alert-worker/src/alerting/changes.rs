@@ -7,7 +7,7 @@ use ledger_core::account::Core;
 use ledger_core::event::{Data, Usage, wire};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason};
 use ledger_core::policy::alert::Firing;
-use ledger_core::value::id::{AccountId, AlertId};
+use ledger_core::value::id::{AccountId, AlertId, CallId};
 use ledger_core::value::period::Period;
 use platform::pg::Rows;
 
@@ -45,6 +45,8 @@ impl Changes {
     /// Collects the row of a folded event, if it is the first of its id.
     pub fn folded(&mut self, fact: &Fact, applied: &Applied) {
         match applied.outcome {
+            // A duplicate of another usage of its call is the first event of its own id.
+            Outcome::Duplicate if applied.duplicate_of.is_some() => self.push_event(fact, applied),
             Outcome::Duplicate | Outcome::Conflict | Outcome::Rejected(Reason::AccountNotOpen) => {}
             Outcome::Applied | Outcome::Rejected(_) => self.push_event(fact, applied),
         }
@@ -63,10 +65,10 @@ impl Changes {
         let usage = if let Data::UsageRecorded(usage) = &event.data { Some(usage) } else { None };
         // The event's own withdrawal: a reversal also carries that of the usage it reverses.
         let withdrawal = usage.and(applied.usage.as_ref()).map(|change| &change.withdrawal);
-        let is_dispute = matches!(event.data, Data::DisputeOpened(_)) && applied.outcome == Outcome::Applied;
-        let disputed = is_dispute.then_some(&applied.draws);
-        let draws = withdrawal.map(|withdrawal| &withdrawal.draws).or(disputed);
-        let line = withdrawal.map_or(disputed.and(applied.line), |withdrawal| withdrawal.line);
+        let is_taken_back = takes_back(&event.data) && applied.outcome == Outcome::Applied;
+        let taken = is_taken_back.then_some(&applied.draws);
+        let draws = withdrawal.map(|withdrawal| &withdrawal.draws).or(taken);
+        let line = withdrawal.map_or(taken.and(applied.line), |withdrawal| withdrawal.line);
         self.events
             .row()
             .text(event.account.as_str())
@@ -83,7 +85,8 @@ impl Changes {
             .maybe_amount(withdrawal.map(|withdrawal| withdrawal.credits))
             .maybe_json(draws.map(lot_changes).as_ref())
             .maybe_amount(line.map(|line| line.start))
-            .maybe_amount(line.map(|line| line.end));
+            .maybe_amount(line.map(|line| line.end))
+            .maybe_text(withdrawal.and(usage).and_then(|usage| usage.call_id.as_ref()).map(CallId::as_str));
     }
 
     /// Collects firings in order, with their notifications.
@@ -121,13 +124,18 @@ impl Changes {
     }
 }
 
+/// Returns whether the event takes a payment back, which another event may undo.
+fn takes_back(data: &Data) -> bool {
+    matches!(data, Data::DisputeOpened(_) | Data::CreditsRefunded(_))
+}
+
 /// Returns the part of an event that its reversal needs: of usage, the amounts to subtract from its user's page.
 fn what_undoing_needs(data: &Data) -> Vec<u8> {
     if let Data::UsageRecorded(usage) = data {
         let (user_id, feature) = (usage.user_id.clone(), usage.feature.clone());
         let slim = Usage { user_id, feature, credits: usage.credits, ..Usage::default() };
         wire::data_json(&Data::UsageRecorded(slim))
-    } else if matches!(data, Data::DisputeOpened(_)) {
+    } else if takes_back(data) {
         wire::data_json(data)
     } else {
         b"{}".to_vec()

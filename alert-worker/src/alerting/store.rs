@@ -20,11 +20,11 @@ use crate::top_ups;
 
 const INSERT_EVENTS: &str = "
     insert into event (account_id, event_id, source, type, outcome, content, occurred_at, recordedat, actor, data,
-                       period_index, credits, lots, line_start, line_end)
+                       period_index, credits, lots, line_start, line_end, call_id)
     select *
     from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::timestamptz[],
                 $8::timestamptz[], $9::text[], $10::json[], $11::bigint[], $12::numeric[], $13::json[],
-                $14::numeric[], $15::numeric[])";
+                $14::numeric[], $15::numeric[], $16::text[])";
 
 const INSERT_FIRINGS: &str = r#"
     insert into firing (account_id, "offset", seq, firing_id, kind, alert_id, subject, threshold, threshold_version,

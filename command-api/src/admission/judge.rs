@@ -84,6 +84,9 @@ pub fn judge(offer: &Offer, account: Option<&Account>, stamp: &Stamp, seen: Seen
             offer.usage.credits.is_none().then(|| price(offer, account, stamp.form).unwrap_or_default());
         return Ok(Terms { recorded_at, priced });
     }
+    if account.closed && offer.usage.reservation_id.is_none() {
+        return Err(Refusal::account_closed(&offer.account).doubtful());
+    }
     if let Some(error) = request::check_age(offer.occurred_at, recorded_at, &stamp.form.time()) {
         let refusal = Refusal::invalid(vec![error]);
         // A live account's clock does not lag; the knowledge of an old id may.
@@ -160,6 +163,7 @@ mod tests {
             rate_card: carded.then_some(name),
             card: carded.then(|| Arc::new(card)),
             jumps: false,
+            closed: false,
         }
     }
 
@@ -236,6 +240,18 @@ mod tests {
         assert_eq!(said(of_hold(None)), "too_new Doubtful");
         let terms = of_hold(Some(later)).expect("no newer than its hold");
         assert_eq!(terms.recorded_at.to_string(), later);
+    }
+
+    #[test]
+    fn a_closed_account_takes_no_usage_but_what_settles_a_hold_and_repeats() {
+        let closed = Account { closed: true, ..account(Clock::Live, false) };
+        let said = |data: &str, known: bool| {
+            let seen = Seen { known, ..Seen::default() };
+            said(judge(&offer(NOW, data), Some(&closed), &stamp(None), seen))
+        };
+        assert_eq!(said(r#"{"credits":"1"}"#, false), "account_closed Doubtful");
+        assert_eq!(said(r#"{"credits":"1","reservation_id":"r"}"#, false), "credits as given");
+        assert_eq!(said(r#"{"credits":"1"}"#, true), "credits as given");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Account {
     pub card: Option<Arc<Card>>,
     /// Whether the requested clock move crosses more boundaries than one move may.
     pub jumps: bool,
+    /// Whether it was closed.
+    pub closed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -36,7 +38,8 @@ pub struct KnownAccounts {
 }
 
 const ACCOUNTS: &str = "
-    select account.account_id, account.clock, account.ledger_time, account.rate_card, card.version as card_version
+    select account.account_id, account.clock, account.ledger_time, account.rate_card, card.version as card_version,
+           account.closed_at is not null as closed
     from account
     left join lateral (
         select version from control.rate_card where card = account.rate_card order by version desc limit 1
@@ -62,6 +65,7 @@ struct AccountRow {
     ledger_time: DateTime<Utc>,
     rate_card: Option<String>,
     card_version: Option<i32>,
+    closed: bool,
 }
 
 /// An account's core, and how many lot boundaries a move of its clock crosses.
@@ -94,13 +98,13 @@ impl KnownAccounts {
             let version = card.clone().zip(row.card_version);
             wanted.extend(version.clone());
             let clock = if row.clock == "test" { Clock::Test } else { Clock::Live };
-            found.push((account, clock, pg::time_of(row.ledger_time), card, version));
+            found.push((account, clock, pg::time_of(row.ledger_time), card, version, row.closed));
         }
         let cards = cards.get(pool, wanted).await?;
         let mut known = KnownAccounts::default();
-        for (account, clock, ledger_time, rate_card, version) in found {
+        for (account, clock, ledger_time, rate_card, version, closed) in found {
             let card = version.and_then(|version| cards.get(&version).cloned());
-            let of_account = Account { clock, ledger_time, rate_card, card, jumps: false };
+            let of_account = Account { clock, ledger_time, rate_card, card, jumps: false, closed };
             known.accounts.insert(account, of_account);
         }
         if let Some(to) = moving_to {

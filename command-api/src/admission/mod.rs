@@ -309,6 +309,7 @@ mod tests {
             rate_card: None,
             card: None,
             jumps: false,
+            closed: false,
         };
         let known = KnownAccounts { accounts: [(AccountId::new("acme").expect("an id"), account)].into() };
         let stamp = Stamp {

@@ -9,6 +9,7 @@ use ledger_core::policy::rate_card::RateCard;
 use ledger_core::value::id::RateCardId;
 use platform::pg::{self, PgConnection, PgPool};
 use sha2::{Digest, Sha256};
+use web::http::Problem;
 
 /// Versions cached; beyond this the cache is cleared.
 const CARDS_MAX: usize = 1_000;
@@ -93,17 +94,48 @@ fn card_of(row: CardRow) -> Result<((RateCardId, i32), Arc<Card>), sqlx::Error> 
     Ok(((name.clone(), version), Arc::new(Card { name, version: number, prices })))
 }
 
-/// Publishes prices as the card's next version and returns it; prices equal to the last version add no version.
+/// Returns whether a version of the card is published.
+pub async fn is_published(pool: &PgPool, card: &RateCardId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from control.rate_card where card = $1) as "is_published!""#,
+        card.as_str()
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Returns 422 if a plan names a card without a published version: none of its usage could be priced.
+pub async fn require_published(pool: &PgPool, card: Option<&RateCardId>) -> Result<(), Problem> {
+    let Some(card) = card else { return Ok(()) };
+    if is_published(pool, card).await? {
+        return Ok(());
+    }
+    let detail = format!("no version of rate card {card} is published");
+    Err(Problem::bad_field("plan.rate_card", "unknown", detail))
+}
+
+/// What publishing prices came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// The version that has these prices: a new one, or the newest.
+    Published(i32),
+    /// An older version has these prices: a late repeat must not become the newest.
+    Older { has: i32, newest: i32 },
+}
+
+/// Publishes prices as the card's next version; prices equal to the newest version add no version. Prices of an older
+/// version are published again only by a caller who knows the newest one.
 pub async fn publish(
     pool: &PgPool,
     name: &RateCardId,
     prices: &RateCard,
     by: &str,
-) -> Result<i32, sqlx::Error> {
+    knows: Option<i32>,
+) -> Result<Publication, sqlx::Error> {
     let body = serde_json::to_string(prices).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let content = Sha256::digest(body.as_bytes()).to_vec();
     let (name, by) = (name.to_string(), by.to_owned());
-    pg::write(pool, |connection| Box::pin(publish_in(connection, name, body, content, by))).await
+    pg::write(pool, move |connection| Box::pin(publish_in(connection, name, body, content, by, knows))).await
 }
 
 async fn publish_in(
@@ -112,24 +144,27 @@ async fn publish_in(
     body: String,
     content: Vec<u8>,
     by: String,
-) -> Result<i32, sqlx::Error> {
+    knows: Option<i32>,
+) -> Result<Publication, sqlx::Error> {
     // One publication at a time per card, so that version numbers have no gap.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))", name)
         .execute(&mut *connection)
         .await?;
     let last = sqlx::query!(
-        "select version, content
-         from control.rate_card
-         where card = $1
-         order by version desc
-         limit 1",
-        name
+        r#"select max(version) as newest, max(version) filter (where content = $2) as has
+           from control.rate_card
+           where card = $1"#,
+        name,
+        content
     );
-    let next = match last.fetch_optional(&mut *connection).await? {
-        Some(last) if last.content == content => return Ok(last.version),
-        Some(last) => last.version + 1,
-        None => 1,
-    };
+    let last = last.fetch_one(&mut *connection).await?;
+    let newest = last.newest.unwrap_or_default();
+    match last.has {
+        Some(has) if has == newest => return Ok(Publication::Published(newest)),
+        Some(has) if knows != Some(newest) => return Ok(Publication::Older { has, newest }),
+        Some(_) | None => {}
+    }
+    let next = newest + 1;
     sqlx::query!(
         "insert into control.rate_card (card, version, body, content, published_at, published_by)
          values ($1, $2, $3::text::json, $4, clock_timestamp(), $5)",
@@ -141,5 +176,5 @@ async fn publish_in(
     )
     .execute(connection)
     .await?;
-    Ok(next)
+    Ok(Publication::Published(next))
 }

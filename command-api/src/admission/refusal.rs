@@ -30,6 +30,7 @@ pub const BEHIND: &str = "behind";
 /// The record would be longer than the journal accepts.
 pub const TOO_LARGE: &str = "too_large";
 pub const ACCOUNT_NOT_FOUND: &str = "account_not_found";
+pub const ACCOUNT_CLOSED: &str = "account_closed";
 /// Usage of this id settled the hold with other content.
 pub const CONFLICT: &str = "conflict";
 /// The key has no access to the account.
@@ -65,6 +66,10 @@ impl Refusal {
         Refusal::new(ACCOUNT_NOT_FOUND, format!("account {account} does not exist")).doubtful()
     }
 
+    pub fn account_closed(account: &AccountId) -> Refusal {
+        Refusal::new(ACCOUNT_CLOSED, format!("account {account} is closed"))
+    }
+
     pub fn reservation_not_found(account: &AccountId, reservation: &ReservationId) -> Refusal {
         Refusal::new(RESERVATION_NOT_FOUND, no_reservation(account, reservation))
     }
@@ -74,7 +79,7 @@ impl Refusal {
         let Refusal { code, detail, errors, .. } = self;
         match code {
             ACCOUNT_NOT_FOUND | RESERVATION_NOT_FOUND => Problem::not_found(code, detail),
-            CLOCK_IS_LIVE | HOLD_ENDED | CONFLICT => Problem::conflicting(code, detail),
+            CLOCK_IS_LIVE | HOLD_ENDED | CONFLICT | ACCOUNT_CLOSED => Problem::conflicting(code, detail),
             FORBIDDEN => Problem::forbidden(),
             TOO_LARGE => Problem::too_large(wire::RECORD_BYTES_MAX),
             BEHIND => Problem::behind(detail),

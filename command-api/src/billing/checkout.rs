@@ -46,7 +46,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     let NewCheckout { amount } = read_body(request).await?;
-    write::admit(&app, &context, &account).await?;
+    write::admit_open(&app, &context, &account).await?;
     let core = core(&app, &account).await?.ok_or_else(|| Problem::account_not_found(account.as_str()))?;
     let usd = core.usd_per_unit.and_then(|price| Usd::price_of(amount, price));
     if core.usd_per_unit.is_some() && usd.and_then(Usd::minor_units).is_none() {

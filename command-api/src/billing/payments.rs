@@ -21,7 +21,7 @@ pub async fn purchase(
     context.require(Action::Money, &account)?;
     let purchase: Purchase = read_body(request).await?;
     let draft = Draft::lot(&account, &purchase.payment_id.as_grant(), Data::CreditsPurchased(purchase));
-    write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
+    write::once(&app, &context, draft, write::time_while_open(&app, &context, &account)).await
 }
 
 /// `POST /v1/accounts/{account}/refunds`

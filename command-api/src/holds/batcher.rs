@@ -34,6 +34,7 @@ use web::http::Problem;
 use super::request::{Answer, Ask, Fault, HOLD_ENDED, HoldView, Request, SettledHold, Verdict};
 use super::rows::{Decided, Writes};
 use super::store::{self, Named, NamedHolds};
+use crate::admission::Refusal;
 use crate::admission::ledger_time::{clock_is_live, clock_jump};
 
 const BATCH_MAX: usize = 512;
@@ -463,6 +464,9 @@ impl<'a> OneAccount<'a> {
         match &request.ask {
             Ask::Check(_) | Ask::Reserve(_) | Ask::Extend(..) if self.halted => {
                 Err(Fault::Problem(Problem::account_halted(self.account.as_str())))
+            }
+            Ask::Check(_) | Ask::Reserve(_) | Ask::Extend(..) if self.gate.core().closed.is_some() => {
+                Err(Fault::Problem(Refusal::account_closed(self.account).problem()))
             }
             Ask::Check(work) => Ok(self.check(work, actor, writes)),
             Ask::Reserve(reserve) => self.reserve(reserve, actor, writes),

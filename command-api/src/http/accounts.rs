@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ledger_core::event::{ChangeAccount, Clock, Data, OpenAccount, derive};
+use ledger_core::event::{ChangeAccount, Clock, CloseAccount, Data, OpenAccount, derive};
 use ledger_core::request;
 use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
@@ -12,6 +12,7 @@ use web::auth::Action;
 use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
+use crate::admission::rate_cards::require_published;
 use crate::app::App;
 use crate::promotions::bonus::welcome;
 use crate::promotions::redemptions::redeem;
@@ -51,6 +52,7 @@ async fn open_first(
     draft: &Draft,
 ) -> Result<(), Problem> {
     let opened_at = opens_at(opening.clock.unwrap_or_default(), context)?;
+    require_published(&app.pool, opening.plan.rate_card.as_ref()).await?;
     let referrer = match &opening.referred_by {
         Some(said) => Some(referrer(app, context, account, said).await?),
         None => None,
@@ -132,6 +134,20 @@ fn opens_at(clock: Clock, context: &RequestContext) -> Result<Time, Problem> {
     }
 }
 
+/// `POST /v1/accounts/{account}/close`
+pub async fn close(
+    State(app): State<App>,
+    context: RequestContext,
+    Path(account): Path<AccountId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    context.require(Action::OpenAccount, &account)?;
+    let closing: CloseAccount = read_body(request).await?;
+    let data = Data::AccountClosed(closing);
+    let draft = Draft::derived(&account, "account.close", derive::closing_id(&account), data);
+    write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
+}
+
 /// `PATCH /v1/accounts/{account}`
 ///
 /// An admin may change everything but what the account may spend: the overdraft is the operator's.
@@ -147,5 +163,5 @@ pub async fn change(
         context.require(Action::Terms, &account)?;
     }
     let draft = Draft::setting(&account, "account.change", Data::AccountChanged(change), context.now);
-    write::setting(&app, &context, draft, write::time_for(&app, &context, &account)).await
+    write::setting(&app, &context, draft, write::time_while_open(&app, &context, &account)).await
 }

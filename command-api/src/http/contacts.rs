@@ -287,7 +287,7 @@ mod tests {
             "fine",
         );
         check(
-            r#"{"admins":[{"id":"carl","email":"carl"},{"id":"carl"}],"users":[{"id":"no id"}],"team":[]}"#,
+            r#"{"admins":[{"id":"carl","email":"carl"},{"id":"carl"}],"users":[{"id":" no id"}],"team":[]}"#,
             "admins.0.email not_an_email, admins.1.id duplicate, team unknown_field, users.0.id bad_id",
         );
         check(

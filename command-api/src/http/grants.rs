@@ -34,7 +34,7 @@ async fn granted_at(
     account: &AccountId,
     expires_at: Option<Time>,
 ) -> Result<Time, Problem> {
-    let (known, recorded_at) = write::admit(app, context, account).await?;
+    let (known, recorded_at) = write::admit_open(app, context, account).await?;
     request_context::require_future("expires_at", expires_at, recorded_at.max(known.ledger_time))?;
     Ok(recorded_at)
 }

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::holds::request::{Ask, Fault, HoldView, SettledHold};
 use crate::request_context::RequestContext;
 use crate::write::answer::Written;
+use crate::write::first::earlier;
 use crate::write::outcome::{self, Identity, Outcome, Progress};
 use crate::write::usage::{append_and_answer, append_one};
 use crate::write::wait::{once_projected, reopen_hold};
@@ -89,7 +90,7 @@ pub async fn settle(
         // The journal has this id already, and the hold is deleted: it ended long ago.
         NamedHold::Absent => return Err(Fault::HoldAbsent(reservation).problem(&account)),
         NamedHold::None | NamedHold::Other => {
-            return append_and_answer(&app, admitted, context.waits()).await;
+            return append_and_answer(&app, admitted, Form::Plain, context.waits()).await;
         }
     };
     let position = match settled.position {
@@ -97,8 +98,11 @@ pub async fn settle(
         None => append_one(&app, &admitted).await?,
     };
     let progress = come_to(&app, &context, &admitted, settled, position).await?;
+    let records = [(admitted.bytes.as_slice(), &progress)];
+    let earlier = earlier(&app.pool, app.waiter.schema(), &records, Form::Plain).await;
+    let earlier = earlier.into_iter().next().unwrap_or_default();
     let (account, id) = (account.as_str(), admitted.id.as_str());
-    Ok(Written::answer_settling(account, id, position, &progress, Some(settled)))
+    Ok(Written::answer_usage(account, id, position, &progress, Some(settled), earlier))
 }
 
 /// Waits for the outcome of the usage, unless the query says not to.
@@ -122,6 +126,8 @@ async fn come_to(
         Some(_) => Progress::Folded(Outcome::Conflict),
         None => Progress::Waiting,
     };
-    reopen_hold(app, admitted, &progress).await;
+    // The first record of its own id is a duplicate only where other usage had charged the call.
+    let charged_before = progress == Progress::Folded(Outcome::Duplicate);
+    reopen_hold(app, admitted, &progress, charged_before).await;
     Ok(progress)
 }

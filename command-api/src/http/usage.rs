@@ -22,6 +22,7 @@ use crate::admission::refusal::{self, FORBIDDEN};
 use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
 use crate::request_context::RequestContext;
+use crate::write::first::{Earlier, earlier};
 use crate::write::outcome::{self, Outcome, Progress};
 use crate::write::usage::{append_all, append_and_answer};
 use crate::write::wait::{known_or_waiting, once_projected};
@@ -83,7 +84,7 @@ async fn one(app: &App, context: &RequestContext, offer: Offer, form: Form) -> R
         admission::admit(app, vec![Ok(offer)], stamp(context, form)?, context.deadline).await?;
     let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
     let admitted = verdict.map_err(Refusal::problem)?;
-    append_and_answer(app, admitted, context.usage_waits()).await
+    append_and_answer(app, admitted, form, context.usage_waits()).await
 }
 
 async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<Response, Problem> {
@@ -93,11 +94,14 @@ async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<
     let (mut items, admitted) = sort(ids, verdicts);
     let positions = append_all(app, &admitted).await?;
     let written: Vec<(AccountId, Position)> =
-        admitted.into_iter().zip(&positions).map(|(one, position)| (one.account, *position)).collect();
+        admitted.iter().zip(&positions).map(|(one, position)| (one.account.clone(), *position)).collect();
     let waits = context.usage_waits();
     let progress = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
     let progress = known_or_waiting(once_projected(app, waits, &positions, progress).await, Vec::new());
-    set_outcomes(&mut items, &positions, &progress);
+    let records: Vec<(&[u8], &Progress)> =
+        admitted.iter().zip(&progress).map(|(one, progress)| (one.bytes.as_slice(), progress)).collect();
+    let earlier = earlier(&app.pool, app.waiter.schema(), &records, Form::CloudEvent).await;
+    set_outcomes(&mut items, &positions, &progress, earlier);
     let known = progress.iter().all(|one| matches!(one, Progress::Folded(_)));
     let complete = waits && progress.len() == positions.len() && known;
     let status = if complete { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -216,6 +220,12 @@ pub struct Item {
     pub code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// In a conflict, the fields that differ from the first event of this id.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<String>,
+    /// The usage that had charged the same call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate_of: Option<String>,
     /// What it charges above the hold that it settles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub over_hold: Option<Credits>,
@@ -224,7 +234,19 @@ pub struct Item {
 impl Item {
     fn accepted(index: usize, id: Option<EventId>) -> Item {
         let (position, outcome, code, detail, over_hold) = (None, None, None, None, None);
-        Item { index, id, result: "accepted", position, outcome, code, detail, over_hold }
+        let (differs, duplicate_of) = (Vec::new(), None);
+        Item {
+            index,
+            id,
+            result: "accepted",
+            position,
+            outcome,
+            code,
+            detail,
+            differs,
+            duplicate_of,
+            over_hold,
+        }
     }
 }
 
@@ -265,12 +287,20 @@ fn sort(ids: Vec<Option<EventId>>, verdicts: Vec<Verdict>) -> (Vec<Item>, Vec<Ad
 }
 
 /// Sets the positions, and the known outcomes, of accepted items.
-fn set_outcomes(items: &mut [Item], positions: &[Position], progress: &[Progress]) {
+fn set_outcomes(
+    items: &mut [Item],
+    positions: &[Position],
+    progress: &[Progress],
+    mut earlier: Vec<Earlier>,
+) {
     let accepted = items.iter_mut().filter(|item| item.result == "accepted");
     for (nth, (item, position)) in accepted.zip(positions).enumerate() {
         item.position = Some(*position);
         let Some(Progress::Folded(outcome)) = progress.get(nth) else { continue };
         item.outcome = Some(outcome.as_str());
+        if let Some(earlier) = earlier.get_mut(nth) {
+            Earlier { differs: item.differs, duplicate_of: item.duplicate_of } = std::mem::take(earlier);
+        }
         if let Outcome::Rejected(reason) = outcome {
             item.code = Some(reason.code());
         }
@@ -357,6 +387,7 @@ mod tests {
             &mut items,
             &[Position { partition: 3, offset: 7 }],
             &[Progress::Folded(Outcome::Duplicate)],
+            Vec::new(),
         );
         let answer = serde_json::to_value(BatchAnswer::of(items)).expect("JSON");
         let expected = serde_json::json!({

@@ -83,7 +83,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     let Redemption { code } = read_body(request).await?;
-    let (known, recorded_at) = write::admit(&app, &context, &account).await?;
+    let (known, recorded_at) = write::admit_open(&app, &context, &account).await?;
     let looked_up = code.clone();
     let promo = pg::write(&app.pool, |connection| {
         Box::pin(async move { promo_codes::find(connection, &looked_up).await })

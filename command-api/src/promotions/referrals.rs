@@ -55,7 +55,7 @@ pub async fn invite(
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     let Invitation { email } = read_body(request).await?;
-    write::admit(&app, &context, &account).await?;
+    write::admit_open(&app, &context, &account).await?;
     let code: String = pg::write(&app.pool, move |connection| {
         Box::pin(async move { invited(connection, &account, &email).await })
     })

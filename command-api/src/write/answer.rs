@@ -10,6 +10,7 @@ use platform::position::Position;
 use serde::Serialize;
 use web::http::Problem;
 
+use super::first::Earlier;
 use super::outcome::Progress;
 use crate::holds::request::SettledHold;
 
@@ -20,6 +21,9 @@ pub struct Written {
     /// The outcome, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
+    /// The usage that had charged the same call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate_of: Option<String>,
     /// The hold that the usage settles.
     #[serde(flatten)]
     pub settles: Option<SettlementView>,
@@ -53,30 +57,37 @@ impl SettlementView {
 impl Written {
     /// Answers by the record's progress: 200, 202 while it waits, 409, 422, or 503 if its account is halted.
     pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Response {
-        Written::answer_settling(account, event_id, position, progress, None)
+        Written::answer_usage(account, event_id, position, progress, None, Earlier::default())
     }
 
-    /// Like [`Written::answer`], for usage that settles a hold.
-    pub fn answer_settling(
+    /// Like [`Written::answer`], for usage, which may settle a hold or repeat what came before.
+    pub fn answer_usage(
         account: &str,
         event_id: &str,
         position: Position,
         progress: &Progress,
         settled: Option<&SettledHold>,
+        earlier: Earlier,
     ) -> Response {
         let outcome = match progress {
             Progress::Folded(outcome) => Some(outcome.as_str()),
             Progress::Waiting | Progress::Halted => None,
         };
         let settles = settled.map(|settled| SettlementView::of(settled, progress));
-        let written = Written { event_id: event_id.to_owned(), position, outcome, settles };
+        let Earlier { differs, duplicate_of } = earlier;
+        let written = Written { event_id: event_id.to_owned(), position, outcome, duplicate_of, settles };
         match progress {
             Progress::Waiting => (StatusCode::ACCEPTED, axum::Json(written)).into_response(),
             Progress::Halted => Problem::account_halted(account).into_response(),
             Progress::Folded(outcome) => match outcome {
                 Outcome::Applied | Outcome::Duplicate => axum::Json(written).into_response(),
                 Outcome::Conflict => {
-                    placed(Problem::conflict("this id was used before, with other content"), &written)
+                    let problem = Problem::conflict("this id was used before, with other content");
+                    placed(problem.with("differs", differs), &written)
+                }
+                Outcome::Rejected(Reason::AccountClosed) => {
+                    let reason = Reason::AccountClosed;
+                    placed(Problem::conflicting(reason.code(), detail(reason)), &written)
                 }
                 Outcome::Rejected(reason) => {
                     placed(Problem::unprocessable(reason.code(), detail(*reason)), &written)
@@ -99,6 +110,7 @@ fn placed(problem: Problem, written: &Written) -> Response {
 pub fn detail(reason: Reason) -> &'static str {
     match reason {
         Reason::AccountNotOpen => "the account is not open",
+        Reason::AccountClosed => "the account is closed",
         Reason::AccountExists => "the account is open already",
         Reason::ClockJump => {
             "one move of a test clock may not cross so many boundaries, lot starts and lot ends"
@@ -118,8 +130,10 @@ pub fn detail(reason: Reason) -> &'static str {
         Reason::TopUpNotDue => "no top-up was due any more",
         Reason::AttemptNotOpen => "this attempt is not open",
         Reason::DisputeUnknown => "there is no such dispute of this payment",
+        Reason::RefundUnknown => "there is no such refund of this payment",
         Reason::PeriodNotBegun => "the period has not begun",
         Reason::AlertUnknown => "there is no such alert",
+        Reason::TooManyLimits => "the account has its most users with a limit of their own",
         Reason::TooManyAlerts => "the account has its most org alerts",
         Reason::UnpricedUsage => "the usage has no price",
         Reason::OutOfRange => "the account's sums would leave their range",

@@ -3,6 +3,7 @@
 //! A repeat finds the same bytes here: it gets the stored answer or, if the append was not acknowledged, appends them
 //! again under the same event id, which folds to one effect.
 
+use ledger_core::value::id::AccountId;
 use platform::pg::{PgConnection, PgPool};
 use platform::position::Position;
 
@@ -196,6 +197,23 @@ pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sq
         name.kind,
         name.key,
         event_id
+    )
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// Deletes the settings of a kind, so that what was last sent becomes a new event when it is sent again: another kind
+/// of setting has changed what is in force.
+pub async fn forget_settings(
+    pool: &PgPool,
+    account: &AccountId,
+    kind: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from control.idempotency where account_id = $1 and kind = $2",
+        account.as_str(),
+        kind
     )
     .execute(pool)
     .await

@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod append;
 pub mod effects;
+pub mod first;
 pub mod idempotency;
 pub mod outbox;
 pub mod outcome;
@@ -29,6 +30,7 @@ use self::append::append;
 use self::idempotency::{Kept, Name};
 use self::outcome::{Identity, Progress};
 use self::wait::{known_or_waiting, once_projected};
+use crate::admission::Refusal;
 use crate::admission::known_accounts::Account;
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::app::App;
@@ -117,6 +119,28 @@ pub async fn admit<Q: Waits>(
     Ok((known, at))
 }
 
+/// Admits a write that a closed account refuses.
+pub async fn admit_open<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &AccountId,
+) -> Result<(Account, Time), Problem> {
+    let (known, at) = admit(app, context, account).await?;
+    if known.closed {
+        return Err(Refusal::account_closed(account).problem());
+    }
+    Ok((known, at))
+}
+
+/// Admits a write that a closed account refuses, and returns the recording time.
+pub async fn time_while_open<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &AccountId,
+) -> Result<Time, Problem> {
+    admit_open(app, context, account).await.map(|(_, recorded_at)| recorded_at)
+}
+
 /// Admits a write to an existing account, and returns the recording time.
 pub async fn time_for<Q: Waits>(
     app: &App,
@@ -145,7 +169,8 @@ pub async fn once<Q: Waits>(
         }
     };
     if kept.content != content {
-        return Err(Problem::conflict("this was sent before, with other content"));
+        let differs = first::differs_from_kept(&kept.event, &draft.data);
+        return Err(Problem::conflict("this was sent before, with other content").with("differs", differs));
     }
     let position = match kept.position {
         Some(position) => position,
@@ -174,7 +199,7 @@ pub async fn whole_setting<T: Body>(
 ) -> Result<Response, Problem> {
     let body: T = read_body(request).await?;
     let draft = Draft::setting(account, kind, data(body), context.now);
-    setting(app, context, draft, time_for(app, context, account)).await
+    setting(app, context, draft, time_while_open(app, context, account)).await
 }
 
 /// Writes a setting: one equal to the last accepted gets that one's answer, any other becomes a new event.

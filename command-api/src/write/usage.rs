@@ -7,13 +7,19 @@ use web::http::Problem;
 
 use super::answer::Written;
 use super::append::{append, not_appended};
+use super::first::earlier;
 use super::outcome::{self, Progress};
 use super::wait::{known_or_waiting, once_projected, reopen_hold};
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Form};
 use crate::app::App;
 
 /// Appends a record and answers with its outcome, if the caller waits for it.
-pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Result<Response, Problem> {
+pub async fn append_and_answer(
+    app: &App,
+    admitted: Admitted,
+    form: Form,
+    waits: bool,
+) -> Result<Response, Problem> {
     let position = append_one(app, &admitted).await?;
     let progress = async {
         let records = [(admitted.account.clone(), position)];
@@ -25,9 +31,11 @@ pub async fn append_and_answer(app: &App, admitted: Admitted, waits: bool) -> Re
         None | Some(Progress::Halted) => Progress::Waiting,
         Some(progress) => progress,
     };
-    reopen_hold(app, &admitted, &progress).await;
+    let earlier = earlier(&app.pool, app.waiter.schema(), &[(&admitted.bytes, &progress)], form).await;
+    let earlier = earlier.into_iter().next().unwrap_or_default();
+    reopen_hold(app, &admitted, &progress, earlier.duplicate_of.is_some()).await;
     let Admitted { account, id, hold, .. } = admitted;
-    Ok(Written::answer_settling(account.as_str(), id.as_str(), position, &progress, hold.settled()))
+    Ok(Written::answer_usage(account.as_str(), id.as_str(), position, &progress, hold.settled(), earlier))
 }
 
 /// Appends a record, and records its position in the hold that it settles.

@@ -53,8 +53,8 @@ pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) ->
 }
 
 /// Reopens the hold at once, not at the next round of upkeep, if the usage that settles it had no effect.
-pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress) {
-    if admitted.hold.settled().is_some() && progress.came_to_nothing() {
+pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress, charged_before: bool) {
+    if admitted.hold.settled().is_some() && (progress.came_to_nothing() || charged_before) {
         app.holds.notify(&admitted.account, Ask::Sweep).await;
     }
 }

@@ -114,6 +114,14 @@ pub struct Totals {
     pub turnover: Credits,
 }
 
+/// The end of an account: nothing resets, fires or is charged any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// Ledger time of the closing.
+    pub at: Time,
+    pub reason: Text,
+}
+
 /// The state of one account, without its pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Core {
@@ -141,6 +149,9 @@ pub struct Core {
     pub referred_by: Option<ReferrerId>,
     /// Ledger time of its opening.
     pub opened_at: Time,
+    /// `None` while the account is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closing>,
     pub ledger_time: Time,
     pub plan: Plan,
     /// The plan that takes effect at the next boundary.
@@ -178,6 +189,7 @@ impl Core {
             top_ups: TopUps::default(),
             referred_by: opening.referred_by.clone(),
             opened_at: now,
+            closed: None,
             ledger_time: now,
             period: periods.at(now),
             plan,
@@ -204,9 +216,15 @@ impl Core {
         sub(self.lots.drawable(), self.overdraft.total())
     }
 
+    /// Returns the boundary that ends the open period; `None` beyond the representable times, and once the account is
+    /// closed: its last period stays open.
+    pub fn next_boundary(&self) -> Option<Time> {
+        (self.closed.is_none() && self.period.ends_at < Time::MAX).then_some(self.period.ends_at)
+    }
+
     /// Returns the next instant at which time alone changes the account; `None` beyond the representable times.
     pub fn next_crossing(&self) -> Option<Time> {
-        let boundary = (self.period.ends_at < Time::MAX).then_some(self.period.ends_at);
+        let boundary = self.next_boundary();
         match (boundary, self.lots.next_crossing()) {
             (Some(boundary), Some(lot)) => Some(boundary.min(lot)),
             (boundary, lot) => boundary.or(lot),
@@ -236,6 +254,9 @@ impl Core {
     }
 
     fn boundaries_until(&self, until: Time) -> i64 {
+        if self.closed.is_some() {
+            return 0;
+        }
         let next = self.next_plan.as_ref().unwrap_or(&self.plan);
         if next.schedule == self.periods.schedule {
             return self.periods.crossings_until(&self.period, until);

@@ -11,6 +11,9 @@ use crate::event::{Limit, Recipients, SetLimits};
 use crate::value::credits::{Credits, sub};
 use crate::value::id::{Label, UserId};
 
+/// Most users with a limit of their own.
+pub const OWN_LIMITS_MAX: usize = 10_000;
+
 /// An account's limits with their defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -23,19 +26,22 @@ pub struct Limits {
     pub notify: Recipients,
 }
 
-impl From<&SetLimits> for Limits {
-    fn from(body: &SetLimits) -> Self {
+impl Limits {
+    /// Fills in the defaults. A body without `custom` leaves users' own limits as they are; one with it replaces them all.
+    pub fn of(body: &SetLimits, before: Option<&Limits>) -> Self {
         Self {
             enabled: body.enabled.unwrap_or(true),
             default_limit: body.default_limit,
-            custom: body.custom.clone().unwrap_or_default(),
+            custom: body
+                .custom
+                .clone()
+                .or_else(|| before.map(|limits| limits.custom.clone()))
+                .unwrap_or_default(),
             excluded_features: body.excluded_features.iter().flatten().cloned().collect(),
             notify: body.notify.clone().unwrap_or_default(),
         }
     }
-}
 
-impl Limits {
     /// Returns a user's limit, their own before the default; `None` means no limit. Ignores `enabled`.
     pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
         match self.custom.get(user) {
@@ -69,7 +75,7 @@ mod tests {
     }
 
     fn limits(body: &str) -> Limits {
-        Limits::from(&serde_json::from_str::<SetLimits>(body).expect("a body"))
+        Limits::of(&serde_json::from_str::<SetLimits>(body).expect("a body"), None)
     }
 
     fn check(body: &str, user: &str, expected: Option<i64>) {
@@ -85,6 +91,22 @@ mod tests {
         check(body, "cy", Some(0));
         check(body, "dan", Some(1000));
         check(r#"{"custom":{"ana":"5"}}"#, "dan", None);
+    }
+
+    #[test]
+    fn own_limits_stay_where_they_are_not_named_and_are_replaced_where_they_are() {
+        let before = limits(r#"{"custom":{"ana":"5","bo":"6"}}"#);
+        let after = |body: &str| {
+            let body: SetLimits = serde_json::from_str(body).expect("a body");
+            Limits::of(&body, Some(&before))
+                .custom
+                .into_keys()
+                .map(|user| user.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(after(r#"{"default_limit":"9"}"#), ["ana", "bo"]);
+        assert_eq!(after(r#"{"custom":{"cy":"7"}}"#), ["cy"]);
+        assert!(after(r#"{"custom":{}}"#).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::event::LotSource;
+use crate::event::{LotSource, Price};
 use crate::value::credits::{Credits, add, sub, wide};
 use crate::value::id::{EventId, GrantId, PaymentId, Text};
 use crate::value::time::Time;
@@ -45,6 +45,9 @@ pub struct Lot {
     pub event_id: EventId,
     /// The payment that refunds name; paid lots only.
     pub payment_id: Option<PaymentId>,
+    /// The money paid for it, where that is known; paid lots only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     pub reason: Option<Text>,
     /// Journal offset of the event that created it.
     pub offset: i64,

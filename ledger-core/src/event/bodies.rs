@@ -15,8 +15,9 @@ use crate::event::shape::{
 };
 use crate::value::credits::{AmountError, Credits, Quantity};
 use crate::value::id::{
-    AlertId, AttemptId, DisputeId, EventId, GrantId, Label, MessageId, OrgId, PaymentId, PaymentMethodId,
-    PromoCode, RateCardId, ReferrerId, ReservationId, SessionId, Slug, Source, Text, UserId,
+    AlertId, AttemptId, CallId, Currency, DisputeId, EventId, GrantId, Label, MessageId, OrgId, OutsideName,
+    PaymentId, PaymentMethodId, PromoCode, RateCardId, ReferrerId, RefundId, ReservationId, SessionId, Slug,
+    Source, Text, UserId,
 };
 use crate::value::money::Usd;
 use crate::value::period::Cycle;
@@ -209,9 +210,9 @@ pub struct Usage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Slug>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<Label>,
+    pub provider: Option<OutsideName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<Label>,
+    pub model: Option<OutsideName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Label>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +227,9 @@ pub struct Usage {
     pub session_id: Option<SessionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation_id: Option<ReservationId>,
+    /// What the provider calls this call; among the applied usages of an account it is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<CallId>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names_once_or_null")]
     pub metadata: Option<BTreeMap<Text, serde_json::Value>>,
     /// Set by the ledger: the lines of the price; present exactly where `credits` is derived.
@@ -340,6 +344,17 @@ pub struct Adjust {
 pub struct Purchase {
     pub payment_id: PaymentId,
     pub amount: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object_or_null")]
+    pub price: Option<Price>,
+}
+
+/// The money that was paid for credits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Exact, in whole units of the currency: `"90"` are 90 dollars.
+    pub amount: Credits,
+    pub currency: Currency,
 }
 
 /// Body of `credits.refunded`: a full or partial refund of a payment.
@@ -348,9 +363,30 @@ pub struct Purchase {
 #[allow(missing_docs, reason = "fields are named and explained in schemas/")]
 pub struct Refund {
     pub payment_id: PaymentId,
+    /// The provider's refund, which may fail later; absent where a person recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_id: Option<RefundId>,
     pub amount: Credits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text>,
+}
+
+/// Body of `refund.failed`: the provider could not give the money back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct FailRefund {
+    pub payment_id: PaymentId,
+    pub refund_id: RefundId,
+    pub amount: Credits,
+}
+
+/// Body of `account.closed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct CloseAccount {
+    pub reason: Text,
 }
 
 /// Body of `period.reset`: the period that was entered.
@@ -520,6 +556,16 @@ pub struct SetLimits {
     pub notify: Option<Recipients>,
 }
 
+/// Body of `user_limit.set`: one user's own limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are named and explained in schemas/")]
+pub struct SetUserLimit {
+    pub user_id: UserId,
+    /// `None` removes it.
+    pub limit: Option<Limit>,
+}
+
 /// Body of `org_alert.set`: an alert on the account's own figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -643,6 +689,8 @@ pub struct TopUp {
     pub attempt_id: AttemptId,
     pub payment_id: PaymentId,
     pub amount: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object_or_null")]
+    pub price: Option<Price>,
 }
 
 /// Body of `dispute.opened` and `dispute.won`: a payer contests a payment; the account wins the dispute.

@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::event::Brake;
-use crate::value::id::{AccountId, AttemptId, DisputeId, EventId, GrantId, Source};
+use crate::value::id::{AccountId, AttemptId, DisputeId, EventId, GrantId, RefundId, Source};
 use crate::value::time::Time;
 
 pub const NAMESPACE: Uuid = Uuid::from_u128(0x6c_65_64_67_65_72_50_00_80_00_63_72_65_64_69_74);
@@ -85,6 +85,19 @@ pub fn dispute_opened_id(account: &AccountId, dispute: &DisputeId) -> EventId {
 
 pub fn dispute_won_id(account: &AccountId, dispute: &DisputeId) -> EventId {
     derived("dispute_won", &[account.as_str(), dispute.as_str()])
+}
+
+/// Returns the id of the event that records a provider's refund.
+pub fn refunded_id(account: &AccountId, refund: &RefundId) -> EventId {
+    derived("refunded", &[account.as_str(), refund.as_str()])
+}
+
+pub fn refund_failed_id(account: &AccountId, refund: &RefundId) -> EventId {
+    derived("refund_failed", &[account.as_str(), refund.as_str()])
+}
+
+pub fn closing_id(account: &AccountId) -> EventId {
+    derived("close", &[account.as_str()])
 }
 
 /// Returns the id of a write with an `Idempotency-Key`.

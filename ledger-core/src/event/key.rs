@@ -41,9 +41,18 @@ pub fn content_hash(event: &Event) -> ContentHash {
         part(&event.occurred_at.micros().to_be_bytes());
         part(&usage_as_sent(usage));
     } else {
-        part(&crate::event::wire::data_json(&event.data));
+        part(&as_sent(&event.data));
     }
     ContentHash(hash.finalize().into())
+}
+
+/// Returns a body as its caller sent it, as JSON, without fields that the ledger adds.
+pub(crate) fn as_sent(data: &Data) -> Vec<u8> {
+    if let Data::UsageRecorded(usage) = data {
+        usage_as_sent(usage)
+    } else {
+        crate::event::wire::data_json(data)
+    }
 }
 
 fn usage_as_sent(usage: &Usage) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 pub mod bodies;
 pub mod derive;
+pub mod differs;
 pub mod field_error;
 pub mod key;
 pub mod partition;
@@ -79,6 +80,7 @@ macro_rules! events {
 events! {
     AccountOpened(OpenAccount) = "ledger.account.opened.v1",
     AccountChanged(ChangeAccount) = "ledger.account.changed.v1",
+    AccountClosed(CloseAccount) = "ledger.account.closed.v1",
     PlanChanged(ChangePlan) = "ledger.plan.changed.v1",
     ClockAdvanced(AdvanceClock) = "ledger.clock.advanced.v1",
     UsageRecorded(Usage) = "ledger.usage.recorded.v1",
@@ -88,8 +90,10 @@ events! {
     CreditsAdjusted(Adjust) = "ledger.credits.adjusted.v1",
     CreditsPurchased(Purchase) = "ledger.credits.purchased.v1",
     CreditsRefunded(Refund) = "ledger.credits.refunded.v1",
+    RefundFailed(FailRefund) = "ledger.refund.failed.v1",
     PeriodReset(ResetPeriod) = "ledger.period.reset.v1",
     LimitsSet(SetLimits) = "ledger.limits.set.v1",
+    UserLimitSet(SetUserLimit) = "ledger.user_limit.set.v1",
     OrgAlertSet(SetOrgAlert) = "ledger.org_alert.set.v1",
     OrgAlertRemoved(RemoveOrgAlert) = "ledger.org_alert.removed.v1",
     UserAlertSet(SetUserAlert) = "ledger.user_alert.set.v1",

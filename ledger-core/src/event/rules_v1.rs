@@ -9,9 +9,10 @@
 use std::collections::BTreeSet;
 
 use crate::event::bodies::{
-    Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, Dispute, FailTopUp, Grant, OpenAccount, PlanBody,
-    Purchase, Recipients, Refund, RefuseTopUp, RemoveOrgAlert, ResetPeriod, ReverseUsage, RolloverMode,
-    SetAutoTopUp, SetLimits, SetOrgAlert, SetUserAlert, StartTopUp, TopUp, Usage, VoidGrant,
+    Adjust, AdvanceClock, Basis, ChangeAccount, ChangePlan, CloseAccount, Dispute, FailRefund, FailTopUp,
+    Grant, OpenAccount, PlanBody, Price, Purchase, Recipients, Refund, RefuseTopUp, RemoveOrgAlert,
+    ResetPeriod, ReverseUsage, RolloverMode, SetAutoTopUp, SetLimits, SetOrgAlert, SetUserAlert,
+    SetUserLimit, StartTopUp, TopUp, Usage, VoidGrant,
 };
 use crate::event::field_error::{FieldError, not_negative, positive, refuse};
 use crate::value::credits::Credits;
@@ -140,8 +141,13 @@ impl Rules for Usage {
     }
 }
 
+/// A payment's lot has its payment's id; a grant's own id has the shape of the ledger's.
+const GRANT_ID_RULE: &str =
+    "an id is 1 to 128 characters of A-Z a-z 0-9 . _ : @ + - and begins with a letter or digit";
+
 impl Rules for Grant {
     fn check_within(&self, bounds: &Bounds, errors: &mut Vec<FieldError>) {
+        refuse(errors, !self.grant_id.is_of_grant(), "grant_id", "bad_id", GRANT_ID_RULE);
         positive(errors, "amount", self.amount);
         let most = bounds.priority_max;
         let out = self.priority.is_some_and(|priority| !(0..=most).contains(&priority));
@@ -155,6 +161,12 @@ impl Rules for Grant {
 impl Rules for Adjust {
     fn check_within(&self, _: &Bounds, errors: &mut Vec<FieldError>) {
         refuse(errors, self.amount.is_zero(), "amount", "zero", "must not be 0");
+        refuse(errors, self.reason.as_str().is_empty(), "reason", "required", "must not be empty");
+    }
+}
+
+impl Rules for CloseAccount {
+    fn check_within(&self, _: &Bounds, errors: &mut Vec<FieldError>) {
         refuse(errors, self.reason.as_str().is_empty(), "reason", "required", "must not be empty");
     }
 }
@@ -176,7 +188,25 @@ macro_rules! positive_amounts {
     )*};
 }
 
-positive_amounts!(Purchase, Refund, StartTopUp, TopUp, Dispute);
+positive_amounts!(Refund, FailRefund, StartTopUp, Dispute);
+
+/// Bodies of credits that were paid for.
+macro_rules! paid_amounts {
+    ($($body:ty),*) => {$(
+        impl Rules for $body {
+            fn check_within(&self, _: &Bounds, errors: &mut Vec<FieldError>) {
+                positive(errors, "amount", self.amount);
+                check_price(errors, self.price.as_ref());
+            }
+        }
+    )*};
+}
+
+paid_amounts!(Purchase, TopUp);
+
+fn check_price(errors: &mut Vec<FieldError>, price: Option<&Price>) {
+    not_negative(errors, "price.amount", price.map(|price| price.amount));
+}
 
 /// Bodies without rules beyond their types.
 macro_rules! no_rules {
@@ -187,7 +217,7 @@ macro_rules! no_rules {
     )*};
 }
 
-no_rules!(AdvanceClock, ReverseUsage, VoidGrant, ResetPeriod, RemoveOrgAlert, RefuseTopUp);
+no_rules!(AdvanceClock, ReverseUsage, VoidGrant, ResetPeriod, RemoveOrgAlert, RefuseTopUp, SetUserLimit);
 
 fn check_recipients(
     errors: &mut Vec<FieldError>,

@@ -13,7 +13,7 @@ use crate::account::{Core, Figures};
 use crate::event::key::{ContentHash, DedupeKey, content_hash, dedupe_key};
 use crate::event::{Data, Event, LotSource};
 use crate::value::credits::{Credits, wide};
-use crate::value::id::{EventId, GrantId};
+use crate::value::id::{EventId, GrantId, Source};
 use crate::value::time::Time;
 
 #[derive(Debug, Clone)]
@@ -139,6 +139,8 @@ pub struct Applied {
     /// Periods that ended before the event.
     pub closed: Vec<ClosedPeriod>,
     pub reversed: Option<DedupeKey>,
+    /// The applied usage of the same call, where that makes this one a duplicate.
+    pub duplicate_of: Option<(Source, EventId)>,
 }
 
 /// One step of an account's history, after its effect.

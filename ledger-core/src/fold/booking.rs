@@ -188,6 +188,7 @@ pub(super) fn new_lot(
         voided_at: None,
         event_id: event_id.clone(),
         payment_id: None,
+        price: None,
         reason: None,
         offset: made_at.0,
         seq: made_at.1,

@@ -13,7 +13,7 @@ use crate::event::key::{DedupeKey, dedupe_key};
 use crate::fold::pages::{Missing, Pages};
 use crate::fold::{self, Applied, Error, Fact, Observer};
 use crate::value::credits::Credits;
-use crate::value::id::{AccountId, GrantId, PaymentId};
+use crate::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source};
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -30,6 +30,7 @@ pub struct Account {
     pub lots: BTreeMap<GrantId, Lot>,
     seen: FxHashMap<DedupeKey, Seen>,
     payments: FxHashMap<PaymentId, GrantId>,
+    calls: FxHashMap<CallId, (Source, EventId)>,
     repayments: Vec<Repayment>,
 }
 
@@ -94,6 +95,10 @@ impl Account {
                 }
                 pages.payments.insert(payment, lot);
             }
+            Missing::Call(call) => {
+                let first = self.calls.get(&call).cloned();
+                pages.calls.insert(call, first);
+            }
             Missing::Repayments(line) => {
                 for repayment in self.repayments.iter().filter(|r| r.stretch.overlap(&line).is_some()) {
                     pages.repayments.insert(repayment.stretch.start, repayment.clone());
@@ -119,6 +124,7 @@ impl Account {
                 self.seen.insert(key, seen);
             }
         }
+        self.calls.extend(pages.calls.into_iter().filter_map(|(call, first)| Some((call, first?))));
         self.repayments.extend(pages.new_repayments);
     }
 

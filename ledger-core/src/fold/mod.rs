@@ -9,6 +9,8 @@
 
 mod applied;
 mod booking;
+mod calls;
+mod closing;
 mod crossing;
 mod error;
 mod grants;
@@ -42,7 +44,7 @@ pub(crate) use want::refused_id;
 pub use want::{Want, want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
-pub const FOLD_VERSION: i32 = 3;
+pub const FOLD_VERSION: i32 = 4;
 /// Most seconds that a live account's ledger time may be ahead of the broker's append time.
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.
@@ -179,8 +181,16 @@ fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<With
             draws: applied.draws.clone(),
             line: applied.line,
         })),
+        Data::CreditsRefunded(refund) => Some(Arc::new(Withdrawal {
+            event: fact.event.clone(),
+            period_index: core.period.index,
+            credits: refund.amount,
+            draws: applied.draws.clone(),
+            line: applied.line,
+        })),
         Data::AccountOpened(_)
         | Data::AccountChanged(_)
+        | Data::AccountClosed(_)
         | Data::PlanChanged(_)
         | Data::ClockAdvanced(_)
         | Data::UsageReversed(_)
@@ -188,9 +198,10 @@ fn withdrawal_of(core: &Core, fact: &Fact, applied: &Applied) -> Option<Arc<With
         | Data::GrantVoided(_)
         | Data::CreditsAdjusted(_)
         | Data::CreditsPurchased(_)
-        | Data::CreditsRefunded(_)
+        | Data::RefundFailed(_)
         | Data::PeriodReset(_)
         | Data::LimitsSet(_)
+        | Data::UserLimitSet(_)
         | Data::OrgAlertSet(_)
         | Data::OrgAlertRemoved(_)
         | Data::UserAlertSet(_)
@@ -250,7 +261,7 @@ fn roll(
 ) {
     while let Some(at) = core.next_crossing().filter(|at| *at <= until) {
         let mut crossing = Crossing { core, pages, offset, at, applied };
-        if at == crossing.core.period.ends_at {
+        if crossing.core.next_boundary() == Some(at) {
             crossing.boundary(observer);
         } else {
             crossing.end_lots(observer);

@@ -52,6 +52,8 @@ reasons! {
     /// The account has no opening yet. Not remembered: the same id may be sent again after the opening.
     AccountNotOpen = "account_not_open",
     AccountExists = "account_exists",
+    /// The account was closed before this was recorded.
+    AccountClosed = "account_closed",
     /// A move of a test clock crosses too many instants.
     ClockJump = "clock_jump",
     EventUnknown = "event_unknown",
@@ -78,9 +80,13 @@ reasons! {
     AttemptNotOpen = "attempt_not_open",
     /// The payment has no such dispute.
     DisputeUnknown = "dispute_unknown",
+    /// The payment has no such refund.
+    RefundUnknown = "refund_unknown",
     PeriodNotBegun = "period_not_begun",
     AlertUnknown = "alert_unknown",
     TooManyAlerts = "too_many_alerts",
+    /// The account has its most users with a limit of their own.
+    TooManyLimits = "too_many_limits",
     UnpricedUsage = "unpriced_usage",
     /// The account's sums would leave their range.
     OutOfRange = "out_of_range",

@@ -12,10 +12,10 @@ use crate::account::lot::Lot;
 use crate::account::overdraft::Stretch;
 use crate::account::withdrawal::{Repayment, Seen};
 use crate::event::key::DedupeKey;
-use crate::event::{Data, Dispute, Event, derive};
+use crate::event::{Data, Dispute, Event, FailRefund, derive};
 use crate::fold::Applied;
 use crate::value::credits::Credits;
-use crate::value::id::{AccountId, EventId, GrantId, PaymentId, Source};
+use crate::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source};
 
 /// A page that has to be loaded before an event can be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Missing {
     /// A lot that may be empty.
     Lot(GrantId),
     Payment(PaymentId),
+    /// The applied usage of this call.
+    Call(CallId),
     /// The lots that repaid this stretch of the overdraft line.
     Repayments(Stretch),
 }
@@ -41,6 +43,8 @@ pub struct Pages {
     pub lots: FxHashMap<GrantId, Option<Lot>>,
     /// Lot of each payment; `None` means that no such payment exists.
     pub payments: FxHashMap<PaymentId, Option<GrantId>>,
+    /// The applied usage of each call; `None` means that none has applied.
+    pub calls: FxHashMap<CallId, Option<(Source, EventId)>>,
     /// Repayments by the start of their stretch.
     pub repayments: BTreeMap<Credits, Repayment>,
     /// Stretches whose repayments have been loaded.
@@ -72,10 +76,17 @@ pub fn opening_of(account: &AccountId, dispute: &Dispute) -> (Source, EventId) {
     (source, derive::dispute_opened_id(account, &dispute.dispute_id))
 }
 
+/// Returns source and id of the event that recorded a refund of the provider.
+pub fn refunding_of(account: &AccountId, failure: &FailRefund) -> (Source, EventId) {
+    let source = Source::new(derive::API).expect("a well-formed source");
+    (source, derive::refunded_id(account, &failure.refund_id))
+}
+
 /// Lists the pages that an event certainly reads.
 pub fn needs(event: &Event) -> MissingPages {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
     match &event.data {
+        Data::UsageRecorded(usage) => missing.extend(usage.call_id.clone().map(Missing::Call)),
         Data::UsageReversed(reversal) => {
             missing.push(Missing::Event(reversal.source.clone(), reversal.event_id.clone()));
         }
@@ -96,14 +107,20 @@ pub fn needs(event: &Event) -> MissingPages {
             missing.push(Missing::Event(source, opened));
             missing.push(Missing::Payment(dispute.payment_id.clone()));
         }
+        Data::RefundFailed(failure) => {
+            let (source, refunded) = refunding_of(&event.account, failure);
+            missing.push(Missing::Event(source, refunded));
+            missing.push(Missing::Payment(failure.payment_id.clone()));
+        }
         Data::AccountOpened(_)
         | Data::AccountChanged(_)
+        | Data::AccountClosed(_)
         | Data::PlanChanged(_)
         | Data::ClockAdvanced(_)
-        | Data::UsageRecorded(_)
         | Data::CreditsAdjusted(_)
         | Data::PeriodReset(_)
         | Data::LimitsSet(_)
+        | Data::UserLimitSet(_)
         | Data::OrgAlertSet(_)
         | Data::OrgAlertRemoved(_)
         | Data::UserAlertSet(_)

@@ -6,10 +6,11 @@ use super::{EntryType, Reason};
 use crate::account::lot::{Draw, Lot};
 use crate::account::withdrawal::{Seen, Withdrawal};
 use crate::event::key::dedupe_key;
-use crate::event::{Data, Dispute, LotSource, PackExpiry, Purchase, TopUp};
-use crate::fold::pages::{Missing, opening_of};
+use crate::event::{Data, Dispute, FailRefund, LotSource, PackExpiry, Price, Purchase, TopUp};
+use crate::fold::pages::{Missing, opening_of, refunding_of};
 use crate::value::credits::{Credits, add, sub};
-use crate::value::id::{GrantId, PaymentId};
+use crate::value::id::{Currency, EventId, GrantId, PaymentId, Source};
+use crate::value::money::Usd;
 
 impl Step<'_> {
     pub(super) fn purchase(&mut self, purchase: &Purchase) -> Decision {
@@ -26,6 +27,7 @@ impl Step<'_> {
             return Ok(Err(Reason::GrantExists));
         }
         let lot = self.paid_lot(LotSource::Purchase, grant_id, payment, purchase.amount);
+        let lot = Lot { price: purchase.price.clone().or(lot.price), ..lot };
         self.core.totals.purchased = add(self.core.totals.purchased, purchase.amount);
         self.core.top_ups.start_afresh();
         self.add_lot(EntryType::Purchased, lot);
@@ -46,6 +48,7 @@ impl Step<'_> {
             return Ok(Err(Reason::GrantExists));
         }
         let lot = self.paid_lot(LotSource::TopUp, grant_id, payment, top_up.amount);
+        let lot = Lot { price: top_up.price.clone().or(lot.price), ..lot };
         let core = &mut *self.core;
         core.totals.topped_up = add(core.totals.topped_up, top_up.amount);
         core.top_ups.succeed(&top_up.attempt_id, top_up.amount, core.period.index);
@@ -66,7 +69,14 @@ impl Step<'_> {
             PackExpiry::Never => None,
         };
         self.pages.payments.insert(payment.clone(), Some(grant_id.clone()));
-        Lot { expires_at, payment_id: Some(payment.clone()), ..self.new_lot(grant_id, source, amount) }
+        let (payment_id, price) = (Some(payment.clone()), self.list_price(amount));
+        Lot { expires_at, payment_id, price, ..self.new_lot(grant_id, source, amount) }
+    }
+
+    /// Returns the price of an amount at the account's value of a unit; `None` if it has none.
+    fn list_price(&self, amount: Credits) -> Option<Price> {
+        let price = Usd::price_of(amount, self.core.usd_per_unit?)?;
+        Some(Price { amount: price.to_credits(), currency: Currency::usd() })
     }
 
     /// Takes a payment back: first from what remains of its lot, then from what lapsed (takes nothing), then what was
@@ -99,20 +109,33 @@ impl Step<'_> {
 
     /// Undoes the withdrawal of a dispute that the account has won.
     pub(super) fn win(&mut self, dispute: &Dispute) -> Decision {
-        let (source, opened) = opening_of(&self.core.account, dispute);
-        let key = dedupe_key(&self.core.account, &source, &opened);
-        let seen = self.pages.seen.get(&key).ok_or(Missing::Event(source, opened))?;
-        let (withdrawal, is_won) = match seen {
+        let opened = opening_of(&self.core.account, dispute);
+        self.undo_taking(opened, &dispute.payment_id, Reason::DisputeUnknown)
+    }
+
+    /// Undoes a refund whose money the provider could not give back.
+    pub(super) fn fail_refund(&mut self, failure: &FailRefund) -> Decision {
+        let refunded = refunding_of(&self.core.account, failure);
+        self.undo_taking(refunded, &failure.payment_id, Reason::RefundUnknown)
+    }
+
+    /// Undoes the event that took a payment back, which has to be of this payment.
+    fn undo_taking(
+        &mut self,
+        (source, id): (Source, EventId),
+        payment_id: &PaymentId,
+        unknown: Reason,
+    ) -> Decision {
+        let key = dedupe_key(&self.core.account, &source, &id);
+        let seen = self.pages.seen.get(&key).ok_or(Missing::Event(source, id))?;
+        let (withdrawal, is_undone) = match seen {
             Some(Seen { withdrawal: Some(withdrawal), reversed, .. }) => (withdrawal.clone(), *reversed),
-            _ => return Ok(Err(Reason::DisputeUnknown)),
+            _ => return Ok(Err(unknown)),
         };
-        let Data::DisputeOpened(Dispute { payment_id, .. }) = &withdrawal.event.data else {
-            return Ok(Err(Reason::DisputeUnknown));
-        };
-        if *payment_id != dispute.payment_id {
-            return Ok(Err(Reason::DisputeUnknown));
+        if taken_payment(&withdrawal.event.data) != Some(payment_id) {
+            return Ok(Err(unknown));
         }
-        if is_won {
+        if is_undone {
             return Ok(Err(Reason::AlreadyReversed));
         }
         let payment =
@@ -130,7 +153,7 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Reverts a dispute's marks in its payment's lot: the refunded and the lapsed amounts.
+    /// Reverts a dispute's or refund's marks in its payment's lot: the refunded and the lapsed amounts.
     fn uncontest(&mut self, id: &GrantId, withdrawal: &Withdrawal) {
         let mut lot = self.take_lot(id);
         let moved = withdrawal.draws.iter().fold(Credits::ZERO, |sum, draw| add(sum, draw.amount));
@@ -138,5 +161,16 @@ impl Step<'_> {
         lot.lapsed = add(lot.lapsed, sub(withdrawal.credits, moved));
         lot.refunded = sub(lot.refunded, withdrawal.credits);
         self.keep(lot);
+    }
+}
+
+/// Returns the payment that an event took back.
+fn taken_payment(data: &Data) -> Option<&PaymentId> {
+    if let Data::DisputeOpened(dispute) = data {
+        Some(&dispute.payment_id)
+    } else if let Data::CreditsRefunded(refund) = data {
+        Some(&refund.payment_id)
+    } else {
+        None
     }
 }

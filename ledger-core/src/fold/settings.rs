@@ -5,8 +5,10 @@ use super::step::{Decision, Step};
 use super::{EntryType, LotChanges, Reason};
 use crate::account::Plan;
 use crate::account::alert::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
+use crate::account::limit::{Limits, OWN_LIMITS_MAX};
 use crate::event::{
-    ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetOrgAlert, SetUserAlert,
+    ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetLimits, SetOrgAlert, SetUserAlert,
+    SetUserLimit,
 };
 use crate::fold::pages::Missing;
 use crate::value::credits::{Credits, add, sub};
@@ -64,6 +66,27 @@ impl Step<'_> {
     /// Changes nothing: the fold crosses a boundary before any event at or after it. Errors: the period has not begun.
     pub(super) fn reset(&mut self, reset: &ResetPeriod) -> Result<(), Reason> {
         if reset.index > self.core.period.index { Err(Reason::PeriodNotBegun) } else { Ok(()) }
+    }
+
+    pub(super) fn set_limits(&mut self, limits: &SetLimits) -> Result<(), Reason> {
+        self.core.limits = Some(Limits::of(limits, self.core.limits.as_ref()));
+        Ok(())
+    }
+
+    /// Where limits were never set, they count as on, without a default.
+    pub(super) fn set_user_limit(&mut self, set: &SetUserLimit) -> Result<(), Reason> {
+        let Some(limit) = set.limit else {
+            if let Some(limits) = &mut self.core.limits {
+                limits.custom.remove(&set.user_id);
+            }
+            return Ok(());
+        };
+        let limits = self.core.limits.get_or_insert_with(|| Limits::of(&SetLimits::default(), None));
+        if limits.custom.len() >= OWN_LIMITS_MAX && !limits.custom.contains_key(&set.user_id) {
+            return Err(Reason::TooManyLimits);
+        }
+        limits.custom.insert(set.user_id.clone(), limit);
+        Ok(())
     }
 
     pub(super) fn set_org_alert(&mut self, alert: &SetOrgAlert) -> Result<(), Reason> {

@@ -3,7 +3,6 @@
 use super::booking::{Booking, Stamp, change, new_lot};
 use super::{Applied, EntryType, Error, Fact, LotChanges, Outcome, Reason};
 use crate::account::Core;
-use crate::account::limit::Limits;
 use crate::account::lot::{Draws, Lot};
 use crate::account::overdraft::Stretch;
 use crate::event::{Data, LotSource};
@@ -48,10 +47,17 @@ pub(super) fn decide(
     fact: &Fact,
     applied: &mut Applied,
 ) -> Result<Outcome, Error> {
+    if core.closed.as_ref().is_some_and(|closing| closing.refuses(fact)) {
+        return Ok(Outcome::Rejected(Reason::AccountClosed));
+    }
     if core.totals.turnover > TURNOVER_MAX && !matches!(fact.event.data, Data::PeriodReset(_)) {
         return Ok(Outcome::Rejected(Reason::OutOfRange));
     }
     let mut step = Step { core, pages, fact, applied };
+    if let Some(first) = step.first_of_call()? {
+        step.applied.duplicate_of = Some(first);
+        return Ok(Outcome::Duplicate);
+    }
     let result = match &fact.event.data {
         Data::UsageRecorded(usage) => step.use_credits(usage),
         Data::UsageReversed(reversal) => step.reverse(reversal)?,
@@ -63,6 +69,7 @@ pub(super) fn decide(
         Data::CreditsRefunded(refund) => step.take_payment(&refund.payment_id, refund.amount)?,
         Data::DisputeOpened(dispute) => step.take_payment(&dispute.payment_id, dispute.amount)?,
         Data::DisputeWon(dispute) => step.win(dispute)?,
+        Data::RefundFailed(failure) => step.fail_refund(failure)?,
         Data::AutoTopUpSet(settings) => {
             step.core.top_ups.save(settings);
             Ok(())
@@ -74,10 +81,9 @@ pub(super) fn decide(
         Data::AccountChanged(change) => step.change_account(change),
         Data::PeriodReset(reset) => step.reset(reset),
         Data::ClockAdvanced(_) => Ok(()),
-        Data::LimitsSet(limits) => {
-            step.core.limits = Some(Limits::from(limits));
-            Ok(())
-        }
+        Data::AccountClosed(closing) => step.close(closing),
+        Data::LimitsSet(limits) => step.set_limits(limits),
+        Data::UserLimitSet(set) => step.set_user_limit(set),
         Data::OrgAlertSet(alert) => step.set_org_alert(alert),
         Data::OrgAlertRemoved(removal) => step.remove_org_alert(removal),
         Data::UserAlertSet(alert) => step.set_user_alert(alert),

@@ -30,6 +30,9 @@ impl Step<'_> {
             line,
         };
         self.applied.usage = Some(UsageChange { sign: 1, withdrawal: Arc::new(withdrawal) });
+        if let Some(call) = &usage.call_id {
+            self.charge_call(call);
+        }
         Ok(())
     }
 

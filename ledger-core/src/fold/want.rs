@@ -29,6 +29,9 @@ pub fn want(core: &Core) -> Want {
     if let (true, Some(attempt)) = (top_ups.is_open, &top_ups.last) {
         return Want::Outcome(attempt.clone());
     }
+    if core.closed.is_some() {
+        return Want::Nothing;
+    }
     let Some(settings) = top_ups.settings.as_ref().filter(|settings| settings.enabled) else {
         return Want::Nothing;
     };

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::account::Core;
 use crate::account::lot::Lot;
-use crate::event::LotSource;
+use crate::event::{LotSource, Price};
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::GrantId;
 use crate::value::period::Period;
@@ -63,6 +63,9 @@ pub struct LotView {
     pub priority: i32,
     pub effective_at: Time,
     pub expires_at: Option<Time>,
+    /// The money paid for it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
 impl From<&Lot> for LotView {
@@ -76,6 +79,7 @@ impl From<&Lot> for LotView {
             priority: lot.priority,
             effective_at: lot.effective_at,
             expires_at: lot.expires_at,
+            price: lot.price.clone(),
         }
     }
 }

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::account::limit::Limits;
     use crate::account::lot::Lot;
-    use crate::event::{OpenAccount, SetLimits};
+    use crate::event::OpenAccount;
     use crate::value::id::AccountId;
 
     const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
@@ -180,8 +180,8 @@ mod tests {
         let body = format!(r#"{{"plan":{{"cycle":"monthly","allowance":"10"{plan}}}}}"#);
         let opening: OpenAccount = serde_json::from_str(&body).expect("a body");
         let mut core = Core::open(AccountId::new("acme").expect("an id"), &opening, OPENED);
-        core.limits = limits
-            .map(|body| Limits::from(&serde_json::from_str::<SetLimits>(body).expect("a body of limits")));
+        core.limits =
+            limits.map(|body| Limits::of(&serde_json::from_str(body).expect("a body of limits"), None));
         let lot: Lot = serde_json::from_value(serde_json::json!({
             "grant_id": "g1", "source": "adjustment", "amount": "10", "remaining": "10", "lapsed": "0", "refunded": "0",
             "priority": 30, "effective_at": OPENED, "expires_at": null, "granted_at": OPENED, "voided_at": null,

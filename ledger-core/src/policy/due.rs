@@ -13,9 +13,12 @@ use crate::value::time::Time;
 /// Most boundaries of one account that one round covers; the next round continues from there.
 pub const RESETS_MAX: usize = 100;
 
-/// Returns the next instant at which the scheduler must act on an idle account: time alone changes something, or a
+/// Returns the next instant at which the scheduler must act on an idle account: never once it is closed; else when time alone changes something, or a
 /// failed top-up is to be retried.
 pub fn next_due(core: &Core) -> Option<Time> {
+    if core.closed.is_some() {
+        return None;
+    }
     let retry = match want(core) {
         Want::Wait(until) => Some(until),
         Want::Nothing | Want::Start(_) | Want::Refuse(_) | Want::Outcome(_) => None,
@@ -27,7 +30,7 @@ pub fn next_due(core: &Core) -> Option<Time> {
 ///
 /// `next_crossing` includes the account's lots; `core` may come without them.
 pub fn due(core: &Core, next_crossing: Time, now: Time) -> Vec<Event> {
-    if next_crossing > now {
+    if next_crossing > now || core.closed.is_some() {
         return Vec::new();
     }
     if core.period.ends_at > now {

@@ -3,12 +3,13 @@
 //! A version of a card never changes, and a usage event carries the lines it was charged by, so a replay never re-prices.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Line, Usage};
 use crate::value::credits::{Credits, OutOfRange, Quantity};
-use crate::value::id::{Label, RateCardId, Slug};
+use crate::value::id::{Label, OutsideName, RateCardId, Slug};
 
 /// Prices of an account's usage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +43,11 @@ pub struct Meter {
 #[allow(missing_docs, reason = "named as in the contract")]
 pub struct Match {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<Label>,
+    pub model: Option<OutsideName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Label>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<Label>,
+    pub provider: Option<OutsideName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Label>,
 }
@@ -83,10 +84,10 @@ impl Meter {
         }
         let Some(matches) = &self.matches else { return Some((0, 0)) };
         let keys = [
-            (&matches.model, &usage.model, 8),
-            (&matches.tier, &usage.tier, 4),
-            (&matches.provider, &usage.provider, 2),
-            (&matches.kind, &usage.kind, 1),
+            (text(&matches.model), text(&usage.model), 8),
+            (text(&matches.tier), text(&usage.tier), 4),
+            (text(&matches.provider), text(&usage.provider), 2),
+            (text(&matches.kind), text(&usage.kind), 1),
         ];
         let (mut count, mut weight) = (0, 0);
         for (wanted, given, key_weight) in keys {
@@ -103,7 +104,27 @@ impl Meter {
     }
 }
 
+fn text<T: AsRef<str>>(name: &Option<T>) -> Option<&str> {
+    name.as_ref().map(AsRef::as_ref)
+}
+
 impl RateCard {
+    /// Returns the pairs of meters that match the same usage, by their places: the second of a pair never applies.
+    pub fn same_matches(&self) -> Vec<(usize, usize)> {
+        let mut first: BTreeMap<(&Slug, [Option<&str>; 4]), usize> = BTreeMap::new();
+        let mut pairs = Vec::new();
+        for (at, meter) in self.meters.iter().enumerate() {
+            let keys = meter.matches.as_ref().map_or([None; 4], |matches| {
+                [text(&matches.model), text(&matches.tier), text(&matches.provider), text(&matches.kind)]
+            });
+            match first.entry((&meter.category, keys)) {
+                Entry::Vacant(entry) => drop(entry.insert(at)),
+                Entry::Occupied(entry) => pairs.push((*entry.get(), at)),
+            }
+        }
+        pairs
+    }
+
     /// Prices the quantities of a usage by version `version` of the card named `card`.
     ///
     /// Quantities of 0 need no price and add no line.

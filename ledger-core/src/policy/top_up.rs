@@ -32,7 +32,7 @@ pub fn succeeded(
     at: Time,
 ) -> Event {
     let id = derive::topped_up_id(account, &attempt_id);
-    event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount }))
+    event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount, price: None }))
 }
 
 /// Makes the event that ends an unpaid attempt.

@@ -6,13 +6,13 @@ use super::limits::{LIMITS, METERS_MAX, TTL_SECONDS_MAX};
 use crate::event::field_error::{FieldError, not_negative, positive, refuse};
 use crate::event::rules_v1::Rules;
 use crate::event::{
-    Adjust, AdvanceClock, ChangeAccount, ChangePlan, Grant, OpenAccount, Purchase, Refund, RemoveOrgAlert,
-    SetAutoTopUp, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
+    Adjust, AdvanceClock, ChangeAccount, ChangePlan, CloseAccount, Grant, OpenAccount, Purchase, Refund,
+    RemoveOrgAlert, SetAutoTopUp, SetLimits, SetOrgAlert, SetUserAlert, Usage, VoidGrant,
 };
 use crate::policy::decide::Work;
 use crate::policy::hold::{Extend, Reserve};
 use crate::policy::rate_card::RateCard;
-use crate::value::id::{GrantId, is_reserved_grant};
+use crate::value::id::{GrantId, OutsideName, is_padded, is_reserved_grant};
 
 /// A body that callers may send.
 pub trait Body: DeserializeOwned {
@@ -42,10 +42,10 @@ event_bodies! {
     OpenAccount: PLAN_GOOD,
     ChangeAccount: "{}",
     ChangePlan: PLAN_GOOD,
+    CloseAccount: r#"{"reason":"r"}"#,
     AdvanceClock: r#"{"advance_to":"2026-01-01T00:00:00Z"}"#,
     VoidGrant: r#"{"grant_id":"g"}"#,
     Adjust: r#"{"amount":"1","reason":"r"}"#,
-    Refund: r#"{"payment_id":"p","amount":"1"}"#,
     SetLimits: r#"{"custom":{}}"#,
     SetOrgAlert: r#"{"alert_id":"a","basis":"percent_used","threshold":"50"}"#,
     RemoveOrgAlert: r#"{"alert_id":"a"}"#,
@@ -57,9 +57,27 @@ impl Body for Usage {
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&LIMITS, errors);
+        for (field, label) in [("provider", &self.provider), ("model", &self.model)] {
+            refuse_padded(errors, field, label.as_ref().map(OutsideName::as_str));
+        }
         let ours = "is not a field of this body";
         refuse(errors, self.lines.is_some(), "lines", "unknown_field", ours);
         refuse(errors, self.held.is_some(), "held", "unknown_field", ours);
+    }
+}
+
+/// Adds an error for an id of the outside world with white space at an end, which records of old may have.
+pub(super) fn refuse_padded(errors: &mut Vec<FieldError>, field: &str, text: Option<&str>) {
+    refuse(errors, text.is_some_and(is_padded), field, "bad_id", "must have no white space at either end");
+}
+
+impl Body for Refund {
+    const GOOD: &'static str = r#"{"payment_id":"p","amount":"1"}"#;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        self.check_within(&LIMITS, errors);
+        let detail = "is not a field of this body";
+        refuse(errors, self.refund_id.is_some(), "refund_id", "unknown_field", detail);
     }
 }
 
@@ -73,7 +91,7 @@ impl Body for Grant {
 }
 
 impl Body for Purchase {
-    const GOOD: &'static str = r#"{"payment_id":"p","amount":"1"}"#;
+    const GOOD: &'static str = r#"{"payment_id":"p","amount":"1","price":{"amount":"1","currency":"usd"}}"#;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         self.check_within(&LIMITS, errors);
@@ -148,6 +166,13 @@ impl Body for RateCard {
                 let field = format!("meters.{at}.prices.{name}");
                 not_negative(errors, &format!("{field}.credits"), Some(price.credits));
                 positive(errors, &format!("{field}.per"), price.per);
+            }
+        }
+        for (first, second) in self.same_matches() {
+            let detail =
+                format!("meters.{first} and meters.{second} match the same usage: only one would apply");
+            for at in [first, second] {
+                errors.push(FieldError::new(format!("meters.{at}"), "same_match", detail.clone()));
             }
         }
     }

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::body::Body;
+use super::body::{Body, refuse_padded};
 use super::json::{self, Refused};
 use super::limits::{JSON_DEPTH_MAX, TOO_NEW_SECONDS, TOO_OLD_SECONDS};
 use super::read::{read_into, take};
 use crate::event::field_error::{FieldError, refuse};
 use crate::event::shape::Object;
 use crate::event::{Usage, wire};
-use crate::value::id::{AccountId, EventId, Source};
+use crate::value::id::{AccountId, EventId, Source, is_padded};
 use crate::value::time::Time;
 
 /// Usage as a caller offers it, before it is priced and recorded.
@@ -53,7 +53,8 @@ pub fn read_offer(bytes: &[u8]) -> Result<Offer, Vec<FieldError>> {
         let fine = errors.is_empty()
             && event.specversion == "1.0"
             && event.event_type == OFFERED_TYPE
-            && !event.source.is_reserved();
+            && !event.source.is_reserved()
+            && !is_padded(event.id.as_str());
         if fine {
             let OfferedEvent { id, source, subject, time, data, .. } = event;
             return Ok(Offer { id, source, account: subject, occurred_at: time, usage: data });
@@ -71,7 +72,7 @@ fn explain_offer(mut event: Map<String, Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let version: Option<String> = take(&mut event, "specversion", true, &mut errors);
     refuse(&mut errors, version.is_some_and(|v| v != "1.0"), "specversion", "not_one_of", "must be 1.0");
-    let _: Option<EventId> = take(&mut event, "id", true, &mut errors);
+    take_id(&mut event, &mut errors);
     take_source(&mut event, true, &mut errors);
     let offered: Option<String> = take(&mut event, "type", true, &mut errors);
     let other = offered.is_some_and(|offered| offered != OFFERED_TYPE);
@@ -85,6 +86,12 @@ fn explain_offer(mut event: Map<String, Value>) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+fn take_id(body: &mut Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<EventId> {
+    let id: Option<EventId> = take(body, "id", true, errors);
+    refuse_padded(errors, "id", id.as_ref().map(EventId::as_str));
+    id
 }
 
 fn take_source(
@@ -113,7 +120,7 @@ pub fn read_plain_usage(account: &AccountId, value: Value) -> Result<Offer, Vec<
         return Err(vec![FieldError::new("body", "wrong_type", "must be a JSON object")]);
     };
     let mut errors = Vec::new();
-    let id = take(&mut body, "id", true, &mut errors);
+    let id = take_id(&mut body, &mut errors);
     let source = take_source(&mut body, false, &mut errors);
     let occurred_at = take(&mut body, "occurred_at", true, &mut errors);
     let usage = read_into(Value::Object(body), "", &mut errors);

@@ -275,7 +275,7 @@ mod tests {
         let many: Vec<_> = (0..17).map(|n| format!(r#""k{n}":"v""#)).collect();
         check::<Usage>(&format!(r#"{{"metadata":{{{}}}}}"#, many.join(",")), "metadata too_many");
         check::<Usage>(
-            r#"{"credits":"-1","user_id":"no id","quantities":{"Bad":1,"x":-1,"y":1.5}}"#,
+            r#"{"credits":"-1","user_id":" no id","quantities":{"Bad":1,"x":-1,"y":1.5}}"#,
             "credits negative, quantities.Bad bad_slug, quantities.x negative, quantities.y not_an_amount, user_id bad_id",
         );
         check::<Usage>(r#"{"lines":[],"held":"1"}"#, "held unknown_field, lines unknown_field");
@@ -309,14 +309,14 @@ mod tests {
             "fine",
         );
         check::<SetLimits>(
-            r#"{"enabled":"yes","default_limit":"-1","custom":{"ana":"-1","bo":"never","no id":"1","cy":5},
+            r#"{"enabled":"yes","default_limit":"-1","custom":{"ana":"-1","bo":"never"," no id":"1","cy":5},
                 "excluded_features":["a","a"],"notify":["a","a"]}"#,
-            "custom.ana negative, custom.bo not_an_amount, custom.cy not_an_amount, custom.no id bad_id, \
+            "custom. no id bad_id, custom.ana negative, custom.bo not_an_amount, custom.cy not_an_amount, \
              default_limit negative, enabled wrong_type, excluded_features duplicate, notify duplicate",
         );
         check::<SetLimits>(r#"{"notify":[]}"#, "fine");
         check::<SetLimits>(r#"{"notify":"everyone"}"#, "notify not_one_of");
-        check::<SetLimits>(r#"{"notify":["no id"]}"#, "notify.0 bad_id");
+        check::<SetLimits>(r#"{"notify":[" no id"]}"#, "notify.0 bad_id");
         check::<SetLimits>(r#"{"notify":["ana","ana"],"users":{}}"#, "notify duplicate, users unknown_field");
         let users = |count: usize| (0..count).map(|n| format!(r#""u{n}":"1""#)).collect::<Vec<_>>().join(",");
         let custom = |count: usize| format!(r#"{{"custom":{{{}}}}}"#, users(count));
@@ -374,7 +374,7 @@ mod tests {
             (r#""recipients":"all_admins","channels":null"#, "fine"),
             (r#""recipients":[]"#, "recipients out_of_range"),
             (r#""recipients":["carl","carl"]"#, "recipients duplicate"),
-            (r#""recipients":["carl","no id","carl"]"#, "recipients.1 bad_id"),
+            (r#""recipients":["carl"," no id","carl"]"#, "recipients.1 bad_id"),
             (r#""recipients":{"carl":1}"#, "recipients wrong_type"),
             (r#""channels":[]"#, "channels required"),
             (r#""channels":["email","email"]"#, "channels duplicate"),

@@ -658,7 +658,13 @@ mod tests {
         assert_eq!(refusal::<Quantity>("1000000000000000000"), "too_many_digits: at most 18 integer digits");
         assert_eq!(refusal::<Quantity>("-1"), "negative: must not be negative");
         assert_eq!(refusal::<Quantity>("\"-0.1\""), "negative: must not be negative");
-        for json in ["1.0", "1e3", "true", "null", "[1]", "{}"] {
+        for json in ["1200.0", "1.2e3", "12e2"] {
+            assert_eq!(read(json), "1200", "{json}");
+        }
+        assert_eq!(read("-0.0"), "0");
+        assert_eq!(read("9007199254740992.0"), "9007199254740992");
+        assert_eq!(refusal::<Quantity>("-1.0"), "negative: must not be negative");
+        for json in ["1.5", "1e-3", "9007199254740994.0", "1e300", "true", "null", "[1]", "{}"] {
             let expected = "not_an_amount: a quantity is a whole number or a string such as \"12.5\"";
             assert_eq!(refusal::<Quantity>(json), expected, "{json}");
         }

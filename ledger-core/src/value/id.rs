@@ -17,14 +17,22 @@ pub enum NameError {
         "bad_id: an id is 1 to 128 characters of A-Z a-z 0-9 . _ : @ + - and begins with a letter or digit"
     )]
     Id,
-    #[error("bad_id: an event id is 1 to 128 characters without control characters")]
+    #[error(
+        "bad_id: this id is 1 to 256 bytes of UTF-8 without control characters and without white space at either end"
+    )]
+    OutsideId,
+    #[error("bad_id: an event id is 1 to 128 characters, or up to 256 bytes, without control characters")]
     EventId,
     #[error("bad_source: a source is a URI reference of 1 to 256 ASCII characters without spaces")]
     Source,
     #[error("bad_label: a label is 1 to 128 characters without control characters")]
     Label,
+    #[error("bad_label: a name is 1 to 128 characters, or up to 256 bytes, without control characters")]
+    OutsideName,
     #[error("bad_slug: a slug is 1 to 64 characters of a-z 0-9 _ - . and begins with a letter or digit")]
     Slug,
+    #[error("bad_currency: a currency is its three-letter code in lower case, such as usd")]
+    Currency,
     #[error("too_long: a text is at most 1000 characters without control characters")]
     Text,
 }
@@ -103,31 +111,42 @@ macro_rules! name_type {
 
 /// One type for each kind of thing, all of one shape, so that ids of different kinds can't be confused.
 macro_rules! id_types {
-    ($($(#[$doc:meta])* $name:ident)*) => {
-        $(name_type!($(#[$doc])* $name, is_id, NameError::Id);)*
+    ($rule:path, $error:expr; $($(#[$doc:meta])* $name:ident)*) => {
+        $(name_type!($(#[$doc])* $name, $rule, $error);)*
     };
 }
 
+// Ids that the ledger makes, or that stand in its paths as settings.
 id_types! {
+    is_id, NameError::Id;
     AccountId
-    UserId
-    OrgId
-    /// A lot of credits, named by its grant.
-    GrantId
-    /// A payment at the payment provider.
-    PaymentId
-    PaymentMethodId
     /// An attempt to top up: also the payment provider's idempotency key.
     AttemptId
-    DisputeId
     ReservationId
     AlertId
-    MessageId
-    SessionId
     RateCardId
     PromoCode
     /// The origin of an invited account: the code of an invitation, or an account.
     ReferrerId
+}
+
+// Ids that the outside world makes.
+id_types! {
+    is_outside_id, NameError::OutsideId;
+    UserId
+    OrgId
+    /// A lot of credits, named by its grant or, if it was bought, by its payment.
+    GrantId
+    /// A payment at the payment provider.
+    PaymentId
+    PaymentMethodId
+    DisputeId
+    /// A refund at the payment provider.
+    RefundId
+    MessageId
+    SessionId
+    /// What the provider of a model calls one call, such as the id of its response.
+    CallId
     /// The subject of a firing: an account or a user, depending on its kind.
     SubjectId
 }
@@ -140,12 +159,20 @@ name_type!(
     Source, is_source, NameError::Source
 );
 name_type!(
-    /// A free name, such as a model's or a feature's.
+    /// A free name, such as a feature's.
     Label, is_label, NameError::Label
+);
+name_type!(
+    /// A name that the outside world gives: a model's or a provider's.
+    OutsideName, is_wide_label, NameError::OutsideName
 );
 name_type!(
     /// A lower-case name, such as a category or a quantity.
     Slug, is_slug, NameError::Slug
+);
+name_type!(
+    /// A currency, by its ISO 4217 code in lower case, such as `usd`.
+    Currency, is_currency, NameError::Currency
 );
 name_type!(
     /// A sentence for display: a name or a reason. May be empty.
@@ -159,7 +186,18 @@ impl Source {
     }
 }
 
+impl Currency {
+    pub fn usd() -> Currency {
+        Currency(Arc::from("usd"))
+    }
+}
+
 impl GrantId {
+    /// Returns whether it has the shape of ids that stand in the ledger's paths: what a grant's id must have.
+    pub fn is_of_grant(&self) -> bool {
+        is_id(&self.0)
+    }
+
     /// Returns the id of the event that grants it: in the source of grants, an event has its grant's id.
     pub fn as_event(&self) -> EventId {
         EventId(self.0.clone())
@@ -218,6 +256,11 @@ impl SubjectId {
     }
 }
 
+/// Returns whether white space stands at either end: the door refuses that in every id of the outside world.
+pub fn is_padded(text: &str) -> bool {
+    text.trim().len() < text.len()
+}
+
 /// Prefixes of the ids of lots that the ledger creates; callers may not use them.
 const RESERVED_GRANT_PREFIXES: [&str; 5] = ["plan:", "rollover:", "welcome:", "promo:", "referral:"];
 
@@ -233,8 +276,27 @@ fn is_id(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._:@+-".contains(b))
 }
 
+/// Most bytes of an id that the outside world makes.
+const OUTSIDE_ID_BYTES_MAX: usize = 256;
+
+fn is_outside_id(text: &str) -> bool {
+    (1..=OUTSIDE_ID_BYTES_MAX).contains(&text.len())
+        && !is_padded(text)
+        && !text.chars().any(char::is_control)
+}
+
 fn is_event_id(text: &str) -> bool {
-    is_label(text)
+    is_wide_label(text)
+}
+
+/// 128 characters of four bytes are what records of version 1 may have; 256 bytes is what outside ids may have.
+fn is_wide_label(text: &str) -> bool {
+    let fits_bytes = (1..=OUTSIDE_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+    fits_bytes || is_label(text)
+}
+
+fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|b| b.is_ascii_lowercase())
 }
 
 fn is_source(text: &str) -> bool {
@@ -273,11 +335,25 @@ mod tests {
     }
 
     #[test]
-    fn event_ids_are_1_to_128_characters_of_any_script() {
+    fn event_ids_are_1_to_128_characters_or_256_bytes_of_any_script() {
         assert!(EventId::new("msg 1/ü").is_ok());
-        assert!(EventId::new(&"ü".repeat(128)).is_ok());
-        for bad in ["", "a\nb", &"ü".repeat(129)] {
+        for good in ["ü".repeat(128), "😀".repeat(128), "x".repeat(256)] {
+            assert!(EventId::new(&good).is_ok(), "{good}");
+        }
+        for bad in ["", "a\nb", &"ü".repeat(129), &"x".repeat(257)] {
             assert!(EventId::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_of_the_outside_world_are_1_to_256_bytes_without_control_characters_and_outer_space() {
+        for good in ["auth0|64ab", "projects/7/users/9", "a b", "-x", "ü", "=1+1", &"x".repeat(256)] {
+            assert!(UserId::new(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", " a", "a ", "\u{a0}a", "a\u{2003}", "a\nb", "a\u{85}b", &"x".repeat(257), &"ü".repeat(129)]
+        {
+            assert_eq!(UserId::new(bad), Err(NameError::OutsideId), "{bad}");
         }
     }
 

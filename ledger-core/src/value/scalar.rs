@@ -34,6 +34,9 @@ pub(crate) fn deserialize<'de, T: Scalar, D: Deserializer<'de>>(from: D) -> Resu
     from.deserialize_any(ScalarVisitor(PhantomData))
 }
 
+/// Greatest number up to which a float holds every whole number: 2^53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
 struct ScalarVisitor<T>(PhantomData<T>);
 
 fn answer<T: Scalar, E: Error>(read: Result<T, T::Refusal>) -> Result<T, E> {
@@ -63,8 +66,15 @@ impl<'de, T: Scalar> Visitor<'de> for ScalarVisitor<T> {
         answer(T::from_whole(i128::from(number)))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<T, E> {
-        not_a_string()
+    /// Many languages write whole numbers so: `1000.0`. Beyond 2^53 a number may stand for another one.
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        if number.fract() != 0.0 || number.abs() > EXACT_MAX {
+            return not_a_string();
+        }
+        match format!("{number:.0}").parse() {
+            Ok(whole) => answer(T::from_whole(whole)),
+            Err(_) => not_a_string(),
+        }
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {

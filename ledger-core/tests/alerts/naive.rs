@@ -74,6 +74,9 @@ impl Naive {
                     change.at != Some(ChangeAt::NextPeriod) && Some(change.plan.allowance) > allowance
                 }
                 Data::AccountChanged(_)
+                | Data::AccountClosed(_)
+                | Data::UserLimitSet(_)
+                | Data::RefundFailed(_)
                 | Data::ClockAdvanced(_)
                 | Data::UsageRecorded(_)
                 | Data::UsageReversed(_)
@@ -149,9 +152,24 @@ impl Naive {
                 }
                 self.user_alert = Some((set.enabled.unwrap_or(true), threshold));
             }
-            Data::LimitsSet(set) => self.limits.push((period, set.clone())),
+            Data::LimitsSet(set) => {
+                let before = self.limits.last().and_then(|(_, last)| last.custom.clone());
+                let custom = set.custom.clone().or(before);
+                self.limits.push((period, SetLimits { custom, ..set.clone() }));
+            }
+            Data::UserLimitSet(set) => {
+                let mut limits = self.limits.last().map(|(_, last)| last.clone()).unwrap_or_default();
+                let custom = limits.custom.get_or_insert_default();
+                match set.limit {
+                    Some(limit) => drop(custom.insert(set.user_id.clone(), limit)),
+                    None => drop(custom.remove(&set.user_id)),
+                }
+                self.limits.push((period, limits));
+            }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
+            | Data::AccountClosed(_)
+            | Data::RefundFailed(_)
             | Data::PlanChanged(_)
             | Data::ClockAdvanced(_)
             | Data::CreditsGranted(_)

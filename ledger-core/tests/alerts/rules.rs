@@ -344,10 +344,39 @@ fn a_limit_of_ones_own_in_place_of_the_default_tells_nothing_twice() {
     check(&format!(r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"10"}}}}"#), fired);
     check(
         &format!(
-            r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"8"}}}}; limits {{"default_limit":"10"}}"#
+            r#"{reached}; limits {{"default_limit":"10","custom":{{"ana":"8"}}}};
+               limits {{"default_limit":"10","custom":{{}}}}"#
         ),
         &format!("{fired}; user_limit_reached ana v2 12; user_limit_reached ana v3 12"),
     );
+}
+
+#[test]
+fn one_users_limit_has_versions_and_edits_as_limits_do() {
+    let reached = "plan 100; by ana 12; by bo 12; limit ana 10";
+    let fired = "user_limit_reached ana v1 12";
+    check(reached, fired);
+    check(&format!("{reached}; limit ana 10; limit ana 13"), fired);
+    check(&format!("{reached}; limit ana 11"), &format!("{fired}; user_limit_reached ana v2 12"));
+    check(
+        &format!("{reached}; limit ana unlimited; limit ana 10"),
+        &format!("{fired}; user_limit_reached ana v2 12"),
+    );
+    // Back to the default, which is a limit as any.
+    check(
+        &format!(r#"{reached}; limits {{"default_limit":"12"}}; limit ana none"#),
+        &format!("{fired}; user_limit_reached bo v1 12; user_limit_reached ana v2 12"),
+    );
+    check(&format!("{reached}; limit ana none; by ana 50"), fired);
+}
+
+#[test]
+fn nothing_fires_once_an_account_is_closed() {
+    check(
+        "plan 10; alert a percent_used 75; user-alert {\"threshold\":\"5\"}; limit ana 5; close; settle 9",
+        "",
+    );
+    check("plan 10; topup 5 20; start 1 20; close; declined 1", "");
 }
 
 #[test]

@@ -5,12 +5,12 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use ledger_core::event::{Data, Event, derive};
+use ledger_core::event::{CloseAccount, Data, Event, FailRefund, Refund, derive};
 use ledger_core::fold::memory::{Account, Memory};
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::policy::balance::Balance;
 use ledger_core::policy::top_up::{self, Want};
-use ledger_core::value::id::{AccountId, AttemptId, DisputeId, EventId, Label, Source};
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, EventId, Label, RefundId, Source};
 use ledger_core::value::time::Time;
 
 pub const ACCOUNT: &str = "acme";
@@ -57,6 +57,10 @@ impl Story {
             }
             "appended" => {
                 self.appended_after = words[1].parse().expect("seconds");
+            }
+            "close" | "close-again" => {
+                let data = Data::AccountClosed(CloseAccount { reason: "gone".parse().expect("a reason") });
+                self.push(words[0], data);
             }
             "reset" => {
                 let body = format!(r#"{{"index":{}}}"#, words[1]);
@@ -113,6 +117,17 @@ impl Story {
                     &format!(r#"{{"user_id":"ana","credits":"{}"}}"#, words[1]),
                 );
             }
+            // call <call> <credits> [id]
+            "call" => {
+                let id = words.get(3).map_or_else(|| format!("u{number}"), ToString::to_string);
+                let body = format!(r#"{{"call_id":"{}","credits":"{}"}}"#, words[1], words[2]);
+                self.event(&id, "ledger.usage.recorded.v1", &body);
+            }
+            // settle <credits>: usage that settles a hold
+            "settle" => {
+                let body = format!(r#"{{"reservation_id":"r","held":"1","credits":"{}"}}"#, words[1]);
+                self.event(&format!("u{number}"), "ledger.usage.recorded.v1", &body);
+            }
             // by <user> <credits> [feature]
             "by" => {
                 let feature =
@@ -155,7 +170,8 @@ impl Story {
                 self.event(&format!("adj{number}"), "ledger.credits.adjusted.v1", &body);
             }
             "buy" => {
-                let body = format!(r#"{{"payment_id":"{}","amount":"{}"}}"#, words[1], words[2]);
+                let more = more(&rest(words, 3));
+                let body = format!(r#"{{"payment_id":"{}","amount":"{}"{more}}}"#, words[1], words[2]);
                 self.event(&format!("e{number}"), "ledger.credits.purchased.v1", &body);
             }
             "refund" => {
@@ -185,6 +201,22 @@ impl Story {
                 let data =
                     ledger_core::event::wire::data(&kind, &body).expect("a known type").expect("a dispute");
                 self.push_from(derive::DISPUTES, id.as_str(), data);
+            }
+            // refunded <id> <payment> <amount>, unrefunded <id> <payment> <amount>
+            "refunded" | "unrefunded" => {
+                let account = AccountId::new(ACCOUNT).expect("an id");
+                let (refund_id, payment_id) =
+                    (RefundId::new(words[1]).expect("an id"), words[2].parse().expect("an id"));
+                let amount = words[3].parse().expect("an amount");
+                if words[0] == "unrefunded" {
+                    let id = format!("e{}", self.facts.len());
+                    let data = Data::RefundFailed(FailRefund { payment_id, refund_id, amount });
+                    self.push_from(derive::API, &id, data);
+                } else {
+                    let id = derive::refunded_id(&account, &refund_id);
+                    let refund = Refund { payment_id, refund_id: Some(refund_id), amount, reason: None };
+                    self.push_from(derive::API, id.as_str(), Data::CreditsRefunded(refund));
+                }
             }
             _ => return false,
         }
@@ -246,6 +278,12 @@ impl Story {
     fn alert_line(&mut self, words: &[&str]) -> bool {
         let number = self.facts.len();
         match words[0] {
+            // limit <user> <amount>, or none
+            "limit" => {
+                let limit = if words[2] == "none" { "null".to_owned() } else { format!("\"{}\"", words[2]) };
+                let body = format!(r#"{{"user_id":"{}","limit":{limit}}}"#, words[1]);
+                self.event(&format!("e{number}"), "ledger.user_limit.set.v1", &body);
+            }
             "limits" => self.event(&format!("e{number}"), "ledger.limits.set.v1", &rest(words, 1)),
             "user-alert" => self.event(&format!("e{number}"), "ledger.user_alert.set.v1", &rest(words, 1)),
             // alert <id> <basis> <threshold> [more fields as JSON]

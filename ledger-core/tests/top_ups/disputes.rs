@@ -88,3 +88,18 @@ fn a_top_up_can_be_disputed_by_its_payment() {
     assert_eq!(won.balance().credit_balance.to_string(), "40");
     conserves(&won);
 }
+
+#[test]
+fn a_refund_that_fails_is_undone_as_a_won_dispute_is() {
+    check(&format!("{BOUGHT}; refunded re/1 p 40"), "g 30, p 60");
+    check(&format!("{BOUGHT}; refunded re/1 p 40; unrefunded re/1 p 40"), "g 30, p 100");
+    check(&format!("{BOUGHT}; use 100; refunded re/1 p 100; unrefunded re/1 p 100"), "p 30");
+    // What was given back can be refunded again.
+    check(&format!("{BOUGHT}; refunded re/1 p 100; unrefunded re/1 p 100; refunded re/2 p 100"), "g 30");
+    check_outcome(&format!("{BOUGHT}; refunded re/1 p 40; unrefunded re/2 p 40"), "refund_unknown");
+    check_outcome(&format!("{BOUGHT}; buy q 9; refunded re/1 p 40; unrefunded re/1 q 40"), "refund_unknown");
+    let twice = "refunded re/1 p 40; unrefunded re/1 p 40; unrefunded re/1 p 40";
+    check_outcome(&format!("{BOUGHT}; {twice}"), "already_reversed");
+    // A refund that a person recorded has no provider that could fail.
+    check_outcome(&format!("{BOUGHT}; refund p 40; unrefunded e3 p 40"), "refund_unknown");
+}

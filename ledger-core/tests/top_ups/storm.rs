@@ -290,6 +290,9 @@ fn check_brakes(story: &Story) {
             }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
+            | Data::AccountClosed(_)
+            | Data::UserLimitSet(_)
+            | Data::RefundFailed(_)
             | Data::PlanChanged(_)
             | Data::ClockAdvanced(_)
             | Data::UsageRecorded(_)

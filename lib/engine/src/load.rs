@@ -7,8 +7,8 @@ use ledger_core::account::lot::Lot;
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::event::key::dedupe_key;
 use ledger_core::fold::pages::{Missing, MissingPages, Pages};
-use ledger_core::value::id::{AccountId, EventId, GrantId, PaymentId, Source};
-use platform::pg::columns::undecodable;
+use ledger_core::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source};
+use platform::pg::columns::{name, undecodable};
 use rustc_hash::FxHashMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -31,6 +31,7 @@ pub struct Wanted {
     events: Wants<(Source, EventId)>,
     lots: Wants<GrantId>,
     payments: Wants<PaymentId>,
+    calls: Wants<CallId>,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl Wanted {
             Missing::Event(source, id) => self.events.push(account, (source, id)),
             Missing::Lot(id) => self.lots.push(account, id),
             Missing::Payment(id) => self.payments.push(account, id),
+            Missing::Call(id) => self.calls.push(account, id),
             // The fold itself requests them once it knows the stretch.
             Missing::Repayments(_) => {}
         }
@@ -173,6 +175,17 @@ const PAYMENTS: &str = concat!(
     ) as found"
 );
 
+const CALLS: &str = "
+    select wanted.n, found.*
+    from unnest($1::text[], $2::text[]) with ordinality as wanted(account_id, call_id, n)
+    cross join lateral (
+        select event_id, source
+        from event
+        where event.account_id = wanted.account_id
+          and event.call_id    = wanted.call_id
+        limit 1
+    ) as found";
+
 /// Loads a batch's pages into its accounts, with one query per kind.
 pub async fn pages(
     tx: &mut PgConnection,
@@ -181,7 +194,8 @@ pub async fn pages(
 ) -> Result<(), sqlx::Error> {
     events(tx, wanted.events, batch).await?;
     lots(tx, wanted.lots, batch).await?;
-    payments(tx, wanted.payments, batch).await
+    payments(tx, wanted.payments, batch).await?;
+    calls(tx, wanted.calls, batch).await
 }
 
 /// Loads the pages that the fold found missing for one account, with one query per kind.
@@ -198,7 +212,9 @@ pub async fn missing(
                 let (id, pages) = batch.pages_of(account);
                 repayments(&mut *tx, id, stretch, pages).await?;
             }
-            page @ (Missing::Event(..) | Missing::Lot(_) | Missing::Payment(_)) => wanted.add(account, page),
+            page @ (Missing::Event(..) | Missing::Lot(_) | Missing::Payment(_) | Missing::Call(_)) => {
+                wanted.add(account, page);
+            }
         }
     }
     pages(tx, wanted, batch).await
@@ -261,6 +277,30 @@ async fn payments(
     }
     for (account, id) in wants.accounts.iter().zip(wants.named) {
         batch.pages_of(*account).1.payments.entry(id).or_insert(None);
+    }
+    Ok(())
+}
+
+async fn calls(
+    tx: &mut PgConnection,
+    wants: Wants<CallId>,
+    batch: &mut impl AccountPages,
+) -> Result<(), sqlx::Error> {
+    if wants.named.is_empty() {
+        return Ok(());
+    }
+    let accounts = account_ids(&wants.accounts, batch);
+    let account_names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+    let ids: Vec<&str> = wants.named.iter().map(CallId::as_str).collect();
+    let rows = sqlx::query(CALLS).bind(&account_names).bind(&ids).fetch_all(tx).await?;
+    for row in &rows {
+        let at = index(row, wants.named.len())?;
+        let first = (name(row, "source")?, name(row, "event_id")?);
+        let (_, pages) = batch.pages_of(wants.accounts[at]);
+        pages.calls.entry(wants.named[at].clone()).or_insert(Some(first));
+    }
+    for (account, id) in wants.accounts.iter().zip(wants.named) {
+        batch.pages_of(*account).1.calls.entry(id).or_insert(None);
     }
     Ok(())
 }

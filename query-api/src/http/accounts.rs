@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::response::Response;
 use ledger_core::account::alert::UserAlert;
-use ledger_core::account::limit::Limits;
 use ledger_core::account::top_up::AutoTopUp;
 use ledger_core::account::{Core, Plan};
 use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
@@ -22,6 +21,7 @@ use web::http::{Problem, Query};
 use crate::access::Whole;
 use crate::answer::{self, Reflects};
 use crate::app::App;
+use crate::http::limits::LimitsView;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, HaltView};
 
@@ -73,6 +73,13 @@ impl From<&Plan> for PlanView {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum AccountStatus {
+    Open,
+    Closed,
+}
+
+#[derive(Serialize)]
 struct AccountView {
     name: Option<Text>,
     unit: Unit,
@@ -80,11 +87,13 @@ struct AccountView {
     clock: Clock,
     overdraft: OverdraftPolicy,
     low_balance_threshold: Option<Credits>,
-    limits: Option<Limits>,
+    limits: Option<LimitsView>,
     user_alert: Option<UserAlert>,
     auto_top_up: Option<AutoTopUp>,
     referred_by: Option<ReferrerId>,
     opened_at: Time,
+    status: AccountStatus,
+    closed_at: Option<Time>,
     plan: PlanView,
     /// In force from the next boundary.
     next_plan: Option<PlanView>,
@@ -100,11 +109,13 @@ impl From<&Core> for AccountView {
             clock: core.clock,
             overdraft: core.overdraft_policy,
             low_balance_threshold: core.low_balance_threshold,
-            limits: core.limits.clone(),
+            limits: core.limits.as_ref().map(LimitsView::from),
             user_alert: core.user_alert.clone(),
             auto_top_up: core.top_ups.settings.clone(),
             referred_by: core.referred_by.clone(),
             opened_at: core.opened_at,
+            status: if core.closed.is_some() { AccountStatus::Closed } else { AccountStatus::Open },
+            closed_at: core.closed.as_ref().map(|closing| closing.at),
             plan: PlanView::from(&core.plan),
             next_plan: core.next_plan.as_ref().map(PlanView::from),
             period: core.period,

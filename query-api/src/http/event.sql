@@ -1,5 +1,6 @@
 -- Reads an event with its changes of lots: usage has its draws in its own row, any other event has them in its entries.
-select e."offset", e.event_id, e.source, e.type, e.outcome, e.reason, e.credits::text, e.user_id, e.message_id,
+select e."offset", e.event_id, e.source, e.type, e.outcome, e.reason, e.duplicate_of, e.duplicate_of_source,
+       e.data->>'call_id' as call_id, e.credits::text, e.user_id, e.message_id,
        e.data->>'reservation_id' as reservation_id, e.data->>'held' as held, e.occurred_at,
        e.ledger_time as recorded_at, e.actor, e.reversed_at,
        coalesce(e.data->>'lines', '[]') as lines,

@@ -47,6 +47,11 @@ struct EventView {
     position: Position,
     outcome: String,
     reason: Option<String>,
+    /// The usage that had charged this call before, by its id and source.
+    duplicate_of: Option<String>,
+    duplicate_of_source: Option<String>,
+    /// What the provider calls the call.
+    call_id: Option<String>,
     /// Usage: what was charged.
     credits: Option<Credits>,
     user_id: Option<String>,
@@ -176,6 +181,7 @@ async fn refused_only(
 ) -> Result<Option<EventView>, sqlx::Error> {
     let row: Option<EventRow> = sqlx::query_as(
         r#"select "offset", event_id, source, type, outcome, reason, null as credits,
+                  null as duplicate_of, null as duplicate_of_source, data->>'call_id' as call_id,
                   data->>'user_id' as user_id, data->>'message_id' as message_id,
                   data->>'reservation_id' as reservation_id, data->>'held' as held, recorded_at as occurred_at,
                   recorded_at, null as actor, null::timestamptz as reversed_at,
@@ -204,6 +210,9 @@ struct EventRow {
     r#type: String,
     outcome: String,
     reason: Option<String>,
+    duplicate_of: Option<String>,
+    duplicate_of_source: Option<String>,
+    call_id: Option<String>,
     credits: Option<String>,
     user_id: Option<String>,
     message_id: Option<String>,
@@ -232,6 +241,9 @@ impl EventRow {
             position: Position { partition: account.position.partition, offset: self.offset },
             outcome: self.outcome,
             reason: self.reason,
+            duplicate_of: self.duplicate_of,
+            duplicate_of_source: self.duplicate_of_source,
+            call_id: self.call_id,
             credits,
             user_id: self.user_id,
             message_id: self.message_id,

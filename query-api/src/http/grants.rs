@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use engine::tables::lot;
 use ledger_core::account::lot::Lot;
-use ledger_core::event::LotSource;
+use ledger_core::event::{LotSource, Price};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{GrantId, Text};
 use ledger_core::value::time::Time;
@@ -38,6 +38,8 @@ struct Grant {
     priority: i32,
     effective_at: Time,
     expires_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Price>,
     voided_at: Option<Time>,
     granted_at: Time,
     reason: Option<Text>,
@@ -60,6 +62,7 @@ impl From<Lot> for Grant {
             priority: lot.priority,
             effective_at: lot.effective_at,
             expires_at: lot.expires_at,
+            price: lot.price,
             voided_at: lot.voided_at,
             granted_at: lot.granted_at,
             reason: lot.reason,

@@ -225,7 +225,7 @@ mod tests {
     use std::str::FromStr;
 
     use ledger_core::account::lot::Lot;
-    use ledger_core::event::{OpenAccount, SetLimits};
+    use ledger_core::event::OpenAccount;
     use ledger_core::value::id::{Label, NameError};
 
     use super::*;
@@ -244,7 +244,7 @@ mod tests {
         let opening: OpenAccount =
             serde_json::from_str(r#"{"plan":{"cycle":"monthly","allowance":"10"}}"#).expect("a body");
         let mut core = Core::open(id("acme"), &opening, OPENED);
-        core.limits = Some(Limits::from(&serde_json::from_str::<SetLimits>(limits).expect("limits")));
+        core.limits = Some(Limits::of(&serde_json::from_str(limits).expect("limits"), None));
         let lot: Lot = serde_json::from_value(serde_json::json!({
             "grant_id": "g1", "source": "adjustment", "amount": "10", "remaining": "10", "lapsed": "0", "refunded": "0",
             "priority": 30, "effective_at": OPENED, "expires_at": null, "granted_at": OPENED, "voided_at": null,

@@ -214,11 +214,15 @@ fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Probl
             Some(attempt_id) => (
                 derive::TOP_UPS,
                 derive::topped_up_id(&account, &attempt_id),
-                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount: *amount }),
+                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount: *amount, price: None }),
             ),
             None => {
                 let event_id = payment_id.as_event();
-                (derive::GRANTS, event_id, Data::CreditsPurchased(Purchase { payment_id, amount: *amount }))
+                (
+                    derive::GRANTS,
+                    event_id,
+                    Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: None }),
+                )
             }
         },
         LedgerEffect::Failed { reason } => {
@@ -230,7 +234,11 @@ fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Probl
         LedgerEffect::Refunded { amount, total } => {
             let event_id = derive::keyed_id("refund", &account, &format!("provider:{payment_id}:{total}"));
             let reason = Text::new("refunded at the payment provider").ok();
-            (derive::API, event_id, Data::CreditsRefunded(Refund { payment_id, amount: *amount, reason }))
+            (
+                derive::API,
+                event_id,
+                Data::CreditsRefunded(Refund { payment_id, refund_id: None, amount: *amount, reason }),
+            )
         }
         LedgerEffect::Opened { dispute, amount } => {
             let dispute_id = dispute.clone();

@@ -74,6 +74,7 @@ impl Notices {
             }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
+            | Data::AccountClosed(_)
             | Data::PlanChanged(_)
             | Data::ClockAdvanced(_)
             | Data::UsageRecorded(_)
@@ -85,6 +86,7 @@ impl Notices {
             | Data::CreditsRefunded(_)
             | Data::PeriodReset(_)
             | Data::LimitsSet(_)
+            | Data::UserLimitSet(_)
             | Data::OrgAlertSet(_)
             | Data::OrgAlertRemoved(_)
             | Data::UserAlertSet(_)
@@ -92,7 +94,8 @@ impl Notices {
             | Data::TopUpStarted(_)
             | Data::TopUpRefused(_)
             | Data::DisputeOpened(_)
-            | Data::DisputeWon(_) => None,
+            | Data::DisputeWon(_)
+            | Data::RefundFailed(_) => None,
         }
     }
 

@@ -84,6 +84,25 @@ impl LimitVersions {
         *self = Self { default, own, former };
     }
 
+    /// Applies one user's limit, of their own or the default again.
+    pub fn set_one(&mut self, user: &UserId, limits: &Limits) {
+        let mut threshold = self.threshold(user);
+        threshold.set(limits.limit_of(user));
+        self.former.remove(user);
+        if let Some(limit) = limits.custom.get(user) {
+            self.own.insert(user.clone(), Own { limit: *limit, version: threshold.version });
+            return;
+        }
+        self.own.remove(user);
+        if threshold.version != self.default.version {
+            let apart = i64::from(threshold.version) - i64::from(self.default.version);
+            self.former.insert(user.clone(), apart);
+        }
+        while self.former.len() > FORMER_MAX {
+            self.former.pop_first();
+        }
+    }
+
     fn threshold(&self, user: &UserId) -> Threshold {
         let value = match self.own.get(user) {
             Some(own) => own.limit.amount(),
@@ -115,7 +134,7 @@ mod tests {
                 versions.period_ends();
             } else {
                 let body: SetLimits = serde_json::from_str(body).expect("a body");
-                versions.set(&Limits::from(&body));
+                versions.set(&Limits::of(&body, None));
             }
             assert_eq!(versions.of(&id(user)), *expected, "{user} after {body} of {steps:?}");
         }
@@ -194,11 +213,11 @@ mod tests {
         let mut versions = LimitVersions::default();
         for batch in 0..=FORMER_MAX / 2_000 + 1 {
             let custom = (0..2_000).map(|n| (id(&format!("u{batch}-{n}")), Limit::Unlimited)).collect();
-            let mut limits = Limits::from(&SetLimits { custom: Some(custom), ..SetLimits::default() });
+            let mut limits = Limits::of(&SetLimits { custom: Some(custom), ..SetLimits::default() }, None);
             limits.default_limit = Some(Credits::whole(1));
             versions.set(&limits);
         }
-        versions.set(&Limits::from(&SetLimits::default()));
+        versions.set(&Limits::of(&SetLimits::default(), None));
         assert_eq!(versions.former.len(), FORMER_MAX);
         assert!(versions.own.is_empty());
     }

@@ -209,6 +209,9 @@ impl Watch {
 
     /// Evaluates the account's own figures after a moment: org alerts by id, then notices.
     fn after(&mut self, core: &Core, moment: &Moment<'_>, firings: &mut Vec<Firing>) {
+        if core.closed.is_some() {
+            return;
+        }
         if self.period_index != core.period.index {
             self.period_index = core.period.index;
             self.limits.period_ends();
@@ -236,6 +239,11 @@ impl Watch {
                     self.limits.set(limits);
                 }
             }
+            Data::UserLimitSet(set) => {
+                if let Some(limits) = &core.limits {
+                    self.limits.set_one(&set.user_id, limits);
+                }
+            }
             Data::UserAlertSet(_) => {
                 self.user_alert.set(core.user_alert.as_ref().and_then(|alert| alert.threshold));
             }
@@ -248,6 +256,7 @@ impl Watch {
             }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
+            | Data::AccountClosed(_)
             | Data::PlanChanged(_)
             | Data::ClockAdvanced(_)
             | Data::UsageRecorded(_)
@@ -264,7 +273,8 @@ impl Watch {
             | Data::TopUpRefused(_)
             | Data::CreditsToppedUp(_)
             | Data::DisputeOpened(_)
-            | Data::DisputeWon(_) => {}
+            | Data::DisputeWon(_)
+            | Data::RefundFailed(_) => {}
         }
     }
 
@@ -333,13 +343,18 @@ impl Watch {
         firings: &mut Vec<Firing>,
     ) -> Result<(), MissingUsers> {
         users.enter(core.period.index);
-        if applied.outcome != Outcome::Applied {
+        if applied.outcome != Outcome::Applied || core.closed.is_some() {
             return Ok(());
         }
         let cause = Cause { at: core.ledger_time, event_id: &fact.event.id };
         match (&applied.usage, &fact.event.data) {
             (Some(change), _) => self.usage(core, users, change, cause, firings),
             (None, Data::LimitsSet(_)) => self.all_limits(core, users, cause, firings),
+            (None, Data::UserLimitSet(set)) => {
+                users.need([&set.user_id])?;
+                firings.extend(self.limit(core, users, &set.user_id, cause));
+                Ok(())
+            }
             (None, Data::UserAlertSet(_)) => self.all_user_alerts(core, users, cause, firings),
             _ => Ok(()),
         }

@@ -99,6 +99,9 @@ pub(super) fn put_absent(pages: &mut Pages, account: &AccountId, missing: Missin
         Missing::Payment(id) => {
             pages.payments.entry(id).or_insert(None);
         }
+        Missing::Call(id) => {
+            pages.calls.entry(id).or_insert(None);
+        }
         Missing::Repayments(stretch) => pages.covered.push(stretch),
     }
 }

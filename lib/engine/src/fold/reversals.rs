@@ -1,7 +1,7 @@
-//! Reversals: marks reversed usage and won disputes in table `event`.
+//! Reversals: marks reversed usage, won disputes and failed refunds in table `event`.
 
 use ledger_core::event::Data;
-use ledger_core::fold::pages::opening_of;
+use ledger_core::fold::pages::{opening_of, refunding_of};
 use ledger_core::fold::{Applied, Fact};
 use ledger_core::value::id::{AccountId, EventId, Source};
 use ledger_core::value::time::Time;
@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use crate::consume::WorkerError;
 
-/// A usage event that was reversed, or a dispute that was won.
+/// A usage event that was reversed, a dispute that was won, or a refund that failed.
 #[derive(Debug)]
 pub struct Reversed {
     account: AccountId,
@@ -27,6 +27,7 @@ impl Reversed {
         let (source, event_id) = match (&fact.event.data, &applied.reversed) {
             (Data::UsageReversed(reversal), Some(_)) => (reversal.source.clone(), reversal.event_id.clone()),
             (Data::DisputeWon(dispute), Some(_)) => opening_of(&account, dispute),
+            (Data::RefundFailed(failure), Some(_)) => refunding_of(&account, failure),
             _ => return None,
         };
         Some(Reversed {

@@ -15,7 +15,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 /// Event types whose withdrawal another event may undo.
-pub const UNDOABLE_TYPES: [&str; 2] = ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1"];
+pub const UNDOABLE_TYPES: [&str; 3] =
+    ["ledger.usage.recorded.v1", "ledger.dispute.opened.v1", "ledger.credits.refunded.v1"];
 
 /// Columns that [`read_event`] and [`read_content`] read.
 macro_rules! event_columns {
@@ -78,8 +79,13 @@ pub(crate) fn read_seen(row: &PgRow, account: &AccountId) -> Result<Seen, sqlx::
 fn read_withdrawal(row: &PgRow, account: &AccountId) -> Result<Withdrawal, sqlx::Error> {
     let event = read_event(row, account)?;
     let (start, end) = (optional_amount(row, "line_start")?, optional_amount(row, "line_end")?);
-    let credits =
-        if let Data::DisputeOpened(dispute) = &event.data { dispute.amount } else { amount(row, "credits")? };
+    let credits = if let Data::DisputeOpened(dispute) = &event.data {
+        dispute.amount
+    } else if let Data::CreditsRefunded(refund) = &event.data {
+        refund.amount
+    } else {
+        amount(row, "credits")?
+    };
     Ok(Withdrawal {
         event: Arc::new(event),
         period_index: row.try_get("period_index")?,

@@ -1,9 +1,9 @@
 //! Table `lot`: its columns, and lots read from them and written to them.
 
 use ledger_core::account::lot::Lot;
-use ledger_core::event::LotSource;
+use ledger_core::event::{LotSource, Price};
 use ledger_core::value::id::{AccountId, PaymentId, Text};
-use platform::pg::columns::{amount, name, optional_name, optional_time, time, variant};
+use platform::pg::columns::{amount, name, optional_name, optional_time, time, undecodable, variant};
 use platform::pg::{Amount, column, timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -12,7 +12,7 @@ use sqlx::{PgConnection, Row};
 macro_rules! columns {
     () => {
         "grant_id, source, amount::text, remaining::text, lapsed::text, refunded::text, priority, effective_at,
-         expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq"
+         expires_at, granted_at, voided_at, event_id, payment_id, reason, \"offset\", seq, price::text"
     };
 }
 pub(crate) use columns;
@@ -36,10 +36,16 @@ pub fn read(row: &PgRow) -> Result<Lot, sqlx::Error> {
         voided_at: optional_time(row, "voided_at")?,
         event_id: name(row, "event_id")?,
         payment_id: optional_name(row, "payment_id")?,
+        price: price(row)?,
         reason: optional_name(row, "reason")?,
         offset: row.try_get("offset")?,
         seq: row.try_get("seq")?,
     })
+}
+
+fn price(row: &PgRow) -> Result<Option<Price>, sqlx::Error> {
+    let price: Option<&str> = row.try_get("price")?;
+    price.map(serde_json::from_str).transpose().map_err(undecodable)
 }
 
 // OFFSET 0 keeps the planner from joining: index look-ups are faster for any number of accounts.
@@ -97,9 +103,14 @@ pub(crate) async fn write(tx: &mut PgConnection, rows: &[LotRow<'_>]) -> Result<
         .bind(column(rows, |row| row.lot.reason.as_ref().map(Text::as_str)))
         .bind(column(rows, |row| row.lot.offset))
         .bind(column(rows, |row| row.lot.seq))
+        .bind(column(rows, |row| row.lot.price.as_ref().map(price_json)))
         .execute(tx)
         .await
         .map(drop)
+}
+
+fn price_json(price: &Price) -> String {
+    serde_json::to_string(price).expect("a price is plain JSON with string keys")
 }
 
 fn source_name(source: LotSource) -> &'static str {

@@ -32,8 +32,12 @@ pub(super) const CONTROL: &[Migration] = migrations!(
 );
 pub(super) const DELIVERY: &[Migration] =
     migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");
-pub(super) const READ_MODEL: &[Migration] = migrations!("read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted");
-pub(super) const ALERTING: &[Migration] = migrations!("alerting": "0001_alerting", "0002_halted");
+pub(super) const READ_MODEL: &[Migration] = migrations!(
+    "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
+    "0006_prices_and_calls"
+);
+pub(super) const ALERTING: &[Migration] =
+    migrations!("alerting": "0001_alerting", "0002_halted", "0003_prices_and_calls");
 
 /// Any constant: held while tables are created or dropped, so that processes starting together take turns.
 const MIGRATION_LOCK: i64 = 0x6c65_6467_6572;

@@ -28,6 +28,8 @@ fn minimal(account: &str) -> Value {
 async fn an_account_opens_once_with_its_plan_and_settings() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
+    let meter = json!({"category": "c", "prices": {"x": {"credits": "1", "per": "1"}}});
+    operator.put("/v1/rate-cards/standard", json!({"meters": [meter]})).await?.expect(200)?;
     an_opening_is_answered_and_kept(&operator).await?;
     what_is_left_out_takes_its_default(&operator).await?;
     an_opening_may_be_left_to_itself(&operator).await?;

@@ -77,7 +77,7 @@ async fn a_check_is_for_producers_names_bad_fields_and_stores_nothing() -> Resul
     open_live(&operator, "acme", "100").await?;
     let ends = whole.ends().await?;
     expect(&operator, "acme", json!({"user_id": "ana"}), "allowed").await?;
-    let bad = asked(&operator, "acme", json!({"user_id": "no id", "amount": "0", "team": "x"})).await?;
+    let bad = asked(&operator, "acme", json!({"user_id": " no id", "amount": "0", "team": "x"})).await?;
     bad.expect(422)?;
     for field in ["user_id", "amount", "team"] {
         ensure!(bad.text.contains(&format!("\"field\":\"{field}\"")), "{field}: {}", bad.text);

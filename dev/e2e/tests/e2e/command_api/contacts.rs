@@ -182,7 +182,7 @@ async fn every_bad_field_is_named(operator: &Caller) -> Result<()> {
     let crowd: Vec<Value> = (0..5_001).map(|n| json!({"id": format!("u{n}")})).collect();
     for (body, fields) in [
         (
-            json!({"admins": [{"id": "carl", "email": "carl"}, {"id": "carl"}, {"id": "no id"}]}),
+            json!({"admins": [{"id": "carl", "email": "carl"}, {"id": "carl"}, {"id": " no id"}]}),
             &["admins.0.email not_an_email", "admins.1.id duplicate", "admins.2.id bad_id"][..],
         ),
         (

@@ -3,12 +3,16 @@
 mod accounts;
 mod behind;
 mod bodies;
+mod calls;
 mod check;
+mod closing;
 mod contacts;
 mod ingress;
 mod keys;
 mod money;
 mod outages;
+mod outside_ids;
+mod own_limits;
 mod reservations;
 mod rules;
 mod settings;

@@ -60,12 +60,13 @@ async fn limits_are_read_back_whole(operator: &Caller) -> Result<()> {
     let all = json!({"enabled": true, "default_limit": "1000", "custom": {"ana": "500.50", "bo": "unlimited"},
                      "excluded_features": ["workflow", "external_agent"], "notify": ["carl"]});
     expect_applied(&operator.put(path, all).await?)?;
-    let expected = json!({"enabled": true, "default_limit": "1000", "custom": {"ana": "500.5", "bo": "unlimited"},
+    let expected = json!({"enabled": true, "default_limit": "1000", "own_limits": 2,
                           "excluded_features": ["external_agent", "workflow"], "notify": ["carl"]});
     expect_shown(operator, "acme", "limits", expected).await?;
-    // A setting is replaced whole: a field that is left out takes its default, not its former value.
+    // A setting is replaced whole: a field that is left out takes its default, not its former value. Only users' own
+    // limits stay where they are not named.
     expect_applied(&operator.put(path, json!({"enabled": false})).await?)?;
-    let expected = json!({"enabled": false, "default_limit": null, "custom": {}, "excluded_features": [],
+    let expected = json!({"enabled": false, "default_limit": null, "own_limits": 2, "excluded_features": [],
                           "notify": "all_admins"});
     expect_shown(operator, "acme", "limits", expected).await
 }
@@ -203,20 +204,20 @@ async fn what_is_no_rule_is_refused_and_nothing_is_stored() -> Result<()> {
 
 async fn every_bad_field_of_limits_is_named(operator: &Caller) -> Result<()> {
     let path = "/v1/accounts/acme/limits";
-    let bad = json!({"enabled": "yes", "default_limit": "-1", "custom": {"ana": "-1", "bo": "never", "no id": "1", "cy": 5},
+    let bad = json!({"enabled": "yes", "default_limit": "-1", "custom": {"ana": "-1", "bo": "never", " no id": "1", "cy": 5},
                      "excluded_features": ["a", "a"], "notify": ["carl", "carl"], "users": {}});
     operator.put(path, bad).await?.expect_fields(&[
+        "custom. no id bad_id",
         "custom.ana negative",
         "custom.bo not_an_amount",
         "custom.cy not_an_amount",
-        "custom.no id bad_id",
         "default_limit negative",
         "enabled wrong_type",
         "excluded_features duplicate",
         "notify duplicate",
         "users unknown_field",
     ])?;
-    operator.put(path, json!({"notify": ["carl", "no id"]})).await?.expect_fields(&["notify.1 bad_id"])?;
+    operator.put(path, json!({"notify": ["carl", " no id"]})).await?.expect_fields(&["notify.1 bad_id"])?;
     let users =
         |count: usize| (0..count).map(|n| (format!("u{n}"), json!("1"))).collect::<serde_json::Map<_, _>>();
     operator.put(path, json!({"custom": users(2_001)})).await?.expect_fields(&["custom too_many"])?;

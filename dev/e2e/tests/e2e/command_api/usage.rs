@@ -167,7 +167,7 @@ async fn bad_usage_is_refused_by_its_fields(operator: &Caller) -> Result<()> {
     let path = "/v1/accounts/poor/usage";
     let metadata: serde_json::Map<String, Value> = (0..17).map(|n| (format!("k{n}"), json!("v"))).collect();
     let bad = json!({
-        "id": "", "source": "urn:ledger:api", "occurred_at": "soon", "org_id": "?", "user_id": 5, "feature": "",
+        "id": "", "source": "urn:ledger:api", "occurred_at": "soon", "org_id": "", "user_id": 5, "feature": "",
         "category": "Not A Slug", "quantities": {"input_tokens": "-1", "Bad": 1, "half": 0.5}, "credits": "-1",
         "message_id": "", "session_id": [], "metadata": metadata, "lines": [], "held": "1", "colour": "red"
     });
@@ -407,7 +407,11 @@ async fn a_card_counts_its_versions(operator: &Caller) -> Result<()> {
         "the same is no new version"
     );
     ensure!(operator.put(path, card("2")).await?.expect(200)?.body == published(2));
-    ensure!(operator.put(path, card("1")).await?.expect(200)?.body == published(3));
+    // A late repeat of older prices does not become the newest version, unless its caller knows the newest.
+    operator.put(path, card("1")).await?.expect_problem(409, "conflict")?;
+    operator.with("If-Match", "\"1\"").put(path, card("1")).await?.expect_problem(409, "conflict")?;
+    let knowing = operator.with("If-Match", "\"2\"").put(path, card("1")).await?;
+    ensure!(knowing.expect(200)?.body == published(3));
     Ok(())
 }
 
@@ -445,11 +449,18 @@ async fn unpriced_usage_is_refused(operator: &Caller) -> Result<()> {
     let mut elsewhere = metered("u9", "x");
     elsewhere["category"] = json!("d");
     operator.post(path, elsewhere).await?.expect_problem(422, "unpriced_usage")?;
-    open_with_card(operator, "cardless", "nocard").await?;
+    open(operator, "cardless", "100").await?;
     let path = "/v1/accounts/cardless/usage?wait=true";
     operator.post(path, metered("u9", "x")).await?.expect_problem(422, "unpriced_usage")?;
-    // Once the card exists, the same event is accepted.
+    // A plan can't name a card that was never published.
+    let plan = json!({"plan": {"cycle": "monthly", "allowance": "100", "rate_card": "nocard"}});
+    let account = json!({"account_id": "nowhere", "plan": plan["plan"]});
+    let unknown = ["plan.rate_card unknown"];
+    operator.put("/v1/accounts/cardless/plan", plan.clone()).await?.expect_fields(&unknown)?;
+    operator.post("/v1/accounts", account).await?.expect_fields(&unknown)?;
+    // Once the plan has a card, the same event is accepted.
     operator.put("/v1/rate-cards/nocard", card("0")).await?.expect(200)?;
+    operator.put("/v1/accounts/cardless/plan", plan).await?.expect(200)?;
     expect_applied(&operator.post(path, metered("u9", "x")).await?)?;
     expect_balance(operator, "cardless", "used=0 settled=100").await?;
     expect_balance(operator, "acme", "used=22.5").await
@@ -460,7 +471,7 @@ async fn bad_cards_are_not_published(operator: &Caller) -> Result<()> {
     let bad = json!({"meters": [
         {"category": "C", "match": {"size": "l"}, "prices": {"x": {"credits": "-1", "per": "0"}}},
         {"category": "c", "prices": {}},
-        {"category": "c", "prices": {"x": {"credits": "1"}}}
+        {"category": "d", "prices": {"x": {"credits": "1"}}}
     ], "name": "x"});
     let fields = [
         "meters.0.category bad_slug",
@@ -472,6 +483,10 @@ async fn bad_cards_are_not_published(operator: &Caller) -> Result<()> {
         "name unknown_field",
     ];
     operator.put(path, bad).await?.expect_fields(&fields)?;
+    let meter = |credits: &str| json!({"category": "c", "match": {"model": "m"}, "prices": {"x": {"credits": credits, "per": "1"}}});
+    let twice = json!({"meters": [meter("1"), {"category": "c", "prices": {"x": {"credits": "1", "per": "1"}}}, meter("2")]});
+    let both = ["meters.0 same_match", "meters.2 same_match"];
+    operator.put(path, twice).await?.expect_fields(&both)?;
     operator.put(path, json!({"meters": []})).await?.expect_fields(&["meters out_of_range"])?;
     operator.put("/v1/rate-cards/no%20id", card("1")).await?.expect(422)?;
     ensure!(operator.put(path, card("10")).await?.body["version"] == 4, "nothing was published");

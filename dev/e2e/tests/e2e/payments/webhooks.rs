@@ -173,7 +173,7 @@ async fn leave_behind(whole: &Whole, account: &str, payment: &str) -> Result<()>
         occurred_at: at,
         recorded_at: at,
         actor: Label::new("provider:sandbox")?,
-        data: Data::CreditsPurchased(Purchase { payment_id, amount: "100".parse()? }),
+        data: Data::CreditsPurchased(Purchase { payment_id, amount: "100".parse()?, price: None }),
     };
     let mut tx = whole.pool.begin().await?;
     outbox::put(&mut tx, &event, 3.0).await?;

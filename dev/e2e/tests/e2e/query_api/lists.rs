@@ -155,6 +155,8 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     expected["position"] = opened.body["position"].clone();
     expected["recorded_at"] = json!(at);
     expected["opened_at"] = json!(at);
+    expected["status"] = json!("open");
+    expected["closed_at"] = Value::Null;
     for unset in ["next_plan", "limits", "user_alert", "auto_top_up"] {
         expected[unset] = Value::Null;
     }
@@ -172,7 +174,7 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     };
     let mut beta = json!({"account_id": "beta", "position": "*", "recorded_at": at, "name": null, "unit": "credits",
         "usd_per_unit": null, "clock": "test", "overdraft": "carry", "low_balance_threshold": null,
-        "limits": null, "user_alert": null, "auto_top_up": null, "referred_by": null, "opened_at": at, "plan": brief("1", "daily"), "next_plan": null,
+        "limits": null, "user_alert": null, "auto_top_up": null, "referred_by": null, "opened_at": at, "status": "open", "closed_at": null, "plan": brief("1", "daily"), "next_plan": null,
         "period": {"index": 0, "starts_at": at, "ends_at": "2026-02-06T00:00:00Z"}});
     ensure_is(&story.get("").await?.body, &beta)?;
     let monthly = json!({"cycle": "monthly", "allowance": "2"});

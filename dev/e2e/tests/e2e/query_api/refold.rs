@@ -17,7 +17,7 @@ use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, AttemptId, DisputeId};
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, RefundId};
 use ledger_core::value::time::Time;
 use platform::kafka::Appender;
 use rand::rngs::StdRng;
@@ -60,6 +60,7 @@ struct History {
     attempts: u32,
     saved: String,
     disputes: Vec<Value>,
+    refunds: Vec<Value>,
 }
 
 impl History {
@@ -70,8 +71,8 @@ impl History {
         let anchor = appended.plus_seconds(random.random_range(-400 * DAY..400 * DAY));
         let test = random.random_bool(0.6);
         let (account, saved) = (format!("account-{number}"), "1".to_owned());
-        let (records, disputes) = (Vec::new(), Vec::new());
-        History { random, account, test, appended, anchor, records, attempts: 0, saved, disputes }
+        let (records, disputes, refunds) = (Vec::new(), Vec::new(), Vec::new());
+        History { random, account, test, appended, anchor, records, attempts: 0, saved, disputes, refunds }
     }
 
     fn one_in(&mut self, times: u32) -> bool {
@@ -164,6 +165,11 @@ impl History {
         if self.one_in(3) {
             opening["overdraft"] = json!("forgive_at_reset");
         }
+        match self.random.random_range(0..4) {
+            0 => opening["usd_per_unit"] = json!("0.013"),
+            1 => opening["unit"] = json!("usd"),
+            _ => {}
+        }
         self.append("account.opened", "urn:ledger:api", "open", opening);
         for _ in 0..EVENTS_EACH {
             self.anything();
@@ -172,7 +178,7 @@ impl History {
     }
 
     fn anything(&mut self) {
-        match self.random.random_range(0..118) {
+        match self.random.random_range(0..124) {
             0..35 => self.usage(),
             35..45 => {
                 let data =
@@ -200,12 +206,11 @@ impl History {
                 let kind = self.pick(&["pay", "pay", "pay", "pay", "g", "rollover:"]);
                 let (payment, amount) = (self.name(kind, 6), self.amount(30));
                 let source = self.pick(&["urn:ledger:grants", "urn:ledger:grants", "urn:ledger:other"]);
-                self.append(
-                    "credits.purchased",
-                    source,
-                    &payment,
-                    json!({"payment_id": payment, "amount": amount}),
-                );
+                let mut data = json!({"payment_id": payment, "amount": amount});
+                if self.one_in(4) {
+                    data["price"] = json!({"amount": self.amount(9), "currency": "eur"});
+                }
+                self.append("credits.purchased", source, &payment, data);
             }
             76..84 => {
                 let payment = if self.one_in(8) { self.name("g", 12) } else { self.name("pay", 6) };
@@ -230,7 +235,11 @@ impl History {
             }
             96..98 => self.clock(),
             98 => self.settings(),
-            100.. => self.top_ups(),
+            99 if self.one_in(4) => {
+                self.append("account.closed", "urn:ledger:api", "close", json!({"reason": "gone"}));
+            }
+            100..118 => self.top_ups(),
+            118.. => self.refunds(),
             _ => {
                 let data = json!({"plan": self.plan()});
                 let id = self.name("open", 2);
@@ -239,10 +248,30 @@ impl History {
         }
     }
 
+    /// Refunds of the provider, which may fail.
+    fn refunds(&mut self) {
+        let refund = RefundId::new(&self.name("re/", 6)).unwrap();
+        if self.one_in(2) {
+            let payment = self.name("pay", 6);
+            let data = json!({"payment_id": payment, "refund_id": refund, "amount": self.amount(8)});
+            self.refunds.push(data.clone());
+            let id = derive::refunded_id(&self.account_id(), &refund);
+            return self.append("credits.refunded", derive::API, id.as_str(), data);
+        }
+        let other = json!({"payment_id": "pay1", "refund_id": refund, "amount": "1"});
+        let data = self.refunds.choose(&mut self.random).cloned().unwrap_or(other);
+        let id = self.name("refund_failed", 1_000_000);
+        self.append("refund.failed", derive::API, &id, data);
+    }
+
     /// Settings that move no credits; alerts among them that affect nothing.
     fn settings(&mut self) {
         let alert = self.name("alert", 2);
-        let (kind, data) = match self.random.random_range(0..4) {
+        let (kind, data) = match self.random.random_range(0..5) {
+            4 => (
+                "user_limit.set",
+                json!({"user_id": self.name("auth0|", 2), "limit": self.pick(&["7", "unlimited"])}),
+            ),
             0 => {
                 let custom = json!({"user0": self.amount(20), "user1": "unlimited"});
                 ("limits.set", json!({"default_limit": self.amount(20), "custom": custom}))
@@ -317,6 +346,7 @@ impl History {
         match self.random.random_range(0..6) {
             0 => data["credits"] = json!("0"),
             1 | 2 => data["user_id"] = json!(self.name("user", 3)),
+            4 => data["call_id"] = json!(self.name("chat/cmpl-", 9)),
             3 => {
                 data = json!({"category": "c", "quantities": {"x": "2.5"}, "credits": "0.833333333", "lines": [
                     {"quantity": "x", "amount": "2.5", "unit_credits": "1", "per": "3", "credits": "0.833333333",
@@ -413,15 +443,7 @@ fn fact(record: &Value) -> Fact {
 }
 
 fn figures(balance: &Balance) -> Value {
-    let lots: Vec<Value> = balance
-        .lots
-        .iter()
-        .map(|lot| {
-            json!({"grant_id": lot.grant_id, "source": lot.source, "category": lot.category, "amount": lot.amount,
-                   "remaining": lot.remaining, "priority": lot.priority, "effective_at": lot.effective_at,
-                   "expires_at": lot.expires_at})
-        })
-        .collect();
+    let lots: Vec<Value> = balance.lots.iter().map(|lot| serde_json::to_value(lot).unwrap()).collect();
     json!({"settled": balance.settled, "credit_balance": balance.credit_balance, "overdraft": balance.overdraft,
            "allowance": balance.allowance, "rollover": balance.rollover, "used": balance.used, "period_maximum": balance.period_maximum,
            "period": {"index": balance.period.index, "starts_at": balance.period.starts_at, "ends_at": balance.period.ends_at},
@@ -486,11 +508,26 @@ fn a_second_implementation_folds_random_histories_alike() {
         eprintln!("{difference}");
     }
     assert!(differences.is_empty(), "{} of {} histories differ", differences.len(), histories.len());
-    for reason in ["top_up_not_due", "attempt_out_of_order", "attempt_not_open", "dispute_unknown"] {
+    for reason in [
+        "top_up_not_due",
+        "attempt_out_of_order",
+        "attempt_not_open",
+        "dispute_unknown",
+        "refund_unknown",
+        "account_closed",
+    ] {
         assert!(kinds.contains(&format!("\"rejected\" \"{reason}\"")), "never {reason}: {kinds:?}");
     }
     assert!(kinds.len() > 15, "too few kinds of outcomes: {kinds:?}");
-    for kind in ["top_up.started", "top_up.failed", "credits.topped_up", "dispute.opened", "dispute.won"] {
+    for kind in [
+        "top_up.started",
+        "top_up.failed",
+        "credits.topped_up",
+        "dispute.opened",
+        "dispute.won",
+        "refund.failed",
+        "account.closed",
+    ] {
         assert!(applied.contains(format!("ledger.{kind}.v1").as_str()), "never {kind}: {applied:?}");
     }
 }

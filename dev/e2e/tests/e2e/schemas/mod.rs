@@ -141,10 +141,16 @@ fn only_the_code_can_decide(path: &str, value: &Value) -> bool {
     path.ends_with("timezone") && value.as_str().is_some_and(|zone| !zone.is_empty())
         || path.ends_with("expires_at")
         || path.ends_with("effective_at")
+        || value.as_str().is_some_and(is_longer_in_bytes)
+}
+
+/// JSON Schema counts characters alone.
+fn is_longer_in_bytes(text: &str) -> bool {
+    text.len() > 256 && text.chars().count() <= 256
 }
 
 /// Texts, most of which are no valid id, name or time.
-const TEXTS: [&str; 61] = [
+const TEXTS: [&str; 66] = [
     "",
     "x",
     "X-1:a",
@@ -185,6 +191,11 @@ const TEXTS: [&str; 61] = [
     "promo",
     "monthly",
     "plan:1",
+    "auth0|64ab",
+    "projects/7/calls/9",
+    " x",
+    "x\u{a0}",
+    "x\u{2003}",
     "1.0",
     "2026-02-03",
     "2026-02-03T10:00:00",
@@ -288,6 +299,10 @@ fn schema_and_code_require_the_same_fields() {
         "top_up.failed.v1 /data/reason",
         "credits.topped_up.v1 /data/payment_id",
         "dispute.won.v1 /data/dispute_id",
+        "refund.failed.v1 /data/refund_id",
+        "user_limit.set.v1 /data/user_id",
+        "account.closed.v1 /data/reason",
+        "credits.purchased.v1 /data/price/currency",
     ] {
         assert!(required.contains(expected), "{expected} may be left out");
     }
@@ -334,6 +349,17 @@ fn what_makes_no_sense_is_refused_by_both() {
         ("usage.offered.v1/to_price.json", "/data/lines", json!([])),
         ("usage.offered.v1/to_price.json", "/type", json!("ledger.credits.granted.v1")),
         ("period.reset.v1/monthly.json", "/data/index", json!("1")),
+        ("usage.offered.v1/to_price.json", "/id", json!(" e1")),
+        ("usage.offered.v1/ids_of_others.json", "/data/model", json!("gpt-4o ")),
+        ("usage.offered.v1/ids_of_others.json", "/data/provider", json!(" openai")),
+        ("usage.recorded.v1/ids_of_others.json", "/data/user_id", json!("auth0|64ab ")),
+        ("usage.recorded.v1/ids_of_others.json", "/data/call_id", json!("")),
+        ("credits.granted.v1/with_times.json", "/data/grant_id", json!("a/b")),
+        ("credits.purchased.v1/with_price.json", "/data/price/amount", json!("-1")),
+        ("credits.purchased.v1/with_price.json", "/data/price/currency", json!("USD")),
+        ("account.closed.v1/closed.json", "/data/reason", json!("")),
+        ("user_limit.set.v1/set.json", "/data/limit", json!("-1")),
+        ("refund.failed.v1/part.json", "/data/amount", json!("0")),
         ("limits.set.v1/full.json", "/data/default_limit", json!("-1")),
         ("limits.set.v1/full.json", "/data/custom/ana", json!("-1")),
         ("limits.set.v1/full.json", "/data/custom/ana", json!(null)),
@@ -378,7 +404,9 @@ fn what_json_schema_cannot_say_the_code_refuses() {
         ("account.opened.v1/full.json", "/time", json!("0000-01-01T00:00:00Z")),
         ("credits.granted.v1/with_times.json", "/data/expires_at", json!("2026-02-15T12:00:00Z")),
         ("credits.granted.v1/with_times.json", "/data/priority", json!(30.0)),
-        ("usage.recorded.v1/priced.json", "/data/quantities/input_tokens", json!(1200.0)),
+        ("usage.recorded.v1/priced.json", "/data/quantities/input_tokens", json!(1e17)),
+        ("usage.recorded.v1/priced.json", "/data/user_id", json!("ü".repeat(129))),
+        ("usage.recorded.v1/priced.json", "/data/model", json!("ü".repeat(129))),
     ] {
         let mut event = sample(path);
         put(&mut event, field, value);
@@ -402,9 +430,10 @@ fn readme_rows(prefix: &str) -> Vec<(String, String)> {
 #[test]
 fn the_readme_names_the_namespace_and_derives_ids_as_the_code_does() {
     assert!(text("README.md").contains(&NAMESPACE.to_string()));
+    let payments = ["dispute_opened/", "dispute_won/", "refunded/", "refund_failed/"];
     let top_ups = ["attempt/", "topped_up/", "top_up_failed/", "top_up_refused/"];
-    let others = ["reset/", "tick/", "open/", "reversal/", "void/", "firing/", "notice/"];
-    for kind in others.into_iter().chain(top_ups).chain(["dispute_opened/", "dispute_won/"]) {
+    let others = ["reset/", "tick/", "open/", "close/", "reversal/", "void/", "firing/", "notice/"];
+    for kind in others.into_iter().chain(top_ups).chain(payments) {
         let rows = readme_rows(kind);
         assert!(!rows.is_empty(), "no example of {kind}");
         for (name, id) in rows {

@@ -21,6 +21,11 @@ fn id<T: FromStr<Err = NameError> + fmt::Debug>() -> impl Strategy<Value = T> {
     "[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}".prop_map(|text| text.parse().unwrap())
 }
 
+/// Ids that the outside world makes.
+fn outside<T: FromStr<Err = NameError> + fmt::Debug>() -> impl Strategy<Value = T> {
+    prop_oneof![id(), "[^\\p{Cc}\\s]([^\\p{Cc}]{0,60}[^\\p{Cc}\\s])?".prop_map(|text| text.parse().unwrap())]
+}
+
 fn event_id() -> impl Strategy<Value = EventId> {
     "[^\\p{Cc}]{1,128}".prop_map(|text| EventId::new(&text).unwrap())
 }
@@ -156,8 +161,9 @@ prop_compose! {
 
 prop_compose! {
     fn usage()(
-        (org_id, user_id, message_id, session_id) in (option::of(id()), option::of(id()), option::of(id()), option::of(id())),
-        (feature, provider, model, tier, kind) in (option::of(label()), option::of(label()), option::of(label()), option::of(label()), option::of(label())),
+        (org_id, user_id) in (option::of(outside()), option::of(outside())),
+        (message_id, session_id, call_id) in (option::of(outside()), option::of(outside()), option::of(outside())),
+        (feature, provider, model, tier, kind) in (option::of(label()), option::of(outside()), option::of(outside()), option::of(label()), option::of(label())),
         category in option::of(slug()),
         quantities in option::of(collection::btree_map(slug(), quantity(), 0..=32)),
         (credits, reservation_id, held) in (not_negative(), option::of(id()), option::of(not_negative())),
@@ -166,7 +172,7 @@ prop_compose! {
     ) -> Usage {
         Usage {
             org_id, user_id, feature, category, provider, model, tier, kind, quantities, credits: Some(credits),
-            message_id, session_id, reservation_id, metadata, lines, held,
+            message_id, session_id, reservation_id, call_id, metadata, lines, held,
         }
     }
 }
@@ -193,7 +199,7 @@ fn adjustment() -> impl Strategy<Value = Adjust> {
 fn recipients() -> impl Strategy<Value = Recipients> {
     prop_oneof![
         Just(Recipients::AllAdmins),
-        collection::btree_set(id(), 1..4).prop_map(|ids| Recipients::These(ids.into_iter().collect())),
+        collection::btree_set(outside(), 1..4).prop_map(|ids| Recipients::These(ids.into_iter().collect())),
     ]
 }
 
@@ -209,7 +215,7 @@ fn limit() -> impl Strategy<Value = Limit> {
 prop_compose! {
     fn limits()(
         (enabled, default_limit, notify) in (option::of(any::<bool>()), option::of(not_negative()), option::of(notified())),
-        custom in option::of(collection::btree_map(id(), limit(), 0..5)),
+        custom in option::of(collection::btree_map(outside(), limit(), 0..5)),
         features in option::of(collection::btree_set(label(), 0..4)),
     ) -> SetLimits {
         let excluded_features = features.map(|features| features.into_iter().collect());
@@ -255,7 +261,7 @@ prop_compose! {
     fn auto_top_up()(
         (enabled, basis) in (option::of(any::<bool>()), option::of(one_of(&[TopUpBasis::CreditBalance, TopUpBasis::AvailableBalance]))),
         (threshold, amount) in (not_negative(), 1..=BOUNDS.top_up_max.units()),
-        (payment_method, max_per_period) in (id(), option::of(1..=1_000_u32)),
+        (payment_method, max_per_period) in (outside(), option::of(1..=1_000_u32)),
         (max_amount_per_period, bare) in (option::of(above_0()), any::<bool>()),
     ) -> SetAutoTopUp {
         let needed = enabled == Some(true) || !bare;
@@ -272,16 +278,22 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn dispute()(payment_id in id(), dispute_id in id(), amount in above_0()) -> Dispute {
+    fn dispute()(payment_id in outside(), dispute_id in outside(), amount in above_0()) -> Dispute {
         Dispute { payment_id, dispute_id, amount }
     }
 }
 
+fn price() -> impl Strategy<Value = Price> {
+    (not_negative(), "[a-z]{3}")
+        .prop_map(|(amount, currency)| Price { amount, currency: currency.parse().unwrap() })
+}
+
 fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
     let change_at = || option::of(one_of(&[ChangeAt::Now, ChangeAt::NextPeriod]));
-    let all: [BoxedStrategy<Data>; 23] = [
+    let all: [BoxedStrategy<Data>; 26] = [
         opening().prop_map(Data::AccountOpened).boxed(),
         change().prop_map(Data::AccountChanged).boxed(),
+        reason().prop_map(|reason| Data::AccountClosed(CloseAccount { reason })).boxed(),
         (plan(), change_at()).prop_map(|(plan, at)| Data::PlanChanged(ChangePlan { plan, at })).boxed(),
         time().prop_map(|advance_to| Data::ClockAdvanced(AdvanceClock { advance_to })).boxed(),
         usage().prop_map(Data::UsageRecorded).boxed(),
@@ -291,25 +303,35 @@ fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
             })
             .boxed(),
         grant().prop_map(Data::CreditsGranted).boxed(),
-        (id(), option::of(words()))
+        (outside(), option::of(words()))
             .prop_map(|(grant_id, reason)| Data::GrantVoided(VoidGrant { grant_id, reason }))
             .boxed(),
         adjustment().prop_map(Data::CreditsAdjusted).boxed(),
-        (id(), above_0())
-            .prop_map(|(payment_id, amount)| Data::CreditsPurchased(Purchase { payment_id, amount }))
+        (outside(), above_0(), option::of(price()))
+            .prop_map(|(payment_id, amount, price)| {
+                Data::CreditsPurchased(Purchase { payment_id, amount, price })
+            })
             .boxed(),
-        (id(), above_0(), option::of(words()))
-            .prop_map(|(payment_id, amount, reason)| {
-                Data::CreditsRefunded(Refund { payment_id, amount, reason })
+        (outside(), option::of(outside()), above_0(), option::of(words()))
+            .prop_map(|(payment_id, refund_id, amount, reason)| {
+                Data::CreditsRefunded(Refund { payment_id, refund_id, amount, reason })
+            })
+            .boxed(),
+        (outside(), outside(), above_0())
+            .prop_map(|(payment_id, refund_id, amount)| {
+                Data::RefundFailed(FailRefund { payment_id, refund_id, amount })
             })
             .boxed(),
         any::<i64>().prop_map(|index| Data::PeriodReset(ResetPeriod { index })).boxed(),
         limits().prop_map(Data::LimitsSet).boxed(),
+        (outside(), option::of(limit()))
+            .prop_map(|(user_id, limit)| Data::UserLimitSet(SetUserLimit { user_id, limit }))
+            .boxed(),
         org_alert().prop_map(Data::OrgAlertSet).boxed(),
         id().prop_map(|alert_id| Data::OrgAlertRemoved(RemoveOrgAlert { alert_id })).boxed(),
         user_alert().prop_map(Data::UserAlertSet).boxed(),
         auto_top_up().prop_map(Data::AutoTopUpSet).boxed(),
-        (id(), above_0(), id())
+        (id(), above_0(), outside())
             .prop_map(|(attempt_id, amount, payment_method)| {
                 Data::TopUpStarted(StartTopUp { attempt_id, amount, payment_method })
             })
@@ -320,9 +342,9 @@ fn data() -> BTreeMap<&'static str, BoxedStrategy<Data>> {
         one_of(&[Brake::MaxPerPeriod, Brake::MaxAmountPerPeriod])
             .prop_map(|reason| Data::TopUpRefused(RefuseTopUp { reason }))
             .boxed(),
-        (id(), id(), above_0())
-            .prop_map(|(attempt_id, payment_id, amount)| {
-                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount })
+        (id(), outside(), above_0(), option::of(price()))
+            .prop_map(|(attempt_id, payment_id, amount, price)| {
+                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount, price })
             })
             .boxed(),
         dispute().prop_map(Data::DisputeOpened).boxed(),

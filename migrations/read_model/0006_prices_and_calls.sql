@@ -1,0 +1,12 @@
+-- The money paid for a lot, where that is known: {"amount","currency"}; paid lots only.
+alter table lot add column price json;
+
+-- What the provider calls the call that a usage charges; stands where the usage applied, and there once per account. A
+-- later usage of the same call is a duplicate of that usage.
+alter table event add column call_id             text collate "C";
+alter table event add column duplicate_of        text collate "C";
+alter table event add column duplicate_of_source text collate "C";
+create unique index event_call on event (account_id, call_id) where call_id is not null;
+
+-- Ledger time of the account's closing; null while it is open.
+alter table account add column closed_at timestamptz;

@@ -1,0 +1,107 @@
+//! Limits: the settings as they stand, and the users with a limit of their own.
+
+use std::ops::Bound;
+
+use axum::extract::State;
+use axum::response::Response;
+use ledger_core::account::limit::Limits;
+use ledger_core::event::{Limit as UserLimit, Recipients, SetLimits};
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Label, UserId};
+use platform::position::AtLeast;
+use serde::{Deserialize, Serialize};
+use web::http::{Problem, Query};
+
+use crate::access::Whole;
+use crate::answer;
+use crate::app::App;
+use crate::list::{self, Limit, Page};
+use crate::reading;
+
+/// Limits with their defaults filled in, without the users' own: any number of users may have one.
+#[derive(Serialize)]
+pub(crate) struct LimitsView {
+    enabled: bool,
+    default_limit: Option<Credits>,
+    excluded_features: Vec<Label>,
+    notify: Recipients,
+    /// How many users have a limit of their own.
+    own_limits: usize,
+}
+
+impl From<&Limits> for LimitsView {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            enabled: limits.enabled,
+            default_limit: limits.default_limit,
+            excluded_features: limits.excluded_features.iter().cloned().collect(),
+            notify: limits.notify.clone(),
+            own_limits: limits.custom.len(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitsQuery {
+    at_least: Option<AtLeast>,
+}
+
+/// `GET /v1/accounts/{account}/limits`
+///
+/// Limits that were never set count as on, without a default.
+pub(crate) async fn one(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<LimitsQuery>,
+) -> Result<Response, Problem> {
+    let (reflects, limits) = reading::of(&app, account, query.at_least, |_, account| {
+        let limits = account.core.limits.as_ref().map(LimitsView::from);
+        Box::pin(async move {
+            Ok(limits.unwrap_or_else(|| LimitsView::from(&Limits::of(&SetLimits::default(), None))))
+        })
+    })
+    .await?;
+    answer::object(&reflects, limits)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsersQuery {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+    at_least: Option<AtLeast>,
+}
+
+#[derive(Serialize)]
+struct OwnLimit {
+    user_id: UserId,
+    /// An amount, or `unlimited`.
+    limit: UserLimit,
+}
+
+/// `GET /v1/accounts/{account}/limits/users`
+pub(crate) async fn users(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Query(query): Query<UsersQuery>,
+) -> Result<Response, Problem> {
+    let after: Option<UserId> = list::decode(query.cursor.as_deref())?;
+    let limit = query.limit;
+    let (reflects, page) = reading::of(&app, account, query.at_least, move |_, account| {
+        let page = page(account.core.limits.as_ref(), after.as_ref(), limit);
+        Box::pin(async move { Ok(page) })
+    })
+    .await?;
+    answer::object(&reflects, page)
+}
+
+fn page(limits: Option<&Limits>, after: Option<&UserId>, limit: Limit) -> Page<OwnLimit> {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let rows = usize::try_from(limit.rows_to_ask()).unwrap_or(usize::MAX);
+    let own =
+        limits.into_iter().flat_map(|limits| limits.custom.range::<UserId, _>((start, Bound::Unbounded)));
+    let own = own.take(rows).map(|(user, limit)| OwnLimit { user_id: user.clone(), limit: *limit });
+    Page::cut(own.collect(), limit, |own| own.user_id.clone())
+}
