@@ -3,14 +3,16 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::signal::Signal;
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::data_dir::{Ports, write_whole};
 use crate::process::{Identity, Plan, Process, stop_left_behind};
@@ -33,6 +35,20 @@ pub(crate) struct Kafka {
     pub java: PathBuf,
     pub jars: PathBuf,
     pub ports: Ports,
+    /// Besides the one that everybody on this machine may connect to.
+    pub listeners: Vec<Listener>,
+    /// On top of the usual ones.
+    pub extra_settings: Vec<(String, String)>,
+}
+
+/// A further way to connect to our Kafka, on loopback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Such as `SECURE`; settings of one listener begin with `listener.name.secure.`.
+    pub name: String,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub protocol: &'static str,
+    pub port: u16,
 }
 
 impl Kafka {
@@ -87,7 +103,7 @@ impl Kafka {
 
     async fn wait(&self, process: &mut Process) -> Result<()> {
         let brokers = self.brokers();
-        process.wait_until_ready(READY_MAX, || answers(brokers.clone(), PROBE_MAX)).await
+        process.wait_until_ready(READY_MAX, || answers(brokers.clone(), Vec::new(), PROBE_MAX)).await
     }
 
     /// Formats the empty log directory with a cluster id; a marker file shows that this has finished.
@@ -163,15 +179,21 @@ impl Kafka {
     fn settings(&self) -> String {
         let Ports { kafka, kafka_controller, .. } = self.ports;
         let log_dir = self.log_dir();
+        let more = |text: fn(&Listener) -> String| self.listeners.iter().map(text).collect::<String>();
+        let listening = more(|it| format!(",{}://127.0.0.1:{}", it.name, it.port));
+        let protocols = more(|it| format!(",{}:{}", it.name, it.protocol));
+        let extra: String =
+            self.extra_settings.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         format!(
             "# Written by `ledger` at every start; changes here are lost.
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{kafka_controller}
-listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{kafka_controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}
+listeners=PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{kafka_controller}{listening}
+advertised.listeners=PLAINTEXT://127.0.0.1:{kafka}{listening}
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 log.dirs={log_dir}
 
 # The ledger creates its topics itself, and an acknowledged record must never be given up.
@@ -193,7 +215,7 @@ group.initial.rebalance.delay.ms=0
 
 # Taken from the heap at start; the default is 128 MB.
 log.cleaner.dedupe.buffer.size=16777216
-",
+{extra}",
             log_dir = log_dir.display()
         )
     }
@@ -208,13 +230,34 @@ fn settings_file(folder: &Path) -> String {
     folder.join("server.properties").display().to_string()
 }
 
+/// Keeps why a client has no connection: a request that waits for one only times out.
+#[derive(Default)]
+struct Reason(Mutex<String>);
+
+impl ClientContext for Reason {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() || error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            reason.clone_into(&mut kept);
+        }
+    }
+}
+
+impl ConsumerContext for Reason {}
+
 /// Succeeds when a broker answers and lists itself as alive.
-pub(crate) async fn answers(brokers: String, limit: Duration) -> Result<()> {
+async fn answers(brokers: String, client: Vec<(String, String)>, limit: Duration) -> Result<()> {
     // librdkafka's metadata call blocks; it has a limit of its own.
     tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", &brokers).set("log_level", "0").create()?;
-        let metadata = consumer.fetch_metadata(None, limit)?;
+        let mut config = ClientConfig::new();
+        config.set("ssl.ca.location", "probe").set("log_level", "0").extend(client);
+        config.set("bootstrap.servers", &brokers);
+        let consumer: BaseConsumer<Reason> = config.create_with_context(Reason::default())?;
+        let metadata = consumer.fetch_metadata(None, limit).map_err(|error| {
+            while consumer.poll(Duration::ZERO).is_some() {}
+            let reason = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if reason.is_empty() { anyhow::Error::from(error) } else { anyhow::Error::msg(reason) }
+        })?;
         if metadata.brokers().is_empty() {
             bail!("no broker is up yet");
         }
@@ -224,8 +267,8 @@ pub(crate) async fn answers(brokers: String, limit: Duration) -> Result<()> {
 }
 
 /// Checks a Kafka that the settings name.
-pub(crate) async fn check_reachable(brokers: &str) -> Result<()> {
-    let answer = answers(brokers.to_owned(), REACH_MAX).await;
+pub(crate) async fn check_reachable(brokers: &str, client: &[(String, String)]) -> Result<()> {
+    let answer = answers(brokers.to_owned(), client.to_vec(), REACH_MAX).await;
     answer.map_err(|reason| {
         anyhow::anyhow!(
             "KAFKA_BROKERS is set to {brokers}, but no Kafka answers there ({reason}): start it, or unset KAFKA_BROKERS and the ledger starts its own"
@@ -258,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kafka_named_but_absent_is_one_clear_sentence() {
-        let error = check_reachable("127.0.0.1:1").await;
+        let error = check_reachable("127.0.0.1:1", &[]).await;
         let sentence = error.expect_err("nothing listens there").to_string();
         assert!(sentence.contains("127.0.0.1:1"), "{sentence}");
         assert!(!sentence.contains('\n'), "{sentence}");

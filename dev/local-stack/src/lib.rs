@@ -31,6 +31,8 @@ use process::{Identity, Process};
 #[cfg(feature = "testing")]
 pub use testing::TestSpace;
 
+pub use kafka::Listener;
+
 /// How often a running stack is checked.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -43,6 +45,11 @@ pub struct StackOptions {
     pub kafka_brokers: Option<String>,
     /// A PostgreSQL that runs already; none is started then.
     pub database_url: Option<String>,
+    /// Settings of clients of a Kafka that runs already, by librdkafka's names.
+    pub kafka_client: Vec<(String, String)>,
+    /// Listeners of our own Kafka besides the usual one, and settings on top of the usual ones.
+    pub kafka_listeners: Vec<Listener>,
+    pub kafka_settings: Vec<(String, String)>,
     /// Settings for our own PostgreSQL on top of the usual ones.
     pub postgres_settings: Vec<(String, String)>,
 }
@@ -58,7 +65,7 @@ impl StackOptions {
             data_dir,
             kafka_brokers: kafka_brokers.filter(is_set),
             database_url: database_url.filter(is_set),
-            postgres_settings: Vec::new(),
+            ..StackOptions::default()
         }
     }
 
@@ -104,8 +111,8 @@ impl Stack {
         let ports = choose_ports(&data_dir)?;
         // Checks for everything that can be missing before it starts anything.
         let kafka = match &options.kafka_brokers {
-            Some(brokers) => kafka::check_reachable(brokers).await.map(|()| None)?,
-            None => Some(prepare_kafka(&data_dir, ports, &progress).await?),
+            Some(brokers) => kafka::check_reachable(brokers, &options.kafka_client).await.map(|()| None)?,
+            None => Some(prepare_kafka(&data_dir, ports, &options, &progress).await?),
         };
         let postgres = match &options.database_url {
             Some(url) => postgres::check_reachable(url).await.map(|()| None)?,
@@ -249,6 +256,7 @@ fn postgres_identity(data_dir: &Path) -> Result<Identity> {
 async fn prepare_kafka(
     data_dir: &DataDir,
     ports: Ports,
+    options: &StackOptions,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Kafka> {
     let java = programs::java()?;
@@ -259,6 +267,8 @@ async fn prepare_kafka(
         java: java.program,
         jars,
         ports,
+        listeners: options.kafka_listeners.clone(),
+        extra_settings: options.kafka_settings.clone(),
     })
 }
 

@@ -44,7 +44,7 @@ impl Finding {
 pub async fn survey(options: &StackOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &options.kafka_brokers {
-        Some(brokers) => findings.push(kafka_named(brokers).await),
+        Some(brokers) => findings.push(kafka_named(brokers, &options.kafka_client).await),
         None => findings.extend(kafka_own()),
     }
     match &options.database_url {
@@ -57,8 +57,8 @@ pub async fn survey(options: &StackOptions) -> Vec<Finding> {
     findings
 }
 
-async fn kafka_named(brokers: &str) -> Finding {
-    match kafka::check_reachable(brokers).await {
+async fn kafka_named(brokers: &str, client: &[(String, String)]) -> Finding {
+    match kafka::check_reachable(brokers, client).await {
         Ok(()) => Finding::new(
             "KAFKA_BROKERS",
             State::Found,

@@ -2,6 +2,7 @@
 
 mod space;
 mod supervisor;
+pub mod wire;
 
 pub use space::TestSpace;
 pub use supervisor::{shared_stack, supervise_if_started_for_it};

@@ -46,7 +46,7 @@ pub async fn shared_stack() -> Result<Addresses> {
 async fn find_or_start() -> Result<(Addresses, Option<File>)> {
     let named = StackOptions::from_env(PathBuf::new());
     if let (Some(kafka_brokers), Some(database_url)) = (named.kafka_brokers, named.database_url) {
-        kafka::check_reachable(&kafka_brokers).await?;
+        kafka::check_reachable(&kafka_brokers, &[]).await?;
         postgres::check_reachable(&database_url).await?;
         return Ok((Addresses { kafka_brokers, database_url }, None));
     }
