@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use local_stack::Addresses;
+use platform::kafka::KafkaOptions;
 
 /// Where the services are.
 #[derive(Debug, Clone, Args)]
@@ -15,9 +16,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns the given brokers, otherwise those of the local stack.
-    pub fn brokers(&self, named: &str) -> Result<String> {
-        self.find(named, "KAFKA_BROKERS", |addresses| addresses.kafka_brokers)
+    /// Returns the given Kafka, otherwise that of the local stack.
+    pub fn kafka(&self, named: &KafkaOptions) -> Result<KafkaOptions> {
+        if !named.brokers.is_empty() {
+            return Ok(named.clone());
+        }
+        let brokers = self.find("", "KAFKA_BROKERS", |addresses| addresses.kafka_brokers)?;
+        Ok(named.of_local_stack(brokers))
     }
 
     /// Returns the given URL, otherwise that of the local stack's database.
@@ -47,7 +52,8 @@ mod tests {
     fn what_is_named_is_used_and_what_is_missing_is_one_sentence() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let connection = Connection { data_dir: folder.path().to_owned() };
-        assert_eq!(connection.brokers("kafka:9092").expect("named"), "kafka:9092");
+        let kafka = connection.kafka(&KafkaOptions::new("kafka:9092", "ledger.", 1)).expect("named");
+        assert_eq!(kafka.brokers, "kafka:9092");
         assert_eq!(connection.database_url(Some("postgres://x/y")).expect("named"), "postgres://x/y");
         let sentence = connection.database_url(Some("")).expect_err("nothing runs").to_string();
         assert!(sentence.contains("DATABASE_URL"), "{sentence}");

@@ -48,6 +48,7 @@ pub async fn run(
         own_key,
         sandbox,
         brokers: up.kafka.brokers.clone(),
+        kafka_client: up.kafka.client.pairs().map_err(anyhow::Error::msg)?,
         usage_topic: up.kafka.topics().usage,
     };
     let shown = tokio::select! {

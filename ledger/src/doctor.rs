@@ -7,9 +7,13 @@ use comfy_table::{ContentArrangement, Table, presets};
 use local_stack::StackOptions;
 use local_stack::survey::{Finding, State, survey};
 
-/// Writes the table, and returns whether everything required is present.
-pub async fn run(options: &StackOptions, out: &mut impl Write) -> Result<bool> {
-    let findings = survey(options).await;
+/// Writes the table, and returns whether everything required is present; `how` says how Kafka is connected to.
+pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Result<bool> {
+    let mut findings = survey(options).await;
+    if options.kafka_brokers.is_some() {
+        let sentence = format!("Kafka is connected to by {how}.");
+        findings.insert(1, Finding { what: "Kafka's clients", state: State::Note, sentence });
+    }
     writeln!(out, "{}", table(&findings))?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
     match missing {

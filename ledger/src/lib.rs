@@ -14,4 +14,5 @@ pub mod replay;
 pub mod resolve_top_up;
 pub mod resume;
 pub mod serve;
+mod starting;
 pub mod up;

@@ -20,6 +20,7 @@ use ledger::resume::{self, Resume};
 use ledger::serve::{self, Service};
 use ledger::up::{self, UpConfig};
 use local_stack::{Stack, StackOptions};
+use platform::kafka::ClientSettings;
 use platform::{shutdown, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,14 +80,18 @@ struct StackArgs {
     /// A Kafka that runs already; without it one is started.
     #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
+    #[command(flatten)]
+    kafka_client: ClientSettings,
     /// A PostgreSQL that runs already; without it one is started.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
 }
 
 impl StackArgs {
-    fn options(self) -> StackOptions {
-        StackOptions::named(self.data_dir, self.kafka_brokers, self.database_url)
+    fn options(self) -> Result<StackOptions> {
+        let kafka_client = self.kafka_client.pairs().map_err(anyhow::Error::msg)?;
+        let named = StackOptions::named(self.data_dir, self.kafka_brokers, self.database_url);
+        Ok(StackOptions { kafka_client, ..named })
     }
 }
 
@@ -116,7 +121,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             serve::run(*service, shutdown::on_signal()?).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stack { stack } => run_stack(stack.options()).await,
+        Command::Stack { stack } => run_stack(stack.options()?).await,
         #[cfg(feature = "bench")]
         Command::Bench(config) => {
             telemetry::init();
@@ -149,7 +154,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { stack } => {
-            let complete = doctor::run(&stack.options(), &mut std::io::stdout()).await?;
+            let how = stack.kafka_client.describe();
+            let complete = doctor::run(&stack.options()?, &how, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))
         }
     }

@@ -113,10 +113,7 @@ pub async fn run(arguments: &Rebuild, out: &mut impl Write) -> Result<bool> {
         writeln!(out, "{schema} is dropped")?;
         return Ok(true);
     }
-    let kafka = KafkaOptions {
-        brokers: arguments.connection.brokers(&arguments.kafka.brokers)?,
-        ..arguments.kafka.clone()
-    };
+    let kafka = arguments.connection.kafka(&arguments.kafka)?;
     pg::migrate(&pool).await?;
     let identity = kafka::existing(&kafka).await?;
     let rebuilt = rebuild(Source { kafka, identity, pool }, arguments).await?;

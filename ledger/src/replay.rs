@@ -48,8 +48,7 @@ pub struct Replay {
 ///
 /// A reader that closes its input early (`head`) causes no error.
 pub async fn run(replay: &Replay, out: &mut impl Write) -> Result<()> {
-    let brokers = replay.connection.brokers(&replay.kafka.brokers)?;
-    let kafka = KafkaOptions { brokers, ..replay.kafka.clone() };
+    let kafka = replay.connection.kafka(&replay.kafka)?;
     let identity = kafka::existing(&kafka).await.map_err(|error| {
         let explains_itself = matches!(error, kafka::Error::Refused(_));
         let error = anyhow::Error::from(error);

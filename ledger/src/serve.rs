@@ -1,5 +1,7 @@
 //! Serve: runs one service as a process of its own, as in production.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use platform::kafka::KafkaOptions;
@@ -7,6 +9,11 @@ use platform::pg::PgConfig;
 use platform::shutdown::CancellationToken;
 use tokio::net::TcpListener;
 use web::http::{Deps, HttpConfig, Running};
+
+use crate::starting::{Starting, waits_for_kafka};
+
+/// Pause before another attempt to start.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The services.
 #[derive(Debug, Clone, Subcommand)]
@@ -40,15 +47,52 @@ impl<C: Args> Process<C> {
     }
 }
 
-/// Runs one service until `shutdown`.
-pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
-    match build(service, &shutdown).await {
-        Ok((service, http)) => service.run(&http, shutdown).await,
-        Err(error) if shutdown.is_cancelled() => {
-            tracing::info!(error = format!("{error:#}"), "stopped before it had started");
-            Ok(())
+impl Service {
+    fn http(&self) -> &HttpConfig {
+        match self {
+            Service::CommandApi(process) => &process.http,
+            Service::Projector(process) => &process.http,
+            Service::AlertWorker(process) => &process.http,
+            Service::QueryApi(process) => &process.http,
         }
-        Err(error) => Err(error),
+    }
+}
+
+/// Runs one service until `shutdown`.
+///
+/// Until Kafka takes the connection, it says that it is not ready and why, and tries again.
+pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
+    let mut starting: Option<Starting> = None;
+    loop {
+        let attempt = shutdown.child_token();
+        let error = match build(service.clone(), &attempt).await {
+            Ok((built, http)) => {
+                if let Some(starting) = starting {
+                    starting.stop().await?;
+                }
+                return built.run(&http, attempt).await;
+            }
+            Err(error) => error,
+        };
+        // What the attempt has started ends.
+        attempt.cancel();
+        if shutdown.is_cancelled() {
+            tracing::info!(error = format!("{error:#}"), "stopped before it had started");
+            return Ok(());
+        }
+        if !waits_for_kafka(&error) {
+            return Err(error);
+        }
+        let reason = format!("{error:#}");
+        tracing::error!(reason, "the service can't start yet, trying again");
+        match &starting {
+            Some(starting) => starting.say(reason),
+            None => starting = Some(Starting::serve(service.http(), reason).await?),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(RETRY) => {}
+        }
     }
 }
 

@@ -86,8 +86,14 @@ pub struct Up {
 
 /// Starts the stack and the services; `say` receives each step.
 pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result<Up> {
-    let (data_dir, brokers) = (config.data_dir.clone(), Some(config.kafka.brokers.clone()));
-    let options = StackOptions::named(data_dir, brokers, config.database_url.clone());
+    let options = StackOptions {
+        kafka_client: config.kafka.client.pairs().map_err(anyhow::Error::msg)?,
+        ..StackOptions::named(
+            config.data_dir.clone(),
+            Some(config.kafka.brokers.clone()),
+            config.database_url.clone(),
+        )
+    };
     let stack = Stack::start(options, &say).await?;
     match start_services(&config, &stack).await {
         Ok((operator_key, kafka, services)) => {
@@ -105,7 +111,10 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
 }
 
 async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, KafkaOptions, Running)> {
-    let kafka = KafkaOptions { brokers: stack.kafka_brokers.clone(), ..config.kafka.clone() };
+    let kafka = match config.kafka.brokers.is_empty() {
+        true => config.kafka.of_local_stack(stack.kafka_brokers.clone()),
+        false => config.kafka.clone(),
+    };
     let postgres = PgConfig {
         database_url: stack.database_url.clone(),
         database_connections: config.database_connections,

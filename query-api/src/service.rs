@@ -81,6 +81,6 @@ fn readiness(pool: &PgPool, ends: &Ends) -> Readiness {
     let ends = ends.clone();
     Readiness::new().with_database(pool).with("journal", move || {
         let ends = ends.clone();
-        async move { ends.of(0).await.map(drop).map_err(|error| format!("the journal does not answer: {error}")) }
+        async move { ends.check().await.map_err(|error| format!("the journal does not answer: {error}")) }
     })
 }

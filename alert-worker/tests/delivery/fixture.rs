@@ -61,12 +61,7 @@ type NotificationColumns = (String, String, String, String, i32, bool, String, S
 impl Fixture {
     pub async fn new() -> Result<Fixture> {
         let space = TestSpace::new().await?;
-        let kafka = KafkaOptions {
-            brokers: space.kafka_brokers.clone(),
-            topic_prefix: space.topic_prefix.clone(),
-            partitions: 2,
-            replication: None,
-        };
+        let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, 2);
         let pool = pg::connect(&space.database_url, "test", 16).await?;
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&kafka, &pool).await?;

@@ -28,12 +28,7 @@ impl Environment {
         let folder = tempfile::tempdir()?;
         let stack = Stack::start(StackOptions::from_env(folder.path().join("data")), say).await?;
         let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
-        let kafka = KafkaOptions {
-            brokers: space.kafka_brokers.clone(),
-            topic_prefix: space.topic_prefix.clone(),
-            partitions: PARTITIONS,
-            replication: None,
-        };
+        let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, PARTITIONS);
         Ok(Environment { database_url: space.database_url.clone(), kafka, space, stack, folder })
     }
 

@@ -18,8 +18,11 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn new(brokers: &str, topic: &str) -> Result<Producer> {
-        let producer = ClientConfig::new()
+    /// Connects to these brokers by these settings of librdkafka.
+    pub fn new(brokers: &str, client: &[(String, String)], topic: &str) -> Result<Producer> {
+        let mut config = ClientConfig::new();
+        config.set("ssl.ca.location", "probe").extend(client.iter().cloned());
+        let producer = config
             .set("bootstrap.servers", brokers)
             // The Java client's partitioner, which the journal uses too: an account has the same partition everywhere.
             .set("partitioner", "murmur2_random")

@@ -47,6 +47,8 @@ pub struct Ledger {
     pub sandbox: bool,
     /// Kafka for producers.
     pub brokers: String,
+    /// How clients connect to it, by librdkafka's names.
+    pub kafka_client: Vec<(String, String)>,
     /// The topic of usage in Kafka.
     pub usage_topic: String,
 }
@@ -106,7 +108,7 @@ async fn feed_all(ledger: &Ledger, client: &Client, scenarios: &[Scenario]) -> R
     let total = scenarios.iter().map(|scenario| scenario.items.len()).sum();
     let ways = Ways {
         client: client.clone(),
-        producer: Producer::new(&ledger.brokers, &ledger.usage_topic)?,
+        producer: Producer::new(&ledger.brokers, &ledger.kafka_client, &ledger.usage_topic)?,
         progress: Progress::start(total, std::io::stderr().is_terminal()),
     };
     let all = try_join_all(scenarios.iter().map(|scenario| feed::feed(&ways, scenario))).await;

@@ -29,12 +29,7 @@ pub struct World {
 impl World {
     pub async fn new() -> Result<World> {
         let space = TestSpace::new().await?;
-        let kafka = KafkaOptions {
-            brokers: space.kafka_brokers.clone(),
-            topic_prefix: space.topic_prefix.clone(),
-            partitions: PARTITIONS,
-            replication: None,
-        };
+        let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, PARTITIONS);
         let pool = pg::connect(&space.database_url, "test", 8).await?;
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&kafka, &pool).await?;

@@ -63,6 +63,8 @@ pub struct Fleet {
     /// Whether the test writes records of its own to the journal, which need not be events.
     pub fuzzed: bool,
     processes: BTreeMap<String, Process>,
+    /// More of the environment of each service.
+    env: BTreeMap<&'static str, Vec<(String, String)>>,
     client: reqwest::Client,
     _turn: Turn,
     // Last, so that its database and topics are dropped after everything that uses them.
@@ -96,12 +98,7 @@ impl Fleet {
 
     /// Starts them on a given space.
     pub async fn start_on(turn: Turn, space: TestSpace, names: &[&str]) -> Result<Fleet> {
-        let kafka = KafkaOptions {
-            brokers: space.kafka_brokers.clone(),
-            topic_prefix: space.topic_prefix.clone(),
-            partitions: PARTITIONS,
-            replication: None,
-        };
+        let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, PARTITIONS);
         let pool = pg::connect(&space.database_url, "test", 4).await?;
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&kafka, &pool).await?;
@@ -113,6 +110,7 @@ impl Fleet {
             command_url: String::new(),
             fuzzed: false,
             processes: BTreeMap::new(),
+            env: BTreeMap::new(),
             client: http_client::plain(),
             _turn: turn,
             _space: space,
@@ -124,6 +122,11 @@ impl Fleet {
             fleet.ready(name).await?;
         }
         Ok(fleet)
+    }
+
+    /// Adds to the environment of a service that is launched later.
+    pub fn set_env(&mut self, service: &'static str, env: Vec<(String, String)>) {
+        self.env.insert(service, env);
     }
 
     /// Starts a service at the address that it had before; it aborts at this failpoint.
@@ -146,6 +149,7 @@ impl Fleet {
             .env("LEDGER_TOP_UP_FIRST_BACKOFF_MS", "100")
             .env("LEDGER_FAILPOINT", failpoint.unwrap_or_default())
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned()))
+            .envs(self.env.get(service).cloned().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

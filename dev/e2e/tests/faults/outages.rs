@@ -24,12 +24,7 @@ const QUICKEST_MAX: Duration = Duration::from_secs(15);
 async fn own_stack() -> Result<(Stack, TempDir, Fleet)> {
     let alone = fleet::alone().await;
     let folder = tempfile::tempdir()?;
-    let options = StackOptions {
-        data_dir: folder.path().join("data"),
-        kafka_brokers: None,
-        database_url: None,
-        postgres_settings: Vec::new(),
-    };
+    let options = StackOptions { data_dir: folder.path().join("data"), ..StackOptions::default() };
     let stack = Stack::start(options, |_| {}).await?;
     let space = TestSpace::within(stack.kafka_brokers.clone(), stack.database_url.clone()).await?;
     let fleet = Fleet::start_on(alone, space, &["projector", "command-api", "alert-worker"]).await?;

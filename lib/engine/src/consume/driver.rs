@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use metrics::{counter, gauge, histogram};
-use platform::kafka::{Change, FetchLimits, Fetched, OnAssign, Poller, Position};
+use platform::kafka::{
+    Change, FetchLimits, Fetched, OnAssign, Poller, Position, count_dead_letters, log_dead_letters,
+};
 use platform::pg::{self, Schema};
 use rand::RngExt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -59,7 +61,7 @@ pub async fn run<W: Worker>(
     status: Status,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let poller = Poller::new(&group_config(&source, &options), &topic(&source), OnAssign::AwaitSeek)?;
+    let poller = Poller::new(&source.kafka.member(&options.group)?, &topic(&source), OnAssign::AwaitSeek)?;
     poller.subscribe().await?;
     status.reset();
     let mut driver = Driver::new(workers, source, options, status, poller, shutdown)?;
@@ -79,7 +81,7 @@ pub async fn run_until<W: Worker>(
     ends: &[Position],
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let poller = Poller::new(&source.kafka.reader(), &topic(&source), OnAssign::AwaitSeek)?;
+    let poller = Poller::new(&source.kafka.reader(&[])?, &topic(&source), OnAssign::AwaitSeek)?;
     let partitions: Vec<i32> = ends.iter().map(|end| end.partition).collect();
     poller.assign(partitions.iter().map(|partition| (*partition, Offset::End)).collect()).await?;
     let mut driver = Driver::new(workers, source, options, status, poller, shutdown)?;
@@ -97,16 +99,6 @@ pub async fn run_until<W: Worker>(
 
 fn topic(source: &Source) -> String {
     source.kafka.topics().events
-}
-
-fn group_config(source: &Source, options: &ConsumeOptions) -> rdkafka::ClientConfig {
-    let mut config = source.kafka.reader();
-    config
-        .set("group.id", format!("{}{}", source.kafka.topic_prefix, options.group))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "2000");
-    config
 }
 
 pub(super) fn partitions_of(batch: &Batch) -> Vec<i32> {
@@ -380,8 +372,10 @@ impl<W: Worker> Driver<W> {
         }
     }
 
-    pub(super) fn count(&self, summary: Summary) {
-        counter!("ledger_dead_letters_total", "worker" => self.name).increment(summary.dead_letters);
+    pub(super) fn count(&self, summary: &Summary) {
+        for (reason, letters) in &summary.dead_letters {
+            count_dead_letters(self.name, reason, *letters);
+        }
         counter!("ledger_account_halts_total", "worker" => self.name).increment(summary.halted);
     }
 
@@ -400,7 +394,7 @@ impl<W: Worker> Driver<W> {
                 self.status.set_trouble(None);
                 self.keep(lane, &batch);
                 self.records_max = (self.records_max * 2).min(self.options.batch_records_max);
-                self.count(summary);
+                self.count(&summary);
                 counter!("ledger_consumed_records_total", "worker" => self.name).increment(records as u64);
                 histogram!("ledger_batch_records", "worker" => self.name).record(records as f64);
                 histogram!("ledger_batch_seconds", "worker" => self.name).record(started.elapsed());
@@ -579,6 +573,7 @@ impl<W: Worker> Driver<W> {
             return Ok(());
         }
         self.reported_at = Instant::now();
+        log_dead_letters();
         let folding = self.status.folding();
         if folding.is_empty() {
             return Ok(());

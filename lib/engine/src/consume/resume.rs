@@ -97,7 +97,7 @@ impl<W: Worker> Driver<W> {
             match ended {
                 Ended::Committed(done) => {
                     self.lanes.committed(lane);
-                    self.count(done.summary);
+                    self.count(&done.summary);
                     info!(worker = self.name, events = done.summary.events, "halted accounts went on");
                     waiting.push((done.accounts, (records_max * 2).min(RECORDS_MAX)));
                 }
@@ -135,7 +135,7 @@ impl<W: Worker> Driver<W> {
         self.lanes.rolled_back(lane);
         match ended {
             Ended::Committed(done) => {
-                self.count(done.summary);
+                self.count(&done.summary);
                 Ok(true)
             }
             other => self.leave_halted(claims, other).await,

@@ -1,5 +1,7 @@
 //! The worker that a consume loop drives.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use ledger_core::value::id::AccountId;
 use platform::kafka::Record;
@@ -72,12 +74,12 @@ pub trait Worker: Send + 'static {
 }
 
 /// Counts of a batch, for logs and metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Records folded, with any outcome.
     pub events: u64,
-    /// Records that are not events of their account.
-    pub dead_letters: u64,
+    /// Records that are not events of their account and were kept as such, by reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
     /// Accounts that can't be folded on.
     pub halted: u64,
 }

@@ -25,7 +25,21 @@ pub enum Kind {
     /// An event of a type unknown to this binary: halts its account.
     Unknown { account: AccountId, event_type: String },
     /// Not an event of its key in its partition: stored whole, never folded.
-    Dead(String),
+    Dead(Dead),
+}
+
+/// Why a record is no event of its key in its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead {
+    /// Such as `wrong_key`, by which it is counted.
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl std::fmt::Display for Dead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
 }
 
 impl Classified<'_> {
@@ -45,15 +59,17 @@ pub fn classify(record: &Record, decode: Decode, partitions: NonZeroU32) -> Clas
 
 fn kind_of(record: &Record, decode: Decode, partitions: NonZeroU32) -> Kind {
     match decode(&record.value) {
-        Err(DecodeError::NotAnEvent(reason)) => Kind::Dead(format!("not_an_event: {}", printable(&reason))),
+        Err(DecodeError::NotAnEvent(reason)) => {
+            Kind::Dead(Dead { reason: "not_an_event", detail: printable(&reason) })
+        }
         Err(DecodeError::UnknownType { account, event_type }) => {
             match misplaced(record, &account, partitions) {
-                Some(reason) => Kind::Dead(reason),
+                Some(dead) => Kind::Dead(dead),
                 None => Kind::Unknown { account, event_type: printable(&event_type) },
             }
         }
         Ok(event) => match misplaced(record, &event.account, partitions) {
-            Some(reason) => Kind::Dead(reason),
+            Some(dead) => Kind::Dead(dead),
             None => Kind::Fold(Fact::new(event, record.appended_at, record.position.offset)),
         },
     }
@@ -65,18 +81,19 @@ fn printable(text: &str) -> String {
 }
 
 /// Returns why a record can't be an event of its account: its key or its partition is not the account's.
-fn misplaced(record: &Record, account: &AccountId, partitions: NonZeroU32) -> Option<String> {
+fn misplaced(record: &Record, account: &AccountId, partitions: NonZeroU32) -> Option<Dead> {
+    let wrong_key = |detail| Some(Dead { reason: "wrong_key", detail });
     let Some(key) = &record.key else {
-        return Some(format!("wrong_key: no key on an event of account {account}"));
+        return wrong_key(format!("no key on an event of account {account}"));
     };
     if key != account.as_str().as_bytes() {
         let key = printable(&String::from_utf8_lossy(key));
-        return Some(format!("wrong_key: key {key:?} on an event of account {account}"));
+        return wrong_key(format!("key {key:?} on an event of account {account}"));
     }
     let expected = partition_of(key, partitions);
     let actual = record.position.partition;
-    (i64::from(expected) != i64::from(actual))
-        .then(|| format!("wrong_partition: account {account} belongs to partition {expected}, not {actual}"))
+    let detail = format!("account {account} belongs to partition {expected}, not {actual}");
+    (i64::from(expected) != i64::from(actual)).then_some(Dead { reason: "wrong_partition", detail })
 }
 
 #[cfg(test)]
@@ -109,7 +126,7 @@ mod tests {
         let said = match classify(&record, wire::decode, partitions()).kind {
             Kind::Fold(fact) => format!("fold {}", fact.event.id),
             Kind::Unknown { account, event_type } => format!("unknown {account} {event_type}"),
-            Kind::Dead(reason) => reason,
+            Kind::Dead(dead) => dead.to_string(),
         };
         assert!(said.starts_with(expected), "{said}");
     }

@@ -44,8 +44,8 @@ pub trait Projection: Send + Sync + 'static {
         changes: &mut Self::Changes,
     ) -> Result<(), WorkerError>;
 
-    /// Collects a record that is not an event of its account.
-    fn dead_letter(&self, changes: &mut Self::Changes, record: &Record, reason: &str);
+    /// Collects a record that is not an event of its account; returns whether this projection keeps such records.
+    fn dead_letter(&self, changes: &mut Self::Changes, record: &Record, reason: &str) -> bool;
 
     /// Writes the batch's changes; the accounts are in id order.
     async fn write(

@@ -98,10 +98,11 @@ impl<P: Projection> FoldWorker<P> {
                 tokio::task::yield_now().await;
             }
             match item.kind {
-                Kind::Dead(reason) => {
-                    warn!(position = %item.record.position, reason, "dead letter");
-                    self.projection.dead_letter(&mut changes, item.record, &reason);
-                    summary.dead_letters += 1;
+                Kind::Dead(dead) => {
+                    warn!(position = %item.record.position, reason = %dead, "dead letter");
+                    if self.projection.dead_letter(&mut changes, item.record, &dead.to_string()) {
+                        *summary.dead_letters.entry(dead.reason).or_default() += 1;
+                    }
                 }
                 Kind::Unknown { account, event_type } => {
                     let at = accounts.indices[&account];
@@ -219,9 +220,10 @@ impl<P: Projection> Worker for FoldWorker<P> {
         let Some(account) = account else {
             // Without the bytes, which may be what can't be stored; the journal has them.
             let place = Record { key: None, value: Vec::new(), ..record.clone() };
-            self.projection.dead_letter(&mut changes, &place, &format!("not_stored: {reason}"));
+            let kept = self.projection.dead_letter(&mut changes, &place, &format!("not_stored: {reason}"));
             self.projection.write(tx, changes, &mut []).await?;
-            return Ok(Summary { dead_letters: 1, ..Summary::default() });
+            let dead_letters = kept.then_some(("not_stored", 1)).into_iter().collect();
+            return Ok(Summary { dead_letters, ..Summary::default() });
         };
         self.cache.take(&account);
         parked.halt(&account, record, halted::Kind::Failed, reason);

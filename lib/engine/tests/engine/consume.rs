@@ -11,12 +11,14 @@ use engine::consume::{ConsumeOptions, Source, Status, Summary, Worker, WorkerErr
 use futures::TryStreamExt;
 use local_stack::TestSpace;
 use platform::kafka::{
-    IngressConsumer, Journal, KafkaOptions, LogIdentity, Position, Record, leaf_hash, prepare,
-    read_partition, safety,
+    IngressConsumer, Journal, KafkaOptions, LogIdentity, Position, Preflight, Record, Taken, leaf_hash,
+    prepare, read_partition, safety,
 };
 use platform::pg::{self, Model, Schema};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::Producer;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
@@ -44,12 +46,7 @@ struct World {
 impl World {
     async fn new() -> Result<World> {
         let space = TestSpace::new().await?;
-        let kafka = KafkaOptions {
-            brokers: space.kafka_brokers.clone(),
-            topic_prefix: space.topic_prefix.clone(),
-            partitions: PARTITIONS,
-            replication: None,
-        };
+        let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, PARTITIONS);
         let pool = pg::connect(&space.database_url, "consume-test", 10).await?;
         pg::migrate(&pool).await?;
         let identity = prepare(&kafka, &pool).await?;
@@ -542,25 +539,74 @@ async fn a_fresh_database_adopts_the_journal_and_two_starts_at_once_agree() -> R
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_journal_is_made_with_safe_settings_and_unsafe_ones_are_named() -> Result<()> {
-    let world = World::new().await?;
-    let of_journal = async || -> Result<Vec<String>> {
-        let found = safety(&world.kafka, &world.pool).await?;
-        Ok(found.iter().map(ToString::to_string).filter(|it| it.starts_with("topic")).collect())
-    };
-    assert_eq!(of_journal().await?, [""; 0]);
-    let topic = world.kafka.topics().events;
-    let forget = rdkafka::admin::AlterConfig::new(rdkafka::admin::ResourceSpecifier::Topic(&topic))
-        .set("retention.ms", "1000000")
-        .set("message.timestamp.type", "LogAppendTime");
-    world.admin()?.alter_configs(&[forget], &AdminOptions::new()).await?;
-    let deadline = Instant::now() + WAIT_MAX;
-    while !of_journal().await?.iter().any(|it| it.contains("retention.ms is 1000000")) {
-        ensure!(Instant::now() < deadline, "finite retention is not named");
-        sleep(Duration::from_millis(100)).await;
+/// Sets a topic's settings; every other goes back to the broker's default.
+async fn alter(world: &World, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
+    for altered in world.admin()?.alter_configs(&[change], &AdminOptions::new()).await? {
+        altered.map_err(|(_, code)| anyhow::anyhow!("{topic}: {code}"))?;
     }
     Ok(())
+}
+
+/// Waits until exactly these are found unsafe, each by the beginning of its sentence.
+async fn await_unsafe(preflight: &Preflight, world: &World, expected: &[String]) -> Result<()> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let found = safety(preflight, &world.pool).await?;
+        let found: Vec<String> =
+            found.iter().map(ToString::to_string).filter(|it| it.starts_with("topic")).collect();
+        let named = |one: &String| found.iter().any(|it| it.starts_with(one.as_str()));
+        if found.len() == expected.len() && expected.iter().all(named) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "found {found:#?} and not {expected:#?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_topic_is_made_with_safe_settings_and_each_unsafe_one_is_named_while_all_runs() -> Result<()> {
+    let world = World::new().await?;
+    let preflight = Preflight::new(&world.kafka)?;
+    await_unsafe(&preflight, &world, &[]).await?;
+    let topics = world.kafka.topics();
+    for topic in [topics.events, topics.usage, topics.alerts, topics.dead_letters] {
+        let worse = [
+            ("retention.ms", "3600000"),
+            ("retention.bytes", "1000000"),
+            ("cleanup.policy", "compact"),
+            ("unclean.leader.election.enable", "true"),
+            ("message.timestamp.type", "CreateTime"),
+        ];
+        alter(&world, &topic, &worse).await?;
+        let expected = worse.map(|(name, value)| format!("topic {topic} {name} is {value}"));
+        await_unsafe(&preflight, &world, &expected).await?;
+        let safe = [("retention.ms", "-1"), ("message.timestamp.type", "LogAppendTime")];
+        alter(&world, &topic, &safe).await?;
+        await_unsafe(&preflight, &world, &[]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_copies_and_too_few_acknowledgements_are_named() -> Result<()> {
+    let world = World::new().await?;
+    // One broker has one copy of each partition, where three are wanted.
+    let wanted = KafkaOptions { replication: Some(3), ..world.kafka.clone() };
+    let preflight = Preflight::new(&wanted)?;
+    let topics = world.kafka.topics();
+    let mut expected = Vec::new();
+    for topic in [&topics.events, &topics.usage, &topics.alerts, &topics.dead_letters] {
+        expected.push(format!("topic {topic} replication factor is 1"));
+        expected.push(format!("topic {topic} min.insync.replicas is 1"));
+    }
+    await_unsafe(&preflight, &world, &expected).await?;
+    let safe =
+        [("retention.ms", "-1"), ("message.timestamp.type", "LogAppendTime"), ("min.insync.replicas", "2")];
+    alter(&world, &topics.events, &safe).await?;
+    expected.remove(1);
+    await_unsafe(&preflight, &world, &expected).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -617,8 +663,10 @@ async fn take(consumer: &IngressConsumer, count: usize) -> Result<Vec<u8>> {
     let mut taken = Vec::new();
     while taken.len() < count {
         ensure!(Instant::now() < deadline, "only {} records came", taken.len());
-        let records = consumer.next_batch(count - taken.len()).await?;
-        taken.extend(records.iter().map(|record| record.value[0]));
+        for one in consumer.next_batch(count - taken.len()).await? {
+            let Taken::Record(record) = one else { bail!("{one:?} can't be read") };
+            taken.push(record.value.context("a value")?[0]);
+        }
     }
     Ok(taken)
 }

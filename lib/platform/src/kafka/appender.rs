@@ -13,6 +13,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tokio::time::Instant;
 
+use super::broker_clock::BrokerClock;
 use super::dead_letter::DeadLetter;
 use super::delivery::{AppendError, Batch, Deliveries, Slot, append_error};
 use super::error::Error;
@@ -48,6 +49,7 @@ struct Shared {
     options: KafkaOptions,
     topic: String,
     partitions: NonZeroU32,
+    clock: BrokerClock,
     /// Replaced after a fatal error, from which an idempotent producer never recovers.
     producer: Mutex<Arc<RawProducer>>,
 }
@@ -61,14 +63,10 @@ impl Appender {
             .ok()
             .and_then(NonZeroU32::new)
             .ok_or_else(|| Error::Internal(format!("topic {topic} has no partition")))?;
-        Ok(Appender {
-            shared: Arc::new(Shared {
-                options: options.clone(),
-                topic: topic.to_owned(),
-                partitions,
-                producer: Mutex::new(Arc::new(new_producer(options)?)),
-            }),
-        })
+        let clock = BrokerClock::default();
+        let producer = Mutex::new(Arc::new(new_producer(options, &clock)?));
+        let (options, topic) = (options.clone(), topic.to_owned());
+        Ok(Appender { shared: Arc::new(Shared { options, topic, partitions, clock, producer }) })
     }
 
     pub fn partition_of(&self, key: &[u8]) -> i32 {
@@ -97,7 +95,7 @@ impl Appender {
                 let reason = format!("{} bytes, at most {RECORD_BYTES_MAX} fit", value.len());
                 return slot.fill(Err(AppendError::Refused(reason)));
             }
-            self.enqueue(producer, slot, Some(key), value, content_type());
+            self.enqueue(producer, slot, Some(key), Some(value), content_type());
         })
         .await
     }
@@ -106,7 +104,7 @@ impl Appender {
     pub async fn append_dead_letters(&self, letters: &[DeadLetter]) -> Vec<Result<Position, AppendError>> {
         self.deliver(letters.len(), |producer, slot| {
             let letter = &letters[slot.index];
-            self.enqueue(producer, slot, letter.key.as_deref(), &letter.value, letter.headers());
+            self.enqueue(producer, slot, letter.key.as_deref(), letter.value.as_deref(), letter.headers());
         })
         .await
     }
@@ -137,15 +135,14 @@ impl Appender {
         producer: &RawProducer,
         slot: Slot,
         key: Option<&[u8]>,
-        value: &[u8],
+        value: Option<&[u8]>,
         headers: OwnedHeaders,
     ) {
         let mut record: BaseRecord<'_, [u8], [u8], Box<Slot>> =
             BaseRecord::with_opaque_to(&self.shared.topic, Box::new(slot))
                 .partition(self.partition_of(key.unwrap_or_default()))
-                .payload(value)
                 .headers(headers);
-        record.key = key;
+        (record.key, record.payload) = (key, value);
         if let Err((error, record)) = producer.send(record) {
             record.delivery_opaque.fill(Err(append_error(&error)));
         }
@@ -165,7 +162,7 @@ impl Appender {
         if !Arc::ptr_eq(&current, used) {
             return;
         }
-        match new_producer(&self.shared.options) {
+        match new_producer(&self.shared.options, &self.shared.clock) {
             Ok(fresh) => {
                 tracing::error!(topic = %self.shared.topic, reason, "producer broke and was replaced");
                 *current = Arc::new(fresh);
@@ -183,6 +180,11 @@ impl Appender {
         histogram!("ledger_append_seconds", "topic" => topic).record(started.elapsed());
     }
 
+    /// Returns the brokers' clock, as the appends have shown it.
+    pub fn clock(&self) -> &BrokerClock {
+        &self.shared.clock
+    }
+
     pub fn partitions(&self) -> i32 {
         let partitions = self.shared.partitions.get();
         i32::try_from(partitions).expect("made from the i32 that Kafka keeps")
@@ -198,19 +200,20 @@ impl Appender {
     }
 }
 
-fn new_producer(options: &KafkaOptions) -> Result<RawProducer, Error> {
+fn new_producer(options: &KafkaOptions, clock: &BrokerClock) -> Result<RawProducer, Error> {
     let request_bytes = RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES_MAX;
-    let mut config = options.client();
+    let mut config = options.client(&[
+        ("linger.ms", &LINGER_MS.to_string()),
+        ("batch.size", &BATCH_BYTES_MAX.to_string()),
+        ("queue.buffering.max.messages", &QUEUE_RECORDS_MAX.to_string()),
+        ("queue.buffering.max.kbytes", &QUEUE_KBYTES_MAX.to_string()),
+    ])?;
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
-        .set("linger.ms", LINGER_MS.to_string())
-        .set("batch.size", BATCH_BYTES_MAX.to_string())
-        .set("message.max.bytes", request_bytes.max(BATCH_BYTES_MAX).to_string())
-        .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
-        .set("queue.buffering.max.kbytes", QUEUE_KBYTES_MAX.to_string());
-    Ok(ThreadedProducer::from_config_and_context(&config, Deliveries)?)
+        .set("message.max.bytes", request_bytes.max(BATCH_BYTES_MAX).to_string());
+    Ok(ThreadedProducer::from_config_and_context(&config, Deliveries { clock: clock.clone() })?)
 }
 
 pub(super) fn content_type() -> OwnedHeaders {

@@ -1,6 +1,7 @@
 //! Collects the brokers' answers to a batch of records.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -8,6 +9,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::oneshot;
 
+use super::broker_clock::BrokerClock;
 use crate::position::Position;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,7 @@ pub enum AppendError {
 
 /// Records of one call; the last answer wakes the caller.
 pub(super) struct Batch {
+    began: Instant,
     open: Mutex<Open>,
 }
 
@@ -40,7 +43,7 @@ impl Batch {
         let unanswered = Err(AppendError::Unknown("no answer".to_owned()));
         let mut open = Open { outcomes: vec![unanswered; records], missing: records, done: Some(done) };
         open.wake_if_complete();
-        let batch = Batch { open: Mutex::new(open) };
+        let batch = Batch { began: Instant::now(), open: Mutex::new(open) };
         (Arc::new(batch), receiver)
     }
 }
@@ -74,7 +77,9 @@ impl Slot {
     }
 }
 
-pub(super) struct Deliveries;
+pub(super) struct Deliveries {
+    pub clock: BrokerClock,
+}
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -87,7 +92,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
         slot.fill(match result {
-            Ok(record) => Ok(Position { partition: record.partition(), offset: record.offset() }),
+            Ok(record) => {
+                self.clock.saw(record.timestamp(), slot.batch.began);
+                Ok(Position { partition: record.partition(), offset: record.offset() })
+            }
             Err((error, _)) => Err(append_error(error)),
         });
     }

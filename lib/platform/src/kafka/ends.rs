@@ -8,14 +8,17 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::error::{Error, once_led};
 use super::options::{KafkaOptions, LogIdentity};
+use super::reasons::{Asker, Reasons, explained};
 use crate::position::Position;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Readiness waits no longer than 2 s for its checks.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Reads the journal's ends for services that do not append; clones share one connection.
 #[derive(Clone)]
 pub struct Ends {
-    client: Arc<BaseConsumer>,
+    client: Arc<Asker>,
     topic: String,
     partitions: i32,
 }
@@ -24,7 +27,7 @@ impl Ends {
     /// Connects in the background.
     pub fn new(options: &KafkaOptions, identity: LogIdentity) -> Result<Ends, Error> {
         Ok(Ends {
-            client: Arc::new(options.client().create()?),
+            client: Arc::new(options.reader(&[])?.create_with_context(Reasons::default())?),
             topic: options.topics().events,
             partitions: identity.partitions,
         })
@@ -32,21 +35,28 @@ impl Ends {
 
     /// Returns the offset after the last record of every partition, from the brokers.
     pub async fn all(&self) -> Result<Vec<Position>, Error> {
-        self.ask((0..self.partitions).collect()).await
+        self.ask((0..self.partitions).collect(), QUERY_TIMEOUT).await
+    }
+
+    /// Checks that the journal answers soon. Errors say why not.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.ask(vec![0], CHECK_TIMEOUT).await.map(drop)
     }
 
     /// Returns the offset after the last record of one partition, from its broker.
     pub async fn of(&self, partition: i32) -> Result<Position, Error> {
-        let ends = self.ask(vec![partition]).await?;
+        let ends = self.ask(vec![partition], QUERY_TIMEOUT).await?;
         let end = ends.first().copied();
         end.ok_or_else(|| Error::Internal(format!("no end of partition {partition}")))
     }
 
-    async fn ask(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
+    async fn ask(&self, partitions: Vec<i32>, timeout: Duration) -> Result<Vec<Position>, Error> {
         let it = self.clone();
-        let asked =
-            tokio::task::spawn_blocking(move || ends(&it.client, &it.topic, &partitions, QUERY_TIMEOUT))
-                .await;
+        let asking = move || {
+            let answer = ends(&it.client, &it.topic, &partitions, timeout);
+            explained(&it.client, answer)
+        };
+        let asked = tokio::task::spawn_blocking(asking).await;
         asked.map_err(|error| Error::Internal(error.to_string()))?
     }
 }

@@ -15,6 +15,9 @@ pub enum Error {
     /// Kafka did not answer, or answered with an error.
     #[error("kafka: {0}")]
     Kafka(#[from] KafkaError),
+    /// No broker takes the connection, and why.
+    #[error("kafka can't be reached: {0}")]
+    Unreachable(String),
     /// Postgres did not answer, or answered with an error.
     #[error("postgres: {0}")]
     Postgres(#[from] sqlx::Error),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::appender::Appender;
+use super::broker_clock::BrokerClock;
 use super::delivery::AppendError;
 use super::ends::Ends;
 use super::error::Error;
@@ -53,6 +54,11 @@ impl Journal {
     /// Returns the offset after the last record of one partition, from its broker.
     pub async fn end(&self, partition: i32) -> Result<Position, Error> {
         self.ends.of(partition).await
+    }
+
+    /// Returns the brokers' clock, as the appends have shown it.
+    pub fn clock(&self) -> &BrokerClock {
+        self.appender.clock()
     }
 
     pub fn partitions(&self) -> i32 {

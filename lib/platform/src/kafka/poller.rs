@@ -42,9 +42,9 @@ pub enum Change {
     Lost(Vec<i32>),
 }
 
-#[derive(Debug, Default)]
-pub struct Fetched {
-    pub records: Vec<Record>,
+#[derive(Debug)]
+pub struct Fetched<T = Record> {
+    pub records: Vec<T>,
     pub changes: Vec<Change>,
     pub error: Option<KafkaError>,
 }
@@ -117,7 +117,37 @@ impl Poller {
 
     /// Fetches the available records; waits only for the first one.
     pub async fn fetch(&self, limits: FetchLimits) -> Result<Fetched, Error> {
-        self.call(move |consumer, _| fetch(consumer, limits)).await
+        self.fetch_as(limits, record_of).await
+    }
+
+    /// Fetches as [`Self::fetch`] does, and keeps of each record what `keep` takes.
+    pub(super) async fn fetch_as<T: Send + 'static>(
+        &self,
+        limits: FetchLimits,
+        keep: fn(&BorrowedMessage<'_>) -> T,
+    ) -> Result<Fetched<T>, Error> {
+        self.call(move |consumer, _| fetch(consumer, limits, keep)).await
+    }
+
+    /// Returns the offset after what was read of each partition, with what is no record, such as the end of a transaction.
+    pub(super) async fn read_up_to(&self) -> Result<Vec<Position>, Error> {
+        self.call(|consumer, _| Ok(positions_of(&consumer.position()?))).await?
+    }
+
+    /// Returns the offsets that the group has committed; a partition without one is absent.
+    pub(super) async fn committed(
+        &self,
+        partitions: Vec<i32>,
+        timeout: Duration,
+    ) -> Result<Vec<Position>, Error> {
+        let committed = move |consumer: &RawConsumer, topic: &str| {
+            let mut list = TopicPartitionList::with_capacity(partitions.len());
+            for partition in partitions {
+                list.add_partition(topic, partition);
+            }
+            Ok(positions_of(&consumer.committed_offsets(list, timeout)?))
+        };
+        self.call(committed).await?
     }
 
     pub async fn seek(&self, positions: Vec<Position>) -> Result<(), Error> {
@@ -148,8 +178,8 @@ impl Poller {
     }
 }
 
-fn fetch(consumer: &RawConsumer, limits: FetchLimits) -> Fetched {
-    let mut fetched = Fetched::default();
+fn fetch<T>(consumer: &RawConsumer, limits: FetchLimits, keep: fn(&BorrowedMessage<'_>) -> T) -> Fetched<T> {
+    let mut fetched = Fetched { records: Vec::new(), changes: Vec::new(), error: None };
     let mut bytes = 0;
     let mut wait = limits.wait;
     while fetched.records.len() < limits.records && bytes < limits.bytes {
@@ -161,7 +191,7 @@ fn fetch(consumer: &RawConsumer, limits: FetchLimits) -> Fetched {
             }
             Some(Ok(message)) => {
                 bytes += message.payload_len() + message.key_len();
-                fetched.records.push(record_of(&message));
+                fetched.records.push(keep(&message));
             }
         }
         wait = Duration::ZERO;
@@ -177,6 +207,20 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
         value: message.payload().unwrap_or_default().to_vec(),
         appended_at: Time::from_millis(message.timestamp().to_millis().unwrap_or_default()),
     }
+}
+
+fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
+    let known = list
+        .elements()
+        .iter()
+        .filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some(Position { partition: element.partition(), offset }),
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                None
+            }
+        })
+        .collect();
+    known
 }
 
 fn seek(consumer: &RawConsumer, topic: &str, positions: &[Position]) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -18,7 +18,9 @@ use uuid::Uuid;
 use super::appender::content_type;
 use super::error::{Error, once_led};
 use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, genesis_of};
-use super::options::{KafkaOptions, LogIdentity, Topics};
+use super::options::{KafkaOptions, LogIdentity};
+use super::reasons::{Asker, Reasons, explained};
+use super::topic_plan::{self, TopicPlan};
 use crate::{clock, pg};
 
 /// Lock that serialises the creation of topics; "ledger" in ASCII.
@@ -28,13 +30,6 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout from creation until every partition has a leader.
 const TOPIC_READY_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(100);
-/// Replicas, if there are enough brokers.
-const REPLICATION: i32 = 3;
-/// Fits any batch that librdkafka sends.
-const MESSAGE_BYTES_MAX: &str = "1048588";
-const WEEK_MS: &str = "604800000";
-const MONTH_MS: &str = "2592000000";
-const FOREVER: &str = "-1";
 
 /// Creates missing topics and genesis records, and refuses a journal that does not fit.
 ///
@@ -55,12 +50,12 @@ async fn prepare_locked(options: &KafkaOptions, connection: &mut PgConnection) -
     let topics = options.topics();
     let mut found = find(options, &topics.events).await?;
     if known.is_none() && found.is_empty() {
-        create_topics(options, &[journal_topic(&topics)], options.partitions).await?;
+        create_topics(options, &[topic_plan::journal(&topics)], options.partitions).await?;
         found = find(options, &topics.events).await?;
     }
     let plan = decide(known, &found).map_err(|why| Error::Refused(format!("{}: {why}", topics.events)))?;
     write_genesis(options, &topics.events, &plan).await?;
-    create_topics(options, &other_topics(&topics), plan.identity.partitions).await?;
+    create_topics(options, &topic_plan::others(&topics), plan.identity.partitions).await?;
     if known.is_none() {
         keep_identity(connection, plan.identity).await?;
     }
@@ -168,8 +163,8 @@ async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Resu
         created_at: clock::now(),
     };
     let bytes = serde_json::to_vec(&genesis).map_err(|error| Error::Internal(error.to_string()))?;
-    let mut config = options.client();
-    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
+    let mut config = options.client(&[("linger.ms", "0")])?;
+    config.set("enable.idempotence", "true").set("acks", "all");
     let producer: FutureProducer = config.create()?;
     let sends = plan.without_genesis.iter().map(|partition| {
         let record: FutureRecord<'_, [u8], [u8]> =
@@ -188,52 +183,19 @@ async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Resu
     Ok(())
 }
 
-/// A topic's settings, besides the shared ones.
-struct TopicPlan<'a> {
-    name: &'a str,
-    retention_ms: &'static str,
-}
-
-fn journal_topic(topics: &Topics) -> TopicPlan<'_> {
-    TopicPlan { name: &topics.events, retention_ms: FOREVER }
-}
-
-fn other_topics(topics: &Topics) -> [TopicPlan<'_>; 3] {
-    [
-        TopicPlan { name: &topics.usage, retention_ms: WEEK_MS },
-        TopicPlan { name: &topics.alerts, retention_ms: MONTH_MS },
-        TopicPlan { name: &topics.dead_letters, retention_ms: FOREVER },
-    ]
-}
-
-async fn create_topics(
-    options: &KafkaOptions,
-    plans: &[TopicPlan<'_>],
-    partitions: i32,
-) -> Result<(), Error> {
+async fn create_topics(options: &KafkaOptions, plans: &[TopicPlan], partitions: i32) -> Result<(), Error> {
     let missing = missing_topics(options, plans).await?;
     if missing.is_empty() {
         return Ok(());
     }
-    let replication = match options.replication {
-        Some(replication) => replication,
-        None => REPLICATION.min(broker_count(options).await?),
-    };
-    let min_insync = if replication >= REPLICATION { "2" } else { "1" };
-    let admin: AdminClient<DefaultClientContext> = options.client().create()?;
-    let new: Vec<NewTopic<'_>> = missing
-        .iter()
-        .map(|plan| {
-            NewTopic::new(plan.name, partitions, TopicReplication::Fixed(replication))
-                .set("message.timestamp.type", "LogAppendTime")
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", plan.retention_ms)
-                .set("retention.bytes", FOREVER)
-                .set("min.insync.replicas", min_insync)
-                .set("unclean.leader.election.enable", "false")
-                .set("max.message.bytes", MESSAGE_BYTES_MAX)
-        })
-        .collect();
+    let replication = topic_plan::replication(options, broker_count(options).await?);
+    let settings: Vec<_> = missing.iter().map(|plan| plan.settings(replication)).collect();
+    let admin: AdminClient<DefaultClientContext> = options.client(&[])?.create()?;
+    let new = missing.iter().zip(&settings).map(|(plan, settings)| {
+        let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(replication));
+        settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
     let timeouts =
         AdminOptions::new().request_timeout(Some(QUESTION_TIMEOUT)).operation_timeout(Some(QUESTION_TIMEOUT));
     for made in admin.create_topics(&new, &timeouts).await? {
@@ -245,19 +207,19 @@ async fn create_topics(
         }
     }
     for plan in &missing {
-        await_leaders(options, plan.name, partitions).await?;
-        tracing::info!(topic = plan.name, partitions, replication, "topic made");
+        await_leaders(options, &plan.name, partitions).await?;
+        tracing::info!(topic = %plan.name, partitions, replication, "topic made");
     }
     Ok(())
 }
 
-async fn missing_topics<'a, 'b>(
+async fn missing_topics<'a>(
     options: &KafkaOptions,
-    plans: &'b [TopicPlan<'a>],
-) -> Result<Vec<&'b TopicPlan<'a>>, Error> {
+    plans: &'a [TopicPlan],
+) -> Result<Vec<&'a TopicPlan>, Error> {
     let mut missing = Vec::new();
     for plan in plans {
-        if partition_count(options, plan.name).await? == 0 {
+        if partition_count(options, &plan.name).await? == 0 {
             missing.push(plan);
         }
     }
@@ -316,7 +278,7 @@ async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> 
     .await
 }
 
-fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -> Result<(), Error> {
+fn read_first_records(client: &Asker, topic: &str, found: &mut [Found]) -> Result<(), Error> {
     let mut wanted = TopicPartitionList::new();
     for (partition, it) in (0..).zip(found.iter()) {
         if it.start == 0 && it.end > 0 {
@@ -345,10 +307,15 @@ fn read_first_records(client: &BaseConsumer, topic: &str, found: &mut [Found]) -
 /// Runs requests to Kafka on a blocking thread.
 async fn ask<T: Send + 'static>(
     options: &KafkaOptions,
-    question: impl FnOnce(&BaseConsumer) -> Result<T, Error> + Send + 'static,
+    question: impl FnOnce(&Asker) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let config = options.reader();
-    let asked = tokio::task::spawn_blocking(move || question(&config.create()?)).await;
+    let config = options.reader(&[])?;
+    let asking = move || {
+        let asker: Asker = config.create_with_context(Reasons::default())?;
+        let answer = question(&asker);
+        explained(&asker, answer)
+    };
+    let asked = tokio::task::spawn_blocking(asking).await;
     asked.map_err(|error| Error::Internal(error.to_string()))?
 }
 

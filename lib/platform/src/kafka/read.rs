@@ -58,8 +58,8 @@ impl Reader {
     }
 
     async fn open(&self) -> Result<Poller, Error> {
-        let mut config = self.options.reader();
-        config.set("queued.max.messages.kbytes", PREFETCH_KBYTES_MAX.to_string());
+        let prefetch = PREFETCH_KBYTES_MAX.to_string();
+        let config = self.options.reader(&[("queued.max.messages.kbytes", &prefetch)])?;
         let poller = Poller::new(&config, &self.options.topics().events, OnAssign::AwaitSeek)?;
         poller.assign(vec![(self.partition, Offset::Offset(self.next))]).await?;
         Ok(poller)

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::{BoxFuture, join_all};
-use platform::kafka::{self, KafkaOptions};
+use platform::kafka::{self, KafkaOptions, Preflight};
 use platform::{clock, telemetry};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
@@ -66,11 +66,12 @@ impl Readiness {
 
     /// Adds the checks of the log: it answers, and its settings are safe.
     pub fn with_log(self, options: &KafkaOptions, pool: &PgPool) -> Self {
-        let (options, pool) = (options.clone(), pool.clone());
+        let (preflight, pool) = (Arc::new(Preflight::new(options)), pool.clone());
         self.with("log", move || {
-            let (options, pool) = (options.clone(), pool.clone());
+            let (preflight, pool) = (Arc::clone(&preflight), pool.clone());
             async move {
-                let found = kafka::safety(&options, &pool).await.map_err(|error| error.to_string())?;
+                let preflight = preflight.as_ref().as_ref().map_err(ToString::to_string)?;
+                let found = kafka::safety(preflight, &pool).await.map_err(|error| error.to_string())?;
                 sentences(found.iter().map(ToString::to_string).collect())
             }
         })

@@ -1,0 +1,52 @@
+//! Starting: what a service answers until Kafka takes its connection: that it is alive, not ready, and why.
+
+use std::future::ready;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use axum::Router;
+use axum::routing::any;
+use platform::kafka;
+use platform::shutdown::CancellationToken;
+use web::http::ops::Readiness;
+use web::http::{HttpConfig, Problem, Running, Service, bind};
+
+/// Returns whether a start failed for want of Kafka, so that it may succeed later without another setting.
+pub fn waits_for_kafka(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref::<kafka::Error>() {
+        Some(kafka::Error::Unreachable(_) | kafka::Error::Kafka(_)) => true,
+        Some(kafka::Error::Refused(_) | kafka::Error::Postgres(_) | kafka::Error::Internal(_)) | None => {
+            false
+        }
+    })
+}
+
+/// Serves in place of a service that can't start yet.
+pub struct Starting {
+    reason: Arc<Mutex<String>>,
+    running: Running,
+}
+
+impl Starting {
+    /// Listens where the service will.
+    pub async fn serve(http: &HttpConfig, reason: String) -> Result<Starting> {
+        let reason = Arc::new(Mutex::new(reason));
+        let said = Arc::clone(&reason);
+        let readiness = Readiness::new()
+            .with("log", move || ready(Err(said.lock().unwrap_or_else(PoisonError::into_inner).clone())));
+        let mut service = Service::new("starting", readiness);
+        let unavailable = || ready(Problem::unavailable("the service waits for Kafka"));
+        service.routes = Router::new().route("/", any(unavailable)).route("/{*path}", any(unavailable));
+        let running = service.start(bind(http.listen).await?, http.connections, CancellationToken::new())?;
+        Ok(Starting { reason, running })
+    }
+
+    pub fn say(&self, reason: String) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Leaves the address to the service.
+    pub async fn stop(self) -> Result<()> {
+        self.running.stop().await
+    }
+}
