@@ -50,6 +50,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let readiness = Readiness::new()
         .with_database(&pool)
         .with_log(&deps.kafka, &pool)
+        .with("log_clock", journal.clock().readiness())
         .with("alert-worker", status.check());
     let delivering = delivery::Heartbeats::default();
     let readiness =

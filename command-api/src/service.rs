@@ -13,9 +13,10 @@ use web::http::{Deps, Service};
 
 use crate::app::{App, Sales};
 use crate::holds::{HoldsConfig, upkeep};
+use crate::ingress::Ingress;
 use crate::promotions::config::PromotionsConfig;
 use crate::write::outbox;
-use crate::{ingress, openapi, routes};
+use crate::{openapi, routes};
 
 /// Settings of the write side.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,11 +44,15 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let sales = Sales::new(config.promotions, &config.payment, &pool)?;
     let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
 
-    let readiness =
-        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("holds", app.holds.check());
+    let ingress = Ingress::new(app.clone(), &deps.kafka, shutdown.clone()).await?;
+    let readiness = Readiness::new()
+        .with_database(&pool)
+        .with_log(&deps.kafka, &pool)
+        .with("log_clock", journal.clock().readiness())
+        .with("ingress", ingress.progress().readiness())
+        .with("holds", app.holds.check());
     let mut service = Service::new("command-api", readiness);
-    let ingress = ingress::run(app.clone(), deps.kafka.clone(), shutdown.clone());
-    service.tasks.add("ingress", ingress.map(|ended| Ok(ended?)));
+    service.tasks.add("ingress", ingress.run().map(Ok));
     let relaying = Heartbeat::new("outbox");
     let (relayed, beats, stop) = (app.clone(), relaying.clone(), shutdown.clone());
     let relay = move || outbox::relay(relayed.clone(), beats.clone(), stop.clone());

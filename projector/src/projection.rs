@@ -53,8 +53,9 @@ impl Projection for ReadModel {
         Ok(())
     }
 
-    fn dead_letter(&self, changes: &mut Changes, record: &Record, reason: &str) {
+    fn dead_letter(&self, changes: &mut Changes, record: &Record, reason: &str) -> bool {
         changes.dead_letter(record, reason);
+        true
     }
 
     async fn write(

@@ -94,8 +94,9 @@ impl Projection for Alerting {
         .await
     }
 
-    fn dead_letter(&self, _: &mut Changes, _: &Record, _: &str) {
+    fn dead_letter(&self, _: &mut Changes, _: &Record, _: &str) -> bool {
         // The projector stores dead letters.
+        false
     }
 
     async fn write(

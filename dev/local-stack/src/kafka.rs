@@ -254,7 +254,7 @@ async fn answers(brokers: String, client: Vec<(String, String)>, limit: Duration
         config.set("bootstrap.servers", &brokers);
         let consumer: BaseConsumer<Reason> = config.create_with_context(Reason::default())?;
         let metadata = consumer.fetch_metadata(None, limit).map_err(|error| {
-            while consumer.poll(Duration::ZERO).is_some() {}
+            while consumer.poll(Duration::from_millis(50)).is_some() {}
             let reason = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if reason.is_empty() { anyhow::Error::from(error) } else { anyhow::Error::msg(reason) }
         })?;

@@ -7,6 +7,7 @@ local_stack::shared_test_stack!();
 mod campaign;
 mod drain;
 mod holds;
+mod kafka_security;
 mod kills;
 mod outages;
 mod resets;

@@ -82,7 +82,7 @@ impl IngressConsumer {
             (false, false) => Vec::new(),
         };
         if !stuck.is_empty() {
-            match self.pass_over(stuck).await {
+            match self.pass_over(stuck, !unreadable).await {
                 Ok(found) => taken.extend(found.into_iter().map(Taken::Unreadable)),
                 Err(error) => tracing::warn!(%error, "what can't be read could not be passed over"),
             }
@@ -119,13 +119,14 @@ impl IngressConsumer {
     }
 
     /// Finds what can't be read of these partitions, each from the offset after what was read, and goes on behind it.
-    async fn pass_over(&self, stuck: Vec<Position>) -> Result<Vec<Unreadable>, Error> {
+    async fn pass_over(&self, stuck: Vec<Position>, ask_anew: bool) -> Result<Vec<Unreadable>, Error> {
         let ends = self.ends(stuck.iter().map(|at| at.partition).collect()).await?;
         let (options, topic) = (self.options.clone(), self.topic.clone());
+        // What can be read and yet does not come is asked for anew.
+        let mut next = if ask_anew { stuck.clone() } else { Vec::new() };
         let looking = tokio::task::spawn_blocking(move || look(&options, &topic, &stuck, &ends)).await;
         let found = looking.map_err(|error| Error::Internal(error.to_string()))??;
         let behind = |it: &Unreadable| Position { partition: it.partition, offset: it.last + 1 };
-        let mut next: Vec<Position> = Vec::new();
         for one in &found {
             tracing::error!(
                 partition = one.partition,

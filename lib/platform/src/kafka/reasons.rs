@@ -14,6 +14,8 @@ use super::error::Error;
 
 /// Most events of a client taken at a time.
 const EVENTS_MAX: usize = 100;
+/// How long an event of a failed request may take.
+const EVENT_WAIT: Duration = Duration::from_millis(50);
 
 /// Keeps the last reason; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -52,17 +54,20 @@ impl ConsumerContext for Reasons {}
 
 /// Adds to a failed request why there is no connection.
 pub(super) fn explained<T>(asker: &Asker, outcome: Result<T, Error>) -> Result<T, Error> {
-    // What has happened to the client's connections is told only to who asks.
-    let happened = (0..EVENTS_MAX).take_while(|_| asker.poll(Duration::ZERO).is_some()).count();
     match outcome {
-        Err(Error::Kafka(error)) if is_unanswered(&error) => match asker.context().last() {
-            Some(reason) => Err(Error::Unreachable(reason)),
-            None => Err(Error::Kafka(error)),
-        },
-        outcome => {
-            if happened == 0 {
-                asker.context().forget();
+        Err(Error::Kafka(error)) if is_unanswered(&error) => {
+            // What has happened to the client's connections is told only to who asks. A poll without patience would end
+            // at the first line of the library's log.
+            let told = |_: &usize| asker.poll(EVENT_WAIT).is_some();
+            let _ = (0..EVENTS_MAX).take_while(told).count();
+            match asker.context().last() {
+                Some(reason) => Err(Error::Unreachable(reason)),
+                None => Err(Error::Kafka(error)),
             }
+        }
+        outcome => {
+            let _ = asker.poll(Duration::ZERO);
+            asker.context().forget();
             outcome
         }
     }

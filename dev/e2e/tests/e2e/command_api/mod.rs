@@ -1,6 +1,7 @@
 //! The write side over real HTTP, on real Kafka and Postgres, together with the projector and the read side.
 
 mod accounts;
+mod any_client;
 mod behind;
 mod bodies;
 mod calls;

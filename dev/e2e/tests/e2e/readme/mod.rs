@@ -91,10 +91,8 @@ impl Up {
         let (account, event) = record.split_once('|').context("a key and a value")?;
         ensure!(block.contains(USAGE_TOPIC), "the topic is named");
         let topic = format!("{}usage", self.space.topic_prefix);
-        let producer: FutureProducer = ClientConfig::new()
-            .set("bootstrap.servers", &self.space.kafka_brokers)
-            .set("partitioner", "murmur2_random")
-            .create()?;
+        let producer: FutureProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.space.kafka_brokers).create()?;
         let record = FutureRecord::to(&topic).key(account).payload(event);
         producer.send(record, TAKEN_MAX).await.map_err(|(error, _)| error)?;
         Ok(())
