@@ -74,9 +74,16 @@ impl<Q: Waits> RequestContext<Q> {
     /// Returns the `Idempotency-Key`: 422 if it is missing.
     pub fn idempotency_key(&self) -> Result<&EventId, Problem> {
         let missing = || Problem::bad_field(IDEMPOTENCY_KEY, "required", "is required");
-        self.idempotency_key.as_ref().ok_or_else(missing)
+        let key = self.idempotency_key.as_ref().ok_or_else(missing)?;
+        if key.as_str().chars().count() > IDEMPOTENCY_KEY_CHARS_MAX {
+            return Err(Problem::bad_field(IDEMPOTENCY_KEY, "bad_id", "has at most 128 characters"));
+        }
+        Ok(key)
     }
 }
+
+/// Longest `Idempotency-Key`.
+const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
 
 impl<Q: Waits> FromRequestParts<App> for RequestContext<Q> {
     type Rejection = Problem;

@@ -295,7 +295,7 @@ mod tests {
             "admins.0 wrong_type, webhook wrong_type",
         );
         check(
-            r#"{"users":[{"id":"a b"},{"id":"b c"},{"email":null}],"webhook":{}}"#,
+            r#"{"users":[{"id":" a"},{"id":"b "},{"email":null}],"webhook":{}}"#,
             "users.0.id bad_id, users.1.id bad_id, users.2.id required, webhook.url required",
         );
     }

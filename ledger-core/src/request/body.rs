@@ -168,7 +168,9 @@ impl Body for RateCard {
                 positive(errors, &format!("{field}.per"), price.per);
             }
         }
-        for (first, second) in self.same_matches() {
+        // Where other fields are bad, a meter may be compared that nobody has sent.
+        let comparable = if errors.is_empty() { self.same_matches() } else { Vec::new() };
+        for (first, second) in comparable {
             let detail =
                 format!("meters.{first} and meters.{second} match the same usage: only one would apply");
             for at in [first, second] {
