@@ -71,7 +71,7 @@ async fn an_account_whose_event_fails_says_so_and_goes_on_once_its_operator_resu
     )
     .await?;
     let at = operator.at(JANUARY);
-    at.post("/v1/accounts/acme/usage", usage("u1")).await?.expect(202)?;
+    at.post("/v1/accounts/acme/usage?wait=false", usage("u1")).await?.expect(202)?;
     whole.all_projected().await?;
     let problem = halted(&operator, "/v1/accounts/acme").await?;
     ensure!(problem["halted_by"] == "projector" && problem["position"]["offset"] == offset, "{problem}");

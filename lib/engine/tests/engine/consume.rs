@@ -369,6 +369,7 @@ async fn a_hole_beside_a_failing_lane_halts_its_partition_only() -> Result<()> {
     let world = World::new().await?;
     world.append(200).await?;
     let hole = world.journal.partition_of("account-1");
+    let before = world.journal.end(hole).await?.offset;
     // The end of a transaction takes an offset, and is no record.
     let writer: rdkafka::producer::BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &world.kafka.brokers)
@@ -385,6 +386,12 @@ async fn a_hole_beside_a_failing_lane_halts_its_partition_only() -> Result<()> {
     })
     .await??;
     world.appended.fetch_add(1, Ordering::Relaxed);
+    // The broker answers before it has written the end.
+    let deadline = Instant::now() + WAIT_MAX;
+    while world.journal.end(hole).await?.offset < before + 2 {
+        ensure!(Instant::now() < deadline, "the transaction does not end");
+        sleep(Duration::from_millis(20)).await;
+    }
     world.append(100).await?;
     // Until the lock is gone, all lanes but the one with the hole fail at their first statement.
     let others: Vec<String> =
