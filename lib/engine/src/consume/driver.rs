@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use metrics::{counter, gauge, histogram};
 use platform::kafka::{
-    Change, FetchLimits, Fetched, OnAssign, Poller, Position, count_dead_letters, log_dead_letters,
+    self, Change, FetchLimits, Fetched, OnAssign, Poller, Position, Prober, Unreadable, count_dead_letters,
+    is_unreadable, log_dead_letters,
 };
 use platform::pg::{self, Schema};
 use rand::RngExt;
@@ -120,6 +121,8 @@ pub(super) struct Driver<W> {
     pub(super) looked_at: Instant,
     /// Most records of the next fetch: fewer after they took too long.
     pub(super) records_max: usize,
+    /// Halted partitions that are still fetched.
+    to_pause: Vec<i32>,
     /// A record that took too long alone, and how often.
     pub(super) slow: Option<(Position, u32)>,
     /// End offsets of a rebuild, exclusive.
@@ -148,6 +151,7 @@ impl<W: Worker> Driver<W> {
             looked_at: Instant::now(),
             records_max: options.batch_records_max,
             slow: None,
+            to_pause: Vec::new(),
             failed_at: Instant::now(),
             options,
             status,
@@ -195,6 +199,7 @@ impl<W: Worker> Driver<W> {
             }
         }
         self.claim_due().await?;
+        self.pause_halted().await?;
         self.resume_due().await?;
         let limits = FetchLimits { records: self.records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
         let Fetched { mut records, changes, error } = self.poller.fetch(limits).await?;
@@ -526,6 +531,7 @@ impl<W: Worker> Driver<W> {
         error!(worker = self.name, partition, why, "partition halted, somebody must look");
         counter!("ledger_partitions_halted_total", "worker" => self.name).increment(1);
         self.states.insert(partition, PartitionState::Halted);
+        self.to_pause.push(partition);
         self.status.halt(partition, why);
     }
 
@@ -549,6 +555,14 @@ impl<W: Worker> Driver<W> {
 
     /// An offset that the log does not have means a broken log; ignores anything else.
     async fn look_into(&mut self, error: KafkaError) -> Result<(), Error> {
+        if is_unreadable(&error) {
+            warn!(worker = self.name, %error, "a batch of the journal can't be read");
+            return self.halt_unreadable().await;
+        }
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            // Such as another process that took our instance's name.
+            return Err(Error::Refused(error.to_string()));
+        }
         let lost_offset = [RDKafkaErrorCode::AutoOffsetReset, RDKafkaErrorCode::OffsetOutOfRange];
         if !error.rdkafka_error_code().is_some_and(|code| lost_offset.contains(&code)) {
             warn!(worker = self.name, %error, "kafka");
@@ -565,6 +579,39 @@ impl<W: Worker> Driver<W> {
         }
         let partitions: Vec<i32> = next.iter().map(|next| next.partition).collect();
         self.seek_to_next(&partitions).await
+    }
+
+    /// Halts the partitions whose next record can't be read; the others go on.
+    async fn halt_unreadable(&mut self) -> Result<(), Error> {
+        let partitions: Vec<i32> = self.status.folding().into_keys().collect();
+        for end in self.poller.ends(partitions, ENDS_TIMEOUT).await? {
+            let Some(PartitionState::Folding(folding)) = self.states.get(&end.partition) else { continue };
+            if folding.next_offset() >= end.offset {
+                continue;
+            }
+            self.status.heartbeat().beat();
+            if let Some(found) = self.probe(folding.read_from(end.partition), end.offset).await? {
+                let Unreadable { partition, first, reason, .. } = found;
+                self.halt(partition, format!("the record at offset {first} can't be read: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a partition by itself: the client library tells that a batch can't be read, and not of which partition.
+    async fn probe(&self, at: Position, end: i64) -> Result<Option<Unreadable>, Error> {
+        let (kafka, topic) = (self.source.kafka.clone(), topic(&self.source));
+        let probing = tokio::task::spawn_blocking(move || {
+            Prober::new(&kafka, &topic)?.unreadable(at.partition, at.offset, end)
+        });
+        let probed = probing.await.map_err(|error| kafka::Error::Internal(error.to_string()))?;
+        Ok(probed?)
+    }
+
+    /// Stops fetching from halted partitions, which would bring the same errors or records again and again.
+    async fn pause_halted(&mut self) -> Result<(), Error> {
+        let paused = std::mem::take(&mut self.to_pause);
+        if paused.is_empty() { Ok(()) } else { Ok(self.poller.pause(paused).await?) }
     }
 
     /// Reports progress: to the group for display, to the metrics as lag.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use engine::consume::{ConsumeOptions, Source, Status, Summary, Worker, WorkerError, run, run_until};
 use futures::TryStreamExt;
 use local_stack::TestSpace;
+use local_stack::testing::wire::{self, Packed, RawRecord, Wire};
 use platform::kafka::{
     IngressConsumer, Journal, KafkaOptions, LogIdentity, Position, Preflight, Record, Taken, leaf_hash,
     prepare, read_partition, safety,
@@ -419,6 +420,38 @@ async fn a_hole_beside_a_failing_lane_halts_its_partition_only() -> Result<()> {
         ensure!(Instant::now() < deadline, "others stand at {:?} of {ends:?}", world.checkpoint().await?);
         sleep(Duration::from_millis(50)).await;
     }
+    running.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_can_not_be_read_halts_its_partition_and_the_others_go_on() -> Result<()> {
+    let world = World::new().await?;
+    world.append(100).await?;
+    let running = world.start("counter");
+    world.settles().await?;
+    let topic = world.kafka.topics().events;
+    let end = world.journal.end(2).await?.offset;
+    let record = RawRecord { key: Some(b"k"), value: Some(b"{}"), headers: Vec::new() };
+    let batch = wire::batch(Packed::Lz4OfWrongChecksum, &[record]);
+    Wire::connect(&world.kafka.brokers).await?.produce(&topic, 2, &batch).await?;
+    running.problem(&format!("partition 2 halted: the record at offset {end} can't be read")).await?;
+    world.append(100).await?;
+    let ends: BTreeMap<i32, i64> =
+        world.journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let stands = world.checkpoint().await?;
+        let done = |(partition, end): (&i32, &i64)| *partition == 2 || stands.get(partition) == Some(end);
+        if ends.iter().all(done) {
+            ensure!(stands.get(&2) == Some(&end), "nothing was passed over: {stands:?}");
+            break;
+        }
+        ensure!(Instant::now() < deadline, "others stand at {stands:?} of {ends:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    // A reader by itself says so too, and does not wait for ever.
+    let read: Result<Vec<Record>, _> = read_partition(&world.kafka, 2, end, end + 1).try_collect().await;
+    ensure!(read.is_err(), "{read:?}");
     running.stop().await
 }
 

@@ -154,6 +154,18 @@ impl Poller {
         self.call(move |consumer, topic| seek(consumer, topic, &positions)).await?
     }
 
+    /// Fetches nothing more of these partitions, until they are assigned anew.
+    pub async fn pause(&self, partitions: Vec<i32>) -> Result<(), Error> {
+        let pause = move |consumer: &RawConsumer, topic: &str| {
+            let mut list = TopicPartitionList::with_capacity(partitions.len());
+            for partition in partitions {
+                list.add_partition(topic, partition);
+            }
+            consumer.pause(&list)
+        };
+        Ok(self.call(pause).await??)
+    }
+
     /// Commits offsets; failures have no consequence.
     pub async fn commit(&self, positions: Vec<Position>) -> Result<(), Error> {
         let commit = move |consumer: &RawConsumer, topic: &str| {
