@@ -23,6 +23,9 @@ use local_stack::{Stack, StackOptions};
 /// File in the data directory with the generated operator key.
 const OPERATOR_KEY_FILE: &str = "operator.key";
 
+/// File in the data directory with the name of its process in the consumer groups.
+const INSTANCE_ID_FILE: &str = "instance.id";
+
 /// The arguments of `ledger up`.
 #[derive(Debug, Clone, Args)]
 pub struct UpConfig {
@@ -115,6 +118,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, Kaf
         true => config.kafka.of_local_stack(stack.kafka_brokers.clone()),
         false => config.kafka.clone(),
     };
+    let kafka = KafkaOptions { instance_id: Some(instance_id(config)?), ..kafka };
     let postgres = PgConfig {
         database_url: stack.database_url.clone(),
         database_connections: config.database_connections,
@@ -151,6 +155,23 @@ async fn build(
         .merge(projector::build(config.projector.clone(), deps, shutdown).await?)
         .merge(alert_worker::build(alerts, deps, shutdown).await?)
         .merge(query_api::build(query_api::Config { auth, wait }, deps, shutdown).await?))
+}
+
+/// Returns the given name in the consumer groups, or the data directory's own, made at the first start: one process has
+/// the directory at a time.
+fn instance_id(config: &UpConfig) -> Result<String> {
+    if let Some(named) = config.kafka.instance_id.as_ref().filter(|named| !named.is_empty()) {
+        return Ok(named.clone());
+    }
+    let path = config.data_dir.join(INSTANCE_ID_FILE);
+    if let Ok(known) = std::fs::read_to_string(&path) {
+        return Ok(known.trim().to_owned());
+    }
+    let made = format!("up-{}", hex::encode(rand::random::<[u8; 8]>()));
+    std::fs::create_dir_all(&config.data_dir)?;
+    std::fs::write(&path, format!("{made}\n"))
+        .with_context(|| format!("{} can't be written", path.display()))?;
+    Ok(made)
 }
 
 /// Returns the given key, or the one in the data directory, generated at the first start.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::client::{Load, open_accounts};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, PARTITIONS};
 
 const ALL: [&str; 3] = ["projector", "command-api", "alert-worker"];
 /// A service aborts as soon as the load passes its failpoint.
@@ -63,4 +64,46 @@ async fn a_worker_that_wakes_up_after_its_partitions_were_given_away_writes_noth
     fleet.kill("alert-worker.2")?;
     let sent = load.finish().await?;
     fleet.verify(sent).await
+}
+
+/// Less than the session of the process that was killed, which others would wait for.
+const BACK_MAX: Duration = Duration::from_secs(6);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_process_that_was_killed_folds_on_within_seconds_of_its_start() -> Result<()> {
+    let mut fleet = Fleet::start_alone(&["projector"]).await?;
+    fleet.set_env(
+        "projector",
+        vec![("LEDGER_INSTANCE_ID".to_owned(), "the projector of this test".to_owned())],
+    );
+    // Once without measuring: the member without a name has to leave the group.
+    for measured in [false, true] {
+        let before = claims(&fleet).await?;
+        fleet.kill("projector")?;
+        fleet.launch("projector", None)?;
+        fleet.ready("projector").await?;
+        let ready = Instant::now();
+        while claims(&fleet).await?.iter().any(|claim| before.contains(claim)) {
+            ensure!(ready.elapsed() < ABORT_MAX, "some partition was never claimed again");
+            sleep(Duration::from_millis(50)).await;
+        }
+        ensure!(!measured || ready.elapsed() < BACK_MAX, "folds on only after {:?}", ready.elapsed());
+    }
+    Ok(())
+}
+
+/// Returns the claim of each partition, once there are all of them.
+async fn claims(fleet: &Fleet) -> Result<Vec<Uuid>> {
+    let deadline = Instant::now() + ABORT_MAX;
+    loop {
+        let claims: Vec<Uuid> =
+            sqlx::query_scalar("select epoch from read_model_1.checkpoint where epoch is not null")
+                .fetch_all(&fleet.pool)
+                .await?;
+        if i32::try_from(claims.len()) == Ok(PARTITIONS) {
+            return Ok(claims);
+        }
+        ensure!(Instant::now() < deadline, "only {} partitions were claimed", claims.len());
+        sleep(Duration::from_millis(50)).await;
+    }
 }
