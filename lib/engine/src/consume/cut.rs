@@ -72,7 +72,11 @@ impl<W: Worker> Driver<W> {
                 self.roll_back(lane, &part, &failure);
                 Ok(Err((part, failure.why)))
             }
-            ended => Ok(Ok(self.see_to(lane, part, ended, started).await?)),
+            ended @ (Ended::Committed(_)
+            | Ended::Fenced
+            | Ended::Retired
+            | Ended::Failed(_)
+            | Ended::Unanswered(_)) => Ok(Ok(self.see_to(lane, part, ended, started).await?)),
         }
     }
 

@@ -347,7 +347,11 @@ impl<W: Worker> Driver<W> {
                 Ended::Failed(failure) if failure.cause != Cause::Elsewhere => {
                     self.cut(lane, batch, failure).await
                 }
-                ended => self.see_to(lane, batch, ended, started).await,
+                ended @ (Ended::Committed(_)
+                | Ended::Fenced
+                | Ended::Retired
+                | Ended::Failed(_)
+                | Ended::Unanswered(_)) => self.see_to(lane, batch, ended, started).await,
             };
             outcome = outcome.and_then(|all| stands.map(|stands| all && stands));
         }

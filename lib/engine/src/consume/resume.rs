@@ -115,7 +115,7 @@ impl<W: Worker> Driver<W> {
                         return Ok(false);
                     }
                 }
-                other => {
+                other @ (Ended::Fenced | Ended::Retired | Ended::Failed(_) | Ended::Unanswered(_)) => {
                     self.lanes.rolled_back(lane);
                     return self.leave_halted(claims, other).await;
                 }
@@ -138,7 +138,9 @@ impl<W: Worker> Driver<W> {
                 self.count(&done.summary);
                 Ok(true)
             }
-            other => self.leave_halted(claims, other).await,
+            other @ (Ended::Fenced | Ended::Retired | Ended::Failed(_) | Ended::Unanswered(_)) => {
+                self.leave_halted(claims, other).await
+            }
         }
     }
 

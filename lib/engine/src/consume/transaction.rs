@@ -306,7 +306,12 @@ mod tests {
         Step { partition, epoch: Uuid::nil(), old_offset, new_offset, last_leaf: [7; 32] }
     }
 
-    fn shown(batch: &Batch) -> (Vec<(i32, i64)>, Vec<(i32, i64, i64)>) {
+    /// A record's partition and offset.
+    type Place = (i32, i64);
+    /// A step's partition and offsets.
+    type Move = (i32, i64, i64);
+
+    fn shown(batch: &Batch) -> (Vec<Place>, Vec<Move>) {
         let place = |record: &Record| (record.position.partition, record.position.offset);
         let moves = |step: &Step| (step.partition, step.old_offset, step.new_offset);
         (batch.records.iter().map(place).collect(), batch.steps.iter().map(moves).collect())
