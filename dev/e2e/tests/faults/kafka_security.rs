@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use local_stack::testing::shared_stack;
 use local_stack::testing::wire::{Acl, Wire};
 use local_stack::{Listener, Stack, StackOptions, TestSpace};
@@ -17,11 +17,15 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{CREDITS, write};
 use crate::fleet::{self, Fleet};
 
 const WAIT_MAX: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(200);
+/// How soon a login that has ended is refused.
+const LOG_IN_AGAIN_MS: &str = "4000";
 
 /// An authority, and what it has signed, as files that Kafka and its clients read.
 struct Certificates {
@@ -35,7 +39,9 @@ impl Certificates {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("authority of {}", folder.path().display()));
         fs::write(folder.path().join("ca.pem"), params.self_signed(&key)?.pem())?;
         Ok(Certificates { folder, issuer: Issuer::new(params, key) })
     }
@@ -157,6 +163,7 @@ fn settings(broker: &Path, authority: &Path) -> Vec<(String, String)> {
         ("listener.name.login.plain.sasl.jaas.config", &plain),
         ("listener.name.login.scram-sha-256.sasl.jaas.config", scram),
         ("listener.name.login.scram-sha-512.sasl.jaas.config", scram),
+        ("listener.name.login.scram-sha-512.connections.max.reauth.ms", LOG_IN_AGAIN_MS),
         ("listener.name.tls.ssl.client.auth", "required"),
         ("listener.name.tls.ssl.principal.mapping.rules", "RULE:^.*CN=([^,]+).*$/$1/,DEFAULT"),
         ("ssl.keystore.type", "PEM"),
@@ -215,7 +222,10 @@ async fn services_run_by_tls_and_logins_with_the_documented_rights_and_no_others
         json!({"account_id": "acme", "clock": "live", "plan": {"cycle": "monthly", "allowance": "100"}});
     write(&fleet, &client, Method::POST, "/v1/accounts", &body).await?;
     a_producer_writes_usage_and_nothing_else(&secured, &fleet).await?;
-    fleet.verify(1).await?;
+    who_is_not_known_or_not_trusted_is_told(&secured, &mut fleet, &mut wire).await?;
+    a_login_that_ends_is_unready_until_it_is_mended(&secured, &mut fleet, &mut wire).await?;
+
+    fleet.verify(2).await?;
     drop(fleet);
     secured.stack.stop().await
 }
@@ -240,6 +250,82 @@ async fn a_producer_writes_usage_and_nothing_else(secured: &Secured, fleet: &Fle
     for topic in [&topics.events, &topics.alerts, &topics.dead_letters] {
         let refused = send(topic).await;
         ensure!(refused == Err(Some(RDKafkaErrorCode::TopicAuthorizationFailed)), "{topic}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// A service that can't connect is not ready and says why; one with a setting that can't be ends.
+async fn who_is_not_known_or_not_trusted_is_told(
+    secured: &Secured,
+    fleet: &mut Fleet,
+    wire: &mut Wire,
+) -> Result<()> {
+    let other = Certificates::new()?;
+    let mut untrusting = secured.logs_in("PLAIN", "ledger-projector");
+    untrusting.extend(env(&[("KAFKA_SSL_CA_LOCATION", &other.path("ca.pem").display().to_string())]));
+    let mut unknown = secured.logs_in("SCRAM-SHA-256", "ledger-query-api");
+    unknown.extend(env(&[("KAFKA_SASL_PASSWORD", "another one")]));
+    // The projector's place is taken while it runs, so the same service is started a second time.
+    fleet.set_env("projector", untrusting);
+    fleet.launch("projector.2", None)?;
+    fleet.kill("query-api")?;
+    fleet.set_env("query-api", unknown);
+    fleet.launch("query-api", None)?;
+    await_reason(fleet, "projector.2", "certificate verify failed").await?;
+    await_reason(fleet, "query-api", "Authentication failed").await?;
+    fleet.kill("projector.2")?;
+    // Mended at the broker: the service goes on by itself.
+    wire.set_login("ledger-query-api", Some("another one")).await?;
+    fleet.ready("query-api").await?;
+    let mut reserved = secured.logs_in("PLAIN", "ledger-projector");
+    reserved.extend(env(&[("KAFKA_CONFIG", "acks=1")]));
+    fleet.set_env("projector", reserved);
+    fleet.launch("projector.2", None)?;
+    ensure!(!fleet.ended("projector.2", WAIT_MAX).await?.success(), "acks was taken");
+    Ok(())
+}
+
+/// Waits until a service says that it is not ready, for this reason and without a password.
+async fn await_reason(fleet: &Fleet, service: &str, reason: &str) -> Result<()> {
+    let url = format!("{}/readyz", fleet.url(service)?);
+    let client = http_client::plain();
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut said = String::new();
+    while !said.contains(reason) {
+        ensure!(Instant::now() < deadline, "{service} is ready, or does not say {reason}: {said}");
+        sleep(POLL).await;
+        if let Ok(answer) = client.get(&url).send().await {
+            said = if answer.status() == 503 { answer.text().await? } else { String::new() };
+        }
+    }
+    ensure!(!said.contains("the secret of") && !said.contains("another one"), "{said}");
+    Ok(())
+}
+
+async fn a_login_that_ends_is_unready_until_it_is_mended(
+    secured: &Secured,
+    fleet: &mut Fleet,
+    wire: &mut Wire,
+) -> Result<()> {
+    let name = "ledger-command-api";
+    wire.set_login(name, None).await?;
+    await_reason(fleet, "command-api", "Authentication failed").await?;
+    // What producers write meanwhile waits in Kafka.
+    let producer = secured.producer("producer")?;
+    let (topic, value) = (fleet.kafka.topics().usage, usage("u2"));
+    let sent = producer.send(FutureRecord::to(&topic).key("acme").payload(&value), WAIT_MAX).await;
+    sent.map_err(|(error, _)| error).context("the producer's login has not ended")?;
+    wire.set_login(name, Some(&password(name))).await?;
+    fleet.ready("command-api").await?;
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut used = String::new();
+    while used != "0.5" {
+        ensure!(Instant::now() < deadline, "usage does not go on: {used}");
+        sleep(POLL).await;
+        let mut tx = platform::pg::begin_read(&fleet.pool, fleet.live().await?).await?;
+        let read = sqlx::query_scalar("select coalesce(sum(used), 0)::text from user_usage");
+        let sum: String = read.fetch_one(&mut *tx).await?;
+        used = sum.trim_end_matches('0').to_owned();
     }
     Ok(())
 }
