@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use platform::http_client;
 use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ const WORKERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(30);
 /// Longest outage in these tests.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for the broker to store one record, before a new client tries.
+const STORED_MAX: Duration = Duration::from_secs(22);
 /// Longest wait for an answer: kills cut answers short, and a lost one must not block a worker.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 
@@ -98,13 +101,8 @@ impl Load {
             };
             workers.spawn(producer.run(worker, Arc::clone(&stop)));
         }
-        let kafka: FutureProducer = ClientConfig::new()
-            .set("bootstrap.servers", &fleet.kafka.brokers)
-            .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2")
-            .set("message.timeout.ms", "90000")
-            .create()?;
-        workers.spawn(through_kafka(kafka, fleet.kafka.topics().usage, Arc::clone(&stop)));
+        let kafka = KafkaProducer { brokers: fleet.kafka.brokers.clone(), topic: fleet.kafka.topics().usage };
+        workers.spawn(kafka.run(Arc::clone(&stop)));
         Ok(Load { stop, refusals, workers })
     }
 
@@ -173,19 +171,53 @@ impl Producer {
     }
 }
 
-async fn through_kafka(producer: FutureProducer, topic: String, stop: Arc<AtomicBool>) -> Result<usize> {
-    let mut sent = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let event = event("kafka", sent);
+/// Writes to the ingress topic.
+struct KafkaProducer {
+    brokers: String,
+    topic: String,
+}
+
+impl KafkaProducer {
+    async fn run(self, stop: Arc<AtomicBool>) -> Result<usize> {
+        let mut client = self.client()?;
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            self.send_until_stored(&mut client, &event("kafka", sent)).await?;
+            sent += 1;
+            sleep(PAUSE / 10).await;
+        }
+        Ok(sent)
+    }
+
+    /// Sends an event, after each timeout by a new client: one of librdkafka's may wait on for ever for a broker that
+    /// was killed or frozen and is back.
+    async fn send_until_stored(&self, client: &mut FutureProducer, event: &Value) -> Result<()> {
         let key = event["subject"].as_str().unwrap_or_default().to_owned();
         let value = event.to_string();
-        let record = FutureRecord::to(&topic).key(&key).payload(&value);
-        let delivered = producer.send(record, PATIENCE).await;
-        delivered.map_err(|(error, _)| error).context("the ingress topic")?;
-        sent += 1;
-        sleep(PAUSE / 10).await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let record = FutureRecord::to(&self.topic).key(&key).payload(&value);
+            match client.send(record, STORED_MAX).await {
+                Ok(_) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _))
+                    if Instant::now() + STORED_MAX < deadline =>
+                {
+                    *client = self.client()?;
+                }
+                Err((error, _)) => return Err(error).context("the ingress topic"),
+            }
+        }
     }
-    Ok(sent)
+
+    fn client(&self) -> Result<FutureProducer> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2")
+            .set("message.timeout.ms", STORED_MAX.as_millis().to_string());
+        Ok(config.create()?)
+    }
 }
 
 fn event(who: &str, number: usize) -> Value {
