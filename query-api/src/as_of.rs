@@ -12,7 +12,7 @@ use ledger_core::account::withdrawal::Seen;
 use ledger_core::account::{Core, Snapshot};
 use ledger_core::event::key::dedupe_key;
 use ledger_core::event::{Data, Dispute, Refund};
-use ledger_core::fold::pages::{Missing, MissingPages, Pages};
+use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::fold::{self, Applied, Fact, Moment, Observer, Outcome};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, GrantId, PaymentId};
@@ -311,8 +311,7 @@ impl Past {
         amount: Credits,
     ) -> Result<(), Problem> {
         if !self.pages.payments.contains_key(payment) {
-            self.supply(connection, MissingPages::from_iter([Missing::Payment(payment.clone())]), fact)
-                .await?;
+            self.supply(connection, vec![Missing::Payment(payment.clone())], fact).await?;
         }
         let Some(Some(grant_id)) = self.pages.payments.get(payment).cloned() else { return Ok(()) };
         let moved = self.moved_by(connection, fact).await?;
@@ -324,7 +323,7 @@ impl Past {
             return Ok(());
         }
         if !self.pages.lots.contains_key(&grant_id) {
-            self.supply(connection, MissingPages::from_iter([Missing::Lot(grant_id.clone())]), fact).await?;
+            self.supply(connection, vec![Missing::Lot(grant_id.clone())], fact).await?;
         }
         if let Some(Some(lot)) = self.pages.lots.get_mut(&grant_id) {
             lot.lapsed = lapsed;
@@ -352,7 +351,7 @@ impl Past {
     async fn supply(
         &mut self,
         connection: &mut PgConnection,
-        missing: MissingPages,
+        missing: Vec<Missing>,
         fact: &Fact,
     ) -> Result<(), Problem> {
         let lot = |page: &Missing| if let Missing::Lot(id) = page { Some(id.clone()) } else { None };

@@ -1,8 +1,6 @@
 //! Why an event can't be folded now.
 
-use smallvec::smallvec;
-
-use crate::fold::pages::{Missing, MissingPages};
+use crate::fold::pages::Missing;
 use crate::value::credits::Credits;
 use crate::value::id::AccountId;
 
@@ -11,7 +9,7 @@ use crate::value::id::AccountId;
 pub enum Error {
     /// Pages have to be loaded first: load them all and call again with the same arguments.
     #[error("pages are missing: {0:?}")]
-    Missing(MissingPages),
+    Missing(Vec<Missing>),
     /// The account's sums no longer give its balance: its state was corrupt, or the fold is wrong. Core and pages are to be
     /// thrown away, and nothing made from them may be stored.
     #[error("account {account} does not conserve credits: its sums give {booked}, its lots {settled}")]
@@ -26,6 +24,6 @@ pub enum Error {
 
 impl From<Missing> for Error {
     fn from(missing: Missing) -> Self {
-        Error::Missing(smallvec![missing])
+        Error::Missing(vec![missing])
     }
 }

@@ -10,7 +10,7 @@ use super::{EntryType, Error, LotChanges, Reason, UsageChange};
 use crate::account::withdrawal::Withdrawal;
 use crate::event::key::{DedupeKey, dedupe_key};
 use crate::event::{Data, ReverseUsage, Usage};
-use crate::fold::pages::{Missing, MissingPages};
+use crate::fold::pages::Missing;
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::GrantId;
 
@@ -107,7 +107,7 @@ impl Step<'_> {
         }
         let unknown = |(id, _): &&(GrantId, Credits)| self.find_lot(id).is_err();
         let missing = returns.iter().filter(unknown).map(|(id, _)| Missing::Lot(id.clone()));
-        let missing: MissingPages = missing.collect();
+        let missing: Vec<Missing> = missing.collect();
         if missing.is_empty() { Ok(returns) } else { Err(Error::Missing(missing)) }
     }
 

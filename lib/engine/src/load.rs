@@ -6,7 +6,7 @@ use ledger_core::account::Core;
 use ledger_core::account::lot::Lot;
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::event::key::dedupe_key;
-use ledger_core::fold::pages::{Missing, MissingPages, Pages};
+use ledger_core::fold::pages::{Missing, Pages};
 use ledger_core::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source};
 use platform::pg::columns::{name, undecodable};
 use rustc_hash::FxHashMap;
@@ -201,7 +201,7 @@ pub async fn pages(
 /// Loads the pages that the fold found missing for one account, with one query per kind.
 pub async fn missing(
     tx: &mut PgConnection,
-    missing: MissingPages,
+    missing: Vec<Missing>,
     batch: &mut impl AccountPages,
     account: usize,
 ) -> Result<(), sqlx::Error> {
