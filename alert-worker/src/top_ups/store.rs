@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use engine::consume::WorkerError;
-use engine::fold::note_repeated;
 use engine::outbox;
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
@@ -23,10 +22,9 @@ pub async fn write(tx: &mut PgConnection, decided: &Decided) -> Result<(), Worke
     for step in &decided.steps {
         match step {
             Step::Propose(proposal, event) => {
+                // Until the start is folded, every event proposes it again.
                 if propose(tx, proposal).await? {
                     outbox::put(tx, event, LEAD_SECONDS).await?;
-                } else {
-                    note_repeated("attempt", 1);
                 }
             }
             Step::Start(proposal, at) => start(tx, proposal, *at).await?,
@@ -119,8 +117,6 @@ async fn refuse(tx: &mut PgConnection, event: &Event) -> Result<(), sqlx::Error>
     .await?;
     if reported.rows_affected() > 0 {
         outbox::put(tx, event, LEAD_SECONDS).await?;
-    } else {
-        note_repeated("refusal", 1);
     }
     Ok(())
 }
