@@ -495,10 +495,8 @@ fn what_was_on_its_way_to_an_account_applies_after_its_closing() {
 
 #[test]
 fn nothing_resets_once_an_account_is_closed() {
-    let later = format!(
-        r#"plan 10 "pack_expiry":"period_end"; buy p 100; grant g 5 "expires_at":"2026-01-25T00:00:00Z"; close;
-           at 2026-03-15T00:00:00Z; "#
-    );
+    let later = r#"plan 10 "pack_expiry":"period_end"; buy p 100; grant g 5 "expires_at":"2026-01-25T00:00:00Z";
+                   close; at 2026-03-15T00:00:00Z; "#;
     // The credits of the period end with it, and no others come.
     check(&format!("{later} refund p 100"), "");
     check_outcome(&format!("{later} reset 1"), "period_not_begun");

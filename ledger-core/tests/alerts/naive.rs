@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::account::Core;
-use ledger_core::event::{Basis, ChangeAt, Data, SetLimits};
+use ledger_core::event::{Basis, ChangeAt, Data, SetLimits, Usage};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason, roll_to};
 use ledger_core::value::time::Time;
 
@@ -26,6 +26,20 @@ struct Used {
     credits: i128,
     period: i64,
     reversed: bool,
+}
+
+impl Used {
+    /// Usage by nobody counts for no user.
+    fn of(fact: &Fact, usage: &Usage, period: i64) -> Option<Used> {
+        Some(Used {
+            source_and_id: format!("{} {}", fact.event.source, fact.event.id),
+            user: usage.user_id.as_ref()?.to_string(),
+            feature: usage.feature.as_ref().map(ToString::to_string),
+            credits: usage.credits.expect("credits").units(),
+            period,
+            reversed: false,
+        })
+    }
 }
 
 /// A rule's name, its threshold version, its subject and the period.
@@ -113,18 +127,7 @@ impl Naive {
 
     fn learn(&mut self, fact: &Fact, applied: &Applied, period: i64) {
         match &fact.event.data {
-            Data::UsageRecorded(usage) => {
-                let credits = usage.credits.expect("credits").units();
-                let Some(user) = &usage.user_id else { return };
-                self.usage.push(Used {
-                    source_and_id: format!("{} {}", fact.event.source, fact.event.id),
-                    user: user.to_string(),
-                    feature: usage.feature.as_ref().map(ToString::to_string),
-                    credits,
-                    period,
-                    reversed: false,
-                });
-            }
+            Data::UsageRecorded(usage) => self.usage.extend(Used::of(fact, usage, period)),
             Data::UsageReversed(reversal) => {
                 let name = format!("{} {}", reversal.source, reversal.event_id);
                 if let Some(used) = self.usage.iter_mut().find(|used| used.source_and_id == name) {

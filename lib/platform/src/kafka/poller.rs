@@ -222,8 +222,7 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
 }
 
 fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
-    let known = list
-        .elements()
+    list.elements()
         .iter()
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => Some(Position { partition: element.partition(), offset }),
@@ -231,8 +230,7 @@ fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
                 None
             }
         })
-        .collect();
-    known
+        .collect()
 }
 
 fn seek(consumer: &RawConsumer, topic: &str, positions: &[Position]) -> Result<(), Error> {

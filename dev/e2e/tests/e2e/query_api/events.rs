@@ -38,7 +38,8 @@ async fn an_event_shows_its_outcome_its_price_lines_and_the_lots_drawn() -> Resu
     let mut expected = json!({
         "account_id": "acme", "event_id": "msg-1:1", "source": "/v1/usage", "type": "ledger.usage.recorded.v1",
         "position": used.body["position"], "outcome": "applied", "reason": null, "credits": "0.38", "user_id": "ana",
-        "message_id": "msg-1", "occurred_at": "2026-01-06T10:00:00Z", "recorded_at": "2026-01-06T10:00:01Z",
+        "message_id": "msg-1", "call_id": null, "duplicate_of": null, "duplicate_of_source": null,
+        "occurred_at": "2026-01-06T10:00:00Z", "recorded_at": "2026-01-06T10:00:01Z",
         "actor": "operator",
         "lines": [line("input_tokens", "1200", "250", "0.3"), line("output_tokens", "80", "1000", "0.08")],
         "lots": [{"grant_id": "plan:0", "source": "plan", "amount": "-0.1"}], "overdraft": "0.28",
@@ -86,7 +87,8 @@ async fn every_kind_of_event_can_be_looked_up_with_what_it_did_to_lots() -> Resu
     let event = |answer: &e2e::Answer, id: Value, kind: &str, lots: Value| {
         json!({"account_id": "acme", "event_id": id, "source": "*", "type": format!("ledger.{kind}.v1"),
                "position": answer.body["position"], "outcome": "applied", "reason": null, "credits": null,
-               "user_id": null, "message_id": null, "occurred_at": "*", "recorded_at": "*", "actor": "operator",
+               "user_id": null, "message_id": null, "call_id": null, "duplicate_of": null,
+               "duplicate_of_source": null, "occurred_at": "*", "recorded_at": "*", "actor": "operator",
                "lines": [], "lots": lots, "overdraft": "*", "reversed_at": null, "repeats": [],
                "reservation_id": null, "held": null, "over_hold": null})
     };

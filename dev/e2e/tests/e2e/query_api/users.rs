@@ -72,8 +72,9 @@ async fn a_user_is_blocked_once_what_counts_reaches_the_limit() -> Result<()> {
     check(&story, "ana 50/50 of 60, bo 40/40 of 0!, cy 5/5 of 0!, di 0/0 of 0!").await?;
     set(&story, json!({"enabled": false, "default_limit": "0", "custom": {"ana": "60"}})).await?;
     check(&story, "ana 50/50 of -, bo 40/40 of -, cy 5/5 of -, di 0/0 of -").await?;
+    // Without `custom`, own limits stay as they are.
     set(&story, json!({})).await?;
-    check(&story, "ana 50/50 of -, bo 40/40 of -, cy 5/5 of -, di 0/0 of -").await?;
+    check(&story, "ana 50/50 of 60, bo 40/40 of -, cy 5/5 of -, di 0/0 of -").await?;
     whole.replay_and_stop().await
 }
 
