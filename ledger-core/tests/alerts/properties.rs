@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger_core::event::Data;
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
-use ledger_core::policy::alert::{Firing, Kind, firing};
+use ledger_core::policy::alert::{FORMER_MAX, Firing, Kind, firing};
 use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -250,6 +250,39 @@ proptest! {
         // The stored state is the same too, so that a rebuilt state equals one that grew.
         prop_assert_eq!(&cut.watch, &whole.watch);
         prop_assert_eq!(&cut.pages, &whole.pages);
+    }
+}
+
+/// Users whose limits one event sets, and blocks of them: together more than are remembered once they lost their limit.
+const BLOCK_USERS: usize = 2_000;
+const BLOCKS: usize = FORMER_MAX / BLOCK_USERS + 3;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_history_of_very_many_limits_fires_one_id_twice(
+        limits in prop::collection::vec((0..BLOCKS, 1..4_u32, proptest::option::of(5..8_u32)), 12..20),
+    ) {
+        let mut story = Story::new();
+        story.play("plan 1000");
+        for block in 0..BLOCKS {
+            story.play(&format!("by b{block}-0 9; by zoe{block} 9"));
+        }
+        for (block, limit, default) in &limits {
+            let custom: BTreeMap<String, String> =
+                (0..BLOCK_USERS).map(|n| (format!("b{block}-{n}"), limit.to_string())).collect();
+            let default = default.map(|limit| limit.to_string());
+            story.play(&format!("limits {}", serde_json::json!({"custom": custom, "default_limit": default})));
+        }
+        let watched = in_batches(&story.facts, &[]);
+        let ids: BTreeSet<_> = watched.firings.iter().map(|firing| firing.firing_id).collect();
+        prop_assert_eq!(ids.len(), watched.firings.len(), "an id fired twice");
+        let mut last = BTreeMap::new();
+        for firing in watched.firings.iter().filter(|firing| firing.kind == Kind::UserLimitReached) {
+            let before = last.insert(&firing.subject, firing.threshold_version).unwrap_or(0);
+            prop_assert!(firing.threshold_version > before, "{firing:?} after version {before}");
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Alerts and limits: section 8's rules, each as a story.
 
+use std::collections::BTreeSet;
+
 use ledger_core::event::{Channel, Recipients, derive};
-use ledger_core::policy::alert::{Kind, REMOVED_MAX, firing};
+use ledger_core::policy::alert::{FORMER_MAX, Kind, REMOVED_MAX, firing};
 use ledger_core::value::id::{AccountId, AlertId, UserId};
 
 use crate::story::story;
@@ -115,6 +117,35 @@ fn of_more_removed_alerts_than_are_kept_none_comes_again_as_an_old_version() {
     story.play("alert a-first absolute_used 5");
     watched.batch(&story.facts);
     assert_eq!(shown(&watched.firings), "org_alert a-first v1 6; org_alert a-first v2 6");
+}
+
+/// A user whose own limit is gone is one of more than are kept; their limit's version must not begin again.
+#[test]
+fn of_more_former_limits_than_are_kept_none_fires_under_an_old_version() {
+    let mut story = story("plan 100; by a 10");
+    story.play(r#"limits {"custom":{"a":"5"}}; limits {"custom":{"a":"6"}}"#);
+    let users = 2_000;
+    for block in 0..=FORMER_MAX / users {
+        for limit in [50, 60] {
+            let custom: Vec<_> = (0..users).map(|n| format!(r#""b{block}-{n}":"{limit}""#)).collect();
+            story.play(&format!(r#"limits {{"custom":{{{}}}}}"#, custom.join(",")));
+        }
+    }
+    story.play(r#"limits {"custom":{"a":"5"}}; limits {"custom":{"a":"7"}}; by b0-1 1; limits {"custom":{"b0-1":"0"}}"#);
+    let mut watched = Watched::default();
+    for fact in &story.facts {
+        watched.batch(std::slice::from_ref(fact));
+    }
+    let of_a: Vec<_> = watched
+        .firings
+        .iter()
+        .filter(|firing| firing.subject.as_str() == "a")
+        .map(|firing| firing.threshold_version)
+        .collect();
+    assert_eq!(of_a.len(), 4, "{}", shown(&watched.firings));
+    assert!(of_a.is_sorted_by(|before, after| before < after), "{of_a:?}");
+    let ids: BTreeSet<_> = watched.firings.iter().map(|firing| firing.firing_id).collect();
+    assert_eq!(ids.len(), watched.firings.len(), "an id fired twice");
 }
 
 #[test]

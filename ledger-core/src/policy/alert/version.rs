@@ -12,8 +12,8 @@ use crate::event::Limit;
 use crate::value::credits::Credits;
 use crate::value::id::UserId;
 
-/// Most users whose versions are kept after they lost their own limit; beyond that, the smallest ids are forgotten and
-/// may be reported once more in the period.
+/// Most users whose versions are kept after they lost their own limit; beyond that, those with the lowest versions are
+/// forgotten, and may be reported once more in the period.
 pub const FORMER_MAX: usize = 10_000;
 
 /// A threshold and the number of values it has had.
@@ -78,10 +78,29 @@ impl LimitVersions {
                 former.insert(user.clone(), i64::from(threshold.version) - i64::from(default.version));
             }
         }
-        while former.len() > FORMER_MAX {
-            former.pop_first();
-        }
         *self = Self { default, own, former };
+        self.forget_surplus();
+    }
+
+    /// Forgets former users beyond the most that are kept, and raises the default to the highest of their versions: from
+    /// then on the default's version is theirs, and a version that has fired must never come again.
+    fn forget_surplus(&mut self) {
+        let surplus = self.former.len().saturating_sub(FORMER_MAX);
+        if surplus == 0 {
+            return;
+        }
+        let mut by_version: Vec<(i64, UserId)> =
+            self.former.iter().map(|(user, apart)| (*apart, user.clone())).collect();
+        by_version.sort_unstable();
+        by_version.truncate(surplus);
+        let raise = by_version.last().map_or(0, |(highest, _)| (*highest).max(0));
+        for (_, user) in &by_version {
+            self.former.remove(user);
+        }
+        self.former.values_mut().for_each(|apart| *apart -= raise);
+        self.former.retain(|_, apart| *apart != 0);
+        let version = self.default.version.saturating_add(u32::try_from(raise).unwrap_or(u32::MAX));
+        self.default.version = version;
     }
 
     /// Applies one user's limit, of their own or the default again.
@@ -220,5 +239,34 @@ mod tests {
         versions.set(&Limits::of(&SetLimits::default(), None));
         assert_eq!(versions.former.len(), FORMER_MAX);
         assert!(versions.own.is_empty());
+    }
+
+    /// Whoever has lost a limit keeps counting, also when there are more of them than are kept.
+    #[test]
+    fn no_version_comes_again_when_former_users_are_forgotten() {
+        let blocks = FORMER_MAX / 2_000 + 2;
+        let user = |block: usize, n: usize| id(&format!("u{block}-{n}"));
+        let mut versions = LimitVersions::default();
+        let mut highest: BTreeMap<UserId, u32> = BTreeMap::new();
+        for step in 0..3 * blocks {
+            let block = step * 3 % blocks;
+            let of_block = (0..2_000).map(|n| {
+                let limit = Credits::whole(i64::try_from(step + n).expect("small"));
+                (user(block, n), Limit::At(limit))
+            });
+            let mut limits = Limits::from(&SetLimits::default());
+            limits.custom = of_block.collect();
+            limits.default_limit = (step % 5 > 1).then(|| Credits::whole(1));
+            versions.set(&limits);
+            for user in (0..blocks).flat_map(|block| (0..2_000).step_by(97).map(move |n| user(block, n))) {
+                let version = versions.of(&user);
+                let before = highest.insert(user.clone(), version).unwrap_or(0);
+                assert!(version >= before, "{user} at step {step}: {version} after {before}");
+            }
+        }
+        assert!(
+            versions.default.version > 2,
+            "some were forgotten, and the default carries their versions on"
+        );
     }
 }
