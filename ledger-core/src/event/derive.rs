@@ -1,6 +1,6 @@
 //! Derived ids: an event that the ledger creates has an id computed from its subject.
 //!
-//! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/`, so a replay, a restart or a second worker produces the
+//! UUIDv5 over `NAMESPACE` and a name whose parts are joined by `/` (`%` and `/` within a part are percent-encoded), so a replay, a restart or a second worker produces the
 //! same id. The names are part of the public contract (`schemas/README.md`).
 
 use uuid::Uuid;
@@ -32,9 +32,20 @@ pub(crate) fn named(kind: &str, parts: &[&str]) -> Uuid {
     let mut name = String::from(kind);
     for part in parts {
         name.push('/');
-        name.push_str(part);
+        push_encoded(&mut name, part);
     }
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}
+
+/// Appends a part so that no two lists of parts give one name. Ids without `%` and `/` stay as they are.
+fn push_encoded(name: &mut String, part: &str) {
+    for character in part.chars() {
+        match character {
+            '%' => name.push_str("%25"),
+            '/' => name.push_str("%2F"),
+            other => name.push(other),
+        }
+    }
 }
 
 pub fn reset_id(account: &AccountId, index: i64) -> EventId {
@@ -116,6 +127,22 @@ mod tests {
         assert_ne!(reset_id(&acme, 3), reset_id(&acme, 4));
         // Frozen: resets in old journals carry it.
         assert_eq!(reset_id(&acme, 3).as_str(), Uuid::new_v5(&NAMESPACE, b"reset/acme/3").to_string());
+    }
+
+    #[test]
+    fn no_two_usages_share_a_reversal() {
+        let acme = AccountId::new("acme").expect("an id");
+        let reversal = |source: &str, event: &str| {
+            let (source, event) =
+                (Source::new(source).expect("a source"), EventId::new(event).expect("an id"));
+            reversal_id(&acme, &source, &event).to_string()
+        };
+        assert_ne!(reversal("/v1", "usage/x"), reversal("/v1/usage", "x"));
+        assert_ne!(reversal("/a%2Fb", "x"), reversal("/a/b", "x"));
+        let named = |name: &[u8]| Uuid::new_v5(&NAMESPACE, name).to_string();
+        assert_eq!(reversal("/v1/usage", "x"), named(b"reversal/acme/%2Fv1%2Fusage/x"));
+        assert_eq!(reversal("/a%b", "x/1"), named(b"reversal/acme/%2Fa%25b/x%2F1"));
+        assert_eq!(reversal("urn:app", "x"), named(b"reversal/acme/urn:app/x"), "as it always was");
     }
 
     #[test]
