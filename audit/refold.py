@@ -23,6 +23,7 @@ SECOND = 10**6
 AHEAD_OF_BROKER_MAX = 2 * SECOND
 CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
+RETURNS_MAX = 50_000
 ORG_ALERTS_MAX = 1_000
 OWN_LIMITS_MAX = 10_000
 TURNOVER_MAX = 10**28 * UNIT
@@ -346,6 +347,12 @@ PRIORITY = {"rollover": 10, "plan": 20, "purchase": 40, "top_up": 40}
 PAID = ("purchase", "top_up")
 
 
+def can_name_a_lot(text):
+    """Says whether an id has the shape of ids that the outside world makes."""
+    control = any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
+    return 0 < len(text.encode()) <= 256 and text == text.strip() and not control
+
+
 class Lot:
     def __init__(self, grant_id, source, units, effective, expires=None, priority=None):
         self.grant_id, self.source, self.amount, self.remaining = grant_id, source, units, units
@@ -353,7 +360,26 @@ class Lot:
         self.effective, self.expires = effective, expires
         self.started = self.closed = False
         self.price = None
-        self.lapsed = self.refunded = 0
+        self.drawn = self.lapsed = self.refunded = 0
+
+    def give(self, taking, units):
+        """Gives up to so many units to a taking and returns how many."""
+        part = min(self.remaining, units)
+        if part:
+            self.remaining -= part
+            self.drawn += part
+            taking.draws.append((self, part))
+        return part
+
+    def refill(self, units):
+        """Takes back what it gave and returns what it has no room for: a plan's lot holds its allowance at most."""
+        before = self.remaining
+        self.drawn -= units
+        self.remaining = self.allowance_left() if self.source == "plan" else before + units
+        return before + units - self.remaining
+
+    def allowance_left(self):
+        return max(self.amount - self.drawn, 0)
 
     def burn_order(self):
         expires = FOREVER if self.expires is None else self.expires
@@ -386,7 +412,8 @@ class TopUps:
         self.period, self.count, self.total = None, 0, 0
 
     def derived(self, *name):
-        return str(uuid.uuid5(NAMESPACE, "/".join(str(part) for part in name)))
+        parts = (str(part).replace("%", "%25").replace("/", "%2F") for part in name)
+        return str(uuid.uuid5(NAMESPACE, "/".join(parts)))
 
     def wants(self, account):
         """Returns (amount, payment method) where an attempt is to start now, else None."""
@@ -506,20 +533,12 @@ class Account:
         self.owing = [taking for taking in self.owing if taking.owed]
         for lot in self.drawable() if self.owing else []:
             for taking in self.owing:
-                part = min(lot.remaining, taking.owed)
-                if part:
-                    lot.remaining -= part
-                    taking.owed -= part
-                    taking.draws.append((lot, part))
+                taking.owed -= lot.give(taking, taking.owed)
 
     def take(self, taking, units):
         self.book(-units)
         for lot in self.drawable():
-            part = min(lot.remaining, units)
-            if part:
-                lot.remaining -= part
-                units -= part
-                taking.draws.append((lot, part))
+            units -= lot.give(taking, units)
         taking.owed = units
         if units:
             self.owing.append(taking)
@@ -610,17 +629,19 @@ class Account:
             self.forgives = data["overdraft"] == "forgive_at_reset"
 
     def plan_changed(self, event, data):
-        plan = Plan(data["plan"], self.plan.schedule.anchor)
-        self.waiting = None
+        plan, self.waiting = Plan(data["plan"], self.plan.schedule.anchor), None
         if data.get("at") == "next_period":
             self.waiting = plan
             return
-        # A changed cycle, anchor or zone waits for the boundary by itself: the open period keeps its own schedule.
-        before, self.plan = self.plan.allowance, plan
-        lot = self.lots.get(f"plan:{self.period.index}")
-        moved = max(plan.allowance - before, -lot.remaining)
-        lot.remaining += moved
-        lot.amount = max(lot.amount + plan.allowance - before, 0)
+        if plan.schedule != self.plan.schedule:
+            # The open period keeps its schedule and what is given for it.
+            self.plan.packs_end, self.waiting = plan.packs_end, plan
+            return
+        self.plan = plan
+        lot = self.lots[f"plan:{self.period.index}"]
+        before, lot.amount = lot.remaining, plan.allowance
+        lot.remaining = lot.allowance_left()
+        moved = lot.remaining - before
         self.maximum += moved
         self.book(moved)
         self.repay()
@@ -672,8 +693,6 @@ class Account:
         taking = self.usage.get((data["source"], data["event_id"]))
         if taking is None:
             raise Rejected("event_unknown")
-        if taking.reversed:
-            raise Rejected("already_reversed")
         back = self.undo(taking)
         if taking.period == self.period.index:
             self.used -= taking.units
@@ -684,31 +703,41 @@ class Account:
         self.repay()
 
     def undo(self, taking):
+        if taking.reversed:
+            raise Rejected("already_reversed")
+        if len(taking.draws) > RETURNS_MAX:
+            raise Rejected("too_many_lots")
         taking.reversed = True
         back, taking.owed = taking.owed, 0
+        too_much = 0
         for lot, part in taking.draws:
             if lot.closed:
                 lot.lapsed += part
             else:
-                lot.remaining += part
+                too_much += lot.refill(part)
                 back += part
         self.book(back)
+        self.book(-too_much)
+        self.maximum -= too_much
         return back
 
-    def new_id(self, lot_id, exists="grant_exists"):
+    def new_id(self, lot_id):
         if lot_id.startswith(("plan:", "rollover:")):
             raise Rejected("grant_reserved")
-        if lot_id in self.lots:
-            raise Rejected(exists)
+        if lot_id in self.lots or lot_id in self.payments:
+            raise Rejected("grant_exists")
+
+    def has_room(self):
+        if sum(lot.remaining > 0 for lot in self.open()) >= OPEN_LOTS_MAX:
+            raise Rejected("too_many_lots")
 
     def credits_granted(self, event, data):
         self.new_id(data["grant_id"])
-        if sum(lot.remaining > 0 for lot in self.open()) >= OPEN_LOTS_MAX:
-            raise Rejected("too_many_lots")
         effective = instant(data["effective_at"]) if data.get("effective_at") else self.now
         expires = instant(data["expires_at"]) if data.get("expires_at") else None
         if expires is not None and expires <= self.now:
             raise Rejected("grant_expired")
+        self.has_room()
         self.arrives(Lot(data["grant_id"], data["source"], amount(data["amount"]), effective, expires, data.get("priority")))
 
     def grant_voided(self, event, data):
@@ -724,6 +753,10 @@ class Account:
     def credits_adjusted(self, event, data):
         units = amount(data["amount"])
         if units > 0:
+            if not can_name_a_lot(event["id"]):
+                raise Rejected("grant_id_malformed")
+            self.new_id(event["id"])
+            self.has_room()
             self.arrives(Lot(event["id"], "adjustment", units, self.now))
         else:
             self.take(Taking(self.period.index), -units)
@@ -758,6 +791,7 @@ class Account:
         if data["payment_id"] in self.payments or known and known.source in PAID:
             raise Rejected("payment_exists")
         self.new_id(attempt)
+        self.new_id(data["payment_id"])
         self.top_ups.succeed(attempt, amount(data["amount"]), self.period.index)
         self.paid_lot(attempt, "top_up", data)
 
@@ -827,11 +861,9 @@ class Account:
         payment, taking, lot, gone = taken or (None, None, None, None)
         if payment != payment_id:
             raise Rejected(unknown)
-        if taking.reversed:
-            raise Rejected("already_reversed")
+        self.maximum += self.undo(taking)
         lot.refunded -= taking.units
         lot.lapsed += gone
-        self.maximum += self.undo(taking)
         self.repay()
 
 

@@ -2,8 +2,9 @@
 
 mod story;
 
+use ledger_core::event::{OnExhausted, PackExpiry, RolloverMode};
 use ledger_core::fold::pages::Pages;
-use ledger_core::fold::{self, Error};
+use ledger_core::fold::{self, Error, RETURNS_MAX};
 use ledger_core::value::credits::Credits;
 use story::{Story, story};
 
@@ -301,6 +302,54 @@ fn grants_and_payments_share_one_id_space() {
 }
 
 #[test]
+fn nothing_that_makes_a_lot_overwrites_another() {
+    let ended = r#""expires_at":"2026-01-02T00:00:00Z""#;
+    let waiting = r#""effective_at":"2026-01-20T00:00:00Z""#;
+    for (there, left) in [
+        ("grant x 5".into(), "x 5"),
+        ("grant x 5; use 5".into(), ""),
+        ("grant x 5; void x".into(), ""),
+        (format!("grant x 5 {ended}; at 2026-01-03T00:00:00Z; tick"), ""),
+        (format!("grant x 5 {waiting}"), "x 5"),
+        ("adjust-as x 5".into(), "x 5"),
+        ("buy x 5".into(), "x 5"),
+    ] {
+        for new in ["grant x 7", "buy x 7"] {
+            let script = format!("plan 0; {there}; {new}");
+            let expected =
+                if there == "buy x 5" && new == "buy x 7" { "payment_exists" } else { "grant_exists" };
+            check_outcome(&script, expected);
+            check(&script, left);
+        }
+        if !there.starts_with("adjust-as") {
+            let script = format!("plan 0; {there}; adjust-as x 7");
+            check_outcome(&script, "grant_exists");
+            check(&script, left);
+        }
+    }
+    // The payment of a top-up is in the same id space as its attempt.
+    let topped_up = "plan 0; topup 5 10; start 1 10; paid 1 10 pay";
+    for new in ["grant pay 7", "adjust-as pay 7"] {
+        check_outcome(&format!("{topped_up}; {new}"), "grant_exists");
+    }
+    check_outcome(&format!("{topped_up}; buy pay 7"), "payment_exists");
+    for there in ["grant pay 7", "adjust-as pay 7"] {
+        check_outcome(&format!("plan 0; topup 5 10; {there}; start 1 10; paid 1 10 pay"), "grant_exists");
+    }
+}
+
+#[test]
+fn an_adjustment_has_an_id_that_can_name_its_lot() {
+    check_outcome("plan 0; adjust-as plan:0 5", "grant_reserved");
+    check_outcome("plan 0; adjust-as rollover:1 5", "grant_reserved");
+    let mut story = story("plan 0");
+    story.event(" x", "ledger.credits.adjusted.v1", r#"{"amount":"5","reason":"r"}"#);
+    assert_eq!((story.outcome(), story.lots().as_str()), ("grant_id_malformed", ""));
+    // One that takes makes no lot.
+    check_outcome("plan 0; adjust-as plan:0 -5", "applied");
+}
+
+#[test]
 fn spent_counts_usage_from_paid_lots_also_through_overdraft() {
     check_figures("plan 1; buy p 10; use 4", "settled 7 maximum 11 used 4 = 36.363636364% spent 3");
     check_figures("plan 1; use 4; buy p 10", "settled 7 maximum 11 used 4 = 36.363636364% spent 3");
@@ -316,6 +365,74 @@ fn a_plan_change_now_moves_the_plan_lot_by_the_difference() {
     check("plan 10; use 10; replan 12", "plan:0 2");
     check("plan 10; use 13; replan 12", "| owes 1");
     check_figures("plan 10; use 7; replan 5", "settled 0 maximum 7 used 7 = 100% spent 0");
+}
+
+#[test]
+fn what_was_drawn_of_the_allowance_stays_drawn_whatever_the_plan_becomes() {
+    check("plan 10; use 10; replan 0; replan 10", "");
+    check_figures(
+        "plan 10; use 10; replan 0; replan 10; replan 0; replan 10",
+        "settled 0 maximum 10 used 10 = 100% spent 0",
+    );
+    check("plan 10; use 7; replan 5; replan 10", "plan:0 3");
+    check("plan 10; use 7; replan 5; replan 7", "");
+    check("plan 10; replan 5; use 7", "| owes 2");
+    check("plan 10; replan 5; use 7; replan 10", "plan:0 3");
+    check("plan 10; use 7; replan 0; grant g 5; use 2; replan 10", "plan:0 3, g 3");
+    // What repaid overdraft and what an adjustment took was drawn too.
+    check("plan 10; replan 0; use 4; replan 10; replan 0; replan 10", "plan:0 6");
+    check("plan 10; adjust -4; replan 0; replan 10", "plan:0 6");
+    // A new period begins anew.
+    check("plan 10; use 10; replan 0; replan 10; at 2026-02-01T00:00:00Z; tick", "plan:1 10");
+}
+
+#[test]
+fn a_reversal_returns_no_more_to_the_plan_than_its_allowance_holds() {
+    check("plan 10; use 7 u; replan 5; reverse u", "plan:0 5");
+    check_entries("plan 10; use 7 u; replan 5; reverse u", "reversed 7, adjusted -2");
+    check_figures("plan 10; use 7 u; replan 5; reverse u", "settled 5 maximum 5 used 0 = 0% spent 0");
+    check_entries("plan 10; use 6 u; use 1 v; replan 5; reverse v", "reversed 1, adjusted -1");
+    check("plan 10; use 6 u; use 1 v; replan 5; reverse v; reverse u", "plan:0 5");
+    check("plan 10; use 7 u; replan 5; reverse u; replan 10", "plan:0 10");
+    check_entries("plan 10; use 7 u; replan 8; reverse u", "reversed 7");
+    // What does not fit repays nothing.
+    check("plan 10; use 8 u; replan 5; use 4; reverse u", "plan:0 1");
+    // A dispute that is won returns in the same way.
+    let disputed = "plan 10; buy p 4; use 14; replan 20; dispute d p 4; replan 12; won d p 4";
+    check(disputed, "plan:0 2");
+    check_entries(disputed, "reversed 4, adjusted -2");
+}
+
+/// Overdraft of 1,000,000, of which each of so many grants repaid 1; then its usage is reversed.
+fn reversal_of(repayments: usize) -> Story {
+    let mut story = story(r#"plan 0 "on_exhausted":"allow"; use 1000000 u"#);
+    for n in 0..repayments {
+        story.play(&format!("grant g{n} 1"));
+    }
+    story.play("reverse u");
+    conserves(&story);
+    story
+}
+
+#[test]
+fn a_reversal_returns_to_every_lot_that_repaid_its_overdraft_up_to_a_bound() {
+    let started = std::time::Instant::now();
+    let story = reversal_of(20_001);
+    assert_eq!((story.outcome(), story.balance().settled), ("applied", Credits::whole(20_001)));
+    assert_eq!(story.balance().lots.len(), 20_001);
+    let took = started.elapsed();
+    assert!(took < std::time::Duration::from_secs(20), "linear: {took:?}");
+    let story = reversal_of(RETURNS_MAX + 1);
+    assert_eq!(story.outcome(), "too_many_lots");
+    assert_eq!(story.balance().used, Credits::whole(1_000_000), "a rejected reversal moves nothing");
+}
+
+#[test]
+fn entries_tell_balance_by_balance_what_a_reversal_adjusts() {
+    let story = story("plan 10; use 7 u; replan 5; reverse u");
+    let entries = &story.applied.last().expect("a reversal").entries;
+    let balances: Vec<_> = entries.iter().map(|entry| entry.balance_after.to_string()).collect();
+    assert_eq!(balances, ["7", "5"]);
 }
 
 #[test]
@@ -345,6 +462,58 @@ fn a_schedule_change_waits_for_the_boundary_and_indexes_go_on() {
     story.play("at 2026-02-02T00:00:00Z; tick");
     let period = story.balance().period;
     assert_eq!((period.index, period.ends_at.to_string()), (2, "2026-02-09T00:00:00Z".into()));
+}
+
+#[test]
+fn a_plan_whose_schedule_waits_waits_with_its_allowance() {
+    let yearly = r#"plan 1000 "name":"monthly"; use 100; replan 12000 "cycle":"yearly","name":"yearly""#;
+    let mut story = story(yearly);
+    assert_eq!((story.entries().as_str(), story.lots().as_str()), ("", "plan:0 900"));
+    let shown = |story: &Story| {
+        let core = story.account().core.clone().expect("an open account");
+        let plan = |plan: &ledger_core::account::Plan| {
+            format!("{} {:?} {}", plan.name.clone().expect("a name"), plan.schedule.cycle, plan.allowance)
+        };
+        let at = core.next_plan_at().map(|at| at.to_string());
+        (plan(&core.plan), core.next_plan.as_ref().map(plan), at)
+    };
+    let (in_force, next) = ("monthly Monthly 1000".to_owned(), Some("yearly Yearly 12000".to_owned()));
+    assert_eq!(shown(&story), (in_force, next, Some("2026-02-01T00:00:00Z".into())));
+    story.play("at 2026-02-01T00:00:00Z; tick");
+    assert_eq!(story.lots(), "plan:1 12000");
+    assert_eq!(story.balance().period.ends_at.to_string(), "2027-01-01T00:00:00Z");
+    assert_eq!(shown(&story), ("yearly Yearly 12000".into(), None, None));
+}
+
+#[test]
+fn what_a_plan_lets_an_account_do_changes_at_once_although_its_schedule_waits() {
+    let core = core_of(
+        r#"plan 5 "rollover":{"mode":"unlimited"}; replan 7 "cycle":"daily","on_exhausted":"allow","overage_limit":"3","rate_card":"fine","pack_expiry":"period_end""#,
+    );
+    let plan = &core.plan;
+    assert_eq!(plan.allowance.to_string(), "5");
+    let card = plan.rate_card.as_ref().map(ToString::to_string);
+    assert_eq!((plan.overage_limit, card), (Some(Credits::whole(3)), Some("fine".into())));
+    assert_eq!((plan.on_exhausted, plan.pack_expiry), (OnExhausted::Allow, PackExpiry::PeriodEnd));
+    assert_eq!(plan.rollover.mode, RolloverMode::Unlimited, "the closing plan's rule governs its own end");
+}
+
+#[test]
+fn a_plan_change_says_which_waiting_plan_it_replaced() {
+    let replaced = |script: &str| {
+        let core = core_of(script);
+        core.replaced_plan.map(|replaced| format!("{} by {}", replaced.plan.allowance, replaced.by))
+    };
+    assert_eq!(replaced("plan 10; replan-next 20"), None);
+    assert_eq!(replaced("plan 10; replan-next 20; replan 11"), Some("20 by e2".into()));
+    assert_eq!(replaced("plan 10; replan-next 20; replan-next 30"), Some("20 by e2".into()));
+    assert_eq!(
+        replaced("plan 10; replan-next 20; replan 11; replan 12"),
+        None,
+        "the last change replaced none"
+    );
+    let by_schedule = r#"plan 10; replan 20 "cycle":"daily"; replan 30 "cycle":"weekly""#;
+    assert_eq!(replaced(by_schedule), Some("20 by e2".into()));
 }
 
 #[test]

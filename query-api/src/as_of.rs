@@ -265,16 +265,16 @@ impl Past {
                     self.pages.calls.entry(call.clone()).or_insert(None);
                 }
             }
-            Data::CreditsGranted(grant) => {
-                self.pages.lots.entry(grant.grant_id.clone()).or_insert(None);
+            Data::CreditsGranted(grant) => self.make_new_lot(&grant.grant_id),
+            Data::CreditsAdjusted(_) => {
+                if let Ok(id) = GrantId::new(fact.event.id.as_str()) {
+                    self.make_new_lot(&id);
+                }
             }
-            Data::CreditsPurchased(purchase) => {
-                self.pages.lots.entry(purchase.payment_id.as_grant()).or_insert(None);
-                self.pages.payments.entry(purchase.payment_id.clone()).or_insert(None);
-            }
+            Data::CreditsPurchased(purchase) => self.make_new_lot(&purchase.payment_id.as_grant()),
             Data::CreditsToppedUp(top_up) => {
-                self.pages.lots.entry(top_up.attempt_id.as_grant()).or_insert(None);
-                self.pages.payments.entry(top_up.payment_id.clone()).or_insert(None);
+                self.make_new_lot(&top_up.payment_id.as_grant());
+                self.make_new_lot(&top_up.attempt_id.as_grant());
             }
             Data::AccountOpened(_)
             | Data::AccountChanged(_)
@@ -284,7 +284,6 @@ impl Past {
             | Data::UsageReversed(_)
             | Data::GrantVoided(_)
             | Data::CreditsRefunded(_)
-            | Data::CreditsAdjusted(_)
             | Data::DisputeOpened(_)
             | Data::DisputeWon(_)
             | Data::RefundFailed(_)
@@ -299,6 +298,12 @@ impl Past {
             | Data::TopUpFailed(_)
             | Data::TopUpRefused(_) => {}
         }
+    }
+
+    /// No lot and no payment has the id of a lot that is made.
+    fn make_new_lot(&mut self, id: &GrantId) {
+        self.pages.lots.entry(id.clone()).or_insert(None);
+        self.pages.payments.entry(id.as_payment()).or_insert(None);
     }
 
     /// Makes a refund or dispute move the same amount as originally: the part that its lot could not give, by the

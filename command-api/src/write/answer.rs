@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ledger_core::event::PlanBody;
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::policy::hold::State;
 use ledger_core::value::credits::Credits;
@@ -14,7 +15,7 @@ use super::first::Earlier;
 use super::outcome::Progress;
 use crate::holds::request::SettledHold;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Written {
     pub event_id: String,
     pub position: Position,
@@ -27,6 +28,9 @@ pub struct Written {
     /// The hold that the usage settles.
     #[serde(flatten)]
     pub settles: Option<SettlementView>,
+    /// The waiting plan that a change of the plan replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<PlanBody>,
 }
 
 /// How usage settles a hold, as the API returns it.
@@ -60,6 +64,18 @@ impl Written {
         Written::answer_usage(account, event_id, position, progress, None, Earlier::default())
     }
 
+    /// Like [`Written::answer`], for a change of the plan.
+    pub fn answer_replacing(
+        account: &str,
+        event_id: &str,
+        position: Position,
+        progress: &Progress,
+        replaced: Option<PlanBody>,
+    ) -> Response {
+        let written = Written { replaced, ..Written::of(event_id, position, progress) };
+        written.respond(account, progress, &Earlier::default().differs)
+    }
+
     /// Like [`Written::answer`], for usage, which may settle a hold or repeat what came before.
     pub fn answer_usage(
         account: &str,
@@ -69,13 +85,29 @@ impl Written {
         settled: Option<&SettledHold>,
         earlier: Earlier,
     ) -> Response {
+        let settles = settled.map(|settled| SettlementView::of(settled, progress));
+        let Earlier { differs, duplicate_of } = earlier;
+        let written = Written { settles, duplicate_of, ..Written::of(event_id, position, progress) };
+        written.respond(account, progress, &differs)
+    }
+
+    fn of(event_id: &str, position: Position, progress: &Progress) -> Written {
         let outcome = match progress {
             Progress::Folded(outcome) => Some(outcome.as_str()),
             Progress::Waiting | Progress::Halted => None,
         };
-        let settles = settled.map(|settled| SettlementView::of(settled, progress));
-        let Earlier { differs, duplicate_of } = earlier;
-        let written = Written { event_id: event_id.to_owned(), position, outcome, duplicate_of, settles };
+        Written {
+            event_id: event_id.to_owned(),
+            position,
+            outcome,
+            duplicate_of: None,
+            settles: None,
+            replaced: None,
+        }
+    }
+
+    fn respond(self, account: &str, progress: &Progress, differs: &[String]) -> Response {
+        let written = self;
         match progress {
             Progress::Waiting => (StatusCode::ACCEPTED, axum::Json(written)).into_response(),
             Progress::Halted => Problem::account_halted(account).into_response(),
@@ -120,9 +152,10 @@ pub fn detail(reason: Reason) -> &'static str {
         Reason::GrantUnknown => "there is no such grant",
         Reason::GrantNotVoidable => "plan and rollover lots, and lots that have ended, can't be voided",
         Reason::GrantExists => "another grant or payment has this id",
+        Reason::GrantIdMalformed => "the id of this event can't name a grant",
         Reason::GrantReserved => "this id is one that only the ledger gives",
         Reason::GrantExpired => "the grant would end before it counts",
-        Reason::TooManyLots => "the account has its most open lots",
+        Reason::TooManyLots => "the account has its most open lots, or this would return credits to too many",
         Reason::PaymentUnknown => "there is no such payment",
         Reason::PaymentExists => "the payment is credited already",
         Reason::RefundExceedsPayment => "more would go back than was paid",

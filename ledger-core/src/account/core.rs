@@ -13,7 +13,7 @@ use crate::account::overdraft::Overdraft;
 use crate::account::top_up::TopUps;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::value::credits::{Credits, add, sub, wide};
-use crate::value::id::{AccountId, AlertId, Label, RateCardId, ReferrerId, Text, UserId};
+use crate::value::id::{AccountId, AlertId, EventId, Label, RateCardId, ReferrerId, Text, UserId};
 use crate::value::money::Usd;
 use crate::value::period::{Period, Periods, Schedule};
 use crate::value::time::{Time, Zone};
@@ -22,7 +22,6 @@ use crate::value::time::{Time, Zone};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub name: Option<Text>,
-    /// The requested schedule; until the next boundary, `Core::periods` has the one in force.
     pub schedule: Schedule,
     pub allowance: Credits,
     pub rollover: Rollover,
@@ -53,6 +52,30 @@ impl Plan {
             rate_card: body.rate_card.clone(),
         }
     }
+
+    /// Returns the plan as a caller would send it, with every default written out.
+    pub fn body(&self) -> PlanBody {
+        PlanBody {
+            name: self.name.clone(),
+            cycle: self.schedule.cycle,
+            anchor: Some(self.schedule.anchor),
+            timezone: Some(self.schedule.timezone),
+            allowance: self.allowance,
+            rollover: Some(self.rollover),
+            pack_expiry: Some(self.pack_expiry),
+            on_exhausted: Some(self.on_exhausted),
+            overage_limit: self.overage_limit,
+            rate_card: self.rate_card.clone(),
+        }
+    }
+}
+
+/// A waiting plan that never took effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplacedPlan {
+    pub plan: Plan,
+    /// The change that replaced it.
+    pub by: EventId,
 }
 
 /// Figures of the open period.
@@ -153,13 +176,21 @@ pub struct Core {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Closing>,
     pub ledger_time: Time,
+    /// The plan in force.
     pub plan: Plan,
     /// The plan that takes effect at the next boundary.
     pub next_plan: Option<Plan>,
+    /// The waiting plan that the last change of the plan replaced, if one was waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_plan: Option<ReplacedPlan>,
     /// The schedule in force with its numbering.
     pub periods: Periods,
     pub period: Period,
     pub figures: Figures,
+    /// Credits drawn from the open period's plan lot, less what reversals returned to it. It may exceed an allowance that was
+    /// lowered.
+    #[serde(deserialize_with = "wide")]
+    pub allowance_drawn: Credits,
     pub totals: Totals,
     pub overdraft: Overdraft,
     pub events: u64,
@@ -194,8 +225,10 @@ impl Core {
             period: periods.at(now),
             plan,
             next_plan: None,
+            replaced_plan: None,
             periods,
             figures: Figures::default(),
+            allowance_drawn: Credits::ZERO,
             totals: Totals::default(),
             overdraft: Overdraft::default(),
             events: 0,
@@ -234,6 +267,16 @@ impl Core {
     /// Returns whether time alone changes the account up to `until`.
     pub fn crosses(&self, until: Time) -> bool {
         self.next_crossing().is_some_and(|at| at <= until)
+    }
+
+    /// Returns when the waiting plan takes effect; `None` if no plan waits.
+    pub fn next_plan_at(&self) -> Option<Time> {
+        self.next_plan.as_ref().map(|_| self.period.ends_at)
+    }
+
+    /// Returns what remains of a plan lot of this amount, after what has been drawn of it.
+    pub fn allowance_left(&self, amount: Credits) -> Credits {
+        sub(amount, self.allowance_drawn).max(Credits::ZERO)
     }
 
     /// Returns the period after the open one, under the plan that will be in force then.

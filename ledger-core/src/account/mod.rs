@@ -8,4 +8,4 @@ pub mod overdraft;
 pub mod top_up;
 pub mod withdrawal;
 
-pub use self::core::{Closing, Core, Figures, Plan, Snapshot, Totals};
+pub use self::core::{Closing, Core, Figures, Plan, ReplacedPlan, Snapshot, Totals};

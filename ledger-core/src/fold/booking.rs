@@ -1,5 +1,8 @@
 //! Bookings: how credits are taken, how they are given, and the entries of both.
 
+use rustc_hash::FxHashMap;
+use smallvec::smallvec;
+
 use super::{Applied, Entry, EntryType, LotChange, LotChanges};
 use crate::account::Core;
 use crate::account::lot::{Draws, Lot, default_priority};
@@ -54,6 +57,9 @@ pub(super) trait Booking {
             if usage && draw.is_paid() {
                 core.totals.spent = add(core.totals.spent, draw.amount);
             }
+            if draw.source == LotSource::Plan {
+                core.allowance_drawn = add(core.allowance_drawn, draw.amount);
+            }
             if !pages.touched.contains(&draw.grant_id) {
                 pages.touched.insert(draw.grant_id.clone());
             }
@@ -76,6 +82,9 @@ pub(super) trait Booking {
         let mut piece = pieces.next();
         for draw in &draws {
             pages.touched.insert(draw.grant_id.clone());
+            if draw.source == LotSource::Plan {
+                core.allowance_drawn = add(core.allowance_drawn, draw.amount);
+            }
             let mut left = draw.amount;
             while left.is_positive() {
                 let Some(owed) = &mut piece else { break };
@@ -112,18 +121,18 @@ pub(super) trait Booking {
 
     /// Adds a lot to the account and repays overdraft from it; returns the entry's changes of lots and overdraft.
     fn put_lot(&mut self, lot: Lot) -> (LotChanges, Credits) {
-        let mut changes = LotChanges::new();
-        change(&mut changes, &lot.grant_id, lot.source, lot.remaining);
+        let mut changes = Netting::default();
+        changes.add(&lot.grant_id, lot.source, lot.remaining);
         self.keep(lot);
         let overdraft = self.settle_into(&mut changes);
-        (changes, overdraft)
+        (changes.into_changes(), overdraft)
     }
 
     /// Repays overdraft and nets the draws into an entry's changes; returns the change of the overdraft.
-    fn settle_into(&mut self, changes: &mut LotChanges) -> Credits {
+    fn settle_into(&mut self, changes: &mut Netting) -> Credits {
         let mut repaid = Credits::ZERO;
         for draw in self.settle_overdraft() {
-            change(changes, &draw.grant_id, draw.source, draw.amount.negated());
+            changes.add(&draw.grant_id, draw.source, draw.amount.negated());
             repaid = add(repaid, draw.amount);
         }
         repaid.negated()
@@ -140,6 +149,7 @@ pub(super) trait Booking {
             expires_at: Some(core.period.ends_at),
             ..new_lot(grant_id, LotSource::Plan, amount, now, event_id, made_at)
         };
+        core.allowance_drawn = Credits::ZERO;
         core.figures.added = add(core.figures.added, amount);
         core.figures.granted = add(core.figures.granted, amount);
         core.totals.granted = add(core.totals.granted, amount);
@@ -157,12 +167,50 @@ pub(super) struct Stamp {
     pub offset: i64,
 }
 
-/// Nets a change of a lot into an entry's list.
-pub(super) fn change(changes: &mut LotChanges, grant_id: &GrantId, source: LotSource, amount: Credits) {
-    match changes.iter_mut().find(|change| change.grant_id == *grant_id) {
-        Some(change) => change.amount = add(change.amount, amount),
-        None => changes.push(LotChange { grant_id: grant_id.clone(), source, amount }),
+/// Changes that are searched one by one; beyond that, an index finds a lot.
+const SEARCHED_MAX: usize = 16;
+
+/// An entry's changes of lots, one for each lot, in the order of their first change.
+#[derive(Default)]
+pub(super) struct Netting {
+    changes: LotChanges,
+    /// Place of each lot, once there are too many to search.
+    places: FxHashMap<GrantId, usize>,
+}
+
+impl Netting {
+    /// Adds a signed change of a lot.
+    pub fn add(&mut self, grant_id: &GrantId, source: LotSource, amount: Credits) {
+        match self.place(grant_id).and_then(|place| self.changes.get_mut(place)) {
+            Some(change) => change.amount = add(change.amount, amount),
+            None => {
+                if !self.places.is_empty() {
+                    self.places.insert(grant_id.clone(), self.changes.len());
+                }
+                self.changes.push(LotChange { grant_id: grant_id.clone(), source, amount });
+            }
+        }
     }
+
+    fn place(&mut self, grant_id: &GrantId) -> Option<usize> {
+        if self.changes.len() <= SEARCHED_MAX {
+            return self.changes.iter().position(|change| change.grant_id == *grant_id);
+        }
+        if self.places.is_empty() {
+            let places = self.changes.iter().enumerate();
+            self.places = places.map(|(place, change)| (change.grant_id.clone(), place)).collect();
+        }
+        self.places.get(grant_id).copied()
+    }
+
+    pub fn into_changes(self) -> LotChanges {
+        self.changes
+    }
+}
+
+/// The change of one lot.
+pub(super) fn change_of(grant_id: &GrantId, source: LotSource, amount: Credits) -> LotChanges {
+    smallvec![LotChange { grant_id: grant_id.clone(), source, amount }]
 }
 
 /// A lot with its source's defaults; `made_at` is the journal offset and the order in the event that creates it.

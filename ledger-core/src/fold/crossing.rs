@@ -1,6 +1,6 @@
 //! The effects of time on an account at one instant: lots end, the period ends, the next begins, lots start.
 
-use super::booking::{Booking, Stamp, change, new_lot, period_lot_id};
+use super::booking::{Booking, Stamp, change_of, new_lot, period_lot_id};
 use super::{Applied, ClosedPeriod, EntryType, LotChanges, Moment, Observer};
 use crate::account::Core;
 use crate::account::lot::Lot;
@@ -123,9 +123,7 @@ impl Crossing<'_> {
         amount: Credits,
         event_id: &EventId,
     ) {
-        let mut changes = LotChanges::new();
-        change(&mut changes, id, source, amount.negated());
-        self.book(entry_type, event_id.clone(), changes, Credits::ZERO);
+        self.book(entry_type, event_id.clone(), change_of(id, source, amount.negated()), Credits::ZERO);
     }
 
     fn roll_in(&mut self, amount: Credits, event_id: &EventId) {

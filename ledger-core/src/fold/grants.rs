@@ -1,21 +1,19 @@
 //! Grants, adjustments and voids.
 
-use super::booking::{Booking, change};
+use super::booking::{Booking, change_of};
 use super::step::{Decision, Step, is_fold_lot};
-use super::{EntryType, LotChanges, Reason};
+use super::{EntryType, Error, Reason};
 use crate::account::lot::{Lot, OPEN_LOTS_MAX, default_priority};
 use crate::event::{Adjust, Grant, LotSource, VoidGrant};
+use crate::fold::pages::Missing;
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::GrantId;
 
 impl Step<'_> {
     pub(super) fn grant(&mut self, grant: &Grant) -> Decision {
         let now = self.core.ledger_time;
-        if is_fold_lot(&grant.grant_id) {
-            return Ok(Err(Reason::GrantReserved));
-        }
-        if self.find_lot(&grant.grant_id)?.is_some() {
-            return Ok(Err(Reason::GrantExists));
+        if let Err(reason) = self.check_new(&grant.grant_id)? {
+            return Ok(Err(reason));
         }
         if grant.expires_at.is_some_and(|expires| expires <= now.max(grant.effective_at.unwrap_or(now))) {
             return Ok(Err(Reason::GrantExpired));
@@ -41,15 +39,30 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// A signed correction: a new lot, or a withdrawal.
-    pub(super) fn adjust(&mut self, adjustment: &Adjust) -> Result<(), Reason> {
-        let event_id = self.fact.event.id.clone();
+    /// Refuses a new lot's id that a lot or a payment of the account has: ended or not, they share one id space.
+    pub(super) fn check_new(&self, id: &GrantId) -> Result<Result<(), Reason>, Error> {
+        if is_fold_lot(id) {
+            return Ok(Err(Reason::GrantReserved));
+        }
+        let payment = id.as_payment();
+        let paid = self.pages.payments.get(&payment).ok_or(Missing::Payment(payment))?;
+        let exists = paid.is_some() || self.find_lot(id)?.is_some();
+        Ok(if exists { Err(Reason::GrantExists) } else { Ok(()) })
+    }
+
+    /// A signed correction: a new lot with the event's id, or a withdrawal.
+    pub(super) fn adjust(&mut self, adjustment: &Adjust) -> Decision {
         let amount = adjustment.amount;
         if amount.is_positive() {
-            if self.core.lots.len() >= OPEN_LOTS_MAX {
-                return Err(Reason::TooManyLots);
+            let Ok(grant_id) = GrantId::new(self.fact.event.id.as_str()) else {
+                return Ok(Err(Reason::GrantIdMalformed));
+            };
+            if let Err(reason) = self.check_new(&grant_id)? {
+                return Ok(Err(reason));
             }
-            let grant_id = GrantId::new(event_id.as_str()).map_err(|_| Reason::GrantUnknown)?;
+            if self.core.lots.len() >= OPEN_LOTS_MAX {
+                return Ok(Err(Reason::TooManyLots));
+            }
             let reason = Some(adjustment.reason.clone());
             let lot = Lot { reason, ..self.new_lot(grant_id, LotSource::Adjustment, amount) };
             self.core.totals.adjusted = add(self.core.totals.adjusted, amount);
@@ -61,7 +74,7 @@ impl Step<'_> {
             let (draws, line) = self.take(taken, false);
             self.book_withdrawal(EntryType::Adjusted, draws, line);
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     pub(super) fn void(&mut self, void: &VoidGrant) -> Decision {
@@ -81,8 +94,7 @@ impl Step<'_> {
         if taken.is_positive() && !waiting {
             self.core.figures.added = sub(self.core.figures.added, taken);
             self.core.totals.voided = add(self.core.totals.voided, taken);
-            let mut changes = LotChanges::new();
-            change(&mut changes, id, source, taken.negated());
+            let changes = change_of(id, source, taken.negated());
             self.book(EntryType::Voided, self.fact.event.id.clone(), changes, Credits::ZERO);
         }
         Ok(Ok(()))

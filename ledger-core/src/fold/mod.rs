@@ -40,6 +40,7 @@ pub use error::Error;
 pub use outcome::{Outcome, Reason};
 pub use step::TURNOVER_MAX;
 use step::{Step, decide};
+pub use usage::RETURNS_MAX;
 pub(crate) use want::refused_id;
 pub use want::{Want, want};
 

@@ -63,11 +63,13 @@ reasons! {
     /// A plan or rollover lot, or one that has ended.
     GrantNotVoidable = "grant_not_voidable",
     GrantExists = "grant_exists",
+    /// The event's id can't name a lot.
+    GrantIdMalformed = "grant_id_malformed",
     /// Only the fold assigns such ids: `plan:` or `rollover:`.
     GrantReserved = "grant_reserved",
     /// The lot would end before it starts.
     GrantExpired = "grant_expired",
-    /// The account has its most open lots.
+    /// The account has its most open lots, or a reversal would return credits to too many.
     TooManyLots = "too_many_lots",
     PaymentUnknown = "payment_unknown",
     PaymentExists = "payment_exists",

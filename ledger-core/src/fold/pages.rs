@@ -64,6 +64,17 @@ impl Pages {
         Ok(page.as_ref())
     }
 
+    /// Lists who repaid how much of a stretch whose repayments are loaded.
+    pub(crate) fn repaid(&self, line: &Stretch) -> impl Iterator<Item = (GrantId, Credits)> {
+        // Repaid stretches are disjoint, so at most one that begins before the line reaches into it.
+        let before = self.repayments.range(..line.start).next_back();
+        let within = self.repayments.range(line.start..line.end);
+        before.into_iter().chain(within).filter_map(|(_, repayment)| {
+            let both = repayment.stretch.overlap(line)?;
+            Some((repayment.grant_id.clone(), both.length()))
+        })
+    }
+
     /// Stores a lot that has left the core.
     pub(crate) fn put(&mut self, lot: Lot) {
         self.lots.insert(lot.grant_id.clone(), Some(lot));
@@ -82,6 +93,12 @@ pub fn refunding_of(account: &AccountId, failure: &FailRefund) -> (Source, Event
     (source, derive::refunded_id(account, &failure.refund_id))
 }
 
+/// Adds the lot and the payment that may have a new lot's id.
+fn needs_new(missing: &mut MissingPages, id: &GrantId) {
+    missing.push(Missing::Lot(id.clone()));
+    missing.push(Missing::Payment(id.as_payment()));
+}
+
 /// Lists the pages that an event certainly reads.
 pub fn needs(event: &Event) -> MissingPages {
     let mut missing = smallvec![Missing::Event(event.source.clone(), event.id.clone())];
@@ -90,15 +107,19 @@ pub fn needs(event: &Event) -> MissingPages {
         Data::UsageReversed(reversal) => {
             missing.push(Missing::Event(reversal.source.clone(), reversal.event_id.clone()));
         }
-        Data::CreditsGranted(grant) => missing.push(Missing::Lot(grant.grant_id.clone())),
+        Data::CreditsGranted(grant) => needs_new(&mut missing, &grant.grant_id),
+        Data::CreditsAdjusted(_) => {
+            if let Ok(id) = GrantId::new(event.id.as_str()) {
+                needs_new(&mut missing, &id);
+            }
+        }
         Data::GrantVoided(void) => missing.push(Missing::Lot(void.grant_id.clone())),
         Data::CreditsPurchased(purchase) => {
-            missing.push(Missing::Payment(purchase.payment_id.clone()));
-            missing.push(Missing::Lot(purchase.payment_id.as_grant()));
+            needs_new(&mut missing, &purchase.payment_id.as_grant());
         }
         Data::CreditsToppedUp(top_up) => {
-            missing.push(Missing::Payment(top_up.payment_id.clone()));
-            missing.push(Missing::Lot(top_up.attempt_id.as_grant()));
+            needs_new(&mut missing, &top_up.payment_id.as_grant());
+            needs_new(&mut missing, &top_up.attempt_id.as_grant());
         }
         Data::CreditsRefunded(refund) => missing.push(Missing::Payment(refund.payment_id.clone())),
         Data::DisputeOpened(dispute) => missing.push(Missing::Payment(dispute.payment_id.clone())),
@@ -117,7 +138,6 @@ pub fn needs(event: &Event) -> MissingPages {
         | Data::AccountClosed(_)
         | Data::PlanChanged(_)
         | Data::ClockAdvanced(_)
-        | Data::CreditsAdjusted(_)
         | Data::PeriodReset(_)
         | Data::LimitsSet(_)
         | Data::UserLimitSet(_)

@@ -1,7 +1,7 @@
 //! Purchases, refunds and disputes.
 
 use super::booking::Booking;
-use super::step::{Decision, Step, is_fold_lot};
+use super::step::{Decision, Step};
 use super::{EntryType, Reason};
 use crate::account::lot::{Draw, Lot};
 use crate::account::withdrawal::{Seen, Withdrawal};
@@ -20,11 +20,8 @@ impl Step<'_> {
             return Ok(Err(Reason::PaymentExists));
         }
         let grant_id = payment.as_grant();
-        if is_fold_lot(&grant_id) {
-            return Ok(Err(Reason::GrantReserved));
-        }
-        if self.find_lot(&grant_id)?.is_some() {
-            return Ok(Err(Reason::GrantExists));
+        if let Err(reason) = self.check_new(&grant_id)? {
+            return Ok(Err(reason));
         }
         let lot = self.paid_lot(LotSource::Purchase, grant_id, payment, purchase.amount);
         let lot = Lot { price: purchase.price.clone().or(lot.price), ..lot };
@@ -41,11 +38,10 @@ impl Step<'_> {
         if known.is_some() || self.find_lot(&grant_id)?.is_some_and(Lot::is_paid) {
             return Ok(Err(Reason::PaymentExists));
         }
-        if is_fold_lot(&grant_id) {
-            return Ok(Err(Reason::GrantReserved));
-        }
-        if self.find_lot(&grant_id)?.is_some() {
-            return Ok(Err(Reason::GrantExists));
+        for id in [&grant_id, &payment.as_grant()] {
+            if let Err(reason) = self.check_new(id)? {
+                return Ok(Err(reason));
+            }
         }
         let lot = self.paid_lot(LotSource::TopUp, grant_id, payment, top_up.amount);
         let lot = Lot { price: top_up.price.clone().or(lot.price), ..lot };
@@ -144,7 +140,7 @@ impl Step<'_> {
         if self.find_lot(&id)?.is_none() {
             return Ok(Err(Reason::PaymentUnknown));
         }
-        let returns = self.returns_of(&withdrawal)?;
+        let Some(returns) = self.returns_of(&withdrawal)? else { return Ok(Err(Reason::TooManyLots)) };
         self.uncontest(&id, &withdrawal);
         let amount = self.undo(&withdrawal, returns);
         self.core.figures.added = add(self.core.figures.added, amount);

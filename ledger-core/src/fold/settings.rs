@@ -1,11 +1,11 @@
 //! Changes of name, plan, limits and alerts.
 
-use super::booking::{Booking, change, period_lot_id};
+use super::booking::{Booking, Netting, period_lot_id};
 use super::step::{Decision, Step};
-use super::{EntryType, LotChanges, Reason};
-use crate::account::Plan;
+use super::{EntryType, Reason};
 use crate::account::alert::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
 use crate::account::limit::{Limits, OWN_LIMITS_MAX};
+use crate::account::{Plan, ReplacedPlan};
 use crate::event::{
     ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetLimits, SetOrgAlert, SetUserAlert,
     SetUserLimit,
@@ -27,38 +27,48 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Changes the plan at once or at the next boundary; a new schedule waits for the boundary in both cases.
+    /// Changes the plan at once or at the next boundary; in both cases a plan that waited is dropped.
     pub(super) fn change_plan(&mut self, change: &ChangePlan) -> Decision {
         let plan = Plan::of(&change.plan, self.core.plan.schedule.anchor);
-        if change.at.unwrap_or_default() == ChangeAt::NextPeriod {
-            self.core.next_plan = Some(plan);
-            return Ok(Ok(()));
-        }
-        if plan.allowance != self.core.plan.allowance {
+        let at_once = change.at.unwrap_or_default() == ChangeAt::Now;
+        let same_schedule = plan.schedule == self.core.plan.schedule;
+        if at_once && same_schedule && plan.allowance != self.core.plan.allowance {
             self.move_allowance(plan.allowance)?;
         }
-        self.core.plan = plan;
-        self.core.next_plan = None;
+        let core = &mut *self.core;
+        let by = self.fact.event.id.clone();
+        core.replaced_plan = core.next_plan.take().map(|plan| ReplacedPlan { plan, by });
+        match (at_once, same_schedule) {
+            (true, true) => core.plan = plan,
+            // A period keeps its schedule, and with it what is given for it: name, allowance and rollover.
+            (true, false) => {
+                let Plan { name, schedule, allowance, rollover, .. } = core.plan.clone();
+                core.plan = Plan { name, schedule, allowance, rollover, ..plan.clone() };
+                core.next_plan = Some(plan);
+            }
+            (false, _) => core.next_plan = Some(plan),
+        }
         Ok(Ok(()))
     }
 
-    /// Changes the open period's plan lot by the difference of the allowances, never below zero remaining.
+    /// Gives the open period's plan lot another amount. What has been drawn of it stays drawn, so no order of changes
+    /// brings credits twice.
     fn move_allowance(&mut self, allowance: Credits) -> Result<(), Missing> {
         let id = period_lot_id("plan", self.core.period.index);
         self.find_lot(&id)?;
         let mut lot = self.take_lot(&id);
-        let difference = sub(allowance, self.core.plan.allowance);
-        let moved = difference.max(lot.remaining.negated());
-        lot.amount = add(lot.amount, difference).max(Credits::ZERO);
-        lot.remaining = add(lot.remaining, moved);
-        let mut changes = LotChanges::new();
-        change(&mut changes, &id, lot.source, moved);
+        let left = self.core.allowance_left(allowance);
+        let moved = sub(left, lot.remaining);
+        lot.amount = allowance;
+        lot.remaining = left;
+        let mut changes = Netting::default();
+        changes.add(&id, lot.source, moved);
         self.keep(lot);
         self.core.figures.added = add(self.core.figures.added, moved);
         self.core.totals.adjusted = add(self.core.totals.adjusted, moved);
         let overdraft = self.settle_into(&mut changes);
         if !moved.is_zero() {
-            self.book(EntryType::Adjusted, self.fact.event.id.clone(), changes, overdraft);
+            self.book(EntryType::Adjusted, self.fact.event.id.clone(), changes.into_changes(), overdraft);
         }
         Ok(())
     }

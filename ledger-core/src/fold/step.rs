@@ -1,7 +1,7 @@
 //! Applies one event to an account; each type of event has its rules in a neighbouring module.
 
-use super::booking::{Booking, Stamp, change, new_lot};
-use super::{Applied, EntryType, Error, Fact, LotChanges, Outcome, Reason};
+use super::booking::{Booking, Netting, Stamp, new_lot};
+use super::{Applied, EntryType, Error, Fact, Outcome, Reason};
 use crate::account::Core;
 use crate::account::lot::{Draws, Lot};
 use crate::account::overdraft::Stretch;
@@ -63,7 +63,7 @@ pub(super) fn decide(
         Data::UsageReversed(reversal) => step.reverse(reversal)?,
         Data::CreditsGranted(grant) => step.grant(grant)?,
         Data::GrantVoided(void) => step.void(void)?,
-        Data::CreditsAdjusted(adjustment) => step.adjust(adjustment),
+        Data::CreditsAdjusted(adjustment) => step.adjust(adjustment)?,
         Data::CreditsPurchased(purchase) => step.purchase(purchase)?,
         Data::CreditsToppedUp(top_up) => step.top_up(top_up)?,
         Data::CreditsRefunded(refund) => step.take_payment(&refund.payment_id, refund.amount)?,
@@ -131,14 +131,14 @@ impl Step<'_> {
         draws: Draws,
         line: Option<Stretch>,
     ) -> Credits {
-        let mut changes = LotChanges::new();
+        let mut changes = Netting::default();
         for draw in &draws {
-            change(&mut changes, &draw.grant_id, draw.source, draw.amount.negated());
+            changes.add(&draw.grant_id, draw.source, draw.amount.negated());
         }
         let overdraft = line.map_or(Credits::ZERO, |line| line.length());
         self.applied.draws = draws;
         self.applied.line = line;
-        self.book(entry_type, self.fact.event.id.clone(), changes, overdraft)
+        self.book(entry_type, self.fact.event.id.clone(), changes.into_changes(), overdraft)
     }
 }
 

@@ -202,6 +202,11 @@ impl GrantId {
     pub fn as_event(&self) -> EventId {
         EventId(self.0.clone())
     }
+
+    /// Returns the payment of this id: grants and payments share one id space.
+    pub fn as_payment(&self) -> PaymentId {
+        PaymentId(self.0.clone())
+    }
 }
 
 impl PaymentId {

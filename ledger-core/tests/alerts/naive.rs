@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger_core::account::Core;
-use ledger_core::event::{Basis, ChangeAt, Data, SetLimits, Usage};
+use ledger_core::event::{Basis, Data, SetLimits, Usage};
 use ledger_core::fold::{Applied, Fact, Outcome, Reason, roll_to};
 use ledger_core::value::time::Time;
 
@@ -67,13 +67,13 @@ impl Naive {
     /// Takes one event with the account before and after it.
     pub fn play(&mut self, before: Option<&Core>, after: Option<&Core>, fact: &Fact, applied: &Applied) {
         let Some(after) = after else { return };
-        let mut allowance = None;
+        let mut added = None;
         if let Some(before) = before
             && applied.outcome != Outcome::Rejected(Reason::ClockJump)
         {
             let mut rolled = before.clone();
             self.cross(&mut rolled, fact.event.recorded_at);
-            allowance = Some(rolled.plan.allowance);
+            added = Some(rolled.figures.added);
         }
         let mut adds = false;
         if applied.outcome == Outcome::Applied {
@@ -84,9 +84,7 @@ impl Naive {
                     grant.effective_at.is_none_or(|from| from <= after.ledger_time)
                 }
                 Data::CreditsAdjusted(adjustment) => adjustment.amount.is_positive(),
-                Data::PlanChanged(change) => {
-                    change.at != Some(ChangeAt::NextPeriod) && Some(change.plan.allowance) > allowance
-                }
+                Data::PlanChanged(_) => Some(after.figures.added) > added,
                 Data::AccountChanged(_)
                 | Data::AccountClosed(_)
                 | Data::UserLimitSet(_)

@@ -169,6 +169,11 @@ impl Story {
                 let body = format!(r#"{{"amount":"{}","reason":"r"}}"#, words[1]);
                 self.event(&format!("adj{number}"), "ledger.credits.adjusted.v1", &body);
             }
+            // adjust-as <event id> <amount>
+            "adjust-as" => {
+                let body = format!(r#"{{"amount":"{}","reason":"r"}}"#, words[2]);
+                self.event(words[1], "ledger.credits.adjusted.v1", &body);
+            }
             "buy" => {
                 let more = more(&rest(words, 3));
                 let body = format!(r#"{{"payment_id":"{}","amount":"{}"{more}}}"#, words[1], words[2]);

@@ -8,6 +8,7 @@ mod history;
 mod world;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ledger_core::account::Core;
@@ -242,6 +243,45 @@ impl World {
 fn newer(bytes: &[u8]) -> Result<ledger_core::event::Event, DecodeError> {
     let text = String::from_utf8_lossy(bytes).replace("usage.recorded.v2", "usage.recorded.v1");
     wire::decode(text.as_bytes())
+}
+
+/// Overdraft that very many lots have repaid: all of them are loaded at once, and written at once.
+#[tokio::test]
+async fn a_reversal_returns_credits_to_tens_of_thousands_of_lots_in_one_step() -> Result<()> {
+    const LOTS: usize = 20_001;
+    let world = World::new().await?;
+    let schema = world.generation(1).await?;
+    let event = |id: &str, event_type: &str, data: String| {
+        let event = wire::decode(raw(id, event_type, "acme", &data).as_bytes()).expect("an event");
+        (event.account.clone(), event)
+    };
+    let mut events = vec![
+        event(
+            "open",
+            "ledger.account.opened.v1",
+            r#"{"plan":{"cycle":"monthly","allowance":"0","on_exhausted":"allow"}}"#.into(),
+        ),
+        event("u", "ledger.usage.recorded.v1", r#"{"credits":"1000000"}"#.into()),
+    ];
+    events.extend((0..LOTS).map(|n| {
+        let data = format!(r#"{{"grant_id":"g{n}","source":"promo","amount":"1"}}"#);
+        event(&format!("g{n}"), "ledger.credits.granted.v1", data)
+    }));
+    world.write(&events).await?;
+    world.project(schema, 2_000).await?;
+    ensure!(world.count(schema, "lot where remaining > 0").await? == 0);
+
+    let reversal = r#"{"event_id":"u","source":"/app"}"#;
+    world.write(&[event("r", "ledger.usage.reversed.v1", reversal.into())]).await?;
+    let started = Instant::now();
+    world.project(schema, 2_000).await?;
+    let took = started.elapsed();
+    ensure!(took < Duration::from_secs(30), "one reversal took {took:?}");
+    let outcome = world.texts(schema, "select outcome from event where event_id = 'r'").await?;
+    ensure!(outcome == ["applied"], "{outcome:?}");
+    ensure!(world.count(schema, "lot where remaining = 1").await? == i64::try_from(LOTS)?);
+    eprintln!("a reversal over {LOTS} lots took {took:?}");
+    Ok(())
 }
 
 #[tokio::test]

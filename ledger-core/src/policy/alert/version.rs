@@ -117,9 +117,7 @@ impl LimitVersions {
             let apart = i64::from(threshold.version) - i64::from(self.default.version);
             self.former.insert(user.clone(), apart);
         }
-        while self.former.len() > FORMER_MAX {
-            self.former.pop_first();
-        }
+        self.forget_surplus();
     }
 
     fn threshold(&self, user: &UserId) -> Threshold {
@@ -254,7 +252,7 @@ mod tests {
                 let limit = Credits::whole(i64::try_from(step + n).expect("small"));
                 (user(block, n), Limit::At(limit))
             });
-            let mut limits = Limits::from(&SetLimits::default());
+            let mut limits = Limits::of(&SetLimits::default(), None);
             limits.custom = of_block.collect();
             limits.default_limit = (step % 5 > 1).then(|| Credits::whole(1));
             versions.set(&limits);

@@ -2,6 +2,7 @@
 
 use ledger_core::account::overdraft::Stretch;
 use ledger_core::account::withdrawal::Repayment;
+use ledger_core::fold::RETURNS_MAX;
 use ledger_core::value::id::AccountId;
 use platform::pg::columns::{amount, name};
 use platform::pg::{Amount, Rows};
@@ -24,7 +25,8 @@ const MEETING: &str = "
                                   where before.account_id = $1
                                     and before.line_start <= $2
                                   order by before.line_start desc
-                                  limit 1), $2)";
+                                  limit 1), $2)
+    limit $4";
 
 /// Collects which lot repaid which stretch.
 pub(crate) fn collect(rows: &mut Rows, account: &AccountId, repayment: &Repayment) {
@@ -39,14 +41,15 @@ pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sql
     rows.send(tx, INSERT).await
 }
 
-/// Reads the repayments that overlap a stretch.
+/// Reads the repayments that overlap a stretch, up to one more than a reversal may return: the fold rejects it then.
 pub(crate) async fn meeting(
     tx: &mut PgConnection,
     account: &AccountId,
     stretch: Stretch,
 ) -> Result<Vec<Repayment>, sqlx::Error> {
     let query = sqlx::query(MEETING).bind(account.as_str());
-    let query = query.bind(Amount(stretch.start)).bind(Amount(stretch.end));
+    let most = i64::try_from(RETURNS_MAX + 1).unwrap_or(i64::MAX);
+    let query = query.bind(Amount(stretch.start)).bind(Amount(stretch.end)).bind(most);
     let rows = query.fetch_all(tx).await?;
     rows.iter()
         .map(|row| {
