@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::app::App;
 use crate::http::{
     accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, limits, messages,
-    notifications, periods, referrals, reservations, usage, users,
+    notifications, periods, plan, referrals, reservations, usage, users,
 };
 use crate::stream;
 
@@ -20,10 +20,11 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 22] {
+fn routes() -> [(&'static str, MethodRouter<App>); 23] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
+        ("/v1/accounts/{account}/plan", get(plan::read)),
         ("/v1/accounts/{account}/balance", get(balance::balance)),
         ("/v1/accounts/{account}/usage", get(usage::usage)),
         ("/v1/accounts/{account}/users", get(users::list)),

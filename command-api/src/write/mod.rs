@@ -209,23 +209,34 @@ pub async fn setting<Q: Waits>(
     draft: Draft,
     admission: impl Future<Output = Result<Time, Problem>>,
 ) -> Result<Response, Problem> {
+    let (kept, position, progress) = put_setting(app, context, &draft, admission).await?;
+    Ok(answer(&draft, &kept, (position, progress)))
+}
+
+/// Like [`setting`], for a caller that composes the answer.
+pub async fn put_setting<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: &Draft,
+    admission: impl Future<Output = Result<Time, Problem>>,
+) -> Result<(Kept, Position, Progress), Problem> {
     let name = draft.name();
-    let content = content_of(&draft)?;
+    let content = content_of(draft)?;
     let last = idempotency::find(&app.pool, &name).await?.filter(|last| last.content == content);
     if let Some(last) = last {
-        let progress = put_setting(app, context, &draft, &name, &last).await?;
+        let (position, progress) = append_setting(app, context, draft, &name, &last).await?;
         // A rejected setting is not in force, so it becomes a new event.
-        if !matches!(progress.1, Progress::Folded(Outcome::Rejected(_))) {
-            return Ok(answer(&draft, &last, progress));
+        if !matches!(progress, Progress::Folded(Outcome::Rejected(_))) {
+            return Ok((last, position, progress));
         }
     }
     let new = draft.recorded(admission.await?, context.actor()?)?;
     let new = idempotency::replace(&app.pool, &name, &new).await?;
-    let progress = put_setting(app, context, &draft, &name, &new).await?;
-    Ok(answer(&draft, &new, progress))
+    let (position, progress) = append_setting(app, context, draft, &name, &new).await?;
+    Ok((new, position, progress))
 }
 
-async fn put_setting<Q: Waits>(
+async fn append_setting<Q: Waits>(
     app: &App,
     context: &RequestContext<Q>,
     draft: &Draft,

@@ -1,10 +1,13 @@
 //! Outcome: the result of folding a record, found by its position or by the event's identity.
 
+use ledger_core::account::Plan;
+use ledger_core::event::PlanBody;
 pub use ledger_core::fold::Outcome;
 use ledger_core::fold::Reason;
 use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgPool, Schema};
 use platform::position::Position;
+use sqlx::types::Json;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -130,6 +133,29 @@ pub async fn first(
     let Some(row) = row else { return Ok(None) };
     let outcome = outcome_of(&row.outcome, row.reason.as_deref())?;
     Ok(Some(First { offset: row.offset, outcome, same_content: row.content == event.content }))
+}
+
+const REPLACED: &str = "
+    select core->'replaced_plan'->'plan'
+    from account
+    where account_id = $1
+      and core->'replaced_plan'->>'by' = $2";
+
+/// Returns the waiting plan that a change of the plan replaced, as long as it is the last change.
+pub async fn replaced_plan(
+    pool: &PgPool,
+    schema: Schema,
+    account: &AccountId,
+    change: &str,
+) -> Result<Option<PlanBody>, sqlx::Error> {
+    let (account, change) = (account.to_string(), change.to_owned());
+    let plan: Option<Json<Plan>> = pg::read(pool, schema, |connection| {
+        Box::pin(async move {
+            sqlx::query_scalar(REPLACED).bind(account).bind(change).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    Ok(plan.map(|Json(plan)| plan.body()))
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use ledger_core::account::Core;
 use ledger_core::account::alert::UserAlert;
 use ledger_core::account::top_up::AutoTopUp;
-use ledger_core::account::{Core, Plan};
-use ledger_core::event::{Clock, OnExhausted, OverdraftPolicy, PackExpiry, Rollover, Unit};
+use ledger_core::event::{Clock, OverdraftPolicy, Unit};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{RateCardId, ReferrerId, Text};
+use ledger_core::value::id::{ReferrerId, Text};
 use ledger_core::value::money::Usd;
-use ledger_core::value::period::{Cycle, Period};
-use ledger_core::value::time::{Time, Zone};
+use ledger_core::value::period::Period;
+use ledger_core::value::time::Time;
 use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::access::Whole;
 use crate::answer::{self, Reflects};
 use crate::app::App;
 use crate::http::limits::LimitsView;
+use crate::http::plan::PlanView;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, HaltView};
 
@@ -38,38 +39,6 @@ pub(crate) struct ListQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct OneQuery {
     at_least: Option<AtLeast>,
-}
-
-/// A plan with its defaults filled in; fields as in requests.
-#[derive(Serialize)]
-struct PlanView {
-    name: Option<Text>,
-    cycle: Cycle,
-    anchor: Time,
-    timezone: Zone,
-    allowance: Credits,
-    rollover: Rollover,
-    pack_expiry: PackExpiry,
-    on_exhausted: OnExhausted,
-    overage_limit: Option<Credits>,
-    rate_card: Option<RateCardId>,
-}
-
-impl From<&Plan> for PlanView {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            name: plan.name.clone(),
-            cycle: plan.schedule.cycle,
-            anchor: plan.schedule.anchor,
-            timezone: plan.schedule.timezone,
-            allowance: plan.allowance,
-            rollover: plan.rollover,
-            pack_expiry: plan.pack_expiry,
-            on_exhausted: plan.on_exhausted,
-            overage_limit: plan.overage_limit,
-            rate_card: plan.rate_card.clone(),
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -95,8 +64,9 @@ struct AccountView {
     status: AccountStatus,
     closed_at: Option<Time>,
     plan: PlanView,
-    /// In force from the next boundary.
+    /// In force from `next_at`, the next boundary.
     next_plan: Option<PlanView>,
+    next_at: Option<Time>,
     period: Period,
 }
 
@@ -118,6 +88,7 @@ impl From<&Core> for AccountView {
             closed_at: core.closed.as_ref().map(|closing| closing.at),
             plan: PlanView::from(&core.plan),
             next_plan: core.next_plan.as_ref().map(PlanView::from),
+            next_at: core.next_plan_at(),
             period: core.period,
         }
     }

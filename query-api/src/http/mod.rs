@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod messages;
 pub(crate) mod notifications;
 pub(crate) mod periods;
+pub(crate) mod plan;
 pub(crate) mod referrals;
 pub(crate) mod reservations;
 pub(crate) mod usage;

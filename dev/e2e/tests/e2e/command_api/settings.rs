@@ -17,6 +17,7 @@ async fn settings_hold_until_others_are_accepted() -> Result<()> {
     a_change_keeps_what_it_does_not_name(&operator).await?;
     equal_settings_get_the_first_answer(&operator).await?;
     a_plan_changes_now_or_at_the_boundary(&operator).await?;
+    a_new_schedule_waits_with_its_allowance(&operator).await?;
     bad_settings_change_nothing(&operator).await?;
     whole.replay_and_stop().await
 }
@@ -69,6 +70,39 @@ async fn a_plan_changes_now_or_at_the_boundary(operator: &Caller) -> Result<()> 
     let later = operator.at("2026-03-02T00:00:00Z");
     expect_applied(&later.patch("/v1/accounts/planned", json!({"name": "P"})).await?)?;
     expect_balance(operator, "planned", "settled=20 allowance=20").await
+}
+
+async fn a_new_schedule_waits_with_its_allowance(operator: &Caller) -> Result<()> {
+    open(operator, "yearly", "1000").await?;
+    let path = "/v1/accounts/yearly/plan";
+    let yearly = json!({"plan": {"name": "yearly", "cycle": "yearly", "allowance": "12000"}, "at": "now"});
+    let changed = operator.put(path, yearly).await?;
+    expect_applied(&changed)?;
+    ensure!(changed.body.get("replaced").is_none(), "{}", changed.text);
+    expect_balance(operator, "yearly", "settled=1000 allowance=1000").await?;
+    let shown = operator.get(path).await?.body;
+    let said = [
+        &shown["plan"]["cycle"],
+        &shown["plan"]["allowance"],
+        &shown["next"]["cycle"],
+        &shown["next"]["allowance"],
+    ];
+    ensure!(said == ["monthly", "1000", "yearly", "12000"], "{shown}");
+    let account = operator.get("/v1/accounts/yearly").await?.body;
+    ensure!(shown["next_at"] == account["period"]["ends_at"] && !shown["next_at"].is_null(), "{shown}");
+    for (one, other) in [("plan", "plan"), ("next_plan", "next"), ("next_at", "next_at")] {
+        ensure!(account[one] == shown[other], "{account} {shown}");
+    }
+    // Another change replaces what waits, and says so.
+    let replacing = operator.put(path, json!({"plan": plan("900"), "at": "now"})).await?;
+    replacing.expect(200)?;
+    let replaced = &replacing.body["replaced"];
+    ensure!(replaced["name"] == "yearly" && replaced["allowance"] == "12000", "{}", replacing.text);
+    let shown = operator.get(path).await?.body;
+    ensure!(shown["next"].is_null() && shown["next_at"].is_null(), "{shown}");
+    ensure!(shown["replaced"]["by"] == replacing.body["event_id"], "{shown}");
+    ensure!(shown["replaced"]["plan"]["name"] == "yearly", "{shown}");
+    expect_balance(operator, "yearly", "settled=900 allowance=900").await
 }
 
 async fn bad_settings_change_nothing(operator: &Caller) -> Result<()> {

@@ -157,7 +157,7 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     expected["opened_at"] = json!(at);
     expected["status"] = json!("open");
     expected["closed_at"] = Value::Null;
-    for unset in ["next_plan", "limits", "user_alert", "auto_top_up", "alerts_halted"] {
+    for unset in ["next_plan", "next_at", "limits", "user_alert", "auto_top_up", "alerts_halted"] {
         expected[unset] = Value::Null;
     }
     // The 31st in Berlin begins an hour before UTC's, and February's period ends with its last day.
@@ -175,12 +175,14 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     let mut beta = json!({"account_id": "beta", "position": "*", "recorded_at": at, "name": null, "unit": "credits",
         "usd_per_unit": null, "clock": "test", "overdraft": "carry", "low_balance_threshold": null,
         "limits": null, "user_alert": null, "auto_top_up": null, "referred_by": null, "opened_at": at,
-        "status": "open", "closed_at": null, "plan": brief("1", "daily"), "next_plan": null, "alerts_halted": null,
+        "status": "open", "closed_at": null, "plan": brief("1", "daily"), "next_plan": null, "next_at": null,
+        "alerts_halted": null,
         "period": {"index": 0, "starts_at": at, "ends_at": "2026-02-06T00:00:00Z"}});
     ensure_is(&story.get("").await?.body, &beta)?;
     let monthly = json!({"cycle": "monthly", "allowance": "2"});
     story.plan(at, json!({"plan": monthly, "at": "next_period"})).await?;
     beta["next_plan"] = brief("2", "monthly");
+    beta["next_at"] = json!("2026-02-06T00:00:00Z");
     ensure_is(&story.get("").await?.body, &beta)?;
 
     for account in ["Zeta", "gamma"] {
