@@ -44,7 +44,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let status = Status::new("alert-worker");
     let journal = Journal::new(&deps.kafka, identity)?;
     let firings = Appender::new(&deps.kafka, &deps.kafka.topics().alerts, identity.partitions)?;
-    let provider = payments::provider(&config.payment, &pool)?;
+    let provider = payments::provider(&config.payment, &pool, identity.log_id)?;
     let payer = config.payment.payment_provider;
 
     let readiness = Readiness::new()
@@ -71,12 +71,12 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
         "delivery",
         delivery::run(config.delivery, payer, pool.clone(), firings, delivering, shutdown.clone()),
     );
-    let (heartbeat, stop) = (Heartbeat::new("top-ups"), shutdown.clone());
+    let (heartbeat, stop, log_id) = (Heartbeat::new("top-ups"), shutdown.clone(), identity.log_id);
     let (beats, top_ups_pool, top_ups_journal) = (heartbeat.clone(), pool.clone(), journal.clone());
     service.supervise(&heartbeat, shutdown, move || {
         let (pool, journal, provider) =
             (top_ups_pool.clone(), top_ups_journal.clone(), Arc::clone(&provider));
-        top_ups::run(config.top_ups.clone(), pool, journal, provider, beats.clone(), stop.clone())
+        top_ups::run(config.top_ups.clone(), pool, journal, provider, log_id, beats.clone(), stop.clone())
     });
     let (heartbeat, stop, scheduled) = (Heartbeat::new("scheduler"), shutdown.clone(), journal.clone());
     let beats = heartbeat.clone();

@@ -13,6 +13,7 @@ use platform::pg::PgPool;
 use platform::position::Position;
 use tokio::time::Instant;
 use tracing::warn;
+use uuid::Uuid;
 use web::auth::Auth;
 use web::http::Problem;
 
@@ -42,6 +43,8 @@ pub struct Sales {
     pub provider: Arc<dyn Provider>,
     /// Verifies the provider's webhooks; empty: no webhook is accepted.
     pub webhook_secret: String,
+    /// The journal's id: the first part of what the provider knows by a key.
+    pub log_id: Uuid,
 }
 
 impl Sales {
@@ -50,9 +53,11 @@ impl Sales {
         promotions: PromotionsConfig,
         payment: &PaymentConfig,
         pool: &PgPool,
+        log_id: Uuid,
     ) -> Result<Sales, SettingError> {
-        let provider = payments::provider(payment, pool)?;
-        Ok(Sales { promotions, provider, webhook_secret: payment.stripe_webhook_secret.clone() })
+        let provider = payments::provider(payment, pool, log_id)?;
+        let webhook_secret = payment.stripe_webhook_secret.clone();
+        Ok(Sales { promotions, provider, webhook_secret, log_id })
     }
 }
 

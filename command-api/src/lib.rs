@@ -17,6 +17,7 @@ mod service;
 mod write;
 
 pub use crate::app::{App, Sales};
+pub use crate::billing::manual_resolution;
 pub use crate::holds::HoldsConfig;
 pub use crate::holds::upkeep::drop_old;
 pub use crate::openapi::openapi;

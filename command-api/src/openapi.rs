@@ -63,6 +63,16 @@ mod tests {
     /// The schema keywords for rules between fields.
     const RULES: [&str; 6] = ["if", "then", "else", "anyOf", "oneOf", "allOf"];
 
+    /// A field of a body that never enters the journal.
+    const BESIDE_EVENT: &str = "payment_customer";
+
+    /// Returns a rule without the alternative that is about no event.
+    fn of_event(rule: &Value) -> Value {
+        let Value::Array(alternatives) = rule else { return rule.clone() };
+        let beside = serde_json::json!({"required": [BESIDE_EVENT]});
+        alternatives.iter().filter(|alternative| **alternative != beside).cloned().collect()
+    }
+
     #[test]
     fn a_body_says_what_its_event_says() {
         let document = openapi();
@@ -99,7 +109,7 @@ mod tests {
             }
             assert_eq!(body["additionalProperties"], false, "{name}");
             for rule in RULES {
-                assert_eq!(body[rule], event[rule], "{name}.{rule}");
+                assert_eq!(of_event(&body[rule]), event[rule], "{name}.{rule}");
             }
             let required = event["required"].as_array().into_iter().flatten();
             let required = required.filter(|field| !NOT_IN_BODY.iter().any(|other| *field == *other));

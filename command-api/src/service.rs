@@ -12,6 +12,7 @@ use web::http::ops::Readiness;
 use web::http::{Deps, Service};
 
 use crate::app::{App, Sales};
+use crate::billing::webhooks::outcomes;
 use crate::holds::{HoldsConfig, upkeep};
 use crate::ingress::Ingress;
 use crate::promotions::config::PromotionsConfig;
@@ -41,7 +42,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let journal = Journal::new(&deps.kafka, identity)?;
     let waiter = Waiter::listen(pool.clone(), Model::ReadModel, config.wait, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let sales = Sales::new(config.promotions, &config.payment, &pool)?;
+    let sales = Sales::new(config.promotions, &config.payment, &pool, identity.log_id)?;
     let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
 
     let ingress = Ingress::new(app.clone(), &deps.kafka, shutdown.clone()).await?;
@@ -61,6 +62,10 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let (kept, beats, stop) = (app.clone(), upkeep.clone(), shutdown.clone());
     let keep_up = move || upkeep::keep_up(kept.clone(), config.holds, beats.clone(), stop.clone());
     service.supervise(&upkeep, shutdown, keep_up);
+    let following = Heartbeat::new("payments");
+    let (followed, beats, stop) = (app.clone(), following.clone(), shutdown.clone());
+    let follow = move || outcomes::follow(followed.clone(), beats.clone(), stop.clone());
+    service.supervise(&following, shutdown, follow);
     service.routes = routes::router(app);
     service.openapi = Some(openapi::openapi());
     service.journals.push(journal);

@@ -11,6 +11,7 @@ pub mod openapi;
 pub mod rebuild;
 pub mod redeliver;
 pub mod replay;
+pub mod resolve_payment;
 pub mod resolve_top_up;
 pub mod resume;
 pub mod serve;

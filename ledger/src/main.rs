@@ -15,6 +15,7 @@ use ledger::key::{self, KeyCommand};
 use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
+use ledger::resolve_payment::{self, ResolvePayment};
 use ledger::resolve_top_up::{self, ResolveTopUp};
 use ledger::resume::{self, Resume};
 use ledger::serve::{self, Service};
@@ -61,6 +62,8 @@ enum Command {
     /// Says what has become of a top-up that the payment provider has not reported for 20 hours
     #[command(alias = "decide-top-up")]
     ResolveTopUp(ResolveTopUp),
+    /// Lists payments that came to nothing, and says what becomes of one
+    ResolvePayment(ResolvePayment),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -143,6 +146,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::ResolveTopUp(arguments) => {
             resolve_top_up::run(&arguments, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ResolvePayment(arguments) => {
+            resolve_payment::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Redeliver(arguments) => {

@@ -11,6 +11,7 @@ use platform::pg::PgPool;
 use platform::{clock, failpoint};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::config::TopUpConfig;
 use super::store::{self, Due};
@@ -31,11 +32,14 @@ struct ChargeContext {
     config: TopUpConfig,
     pool: PgPool,
     provider: Arc<dyn Provider>,
+    /// The journal's id, the first part of each provider key.
+    log_id: Uuid,
 }
 
 impl Charger {
-    pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>) -> Charger {
-        Charger { context: Arc::new(ChargeContext { config, pool, provider }), charging: JoinSet::new() }
+    pub fn new(config: TopUpConfig, pool: PgPool, provider: Arc<dyn Provider>, log_id: Uuid) -> Charger {
+        let context = ChargeContext { config, pool, provider, log_id };
+        Charger { context: Arc::new(context), charging: JoinSet::new() }
     }
 
     /// Starts to charge due attempts.
@@ -44,12 +48,12 @@ impl Charger {
         if free == 0 {
             return Ok(());
         }
-        let lease_ms = self.context.config.top_up_lease_ms;
-        for due in store::lease(&self.context.pool, lease_ms, free).await? {
+        let ChargeContext { config, pool, log_id, .. } = self.context.as_ref();
+        for due in store::lease(pool, *log_id, config.top_up_lease_ms, free).await? {
             let context = Arc::clone(&self.context);
             self.charging.spawn(async move {
                 if let Err(error) = context.charge(&due).await {
-                    let (account, attempt) = (&due.charge.account, &due.charge.key);
+                    let (account, attempt) = (&due.charge.account, &due.charge.attempt);
                     warn!(account_id = %account, %attempt, %error, "outcome not recorded, so it is charged again under the same key");
                 }
             });
@@ -76,25 +80,25 @@ impl ChargeContext {
         let detail = format!("{reply:?}");
         match reply {
             Some(Reply::Paid { payment_id }) => {
-                info!(account_id = %charge.account, attempt = %charge.key, amount = %charge.amount, "topped up");
+                info!(account_id = %charge.account, attempt = %charge.attempt, amount = %charge.amount, "topped up");
                 let event = succeeded(due, payment_id.clone(), clock::now());
                 count("paid");
                 store::report(pool, charge, Some(payment_id), detail, event).await
             }
             Some(Reply::Declined { reason }) => {
-                info!(account_id = %charge.account, attempt = %charge.key, %reason, "top-up declined");
+                info!(account_id = %charge.account, attempt = %charge.attempt, %reason, "top-up declined");
                 count("declined");
                 store::report(pool, charge, None, detail, failed(due, reason, clock::now())).await
             }
             Some(Reply::Unknown { detail }) => {
-                warn!(account_id = %charge.account, attempt = %charge.key, detail, "outcome of a top-up unknown");
+                warn!(account_id = %charge.account, attempt = %charge.attempt, detail, "outcome of a top-up unknown");
                 count("unknown");
                 let doublings = u32::try_from(due.attempts - 1).unwrap_or_default().min(20);
                 let pause = (config.top_up_first_backoff_ms << doublings).min(BACKOFF_MS_MAX);
                 store::ask_again(pool, charge, &detail, i64::try_from(pause).unwrap_or(i64::MAX)).await
             }
             None => {
-                error!(account_id = %charge.account, attempt = %charge.key, "outcome of a top-up unknown for 20 h: a person has to decide");
+                error!(account_id = %charge.account, attempt = %charge.attempt, "outcome of a top-up unknown for 20 h: a person has to decide");
                 count("parked");
                 store::park(pool, charge, "unknown for 20 h").await
             }
@@ -105,7 +109,7 @@ impl ChargeContext {
 /// Charges, after a look-up if the provider may know the attempt; `None` if the provider will never know it.
 async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     let charge: &Charge = &due.charge;
-    let too_old = is_too_old(due.since, now);
+    let too_old = is_too_old(charge.since, now);
     if due.verify_first || too_old {
         match provider.look_up(charge).await {
             Found::Known(Reply::Unknown { .. }) if too_old => return None,
@@ -129,12 +133,12 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
 }
 
 fn succeeded(due: &Due, payment_id: PaymentId, now: Time) -> Event {
-    let Charge { account, key, amount, .. } = &due.charge;
-    top_up::succeeded(account, key.clone(), payment_id, *amount, stamp(due, now))
+    let Charge { account, attempt, amount, .. } = &due.charge;
+    top_up::succeeded(account, attempt.clone(), payment_id, *amount, stamp(due, now))
 }
 
 fn failed(due: &Due, reason: Text, now: Time) -> Event {
-    top_up::failed(&due.charge.account, due.charge.key.clone(), reason, stamp(due, now))
+    top_up::failed(&due.charge.account, due.charge.attempt.clone(), reason, stamp(due, now))
 }
 
 /// A test account's time moves only by its writes.

@@ -23,6 +23,7 @@ use platform::pg::PgPool;
 use platform::shutdown::CancellationToken;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use charge::Charger;
 
@@ -45,12 +46,13 @@ pub async fn run(
     pool: PgPool,
     journal: Journal,
     provider: Arc<dyn Provider>,
+    log_id: Uuid,
     heartbeat: Heartbeat,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     info!(provider = provider.name().as_str(), "topping up");
     let pause = Duration::from_millis(config.top_up_interval_ms);
-    let mut charger = Charger::new(config, pool.clone(), provider);
+    let mut charger = Charger::new(config, pool.clone(), provider, log_id);
     let mut lookout = Lookout { adopted: false, next: Instant::now() };
     let mut cut_off = pin!(drained(&shutdown));
     while !shutdown.is_cancelled() {

@@ -5,14 +5,16 @@ use engine::consume::WorkerError;
 use engine::outbox;
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
+use ledger_core::event::derive::TOP_UPS;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentId};
 use ledger_core::value::time::Time;
-use payments::Charge;
+use payments::{Charge, CustomerId, customer, idempotency_key};
 use platform::pg::columns::parsed;
 use platform::pg::{self, Amount, Model, PgPool, Schema, credits_of, time_of, timestamp, usd_of};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tracing::error;
+use uuid::Uuid;
 
 use super::decided::{Decided, Proposal, Refused, Step};
 use super::relay::LEAD_SECONDS;
@@ -128,8 +130,6 @@ pub struct Due {
     pub verify_first: bool,
     pub live: bool,
     pub ledger_time: Time,
-    /// When its key was first used, or may have been.
-    pub since: Time,
     pub attempts: i32,
 }
 
@@ -141,22 +141,35 @@ impl Due {
 }
 
 /// Leases due attempts: no other worker charges them until the lease expires.
-pub async fn lease(pool: &PgPool, lease_ms: u64, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
+pub async fn lease(
+    pool: &PgPool,
+    log_id: Uuid,
+    lease_ms: u64,
+    rows_max: usize,
+) -> Result<Vec<Due>, sqlx::Error> {
     let rows = sqlx::query_file_as!(
         LeasedRow,
         "src/top_ups/sql/lease.sql",
         i64::try_from(rows_max).unwrap_or(i64::MAX),
         i64::try_from(lease_ms).unwrap_or(i64::MAX),
+        idempotency_key(log_id, ""),
     )
     .fetch_all(pool)
     .await?;
-    rows.iter().map(LeasedRow::parse).collect()
+    let mut due = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // Read for each charge anew: a method may have changed hands since the settings were saved.
+        let customer = customer::find(pool, &parsed(&row.account_id)?).await?;
+        due.push(row.parse(customer)?);
+    }
+    Ok(due)
 }
 
 /// A leased row; amounts are read as text.
 struct LeasedRow {
     account_id: String,
     attempt_id: String,
+    key: String,
     amount: String,
     usd: Option<String>,
     payment_method: String,
@@ -168,20 +181,22 @@ struct LeasedRow {
 }
 
 impl LeasedRow {
-    fn parse(&self) -> Result<Due, sqlx::Error> {
+    fn parse(&self, customer: Option<CustomerId>) -> Result<Due, sqlx::Error> {
         let charge = Charge {
-            key: parsed(&self.attempt_id)?,
+            key: self.key.clone(),
+            attempt: parsed(&self.attempt_id)?,
             account: parsed(&self.account_id)?,
             amount: credits_of(&self.amount)?,
             usd: self.usd.as_deref().map(usd_of).transpose()?,
             payment_method: parsed(&self.payment_method)?,
+            customer,
+            since: time_of(self.since),
         };
         Ok(Due {
             charge,
             verify_first: self.verify_first,
             live: self.live,
             ledger_time: time_of(self.ledger_time),
-            since: time_of(self.since),
             attempts: self.attempts,
         })
     }
@@ -195,7 +210,7 @@ pub async fn report(
     reply: String,
     event: Event,
 ) -> Result<(), sqlx::Error> {
-    let (account, key) = (charge.account.to_string(), charge.key.to_string());
+    let (account, key) = (charge.account.to_string(), charge.attempt.to_string());
     pg::write(pool, move |connection| {
         Box::pin(async move {
             let reported = sqlx::query_file!(
@@ -232,7 +247,7 @@ pub async fn ask_again(
            and attempt_id = $2
            and state      = 'started'",
         charge.account.as_str(),
-        charge.key.as_str(),
+        charge.attempt.as_str(),
         detail,
         after_ms,
     )
@@ -252,7 +267,7 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
            and attempt_id = $2
            and state      = 'started'",
         charge.account.as_str(),
-        charge.key.as_str(),
+        charge.attempt.as_str(),
         detail,
     )
     .execute(pool)
@@ -281,27 +296,35 @@ async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Err
 /// In the middle of the past an attempt looks open although its end is still to be folded, so none is adopted before
 /// its partition has folded its past; after that, starts and ends are written as they are folded. The statement waits
 /// for an attempt whose end is being folded. Adopted attempts are due half a minute later, after the next records are
-/// folded.
+/// folded. Their 20 hours count from their start in the journal, after which the provider may have had their key: by the
+/// broker's clock, or as it was stamped while the read model does not have it. The account's ledger time is later.
 pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let Some(schema) = pg::live_generation(pool, Model::Alerting).await? else { return Ok(false) };
+    let Some(read_model) = pg::live_generation(pool, Model::ReadModel).await? else { return Ok(false) };
     let found_all = is_past_folded(pool, schema).await?;
     let sql = format!(
         "insert into control.top_up (account_id, attempt_id, number, amount, payment_method, live, ledger_time, state, look_up,
                                      asks, started_at, next_ask_at, usd)
-         select account_id, last ->> 'attempt_id', (last ->> 'number')::int, (last ->> 'amount')::numeric,
-                last ->> 'payment_method', core ->> 'clock' = 'live', ledger_time, 'started', true, 0, ledger_time,
+         select account.account_id, last ->> 'attempt_id', (last ->> 'number')::int, (last ->> 'amount')::numeric,
+                last ->> 'payment_method', core ->> 'clock' = 'live', account.ledger_time, 'started', true, 0,
+                coalesce(projected.appended_at, start.recordedat, account.ledger_time),
                 clock_timestamp() + interval '30 seconds',
                 round((last ->> 'amount')::numeric * (core ->> 'usd_per_unit')::numeric, 9)
          from {schema}.account
          join delivery.told_from using (partition)
          left join {schema}.checkpoint using (partition)
          cross join lateral (select core -> 'top_ups' -> 'last' as last) as attempt
+         left join {schema}.event as start
+              on start.account_id = account.account_id and start.event_id = last ->> 'attempt_id' and start.source = $1
+         left join {read_model}.event as projected
+              on projected.account_id = account.account_id and projected.event_id = last ->> 'attempt_id'
+             and projected.source = $1
          where (core -> 'top_ups' ->> 'is_open')::boolean
            and {IS_PAST_FOLDED}
          for share of account
          on conflict (account_id, attempt_id) do nothing"
     );
-    sqlx::query(AssertSqlSafe(sql)).execute(pool).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(TOP_UPS).execute(pool).await?;
     Ok(found_all)
 }
 

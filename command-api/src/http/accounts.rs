@@ -2,12 +2,15 @@
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use ledger_core::event::{ChangeAccount, Clock, CloseAccount, Data, OpenAccount, derive};
 use ledger_core::request;
 use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
+use payments::{CustomerId, customer};
 use platform::pg;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use web::auth::Action;
 use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
@@ -148,9 +151,19 @@ pub async fn close(
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
 }
 
+/// The field of `PATCH` that stands beside the contacts and never enters the journal.
+const PAYMENT_CUSTOMER: &str = "payment_customer";
+
+/// The answer to a change of the payment customer alone, which is no event.
+#[derive(Debug, Serialize)]
+struct ChangedCustomer {
+    account_id: AccountId,
+    payment_customer: Option<CustomerId>,
+}
+
 /// `PATCH /v1/accounts/{account}`
 ///
-/// An admin may change everything but what the account may spend: the overdraft is the operator's.
+/// An admin may change everything but what the account may spend: the overdraft and the payment customer are the operator's.
 pub async fn change(
     State(app): State<App>,
     context: RequestContext,
@@ -158,10 +171,66 @@ pub async fn change(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let change: ChangeAccount = read_body(request).await?;
-    if change.overdraft.is_some() {
-        context.require(Action::Terms, &account)?;
+    let mut body = read_json(request, RECORD_BYTES_MAX).await?;
+    let customer = body.as_object_mut().and_then(|fields| fields.remove(PAYMENT_CUSTOMER));
+    let Some(customer) = customer else {
+        return change_settings(&app, &context, &account, read_change(&context, &account, body)?).await;
+    };
+    // Whose methods are charged is decided by whoever runs the ledger, not by who may name methods.
+    context.require(Action::Money, &account)?;
+    let customer = read_customer(&customer)?;
+    let is_all = body.as_object().is_some_and(Map::is_empty);
+    let change = if is_all { None } else { Some(read_change(&context, &account, body)?) };
+    write::admit(&app, &context, &account).await?;
+    set_customer(&app, &context, &account, customer.clone()).await?;
+    match change {
+        Some(change) => change_settings(&app, &context, &account, change).await,
+        None => {
+            let changed = ChangedCustomer { account_id: account, payment_customer: customer };
+            Ok(axum::Json(changed).into_response())
+        }
     }
-    let draft = Draft::setting(&account, "account.change", Data::AccountChanged(change), context.now);
-    write::setting(&app, &context, draft, write::time_while_open(&app, &context, &account)).await
+}
+
+fn read_change(context: &RequestContext, account: &AccountId, body: Value) -> Result<ChangeAccount, Problem> {
+    let change: ChangeAccount = request::read(body).map_err(Problem::invalid)?;
+    if change.overdraft.is_some() {
+        context.require(Action::Terms, account)?;
+    }
+    Ok(change)
+}
+
+async fn change_settings(
+    app: &App,
+    context: &RequestContext,
+    account: &AccountId,
+    change: ChangeAccount,
+) -> Result<Response, Problem> {
+    let draft = Draft::setting(account, "account.change", Data::AccountChanged(change), context.now);
+    write::setting(app, context, draft, write::time_while_open(app, context, account)).await
+}
+
+fn read_customer(said: &Value) -> Result<Option<CustomerId>, Problem> {
+    let text = match said {
+        Value::Null => return Ok(None),
+        Value::String(text) => text,
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            return Err(Problem::bad_field(PAYMENT_CUSTOMER, "wrong_type", "must be a string or null"));
+        }
+    };
+    let customer = CustomerId::new(text);
+    customer.map(Some).map_err(|error| Problem::bad_field(PAYMENT_CUSTOMER, "bad_id", error.to_string()))
+}
+
+async fn set_customer(
+    app: &App,
+    context: &RequestContext,
+    account: &AccountId,
+    customer: Option<CustomerId>,
+) -> Result<(), Problem> {
+    let (account, by) = (account.clone(), context.actor()?);
+    let set = pg::write(&app.pool, move |connection| {
+        Box::pin(async move { customer::set(connection, &account, customer.as_ref(), by.as_str()).await })
+    });
+    Ok(set.await?)
 }

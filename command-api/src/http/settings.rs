@@ -12,6 +12,7 @@ use web::auth::Action;
 use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
 
 use crate::app::App;
+use crate::billing::orders;
 use crate::request_context::RequestContext;
 use crate::write::{self, Draft, idempotency};
 
@@ -114,7 +115,8 @@ pub async fn put_user_alert(
 
 /// `PUT /v1/accounts/{account}/auto-top-up`
 ///
-/// Always recorded, also without a change: it clears failures and lets brakes report again.
+/// Always recorded, also without a change: it clears failures and lets brakes report again. The payment method has to be
+/// the account's customer's; the charge checks it again.
 pub async fn put_auto_top_up(
     State(app): State<App>,
     context: RequestContext,
@@ -124,6 +126,7 @@ pub async fn put_auto_top_up(
     context.require(Action::Settings, &account)?;
     let settings: SetAutoTopUp = read_body(request).await?;
     let recorded_at = write::time_while_open(&app, &context, &account).await?;
+    orders::require_orderable(&app, &account, &settings).await?;
     let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), context.now);
     write::untracked(&app, &context, draft, recorded_at).await
 }

@@ -158,6 +158,35 @@ pub async fn replaced_plan(
     Ok(plan.map(|Json(plan)| plan.body()))
 }
 
+const REJECTED: &str = r#"
+    select reason
+    from refused
+    where account_id = $1 and event_id = $2 and source = $3 and outcome = 'rejected'
+    order by "offset" desc
+    limit 1
+"#;
+
+/// Returns why an event was rejected that the fold does not remember, such as one before the opening of its account.
+pub async fn rejected(
+    pool: &PgPool,
+    schema: Schema,
+    event: &Identity<'_>,
+) -> Result<Option<Reason>, sqlx::Error> {
+    let account = event.account.to_string();
+    let (id, source) = (event.id.to_owned(), event.source.to_owned());
+    let reason: Option<Option<String>> = pg::read(pool, schema, |connection| {
+        Box::pin(async move {
+            sqlx::query_scalar(REJECTED).bind(account).bind(id).bind(source).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    let Some(reason) = reason else { return Ok(None) };
+    match outcome_of("rejected", reason.as_deref())? {
+        Outcome::Rejected(reason) => Ok(Some(reason)),
+        Outcome::Applied | Outcome::Duplicate | Outcome::Conflict => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,7 +99,7 @@ impl Server {
         let waiter =
             Waiter::listen(pool.clone(), Model::ReadModel, WaitConfig::default(), shutdown.clone()).await?;
         let auth = Auth::new(pool.clone(), &AuthConfig { operator_key: Some(KEY.to_owned()) })?;
-        let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool)?;
+        let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool, identity.log_id)?;
         let holds = command_api::HoldsConfig::default();
         let app = command_api::App::new(pool, journal, waiter, auth, holds, sales);
         let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 512 };

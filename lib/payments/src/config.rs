@@ -66,6 +66,13 @@ impl ProviderName {
             ProviderName::Stripe => "stripe",
         }
     }
+
+    pub fn moves_money(self) -> bool {
+        match self {
+            ProviderName::Sandbox => false,
+            ProviderName::Stripe => true,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -10,16 +10,20 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentId, PaymentMethodId, Text};
 use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
+use uuid::Uuid;
 
 use crate::config::ProviderName;
+use crate::customer::{CustomerId, Owner};
+use crate::price::Price;
 
 /// Time for one call to a provider, from DNS to the end of its answer.
 pub const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The attempt, and the idempotency key of the charge.
-    pub key: AttemptId,
+    /// The provider charges it once; see [`idempotency_key`].
+    pub key: String,
+    pub attempt: AttemptId,
     pub account: AccountId,
     /// In the account's unit.
     pub amount: Credits,
@@ -27,6 +31,24 @@ pub struct Charge {
     pub usd: Option<Usd>,
     /// The provider's id of the payment method.
     pub payment_method: PaymentMethodId,
+    /// The account's customer, whose methods alone may be charged.
+    pub customer: Option<CustomerId>,
+    /// When the attempt started: no charge of it is older.
+    pub since: Time,
+}
+
+impl Charge {
+    /// Returns the price in cents, rounded up; none if the account's unit has no price.
+    pub(crate) fn minor_units(&self) -> Option<i64> {
+        self.usd.and_then(Usd::minor_units)
+    }
+}
+
+/// Returns the key under which the provider does something once.
+///
+/// Two ledgers on one provider account give the same names to different things: the journal's id keeps them apart.
+pub fn idempotency_key(log_id: Uuid, name: &str) -> String {
+    format!("{log_id}:{name}")
 }
 
 /// The provider's answer to a charge.
@@ -74,14 +96,28 @@ pub enum Found {
     Nothing,
 }
 
+/// Why the owner of a payment method is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoOwner {
+    /// The provider has no such method.
+    Refused(Refused),
+    /// The provider is unreachable or answers unexpectedly.
+    Unavailable(String),
+}
+
 /// A one-time purchase.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// The provider opens it once; see [`idempotency_key`].
+    pub key: String,
+    /// The name of the checkout in this ledger, which its webhook tells again.
+    pub reference: String,
     pub account: AccountId,
     /// In the account's unit.
     pub amount: Credits,
-    /// The price; `None` if the account's unit has no price.
-    pub usd: Option<Usd>,
+    pub price: Price,
+    /// The account's customer; without one the provider makes one.
+    pub customer: Option<CustomerId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -93,8 +129,6 @@ pub struct Checkout {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckoutError {
-    #[error("the account's unit has no price: set usd_per_unit when it is opened")]
-    NoPrice,
     /// The provider refuses.
     #[error("the payment provider refuses: {0}")]
     Refused(String),
@@ -108,15 +142,18 @@ pub enum CheckoutError {
 pub trait Provider: Send + Sync + 'static {
     fn name(&self) -> ProviderName;
 
-    /// Charges without the payer's presence; each key at most once.
+    /// Returns who has a payment method.
+    async fn owner(&self, method: &PaymentMethodId) -> Result<Owner, NoOwner>;
+
+    /// Charges without the payer's presence; each key at most once, and only a method of the account's customer.
     ///
-    /// Errors: the provider refused the request.
+    /// Errors: the provider refused the request, or the method is not theirs.
     async fn charge(&self, charge: &Charge) -> Result<Reply, Refused>;
 
     /// Returns the state of a charge, without charging.
     async fn look_up(&self, charge: &Charge) -> Found;
 
-    /// Opens a checkout; its webhook reports when it is paid.
+    /// Opens a checkout, each key at most one; its webhook reports when it is paid.
     async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError>;
 }
 

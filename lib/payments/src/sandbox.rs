@@ -2,14 +2,18 @@
 //!
 //! It keeps its keys in the database, as a real provider does, so that two workers, a crash or a repeated call
 //! charge once. `pm_timeout` charges and does not answer; a second call with the same key returns the payment.
+//! A plain method is everybody's; `pm_ok@cus_1` belongs to the customer `cus_1`, as all do at a real provider.
 
 use async_trait::async_trait;
-use ledger_core::value::id::PaymentId;
+use ledger_core::value::id::{PaymentId, PaymentMethodId};
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use crate::config::ProviderName;
-use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply};
+use crate::customer::{CustomerId, Owner, authorize};
+use crate::price::MINOR_UNITS_MIN;
+use crate::provider::{
+    Charge, Checkout, CheckoutError, Found, NoOwner, Order, Provider, Refused, Reply, why,
+};
 
 /// Prefix of all sandbox ids, so that they can't be mistaken for payments.
 pub const PREFIX: &str = "sandbox_";
@@ -32,44 +36,68 @@ impl Sandbox {
 
     /// Records the outcome of a key unless it has one; returns the entry and whether it is new.
     async fn enter(&self, charge: &Charge, declined: Option<&str>) -> Result<(Entry, bool), sqlx::Error> {
-        let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.key));
+        let payment = declined.is_none().then(|| format!("{PREFIX}pi_{}", charge.attempt));
         let entered = sqlx::query!(
             "insert into control.sandbox_charge (idempotency_key, account_id, payment_id, reason, charged_at)
              values ($1, $2, $3, $4, clock_timestamp())
              on conflict (idempotency_key) do nothing",
-            charge.key.as_str(),
+            charge.key,
             charge.account.as_str(),
             payment,
             declined,
         )
         .execute(&self.pool)
         .await?;
-        let entry = self.entry(charge).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let entry = self.entry(&charge.key).await?.ok_or(sqlx::Error::RowNotFound)?;
         Ok((entry, entered.rows_affected() > 0))
     }
 
-    async fn entry(&self, charge: &Charge) -> Result<Option<Entry>, sqlx::Error> {
+    async fn entry(&self, key: &str) -> Result<Option<Entry>, sqlx::Error> {
         sqlx::query_as!(
             Entry,
             "select payment_id, reason from control.sandbox_charge where idempotency_key = $1",
-            charge.key.as_str()
+            key
         )
         .fetch_optional(&self.pool)
         .await
     }
 
+    /// Returns the entry of a charge, also of one made under its attempt's id alone, as keys once were.
+    async fn entry_of(&self, charge: &Charge) -> Result<Option<Entry>, sqlx::Error> {
+        match self.entry(&charge.key).await? {
+            Some(entry) => Ok(Some(entry)),
+            None => self.entry(charge.attempt.as_str()).await,
+        }
+    }
+
     async fn try_charge(&self, charge: &Charge) -> Result<Reply, sqlx::Error> {
-        let declined = match charge.payment_method.as_str() {
+        let (method, _) = parts(&charge.payment_method);
+        let Some(minor_units) = charge.minor_units() else {
+            return Ok(Reply::declined("the account's unit has no price"));
+        };
+        let declined = match method {
+            _ if minor_units < MINOR_UNITS_MIN => Some("amount_too_small (sandbox)"),
             "pm_ok" | "pm_timeout" => None,
             "pm_fail" => Some("card_declined (sandbox)"),
             "pm_down" => return Ok(Reply::unknown("the sandbox does not answer for pm_down")),
             _ => Some("payment method unknown (sandbox)"),
         };
         let (entry, is_new) = self.enter(charge, declined).await?;
-        if is_new && charge.payment_method.as_str() == "pm_timeout" {
+        if is_new && method == "pm_timeout" {
             return Ok(Reply::unknown("the sandbox charged and does not answer for pm_timeout"));
         }
         Ok(reply(&entry))
+    }
+}
+
+/// Returns a method's name, which says what comes of a charge, and its owner.
+fn parts(method: &PaymentMethodId) -> (&str, Owner) {
+    match method.as_str().split_once('@') {
+        Some((name, customer)) => {
+            let owner = CustomerId::new(customer).map_or(Owner::Nobody, Owner::Customer);
+            (name, owner)
+        }
+        None => (method.as_str(), Owner::Everybody),
     }
 }
 
@@ -87,20 +115,27 @@ impl Provider for Sandbox {
         ProviderName::Sandbox
     }
 
+    async fn owner(&self, method: &PaymentMethodId) -> Result<Owner, NoOwner> {
+        Ok(parts(method).1)
+    }
+
     async fn charge(&self, charge: &Charge) -> Result<Reply, Refused> {
+        let (_, owner) = parts(&charge.payment_method);
+        authorize(&owner, charge.customer.as_ref())
+            .map_err(|not_theirs| Refused { reason: why(&not_theirs.to_string()) })?;
         Ok(self.try_charge(charge).await.unwrap_or_else(Reply::unknown))
     }
 
     async fn look_up(&self, charge: &Charge) -> Found {
-        match self.entry(charge).await {
+        match self.entry_of(charge).await {
             Ok(Some(entry)) => Found::Known(reply(&entry)),
             Ok(None) => Found::Nothing,
             Err(error) => Found::Known(Reply::unknown(error)),
         }
     }
 
-    async fn checkout(&self, _: &Order) -> Result<Checkout, CheckoutError> {
-        let checkout_id = format!("{PREFIX}cs_{}", Uuid::now_v7());
+    async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError> {
+        let checkout_id = format!("{PREFIX}cs_{}", order.reference);
         Ok(Checkout {
             // This URL can't be paid, and the sandbox sends no webhook: to test it, sign and send one.
             url: Some(format!("sandbox://checkout/{checkout_id}")),

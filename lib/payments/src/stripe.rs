@@ -1,46 +1,86 @@
 //! Charges by Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
 
 use async_trait::async_trait;
-use ledger_core::value::id::PaymentId;
-use ledger_core::value::money::Usd;
+use ledger_core::value::id::{PaymentId, PaymentMethodId};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::client::{Answer, Client};
 use crate::config::{PaymentConfig, ProviderName, SettingError};
-use crate::provider::{Charge, Checkout, CheckoutError, Found, Order, Provider, Refused, Reply, why};
+use crate::customer::{CustomerId, Owner, authorize};
+use crate::price::CURRENCY;
+use crate::provider::{
+    Charge, Checkout, CheckoutError, Found, NoOwner, Order, Provider, Refused, Reply, why,
+};
+
+/// Most payments that a look-up reads; an attempt has one for each ledger that shares the provider account.
+const SEARCH_MAX: u32 = 100;
+/// How far the provider's clock may be behind the journal's, in seconds.
+const CLOCKS_APART_SECONDS_MAX: i64 = 60;
 
 #[derive(Clone)]
 pub struct Stripe {
     client: Client,
     return_url: String,
+    /// Tells this ledger's payments from those of others on the same provider account.
+    log_id: Uuid,
 }
 
 impl Stripe {
     /// Errors: no key, or an invalid address.
-    pub fn new(config: &PaymentConfig) -> Result<Self, SettingError> {
+    pub fn new(config: &PaymentConfig, log_id: Uuid) -> Result<Self, SettingError> {
         if config.stripe_api_key.is_empty() {
             return Err(SettingError::NoKey);
         }
         let client = Client::new(&config.stripe_url, &config.stripe_api_key)?;
-        Ok(Self { client, return_url: config.checkout_return_url.clone() })
+        Ok(Self { client, return_url: config.checkout_return_url.clone(), log_id })
     }
 
-    /// Returns the payment method's customer: Stripe accepts a saved method only together with it.
-    async fn customer(&self, charge: &Charge) -> Result<Option<String>, NoCustomer> {
-        let path = format!("/v1/payment_methods/{}", charge.payment_method);
-        let answer = self.client.get(&path, &[]).await.map_err(NoCustomer::Unknown)?;
-        match answer.status {
-            200 => Ok(text(&answer.body, "/customer").map(str::to_owned)),
-            400 | 404 => Err(NoCustomer::Refused(refused(&answer))),
-            status => Err(NoCustomer::Unknown(format!("status {status}: {}", refusal(&answer.body)))),
+    fn checkout_form(&self, order: &Order) -> Vec<(&'static str, String)> {
+        let (account, amount) = (order.account.to_string(), order.amount.to_string());
+        let (reference, log_id) = (order.reference.clone(), self.log_id.to_string());
+        let mut form = vec![
+            ("mode", "payment".to_owned()),
+            ("line_items[0][quantity]", "1".to_owned()),
+            ("line_items[0][price_data][currency]", CURRENCY.to_owned()),
+            ("line_items[0][price_data][unit_amount]", order.price.minor_units.to_string()),
+            ("line_items[0][price_data][product_data][name]", format!("{amount} credits")),
+            ("metadata[account_id]", account.clone()),
+            ("metadata[amount]", amount.clone()),
+            ("metadata[checkout]", reference.clone()),
+            ("metadata[log_id]", log_id.clone()),
+            // Refunds and the payment's own events carry these.
+            ("payment_intent_data[metadata][account_id]", account),
+            ("payment_intent_data[metadata][amount]", amount),
+            ("payment_intent_data[metadata][checkout]", reference),
+            ("payment_intent_data[metadata][log_id]", log_id),
+            ("success_url", self.return_url.clone()),
+            ("cancel_url", self.return_url.clone()),
+        ];
+        form.push(match &order.customer {
+            Some(customer) => ("customer", customer.to_string()),
+            None => ("customer_creation", "always".to_owned()),
+        });
+        form
+    }
+
+    /// Returns whether a payment is that of a charge.
+    ///
+    /// Payments have not always named their journal. One that does not is taken for ours only if it is the account's and
+    /// no older than the attempt: another ledger's attempt of this name is another time's.
+    fn is_of(&self, charge: &Charge, intent: &Value) -> bool {
+        let said = |name: &str| text(intent, &format!("/metadata/{name}"));
+        if said("attempt_id") != Some(charge.attempt.as_str()) {
+            return false;
         }
+        if let Some(log_id) = said("log_id") {
+            return log_id == self.log_id.to_string();
+        }
+        let earliest = charge.since.micros().div_euclid(1_000_000) - CLOCKS_APART_SECONDS_MAX;
+        let created = intent.get("created").and_then(Value::as_i64);
+        said("account_id").is_none_or(|account| account == charge.account.as_str())
+            && created.is_none_or(|created| created >= earliest)
     }
-}
-
-/// Why a payment method's customer is unknown.
-enum NoCustomer {
-    Refused(Refused),
-    Unknown(String),
 }
 
 #[async_trait]
@@ -49,63 +89,66 @@ impl Provider for Stripe {
         ProviderName::Stripe
     }
 
+    async fn owner(&self, method: &PaymentMethodId) -> Result<Owner, NoOwner> {
+        let path = format!("/v1/payment_methods/{}", path_segment(method.as_str()));
+        let answer = self.client.get(&path, &[]).await.map_err(NoOwner::Unavailable)?;
+        match answer.status {
+            200 => match text(&answer.body, "/customer").map(CustomerId::new) {
+                Some(Ok(customer)) => Ok(Owner::Customer(customer)),
+                Some(Err(error)) => Err(NoOwner::Unavailable(error.to_string())),
+                None => Ok(Owner::Nobody),
+            },
+            400 | 404 => Err(NoOwner::Refused(refused(&answer))),
+            status => Err(NoOwner::Unavailable(format!("status {status}: {}", refusal(&answer.body)))),
+        }
+    }
+
     async fn charge(&self, charge: &Charge) -> Result<Reply, Refused> {
-        let Some(cents) = charge.usd.and_then(Usd::minor_units) else {
+        let Some(cents) = charge.minor_units() else {
             return Ok(Reply::declined("the account's unit has no price"));
         };
-        let customer = match self.customer(charge).await {
-            Ok(customer) => customer,
-            Err(NoCustomer::Refused(refused)) => return Err(refused),
-            Err(NoCustomer::Unknown(detail)) => return Ok(Reply::unknown(detail)),
+        let owner = match self.owner(&charge.payment_method).await {
+            Ok(owner) => owner,
+            Err(NoOwner::Refused(refused)) => return Err(refused),
+            Err(NoOwner::Unavailable(detail)) => return Ok(Reply::unknown(detail)),
         };
+        // Also if it was theirs when the settings were saved.
+        authorize(&owner, charge.customer.as_ref())
+            .map_err(|not_theirs| Refused { reason: why(&not_theirs.to_string()) })?;
         let mut form = vec![
             ("amount", cents.to_string()),
-            ("currency", "usd".to_owned()),
+            ("currency", CURRENCY.to_owned()),
             ("payment_method", charge.payment_method.to_string()),
             ("off_session", "true".to_owned()),
             ("confirm", "true".to_owned()),
             ("metadata[account_id]", charge.account.to_string()),
-            ("metadata[attempt_id]", charge.key.to_string()),
+            ("metadata[attempt_id]", charge.attempt.to_string()),
             ("metadata[amount]", charge.amount.to_string()),
+            ("metadata[log_id]", self.log_id.to_string()),
         ];
-        form.extend(customer.map(|customer| ("customer", customer)));
-        match self.client.post("/v1/payment_intents", Some(charge.key.as_str()), &form).await {
+        form.extend(charge.customer.as_ref().map(|customer| ("customer", customer.to_string())));
+        match self.client.post("/v1/payment_intents", Some(&charge.key), &form).await {
             Ok(answer) => judge(&answer),
             Err(detail) => Ok(Reply::unknown(detail)),
         }
     }
 
     async fn look_up(&self, charge: &Charge) -> Found {
-        let query = format!("metadata['attempt_id']:'{}'", charge.key);
-        let answer = match self.client.get("/v1/payment_intents/search", &[("query", query)]).await {
+        let query = format!("metadata['attempt_id']:'{}'", charge.attempt);
+        let query = [("query", query), ("limit", SEARCH_MAX.to_string())];
+        let answer = match self.client.get("/v1/payment_intents/search", &query).await {
             Ok(answer) if answer.status == 200 => answer,
             Ok(answer) => return Found::Known(Reply::unknown(refusal(&answer.body))),
             Err(detail) => return Found::Known(Reply::unknown(detail)),
         };
-        let key = Some(charge.key.as_str());
         let intents = answer.body["data"].as_array().into_iter().flatten();
-        let mut known =
-            intents.filter(|intent| text(intent, "/metadata/attempt_id") == key).map(judge_intent);
+        let mut known = intents.filter(|intent| self.is_of(charge, intent)).map(judge_intent);
         known.next().map_or(Found::Nothing, Found::Known)
     }
 
     async fn checkout(&self, order: &Order) -> Result<Checkout, CheckoutError> {
-        let cents = order.usd.and_then(Usd::minor_units).ok_or(CheckoutError::NoPrice)?;
-        let (account, amount) = (order.account.to_string(), order.amount.to_string());
-        let form = [
-            ("mode", "payment".to_owned()),
-            ("line_items[0][quantity]", "1".to_owned()),
-            ("line_items[0][price_data][currency]", "usd".to_owned()),
-            ("line_items[0][price_data][unit_amount]", cents.to_string()),
-            ("line_items[0][price_data][product_data][name]", format!("{amount} credits")),
-            ("metadata[account_id]", account.clone()),
-            ("metadata[amount]", amount.clone()),
-            ("payment_intent_data[metadata][account_id]", account),
-            ("payment_intent_data[metadata][amount]", amount),
-            ("success_url", self.return_url.clone()),
-            ("cancel_url", self.return_url.clone()),
-        ];
-        let answer = self.client.post("/v1/checkout/sessions", None, &form).await;
+        let form = self.checkout_form(order);
+        let answer = self.client.post("/v1/checkout/sessions", Some(&order.key), &form).await;
         let answer = answer.map_err(CheckoutError::Unavailable)?;
         match answer.status {
             200 => Ok(Checkout {
@@ -156,6 +199,11 @@ fn refusal(body: &Value) -> String {
 fn code_of(error: &Value) -> String {
     let said = ["/decline_code", "/code", "/message", "/type"];
     said.iter().find_map(|path| text(error, path)).unwrap_or("declined").to_owned()
+}
+
+/// Percent-encodes an id, so that it stays one segment of a path.
+fn path_segment(id: &str) -> String {
+    url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 fn text<'a>(value: &'a Value, path: &str) -> Option<&'a str> {

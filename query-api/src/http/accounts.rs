@@ -15,7 +15,7 @@ use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use web::auth::{Accounts, Action, Principal};
+use web::auth::{Accounts, Action, Principal, Role};
 use web::http::{Problem, Query};
 
 use crate::access::Whole;
@@ -110,23 +110,40 @@ struct One {
     account: AccountView,
     /// Set while the alert worker alone can't go on with it: its figures are right, its alerts stand still.
     alerts_halted: Option<HaltView>,
+    /// Only for the operator, and only where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_customer: Option<String>,
 }
 
 /// `GET /v1/accounts/{account}`
 pub(crate) async fn one(
     State(app): State<App>,
     Whole(account): Whole,
+    caller: Principal,
     Query(query): Query<OneQuery>,
 ) -> Result<Response, Problem> {
-    let alerting = app.alerted.schema();
+    let (alerting, is_operator) = (app.alerted.schema(), caller.role == Role::Operator);
     let (reflects, view) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let alerts_halted = reading::halt_of(connection, alerting, &account.core.account).await?;
-            Ok(One { account: AccountView::from(&account.core), alerts_halted })
+            let payment_customer =
+                if is_operator { payment_customer(connection, account).await? } else { None };
+            Ok(One { account: AccountView::from(&account.core), alerts_halted, payment_customer })
         })
     })
     .await?;
     answer::object(&reflects, view)
+}
+
+/// Reads the provider's customer whose payment methods may be charged for an account.
+async fn payment_customer(
+    connection: &mut PgConnection,
+    account: &reading::Account,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("select customer_id from control.payment_customer where account_id = $1")
+        .bind(account.id())
+        .fetch_optional(connection)
+        .await
 }
 
 /// `GET /v1/accounts`

@@ -2,7 +2,9 @@
 
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
+use payments::CustomerId;
 use serde_json::Value;
+use uuid::Uuid;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEvent {
@@ -12,7 +14,20 @@ pub struct WebhookEvent {
     pub attempt: Option<AttemptId>,
     /// The bought amount, in the account's unit.
     pub amount: Option<Credits>,
+    /// This ledger's name of the checkout.
+    pub reference: Option<String>,
+    /// The checkout's session and its payer, if this is about one.
+    pub session: Option<Session>,
+    /// The journal of the ledger that ordered it; older orders name none.
+    pub log_id: Option<String>,
     pub what: What,
+}
+
+/// A checkout session as the provider tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub checkout_id: String,
+    pub customer: Option<CustomerId>,
 }
 
 /// What happened to the payment; amounts are in the provider's smallest unit.
@@ -20,6 +35,8 @@ pub struct WebhookEvent {
 pub enum What {
     Paid {
         charged: Option<i64>,
+        /// In lower case.
+        currency: Option<String>,
     },
     Failed {
         reason: String,
@@ -44,7 +61,8 @@ impl WebhookEvent {
     /// Reads an event; none if it does not concern credits.
     pub fn read(event: &Value) -> Option<WebhookEvent> {
         let object = event.pointer("/data/object")?;
-        let what = what(event.get("type")?.as_str()?, object)?;
+        let kind = event.get("type")?.as_str()?;
+        let what = what(kind, object)?;
         let payment = ["payment_intent", "id"].into_iter().find_map(|name| named(object.get(name)?))?;
         let said = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
         let webhook = WebhookEvent {
@@ -54,16 +72,37 @@ impl WebhookEvent {
             amount: said("amount")
                 .and_then(|amount| amount.parse().ok())
                 .filter(|amount: &Credits| amount.is_positive()),
+            reference: said("checkout").map(str::to_owned),
+            session: if kind.starts_with(SESSIONS) { session(object) } else { None },
+            log_id: said("log_id").map(str::to_owned),
             what,
         };
         // The same provider account may take payments that are not ours.
         let is_ours = match &webhook.what {
-            What::Paid { .. } => webhook.account.is_some() && webhook.amount.is_some(),
+            What::Paid { .. } => {
+                webhook.reference.is_some() || (webhook.account.is_some() && webhook.amount.is_some())
+            }
             What::Failed { .. } => webhook.account.is_some() && webhook.attempt.is_some(),
             What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => true,
         };
         is_ours.then_some(webhook)
     }
+
+    /// Returns whether it is about something of the ledger with this journal; another on the same provider account names
+    /// its own.
+    pub fn is_of(&self, log_id: Uuid) -> bool {
+        self.log_id.as_ref().is_none_or(|said| *said == log_id.to_string())
+    }
+}
+
+/// Prefix of the kinds of events about checkout sessions.
+const SESSIONS: &str = "checkout.session.";
+
+fn session(object: &Value) -> Option<Session> {
+    let checkout_id = object.get("id")?.as_str()?.to_owned();
+    let customer =
+        object.get("customer").and_then(|customer| customer.as_str().or(customer.get("id")?.as_str()));
+    Some(Session { checkout_id, customer: customer.and_then(|id| CustomerId::new(id).ok()) })
 }
 
 fn what(kind: &str, object: &Value) -> Option<What> {
@@ -77,10 +116,11 @@ fn what(kind: &str, object: &Value) -> Option<What> {
             if text("/payment_status").is_some_and(|status| status == "unpaid") {
                 return None;
             }
-            What::Paid { charged: number("amount_total") }
+            What::Paid { charged: number("amount_total"), currency: currency(object) }
         }
         "payment_intent.succeeded" => {
-            What::Paid { charged: number("amount_received").or_else(|| number("amount")) }
+            let charged = number("amount_received").or_else(|| number("amount"));
+            What::Paid { charged, currency: currency(object) }
         }
         "payment_intent.payment_failed" | "payment_intent.canceled" => {
             let said = ["/last_payment_error/decline_code", "/last_payment_error/code"];
@@ -106,6 +146,10 @@ fn what(kind: &str, object: &Value) -> Option<What> {
     })
 }
 
+fn currency(object: &Value) -> Option<String> {
+    Some(object.get("currency")?.as_str()?.to_ascii_lowercase())
+}
+
 /// Returns the id from a string or from an object that has one.
 fn named(value: &Value) -> Option<PaymentId> {
     let text = value.as_str().or_else(|| value.get("id")?.as_str())?;
@@ -127,14 +171,18 @@ mod tests {
     #[test]
     fn what_is_about_credits_is_heard_and_nothing_else() {
         let ours = json!({"account_id": "acme", "amount": "100"});
-        let session = |status: &str| json!({"id": "cs_1", "payment_intent": "pi_1", "payment_status": status, "amount_total": 500, "metadata": ours});
-        check("checkout.session.completed", session("paid"), "pi_1 Paid { charged: Some(500) }");
+        let session = |status: &str| json!({"id": "cs_1", "payment_intent": "pi_1", "payment_status": status, "amount_total": 500, "currency": "USD", "metadata": ours});
+        check(
+            "checkout.session.completed",
+            session("paid"),
+            r#"pi_1 Paid { charged: Some(500), currency: Some("usd") }"#,
+        );
         check("checkout.session.completed", session("unpaid"), "nothing");
         check("checkout.session.completed", json!({"id": "cs_1", "payment_intent": "pi_1"}), "nothing");
         check(
             "payment_intent.succeeded",
             json!({"id": "pi_1", "metadata": ours}),
-            "pi_1 Paid { charged: None }",
+            "pi_1 Paid { charged: None, currency: None }",
         );
         let refund =
             json!({"id": "ch_1", "payment_intent": {"id": "pi_1"}, "amount": 500, "amount_refunded": 200});

@@ -1,7 +1,9 @@
 //! Webhooks of the payment provider: signed, in any order, any number of times.
 
 mod event;
-mod payment;
+pub mod outcomes;
+pub mod payment;
 pub mod receive;
+pub mod records;
 mod signature;
-mod store;
+pub mod store;

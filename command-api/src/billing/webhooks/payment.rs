@@ -18,6 +18,10 @@ pub struct Payment {
     pub(super) amount: Option<Credits>,
     /// Its cost, in the provider's smallest unit; the next amounts use the same unit.
     pub(super) charged: Option<i64>,
+    /// Of the cost, in lower case; none where no webhook has named it.
+    pub(super) currency: Option<String>,
+    /// The payment's id in the journal, where a person gave it another.
+    pub(super) credited_as: Option<PaymentId>,
     /// The total of all refunds.
     pub(super) refunded: i64,
     pub(super) disputes: BTreeMap<DisputeId, Disputed>,
@@ -39,6 +43,9 @@ pub(super) struct Disputed {
 pub(super) struct Reported {
     is_paid: bool,
     paid: bool,
+    /// Whether the payment waits for a person, or a person has decided not to credit it: then nothing follows from it.
+    #[serde(default)]
+    held: bool,
     /// The reason of the failure, if a webhook reported one.
     failure: Option<String>,
     failed: bool,
@@ -51,6 +58,50 @@ pub(super) struct Reported {
 struct Part {
     money: i64,
     credits: Credits,
+}
+
+/// What was ordered at the provider, so far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    pub account: Option<AccountId>,
+    /// In the account's unit.
+    pub amount: Option<Credits>,
+    /// The price in the currency's smallest unit; none if the account's unit has no price.
+    pub charged: Option<i64>,
+    pub currency: String,
+}
+
+/// Why a payment is not its order's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    Amount,
+    Currency,
+    /// The order is unknown and the account's unit has no price, so nothing says what it should cost.
+    NoPrice,
+}
+
+impl Mismatch {
+    pub fn code(self) -> &'static str {
+        match self {
+            Mismatch::Amount => "amount_differs",
+            Mismatch::Currency => "currency_differs",
+            Mismatch::NoPrice => "no_price",
+        }
+    }
+}
+
+impl Order {
+    /// Compares what the provider has told with the order. What it has not told can't differ.
+    fn mismatch(&self, charged: Option<i64>, currency: Option<&str>) -> Option<Mismatch> {
+        if currency.is_some_and(|currency| currency != self.currency) {
+            return Some(Mismatch::Currency);
+        }
+        match (charged, self.charged) {
+            (None, _) => None,
+            (Some(_), None) => Some(Mismatch::NoPrice),
+            (Some(told), Some(price)) => (told != price).then_some(Mismatch::Amount),
+        }
+    }
 }
 
 /// What the ledger has credited for a payment, from any source.
@@ -97,6 +148,8 @@ impl Payment {
             attempt: None,
             amount: None,
             charged: None,
+            currency: None,
+            credited_as: None,
             refunded: 0,
             disputes: BTreeMap::new(),
             reported: Reported::default(),
@@ -104,15 +157,22 @@ impl Payment {
         }
     }
 
-    /// Merges a webhook; `priced` is the cost of the payment by the account's price.
-    pub fn apply(&mut self, webhook: &WebhookEvent, priced: Option<i64>) {
-        self.account = self.account.take().or_else(|| webhook.account.clone());
+    /// Merges a webhook about an order. Returns why a payment is not the order's, and so is not credited.
+    pub fn apply(&mut self, webhook: &WebhookEvent, order: &Order) -> Option<Mismatch> {
+        self.account = self.account.take().or_else(|| order.account.clone());
         self.attempt = self.attempt.take().or_else(|| webhook.attempt.clone());
-        self.amount = self.amount.or(webhook.amount);
+        self.amount = self.amount.or(order.amount);
         match &webhook.what {
-            What::Paid { charged } => {
+            What::Paid { .. } if self.reported.is_paid => {}
+            What::Paid { charged, currency } => {
+                self.currency = self.currency.take().or_else(|| currency.clone());
+                self.charged = charged.or(self.charged);
+                let mismatch = order.mismatch(*charged, currency.as_deref());
+                if mismatch.is_some() {
+                    return mismatch;
+                }
                 self.reported.is_paid = true;
-                self.charged = self.charged.or(*charged).or(priced);
+                self.charged = self.charged.or(order.charged);
             }
             What::Failed { reason } => self.reported.failure = Some(reason.clone()),
             What::Refunded { total, charged } => {
@@ -128,6 +188,24 @@ impl Payment {
                 (known.amount, known.won) = (*amount, true);
             }
         }
+        None
+    }
+
+    /// Returns the payment's id in the journal.
+    pub fn journal_id(&self) -> &PaymentId {
+        self.credited_as.as_ref().unwrap_or(&self.payment_id)
+    }
+
+    /// Lets nothing more follow from it until a person has decided.
+    pub fn hold(&mut self) {
+        self.reported.held = true;
+    }
+
+    /// Credits it as a person has decided: this much, under this id in the journal.
+    pub fn credit(&mut self, amount: Credits, journal_id: PaymentId) {
+        self.amount = Some(amount);
+        self.credited_as = Some(journal_id);
+        (self.reported.is_paid, self.reported.paid, self.reported.held) = (true, false, false);
     }
 
     /// Returns whether a webhook has reported a refund or a dispute.
@@ -174,7 +252,7 @@ impl Payment {
             self.reported.failed = true;
             return Some(LedgerEffect::Failed { reason });
         }
-        let amount = self.amount.filter(|_| self.reported.is_paid)?;
+        let amount = self.amount.filter(|_| self.reported.is_paid && !self.reported.held)?;
         if !self.reported.paid {
             self.reported.paid = true;
             return Some(LedgerEffect::Paid { amount });
@@ -265,7 +343,26 @@ mod tests {
 
     fn webhook(what: What) -> WebhookEvent {
         let (payment_id, account, amount) = (id("pi_1"), Some(id("acme")), "100".parse().ok());
-        WebhookEvent { payment_id, account, attempt: None, amount, what }
+        let (reference, session, log_id) = (None, None, None);
+        WebhookEvent { payment_id, account, attempt: None, amount, reference, session, log_id, what }
+    }
+
+    fn paid(charged: i64) -> What {
+        What::Paid { charged: Some(charged), currency: None }
+    }
+
+    /// An order at this price.
+    fn order(charged: i64) -> Order {
+        let (account, amount) = (Some(id("acme")), "100".parse().ok());
+        Order { account, amount, charged: Some(charged), currency: "usd".to_owned() }
+    }
+
+    fn price_in(all: &[&What]) -> i64 {
+        let prices = all.iter().filter_map(|what| match what {
+            What::Paid { charged, .. } => *charged,
+            What::Failed { .. } | What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => None,
+        });
+        prices.max().unwrap_or_default()
     }
 
     /// Returns the remaining credits of the payment, and what was reported.
@@ -273,7 +370,7 @@ mod tests {
         let mut payment = Payment::new(id("pi_1"));
         let mut reported = Vec::new();
         for what in all {
-            payment.apply(&webhook((*what).clone()), None);
+            payment.apply(&webhook((*what).clone()), &order(price_in(all)));
             reported.extend(payment.due().into_iter().map(|effect| format!("{effect:?}")));
         }
         (payment.left().credits, reported)
@@ -294,7 +391,7 @@ mod tests {
 
     #[test]
     fn every_order_of_five_ends_alike_however_often_each_comes() {
-        let paid = What::Paid { charged: Some(500) };
+        let paid = paid(500);
         let part = What::Refunded { total: 100, charged: Some(500) };
         let all = What::Refunded { total: 200, charged: Some(500) };
         let opened = What::Opened { dispute: id("dp_1"), amount: 300 };
@@ -312,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_dispute_of_more_than_is_left_takes_what_is_left() {
-        let paid = What::Paid { charged: Some(500) };
+        let paid = paid(500);
         let part = What::Refunded { total: 200, charged: Some(500) };
         for amount in [400, 500, 501] {
             let opened = What::Opened { dispute: id("dp_1"), amount };
@@ -331,7 +428,7 @@ mod tests {
     #[test]
     fn parts_that_do_not_divide_come_to_the_whole_and_never_to_more() {
         // Two thirds of a credit a cent: three parts rounded separately would exceed the bought amount.
-        let paid = What::Paid { charged: Some(150) };
+        let paid = paid(150);
         let parts = ["a", "b", "c"].map(|name| What::Opened { dispute: id(name), amount: 50 });
         let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
         assert_eq!((left, reported.len()), (Credits::ZERO, 4), "{reported:?}");
@@ -340,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_would_take_more_than_was_paid_waits_until_there_is_room() {
-        let paid = What::Paid { charged: Some(500) };
+        let paid = paid(500);
         let opened = What::Opened { dispute: id("dp_1"), amount: 500 };
         let won = What::Won { dispute: id("dp_1"), amount: 500 };
         let refunded = What::Refunded { total: 500, charged: Some(500) };
@@ -361,10 +458,10 @@ mod tests {
         };
         let check = |said: &What, operator: &str, expected: &[&str]| {
             let mut payment = Payment::new(id("pi_1"));
-            payment.apply(&webhook(What::Paid { charged: Some(500) }), None);
+            payment.apply(&webhook(paid(500)), &order(500));
             payment.due();
             payment.is_credited(credited(operator), None);
-            payment.apply(&webhook(said.clone()), None);
+            payment.apply(&webhook(said.clone()), &order(500));
             let reported: Vec<String> = payment.due().iter().map(|effect| format!("{effect:?}")).collect();
             assert_eq!(reported.len(), expected.len(), "{reported:?}");
             for (effect, amount) in reported.iter().zip(expected) {
@@ -385,9 +482,48 @@ mod tests {
 
     #[test]
     fn parts_of_a_refund_come_to_the_whole() {
-        let paid = What::Paid { charged: Some(300) };
+        let paid = paid(300);
         let parts = [100, 200, 300].map(|total| What::Refunded { total, charged: None });
         let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
         assert_eq!((left, reported.len()), (Credits::ZERO, 4));
+    }
+
+    #[test]
+    fn money_that_is_not_the_orders_credits_nothing_and_the_right_money_still_does() {
+        let check = |what: What, order: &Order, expected: Option<Mismatch>| {
+            let mut payment = Payment::new(id("pi_1"));
+            assert_eq!(payment.apply(&webhook(what.clone()), order), expected, "{what:?}");
+            assert_eq!(payment.due().is_empty(), expected.is_some(), "{what:?}");
+            payment.apply(&webhook(What::Refunded { total: 1, charged: None }), order);
+            assert_eq!(payment.due().is_empty(), expected.is_some(), "{what:?}");
+            payment.apply(&webhook(paid(500)), &self::order(500));
+            assert_eq!(payment.due().is_empty(), expected.is_none(), "{what:?}");
+        };
+        let in_currency =
+            |currency: &str| What::Paid { charged: Some(500), currency: Some(currency.to_owned()) };
+        check(in_currency("usd"), &order(500), None);
+        check(in_currency("eur"), &order(500), Some(Mismatch::Currency));
+        check(paid(1), &order(500), Some(Mismatch::Amount));
+        check(paid(501), &order(500), Some(Mismatch::Amount));
+        check(paid(500), &Order { charged: None, ..order(500) }, Some(Mismatch::NoPrice));
+        check(What::Paid { charged: None, currency: None }, &order(500), None);
+    }
+
+    #[test]
+    fn nothing_follows_from_a_payment_that_waits_for_a_person() {
+        let mut payment = Payment::new(id("pi_1"));
+        payment.apply(&webhook(paid(500)), &order(500));
+        assert_eq!(payment.due().len(), 1);
+        payment.hold();
+        payment.apply(&webhook(What::Refunded { total: 250, charged: None }), &order(500));
+        assert_eq!(payment.due(), []);
+        payment.credit(Credits::whole(60), id("pi_1:again"));
+        let due = payment.due();
+        assert_eq!(payment.journal_id().as_str(), "pi_1:again");
+        let [LedgerEffect::Paid { amount }, LedgerEffect::Refunded { amount: refunded, .. }] = due.as_slice()
+        else {
+            panic!("{due:?}")
+        };
+        assert_eq!((amount.to_string(), refunded.to_string()), ("60".into(), "30".into()));
     }
 }

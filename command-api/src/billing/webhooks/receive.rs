@@ -8,27 +8,26 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use ledger_core::event::{Data, Dispute, FailTopUp, Purchase, Refund, TopUp, derive};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, Label, Text};
+use ledger_core::value::id::{AccountId, Label};
 use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
-use metrics::counter;
-use platform::position::Position;
-use platform::{clock, pg};
+use payments::{CURRENCY, customer};
+use platform::clock;
+use platform::pg::{self, PgConnection};
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use web::http::{Accepts, Payload, Problem, json_value};
 
 use super::event::{WebhookEvent, What};
-use super::payment::{Credited, LedgerEffect, Payment};
-use super::{signature, store};
+use super::payment::{Credited, Order, Payment};
+use super::records::{self, Kind, Record};
+use super::{outcomes, signature, store};
 use crate::admission::ledger_time;
 use crate::app::App;
-use crate::billing::checkout;
-use crate::write::effects::{self, Effect, Put};
-use crate::write::outcome::{self, Outcome, Progress};
+use crate::billing::checkout::{self, Ordered};
+use crate::write::effects::{self, Put};
 
 /// Largest webhook in bytes; an event carries its whole object.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
@@ -49,7 +48,9 @@ pub async fn stripe(
     if !signature::is_good(&app.sales.webhook_secret, header, &payload.bytes, clock::now()) {
         return Err(Problem::unauthorized());
     }
-    if let Some(webhook) = WebhookEvent::read(&json_value(&payload.bytes)?) {
+    if let Some(webhook) = WebhookEvent::read(&json_value(&payload.bytes)?)
+        && webhook.is_of(app.sales.log_id)
+    {
         take_in(&app, webhook).await?;
     }
     Ok(axum::Json(json!({"received": true})).into_response())
@@ -64,17 +65,13 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     // Another webhook may be stored between the read and the lock: then everything is read again.
     let put = loop {
         let credited = credited(app, &webhook, &known, deadline).await?;
-        let said = webhook.account.clone().or_else(|| known.account.clone());
-        let account = said.or_else(|| Some(credited.as_ref()?.account.clone()));
-        let amount = webhook.amount.or_else(|| Some(credited.as_ref()?.amount));
+        let order = ordered(app, &webhook, &known, credited.as_ref()).await?;
         // Stored only if the account exists: otherwise the provider sends the webhook again later.
-        let recording = match &account {
-            Some(account) => Some(Recording {
-                at: recorded_at(app, account, deadline).await?,
-                priced: price(app, account, amount).await?,
-            }),
+        let at = match &order.account {
+            Some(account) => Some(recorded_at(app, account, deadline).await?),
             None => None,
         };
+        let recording = Recording { at, order };
         match note(app, &webhook, known, credited, recording).await? {
             Noted::Done(put) => break put,
             Noted::Changed(payment) => known = *payment,
@@ -87,33 +84,56 @@ async fn take_in(app: &App, webhook: WebhookEvent) -> Result<(), Problem> {
     if let Some(last) = positions.last()
         && app.waiter.wait_for(*last, deadline).await
     {
-        report_refused(app, &webhook, &put, &positions).await;
+        outcomes::settle_payment(app, &webhook.payment_id).await?;
     }
     Ok(())
 }
 
-/// Logs the effects that the fold refused: they are appended only once, so an operator must handle the account.
-async fn report_refused(app: &App, webhook: &WebhookEvent, put: &[Put], positions: &[Position]) {
-    let accounts = put.iter().map(|put| put.event.account.clone());
-    let records: Vec<(AccountId, Position)> = accounts.zip(positions.iter().copied()).collect();
-    let found = outcome::progress(&app.pool, app.waiter.schema(), &records).await;
-    for (put, progress) in put.iter().zip(found.unwrap_or_default()) {
-        if let Progress::Folded(Outcome::Rejected(reason)) = progress {
-            counter!("ledger_webhook_records_refused_total").increment(1);
-            error!(
-                payment_id = %webhook.payment_id, account_id = %put.event.account, event_id = %put.event.id,
-                reason = reason.code(), "what a webhook led to was refused: a person has to decide"
-            );
-        }
-    }
+/// How effects are recorded.
+#[derive(Debug, Clone)]
+struct Recording {
+    /// None while the account is unknown: then nothing is recorded.
+    at: Option<Time>,
+    order: Order,
 }
 
-/// How effects are recorded.
-#[derive(Debug, Clone, Copy)]
-struct Recording {
-    /// The cost of the payment in cents by the account's price, if the webhook does not state the charge.
-    priced: Option<i64>,
-    at: Time,
+/// Returns what was ordered: as it was stored when the checkout was opened, else as the payment's metadata say, at the
+/// account's price.
+async fn ordered(
+    app: &App,
+    webhook: &WebhookEvent,
+    known: &Payment,
+    credited: Option<&Credited>,
+) -> Result<Order, Problem> {
+    if let Some(stored) = stored_order(app, webhook).await? {
+        let (account, amount) = (Some(stored.account), Some(stored.amount));
+        return Ok(Order { account, amount, charged: Some(stored.charged), currency: stored.currency });
+    }
+    let said = webhook.account.clone().or_else(|| known.account.clone());
+    let account = said.or_else(|| Some(credited?.account.clone()));
+    let amount = webhook.amount.or_else(|| Some(credited?.amount));
+    let charged = match (&account, amount) {
+        (Some(account), Some(amount)) => price(app, account, amount).await?,
+        _ => None,
+    };
+    Ok(Order { account, amount, charged, currency: CURRENCY.to_owned() })
+}
+
+async fn stored_order(app: &App, webhook: &WebhookEvent) -> Result<Option<Ordered>, sqlx::Error> {
+    if !matches!(webhook.what, What::Paid { .. }) {
+        return Ok(None);
+    }
+    if let Some(reference) = &webhook.reference
+        && let Some(stored) = checkout::find(&app.pool, reference).await?
+    {
+        return Ok(Some(stored));
+    }
+    match (&webhook.account, &webhook.session) {
+        (Some(account), Some(session)) => {
+            checkout::find_session(&app.pool, account, &session.checkout_id).await
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The result of storing a webhook.
@@ -129,7 +149,7 @@ async fn note(
     webhook: &Arc<WebhookEvent>,
     known: Payment,
     credited: Option<Credited>,
-    recording: Option<Recording>,
+    recording: Recording,
 ) -> Result<Noted, Problem> {
     let actor = format!("provider:{}", app.sales.provider.name().as_str());
     let actor = Label::new(&actor).map_err(Problem::internal)?;
@@ -140,28 +160,51 @@ async fn note(
             if payment != known {
                 return Ok(Noted::Changed(Box::new(payment)));
             }
+            let Recording { at, order } = recording;
             if let Some(credited) = credited {
-                payment.is_credited(credited, recording.and_then(|recording| recording.priced));
+                payment.is_credited(credited, order.charged.or_else(|| dollars(order.amount?)));
             }
-            payment.apply(&webhook, recording.and_then(|recording| recording.priced));
-            let mut events = Vec::new();
-            if let Some(recording) = recording {
-                for due in payment.due() {
-                    if let Some(effect) = effect(&payment, &due)? {
-                        events.push(effect.event(recording.at, &actor)?);
-                    }
-                }
-            }
+            let mismatch = payment.apply(&webhook, &order);
+            let records = match at {
+                Some(at) => records::due(&mut payment, at, &actor).map_err(Problem::internal)?,
+                None => Vec::new(),
+            };
             store::save(connection, &payment).await?;
+            match mismatch {
+                Some(mismatch) => outcomes::park_mismatch(connection, &payment, mismatch).await?,
+                None => accept(connection, &webhook, &payment, &records, actor.as_str()).await?,
+            }
+            let events = records.into_iter().map(|record| record.event).collect();
             Ok::<_, Problem>(Noted::Done(effects::enqueue(connection, events).await?))
         })
     })
     .await
 }
 
+/// Stores what else follows from a payment of the right money: its payer, and which outcomes are awaited.
+async fn accept(
+    connection: &mut PgConnection,
+    webhook: &WebhookEvent,
+    payment: &Payment,
+    records: &[Record],
+    by: &str,
+) -> Result<(), sqlx::Error> {
+    let customer = webhook.session.as_ref().and_then(|session| session.customer.as_ref());
+    if let (What::Paid { .. }, Some(account), Some(customer)) = (&webhook.what, &payment.account, customer) {
+        customer::set_first(connection, account, customer, by).await?;
+    }
+    if records.iter().any(|record| record.kind == Kind::Paid) {
+        outcomes::unpark_mismatch(connection, &payment.payment_id).await?;
+    }
+    if records.iter().any(|record| record.kind == Kind::Failed) {
+        warn!(payment_id = %payment.payment_id, "the provider says that a payment failed");
+    }
+    outcomes::remember(connection, payment, records).await
+}
+
 /// Reads the credits and refunds of a payment with a refund or dispute: an operator may have recorded the payment, or a
 /// refund, by hand. If the account is known, the read is at the journal's end, so that earlier operations count. The
-/// fold decides about those between this read and the append; see [`report_refused`].
+/// fold decides about those between this read and the append; see [`outcomes`].
 async fn credited(
     app: &App,
     webhook: &WebhookEvent,
@@ -173,7 +216,7 @@ async fn credited(
         return Ok(None);
     }
     let read = async |account: Option<&AccountId>| {
-        store::credited(&app.pool, app.waiter.schema(), &webhook.payment_id, account).await
+        store::credited(&app.pool, app.waiter.schema(), known.journal_id(), account).await
     };
     let said = if known.is_paid() { known.account.as_ref() } else { None };
     let account = match said.or(webhook.account.as_ref()).or(known.account.as_ref()) {
@@ -196,68 +239,14 @@ async fn recorded_at(app: &App, account: &AccountId, deadline: Instant) -> Resul
     Ok(ledger_time::recorded_at(&known, None, clock::now()).unwrap_or(known.ledger_time))
 }
 
-/// Returns the cost of an amount in cents by the account's price; a unit without a price is a dollar.
-async fn price(app: &App, account: &AccountId, amount: Option<Credits>) -> Result<Option<i64>, Problem> {
-    let Some(amount) = amount else { return Ok(None) };
+/// Returns the cost of an amount in cents by the account's price; none if its unit has no price.
+async fn price(app: &App, account: &AccountId, amount: Credits) -> Result<Option<i64>, Problem> {
     let core = checkout::core(app, account).await?;
     let usd = core.and_then(|core| Usd::price_of(amount, core.usd_per_unit?));
-    Ok(usd.or_else(|| Usd::try_from(amount).ok()).and_then(Usd::minor_units))
+    Ok(usd.and_then(Usd::minor_units))
 }
 
-/// Makes the event of an effect; none if its amount is zero.
-fn effect(payment: &Payment, due: &LedgerEffect) -> Result<Option<Effect>, Problem> {
-    let (Some(account), payment_id) = (payment.account.clone(), payment.payment_id.clone()) else {
-        return Ok(None);
-    };
-    let (source, event_id, data) = match due {
-        LedgerEffect::Paid { amount } => match payment.attempt.clone() {
-            Some(attempt_id) => (
-                derive::TOP_UPS,
-                derive::topped_up_id(&account, &attempt_id),
-                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount: *amount, price: None }),
-            ),
-            None => {
-                let event_id = payment_id.as_event();
-                (
-                    derive::GRANTS,
-                    event_id,
-                    Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: None }),
-                )
-            }
-        },
-        LedgerEffect::Failed { reason } => {
-            let Some(attempt_id) = payment.attempt.clone() else { return Ok(None) };
-            let reason = Text::new(reason).map_err(Problem::internal)?;
-            let event_id = derive::top_up_failed_id(&account, &attempt_id);
-            (derive::TOP_UPS, event_id, Data::TopUpFailed(FailTopUp { attempt_id, reason }))
-        }
-        LedgerEffect::Refunded { amount, total } => {
-            let event_id = derive::keyed_id("refund", &account, &format!("provider:{payment_id}:{total}"));
-            let reason = Text::new("refunded at the payment provider").ok();
-            (
-                derive::API,
-                event_id,
-                Data::CreditsRefunded(Refund { payment_id, refund_id: None, amount: *amount, reason }),
-            )
-        }
-        LedgerEffect::Opened { dispute, amount } => {
-            let dispute_id = dispute.clone();
-            let event_id = derive::dispute_opened_id(&account, dispute);
-            let data = Data::DisputeOpened(Dispute { payment_id, dispute_id, amount: *amount });
-            (derive::DISPUTES, event_id, data)
-        }
-        LedgerEffect::Won { dispute, amount } => {
-            let dispute_id = dispute.clone();
-            let event_id = derive::dispute_won_id(&account, dispute);
-            (
-                derive::DISPUTES,
-                event_id,
-                Data::DisputeWon(Dispute { payment_id, dispute_id, amount: *amount }),
-            )
-        }
-    };
-    if matches!(due, LedgerEffect::Failed { .. }) {
-        warn!(%account, "the provider says that a payment failed");
-    }
-    Ok(Some(Effect { account, source, event_id, data }))
+/// Returns the cost in cents of a purchase whose account has no price: a unit is a dollar.
+fn dollars(amount: Credits) -> Option<i64> {
+    Usd::try_from(amount).ok().and_then(Usd::minor_units)
 }

@@ -14,6 +14,8 @@ struct PaymentRow {
     attempt_id: Option<String>,
     amount: Option<String>,
     charged: Option<i64>,
+    currency: Option<String>,
+    credited_as: Option<String>,
     refunded: i64,
     disputes: Json<BTreeMap<DisputeId, Disputed>>,
     reported: Json<Reported>,
@@ -23,8 +25,8 @@ async fn load(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<P
     let mut payment = Payment::new(payment_id.clone());
     let row = sqlx::query_as!(
         PaymentRow,
-        r#"select account_id, attempt_id, amount::text, charged, refunded, disputes as "disputes: _",
-                  told as "reported: _"
+        r#"select account_id, attempt_id, amount::text, charged, currency, credited_as, refunded,
+                  disputes as "disputes: _", told as "reported: _"
            from control.payment
            where payment_id = $1"#,
         payment_id.as_str()
@@ -34,6 +36,8 @@ async fn load(connection: &mut PgConnection, payment_id: &PaymentId) -> Result<P
     payment.attempt = row.attempt_id.as_deref().map(parsed).transpose()?;
     payment.amount = row.amount.as_deref().map(credits_of).transpose()?;
     payment.charged = row.charged;
+    payment.currency = row.currency;
+    payment.credited_as = row.credited_as.as_deref().map(parsed).transpose()?;
     payment.refunded = row.refunded;
     payment.disputes = row.disputes.0;
     payment.reported = row.reported.0;
@@ -55,21 +59,26 @@ pub async fn lock(connection: &mut PgConnection, payment_id: &PaymentId) -> Resu
 
 pub async fn save(connection: &mut PgConnection, payment: &Payment) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into control.payment (payment_id, account_id, attempt_id, amount, charged, refunded, disputes, told)
-         values ($1, $2, $3, $4::text::numeric, $5, $6, $7, $8)
+        "insert into control.payment (payment_id, account_id, attempt_id, amount, charged, currency, credited_as, refunded,
+                                      disputes, told)
+         values ($1, $2, $3, $4::text::numeric, $5, $6, $7, $8, $9, $10)
          on conflict (payment_id) do update
-         set account_id = excluded.account_id,
-             attempt_id = excluded.attempt_id,
-             amount     = excluded.amount,
-             charged    = excluded.charged,
-             refunded   = excluded.refunded,
-             disputes   = excluded.disputes,
-             told       = excluded.told",
+         set account_id  = excluded.account_id,
+             attempt_id  = excluded.attempt_id,
+             amount      = excluded.amount,
+             charged     = excluded.charged,
+             currency    = excluded.currency,
+             credited_as = excluded.credited_as,
+             refunded    = excluded.refunded,
+             disputes    = excluded.disputes,
+             told        = excluded.told",
         payment.payment_id.as_str(),
         payment.account.as_ref().map(AccountId::as_str),
         payment.attempt.as_ref().map(AttemptId::as_str),
         payment.amount.map(numeric_text),
         payment.charged,
+        payment.currency,
+        payment.credited_as.as_ref().map(PaymentId::as_str),
         payment.refunded,
         Json(&payment.disputes) as _,
         Json(&payment.reported) as _,

@@ -50,7 +50,7 @@ pub struct Load {
 pub async fn open_accounts(fleet: &Fleet) -> Result<()> {
     let client = http_client::builder().timeout(ANSWER_MAX).build()?;
     for number in 0..ACCOUNTS {
-        let body = json!({"account_id": format!("account-{number}"), "clock": "live",
+        let body = json!({"account_id": format!("account-{number}"), "clock": "live", "usd_per_unit": "0.01",
                           "plan": {"cycle": "monthly", "allowance": "100", "on_exhausted": "allow"}});
         write(fleet, &client, Method::POST, "/v1/accounts", &body).await?;
         set_rules(fleet, &client, &format!("account-{number}")).await?;

@@ -85,7 +85,7 @@ async fn a_kill_at_any_step_of_a_top_up_charges_once_and_credits_once() -> Resul
     ];
     for (number, (failpoint, method)) in failpoints.into_iter().enumerate() {
         let account = format!("acct-{number}");
-        let body = json!({"account_id": account, "plan": {"cycle": "monthly", "allowance": "0"}});
+        let body = json!({"account_id": account, "usd_per_unit": "0.01", "plan": {"cycle": "monthly", "allowance": "0"}});
         client::write(&fleet, &http, reqwest::Method::POST, "/v1/accounts", &body).await?;
         fleet.kill("alert-worker")?;
         fleet.launch("alert-worker", Some(failpoint))?;
@@ -111,7 +111,7 @@ async fn two_workers_charge_once() -> Result<()> {
     let http = http_client::plain();
     for number in 0..12 {
         let account = format!("acct-{number}");
-        let body = json!({"account_id": account, "plan": {"cycle": "monthly", "allowance": "0"}});
+        let body = json!({"account_id": account, "usd_per_unit": "0.01", "plan": {"cycle": "monthly", "allowance": "0"}});
         client::write(&fleet, &http, reqwest::Method::POST, "/v1/accounts", &body).await?;
         let method = ["pm_ok", "pm_timeout", "pm_fail"][number % 3];
         let settings = json!({"enabled": true, "threshold": "10", "amount": "50", "payment_method": method});

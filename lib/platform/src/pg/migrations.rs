@@ -28,7 +28,8 @@ macro_rules! migrations {
 }
 
 pub(super) const CONTROL: &[Migration] = migrations!(
-    "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order"
+    "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order",
+    "0007_payments"
 );
 pub(super) const DELIVERY: &[Migration] =
     migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");

@@ -162,11 +162,11 @@ async fn both_sides_of_a_referral_are_rewarded_and_the_referrer_for_the_first_te
 async fn checkouts_redemptions_and_invitations_are_an_admins_for_their_own_accounts_alone() -> Result<()> {
     let whole = Whole::start().await?;
     let operator = whole.operator();
-    open(&operator, "acme", json!({})).await?.expect(200)?;
+    open(&operator, "acme", json!({"usd_per_unit": "0.01"})).await?.expect(200)?;
     open(&operator, "beta", json!({})).await?.expect(200)?;
     operator.post("/v1/promo-codes", json!({"code": "SPRING", "amount": "5"})).await?.expect(201)?;
     let writes = [
-        ("checkout", json!({"amount": "1"}), 201),
+        ("checkout", json!({"amount": "50"}), 201),
         ("redemptions", json!({"code": "SPRING"}), 200),
         ("referrals", json!({"email": "bo@example.test"}), 201),
     ];

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use super::{Account, count, until_count};
 use e2e::Whole;
 
-/// Accepts every card at once, except for one that it never answers for.
+/// Accepts every card at once, except for one that it never answers a charge for.
 fn hanging() -> Router {
     let owner = async |Path(method): Path<String>| -> Response {
-        if method == "pm_hangs" {
+        Json(json!({"id": method, "customer": "cus_1"})).into_response()
+    };
+    let pay = async |headers: HeaderMap, body: String| -> Json<Value> {
+        if body.contains("pm_hangs") {
             std::future::pending::<()>().await;
         }
-        Json(json!({"id": method, "customer": null})).into_response()
-    };
-    let pay = async |headers: HeaderMap| -> Json<Value> {
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
         Json(json!({"id": format!("pi_{key}"), "status": "succeeded"}))
     };
@@ -33,9 +33,9 @@ async fn a_call_that_hangs_holds_up_no_other_top_up() -> Result<()> {
     let provider = tokio::spawn(async move { axum::serve(listener, hanging()).await });
     let stripe = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test_123", "--stripe-url", &url];
     let whole = Whole::start_with(&stripe).await?;
-    Account::open(&whole, "slow").await?.set("pm_hangs", json!({})).await?;
+    Account::open_for(&whole, "slow", "cus_1").await?.set("pm_hangs", json!({})).await?;
     until_count(&whole, "control.top_up where asks = 1 and leased_until is not null", 1).await?;
-    let quick = Account::open(&whole, "quick").await?;
+    let quick = Account::open_for(&whole, "quick", "cus_1").await?;
     quick.set("pm_ok", json!({})).await?;
     quick.until("settled", "50").await?;
     // No other worker retries the hanging attempt before its calls have timed out.

@@ -4,6 +4,8 @@ mod growth;
 mod hanging;
 mod lost;
 mod outcomes;
+mod owners;
+mod parked;
 mod refused;
 mod stripe;
 pub(crate) mod webhooks;
@@ -14,7 +16,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use e2e::{Caller, Whole};
+use e2e::{Answer, Caller, Whole};
 
 /// Longest wait for the outcome of a top-up.
 const CAME_MAX: Duration = Duration::from_secs(120);
@@ -35,19 +37,34 @@ impl Account {
         Ok(Account { caller, path: format!("/v1/accounts/{id}") })
     }
 
+    /// Opens it with a customer at the payment provider.
+    pub async fn open_for(whole: &Whole, id: &str, customer: &str) -> Result<Account> {
+        let account = Account::open(whole, id).await?;
+        account.set_customer(customer).await?;
+        Ok(account)
+    }
+
+    pub async fn set_customer(&self, customer: &str) -> Result<()> {
+        let body = json!({"payment_customer": customer});
+        self.caller.patch(&self.path, body).await?.expect(200).map(drop)
+    }
+
     pub fn again(whole: &Whole, id: &str) -> Account {
         Account { caller: whole.operator(), path: format!("/v1/accounts/{id}") }
     }
 
     /// Sets a top-up of 50 at 10 or less, by this payment method.
     pub async fn set(&self, payment_method: &str, more: Value) -> Result<()> {
+        self.try_set(payment_method, more).await?.expect(200).map(drop)
+    }
+
+    pub async fn try_set(&self, payment_method: &str, more: Value) -> Result<Answer> {
         let mut body =
             json!({"enabled": true, "threshold": "10", "amount": "50", "payment_method": payment_method});
         for (name, value) in more.as_object().into_iter().flatten() {
             body[name] = value.clone();
         }
-        let path = format!("{}/auto-top-up", self.path);
-        self.caller.put(&path, body).await?.expect(200).map(drop)
+        self.caller.put(&format!("{}/auto-top-up", self.path), body).await
     }
 
     pub async fn spend(&self, id: &str, credits: &str) -> Result<()> {

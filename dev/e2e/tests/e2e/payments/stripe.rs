@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentMethodId};
-use payments::{Charge, Found, Order, PaymentConfig, Provider, Reply, Stripe};
+use payments::{
+    Charge, CustomerId, Found, Order, PaymentConfig, Price, Provider, Reply, Stripe, idempotency_key,
+};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Account, until_count};
 use e2e::Whole;
@@ -53,23 +57,60 @@ async fn stripe_mock() -> Result<(Mock, String)> {
     bail!("stripe-mock does not listen")
 }
 
+const LOG_ID: Uuid = Uuid::from_u128(7);
+
 fn stripe(url: String) -> Result<Stripe> {
     let (stripe_url, stripe_api_key) = (url, "sk_test_123".to_owned());
-    Ok(Stripe::new(&PaymentConfig { stripe_url, stripe_api_key, ..PaymentConfig::default() })?)
+    Ok(Stripe::new(&PaymentConfig { stripe_url, stripe_api_key, ..PaymentConfig::default() }, LOG_ID)?)
+}
+
+/// Passes requests on to `stripe-mock`, whose payment methods are nobody's: here they are a customer's.
+async fn with_owners(mock: String) -> Result<String> {
+    let client = platform::http_client::builder().build()?;
+    let pass_on = async move |request: Request| -> Response {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 65_536).await.unwrap_or_default();
+        let sent = client.request(parts.method, format!("{mock}{}", parts.uri)).headers(parts.headers);
+        match sent.body(body).send().await {
+            Ok(answer) => {
+                let status = answer.status();
+                (status, answer.bytes().await.unwrap_or_default()).into_response()
+            }
+            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        }
+    };
+    serve(
+        Router::new()
+            .route("/v1/payment_methods/{id}", get(method))
+            .fallback(pass_on)
+            .with_state(Shared::default()),
+    )
+    .await
+}
+
+async fn serve(routes: Router) -> Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(url)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "asks Stripe's own stand-in, which needs Go to be installed; `.ci/run` does it"]
 async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
     let (_mock, url) = stripe_mock().await?;
-    let stripe = stripe(url)?;
-    let (account, amount) = (AccountId::new("acme")?, "50".parse()?);
+    let stripe = stripe(with_owners(url).await?)?;
+    let (account, amount): (_, Credits) = (AccountId::new("acme")?, "50".parse()?);
+    let attempt = AttemptId::new("7d4e736b-3057-5b35-8a3b-7b02f768660c")?;
     let charge = Charge {
-        key: AttemptId::new("7d4e736b-3057-5b35-8a3b-7b02f768660c")?,
+        key: idempotency_key(LOG_ID, attempt.as_str()),
+        attempt,
         account: account.clone(),
         amount,
         usd: Some("0.5".parse()?),
         payment_method: PaymentMethodId::new("pm_card_visa")?,
+        customer: Some(CustomerId::new("cus_1")?),
+        since: "2026-01-05T00:00:00Z".parse()?,
     };
     // The answer is one fixture, a payment without a method; Stripe refuses unknown fields with a message.
     match stripe.charge(&charge).await {
@@ -77,26 +118,28 @@ async fn our_requests_are_such_as_stripe_takes() -> Result<()> {
         other => bail!("not the fixture: {other:?}"),
     }
     ensure!(stripe.look_up(&charge).await == Found::Nothing, "the fixture is another's payment");
-    let checkout = stripe.checkout(&Order { account, amount, usd: Some("0.5".parse()?) }).await?;
-    ensure!(checkout.checkout_id.starts_with("cs_") && checkout.url.is_some(), "{checkout:?}");
-    ensure!(
-        stripe.checkout(&Order { account: AccountId::new("acme")?, amount, usd: None }).await.is_err(),
-        "no price"
-    );
+    for customer in [None, Some(CustomerId::new("cus_1")?)] {
+        let (key, reference) = (idempotency_key(LOG_ID, "c1"), "c1".to_owned());
+        let (account, price) = (account.clone(), Price::of(amount, Some("0.01".parse()?))?);
+        let checkout = stripe.checkout(&Order { key, reference, account, amount, price, customer }).await?;
+        ensure!(checkout.checkout_id.starts_with("cs_") && checkout.url.is_some(), "{checkout:?}");
+    }
     Ok(())
 }
 
 /// The requests to a fake Stripe, by idempotency key.
 #[derive(Default)]
-struct Book {
-    asked: BTreeMap<String, u32>,
+pub struct Book {
+    pub asked: BTreeMap<String, u32>,
     /// Paid charges, each with its form.
-    charged: BTreeMap<String, BTreeMap<String, String>>,
-    /// Forms of the opened checkouts.
-    opened: Vec<BTreeMap<String, String>>,
+    pub charged: BTreeMap<String, BTreeMap<String, String>>,
+    /// Forms of the opened checkouts, by key.
+    pub opened: BTreeMap<String, BTreeMap<String, String>>,
+    /// Owners of payment methods that are not those of `cus_1`.
+    pub owners: BTreeMap<String, String>,
 }
 
-type Shared = Arc<Mutex<Book>>;
+pub type Shared = Arc<Mutex<Book>>;
 
 /// A connection that breaks in the middle of the answer.
 fn broken() -> Response {
@@ -109,8 +152,12 @@ fn declined() -> Response {
     (StatusCode::PAYMENT_REQUIRED, Json(error)).into_response()
 }
 
-fn intent(key: &str) -> Value {
-    json!({"id": format!("pi_{key}"), "status": "succeeded", "metadata": {"attempt_id": key}})
+fn intent(key: &str, form: &BTreeMap<String, String>) -> Value {
+    let said = |name: &str| form.get(&format!("metadata[{name}]"));
+    let names = ["account_id", "attempt_id", "log_id", "amount"];
+    let metadata: BTreeMap<&str, &String> =
+        names.into_iter().filter_map(|name| Some((name, said(name)?))).collect();
+    json!({"id": format!("pi_{}", key.replace(':', "_")), "status": "succeeded", "metadata": metadata})
 }
 
 async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) -> Response {
@@ -128,7 +175,7 @@ async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) ->
         return (StatusCode::CONFLICT, Json(json!({"error": {"code": "idempotency_key_in_use"}})))
             .into_response();
     }
-    book.charged.insert(key.clone(), form);
+    book.charged.insert(key.clone(), form.clone());
     match method.as_str() {
         "pm_drop" | "pm_detached" | "pm_moved" if first => broken(),
         // Its customer has changed, and so has the form that is sent under the key.
@@ -137,7 +184,7 @@ async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) ->
         }
         "pm_500" if first => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({}))).into_response(),
         "pm_processing" if first => Json(json!({"id": "pi", "status": "processing"})).into_response(),
-        _ => Json(intent(&key)).into_response(),
+        _ => Json(intent(&key, &form)).into_response(),
     }
 }
 
@@ -147,17 +194,23 @@ async fn method(State(book): State<Shared>, Path(id): Path<String>) -> Response 
     if id == "pm_detached" && book.charged.values().any(|form| form.get("payment_method") == Some(&id)) {
         return (StatusCode::NOT_FOUND, Json(json!({"error": {"code": "resource_missing"}}))).into_response();
     }
-    Json(json!({"id": id, "customer": "cus_1"})).into_response()
+    let owner = book.owners.get(&id).map_or("cus_1", String::as_str);
+    Json(json!({"id": id, "customer": owner})).into_response()
 }
 
 async fn search(State(book): State<Shared>, Query(asked): Query<BTreeMap<String, String>>) -> Json<Value> {
     let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let wanted = |key: &&String| asked.get("query").is_some_and(|query| query.contains(key.as_str()));
-    Json(json!({"data": book.charged.keys().filter(wanted).map(|key| intent(key)).collect::<Vec<_>>()}))
+    let wanted = |form: &BTreeMap<String, String>| {
+        let attempt = form.get("metadata[attempt_id]");
+        attempt.is_some_and(|attempt| asked.get("query").is_some_and(|query| query.contains(attempt)))
+    };
+    let found = book.charged.iter().filter(|(_, form)| wanted(form));
+    Json(json!({"data": found.map(|(key, form)| intent(key, form)).collect::<Vec<_>>()}))
 }
 
 /// Opens a checkout; it refuses one account, and is out of order for another.
-async fn session(State(book): State<Shared>, body: String) -> Response {
+async fn session(State(book): State<Shared>, headers: HeaderMap, body: String) -> Response {
+    let key = headers["idempotency-key"].to_str().unwrap_or_default().to_owned();
     let form: BTreeMap<String, String> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     match form.get("metadata[account_id]").map(String::as_str) {
         Some("refused") => {
@@ -166,38 +219,41 @@ async fn session(State(book): State<Shared>, body: String) -> Response {
         }
         Some("out-of-order") => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         _ => {
-            book.lock().unwrap_or_else(std::sync::PoisonError::into_inner).opened.push(form);
+            book.lock().unwrap_or_else(std::sync::PoisonError::into_inner).opened.insert(key, form);
             let url = "https://checkout.example.test/cs_1";
             Json(json!({"id": "cs_1", "url": url, "client_secret": null})).into_response()
         }
     }
 }
 
-async fn fake(book: Shared) -> Result<String> {
+/// Starts a fake Stripe and returns its address.
+pub async fn fake(book: Shared) -> Result<String> {
     let routes = Router::new()
         .route("/v1/payment_methods/{id}", get(method))
         .route("/v1/checkout/sessions", post(session))
         .route("/v1/payment_intents", post(charge))
         .route("/v1/payment_intents/search", get(search))
         .with_state(book);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(url)
+    serve(routes).await
+}
+
+/// Settings of a ledger that pays at a fake Stripe.
+pub fn paying_at(url: &str) -> [&str; 6] {
+    ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", url]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited_once() -> Result<()> {
     let book = Shared::default();
     let url = fake(Arc::clone(&book)).await?;
-    let settings = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", &url];
-    let whole = Whole::start_with(&[&settings[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
+    let whole =
+        Whole::start_with(&[&paying_at(&url)[..], &["--top-up-first-backoff-ms", "50"]].concat()).await?;
     // The last two are charged, and refused when repeated: the worker looks them up instead of starting a new attempt.
     let paid = ["pm_ok", "pm_drop", "pm_500", "pm_busy", "pm_processing", "pm_detached", "pm_moved"];
     let refused = ["pm_declined", "pm_drop_declined"];
     let mut accounts = Vec::new();
     for method in paid.into_iter().chain(refused) {
-        let account = Account::open(&whole, method).await?;
+        let account = Account::open_for(&whole, method, "cus_1").await?;
         account.set(method, json!({})).await?;
         accounts.push((method, account));
     }
@@ -218,7 +274,8 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
             "50 credits at a cent: {form:?}"
         );
         ensure!(
-            said("customer") == Some("cus_1") && said("metadata[attempt_id]") == Some(key.as_str()),
+            said("customer") == Some("cus_1")
+                && key.split_once(':') == said("metadata[log_id]").zip(said("metadata[attempt_id]")),
             "{form:?}"
         );
     }
@@ -232,8 +289,7 @@ async fn a_provider_that_charges_and_drops_the_line_charges_once_and_is_credited
 async fn a_checkout_says_the_price_and_what_its_webhook_will_need() -> Result<()> {
     let book = Shared::default();
     let url = fake(Arc::clone(&book)).await?;
-    let settings = ["--payment-provider", "stripe", "--stripe-api-key", "sk_test", "--stripe-url", &url];
-    let whole = Whole::start_with(&settings).await?;
+    let whole = Whole::start_with(&paying_at(&url)).await?;
     let operator = whole.operator();
     for (account, more) in [
         ("acme", json!({"usd_per_unit": "0.015"})),
@@ -251,22 +307,29 @@ async fn a_checkout_says_the_price_and_what_its_webhook_will_need() -> Result<()
     let buy = async |account: &str, amount: &str| {
         operator.post(&format!("/v1/accounts/{account}/checkout"), json!({"amount": amount})).await
     };
-    let checkout = buy("acme", "101").await?;
+    let checkout = buy("acme", "102").await?;
     let expected =
         json!({"checkout_id": "cs_1", "url": "https://checkout.example.test/cs_1", "client_secret": null});
     ensure!(checkout.expect(201)?.body == expected, "{}", checkout.text);
     buy("dollars", "100001").await?.expect(201)?;
-    buy("free", "1").await?.expect_problem(422, "no_price")?;
-    buy("refused", "1").await?.expect_problem(422, "payment_refused")?;
-    let unavailable = buy("out-of-order", "1").await?;
+    buy("free", "100").await?.expect_problem(422, "no_price")?;
+    buy("acme", "101").await?.expect_fields(&["amount too_fine"])?;
+    buy("acme", "32").await?.expect_fields(&["amount too_small"])?;
+    buy("refused", "50").await?.expect_problem(422, "payment_refused")?;
+    let unavailable = buy("out-of-order", "50").await?;
     ensure!(!unavailable.expect(503)?.retry_after.is_empty(), "{unavailable:?}");
     buy("dollars", "999999999999999999").await?.expect_fields(&["amount out_of_range"])?;
     {
         let book = book.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let [acme, dollars] = book.opened.as_slice() else { bail!("not two: {:?}", book.opened) };
+        let of = |account: &str| {
+            let is_of = |form: &&BTreeMap<String, String>| form["metadata[account_id]"] == account;
+            book.opened.values().find(is_of).context(format!("no checkout of {account}"))
+        };
+        let (acme, dollars) = (of("acme")?, of("dollars")?);
         let ensure_said = |form: &BTreeMap<String, String>, account: &str, amount: &str, cents: &str| {
             for (name, value) in [
                 ("mode", "payment"),
+                ("customer_creation", "always"),
                 ("line_items[0][price_data][currency]", "usd"),
                 ("line_items[0][price_data][unit_amount]", cents),
                 ("metadata[account_id]", account),
@@ -278,8 +341,7 @@ async fn a_checkout_says_the_price_and_what_its_webhook_will_need() -> Result<()
             }
             Ok(())
         };
-        // 101 credits at one and a half cents are 151.5 cents: rounded up.
-        ensure_said(acme, "acme", "101", "152")?;
+        ensure_said(acme, "acme", "102", "153")?;
         ensure_said(dollars, "dollars", "100001", "10000100")?;
     }
     whole.replay_and_stop().await

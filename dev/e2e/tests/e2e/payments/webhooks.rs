@@ -52,7 +52,7 @@ async fn a_checkout_is_credited_once_by_its_signed_webhook_alone() -> Result<()>
         .await?
         .expect_fields(&["amount not_positive"])?;
     operator
-        .post("/v1/accounts/none/checkout", json!({"amount": "1"}))
+        .post("/v1/accounts/none/checkout", json!({"amount": "100"}))
         .await?
         .expect_problem(404, "account_not_found")?;
     ensure!(acme.figure("settled").await? == "0");
