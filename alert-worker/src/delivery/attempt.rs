@@ -11,6 +11,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 pub(super) enum Failure {
     /// Another attempt may succeed, not sooner than the receiver requests.
     Retry { reason: String, after: Option<Duration> },
+    /// Its target answers too many calls already: no attempt was made.
+    Busy,
     /// No attempt can succeed before a person changes something.
     Park { reason: String },
 }

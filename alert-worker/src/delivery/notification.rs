@@ -1,5 +1,7 @@
 //! `delivery.notification`: one row per firing, channel and recipient; one worker at a time leases it until it is sent.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_core::event::Channel;
@@ -13,6 +15,8 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// Longest stored reason, in characters.
 const REASON_CHARS_MAX: usize = 500;
 const INSERT_MAX: usize = 500;
+/// How many rows of the front of the line are looked at for each that may be leased.
+const FRONT_FACTOR: i64 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notification {
@@ -91,21 +95,104 @@ pub(super) async fn insert(connection: &mut PgConnection, rows: &[Notification])
     Ok(())
 }
 
-/// Leases due notifications of a channel, the longest due first.
-pub(super) async fn lease(pool: &PgPool, channel: Channel, rows_max: usize) -> Result<Vec<Due>, sqlx::Error> {
+/// How much of a channel may be leased.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    pub rows_max: usize,
+    /// Most notifications of one account that are sent at once.
+    pub per_account: usize,
+    /// How many are being sent, by account.
+    pub held: Vec<(Arc<str>, usize)>,
+}
+
+/// Leases due notifications of a channel, the longest due first, and of each account no more than its share.
+///
+/// Looks behind the front of the line only when the share of an account is used up: its other rows may fill the front.
+pub(super) async fn lease(pool: &PgPool, channel: Channel, room: &Room) -> Result<Vec<Due>, sqlx::Error> {
+    let mut leased = lease_in(pool, channel, room.clone(), Line::Front).await?;
+    if leased.len() >= room.rows_max || !has_used_share(room, &leased) {
+        return Ok(leased);
+    }
+    let rest = Room { rows_max: room.rows_max - leased.len(), held: held_with(room, &leased), ..*room };
+    leased.extend(lease_in(pool, channel, rest, Line::EachAccount).await?);
+    Ok(leased)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    Front,
+    EachAccount,
+}
+
+/// Returns how many each account has once these are sent too.
+fn held_with(room: &Room, leased: &[Due]) -> Vec<(Arc<str>, usize)> {
+    let mut held: BTreeMap<Arc<str>, usize> = room.held.iter().cloned().collect();
+    for due in leased {
+        *held.entry(due.account_id.as_str().into()).or_default() += 1;
+    }
+    held.into_iter().collect()
+}
+
+fn has_used_share(room: &Room, leased: &[Due]) -> bool {
+    held_with(room, leased).iter().any(|(_, sends)| *sends >= room.per_account)
+}
+
+/// A row that was leased.
+struct LeasedRow {
+    account_id: String,
+    notification_id: String,
+    address: Option<String>,
+    subject: String,
+    text: String,
+    html: Option<String>,
+    attempts: i32,
+}
+
+async fn lease_in(pool: &PgPool, channel: Channel, room: Room, line: Line) -> Result<Vec<Due>, sqlx::Error> {
     let lease = Uuid::new_v4();
-    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let rows_max = i64::try_from(room.rows_max).unwrap_or(i64::MAX);
+    let per_account = i32::try_from(room.per_account).unwrap_or(i32::MAX);
+    let (accounts, sends): (Vec<String>, Vec<i32>) = room
+        .held
+        .iter()
+        .map(|(account, sends)| (account.to_string(), i32::try_from(*sends).unwrap_or(i32::MAX)))
+        .unzip();
     let rows = pg::write(pool, move |connection| {
-        Box::pin(
-            sqlx::query_file!(
-                "src/delivery/sql/lease_notifications.sql",
-                channel.as_str(),
-                rows_max,
-                lease,
-                millis(LEASE),
-            )
-            .fetch_all(connection),
-        )
+        Box::pin(async move {
+            match line {
+                Line::Front => {
+                    sqlx::query_file_as!(
+                        LeasedRow,
+                        "src/delivery/sql/lease_in_line.sql",
+                        channel.as_str(),
+                        rows_max,
+                        lease,
+                        millis(LEASE),
+                        &accounts,
+                        &sends,
+                        per_account,
+                        rows_max.saturating_mul(FRONT_FACTOR),
+                    )
+                    .fetch_all(connection)
+                    .await
+                }
+                Line::EachAccount => {
+                    sqlx::query_file_as!(
+                        LeasedRow,
+                        "src/delivery/sql/lease_by_account.sql",
+                        channel.as_str(),
+                        rows_max,
+                        lease,
+                        millis(LEASE),
+                        &accounts,
+                        &sends,
+                        per_account,
+                    )
+                    .fetch_all(connection)
+                    .await
+                }
+            }
+        })
     })
     .await?;
     let due = rows.into_iter().map(|row| Due {
@@ -165,6 +252,30 @@ pub(super) async fn retry(
                 lease,
                 millis(pause),
                 reason,
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+        })
+    })
+    .await
+}
+
+/// Gives the notification back without an attempt, due again after a pause.
+pub(super) async fn postpone(pool: &PgPool, due: &Due, pause: Duration) -> Result<(), sqlx::Error> {
+    let (id, lease) = (due.notification_id.clone(), due.lease);
+    pg::write(pool, move |connection| {
+        Box::pin(async move {
+            sqlx::query!(
+                "update delivery.notification
+                 set next_attempt_at = clock_timestamp() + $3::bigint * interval '1 ms',
+                     attempts        = attempts - 1,
+                     lease           = null,
+                     leased_until    = null
+                 where notification_id = $1 and lease = $2",
+                id,
+                lease,
+                millis(pause),
             )
             .execute(connection)
             .await

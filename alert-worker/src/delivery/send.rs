@@ -12,15 +12,23 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
+use web::quota::Slots;
 
 use super::attempt::{Failure, pause_after};
 use super::config::DeliveryConfig;
 use super::mail::Mailer;
-use super::notification::{self, Due};
+use super::notification::{self, Due, Room};
 use super::webhook::Caller;
 
-/// Concurrent sends of one worker per channel.
-const SENDS_MAX: usize = 16;
+/// Concurrent mails of one worker.
+const MAILS_MAX: usize = 16;
+/// Concurrent webhook calls of one worker.
+const CALLS_MAX: usize = 64;
+/// The part of them that one account may have, and the part that one target may have of the calls: a receiver that accepts
+/// and never answers holds no more.
+const SHARE: usize = 4;
+/// Pause before another look at a target that has its share.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop waits for running sends; the whole stop must take less than 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
 
@@ -41,7 +49,11 @@ impl Sender {
     }
 
     fn webhook(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<Sender> {
-        Ok(Sender::Webhook(Box::new(Caller::new(pool.clone(), config.webhook_allow_private)?)))
+        Ok(Sender::Webhook(Box::new(Caller::new(
+            pool.clone(),
+            config.webhook_allow_private,
+            CALLS_MAX / SHARE,
+        )?)))
     }
 
     async fn send(&self, due: &Due) -> Result<(), Failure> {
@@ -63,19 +75,28 @@ pub(super) struct ChannelSender {
     pub wake: Arc<Notify>,
     first_backoff: Duration,
     attempts_max: i32,
+    sends_max: usize,
+    /// What each account holds of the concurrent sends.
+    sends: Arc<Slots>,
 }
 
 impl ChannelSender {
     /// Sends mails; parks them if no mail server is configured.
     pub fn of_mails(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
-        Ok(ChannelSender::new(Channel::Email, Sender::mail(config)?, config, pool))
+        Ok(ChannelSender::new(Channel::Email, Sender::mail(config)?, config, pool, MAILS_MAX))
     }
 
     pub fn of_webhooks(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<ChannelSender> {
-        Ok(ChannelSender::new(Channel::Webhook, Sender::webhook(config, pool)?, config, pool))
+        Ok(ChannelSender::new(Channel::Webhook, Sender::webhook(config, pool)?, config, pool, CALLS_MAX))
     }
 
-    fn new(channel: Channel, sender: Sender, config: &DeliveryConfig, pool: &PgPool) -> ChannelSender {
+    fn new(
+        channel: Channel,
+        sender: Sender,
+        config: &DeliveryConfig,
+        pool: &PgPool,
+        sends_max: usize,
+    ) -> ChannelSender {
         ChannelSender {
             channel,
             sender,
@@ -83,6 +104,8 @@ impl ChannelSender {
             wake: Arc::default(),
             first_backoff: Duration::from_millis(config.delivery_first_backoff_ms),
             attempts_max: config.delivery_attempts,
+            sends_max,
+            sends: Arc::new(Slots::with_share(sends_max, sends_max / SHARE)),
         }
     }
 
@@ -90,7 +113,7 @@ impl ChannelSender {
     pub async fn run(&self, pause: Duration, heartbeat: &Heartbeat, shutdown: &CancellationToken) {
         let mut sending = JoinSet::new();
         while !shutdown.is_cancelled() {
-            let free = SENDS_MAX - sending.len();
+            let free = self.sends_max - sending.len();
             heartbeat.beat();
             let leased = if free == 0 { Vec::new() } else { self.lease(free, heartbeat).await };
             let is_more = free > 0 && leased.len() == free;
@@ -100,7 +123,11 @@ impl ChannelSender {
             }
             for due in leased {
                 let worker = self.clone();
-                sending.spawn(async move { worker.attempt(&due).await });
+                let share = self.sends.take(&due.account_id.as_str().into());
+                sending.spawn(async move {
+                    worker.attempt(&due).await;
+                    drop(share);
+                });
             }
             // With free slots and nothing due, wait for the pause; with none free, wait for the first send to end.
             tokio::select! {
@@ -122,7 +149,8 @@ impl ChannelSender {
     }
 
     async fn lease(&self, rows_max: usize, heartbeat: &Heartbeat) -> Vec<Due> {
-        match notification::lease(&self.pool, self.channel, rows_max).await {
+        let room = Room { rows_max, per_account: self.sends_max / SHARE, held: self.sends.held() };
+        match notification::lease(&self.pool, self.channel, &room).await {
             Ok(leased) => {
                 heartbeat.rest();
                 leased
@@ -147,6 +175,7 @@ impl ChannelSender {
             Err(Failure::Retry { reason, after }) if due.attempts < self.attempts_max => {
                 ("retry", self.retry(due, &reason, after).await)
             }
+            Err(Failure::Busy) => ("busy", notification::postpone(&self.pool, due, BUSY_PAUSE).await),
             Err(Failure::Retry { reason, .. }) => ("parked", self.park(due, &reason).await),
             Err(Failure::Park { reason }) => ("parked", self.park(due, &reason).await),
         };

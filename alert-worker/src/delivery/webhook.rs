@@ -19,11 +19,13 @@ use platform::pg::PgPool;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::Host;
+use web::quota::Slots;
 
 use super::attempt::Failure;
 use super::contacts::{self, Hook};
@@ -46,18 +48,21 @@ pub(super) struct Caller {
     pool: PgPool,
     tls: TlsConnector,
     allow_private: bool,
+    /// The calls under way, by host and port.
+    targets: Arc<Slots>,
 }
 
 impl Caller {
     /// Trusts the certificate authorities of this machine.
-    pub fn new(pool: PgPool, allow_private: bool) -> anyhow::Result<Caller> {
+    pub fn new(pool: PgPool, allow_private: bool, calls_per_target: usize) -> anyhow::Result<Caller> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Caller { pool, tls: TlsConnector::from(Arc::new(config)), allow_private })
+        let targets = Arc::new(Slots::with_share(Semaphore::MAX_PERMITS, calls_per_target));
+        Ok(Caller { pool, tls: TlsConnector::from(Arc::new(config)), allow_private, targets })
     }
 
     /// Calls the account's current webhook, once.
@@ -74,6 +79,7 @@ impl Caller {
 
     async fn call(&self, hook: &Hook, due: &Due, now: Time) -> Result<(), Failure> {
         let target = Target::of(&hook.url, self.allow_private)?;
+        let _call = self.targets.take(&target.authority().into()).ok_or(Failure::Busy)?;
         let request = request(&target, &hook.secrets, due, now)?;
         let stream = connect(&target.addresses(self.allow_private).await?).await?;
         if !target.is_tls {

@@ -10,4 +10,5 @@ mod published;
 mod receiver;
 #[allow(dead_code, reason = "tests of the whole ledger use more of it")]
 mod server;
+mod shares;
 mod webhooks;

@@ -29,10 +29,10 @@ macro_rules! migrations {
 
 pub(super) const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order",
-    "0007_payments"
+    "0007_payments", "0008_callers"
 );
 pub(super) const DELIVERY: &[Migration] =
-    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept");
+    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares");
 pub(super) const READ_MODEL: &[Migration] = migrations!(
     "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
     "0006_prices_and_calls"
