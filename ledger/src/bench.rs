@@ -38,8 +38,13 @@ fn settings(config: LedgerConfig) -> UpConfig {
         database_url: Some(config.database_url),
         database_connections: config.database_connections,
         kafka: config.kafka,
-        http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 256 },
-        auth: AuthConfig { operator_key: None },
+        http: HttpConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            connections: 4096,
+            allowed_origins: Vec::new(),
+        },
+        // No rates: they would be what is measured.
+        auth: AuthConfig::default(),
         wait: Default::default(),
         projector: projector::Config::default(),
         scheduler: alert_worker::SchedulerConfig::default(),

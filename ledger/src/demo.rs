@@ -34,6 +34,8 @@ pub async fn run(
 ) -> Result<()> {
     // A bonus would change the ledger's figures and not the demo's own.
     config.up.promotions = PromotionsConfig::default();
+    // The demo sends as fast as it can, all with one key.
+    config.up.auth.rate_per_key = 0;
     // A key that the user configured must not be printed.
     let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;

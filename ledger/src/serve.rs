@@ -100,7 +100,7 @@ pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
 pub async fn start(service: Service, listener: TcpListener) -> Result<Running> {
     let shutdown = CancellationToken::new();
     let (service, http) = build(service, &shutdown).await?;
-    Ok(service.start(listener, http.connections, shutdown)?)
+    Ok(service.start(listener, &http, shutdown)?)
 }
 
 async fn build(service: Service, shutdown: &CancellationToken) -> Result<(web::http::Service, HttpConfig)> {

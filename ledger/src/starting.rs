@@ -37,7 +37,7 @@ impl Starting {
         let mut service = Service::new("starting", readiness);
         let unavailable = || ready(Problem::unavailable("the service waits for Kafka"));
         service.routes = Router::new().route("/", any(unavailable)).route("/{*path}", any(unavailable));
-        let running = service.start(bind(http.listen).await?, http.connections, CancellationToken::new())?;
+        let running = service.start(bind(http.listen).await?, http, CancellationToken::new())?;
         Ok(Starting { reason, running })
     }
 

@@ -128,7 +128,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, Kaf
     let shutdown = CancellationToken::new();
     let service = build(config, &operator_key, &deps, &shutdown).await?;
     let listener = http::bind(config.http.listen).await?;
-    let running = service.start(listener, config.http.connections, shutdown)?;
+    let running = service.start(listener, &config.http, shutdown)?;
     Ok((operator_key, kafka, running))
 }
 
@@ -140,7 +140,7 @@ async fn build(
     shutdown: &CancellationToken,
 ) -> Result<Service> {
     let UpConfig { wait, promotions, holds, .. } = *config;
-    let auth = AuthConfig { operator_key: Some(operator_key.to_owned()) };
+    let auth = AuthConfig { operator_key: Some(operator_key.to_owned()), ..config.auth.clone() };
     let writes =
         command_api::Config { auth: auth.clone(), wait, holds, promotions, payment: config.payment.clone() };
     let alerts = alert_worker::Config {

@@ -7,9 +7,9 @@ use engine::progress::{WaitConfig, Waiter};
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity};
 use platform::pg::Model;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::auth::Auth;
+use web::quota::Slots;
 
 use crate::stream::holding::Holding;
 
@@ -33,15 +33,15 @@ pub struct App {
     pub ends: Ends,
     /// Stops requests that would not end by themselves.
     pub stopping: CancellationToken,
-    slots: Arc<Slots>,
+    pub(crate) slots: Arc<LongRequests>,
     holding: Arc<Holding>,
 }
 
-/// Bounds the concurrency of long requests.
-struct Slots {
-    audits: Arc<Semaphore>,
-    backtests: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+/// Bounds the concurrency of long requests, in all and of each key.
+pub(crate) struct LongRequests {
+    pub audits: Slots,
+    pub backtests: Slots,
+    pub streams: Slots,
 }
 
 /// The progress of the two folds.
@@ -73,30 +73,20 @@ impl App {
         stopping: CancellationToken,
     ) -> Result<Self, kafka::Error> {
         let ends = Ends::new(&kafka, identity)?;
-        let slots = |count| Arc::new(Semaphore::new(count));
-        let slots =
-            Slots { audits: slots(AUDITS_MAX), backtests: slots(BACKTESTS_MAX), streams: slots(STREAMS_MAX) };
+        let slots = LongRequests {
+            audits: Slots::new(AUDITS_MAX),
+            backtests: Slots::new(BACKTESTS_MAX),
+            streams: Slots::new(STREAMS_MAX),
+        };
         let Waiters { projected, alerted } = waiters;
         let slots = Arc::new(slots);
         let holding = Arc::default();
         Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots, holding })
     }
 
-    pub(crate) fn audits(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.slots.audits)
-    }
-
-    pub(crate) fn backtests(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.slots.backtests)
-    }
-
     /// Detects changed holds.
     pub(crate) fn holding(&self) -> &Arc<Holding> {
         &self.holding
-    }
-
-    pub(crate) fn streams(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.slots.streams)
     }
 }
 

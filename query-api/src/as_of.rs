@@ -62,6 +62,11 @@ pub(crate) async fn refold_all(
 pub(crate) trait Onlooker: Observer + Send {
     /// Called after each event that applied.
     fn folded(&mut self, core: &Core, applied: &Applied);
+
+    /// Returns whether nobody wants the rest.
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
 struct Nobody;
@@ -187,7 +192,7 @@ impl Past {
             }
             // Missing pages are loaded again, so that a long history takes no more memory than a short one.
             self.pages = Pages::default();
-            if chunk.len() < usize::from(CHUNK_EVENTS) {
+            if chunk.len() < usize::from(CHUNK_EVENTS) || onlooker.is_done() {
                 return Ok(());
             }
         }

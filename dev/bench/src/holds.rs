@@ -70,7 +70,8 @@ async fn measure(environment: &Environment) -> Result<Vec<Measured>> {
 async fn start_naive(environment: &Environment, shutdown: &CancellationToken) -> Result<String> {
     let pool = pg::connect(&environment.database_url, "naive", CONNECTIONS).await?;
     naive::prepare(&pool, ACCOUNTS).await?;
-    let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 512 };
+    let config =
+        HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4096, allowed_origins: Vec::new() };
     let listener = http::bind(config.listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let routes = http::finish(naive::router(pool));

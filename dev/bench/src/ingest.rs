@@ -98,11 +98,15 @@ impl Server {
         let journal = Journal::new(&environment.kafka, identity)?;
         let waiter =
             Waiter::listen(pool.clone(), Model::ReadModel, WaitConfig::default(), shutdown.clone()).await?;
-        let auth = Auth::new(pool.clone(), &AuthConfig { operator_key: Some(KEY.to_owned()) })?;
+        let auth = Auth::new(
+            pool.clone(),
+            &AuthConfig { operator_key: Some(KEY.to_owned()), ..AuthConfig::default() },
+        )?;
         let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool, identity.log_id)?;
         let holds = command_api::HoldsConfig::default();
         let app = command_api::App::new(pool, journal, waiter, auth, holds, sales);
-        let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 512 };
+        let config =
+            HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4096, allowed_origins: Vec::new() };
         let listener = http::bind(config.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let routes = http::finish(command_api::router(app));

@@ -11,10 +11,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use platform::kafka::{self, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
-use web::auth::{Action, Principal};
+use web::auth::{Action, Principal, Ticket};
 use web::http::{Problem, Query};
+use web::quota::Slot;
 
 use crate::app::{AUDITS_MAX, App};
 
@@ -50,6 +50,7 @@ struct Line<'a> {
 pub(crate) async fn events(
     State(app): State<App>,
     caller: Principal,
+    ticket: Ticket,
     query: Result<Query<AuditQuery>, Problem>,
 ) -> Result<Response, Problem> {
     caller.require_role(Action::AuditRead)?;
@@ -58,14 +59,15 @@ pub(crate) async fn events(
         let detail = format!("the journal has partitions 0 to {}", app.identity.partitions - 1);
         return Err(Problem::not_found("partition_not_found", detail));
     }
-    let slot = app
-        .audits()
-        .try_acquire_owned()
-        .map_err(|_| Problem::too_many_requests(format!("{AUDITS_MAX} readers of the journal at once")))?;
+    let full = || {
+        let detail = format!("{AUDITS_MAX} readers of the journal at once, half of them of one key");
+        Problem::too_many_requests(detail)
+    };
+    let slot = app.slots.audits.take(&caller.key_id).ok_or_else(full)?;
     let end = app.ends.of(query.partition).await.map_err(journal_unavailable)?;
     let from = i64::try_from(query.offset).unwrap_or(i64::MAX);
     let records = kafka::read_partition(&app.kafka, query.partition, from, end.offset);
-    let mut response = Body::from_stream(lines(records, slot)).into_response();
+    let mut response = Body::from_stream(while_admitted(lines(records, slot), ticket)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -78,11 +80,30 @@ fn journal_unavailable(error: kafka::Error) -> Problem {
     Problem::unavailable("the journal can't be read now")
 }
 
+/// Breaks the answer off once the key ends.
+fn while_admitted(
+    lines: impl Stream<Item = Result<Bytes, kafka::Error>> + Send + 'static,
+    ticket: Ticket,
+) -> impl Stream<Item = Result<Bytes, axum::BoxError>> + Send + 'static {
+    let ended = futures::stream::once(async move {
+        ticket.ended().await;
+        Err("the key has ended".into())
+    });
+    let lines = lines.map_err(axum::BoxError::from).map(Some).chain(futures::stream::iter([None]));
+    // The first of both that ends the answer: an error, or the end of the lines.
+    let both = futures::stream::select(lines, ended.map(Some));
+    both.scan(false, |failed, item| {
+        let item = item.filter(|_| !*failed);
+        *failed = matches!(item, Some(Err(_)));
+        std::future::ready(item)
+    })
+}
+
 /// Turns records into chunks of lines; the slot is held until the stream ends or is dropped. An error breaks the
 /// answer off, so that a partial answer can't look complete.
 fn lines(
     records: impl Stream<Item = Result<Record, kafka::Error>> + Send + 'static,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
 ) -> impl Stream<Item = Result<Bytes, kafka::Error>> + Send + 'static {
     let lines = records.map_ok(move |record| {
         let _held = &slot;

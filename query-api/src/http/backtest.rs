@@ -12,6 +12,8 @@ use ledger_core::value::id::AlertId;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use web::auth::Principal;
 use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
 
 use crate::access::Whole;
@@ -41,16 +43,19 @@ struct Answer {
 pub(crate) async fn run(
     State(app): State<App>,
     Whole(account): Whole,
+    caller: Principal,
     Query(query): Query<BacktestQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     let accepted = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
     let payload = Payload::read(request, &[accepted]).await?;
     let rule = rule_of(json_value(&payload.bytes)?).map_err(Problem::invalid)?;
-    let slots = app.backtests();
-    let slot = slots
-        .try_acquire_owned()
-        .map_err(|_| Problem::too_many_requests(format!("{BACKTESTS_MAX} backtests at once")))?;
+    let full =
+        || Problem::too_many_requests(format!("{BACKTESTS_MAX} backtests at once, half of them of one key"));
+    let slot = app.slots.backtests.take(&caller.key_id).ok_or_else(full)?;
+    // Dropped with this future when the caller leaves; the read goes on by itself, so it has to be told.
+    let left = CancellationToken::new();
+    let _leaving = left.clone().drop_guard();
     let (reflects, answer) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let _held = slot;
@@ -58,9 +63,10 @@ pub(crate) async fn run(
                 let detail = format!("the account has more than {EVENTS_MAX} events");
                 return Err(Problem::unprocessable("history_too_long", detail));
             }
-            let mut trial = Trial(Backtest::new(rule));
+            let mut trial = Trial { backtest: Backtest::new(rule), left };
             as_of::refold_all(connection, account, &mut trial).await?;
-            Ok(Answer { total: trial.0.total(), items: trial.0.hits().to_vec() })
+            let tried = trial.backtest;
+            Ok(Answer { total: tried.total(), items: tried.hits().to_vec() })
         })
     })
     .await?;
@@ -68,17 +74,25 @@ pub(crate) async fn run(
 }
 
 /// A rule that observes the account while it is folded again.
-struct Trial(Backtest);
+struct Trial {
+    backtest: Backtest,
+    /// The caller waits no more.
+    left: CancellationToken,
+}
 
 impl Observer for Trial {
     fn after(&mut self, core: &Core, moment: &Moment<'_>) {
-        self.0.after(core, moment);
+        self.backtest.after(core, moment);
     }
 }
 
 impl Onlooker for Trial {
     fn folded(&mut self, core: &Core, applied: &Applied) {
-        self.0.usage(core, applied);
+        self.backtest.usage(core, applied);
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.is_cancelled()
     }
 }
 

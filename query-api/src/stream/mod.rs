@@ -13,18 +13,18 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures::Stream;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use ledger_core::account::Core;
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::AccountId;
 use platform::position::Position;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
+use web::auth::{Principal, Ticket};
 use web::http::{ACCOUNT_HALTED, Problem, header};
+use web::quota::Slot;
 
 use self::holding::{Following, HOLDING_POLL, Mark};
 use self::stops::{Stop, Stops};
@@ -41,6 +41,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Pause between two lines that only keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Longest life of a stream; its client comes again and continues after the last event that it saw.
+const LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 /// The header with the id of the last event that a client saw.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -66,19 +68,26 @@ struct StopNow<'a> {
 pub(crate) async fn stream(
     State(app): State<App>,
     Whole(account): Whole,
+    caller: Principal,
+    ticket: Ticket,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let resumed: Option<String> = header(&headers, LAST_EVENT_ID)?;
-    let slot = app
-        .streams()
-        .try_acquire_owned()
-        .map_err(|_| Problem::too_many_requests(format!("{STREAMS_MAX} streams at once")))?;
+    let full =
+        || Problem::too_many_requests(format!("{STREAMS_MAX} streams at once, half of them of one key"));
+    let slot = app.slots.streams.take(&caller.key_id).ok_or_else(full)?;
     let follower = Follower::begin(app, account, resumed.as_deref().and_then(cursor_of), slot).await?;
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
+    let events = events.take_until(until_ended(ticket));
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Waits until a stream has to end: its key is revoked or expired, or it has lived long enough.
+async fn until_ended(ticket: Ticket) {
+    let _ = timeout(LIFE_MAX, ticket.ended()).await;
 }
 
 struct Follower {
@@ -95,7 +104,7 @@ struct Follower {
     /// One read did not find everything.
     behind: bool,
     waiting: VecDeque<Event>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Follower {
@@ -103,7 +112,7 @@ impl Follower {
         app: App,
         account: AccountId,
         resumed: Option<Cursor>,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) -> Result<Self, Problem> {
         // The stream sends firings of later records; earlier ones are in the list of firings.
         let evaluated =

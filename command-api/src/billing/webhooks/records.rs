@@ -96,7 +96,11 @@ fn content(
             ),
             None => {
                 let event_id = payment_id.as_event();
-                (derive::GRANTS, event_id, Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: None }))
+                (
+                    derive::GRANTS,
+                    event_id,
+                    Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: None }),
+                )
             }
         },
         LedgerEffect::Failed { reason } => {

@@ -1,5 +1,6 @@
 //! API keys `ldg_<key id>_<secret>`; only a hash is stored.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -16,9 +17,12 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgExecutor};
 use subtle::ConstantTimeEq;
 
+use super::member_token::Issuer;
 use super::role::{Accounts, Principal, Role};
 use platform::pg;
 
+/// Key id of the operator key from the environment.
+pub const OPERATOR_KEY_ID: &str = "operator";
 /// Bytes of a public key id; 16 hex digits in text.
 const KEY_ID_BYTES: usize = 8;
 /// Bytes of a secret: 256 bits can't be guessed, so a plain hash keeps it safe.
@@ -40,9 +44,12 @@ pub(super) fn hash_of(token: &str) -> Hash {
 /// Returns the key id in a token, if it has the form of a key.
 pub(super) fn key_id_in(token: &str) -> Option<&str> {
     let (key_id, secret) = token.strip_prefix("ldg_")?.split_once('_')?;
-    let is_key_id = key_id.len() == 2 * KEY_ID_BYTES && key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_secret = secret.len() == (SECRET_BYTES * 4).div_ceil(3);
-    (is_key_id && is_secret).then_some(key_id)
+    (is_key_id(key_id) && is_secret).then_some(key_id)
+}
+
+pub(super) fn is_key_id(text: &str) -> bool {
+    text.len() == 2 * KEY_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The request body that creates a key.
@@ -299,31 +306,44 @@ impl StoredKey {
     /// Returns the caller if the secret is right and the key is valid.
     pub(super) fn admit(&self, hash: &Hash, now: Time) -> Option<Principal> {
         let right = bool::from(self.hash.ct_eq(&hash[..]));
-        let alive = self.expires_at.is_none_or(|expires_at| now < expires_at);
-        (right && alive).then(|| self.principal.clone())
+        (right && self.is_alive(now)).then(|| self.principal.clone())
+    }
+
+    /// Returns the key as the signer of member tokens, if it is valid.
+    pub(super) fn issuer(&self, now: Time) -> Option<Issuer> {
+        let (principal, secret) = (self.principal.clone(), self.hash.clone());
+        self.is_alive(now).then_some(Issuer { principal, secret })
+    }
+
+    fn is_alive(&self, now: Time) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 }
 
-/// Reads a key unless it is revoked.
+/// Reads the keys that exist and are not revoked, by their ids.
 pub(super) async fn load_stored(
     executor: impl PgExecutor<'_>,
-    key_id: &str,
-) -> Result<Option<StoredKey>, sqlx::Error> {
-    let row = sqlx::query!(
-        "select hash, role, accounts, user_id, expires_at
+    key_ids: &[&str],
+) -> Result<HashMap<String, StoredKey>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select key_id, hash, role, accounts, user_id, expires_at
          from control.api_key
-         where key_id = $1 and revoked_at is null",
-        key_id
+         where key_id = any($1) and revoked_at is null",
+        key_ids as &[&str]
     );
-    let Some(row) = row.fetch_optional(executor).await? else { return Ok(None) };
-    let role = role_of(&row.role)?;
-    let principal = Principal {
-        key_id: key_id.into(),
-        role,
-        accounts: accounts_of(role, row.accounts),
-        user_id: row.user_id.map(Arc::from),
-    };
-    Ok(Some(StoredKey { hash: row.hash, principal, expires_at: row.expires_at.map(pg::time_of) }))
+    let mut keys = HashMap::new();
+    for row in rows.fetch_all(executor).await? {
+        let role = role_of(&row.role)?;
+        let principal = Principal {
+            key_id: row.key_id.as_str().into(),
+            role,
+            accounts: accounts_of(role, row.accounts),
+            user_id: row.user_id.map(Arc::from),
+        };
+        let expires_at = row.expires_at.map(pg::time_of);
+        keys.insert(row.key_id, StoredKey { hash: row.hash, principal, expires_at });
+    }
+    Ok(keys)
 }
 
 fn accounts_of(role: Role, named: Vec<String>) -> Accounts {

@@ -40,6 +40,10 @@ pub enum Action {
     PromoCodes,
     /// Make, list and revoke keys.
     Keys,
+    /// Make tokens for members of the account.
+    MemberTokens,
+    /// Read rate cards and promo codes.
+    Catalog,
     /// Read everything of an account.
     AccountRead,
     /// Read what a member may see: own rows of users, usage and events, and the account's status.
@@ -53,11 +57,18 @@ impl Role {
     pub const fn allows(self, action: Action) -> bool {
         match self {
             Role::Operator => true,
-            Role::Admin => matches!(action, Action::Settings | Action::AccountRead | Action::OwnRead),
-            Role::Producer => matches!(action, Action::UsageWrite | Action::CheckAndHold),
+            Role::Admin => {
+                matches!(
+                    action,
+                    Action::Settings | Action::MemberTokens | Action::AccountRead | Action::OwnRead
+                )
+            }
+            Role::Producer => {
+                matches!(action, Action::UsageWrite | Action::CheckAndHold | Action::MemberTokens)
+            }
             Role::Member => matches!(action, Action::OwnRead),
             Role::Auditor => {
-                matches!(action, Action::AccountRead | Action::OwnRead | Action::AuditRead)
+                matches!(action, Action::Catalog | Action::AccountRead | Action::OwnRead | Action::AuditRead)
             }
         }
     }
@@ -170,6 +181,8 @@ mod tests {
             (Action::RateCards, [yes, no, no, no, no]),
             (Action::PromoCodes, [yes, no, no, no, no]),
             (Action::Keys, [yes, no, no, no, no]),
+            (Action::MemberTokens, [yes, yes, yes, no, no]),
+            (Action::Catalog, [yes, no, no, no, yes]),
             (Action::AccountRead, [yes, yes, no, no, yes]),
             (Action::OwnRead, [yes, yes, no, yes, yes]),
             (Action::AuditRead, [yes, no, no, no, yes]),

@@ -1,16 +1,19 @@
 //! Reads bodies within limits of size, time and memory, and only with an accepted content type.
 
+use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use ledger_core::request;
 use ledger_core::request::json::{self, Refused};
 pub use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::Problem;
@@ -25,6 +28,9 @@ const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes unpacked at once.
+const UNPACK_BYTES: usize = 16 * 1024;
 
 static BODY_MEMORY: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX);
 
@@ -50,8 +56,56 @@ impl Payload {
     /// Reads a body: 415 for another content type or none, 413 over its size, 408 if the client stalls.
     pub async fn read(request: Request, accepted: &[Accepts]) -> Result<Self, Problem> {
         let accepts = content_type(request.headers(), accepted)?;
+        let coding = Coding::of(request.headers())?;
         refuse_declared_length(request.headers(), accepts.bytes_max)?;
-        read_to_limit(request.into_body(), accepts, CHUNK_TIMEOUT).await
+        let payload = read_to_limit(request.into_body(), accepts, CHUNK_TIMEOUT).await?;
+        match coding {
+            Coding::Identity => Ok(payload),
+            Coding::Gzip => {
+                let unpacked = spawn_blocking(move || unpack(&payload, accepts));
+                unpacked.await.map_err(Problem::internal)?
+            }
+        }
+    }
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Coding, Problem> {
+        let Some(coding) = headers.get(header::CONTENT_ENCODING) else { return Ok(Coding::Identity) };
+        let is = |name: &[u8]| coding.as_bytes().eq_ignore_ascii_case(name);
+        if is(b"identity") {
+            return Ok(Coding::Identity);
+        }
+        if is(b"gzip") || is(b"x-gzip") {
+            return Ok(Coding::Gzip);
+        }
+        Err(Problem::unsupported_media_type("with Content-Encoding gzip or without"))
+    }
+}
+
+/// Unpacks a body chunk by chunk, so that a small one that would become huge is refused before it does.
+fn unpack(packed: &Payload, accepts: Accepts) -> Result<Payload, Problem> {
+    let mut reader = MultiGzDecoder::new(&packed.bytes[..]);
+    let mut bytes = BytesMut::new();
+    let mut memory: Option<SemaphorePermit<'static>> = None;
+    let mut chunk = vec![0; UNPACK_BYTES];
+    loop {
+        let read = reader.read(&mut chunk).map_err(|_| Problem::bad_request("the body is not gzip"))?;
+        if read == 0 {
+            return Ok(Payload { media_type: accepts.media_type, bytes: bytes.freeze(), _memory: memory });
+        }
+        if bytes.len() + read > accepts.bytes_max {
+            return Err(Problem::too_large(accepts.bytes_max));
+        }
+        claim(&mut memory, read)?;
+        bytes.extend_from_slice(&chunk[..read]);
     }
 }
 
@@ -61,13 +115,9 @@ fn content_type(headers: &HeaderMap, accepted: &[Accepts]) -> Result<Accepts, Pr
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .map(|media_type| media_type.trim().to_ascii_lowercase());
-    let plain = headers
-        .get(header::CONTENT_ENCODING)
-        .is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     let found = accepted.iter().find(|accepts| Some(accepts.media_type) == named.as_deref());
     match found {
-        Some(accepts) if plain => Ok(*accepts),
-        Some(_) => Err(Problem::unsupported_media_type("without Content-Encoding")),
+        Some(accepts) => Ok(*accepts),
         None => {
             let types: Vec<_> = accepted.iter().map(|accepts| accepts.media_type).collect();
             Err(Problem::unsupported_media_type(&types.join(" or ")))
@@ -148,6 +198,8 @@ pub async fn read_json(request: Request, bytes_max: usize) -> Result<Value, Prob
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use axum::http::Request;
     use ledger_core::event::Grant;
 
@@ -175,9 +227,30 @@ mod tests {
         check(None, grant, (415, "unsupported_media_type")).await;
         check(Some("text/plain"), grant, (415, "unsupported_media_type")).await;
         let mut packed = request(JSON, grant);
-        packed.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse().expect("a header"));
+        packed.headers_mut().insert(header::CONTENT_ENCODING, "br".parse().expect("a header"));
         let refused = read_body::<Grant>(packed).await.map(|_| ()).expect_err("refused");
         assert_eq!(refused.status, 415);
+    }
+
+    fn gzipped(bytes: &[u8]) -> Request<Body> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(bytes).expect("packed");
+        let mut request = request(JSON, packer.finish().expect("packed"));
+        request.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse().expect("a header"));
+        request
+    }
+
+    #[tokio::test]
+    async fn a_gzipped_body_is_unpacked_up_to_the_size_of_any_other() {
+        let grant = br#"{"grant_id":"g1","source":"promo","amount":"5"}"#;
+        let read = read_body::<Grant>(gzipped(grant)).await.expect("read");
+        assert_eq!(read.grant_id.as_str(), "g1");
+        let bomb = read_body::<Grant>(gzipped(&vec![b' '; 32 * 1024 * 1024])).await.expect_err("refused");
+        assert_eq!((bomb.status.as_u16(), bomb.code), (413, "too_large"));
+        let mut broken = gzipped(grant);
+        *broken.body_mut() = Body::from("no gzip");
+        let refused = read_body::<Grant>(broken).await.expect_err("refused");
+        assert_eq!((refused.status.as_u16(), refused.code), (400, "bad_request"));
     }
 
     #[tokio::test]

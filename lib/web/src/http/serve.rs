@@ -3,6 +3,7 @@
 //! Not `axum::serve`, which limits none of them. HTTP/2 is left to the proxy that ends TLS: it needs TLS for
 //! negotiation, and its streams would bypass the limit on connections.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,11 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -22,6 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::peer::{IdleConnections, Peer, Sending};
 use super::stall::{STALL_MAX, Stall};
 use platform::telemetry;
 
@@ -35,6 +40,8 @@ const HEADERS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for running requests to end; the whole stop must stay under 10 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// The part of all connections that one peer may keep idle.
+const IDLE_PER_PEER: usize = 4;
 /// Pause after a failed accept, usually because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the recorder is cleaned up; otherwise unscraped metrics accumulate.
@@ -49,6 +56,9 @@ pub struct HttpConfig {
     /// Most connections at once; further ones wait to be accepted.
     #[arg(long, env = "LEDGER_CONNECTIONS", default_value_t = 4096)]
     pub connections: usize,
+    /// Origins of pages that may read with member tokens, as https://app.example.com,https://…; none: no page may
+    #[arg(long, env = "LEDGER_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
 }
 
 /// Serves until `shutdown`, then stops accepting and lets running requests end, for 8 s at most.
@@ -69,7 +79,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            (stream, slot) = accept(&slots, &listener) => server.take(stream, slot),
+            ((stream, address), slot) = accept(&slots, &listener) => server.take(stream, address, slot),
             Some(_) = server.connections.join_next() => server.report(),
             _ = upkeep.tick() => if let Ok(recorder) = telemetry::metrics() { recorder.run_upkeep() },
         }
@@ -91,6 +101,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Server {
     router: Router,
     slots: Arc<Semaphore>,
+    idle: Arc<IdleConnections>,
     graceful: GracefulShutdown,
     connections: JoinSet<()>,
 }
@@ -100,16 +111,18 @@ impl Server {
         Self {
             router,
             slots: Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS))),
+            idle: IdleConnections::new((connections_max / IDLE_PER_PEER).max(1)),
             graceful: GracefulShutdown::new(),
             connections: JoinSet::new(),
         }
     }
 
-    fn take(&mut self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+    fn take(&mut self, stream: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
         let router = self.router.clone();
         let watcher = self.graceful.watcher();
+        let (idle, peer) = (Arc::clone(&self.idle), Peer::of(address.ip()));
         self.connections.spawn(async move {
-            converse(stream, router, watcher).await;
+            converse(stream, router, watcher, idle, peer).await;
             drop(slot);
         });
         self.report();
@@ -133,11 +146,14 @@ impl Server {
 }
 
 /// Waits for a free slot and then for a connection; while full, connections wait in the system's backlog.
-async fn accept(slots: &Arc<Semaphore>, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(
+    slots: &Arc<Semaphore>,
+    listener: &TcpListener,
+) -> ((TcpStream, SocketAddr), OwnedSemaphorePermit) {
     let slot = Arc::clone(slots).acquire_owned().await.expect("the slots are never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok(accepted) => return (accepted, slot),
             Err(error) => {
                 warn!(%error, "can't accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -146,7 +162,13 @@ async fn accept(slots: &Arc<Semaphore>, listener: &TcpListener) -> (TcpStream, O
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, watcher: Watcher) {
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    watcher: Watcher,
+    idle: Arc<IdleConnections>,
+    peer: Peer,
+) {
     // Responses are small and written whole: Nagle's algorithm would only delay them.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -157,11 +179,27 @@ async fn converse(stream: TcpStream, router: Router, watcher: Watcher) {
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX);
-    let service = TowerToHyperService::new(router);
+    let close = CancellationToken::new();
+    let place = Arc::new(idle.connect(peer, close.clone()));
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let working = place.work();
+        request.extensions_mut().insert(peer);
+        let answering = routes.call(request);
+        async move {
+            let response = answering.await?;
+            Ok::<_, Infallible>(response.map(|body| Sending { body, _working: working }))
+        }
+    });
     let connection = http.serve_connection(TokioIo::new(Stall::new(stream, STALL_MAX)), service);
     let mut connection = pin!(watcher.watch(connection));
-    if let Err(error) = connection.as_mut().await {
-        debug!(%error, "connection ended early");
+    tokio::select! {
+        ended = connection.as_mut() => if let Err(error) = ended {
+            debug!(%error, "connection ended early");
+        },
+        () = close.cancelled() => {
+            counter!("ledger_http_idle_connections_closed_total").increment(1);
+        }
     }
 }
 
@@ -230,17 +268,32 @@ mod tests {
 
     #[tokio::test]
     async fn connections_beyond_the_limit_wait_their_turn() {
-        let server = start(hello(), 2).await;
-        let idle = [
-            TcpStream::connect(server.address).await.expect("connected"),
-            TcpStream::connect(server.address).await.expect("connected"),
-        ];
+        let slow = hello().route("/slow", get(std::future::pending::<&str>));
+        let server = start(slow, 2).await;
+        let ask = || send(server.address, b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n");
+        let busy = [tokio::spawn(ask()), tokio::spawn(ask())];
         // Let both be accepted before the third comes.
         sleep(Duration::from_millis(100)).await;
         let mut third = tokio::spawn(send(server.address, ASK));
         assert!(timeout(Duration::from_millis(200), &mut third).await.is_err(), "served beyond the limit");
-        drop(idle);
+        busy.iter().for_each(JoinHandle::abort);
         assert!(third.await.expect("ended").ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn whoever_keeps_many_idle_connections_loses_them_and_shuts_nobody_out() {
+        let server = start(hello(), 8).await;
+        let mut idle = Vec::new();
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(server.address).await.expect("connected");
+            // Some have sent a part of a head.
+            stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+            idle.push(stream);
+        }
+        let served = timeout(Duration::from_secs(5), send(server.address, ASK)).await;
+        assert!(served.expect("in time").ends_with("hello"));
+        let mut gone = Vec::new();
+        timeout(Duration::from_secs(5), idle[0].read_to_end(&mut gone)).await.expect("closed").ok();
     }
 
     #[tokio::test]
@@ -282,8 +335,8 @@ mod tests {
         let mut server = Server::new(endless, 10);
         let address = listener.local_addr().expect("bound");
         let under_way = tokio::spawn(send(address, ASK));
-        let (stream, slot) = accept(&server.slots, &listener).await;
-        server.take(stream, slot);
+        let ((stream, address), slot) = accept(&server.slots, &listener).await;
+        server.take(stream, address, slot);
         sleep(Duration::from_millis(100)).await;
         server.drain(Duration::from_millis(100)).await;
         assert_eq!(under_way.await.expect("ended"), "");

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::cors;
 use super::observe::finish;
 use super::ops::{self, Readiness};
 use super::serve::{HttpConfig, bind, serve};
@@ -134,7 +135,7 @@ impl Service {
     /// Listens, and runs until `shutdown` or until a task ends by itself; returns the first error.
     pub async fn run(self, config: &HttpConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
         let listener = bind(config.listen).await?;
-        let mut running = self.start(listener, config.connections, shutdown)?;
+        let mut running = self.start(listener, config, shutdown)?;
         let first = running.ended().await.map(drop);
         let others = running.stop().await;
         first.and(others)
@@ -144,7 +145,7 @@ impl Service {
     pub fn start(
         self,
         listener: TcpListener,
-        connections_max: usize,
+        config: &HttpConfig,
         shutdown: CancellationToken,
     ) -> io::Result<Running> {
         let address = listener.local_addr()?;
@@ -156,7 +157,8 @@ impl Service {
         for (name, task) in self.tasks.0 {
             tasks.spawn(async move { (name, task.await) });
         }
-        let serving = serve(finish(routes), listener, connections_max, shutdown.clone());
+        let routes = cors::allow(finish(routes), &config.allowed_origins);
+        let serving = serve(routes, listener, config.connections, shutdown.clone());
         tasks.spawn(async move { ("http", serving.await.map_err(Into::into)) });
         Ok(Running { address, name: self.name, shutdown, tasks, journals: self.journals })
     }
@@ -228,7 +230,8 @@ mod tests {
     use super::*;
 
     async fn run(service: Service, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let config = HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4 };
+        let config =
+            HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4, allowed_origins: Vec::new() };
         service.run(&config, shutdown).await
     }
 
