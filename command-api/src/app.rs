@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use engine::progress::Waiter;
@@ -16,12 +17,17 @@ use tracing::warn;
 use uuid::Uuid;
 use web::auth::Auth;
 use web::http::Problem;
+use web::quota::Attempts;
 
 use crate::admission::known_accounts::{Account, KnownAccounts};
 use crate::admission::ledger_time::clock_jump;
 use crate::admission::rate_cards::Cards;
 use crate::holds::{Holds, HoldsConfig};
 use crate::promotions::config::PromotionsConfig;
+
+/// Redemptions of one account that may fail in [`REDEMPTIONS_WINDOW`].
+const FAILED_REDEMPTIONS_MAX: u32 = 10;
+const REDEMPTIONS_WINDOW: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -35,6 +41,8 @@ pub struct Parts {
     pub sales: Sales,
     pub(crate) cards: Cards,
     pub(crate) holds: Holds,
+    /// Of promo codes, by account: nobody finds one by guessing.
+    pub(crate) failed_redemptions: Attempts<AccountId>,
 }
 
 pub struct Sales {
@@ -86,7 +94,9 @@ impl App {
         sales: Sales,
     ) -> App {
         let holds = Holds::start(&pool, &waiter, holds);
-        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards: Cards::default(), holds }))
+        let cards = Cards::default();
+        let failed_redemptions = Attempts::new(FAILED_REDEMPTIONS_MAX, REDEMPTIONS_WINDOW);
+        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards, holds, failed_redemptions }))
     }
 
     /// Waits until the projection has reached the journal's end, as read now, in the partitions of these accounts.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use web::auth::{Action, Principal};
-use web::http::{Problem, Query, header};
+use web::http::{IfMatch, Problem, Query, header};
 
 use crate::app::App;
 
@@ -43,6 +43,8 @@ pub struct RequestContext<Q = WaitQuery> {
     /// The recording time from the caller.
     pub ledger_time: Option<Time>,
     pub idempotency_key: Option<EventId>,
+    /// The states in which the caller wants to change a setting; none: in any.
+    pub if_match: Option<IfMatch>,
     pub query: Q,
     /// The arrival time, by this service's clock.
     pub now: Time,
@@ -95,6 +97,7 @@ impl<Q: Waits> FromRequestParts<App> for RequestContext<Q> {
             principal,
             ledger_time: header(&parts.headers, LEDGER_TIME).map_err(not_a_time)?,
             idempotency_key: header(&parts.headers, IDEMPOTENCY_KEY)?,
+            if_match: IfMatch::in_headers(&parts.headers),
             query,
             now: clock::now(),
             deadline: app.waiter.deadline(),

@@ -1,14 +1,14 @@
 //! Routes: maps every path of the write side to its handler.
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, patch, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use crate::app::App;
 use crate::billing::webhooks::receive as webhooks;
 use crate::billing::{checkout, payments};
 use crate::http::{
-    accounts, adjustments, check, clock, contacts, grants, keys, plan, rate_cards, reservations, reversals,
-    settings, usage,
+    accounts, adjustments, check, clock, contacts, erasures, grants, keys, member_tokens, plan, rate_cards,
+    reservations, reversals, settings, usage,
 };
 use crate::promotions::{promo_codes, redemptions, referrals};
 
@@ -22,7 +22,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 33] {
+fn routes() -> [(&'static str, MethodRouter<App>); 37] {
     [
         ("/v1/accounts", post(accounts::open)),
         ("/v1/accounts/{account}", patch(accounts::change)),
@@ -39,7 +39,11 @@ fn routes() -> [(&'static str, MethodRouter<App>); 33] {
         ("/v1/accounts/{account}/checkout", post(checkout::create)),
         ("/v1/accounts/{account}/redemptions", post(redemptions::create)),
         ("/v1/accounts/{account}/referrals", post(referrals::invite)),
+        ("/v1/accounts/{account}/erase-person", post(erasures::erase)),
+        ("/v1/accounts/{account}/member-tokens", post(member_tokens::create)),
         ("/v1/promo-codes", post(promo_codes::create)),
+        ("/v1/promo-codes/{code}", get(promo_codes::get).delete(promo_codes::end)),
+        ("/v1/rate-cards", get(rate_cards::list)),
         ("/v1/webhooks/stripe", post(webhooks::stripe)),
         ("/v1/accounts/{account}/limits", put(settings::put_limits)),
         (
@@ -60,7 +64,7 @@ fn routes() -> [(&'static str, MethodRouter<App>); 33] {
         ("/v1/accounts/{account}/reservations/{reservation}/settle", post(reservations::settle)),
         ("/v1/accounts/{account}/reservations/{reservation}/release", post(reservations::release)),
         ("/v1/events", post(usage::events)),
-        ("/v1/rate-cards/{card}", put(rate_cards::put)),
+        ("/v1/rate-cards/{card}", put(rate_cards::put).get(rate_cards::one)),
         ("/v1/keys", post(keys::create).get(keys::list)),
         ("/v1/keys/{key}", delete(keys::revoke)),
     ]

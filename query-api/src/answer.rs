@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use ledger_core::value::credits::Credits;
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::position::Position;
@@ -117,9 +118,17 @@ fn to_csv<T: Record>(header: &[&str], rows: &[T]) -> csv::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(header)?;
     for row in rows {
-        writer.write_record(row.values())?;
+        writer.write_record(row.values().into_iter().map(cell))?;
     }
     writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
+}
+
+/// How a text begins that a spreadsheet takes for a formula.
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
+/// Marks a text as text where a spreadsheet would run it. Amounts are numbers and stay.
+fn cell(value: String) -> String {
+    if value.starts_with(FORMULA) && value.parse::<Credits>().is_err() { format!("'{value}") } else { value }
 }
 
 fn mark(response: &mut Response, reflects: &Reflects) -> Result<(), Problem> {
@@ -163,6 +172,16 @@ mod tests {
     impl Record for Two {
         fn values(&self) -> Vec<String> {
             vec![self.0.into(), self.1.into()]
+        }
+    }
+
+    #[test]
+    fn no_cell_is_a_formula_and_amounts_stay_numbers() {
+        for text in ["=HYPERLINK(\"x\")", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\rx", "-", "+"] {
+            assert_eq!(cell(text.into()), format!("'{text}"));
+        }
+        for text in ["-0.38", "12.5", "0", "a=1", "", "gpt-4o"] {
+            assert_eq!(cell(text.into()), text);
         }
     }
 

@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::app::App;
 use crate::http::{
     accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, limits, messages,
-    notifications, periods, plan, referrals, reservations, usage, users,
+    notifications, periods, plan, referrals, reservations, settings, usage, users,
 };
 use crate::stream;
 
@@ -20,7 +20,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 23] {
+fn routes() -> [(&'static str, MethodRouter<App>); 26] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
@@ -37,6 +37,9 @@ fn routes() -> [(&'static str, MethodRouter<App>); 23] {
         ("/v1/accounts/{account}/events/{event_id}", get(events::one)),
         ("/v1/accounts/{account}/messages/{message_id}", get(messages::one)),
         ("/v1/accounts/{account}/alerts", get(alerts::list)),
+        ("/v1/accounts/{account}/alerts/{alert}", get(settings::org_alert)),
+        ("/v1/accounts/{account}/user-alert", get(settings::user_alert)),
+        ("/v1/accounts/{account}/auto-top-up", get(settings::auto_top_up)),
         ("/v1/accounts/{account}/alerts/backtest", post(backtest::run)),
         ("/v1/accounts/{account}/firings", get(alerts::firings)),
         ("/v1/accounts/{account}/notifications", get(notifications::list)),

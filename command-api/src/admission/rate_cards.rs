@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_core::policy::rate_card::RateCard;
 use ledger_core::value::id::RateCardId;
+use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection, PgPool};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
-use web::http::Problem;
+use web::http::{ETag, IfMatch, Problem};
 
 /// Versions cached; beyond this the cache is cleared.
 const CARDS_MAX: usize = 1_000;
@@ -123,6 +125,65 @@ pub enum Publication {
     Older { has: i32, newest: i32 },
 }
 
+/// A card with its last version.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastVersion {
+    pub card: String,
+    version: i32,
+    published_at: Time,
+}
+
+/// Returns at most `limit` cards in the order of their names, after `after`.
+pub async fn list(pool: &PgPool, after: Option<&str>, limit: i64) -> Result<Vec<LastVersion>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select distinct on (card) card, version, published_at
+         from control.rate_card
+         where card > $1
+         order by card, version desc
+         limit $2",
+        after.unwrap_or_default(),
+        limit
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter();
+    let item = |card, version, at| LastVersion { card, version, published_at: pg::time_of(at) };
+    Ok(rows.map(|row| item(row.card, row.version, row.published_at)).collect())
+}
+
+/// One version of a card, as operators read it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CardView {
+    card: String,
+    version: i32,
+    published_at: Time,
+    /// Id of the key that published it.
+    actor: String,
+    #[serde(flatten)]
+    prices: RateCard,
+}
+
+/// Returns a version of a card, the last one if none is named, with its number.
+pub async fn one(
+    pool: &PgPool,
+    name: &RateCardId,
+    version: Option<i32>,
+) -> Result<Option<(i32, CardView)>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select card, version, body::text as "body!", published_at, published_by
+           from control.rate_card
+           where card = $1 and version = coalesce($2, version)
+           order by version desc
+           limit 1"#,
+        name.as_str(),
+        version
+    );
+    let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
+    let prices = serde_json::from_str(&row.body).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let published_at = pg::time_of(row.published_at);
+    let view =
+        CardView { card: row.card, version: row.version, published_at, actor: row.published_by, prices };
+    Ok(Some((row.version, view)))
+}
+
 /// Publishes prices as the card's next version; prices equal to the newest version add no version. Prices of an older
 /// version are published again only by a caller who knows the newest one.
 pub async fn publish(
@@ -130,12 +191,13 @@ pub async fn publish(
     name: &RateCardId,
     prices: &RateCard,
     by: &str,
-    knows: Option<i32>,
-) -> Result<Publication, sqlx::Error> {
-    let body = serde_json::to_string(prices).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    if_match: Option<IfMatch>,
+) -> Result<Publication, Problem> {
+    let body = serde_json::to_string(prices).map_err(Problem::internal)?;
     let content = Sha256::digest(body.as_bytes()).to_vec();
     let (name, by) = (name.to_string(), by.to_owned());
-    pg::write(pool, move |connection| Box::pin(publish_in(connection, name, body, content, by, knows))).await
+    pg::write(pool, move |connection| Box::pin(publish_in(connection, name, body, content, by, if_match)))
+        .await
 }
 
 async fn publish_in(
@@ -144,8 +206,8 @@ async fn publish_in(
     body: String,
     content: Vec<u8>,
     by: String,
-    knows: Option<i32>,
-) -> Result<Publication, sqlx::Error> {
+    if_match: Option<IfMatch>,
+) -> Result<Publication, Problem> {
     // One publication at a time per card, so that version numbers have no gap.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('ledger.rate_card/' || $1, 0))", name)
         .execute(&mut *connection)
@@ -159,10 +221,11 @@ async fn publish_in(
     );
     let last = last.fetch_one(&mut *connection).await?;
     let newest = last.newest.unwrap_or_default();
-    match last.has {
-        Some(has) if has == newest => return Ok(Publication::Published(newest)),
-        Some(has) if knows != Some(newest) => return Ok(Publication::Older { has, newest }),
-        Some(_) | None => {}
+    match (last.has, if_match) {
+        (Some(has), _) if has == newest => return Ok(Publication::Published(newest)),
+        (_, Some(if_match)) => if_match.require(&ETag::of_version(newest))?,
+        (Some(has), None) => return Ok(Publication::Older { has, newest }),
+        (None, None) => {}
     }
     let next = newest + 1;
     sqlx::query!(

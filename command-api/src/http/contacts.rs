@@ -6,20 +6,23 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::shape::{object_or_null, objects_or_null};
 use ledger_core::request::{self, Body};
 use ledger_core::value::id::{AccountId, Text, UserId};
 use platform::pg::{self, PgConnection};
+use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json as JsonColumn;
 use url::Url;
 use web::auth::{self, Action};
-use web::http::{Path, Problem, read_json};
+use web::http::{ETag, Path, Problem, read_json};
 
 use crate::app::App;
 use crate::email::{NOT_AN_EMAIL, is_email};
-use crate::request_context::RequestContext;
+use crate::promotions::bonus::lock_account;
+use crate::request_context::{RequestContext, Waits};
 use crate::write;
 
 pub const CONTACTS_BYTES_MAX: usize = 1024 * 1024;
@@ -145,16 +148,50 @@ pub async fn put(
     context: RequestContext,
     Path(account): Path<AccountId>,
     request: Request,
-) -> Result<Json<StoredContacts>, Problem> {
+) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     let value = read_json(request, CONTACTS_BYTES_MAX).await?;
     let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     write::admit(&app, &context, &account).await?;
     let made_up = auth::new_webhook_secret()?;
     let stored = pg::write(&app.pool, move |connection| {
-        Box::pin(async move { write(connection, account, contacts, made_up).await })
+        Box::pin(async move {
+            lock_account(connection, &account).await?;
+            if let Some(if_match) = &context.if_match {
+                if_match.require(&load(connection, &account).await?.etag()?)?;
+            }
+            write(connection, account, contacts, made_up).await
+        })
     });
-    stored.await.map(Json)
+    stored.await?.answer()
+}
+
+impl StoredContacts {
+    /// Makes the tag of what a `PUT` replaces.
+    fn etag(&self) -> Result<ETag, Problem> {
+        let url = self.webhook.as_ref().map(|webhook| &webhook.url);
+        ETag::of(&(&self.admins, &self.users, url))
+    }
+
+    fn answer(self) -> Result<Response, Problem> {
+        let etag = self.etag()?;
+        let mut response = Json(self).into_response();
+        etag.mark(&mut response)?;
+        Ok(response)
+    }
+}
+
+/// Returns an account's contacts, without the webhook's secret.
+async fn load(connection: &mut PgConnection, account: &AccountId) -> Result<StoredContacts, sqlx::Error> {
+    let row = query_contacts!("select", "from control.contacts where account_id = $1", account.as_str());
+    let row = row.fetch_optional(connection).await?;
+    let nobody = || StoredContacts {
+        account_id: account.clone(),
+        admins: Vec::new(),
+        users: Vec::new(),
+        webhook: None,
+    };
+    Ok(row.map_or_else(nobody, |row| stored_contacts(account.clone(), row, false)))
 }
 
 async fn write(
@@ -207,16 +244,26 @@ fn stored_contacts(account_id: AccountId, row: ContactsRow, show_secret: bool) -
 /// `GET /v1/accounts/{account}/contacts`
 pub async fn get(
     State(app): State<App>,
-    context: RequestContext,
+    context: RequestContext<ContactsQuery>,
     Path(account): Path<AccountId>,
-) -> Result<Json<StoredContacts>, Problem> {
+) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
-    let row = query_contacts!("select", "from control.contacts where account_id = $1", account.as_str());
-    let row = row.fetch_optional(&app.pool).await?;
-    let nobody =
-        StoredContacts { account_id: account.clone(), admins: Vec::new(), users: Vec::new(), webhook: None };
-    Ok(Json(row.map_or(nobody, |row| stored_contacts(account, row, false))))
+    load(&mut *app.pool.acquire().await?, &account).await?.answer()
+}
+
+/// Contacts are not projected, so a position that they should reflect is taken and needs no wait.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContactsQuery {
+    #[serde(rename = "at_least")]
+    _at_least: Option<AtLeast>,
+}
+
+impl Waits for ContactsQuery {
+    fn wait(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// Makes the current secret the old one; a second rotation within [`OLD_SECRET_HOURS`] ends the oldest at once.

@@ -1,22 +1,24 @@
-//! Rate cards: publishes the next version.
+//! Rate cards: publishes the next version, and shows those published.
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::http::header::IF_MATCH;
+use axum::response::{IntoResponse, Response};
 use ledger_core::policy::rate_card::RateCard;
 use ledger_core::request;
 use ledger_core::value::id::RateCardId;
-use serde::Serialize;
-use web::auth::Action;
-use web::http::{Path, Problem, read_json};
+use serde::{Deserialize, Serialize};
+use web::auth::{Action, Principal};
+use web::http::{ETag, Path, Problem, Query, read_json};
 
-use crate::admission::rate_cards::{Publication, publish};
+use crate::admission::rate_cards::{self, LastVersion, Publication, publish};
 use crate::app::App;
 use crate::request_context::RequestContext;
 
 /// Largest card in bytes: a thousand meters with several prices each.
 pub const CARD_BYTES_MAX: usize = 1024 * 1024;
+/// Cards per page by default.
+const LISTED: i64 = 50;
+const LISTED_MAX: i64 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
@@ -30,13 +32,16 @@ pub async fn put(
     context: RequestContext,
     Path(card): Path<RateCardId>,
     request: Request,
-) -> Result<Json<Published>, Problem> {
+) -> Result<Response, Problem> {
     context.principal.require_role(Action::RateCards)?;
-    let knows = known_version(request.headers());
     let value = read_json(request, CARD_BYTES_MAX).await?;
     let prices: RateCard = request::read(value).map_err(Problem::invalid)?;
-    match publish(&app.pool, &card, &prices, &context.principal.key_id, knows).await? {
-        Publication::Published(version) => Ok(Json(Published { card, version })),
+    match publish(&app.pool, &card, &prices, &context.principal.key_id, context.if_match).await? {
+        Publication::Published(version) => {
+            let mut response = Json(Published { card, version }).into_response();
+            ETag::of_version(version).mark(&mut response)?;
+            Ok(response)
+        }
         Publication::Older { has, newest } => {
             let detail = format!(
                 "these are the prices of version {has}, and version {newest} is the newest: to publish them again, \
@@ -47,7 +52,61 @@ pub async fn put(
     }
 }
 
-/// Returns the version that the caller says is the newest, by `If-Match`.
-fn known_version(headers: &HeaderMap) -> Option<i32> {
-    headers.get(IF_MATCH)?.to_str().ok()?.trim().trim_matches('"').parse().ok()
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    pub limit: Option<i64>,
+    /// The `next_cursor` of the previous page.
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Page {
+    items: Vec<LastVersion>,
+    next_cursor: Option<String>,
+}
+
+/// `GET /v1/rate-cards`
+pub async fn list(
+    State(app): State<App>,
+    principal: Principal,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page>, Problem> {
+    principal.require_role(Action::Catalog)?;
+    let limit = query.limit.unwrap_or(LISTED);
+    if !(1..=LISTED_MAX).contains(&limit) {
+        return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
+    }
+    let mut items = rate_cards::list(&app.pool, query.cursor.as_deref(), limit + 1).await?;
+    let limit = usize::try_from(limit).map_err(Problem::internal)?;
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| has_more).map(|last| last.card.clone());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneQuery {
+    /// None: the last.
+    pub version: Option<i32>,
+}
+
+/// `GET /v1/rate-cards/{card}`
+pub async fn one(
+    State(app): State<App>,
+    principal: Principal,
+    Path(card): Path<RateCardId>,
+    Query(query): Query<OneQuery>,
+) -> Result<Response, Problem> {
+    principal.require_role(Action::Catalog)?;
+    let found = rate_cards::one(&app.pool, &card, query.version).await?;
+    let unknown = || Problem::not_found("rate_card_unknown", format!("there is no such version of {card}"));
+    let (version, view) = found.ok_or_else(unknown)?;
+    let mut response = Json(view).into_response();
+    // The tag is that of the card, which a new version replaces; an older version is no state of it.
+    if query.version.is_none() {
+        ETag::of_version(version).mark(&mut response)?;
+    }
+    Ok(response)
 }

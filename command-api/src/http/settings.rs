@@ -128,7 +128,7 @@ pub async fn put_auto_top_up(
     let recorded_at = write::time_while_open(&app, &context, &account).await?;
     orders::require_orderable(&app, &account, &settings).await?;
     let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), context.now);
-    write::untracked(&app, &context, draft, recorded_at).await
+    write::setting_each_time(&app, &context, draft, recorded_at).await
 }
 
 #[derive(Debug, Clone, Deserialize)]

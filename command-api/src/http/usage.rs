@@ -5,7 +5,7 @@
 use std::fmt;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::{self, Offer};
@@ -14,6 +14,7 @@ use ledger_core::value::id::{AccountId, EventId};
 use platform::position::Position;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use web::auth::{Action, Principal};
 use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX, read_json};
@@ -35,6 +36,10 @@ const INLINE_BYTES_MAX: usize = 32 * 1024;
 const NOT_JSON: &str = "not_json";
 
 const ONE: Accepts = Accepts { media_type: "application/cloudevents+json", bytes_max: RECORD_BYTES_MAX };
+/// One event or a batch.
+const EITHER: Accepts = Accepts { media_type: "application/json", bytes_max: BATCH_BYTES_MAX };
+/// The data of an event in binary mode.
+const DATA: Accepts = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
 const BATCH: Accepts =
     Accepts { media_type: "application/cloudevents-batch+json", bytes_max: BATCH_BYTES_MAX };
 
@@ -45,13 +50,71 @@ pub async fn events(
     request: Request,
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::UsageWrite)?;
-    let payload = Payload::read(request, &[ONE, BATCH]).await?;
-    if payload.media_type == BATCH.media_type {
+    let binary = binary_mode(request.headers());
+    let accepted: &[Accepts] = if binary.is_some() { &[DATA] } else { &[ONE, BATCH, EITHER] };
+    let payload = Payload::read(request, accepted).await?;
+    let is_array = payload.bytes.trim_ascii_start().starts_with(b"[");
+    if binary.is_none()
+        && (payload.media_type == BATCH.media_type || payload.media_type == EITHER.media_type && is_array)
+    {
         return batch(&app, &context, payload).await;
     }
-    let offer = request::read_offer(&payload.bytes).map_err(unreadable)?;
+    if payload.bytes.len() > RECORD_BYTES_MAX {
+        return Err(Problem::too_large(RECORD_BYTES_MAX));
+    }
+    let offer = match binary {
+        Some(attributes) => request::read_offer(&with_data(attributes, &payload.bytes)?),
+        None => request::read_offer(&payload.bytes),
+    };
+    let offer = offer.map_err(unreadable)?;
     context.require(Action::UsageWrite, &offer.account)?;
     one(&app, &context, offer, Form::CloudEvent).await
+}
+
+/// The prefix of the headers that carry an event's attributes.
+const ATTRIBUTE: &str = "ce-";
+
+/// Returns the attributes of an event in binary mode, whose body is its data; none for other requests.
+fn binary_mode(headers: &HeaderMap) -> Option<serde_json::Map<String, Value>> {
+    headers.contains_key("ce-specversion").then(|| {
+        let named = headers.iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix(ATTRIBUTE)?;
+            Some((name.to_owned(), Value::from(attribute(value.as_bytes()))))
+        });
+        named.collect()
+    })
+}
+
+/// Decodes a header: percent-encoded UTF-8, as the binding of CloudEvents to HTTP has it.
+fn attribute(value: &[u8]) -> String {
+    let hex = |at: usize| value.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut at = 0;
+    while at < value.len() {
+        match (value[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                at += 3;
+            }
+            (byte, _, _) => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Makes an event in structured mode of one in binary mode.
+fn with_data(attributes: serde_json::Map<String, Value>, data: &[u8]) -> Result<Vec<u8>, Problem> {
+    // Only checked to be JSON here: the reader refuses its bad fields.
+    let data: &RawValue = serde_json::from_slice(data)
+        .map_err(|error| Problem::not_json(format!("the body is not JSON: {error}")))?;
+    let mut attributes = attributes;
+    attributes.remove("data");
+    let event = serde_json::to_string(&attributes).map_err(Problem::internal)?;
+    let open = event.strip_suffix('}').unwrap_or(&event);
+    Ok(format!("{open},\"data\":{data}}}").into_bytes())
 }
 
 /// `POST /v1/accounts/{account}/usage`

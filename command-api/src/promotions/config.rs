@@ -2,7 +2,9 @@
 
 use ledger_core::value::credits::Credits;
 
-/// What new accounts and their referrers get.
+const INVITATIONS_PER_DAY: u32 = 100;
+
+/// What new accounts and their referrers get, and how many they may invite.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct PromotionsConfig {
     /// Credits that every new account gets besides its allowance, in its own unit; 0 = none
@@ -11,11 +13,18 @@ pub struct PromotionsConfig {
     /// Credits that both sides get when an account opens that another has referred; 0 = none
     #[arg(long, env = "LEDGER_REFERRAL_BONUS", default_value_t = Credits::ZERO, value_parser = bonus)]
     pub referral_bonus: Credits,
+    /// Invitations that one account may send in 24 hours; 0 means no limit
+    #[arg(long, env = "LEDGER_INVITATIONS_PER_DAY", default_value_t = INVITATIONS_PER_DAY)]
+    pub invitations_per_day: u32,
 }
 
 impl Default for PromotionsConfig {
     fn default() -> Self {
-        Self { welcome_bonus: Credits::ZERO, referral_bonus: Credits::ZERO }
+        Self {
+            welcome_bonus: Credits::ZERO,
+            referral_bonus: Credits::ZERO,
+            invitations_per_day: INVITATIONS_PER_DAY,
+        }
     }
 }
 

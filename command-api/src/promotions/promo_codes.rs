@@ -13,8 +13,8 @@ use ledger_core::value::time::Time;
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use serde::{Deserialize, Serialize};
-use web::auth::Action;
-use web::http::{Problem, read_body};
+use web::auth::{Action, Principal};
+use web::http::{Path, Problem, read_body};
 
 use crate::app::App;
 use crate::request_context::RequestContext;
@@ -84,6 +84,7 @@ struct PromoCodeRow {
     max_redemptions: Option<i32>,
     expires_at: Option<DateTime<Utc>>,
     redemptions: i32,
+    ended_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<PromoCodeRow> for NewPromoCode {
@@ -106,7 +107,8 @@ macro_rules! query_code {
     ($code:expr, $after:literal) => {
         sqlx::query_as!(
             PromoCodeRow,
-            r#"select code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at, redemptions
+            r#"select code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at, redemptions,
+                      ended_at
                from control.promo_code
                where code = $1 "# + $after,
             $code
@@ -127,12 +129,20 @@ pub(super) async fn find(
 pub(super) async fn lock(
     connection: &mut PgConnection,
     code: &PromoCode,
-) -> Result<Option<(NewPromoCode, i32)>, sqlx::Error> {
+) -> Result<Option<Locked>, sqlx::Error> {
     let Some(row) = query_code!(code.as_str(), "for update").fetch_optional(connection).await? else {
         return Ok(None);
     };
     let redemptions = row.redemptions;
-    Ok(Some((row.try_into()?, redemptions)))
+    let is_ended = row.ended_at.is_some();
+    Ok(Some(Locked { promo: row.try_into()?, redemptions, is_ended }))
+}
+
+pub(super) struct Locked {
+    pub promo: NewPromoCode,
+    pub redemptions: i32,
+    /// An operator has ended it.
+    pub is_ended: bool,
 }
 
 /// Stores a new code unless its name exists, and returns the stored one.
@@ -189,4 +199,62 @@ pub async fn create(
         Some(stored) if stored == new => Ok((StatusCode::CREATED, axum::Json(new)).into_response()),
         _ => Err(Problem::conflict("this code was made before, with other content")),
     }
+}
+
+/// A code as it was made, and what has become of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PromoCodeView {
+    #[serde(flatten)]
+    made: NewPromoCode,
+    redemptions: i32,
+    ended_at: Option<Time>,
+}
+
+impl TryFrom<PromoCodeRow> for PromoCodeView {
+    type Error = sqlx::Error;
+
+    fn try_from(row: PromoCodeRow) -> Result<PromoCodeView, sqlx::Error> {
+        let (redemptions, ended_at) = (row.redemptions, row.ended_at.map(time_of));
+        Ok(PromoCodeView { made: row.try_into()?, redemptions, ended_at })
+    }
+}
+
+/// `GET /v1/promo-codes/{code}`
+pub async fn get(
+    State(app): State<App>,
+    principal: Principal,
+    Path(code): Path<PromoCode>,
+) -> Result<axum::Json<PromoCodeView>, Problem> {
+    principal.require_role(Action::Catalog)?;
+    let row = query_code!(code.as_str(), "").fetch_optional(&app.pool).await?;
+    Ok(axum::Json(row.ok_or_else(|| unknown(&code))?.try_into()?))
+}
+
+/// `DELETE /v1/promo-codes/{code}`
+///
+/// It redeems no more; who has redeemed it keeps the credits. A repeat gets the first answer.
+pub async fn end(
+    State(app): State<App>,
+    principal: Principal,
+    Path(code): Path<PromoCode>,
+) -> Result<axum::Json<PromoCodeView>, Problem> {
+    principal.require_role(Action::PromoCodes)?;
+    let ending = code.clone();
+    let row = pg::write(&app.pool, move |connection| {
+        Box::pin(async move {
+            sqlx::query_as!(
+                PromoCodeRow,
+                r#"update control.promo_code
+                   set ended_at = coalesce(ended_at, clock_timestamp())
+                   where code = $1
+                   returning code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at,
+                             redemptions, ended_at"#,
+                ending.as_str()
+            )
+            .fetch_optional(connection)
+            .await
+        })
+    })
+    .await?;
+    Ok(axum::Json(row.ok_or_else(|| unknown(&code))?.try_into()?))
 }

@@ -14,7 +14,7 @@ use web::auth::Action;
 use web::http::{Path, Problem, read_body};
 
 use super::bonus::lock_account;
-use super::promo_codes;
+use super::promo_codes::{self, Locked};
 use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write;
@@ -32,11 +32,13 @@ pub async fn redeem(
     recorded_at: Time,
     actor: &Label,
 ) -> Result<Event, Problem> {
-    let Some((promo, redemptions)) = promo_codes::lock(connection, code).await? else {
+    let Some(locked) = promo_codes::lock(connection, code).await? else {
         return Err(promo_codes::unknown(code));
     };
+    let Locked { promo, redemptions, is_ended } = locked;
     let refuse = |code: &'static str, detail: String| Err(Problem::unprocessable(code, detail));
-    let ended = promo.valid_until.is_some_and(|until| at >= until)
+    let ended = is_ended
+        || promo.valid_until.is_some_and(|until| at >= until)
         || promo.expires_at.is_some_and(|expires| at >= expires);
     if ended {
         return refuse("promo_code_expired", format!("the promo code {code} has ended"));
@@ -82,14 +84,29 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
-    let Redemption { code } = read_body(request).await?;
-    let (known, recorded_at) = write::admit_open(&app, &context, &account).await?;
+    let redemption: Redemption = read_body(request).await?;
+    app.failed_redemptions.begin(&account)?;
+    let answer = redeem_once(&app, &context, &account, redemption).await;
+    // Only who guesses or fails waits: not who succeeds, nor who met a fault of ours.
+    if answer.as_ref().map_or_else(|problem| problem.status.is_server_error(), |_| true) {
+        app.failed_redemptions.give_back(&account);
+    }
+    answer
+}
+
+async fn redeem_once(
+    app: &App,
+    context: &RequestContext,
+    account: &AccountId,
+    Redemption { code }: Redemption,
+) -> Result<Response, Problem> {
+    let (known, recorded_at) = write::admit_open(app, context, account).await?;
     let looked_up = code.clone();
     let promo = pg::write(&app.pool, |connection| {
         Box::pin(async move { promo_codes::find(connection, &looked_up).await })
     });
     let Some(promo) = promo.await.map_err(Problem::from)? else { return Err(promo_codes::unknown(&code)) };
-    let draft = promo.draft(&account)?;
+    let draft = promo.draft(account)?;
     let at = recorded_at.max(known.ledger_time);
     let (redeeming, actor) = (account.clone(), context.actor()?);
     let put = pg::write(&app.pool, move |connection| {
@@ -104,7 +121,7 @@ pub async fn create(
     })
     .await?;
     // The grant was stored in the same transaction: this call appends it, or finds it appended.
-    let answer = write::once(&app, &context, draft, async { Ok(recorded_at) }).await?;
+    let answer = write::once(app, context, draft, async { Ok(recorded_at) }).await?;
     outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;
     Ok(answer)
 }

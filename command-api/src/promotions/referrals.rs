@@ -1,5 +1,7 @@
 //! Referrals: an account invites by mail, and both sides get credits when the invited account opens.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -56,11 +58,11 @@ pub async fn invite(
     context.require(Action::Settings, &account)?;
     let Invitation { email } = read_body(request).await?;
     write::admit_open(&app, &context, &account).await?;
+    let per_day = app.sales.promotions.invitations_per_day;
     let code: String = pg::write(&app.pool, move |connection| {
-        Box::pin(async move { invited(connection, &account, &email).await })
+        Box::pin(async move { invited(connection, &account, &email, per_day).await })
     })
-    .await
-    .map_err(Problem::from)?;
+    .await?;
     Ok((StatusCode::CREATED, axum::Json(json!({"code": code}))).into_response())
 }
 
@@ -68,7 +70,8 @@ async fn invited(
     connection: &mut PgConnection,
     account: &AccountId,
     email: &str,
-) -> Result<String, sqlx::Error> {
+    per_day: u32,
+) -> Result<String, Problem> {
     lock_account(connection, account).await?;
     let known = sqlx::query_scalar!(
         "select code from control.invitation where account_id = $1 and lower(email) = lower($2)",
@@ -80,6 +83,7 @@ async fn invited(
     if let Some(code) = known {
         return Ok(code);
     }
+    require_rate(connection, account, per_day).await?;
     let code = format!("{INVITATION}{}", &Uuid::new_v4().simple().to_string()[..16]);
     sqlx::query!(
         "insert into control.invitation (code, account_id, email, created_at)
@@ -93,6 +97,33 @@ async fn invited(
     count(connection, account, Stats { invited: 1, accepted: 0 }).await?;
     mail(connection, account, email, &code).await?;
     Ok(code)
+}
+
+/// 429 if the account has sent as many invitations within 24 hours as it may.
+async fn require_rate(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    per_day: u32,
+) -> Result<(), Problem> {
+    if per_day == 0 {
+        return Ok(());
+    }
+    let seconds = sqlx::query_scalar!(
+        r#"select ceil(extract(epoch from created_at + interval '1 day' - clock_timestamp()))::bigint as "seconds!"
+           from control.invitation
+           where account_id = $1 and created_at > clock_timestamp() - interval '1 day'
+           order by created_at desc
+           offset $2
+           limit 1"#,
+        account.as_str(),
+        i64::from(per_day) - 1
+    )
+    .fetch_optional(connection)
+    .await?;
+    let Some(seconds) = seconds else { return Ok(()) };
+    let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+    let detail = format!("an account sends at most {per_day} invitations a day");
+    Err(Problem::too_many_requests(detail).retry_after(wait))
 }
 
 /// Enqueues the invitation with the mails that the alert worker sends.

@@ -105,10 +105,15 @@ pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> 
     Ok(kept.rows_affected() > 0)
 }
 
-/// Stores a setting in place of the previous one.
-pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
-    let kept = query_kept!(
-        r#"insert into control.idempotency (account_id, kind, key, content, event_id, event, created_at)
+/// Stores a setting in place of the last one, unless another has taken that place since; returns whether it has.
+pub async fn replace(
+    pool: &PgPool,
+    name: &Name,
+    last: Option<&Kept>,
+    new: &Kept,
+) -> Result<bool, sqlx::Error> {
+    let replaced = sqlx::query!(
+        r#"insert into control.idempotency as last (account_id, kind, key, content, event_id, event, created_at)
            values ($1, $2, $3, $4, $5, $6, clock_timestamp())
            on conflict (account_id, kind, key) do update
            set content     = excluded.content,
@@ -118,19 +123,19 @@ pub async fn replace(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sql
                "offset"    = null,
                created_at  = excluded.created_at,
                answered_at = null
-           returning"#,
-        "",
+           where last.event_id = $7"#,
         name.account,
         name.kind,
         name.key,
         new.content,
         new.event_id,
-        new.event
+        new.event,
+        last.map(|last| last.event_id.as_str())
     );
-    kept.fetch_one(pool).await.map(Kept::from)
+    Ok(replaced.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Records the journal position of a write stored by [`keep`].
+/// Records the journal position of a write stored by [`keep`] or [`replace`].
 pub async fn acknowledge(
     pool: &PgPool,
     name: &Name,
@@ -148,38 +153,6 @@ pub async fn acknowledge(
         name.kind,
         name.key,
         event_id,
-        at.partition,
-        at.offset
-    )
-    .execute(pool)
-    .await
-    .map(drop)
-}
-
-/// Records the journal position of a setting stored by [`replace`].
-pub async fn acknowledge_setting(
-    pool: &PgPool,
-    name: &Name,
-    kept: &Kept,
-    at: Position,
-) -> Result<(), sqlx::Error> {
-    // Of concurrent settings the last one in the journal is in force, whichever was stored last.
-    sqlx::query!(
-        r#"update control.idempotency
-           set content     = $4,
-               event_id    = $5,
-               event       = $6,
-               "partition" = $7,
-               "offset"    = $8,
-               answered_at = clock_timestamp()
-           where account_id = $1 and kind = $2 and key = $3
-             and (event_id = $5 or "offset" is null or "offset" < $8)"#,
-        name.account,
-        name.kind,
-        name.key,
-        kept.content,
-        kept.event_id,
-        kept.event,
         at.partition,
         at.offset
     )

@@ -14,16 +14,19 @@ pub mod wait;
 
 use axum::extract::Request;
 use axum::response::Response;
+use ledger_core::account::Core;
+use ledger_core::account::setting::Setting;
 use ledger_core::event::key::{ContentHash, content_hash};
 use ledger_core::event::{Data, Event, derive, wire};
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::request::Body;
 use ledger_core::value::id::{AccountId, EventId, GrantId, Label, Source};
 use ledger_core::value::time::Time;
+use platform::pg;
 use platform::position::Position;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
-use web::http::{Problem, read_body};
+use web::http::{ETag, Problem, read_body};
 
 use self::answer::Written;
 use self::append::append;
@@ -38,6 +41,8 @@ use crate::request_context::{RequestContext, Waits};
 
 /// Grants and payments share one id space.
 const LOT_IDS: &str = "grant";
+/// How often a setting is put behind one that came in between.
+const TURNS_MAX: usize = 5;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
@@ -209,8 +214,8 @@ pub async fn setting<Q: Waits>(
     draft: Draft,
     admission: impl Future<Output = Result<Time, Problem>>,
 ) -> Result<Response, Problem> {
-    let (kept, position, progress) = put_setting(app, context, &draft, admission).await?;
-    Ok(answer(&draft, &kept, (position, progress)))
+    let put = put_setting(app, context, &draft, admission).await?;
+    answer_setting(app, &draft, put).await
 }
 
 /// Like [`setting`], for a caller that composes the answer.
@@ -230,10 +235,98 @@ pub async fn put_setting<Q: Waits>(
             return Ok((last, position, progress));
         }
     }
-    let new = draft.recorded(admission.await?, context.actor()?)?;
-    let new = idempotency::replace(&app.pool, &name, &new).await?;
+    let recorded_at = admission.await?;
+    put_new_setting(app, context, draft, recorded_at).await
+}
+
+/// Writes a setting as a new event, whatever the last one was.
+pub async fn setting_each_time<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: Draft,
+    recorded_at: Time,
+) -> Result<Response, Problem> {
+    let put = put_new_setting(app, context, &draft, recorded_at).await?;
+    answer_setting(app, &draft, put).await
+}
+
+async fn put_new_setting<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: &Draft,
+    recorded_at: Time,
+) -> Result<(Kept, Position, Progress), Problem> {
+    let name = draft.name();
+    let new = draft.recorded(recorded_at, context.actor()?)?;
+    take_turn(app, context, draft, &name, &new).await?;
     let (position, progress) = append_setting(app, context, draft, &name, &new).await?;
     Ok((new, position, progress))
+}
+
+/// Answers a setting that was written, with its ETag where it is in force.
+async fn answer_setting(
+    app: &App,
+    draft: &Draft,
+    (kept, position, progress): (Kept, Position, Progress),
+) -> Result<Response, Problem> {
+    let applied = matches!(progress, Progress::Folded(Outcome::Applied | Outcome::Duplicate));
+    let mut response = answer(draft, &kept, (position, progress));
+    if applied {
+        mark(app, draft, &mut response).await?;
+    }
+    Ok(response)
+}
+
+/// Stores a setting as the next after the last one, if that is still in the state that the caller has read.
+///
+/// The settings of one name form a chain: each is in the journal before the next is stored, whoever puts it there. So
+/// of two callers who have read the same state, the one who comes second finds the other's setting: 412.
+async fn take_turn<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    draft: &Draft,
+    name: &Name,
+    new: &Kept,
+) -> Result<(), Problem> {
+    for _ in 0..TURNS_MAX {
+        let last = idempotency::find(&app.pool, name).await?;
+        if let Some(last) = last.as_ref().filter(|last| last.position.is_none()) {
+            let position = append(app, &draft.account, &last.event).await?;
+            idempotency::acknowledge(&app.pool, name, &last.event_id, position).await?;
+        }
+        if let Some(if_match) = &context.if_match {
+            app.require_caught_up(&draft.account, context.deadline).await?;
+            if_match.require(&current(app, draft).await?)?;
+        }
+        if idempotency::replace(&app.pool, name, last.as_ref(), new).await? {
+            return Ok(());
+        }
+    }
+    Err(Problem::unavailable("too many change this setting at once"))
+}
+
+/// Returns the ETag of the setting as it is projected.
+async fn current(app: &App, draft: &Draft) -> Result<ETag, Problem> {
+    let account = draft.account.to_string();
+    let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+        Box::pin(async move {
+            let core = sqlx::query_scalar("select core::text from account where account_id = $1");
+            core.bind(account).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    let missing = || Problem::account_not_found(draft.account.as_str());
+    let core: Core = serde_json::from_str(&core.ok_or_else(missing)?).map_err(Problem::internal)?;
+    let content = Setting::of(&draft.data).map(|setting| setting.content(&core));
+    ETag::of(&content.ok_or_else(|| Problem::internal("a setting without a state"))?)
+}
+
+/// Adds the ETag of a setting that has been applied to its answer.
+async fn mark(app: &App, draft: &Draft, response: &mut Response) -> Result<(), Problem> {
+    if Setting::of(&draft.data).is_some() {
+        current(app, draft).await?.mark(response)?;
+    }
+    Ok(())
 }
 
 async fn append_setting<Q: Waits>(
@@ -247,7 +340,7 @@ async fn append_setting<Q: Waits>(
         Some(position) => position,
         None => {
             let position = append(app, &draft.account, &kept.event).await?;
-            note_failure(idempotency::acknowledge_setting(&app.pool, name, kept, position).await);
+            note_failure(idempotency::acknowledge(&app.pool, name, &kept.event_id, position).await);
             position
         }
     };

@@ -5,6 +5,7 @@ mod core;
 pub mod limit;
 pub mod lot;
 pub mod overdraft;
+pub mod setting;
 pub mod top_up;
 pub mod withdrawal;
 

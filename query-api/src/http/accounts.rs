@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use ledger_core::account::Core;
 use ledger_core::account::alert::UserAlert;
+use ledger_core::account::setting::Setting;
 use ledger_core::account::top_up::AutoTopUp;
 use ledger_core::event::{Clock, OverdraftPolicy, Unit};
 use ledger_core::value::credits::Credits;
@@ -16,7 +17,7 @@ use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::auth::{Accounts, Action, Principal, Role};
-use web::http::{Problem, Query};
+use web::http::{ETag, Problem, Query};
 
 use crate::access::Whole;
 use crate::answer::{self, Reflects};
@@ -123,16 +124,20 @@ pub(crate) async fn one(
     Query(query): Query<OneQuery>,
 ) -> Result<Response, Problem> {
     let (alerting, is_operator) = (app.alerted.schema(), caller.role == Role::Operator);
-    let (reflects, view) = reading::of(&app, account, query.at_least, move |connection, account| {
+    let (reflects, (view, etag)) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let alerts_halted = reading::halt_of(connection, alerting, &account.core.account).await?;
             let payment_customer =
                 if is_operator { payment_customer(connection, account).await? } else { None };
-            Ok(One { account: AccountView::from(&account.core), alerts_halted, payment_customer })
+            let etag = ETag::of(&Setting::Account.content(&account.core))?;
+            let account = AccountView::from(&account.core);
+            Ok((One { account, alerts_halted, payment_customer }, etag))
         })
     })
     .await?;
-    answer::object(&reflects, view)
+    let mut response = answer::object(&reflects, view)?;
+    etag.mark(&mut response)?;
+    Ok(response)
 }
 
 /// Reads the provider's customer whose payment methods may be charged for an account.

@@ -16,5 +16,6 @@ pub(crate) mod periods;
 pub(crate) mod plan;
 pub(crate) mod referrals;
 pub(crate) mod reservations;
+pub(crate) mod settings;
 pub(crate) mod usage;
 pub(crate) mod users;

@@ -139,6 +139,14 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// The order of groups, other than by their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Sort {
+    /// The largest first; one page of them.
+    #[serde(rename = "-credits")]
+    LargestFirst,
+}
+
 /// The required value of a dimension; empty selects usage without it.
 #[derive(Debug, Clone)]
 struct Value(String);
@@ -156,10 +164,14 @@ impl<'de> Deserialize<'de> for Value {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsageQuery {
-    #[serde(default)]
-    period: Span,
+    period: Option<Span>,
+    /// The first day, instead of a period.
+    from: Option<Day>,
+    /// The day after the last one.
+    to: Option<Day>,
     #[serde(default)]
     group_by: GroupBy,
+    sort: Option<Sort>,
     category: Option<Value>,
     tier: Option<Value>,
     model: Option<Value>,
@@ -174,6 +186,26 @@ pub(crate) struct UsageQuery {
 }
 
 impl UsageQuery {
+    /// 422 where parameters exclude each other.
+    fn check(&self) -> Result<(), Problem> {
+        let ranges = self.from.is_some() || self.to.is_some();
+        if ranges && self.period.is_some() {
+            return Err(Problem::bad_field("period", "not_allowed", "is instead of from and to"));
+        }
+        if self.from.zip(self.to).is_some_and(|(from, to)| to <= from) {
+            return Err(Problem::bad_field("to", "not_after", "must be after from"));
+        }
+        if self.sort.is_some() && self.cursor.is_some() {
+            return Err(Problem::bad_field("cursor", "not_allowed", "the largest groups are one page"));
+        }
+        Ok(())
+    }
+
+    fn span(&self) -> Span {
+        let ranges = self.from.is_some() || self.to.is_some();
+        self.period.unwrap_or(if ranges { Span::All } else { Span::Current })
+    }
+
     /// Returns the conditions on dimensions; an empty value selects usage without one.
     fn filters(&self) -> Vec<(Dimension, String)> {
         let day = self.day.map(|day| Value(day.to_string()));
@@ -234,6 +266,7 @@ pub(crate) async fn usage(
     Query(mut query): Query<UsageQuery>,
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers);
+    query.check()?;
     query.user = seen.user(query.user.map(|user| user.0))?.map(Value);
     let after: Option<Vec<String>> = list::decode(query.cursor.as_deref())?;
     if after.as_ref().is_some_and(|after| !query.group_by.is_place(after)) {
@@ -253,13 +286,19 @@ async fn load(
     query: UsageQuery,
     after: Option<Vec<String>>,
 ) -> Result<Page<Group>, Problem> {
-    let (limit, only_sum) = (query.limit, query.group_by.0.is_empty());
+    let (limit, only_sum, sort) = (query.limit, query.group_by.0.is_empty(), query.sort);
+    if let Span::Index(index) = query.span() {
+        require_period(connection, account, index).await?;
+    }
     let picked = Picked::by(query, account.core.period.index);
     let groups = picked.sums(connection, account, after, limit.rows_to_ask()).await?;
     let mut page = Page::cut(groups, limit, |group| {
         let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
         serde_json::json!(values)
     });
+    if sort.is_some() {
+        page.next_cursor = None;
+    }
     picked.add_quantities(connection, account, &mut page.items).await?;
     if page.items.is_empty() && only_sum {
         page.items.push(Group {
@@ -272,21 +311,38 @@ async fn load(
     Ok(page)
 }
 
+/// 404 unless the account has had this period.
+async fn require_period(connection: &mut PgConnection, account: &Account, index: i64) -> Result<(), Problem> {
+    if index == account.core.period.index {
+        return Ok(());
+    }
+    let known = sqlx::query_scalar("select exists (select from period where account_id = $1 and index = $2)");
+    if known.bind(account.id()).bind(index).fetch_one(connection).await? {
+        return Ok(());
+    }
+    let detail = format!("account {} has no period {index}", account.id());
+    Err(Problem::not_found("period_not_found", detail))
+}
+
 /// The rollups to sum, and their grouping.
 struct Picked {
     period: Option<i64>,
+    from: Option<Day>,
+    to: Option<Day>,
+    sort: Option<Sort>,
     filters: Vec<(Dimension, String)>,
     group_by: Vec<Dimension>,
 }
 
 impl Picked {
     fn by(query: UsageQuery, open_period: i64) -> Self {
-        let period = match query.period {
+        let period = match query.span() {
             Span::Current => Some(open_period),
             Span::Index(index) => Some(index),
             Span::All => None,
         };
-        Self { period, filters: query.filters(), group_by: query.group_by.0 }
+        let UsageQuery { from, to, sort, .. } = query;
+        Self { period, from, to, sort, filters: query.filters(), group_by: query.group_by.0 }
     }
 
     /// Starts the parameters with the account, and writes the conditions of the selection. Only conditions that apply
@@ -296,6 +352,12 @@ impl Picked {
         if let Some(period) = self.period {
             let period = parameters.add(period.to_string(), "::text::bigint");
             let _ = write!(conditions, "\n and period_index = {period}");
+        }
+        for (day, compared) in [(self.from, ">="), (self.to, "<")] {
+            if let Some(day) = day {
+                let day = parameters.add(day.to_string(), Dimension::Day.cast());
+                let _ = write!(conditions, "\n and day {compared} {day}");
+            }
         }
         for (dimension, value) in &self.filters {
             let value = parameters.add(value.clone(), dimension.cast());
@@ -330,6 +392,12 @@ impl Picked {
         let (group_by, order_by) = match columns.as_str() {
             "" => (String::new(), String::new()),
             columns => (format!("group by {columns}"), format!("order by {columns}")),
+        };
+        let order_by = match self.sort {
+            Some(Sort::LargestFirst) if !columns.is_empty() => {
+                order_by.replacen("order by ", "order by sum(usage_rollup.credits) desc, ", 1)
+            }
+            Some(Sort::LargestFirst) | None => order_by,
         };
         let sql = format!(
             "select {texts}sum(credits)::text as credits, sum(events)::bigint as events

@@ -11,6 +11,7 @@ mod halted;
 mod invitations;
 mod payments;
 mod query_api;
+mod quotas;
 mod readme;
 mod rebuild;
 mod redelivery;

@@ -24,6 +24,11 @@ impl ETag {
         Ok(ETag(format!("\"{}\"", hex::encode(&hash[..HASH_BYTES]))))
     }
 
+    /// Makes the tag of what has numbered versions.
+    pub fn of_version(version: i32) -> ETag {
+        ETag(format!("\"{version}\""))
+    }
+
     /// Adds the tag to an answer.
     pub fn mark(&self, response: &mut Response) -> Result<(), Problem> {
         let value = HeaderValue::from_str(&self.0).map_err(Problem::internal)?;

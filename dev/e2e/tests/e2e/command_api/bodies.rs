@@ -72,7 +72,7 @@ async fn a_body_has_its_type(operator: &Caller, method: &Method, path: &str, goo
     }
     let untyped = operator.request(method.clone(), path).body(good.to_string());
     operator.send(untyped).await?.expect_problem(415, "unsupported_media_type")?;
-    let packed = operator.with("Content-Encoding", "gzip");
+    let packed = operator.with("Content-Encoding", "br");
     let packed = send(&packed, method, path, "application/json", &good.to_string()).await?;
     packed.expect_problem(415, "unsupported_media_type").map(drop)
 }

@@ -75,6 +75,7 @@ async fn contacts_stand_until_others_are_put() -> Result<()> {
     a_rotated_secret_signs_along_for_a_day(&whole).await?;
     a_removed_webhook_leaves_no_secret(&whole).await?;
     nothing_of_them_is_in_the_journal(&whole).await?;
+    a_person_is_erased_for_good(&whole).await?;
     let beta = operator.get("/v1/accounts/beta/contacts").await?;
     ensure!(beta.expect(200)?.body["admins"] == json!([]), "another account's contacts: {}", beta.text);
     whole.replay_and_stop().await
@@ -153,6 +154,31 @@ async fn nothing_of_them_is_in_the_journal(whole: &Whole) -> Result<()> {
     for secret in ["example.test", "carl", "whsec_"] {
         ensure!(!journal.contains(secret), "{secret} is in the journal");
     }
+    Ok(())
+}
+
+async fn a_person_is_erased_for_good(whole: &Whole) -> Result<()> {
+    let operator = whole.operator();
+    let mut contacts = people();
+    contacts["users"] = json!([{"id": "dora", "email": "Dora@example.test"}, {"id": "ana"}]);
+    operator.put(CONTACTS, contacts).await?.expect(200)?;
+    for who in ["dora@example.test", "other@example.test"] {
+        operator.post("/v1/accounts/acme/referrals", json!({"email": who})).await?.expect(201)?;
+    }
+    let erase = async || operator.post("/v1/accounts/acme/erase-person", json!({"id": "dora"})).await;
+    let erased = erase().await?;
+    ensure!(erased.expect(200)?.body["contacts"] == 1 && erased.body["invitations"] == 1, "{}", erased.text);
+    let said = (erased.body["notifications"].clone(), erase().await?.body["contacts"].clone());
+    ensure!(said == (json!(1), json!(0)), "{said:?}");
+    let left: Vec<String> = sqlx::query_scalar(
+        "select row_to_json(one)::text from (select admins, users from control.contacts) as one
+         union all select row_to_json(one)::text from control.invitation as one
+         union all select row_to_json(one)::text from delivery.notification as one",
+    )
+    .fetch_all(&whole.pool)
+    .await?;
+    let left = left.concat().to_lowercase();
+    ensure!(!left.contains("dora") && left.contains("other@example.test") && left.contains("carl"), "{left}");
     Ok(())
 }
 

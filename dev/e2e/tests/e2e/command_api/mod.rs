@@ -5,6 +5,7 @@ mod any_client;
 mod behind;
 mod bodies;
 mod calls;
+mod changed_meanwhile;
 mod check;
 mod closing;
 mod contacts;
