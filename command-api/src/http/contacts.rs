@@ -158,12 +158,25 @@ pub async fn put(
         Box::pin(async move {
             lock_account(connection, &account).await?;
             if let Some(if_match) = &context.if_match {
-                if_match.require(&load(connection, &account).await?.etag()?)?;
+                let current = load(connection, &account).await?.etag()?;
+                // The same again is no change.
+                if current != contacts.etag()? {
+                    if_match.require(&current)?;
+                }
             }
             write(connection, account, contacts, made_up).await
         })
     });
     stored.await?.answer()
+}
+
+impl Contacts {
+    /// Makes the tag that these have once they are stored.
+    fn etag(&self) -> Result<ETag, Problem> {
+        let people = |people: &Option<Vec<Person>>| people.clone().unwrap_or_default();
+        let url = self.webhook.as_ref().map(|webhook| &webhook.url);
+        ETag::of(&(people(&self.admins), people(&self.users), url))
+    }
 }
 
 impl StoredContacts {
