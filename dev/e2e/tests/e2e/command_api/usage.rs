@@ -134,7 +134,7 @@ async fn a_cloud_event_is_the_same_usage(operator: &Caller) -> Result<()> {
     let same = send(&binary, "?wait=true", json, &event["data"]).await?;
     expect_written(same.expect(200)?, Some("duplicate"))?;
     let bad = send(&binary, "", json, &json!({"credits": true})).await?;
-    bad.expect_fields(&["data.credits wrong_type"])?;
+    bad.expect_fields(&["data.credits not_an_amount"])?;
     let head = operator.request(Method::HEAD, "/v1/accounts/clouds/events/e1").send().await?;
     ensure!(head.status() == 200 && head.headers().contains_key("ledger-position"), "{head:?}");
     ensure!(head.bytes().await?.is_empty());
