@@ -149,7 +149,8 @@ async fn a_hold_is_settled_by_its_usage(whole: &Whole) -> Result<()> {
 }
 
 async fn a_checkout_is_credited_by_its_webhook(whole: &Whole) -> Result<()> {
-    let story = story(whole, "0").await?;
+    let priced = json!({"usd_per_unit": "0.01", "plan": {"cycle": "monthly", "allowance": "0"}});
+    let story = Story::open(whole, "acme", "2026-01-05T00:00:00Z", priced).await?;
     let checkout = whole.operator().post("/v1/accounts/acme/checkout", json!({"amount": "100"})).await?;
     checkout.expect(201)?;
     let paid = webhooks::session("acme", "pi_1");
