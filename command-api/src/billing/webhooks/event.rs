@@ -1,7 +1,7 @@
 //! Reads one event of the payment provider.
 
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
+use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId, RefundId};
 use payments::CustomerId;
 use serde_json::Value;
 use uuid::Uuid;
@@ -41,11 +41,14 @@ pub enum What {
     Failed {
         reason: String,
     },
-    /// The total refunded so far.
+    /// The total refunded so far, and the refunds that it names.
     Refunded {
         total: i64,
         charged: Option<i64>,
+        refunds: Vec<ToldRefund>,
     },
+    /// One refund, as it stands.
+    Refund(ToldRefund),
     Opened {
         dispute: DisputeId,
         amount: i64,
@@ -57,13 +60,24 @@ pub enum What {
     },
 }
 
+/// A refund as the provider tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldRefund {
+    pub refund_id: RefundId,
+    pub amount: i64,
+    /// The money came back: it failed, or was canceled before it went out.
+    pub failed: bool,
+}
+
 impl WebhookEvent {
     /// Reads an event; none if it does not concern credits.
     pub fn read(event: &Value) -> Option<WebhookEvent> {
         let object = event.pointer("/data/object")?;
         let kind = event.get("type")?.as_str()?;
         let what = what(kind, object)?;
-        let payment = ["payment_intent", "id"].into_iter().find_map(|name| named(object.get(name)?))?;
+        // A refund or dispute of a charge without a payment intent names the charge, whose own id it is.
+        let payment =
+            ["payment_intent", "charge", "id"].into_iter().find_map(|name| named(object.get(name)?))?;
         let said = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
         let webhook = WebhookEvent {
             payment_id: payment,
@@ -83,7 +97,7 @@ impl WebhookEvent {
                 webhook.reference.is_some() || (webhook.account.is_some() && webhook.amount.is_some())
             }
             What::Failed { .. } => webhook.account.is_some() && webhook.attempt.is_some(),
-            What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => true,
+            What::Refunded { .. } | What::Refund(_) | What::Opened { .. } | What::Won { .. } => true,
         };
         is_ours.then_some(webhook)
     }
@@ -130,7 +144,12 @@ fn what(kind: &str, object: &Value) -> Option<What> {
         "charge.refunded" => What::Refunded {
             total: number("amount_refunded").filter(|total| *total > 0)?,
             charged: number("amount").filter(|charged| *charged > 0),
+            refunds: listed(object),
         },
+        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
+            let told = refund(object)?;
+            What::Refund(ToldRefund { failed: told.failed || kind == "refund.failed", ..told })
+        }
         // An inquiry takes no money; if it becomes a dispute later, only the withdrawal reports that.
         "charge.dispute.created" | "charge.dispute.funds_withdrawn"
             if !text("/status").unwrap_or_default().starts_with("warning_") =>
@@ -143,6 +162,21 @@ fn what(kind: &str, object: &Value) -> Option<What> {
             What::Won { dispute, amount }
         }
         _ => return None,
+    })
+}
+
+/// Reads the refunds that a charge lists; newer versions of the provider's API list none.
+fn listed(charge: &Value) -> Vec<ToldRefund> {
+    let refunds = charge.pointer("/refunds/data").and_then(Value::as_array);
+    refunds.into_iter().flatten().filter_map(refund).collect()
+}
+
+fn refund(object: &Value) -> Option<ToldRefund> {
+    let status = object.get("status").and_then(Value::as_str);
+    Some(ToldRefund {
+        refund_id: RefundId::new(object.get("id")?.as_str()?).ok()?,
+        amount: object.get("amount")?.as_i64().filter(|amount| *amount > 0)?,
+        failed: matches!(status, Some("failed" | "canceled")),
     })
 }
 
@@ -186,7 +220,31 @@ mod tests {
         );
         let refund =
             json!({"id": "ch_1", "payment_intent": {"id": "pi_1"}, "amount": 500, "amount_refunded": 200});
-        check("charge.refunded", refund, "pi_1 Refunded { total: 200, charged: Some(500) }");
+        check(
+            "charge.refunded",
+            refund.clone(),
+            "pi_1 Refunded { total: 200, charged: Some(500), refunds: [] }",
+        );
+        let mut listing = refund;
+        listing["refunds"] =
+            json!({"data": [{"id": "re_1", "amount": 200, "status": "pending"}, {"id": "re_0"}]});
+        let told =
+            |failed: bool| format!("ToldRefund {{ refund_id: \"re_1\", amount: 200, failed: {failed} }}");
+        let listed =
+            format!("pi_1 Refunded {{ total: 200, charged: Some(500), refunds: [{}] }}", told(false));
+        check("charge.refunded", listing, &listed);
+        let one = |status: &str| json!({"id": "re_1", "charge": "ch_1", "payment_intent": "pi_1", "amount": 200, "status": status});
+        let (stands, failed) =
+            (format!("pi_1 Refund({})", told(false)), format!("pi_1 Refund({})", told(true)));
+        check("refund.created", one("pending"), &stands);
+        check("refund.updated", one("succeeded"), &stands);
+        check("refund.updated", one("failed"), &failed);
+        check("refund.updated", one("canceled"), &failed);
+        check("charge.refund.updated", one("failed"), &failed);
+        check("refund.failed", one("succeeded"), &failed);
+        let of_a_charge = json!({"id": "re_1", "charge": "ch_1", "payment_intent": null, "amount": 200});
+        check("refund.created", of_a_charge, &stands.replace("pi_1", "ch_1"));
+        check("refund.created", json!({"id": "re_1", "charge": "ch_1"}), "nothing");
         let dispute =
             |status: &str| json!({"id": "dp_1", "payment_intent": "pi_1", "amount": 500, "status": status});
         check(

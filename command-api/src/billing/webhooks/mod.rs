@@ -5,5 +5,6 @@ pub mod outcomes;
 pub mod payment;
 pub mod receive;
 pub mod records;
+mod refunds;
 mod signature;
 pub mod store;

@@ -7,6 +7,7 @@ use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use serde::{Deserialize, Serialize};
 
 use super::event::{WebhookEvent, What};
+use super::refunds::{Part, Refunds};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
@@ -49,15 +50,12 @@ pub(super) struct Reported {
     /// The reason of the failure, if a webhook reported one.
     failure: Option<String>,
     failed: bool,
+    /// The refunds that the journal received before refunds had names.
     refunded: Part,
+    #[serde(default)]
+    refunds: Refunds,
     opened: BTreeMap<DisputeId, Part>,
     won: BTreeSet<DisputeId>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Part {
-    money: i64,
-    credits: Credits,
 }
 
 /// What was ordered at the provider, so far as it is known.
@@ -124,10 +122,16 @@ pub enum LedgerEffect {
     Failed {
         reason: String,
     },
-    /// This much more was refunded; `total` is the sum of all refunds in the provider's smallest unit.
+    /// This much more was refunded; named by the provider's id, or by one of ours if only the total is known.
     Refunded {
         amount: Credits,
-        total: i64,
+        name: String,
+        is_named: bool,
+    },
+    /// A refund under this name gave nothing back.
+    RefundFailed {
+        amount: Credits,
+        name: String,
     },
     Opened {
         dispute: DisputeId,
@@ -175,10 +179,12 @@ impl Payment {
                 self.charged = self.charged.or(order.charged);
             }
             What::Failed { reason } => self.reported.failure = Some(reason.clone()),
-            What::Refunded { total, charged } => {
+            What::Refunded { total, charged, refunds } => {
                 self.refunded = self.refunded.max(*total);
                 self.charged = charged.or(self.charged);
+                refunds.iter().for_each(|refund| self.reported.refunds.tell(refund));
             }
+            What::Refund(refund) => self.reported.refunds.tell(refund),
             What::Opened { dispute, amount } => {
                 let known = self.disputes.entry(dispute.clone()).or_default();
                 (known.amount, known.opened) = (*amount, true);
@@ -210,12 +216,13 @@ impl Payment {
 
     /// Returns whether a webhook has reported a refund or a dispute.
     pub fn goes_back(&self) -> bool {
-        self.refunded > 0 || !self.disputes.is_empty()
+        self.refunded > 0 || self.reported.refunds.is_told() || !self.disputes.is_empty()
     }
 
-    /// Returns whether an event takes back part of it.
+    /// Returns whether an event takes back part of it, or did.
     pub fn is_taken_from(&self) -> bool {
-        self.taken().money > 0 || !self.reported.opened.is_empty()
+        let Reported { refunded, refunds, opened, .. } = &self.reported;
+        refunded.money > 0 || refunds.is_recorded() || !opened.is_empty()
     }
 
     /// Returns whether it is known to be paid.
@@ -257,7 +264,10 @@ impl Payment {
             self.reported.paid = true;
             return Some(LedgerEffect::Paid { amount });
         }
-        self.next_won().or_else(|| self.next_refund()).or_else(|| self.next_opened())
+        self.next_won()
+            .or_else(|| self.next_failed_refund())
+            .or_else(|| self.next_refund())
+            .or_else(|| self.next_opened())
     }
 
     fn next_won(&mut self) -> Option<LedgerEffect> {
@@ -271,12 +281,47 @@ impl Payment {
         Some(LedgerEffect::Won { dispute, amount: part.credits })
     }
 
+    /// What was recorded for a total is undone whole, and what stands of it is due again.
+    fn next_failed_refund(&mut self) -> Option<LedgerEffect> {
+        let excess = -self.refund_due();
+        if let Some((name, amount)) = self.reported.refunds.undo(excess) {
+            return Some(LedgerEffect::RefundFailed { amount, name });
+        }
+        let nameless = self.reported.refunded;
+        let money = excess.min(nameless.money);
+        if money <= 0 {
+            return None;
+        }
+        let credits = if money == nameless.money { nameless.credits } else { self.credits(money) };
+        let left = nameless.credits.minus(credits).ok()?;
+        // The fold does not know it by this name: it refuses, and a person decides.
+        let name = self.reported.refunds.undo_nameless(Part { money, credits })?;
+        self.reported.refunded = Part { money: nameless.money - money, credits: left };
+        Some(LedgerEffect::RefundFailed { amount: credits, name })
+    }
+
     /// A refund beyond the remaining amount waits until a dispute is won.
     fn next_refund(&mut self) -> Option<LedgerEffect> {
-        let part = self.take(self.refunded - self.reported.refunded.money)?;
-        self.reported.refunded.money += part.money;
-        self.reported.refunded.credits = self.reported.refunded.credits.plus(part.credits).ok()?;
-        Some(LedgerEffect::Refunded { amount: part.credits, total: self.reported.refunded.money })
+        let due = self.refund_due();
+        let named = self.reported.refunds.next_named();
+        let part = self.take(named.as_ref().map_or(due, |(_, money)| due.min(*money)))?;
+        let is_named = named.is_some();
+        let name = named.map_or_else(|| self.name_of_total(part), |(name, _)| name);
+        self.reported.refunds.record(name.clone(), part);
+        Some(LedgerEffect::Refunded { amount: part.credits, name, is_named })
+    }
+
+    /// Returns the money of refunds that is still to be taken; below zero, what was taken and came back.
+    fn refund_due(&self) -> i64 {
+        let Reported { refunded, refunds, .. } = &self.reported;
+        let recorded: i64 = refunds.live().map(|part| part.money).sum();
+        refunds.standing(self.refunded) - refunded.money - recorded
+    }
+
+    /// Returns a name that no part recorded for a total had before.
+    fn name_of_total(&self, part: Part) -> String {
+        let Reported { refunded, refunds, .. } = &self.reported;
+        format!("{}:{}", self.payment_id, refunded.money + refunds.money_ever() + part.money)
     }
 
     /// A provider may contest more than was paid, or than remains.
@@ -314,7 +359,8 @@ impl Payment {
     fn taken(&self) -> Part {
         let contested =
             self.reported.opened.iter().filter(|(dispute, _)| !self.reported.won.contains(*dispute));
-        let parts = contested.map(|(_, part)| part).chain([&self.reported.refunded]);
+        let refunds = self.reported.refunds.live().chain([&self.reported.refunded]);
+        let parts = contested.map(|(_, part)| part).chain(refunds);
         parts.fold(Part::default(), |taken, part| Part {
             money: taken.money + part.money,
             credits: taken.credits.plus(part.credits).unwrap_or(taken.credits),
@@ -334,6 +380,7 @@ impl Payment {
 mod tests {
     use std::str::FromStr;
 
+    use super::super::event::ToldRefund;
     use super::*;
     use ledger_core::value::id::NameError;
 
@@ -351,6 +398,15 @@ mod tests {
         What::Paid { charged: Some(charged), currency: None }
     }
 
+    /// A total of refunds, none of them named.
+    fn refunded(total: i64) -> What {
+        What::Refunded { total, charged: None, refunds: Vec::new() }
+    }
+
+    fn told(name: &str, amount: i64, failed: bool) -> ToldRefund {
+        ToldRefund { refund_id: id(name), amount, failed }
+    }
+
     /// An order at this price.
     fn order(charged: i64) -> Order {
         let (account, amount) = (Some(id("acme")), "100".parse().ok());
@@ -360,7 +416,11 @@ mod tests {
     fn price_in(all: &[&What]) -> i64 {
         let prices = all.iter().filter_map(|what| match what {
             What::Paid { charged, .. } => *charged,
-            What::Failed { .. } | What::Refunded { .. } | What::Opened { .. } | What::Won { .. } => None,
+            What::Failed { .. }
+            | What::Refunded { .. }
+            | What::Refund(_)
+            | What::Opened { .. }
+            | What::Won { .. } => None,
         });
         prices.max().unwrap_or_default()
     }
@@ -392,8 +452,8 @@ mod tests {
     #[test]
     fn every_order_of_five_ends_alike_however_often_each_comes() {
         let paid = paid(500);
-        let part = What::Refunded { total: 100, charged: Some(500) };
-        let all = What::Refunded { total: 200, charged: Some(500) };
+        let part = refunded(100);
+        let all = refunded(200);
         let opened = What::Opened { dispute: id("dp_1"), amount: 300 };
         let won = What::Won { dispute: id("dp_1"), amount: 300 };
         let five = [&paid, &part, &all, &opened, &won];
@@ -410,7 +470,7 @@ mod tests {
     #[test]
     fn a_dispute_of_more_than_is_left_takes_what_is_left() {
         let paid = paid(500);
-        let part = What::Refunded { total: 200, charged: Some(500) };
+        let part = refunded(200);
         for amount in [400, 500, 501] {
             let opened = What::Opened { dispute: id("dp_1"), amount };
             let won = What::Won { dispute: id("dp_1"), amount };
@@ -440,7 +500,7 @@ mod tests {
         let paid = paid(500);
         let opened = What::Opened { dispute: id("dp_1"), amount: 500 };
         let won = What::Won { dispute: id("dp_1"), amount: 500 };
-        let refunded = What::Refunded { total: 500, charged: Some(500) };
+        let refunded = refunded(500);
         for order in orders(&[&paid, &opened, &won, &refunded]) {
             let (left, reported) = effects_of(&order);
             assert_eq!(left.to_string(), "0", "{order:?}: {reported:?}");
@@ -475,7 +535,7 @@ mod tests {
             payment.is_credited(credited("100"), None);
             assert_eq!(payment.otherwise, before);
         };
-        check(&What::Refunded { total: 500, charged: Some(500) }, "40", &["60"]);
+        check(&refunded(500), "40", &["60"]);
         check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "40", &["60"]);
         check(&What::Opened { dispute: id("dp_1"), amount: 500 }, "100", &[]);
     }
@@ -483,9 +543,107 @@ mod tests {
     #[test]
     fn parts_of_a_refund_come_to_the_whole() {
         let paid = paid(300);
-        let parts = [100, 200, 300].map(|total| What::Refunded { total, charged: None });
+        let parts = [100, 200, 300].map(refunded);
         let (left, reported) = effects_of(&[&paid, &parts[0], &parts[1], &parts[2]]);
         assert_eq!((left, reported.len()), (Credits::ZERO, 4));
+    }
+
+    /// Checks that effects undo only what they took, each once, and returns what they take in all.
+    fn taken_by(reported: &[LedgerEffect]) -> Credits {
+        let mut standing: BTreeMap<&str, Credits> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for effect in reported {
+            match effect {
+                LedgerEffect::Refunded { amount, name, .. } => {
+                    assert!(names.insert(name), "{name} twice: {reported:?}");
+                    standing.insert(name, *amount);
+                }
+                LedgerEffect::RefundFailed { amount, name } => {
+                    assert_eq!(standing.remove(name.as_str()), Some(*amount), "{reported:?}");
+                }
+                LedgerEffect::Paid { .. } => {}
+                LedgerEffect::Failed { .. } | LedgerEffect::Opened { .. } | LedgerEffect::Won { .. } => {
+                    panic!("{effect:?}")
+                }
+            }
+        }
+        standing.values().fold(Credits::ZERO, |sum, amount| sum.plus(*amount).expect("in range"))
+    }
+
+    /// In every order, each once and each twice, webhooks about a payment of 100 for 500 leave this much of it.
+    fn check_refunds(all: &[What], expected: &str) {
+        let all: Vec<&What> = all.iter().collect();
+        for order in orders(&all) {
+            let twice: Vec<&What> = order.iter().flat_map(|what| [*what, *what]).collect();
+            for order in [order, twice] {
+                let mut payment = Payment::new(id("pi_1"));
+                let mut reported = Vec::new();
+                for what in &order {
+                    payment.apply(&webhook((*what).clone()), &self::order(500));
+                    reported.extend(payment.due());
+                }
+                let left = Credits::whole(100).minus(taken_by(&reported)).expect("in range");
+                assert_eq!(left.to_string(), expected, "{order:?}: {reported:?}");
+                assert_eq!(payment.left().credits, left, "{order:?}: {reported:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refund_that_failed_is_undone_in_every_order() {
+        let refund = |name: &str, amount: i64, failed: bool| What::Refund(told(name, amount, failed));
+        check_refunds(&[paid(500), refunded(200), refund("re_1", 200, true)], "100");
+        check_refunds(&[paid(500), refund("re_1", 200, false), refund("re_1", 200, true)], "100");
+        // Of two, told one by one, in one total, in a list.
+        let (first, second) = (refund("re_1", 200, false), refund("re_2", 300, false));
+        let failed = refund("re_1", 200, true);
+        check_refunds(&[paid(500), refunded(200), refunded(500), failed.clone()], "40");
+        check_refunds(&[paid(500), refunded(500), first.clone(), second.clone(), failed.clone()], "40");
+        check_refunds(&[paid(500), refunded(200), first, second.clone(), failed.clone()], "40");
+        let refunds = vec![told("re_2", 300, false), told("re_1", 200, false)];
+        let listed = What::Refunded { total: 500, charged: Some(500), refunds };
+        check_refunds(&[paid(500), listed, refunded(200), failed.clone(), second.clone()], "40");
+        check_refunds(&[paid(500), refunded(500), failed, second, refund("re_2", 300, true)], "100");
+    }
+
+    #[test]
+    fn refunds_that_are_named_count_once_beside_their_total() {
+        let refund = |name: &str, amount: i64| What::Refund(told(name, amount, false));
+        check_refunds(&[paid(500), refunded(200), refund("re_1", 200)], "60");
+        check_refunds(
+            &[paid(500), refunded(100), refunded(300), refund("re_1", 100), refund("re_2", 200)],
+            "40",
+        );
+        check_refunds(&[paid(500), refunded(400), refund("re_1", 100)], "20");
+    }
+
+    #[test]
+    fn what_was_recorded_before_refunds_had_names_is_not_taken_again() {
+        let mut before = Payment::new(id("pi_1"));
+        before.apply(&webhook(paid(500)), &order(500));
+        before.due();
+        before.refunded = 200;
+        let old = r#"{"is_paid": true, "paid": true, "failure": null, "failed": false, "opened": {}, "won": [],
+                      "refunded": {"money": 200, "credits": "40"}}"#;
+        before.reported = serde_json::from_str(old).expect("as it was stored");
+        let after = |told: &[What]| {
+            let mut payment = before.clone();
+            let mut reported = Vec::new();
+            for what in told {
+                payment.apply(&webhook(what.clone()), &order(500));
+                reported.extend(payment.due().iter().map(|effect| format!("{effect:?}")));
+            }
+            (payment.left().credits.to_string(), reported)
+        };
+        let named = What::Refund(told("re_1", 200, false));
+        assert_eq!(after(&[named.clone(), refunded(200)]), ("60".to_owned(), vec![]));
+        let (left, more) = after(&[What::Refund(told("re_2", 100, false)), refunded(300), named.clone()]);
+        assert_eq!((left.as_str(), more.len()), ("40", 1), "{more:?}");
+        // The journal can't undo it by a name: it says so once, for a person to decide.
+        let failed = What::Refund(told("re_1", 200, true));
+        let (_, undone) = after(&[failed.clone(), failed, refunded(200), named]);
+        assert_eq!(undone.len(), 1, "{undone:?}");
+        assert!(undone[0].starts_with("RefundFailed") && undone[0].contains("re_1"), "{undone:?}");
     }
 
     #[test]
@@ -494,7 +652,7 @@ mod tests {
             let mut payment = Payment::new(id("pi_1"));
             assert_eq!(payment.apply(&webhook(what.clone()), order), expected, "{what:?}");
             assert_eq!(payment.due().is_empty(), expected.is_some(), "{what:?}");
-            payment.apply(&webhook(What::Refunded { total: 1, charged: None }), order);
+            payment.apply(&webhook(refunded(1)), order);
             assert_eq!(payment.due().is_empty(), expected.is_some(), "{what:?}");
             payment.apply(&webhook(paid(500)), &self::order(500));
             assert_eq!(payment.due().is_empty(), expected.is_none(), "{what:?}");
@@ -515,7 +673,7 @@ mod tests {
         payment.apply(&webhook(paid(500)), &order(500));
         assert_eq!(payment.due().len(), 1);
         payment.hold();
-        payment.apply(&webhook(What::Refunded { total: 250, charged: None }), &order(500));
+        payment.apply(&webhook(refunded(250)), &order(500));
         assert_eq!(payment.due(), []);
         payment.credit(Credits::whole(60), id("pi_1:again"));
         let due = payment.due();

@@ -211,7 +211,10 @@ async fn credited(
     known: &Payment,
     deadline: Instant,
 ) -> Result<Option<Credited>, Problem> {
-    let takes_back = matches!(webhook.what, What::Refunded { .. } | What::Opened { .. } | What::Won { .. });
+    let takes_back = match webhook.what {
+        What::Refunded { .. } | What::Refund(_) | What::Opened { .. } | What::Won { .. } => true,
+        What::Paid { .. } | What::Failed { .. } => false,
+    };
     if !takes_back && !known.goes_back() {
         return Ok(None);
     }

@@ -1,8 +1,8 @@
 //! Records: the events that follow from what webhooks report about a payment.
 
-use ledger_core::event::{Data, Dispute, Event, FailTopUp, Purchase, Refund, TopUp, derive};
+use ledger_core::event::{Data, Dispute, Event, FailRefund, FailTopUp, Purchase, Refund, TopUp, derive};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, EventId, Label, NameError, Source, Text};
+use ledger_core::value::id::{AccountId, EventId, Label, NameError, RefundId, Source, Text};
 use ledger_core::value::time::Time;
 
 use super::payment::{LedgerEffect, Payment};
@@ -22,6 +22,7 @@ pub enum Kind {
     Paid,
     Failed,
     Refunded,
+    RefundFailed,
     DisputeOpened,
     DisputeWon,
 }
@@ -32,6 +33,7 @@ impl Kind {
             Kind::Paid => "paid",
             Kind::Failed => "failed",
             Kind::Refunded => "refunded",
+            Kind::RefundFailed => "refund_failed",
             Kind::DisputeOpened => "dispute_opened",
             Kind::DisputeWon => "dispute_won",
         }
@@ -63,6 +65,7 @@ fn record(
         LedgerEffect::Paid { amount } => (Kind::Paid, *amount),
         LedgerEffect::Failed { .. } => (Kind::Failed, Credits::ZERO),
         LedgerEffect::Refunded { amount, .. } => (Kind::Refunded, *amount),
+        LedgerEffect::RefundFailed { amount, .. } => (Kind::RefundFailed, *amount),
         LedgerEffect::Opened { amount, .. } => (Kind::DisputeOpened, *amount),
         LedgerEffect::Won { amount, .. } => (Kind::DisputeWon, *amount),
     };
@@ -109,12 +112,22 @@ fn content(
             let reason = Text::new(reason)?;
             (derive::TOP_UPS, event_id, Data::TopUpFailed(FailTopUp { attempt_id, reason }))
         }
-        LedgerEffect::Refunded { amount, total } => {
+        LedgerEffect::Refunded { amount, name, is_named } => {
             // A kind of its own: no caller's Idempotency-Key names it.
-            let refund = format!("{}:{total}", payment.payment_id);
+            let refund = RefundId::new(name)?;
+            let event_id = derive::refunded_id(account, &refund);
             let reason = Text::new("refunded at the payment provider").ok();
-            let data = Data::CreditsRefunded(Refund { payment_id, refund_id: None, amount: *amount, reason });
-            (derive::API, derive::derived("refunded", &[account.as_str(), &refund]), data)
+            let refund_id = is_named.then_some(refund);
+            (
+                derive::API,
+                event_id,
+                Data::CreditsRefunded(Refund { payment_id, refund_id, amount: *amount, reason }),
+            )
+        }
+        LedgerEffect::RefundFailed { amount, name } => {
+            let (refund_id, amount) = (RefundId::new(name)?, *amount);
+            let event_id = derive::refund_failed_id(account, &refund_id);
+            (derive::API, event_id, Data::RefundFailed(FailRefund { payment_id, refund_id, amount }))
         }
         LedgerEffect::Opened { dispute, amount } => {
             let (dispute_id, amount) = (dispute.clone(), *amount);

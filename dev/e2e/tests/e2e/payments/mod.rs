@@ -6,6 +6,7 @@ mod lost;
 mod outcomes;
 mod owners;
 mod parked;
+mod refunds;
 mod refused;
 mod stripe;
 pub(crate) mod webhooks;

@@ -1,0 +1,114 @@
+//! Refunds: merges what webhooks report about the refunds of one payment with what the journal has of them.
+//!
+//! A refund counts once, whether a webhook names it or only tells the total of all. What the journal has received for a
+//! total has a name of ours, and a refund that is named later is taken to be in it.
+
+use std::collections::BTreeMap;
+
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::RefundId;
+use serde::{Deserialize, Serialize};
+
+use super::event::ToldRefund;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refunds {
+    /// What webhooks have told, by the provider's id.
+    #[serde(default)]
+    told: BTreeMap<RefundId, Told>,
+    /// What the journal has received, by the name under which it did.
+    #[serde(default)]
+    recorded: BTreeMap<String, Recorded>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    money: i64,
+    failed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Recorded {
+    #[serde(flatten)]
+    part: Part,
+    undone: bool,
+}
+
+/// A part of a payment, in the provider's smallest unit and in the account's unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) money: i64,
+    pub(super) credits: Credits,
+}
+
+impl Refunds {
+    /// Merges a refund as a webhook tells it. One that has failed stays so.
+    pub(super) fn tell(&mut self, refund: &ToldRefund) {
+        let known = self.told.entry(refund.refund_id.clone()).or_default();
+        known.money = refund.amount;
+        known.failed |= refund.failed;
+    }
+
+    /// Returns whether a webhook has named a refund.
+    pub(super) fn is_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Returns whether the journal has received any, also one that was undone.
+    pub(super) fn is_recorded(&self) -> bool {
+        !self.recorded.is_empty()
+    }
+
+    /// Returns the money that refunds give back, of all those told by name or in this total.
+    pub(super) fn standing(&self, total: i64) -> i64 {
+        let named: i64 = self.told.values().map(|told| told.money).sum();
+        let failed: i64 = self.told.values().filter(|told| told.failed).map(|told| told.money).sum();
+        named.max(total) - failed
+    }
+
+    /// Lists what the journal has received and not undone.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Part> {
+        self.recorded.values().filter(|recorded| !recorded.undone).map(|recorded| &recorded.part)
+    }
+
+    /// Returns the money of all that the journal has ever received: it only grows.
+    pub(super) fn money_ever(&self) -> i64 {
+        self.recorded.values().map(|recorded| recorded.part.money).sum()
+    }
+
+    /// Returns a refund that stands and that the journal has not received by name.
+    pub(super) fn next_named(&self) -> Option<(String, i64)> {
+        let mut standing = self.told.iter().filter(|(_, told)| !told.failed);
+        let next = standing.find(|(id, _)| !self.recorded.contains_key(id.as_str()));
+        next.map(|(id, told)| (id.to_string(), told.money))
+    }
+
+    pub(super) fn record(&mut self, name: String, part: Part) {
+        self.recorded.insert(name, Recorded { part, undone: false });
+    }
+
+    /// Undoes what the journal has of a refund that failed. With `excess`, money that the journal has above what stands,
+    /// that may be what it received for a total. Returns its name and credits.
+    pub(super) fn undo(&mut self, excess: i64) -> Option<(String, Credits)> {
+        let told = |name: &str| self.told.iter().find(|(id, _)| id.as_str() == name).map(|(_, told)| told);
+        let live = || self.recorded.iter().filter(|(_, recorded)| !recorded.undone);
+        let of_totals = || live().filter(|(name, _)| excess > 0 && told(name).is_none());
+        let found = live()
+            .find(|(name, _)| told(name).is_some_and(|told| told.failed))
+            .or_else(|| of_totals().find(|(_, recorded)| recorded.part.money == excess))
+            .or_else(|| of_totals().last());
+        let name = found?.0.clone();
+        let recorded = self.recorded.get_mut(&name)?;
+        recorded.undone = true;
+        Some((name, recorded.part.credits))
+    }
+
+    /// Notes that a refund failed which the journal received before refunds had names. Returns its name.
+    pub(super) fn undo_nameless(&mut self, part: Part) -> Option<String> {
+        let failed = self.told.iter().filter(|(_, told)| told.failed);
+        let mut unknown = failed.filter(|(id, _)| !self.recorded.contains_key(id.as_str()));
+        let name = unknown.next()?.0.to_string();
+        self.recorded.insert(name.clone(), Recorded { part, undone: true });
+        Some(name)
+    }
+}
