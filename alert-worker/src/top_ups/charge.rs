@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ledger_core::event::Event;
+use ledger_core::event::{Event, Price};
 use ledger_core::policy::top_up;
 use ledger_core::value::id::{PaymentId, Text};
 use ledger_core::value::time::Time;
@@ -79,9 +79,9 @@ impl ChargeContext {
         failpoint::hit("top_up.after_charge");
         let detail = format!("{reply:?}");
         match reply {
-            Some(Reply::Paid { payment_id }) => {
+            Some(Reply::Paid { payment_id, price }) => {
                 info!(account_id = %charge.account, attempt = %charge.attempt, amount = %charge.amount, "topped up");
-                let event = succeeded(due, payment_id.clone(), clock::now());
+                let event = succeeded(due, payment_id.clone(), price, clock::now());
                 count("paid");
                 store::report(pool, charge, Some(payment_id), detail, event).await
             }
@@ -132,9 +132,9 @@ async fn reply(provider: &dyn Provider, due: &Due, now: Time) -> Option<Reply> {
     }
 }
 
-fn succeeded(due: &Due, payment_id: PaymentId, now: Time) -> Event {
+fn succeeded(due: &Due, payment_id: PaymentId, price: Option<Price>, now: Time) -> Event {
     let Charge { account, attempt, amount, .. } = &due.charge;
-    top_up::succeeded(account, attempt.clone(), payment_id, *amount, stamp(due, now))
+    top_up::succeeded(account, attempt.clone(), payment_id, *amount, price, stamp(due, now))
 }
 
 fn failed(due: &Due, reason: Text, now: Time) -> Event {

@@ -72,7 +72,7 @@ fn event(account: &AccountId, parked: &Parked, decision: Decision) -> Result<Eve
     let at = if parked.live { clock::now() } else { parked.ledger_time };
     let event = match decision {
         Decision::Paid(payment) => {
-            top_up::succeeded(account, parked.attempt.clone(), payment, parked.amount, at)
+            top_up::succeeded(account, parked.attempt.clone(), payment, parked.amount, None, at)
         }
         Decision::Failed(reason) => top_up::failed(account, parked.attempt.clone(), reason, at),
     };

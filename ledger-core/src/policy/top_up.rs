@@ -3,7 +3,7 @@
 use crate::account::Core;
 use crate::account::top_up::Attempt;
 use crate::event::derive::{self, TOP_UPS};
-use crate::event::{Brake, Data, Event, FailTopUp, RefuseTopUp, StartTopUp, TopUp};
+use crate::event::{Brake, Data, Event, FailTopUp, Price, RefuseTopUp, StartTopUp, TopUp};
 use crate::fold::refused_id;
 pub use crate::fold::{Want, want};
 use crate::value::credits::Credits;
@@ -29,10 +29,11 @@ pub fn succeeded(
     attempt_id: AttemptId,
     payment_id: PaymentId,
     amount: Credits,
+    price: Option<Price>,
     at: Time,
 ) -> Event {
     let id = derive::topped_up_id(account, &attempt_id);
-    event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount, price: None }))
+    event(account, id, at, Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount, price }))
 }
 
 /// Makes the event that ends an unpaid attempt.

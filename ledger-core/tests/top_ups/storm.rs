@@ -223,7 +223,7 @@ impl World {
             }
             let at = self.story().now;
             let event = match self.charged.get(&key) {
-                Some(amount) => top_up::succeeded(&account, key.clone(), payment(&key), *amount, at),
+                Some(amount) => top_up::succeeded(&account, key.clone(), payment(&key), *amount, None, at),
                 None => top_up::failed(&account, key.clone(), Text::new("card_declined").unwrap(), at),
             };
             if self.outbox.iter().all(|other| other.id != event.id) {
@@ -235,7 +235,7 @@ impl World {
     fn webhooks(&mut self) {
         let (account, at) = (AccountId::new(ACCOUNT).unwrap(), self.story().now);
         for (key, amount) in self.charged.clone() {
-            self.append(top_up::succeeded(&account, key.clone(), payment(&key), amount, at));
+            self.append(top_up::succeeded(&account, key.clone(), payment(&key), amount, None, at));
         }
     }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use config::{PaymentConfig, ProviderName, SettingError};
 pub use customer::{CustomerId, NotTheirs, Owner, authorize};
-pub use price::{CURRENCY, Price, Unpayable, usd_of_minor_units};
+pub use price::{CURRENCY, Price, Unpayable, paid_price, usd_of_minor_units};
 pub use provider::{
     CALL_TIME_MAX, Charge, Checkout, CheckoutError, Found, NoOwner, Order, Provider, Refused, Reply,
     SAME_KEY_SECONDS, idempotency_key, is_too_old,

@@ -1,6 +1,8 @@
 //! What an amount of an account's unit costs at a provider: one rule for the sandbox and for Stripe.
 
+use ledger_core::event;
 use ledger_core::value::credits::Credits;
+use ledger_core::value::id::Currency;
 use ledger_core::value::money::Usd;
 
 /// The currency of every order and charge, as the provider names it.
@@ -10,6 +12,11 @@ pub const MINOR_UNITS_MIN: i64 = 50;
 /// Most that one payment may be, in cents: Stripe takes eight digits.
 pub const MINOR_UNITS_MAX: i64 = 99_999_999;
 const MINOR_UNITS_PER_USD: Credits = Credits::whole(100);
+/// Currencies whose smallest unit at Stripe is the whole one.
+const WITHOUT_MINOR_UNITS: [&str; 15] =
+    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"];
+/// Currencies of a thousand units each.
+const WITH_THOUSANDTHS: [&str; 5] = ["bhd", "jod", "kwd", "omr", "tnd"];
 
 /// A price that a provider accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +81,36 @@ pub fn usd_of_minor_units(minor_units: i64) -> Option<Usd> {
     Usd::try_from(usd).ok()
 }
 
+/// Returns the money that a provider says was paid; none where it does not name the currency, in lower case.
+pub fn paid_price(minor_units: i64, currency: &str) -> Option<event::Price> {
+    let per_unit = match currency {
+        _ if WITHOUT_MINOR_UNITS.contains(&currency) => 1,
+        _ if WITH_THOUSANDTHS.contains(&currency) => 1_000,
+        _ => 100,
+    };
+    let amount = Credits::whole(minor_units).mul_div_half_even(Credits::whole(1), Credits::whole(per_unit));
+    let price = event::Price { amount: amount.ok()?, currency: Currency::new(currency).ok()? };
+    (minor_units >= 0).then_some(price)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_paid_is_in_whole_units_of_its_currency() {
+        let check = |minor_units: i64, currency: &str, expected: Option<&str>| {
+            let price = paid_price(minor_units, currency);
+            assert_eq!(price.map(|price| price.amount.to_string()).as_deref(), expected, "{currency}");
+        };
+        check(9_001, "usd", Some("90.01"));
+        check(9_001, "jpy", Some("9001"));
+        check(9_001, "kwd", Some("9.001"));
+        check(0, "usd", Some("0"));
+        check(-1, "usd", None);
+        check(9_001, "USD", None);
+        check(9_001, "", None);
+    }
 
     fn check(amount: &str, per_unit: &str, expected: Result<i64, Unpayable>) {
         let per_unit = per_unit.parse().ok();

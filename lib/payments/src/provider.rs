@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ledger_core::event;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentId, PaymentMethodId, Text};
 use ledger_core::value::money::Usd;
@@ -57,6 +58,8 @@ pub enum Reply {
     Paid {
         /// The provider's payment; refunds and disputes refer to it.
         payment_id: PaymentId,
+        /// The money, where the provider tells it.
+        price: Option<event::Price>,
     },
     /// It was not paid, and never will be with this key.
     Declined { reason: Text },

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::config::ProviderName;
 use crate::customer::{CustomerId, Owner, authorize};
-use crate::price::MINOR_UNITS_MIN;
+use crate::price::{CURRENCY, MINOR_UNITS_MIN, paid_price};
 use crate::provider::{
     Charge, Checkout, CheckoutError, Found, NoOwner, Order, Provider, Refused, Reply, why,
 };
@@ -86,7 +86,7 @@ impl Sandbox {
         if is_new && method == "pm_timeout" {
             return Ok(Reply::unknown("the sandbox charged and does not answer for pm_timeout"));
         }
-        Ok(reply(&entry))
+        Ok(reply(charge, &entry))
     }
 }
 
@@ -101,9 +101,12 @@ fn parts(method: &PaymentMethodId) -> (&str, Owner) {
     }
 }
 
-fn reply(entry: &Entry) -> Reply {
+fn reply(charge: &Charge, entry: &Entry) -> Reply {
     match entry.payment_id.as_deref().map(PaymentId::new) {
-        Some(Ok(payment_id)) => Reply::Paid { payment_id },
+        Some(Ok(payment_id)) => {
+            let price = charge.minor_units().and_then(|paid| paid_price(paid, CURRENCY));
+            Reply::Paid { payment_id, price }
+        }
         Some(Err(error)) => Reply::unknown(error),
         None => Reply::declined(entry.reason.as_deref().unwrap_or_default()),
     }
@@ -128,7 +131,7 @@ impl Provider for Sandbox {
 
     async fn look_up(&self, charge: &Charge) -> Found {
         match self.entry_of(charge).await {
-            Ok(Some(entry)) => Found::Known(reply(&entry)),
+            Ok(Some(entry)) => Found::Known(reply(charge, &entry)),
             Ok(None) => Found::Nothing,
             Err(error) => Found::Known(Reply::unknown(error)),
         }

@@ -1,6 +1,7 @@
 //! Charges by Stripe: off-session payment intents for top-ups, checkout sessions for one-time purchases.
 
 use async_trait::async_trait;
+use ledger_core::event;
 use ledger_core::value::id::{PaymentId, PaymentMethodId};
 use serde_json::Value;
 use uuid::Uuid;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 use crate::client::{Answer, Client};
 use crate::config::{PaymentConfig, ProviderName, SettingError};
 use crate::customer::{CustomerId, Owner, authorize};
-use crate::price::CURRENCY;
+use crate::price::{CURRENCY, paid_price};
 use crate::provider::{
     Charge, Checkout, CheckoutError, Found, NoOwner, Order, Provider, Refused, Reply, why,
 };
@@ -180,7 +181,7 @@ fn refused(answer: &Answer) -> Refused {
 fn judge_intent(intent: &Value) -> Reply {
     match text(intent, "/status") {
         Some("succeeded") => match text(intent, "/id").map(PaymentId::new) {
-            Some(Ok(payment_id)) => Reply::Paid { payment_id },
+            Some(Ok(payment_id)) => Reply::Paid { payment_id, price: price_of_intent(intent) },
             _ => Reply::unknown("a payment without an id"),
         },
         // The payer is not present to act on it.
@@ -190,6 +191,12 @@ fn judge_intent(intent: &Value) -> Reply {
         }
         status => Reply::unknown(format!("the payment is {}", status.unwrap_or("in no state"))),
     }
+}
+
+fn price_of_intent(intent: &Value) -> Option<event::Price> {
+    let number = |name: &str| intent.get(name).and_then(Value::as_i64);
+    let paid = number("amount_received").or_else(|| number("amount"))?;
+    paid_price(paid, &text(intent, "/currency")?.to_ascii_lowercase())
 }
 
 fn refusal(body: &Value) -> String {
@@ -217,7 +224,10 @@ mod tests {
 
     fn check(status: u16, body: Value, expected: &str) {
         let said = match judge(&Answer { status, body }) {
-            Ok(Reply::Paid { payment_id }) => format!("paid {payment_id}"),
+            Ok(Reply::Paid { payment_id, price }) => {
+                let price = price.map(|price| format!(" {} {}", price.amount, price.currency));
+                format!("paid {payment_id}{}", price.unwrap_or_default())
+            }
             Ok(Reply::Declined { reason }) => format!("declined {reason}"),
             Ok(Reply::Unknown { .. }) => "unknown".to_owned(),
             Err(Refused { reason }) => format!("refused {reason}"),
@@ -228,6 +238,8 @@ mod tests {
     #[test]
     fn only_what_the_provider_is_sure_of_is_an_outcome() {
         check(200, json!({"id": "pi_1", "status": "succeeded"}), "paid pi_1");
+        let told = json!({"id": "pi_1", "status": "succeeded", "amount": 50, "amount_received": 51, "currency": "usd"});
+        check(200, told, "paid pi_1 0.51 usd");
         check(200, json!({"id": "pi_1", "status": "processing"}), "unknown");
         let wants_the_payer =
             json!({"status": "requires_action", "last_payment_error": {"code": "authentication_required"}});

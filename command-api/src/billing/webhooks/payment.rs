@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ledger_core::event::Price;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, DisputeId, PaymentId};
 use serde::{Deserialize, Serialize};
@@ -200,6 +201,11 @@ impl Payment {
     /// Returns the payment's id in the journal.
     pub fn journal_id(&self) -> &PaymentId {
         self.credited_as.as_ref().unwrap_or(&self.payment_id)
+    }
+
+    /// Returns the money that was paid; none where no webhook has named its currency.
+    pub fn price(&self) -> Option<Price> {
+        payments::paid_price(self.charged?, self.currency.as_deref()?)
     }
 
     /// Lets nothing more follow from it until a person has decided.

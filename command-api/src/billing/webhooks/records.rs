@@ -95,14 +95,19 @@ fn content(
             Some(attempt_id) => (
                 derive::TOP_UPS,
                 derive::topped_up_id(account, &attempt_id),
-                Data::CreditsToppedUp(TopUp { attempt_id, payment_id, amount: *amount, price: None }),
+                Data::CreditsToppedUp(TopUp {
+                    attempt_id,
+                    payment_id,
+                    amount: *amount,
+                    price: payment.price(),
+                }),
             ),
             None => {
                 let event_id = payment_id.as_event();
                 (
                     derive::GRANTS,
                     event_id,
-                    Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: None }),
+                    Data::CreditsPurchased(Purchase { payment_id, amount: *amount, price: payment.price() }),
                 )
             }
         },

@@ -6,6 +6,7 @@ mod lost;
 mod outcomes;
 mod owners;
 mod parked;
+mod prices;
 mod refunds;
 mod refused;
 mod stripe;

@@ -24,7 +24,7 @@ async fn reported_by_webhook(whole: &Whole) -> Result<(Account, PaymentId)> {
     whole.operator().post("/v1/accounts/acme/purchases", purchase).await?.expect(200)?;
     // As the webhook puts it into the journal.
     let at = "2026-01-05T00:00:00Z".parse()?;
-    let credit = top_up::succeeded(&account, attempt, payment.clone(), "50".parse()?, at);
+    let credit = top_up::succeeded(&account, attempt, payment.clone(), "50".parse()?, None, at);
     let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
     appender.append(b"acme", &wire::encode(&credit)).await?;
     whole.all_evaluated().await?;

@@ -157,7 +157,9 @@ fn intent(key: &str, form: &BTreeMap<String, String>) -> Value {
     let names = ["account_id", "attempt_id", "log_id", "amount"];
     let metadata: BTreeMap<&str, &String> =
         names.into_iter().filter_map(|name| Some((name, said(name)?))).collect();
-    json!({"id": format!("pi_{}", key.replace(':', "_")), "status": "succeeded", "metadata": metadata})
+    let paid: i64 = form.get("amount").and_then(|amount| amount.parse().ok()).unwrap_or_default();
+    json!({"id": format!("pi_{}", key.replace(':', "_")), "status": "succeeded", "metadata": metadata,
+           "amount_received": paid, "currency": form.get("currency")})
 }
 
 async fn charge(State(book): State<Shared>, headers: HeaderMap, body: String) -> Response {
