@@ -20,7 +20,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The document in `openapi.json` describes these and no others.
-fn routes() -> [(&'static str, MethodRouter<App>); 26] {
+fn routes() -> [(&'static str, MethodRouter<App>); 27] {
     [
         ("/v1/accounts", get(accounts::list)),
         ("/v1/accounts/{account}", get(accounts::one)),
@@ -30,6 +30,7 @@ fn routes() -> [(&'static str, MethodRouter<App>); 26] {
         ("/v1/accounts/{account}/users", get(users::list)),
         ("/v1/accounts/{account}/limits", get(limits::one)),
         ("/v1/accounts/{account}/limits/users", get(limits::users)),
+        ("/v1/accounts/{account}/limits/users/{user}", get(limits::user)),
         ("/v1/accounts/{account}/grants", get(grants::list)),
         ("/v1/accounts/{account}/periods", get(periods::list)),
         ("/v1/accounts/{account}/referrals", get(referrals::read)),

@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ledger_core::account::setting::Setting;
 use ledger_core::event::{ChangeAccount, Clock, CloseAccount, Data, OpenAccount, derive};
 use ledger_core::request;
 use ledger_core::value::id::{AccountId, ReferrerId};
@@ -182,14 +183,18 @@ pub async fn change(
     let is_all = body.as_object().is_some_and(Map::is_empty);
     let change = if is_all { None } else { Some(read_change(&context, &account, body)?) };
     write::admit(&app, &context, &account).await?;
-    set_customer(&app, &context, &account, customer.clone()).await?;
-    match change {
-        Some(change) => change_settings(&app, &context, &account, change).await,
-        None => {
-            let changed = ChangedCustomer { account_id: account, payment_customer: customer };
-            Ok(axum::Json(changed).into_response())
-        }
+    let Some(change) = change else {
+        write::require_unchanged(&app, &context, &account, Setting::Account).await?;
+        set_customer(&app, &context, &account, customer.clone()).await?;
+        let changed = ChangedCustomer { account_id: account, payment_customer: customer };
+        return Ok(axum::Json(changed).into_response());
+    };
+    // First what may be refused because it has changed meanwhile.
+    let answer = change_settings(&app, &context, &account, change).await?;
+    if answer.status().is_success() {
+        set_customer(&app, &context, &account, customer).await?;
     }
+    Ok(answer)
 }
 
 fn read_change(context: &RequestContext, account: &AccountId, body: Value) -> Result<ChangeAccount, Problem> {

@@ -41,5 +41,6 @@ pub async fn put(
             None
         });
     }
-    Ok(Written::answer_replacing(account.as_str(), &kept.event_id, position, &progress, replaced))
+    let answer = Written::answer_replacing(account.as_str(), &kept.event_id, position, &progress, replaced);
+    write::mark(&app, &draft, &progress, answer).await
 }

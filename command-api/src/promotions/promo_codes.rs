@@ -14,7 +14,7 @@ use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use serde::{Deserialize, Serialize};
 use web::auth::{Action, Principal};
-use web::http::{Path, Problem, read_body};
+use web::http::{ETag, Path, Problem, read_body};
 
 use crate::app::App;
 use crate::request_context::RequestContext;
@@ -196,7 +196,11 @@ pub async fn create(
     .await
     .map_err(Problem::from)?;
     match stored {
-        Some(stored) if stored == new => Ok((StatusCode::CREATED, axum::Json(new)).into_response()),
+        Some(stored) if stored == new => {
+            let mut response = (StatusCode::CREATED, axum::Json(&new)).into_response();
+            state(&new, None)?.mark(&mut response)?;
+            Ok(response)
+        }
         _ => Err(Problem::conflict("this code was made before, with other content")),
     }
 }
@@ -219,15 +223,29 @@ impl TryFrom<PromoCodeRow> for PromoCodeView {
     }
 }
 
+/// Makes the tag of a code's state; its redemptions are no part of it.
+fn state(made: &NewPromoCode, ended_at: Option<Time>) -> Result<ETag, Problem> {
+    ETag::of(&(made, ended_at))
+}
+
+impl PromoCodeView {
+    fn answer(self) -> Result<Response, Problem> {
+        let state = state(&self.made, self.ended_at)?;
+        let mut response = axum::Json(self).into_response();
+        state.mark(&mut response)?;
+        Ok(response)
+    }
+}
+
 /// `GET /v1/promo-codes/{code}`
 pub async fn get(
     State(app): State<App>,
     principal: Principal,
     Path(code): Path<PromoCode>,
-) -> Result<axum::Json<PromoCodeView>, Problem> {
+) -> Result<Response, Problem> {
     principal.require_role(Action::Catalog)?;
     let row = query_code!(code.as_str(), "").fetch_optional(&app.pool).await?;
-    Ok(axum::Json(row.ok_or_else(|| unknown(&code))?.try_into()?))
+    PromoCodeView::try_from(row.ok_or_else(|| unknown(&code))?)?.answer()
 }
 
 /// `DELETE /v1/promo-codes/{code}`
@@ -235,26 +253,28 @@ pub async fn get(
 /// It redeems no more; who has redeemed it keeps the credits. A repeat gets the first answer.
 pub async fn end(
     State(app): State<App>,
-    principal: Principal,
+    context: RequestContext,
     Path(code): Path<PromoCode>,
-) -> Result<axum::Json<PromoCodeView>, Problem> {
-    principal.require_role(Action::PromoCodes)?;
-    let ending = code.clone();
-    let row = pg::write(&app.pool, move |connection| {
+) -> Result<Response, Problem> {
+    context.principal.require_role(Action::PromoCodes)?;
+    let if_match = context.if_match;
+    let ended = pg::write(&app.pool, move |connection| {
         Box::pin(async move {
-            sqlx::query_as!(
+            let Some(known) = lock(connection, &code).await? else { return Err(unknown(&code)) };
+            if let Some(if_match) = if_match.filter(|_| !known.is_ended) {
+                if_match.require(&state(&known.promo, None)?)?;
+            }
+            let row = sqlx::query_as!(
                 PromoCodeRow,
                 r#"update control.promo_code
                    set ended_at = coalesce(ended_at, clock_timestamp())
                    where code = $1
                    returning code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at,
                              redemptions, ended_at"#,
-                ending.as_str()
-            )
-            .fetch_optional(connection)
-            .await
+                code.as_str()
+            );
+            Ok(PromoCodeView::try_from(row.fetch_one(connection).await?)?)
         })
-    })
-    .await?;
-    Ok(axum::Json(row.ok_or_else(|| unknown(&code))?.try_into()?))
+    });
+    ended.await?.answer()
 }

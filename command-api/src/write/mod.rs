@@ -269,12 +269,8 @@ async fn answer_setting(
     draft: &Draft,
     (kept, position, progress): (Kept, Position, Progress),
 ) -> Result<Response, Problem> {
-    let applied = matches!(progress, Progress::Folded(Outcome::Applied | Outcome::Duplicate));
-    let mut response = answer(draft, &kept, (position, progress));
-    if applied {
-        mark(app, draft, &mut response).await?;
-    }
-    Ok(response)
+    let response = answer(draft, &kept, (position, progress.clone()));
+    mark(app, draft, &progress, response).await
 }
 
 /// Stores a setting as the next after the last one, if that is still in the state that the caller has read.
@@ -294,9 +290,8 @@ async fn take_turn<Q: Waits>(
             let position = append(app, &draft.account, &last.event).await?;
             idempotency::acknowledge(&app.pool, name, &last.event_id, position).await?;
         }
-        if let Some(if_match) = &context.if_match {
-            app.require_caught_up(&draft.account, context.deadline).await?;
-            if_match.require(&current(app, draft).await?)?;
+        if let Some(setting) = Setting::of(&draft.data) {
+            require_unchanged(app, context, &draft.account, setting).await?;
         }
         if idempotency::replace(&app.pool, name, last.as_ref(), new).await? {
             return Ok(());
@@ -305,28 +300,51 @@ async fn take_turn<Q: Waits>(
     Err(Problem::unavailable("too many change this setting at once"))
 }
 
-/// Returns the ETag of the setting as it is projected.
-async fn current(app: &App, draft: &Draft) -> Result<ETag, Problem> {
-    let account = draft.account.to_string();
+/// 412 if the caller names another state of the setting than the one that it is in.
+pub async fn require_unchanged<Q: Waits>(
+    app: &App,
+    context: &RequestContext<Q>,
+    account: &AccountId,
+    setting: Setting<'_>,
+) -> Result<(), Problem> {
+    let Some(if_match) = &context.if_match else { return Ok(()) };
+    app.require_caught_up(account, context.deadline).await?;
+    let core = projected(app, account).await?;
+    if let Some(list) = setting.list()
+        && if_match.allows(&ETag::of(&list.content(&core))?)
+    {
+        return Ok(());
+    }
+    if_match.require(&ETag::of(&setting.content(&core))?)
+}
+
+/// Adds the ETag of a setting to its answer, if it has been applied.
+pub async fn mark(
+    app: &App,
+    draft: &Draft,
+    progress: &Progress,
+    mut response: Response,
+) -> Result<Response, Problem> {
+    let is_applied = matches!(progress, Progress::Folded(Outcome::Applied | Outcome::Duplicate));
+    if let Some(setting) = Setting::of(&draft.data).filter(|_| is_applied) {
+        let core = projected(app, &draft.account).await?;
+        ETag::of(&setting.content(&core))?.mark(&mut response)?;
+    }
+    Ok(response)
+}
+
+/// Returns an account as it is projected.
+async fn projected(app: &App, account: &AccountId) -> Result<Core, Problem> {
+    let name = account.to_string();
     let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {
             let core = sqlx::query_scalar("select core::text from account where account_id = $1");
-            core.bind(account).fetch_optional(connection).await
+            core.bind(name).fetch_optional(connection).await
         })
     })
     .await?;
-    let missing = || Problem::account_not_found(draft.account.as_str());
-    let core: Core = serde_json::from_str(&core.ok_or_else(missing)?).map_err(Problem::internal)?;
-    let content = Setting::of(&draft.data).map(|setting| setting.content(&core));
-    ETag::of(&content.ok_or_else(|| Problem::internal("a setting without a state"))?)
-}
-
-/// Adds the ETag of a setting that has been applied to its answer.
-async fn mark(app: &App, draft: &Draft, response: &mut Response) -> Result<(), Problem> {
-    if Setting::of(&draft.data).is_some() {
-        current(app, draft).await?.mark(response)?;
-    }
-    Ok(())
+    let missing = || Problem::account_not_found(account.as_str());
+    serde_json::from_str(&core.ok_or_else(missing)?).map_err(Problem::internal)
 }
 
 async fn append_setting<Q: Waits>(

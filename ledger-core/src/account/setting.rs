@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::core::Core;
 use crate::event::Data;
-use crate::value::id::AlertId;
+use crate::value::id::{AlertId, UserId};
 
 /// One setting of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,44 +13,70 @@ pub enum Setting<'a> {
     Account,
     Plan,
     Limits,
+    /// The limits that users have of their own.
+    UserLimits,
+    UserLimit(&'a UserId),
     UserAlert,
     AutoTopUp,
     OrgAlert(&'a AlertId),
 }
 
 impl<'a> Setting<'a> {
-    /// Returns the setting that an event replaces or removes, if it is one of these.
+    /// Returns the setting that an event replaces or removes; none if it is about no setting.
     pub fn of(data: &'a Data) -> Option<Setting<'a>> {
-        if let Data::AccountChanged(_) = data {
-            return Some(Setting::Account);
+        match data {
+            Data::AccountChanged(_) => Some(Setting::Account),
+            Data::PlanChanged(_) => Some(Setting::Plan),
+            Data::LimitsSet(_) => Some(Setting::Limits),
+            Data::UserLimitSet(set) => Some(Setting::UserLimit(&set.user_id)),
+            Data::UserAlertSet(_) => Some(Setting::UserAlert),
+            Data::AutoTopUpSet(_) => Some(Setting::AutoTopUp),
+            Data::OrgAlertSet(alert) => Some(Setting::OrgAlert(&alert.alert_id)),
+            Data::OrgAlertRemoved(removal) => Some(Setting::OrgAlert(&removal.alert_id)),
+            Data::AccountOpened(_)
+            | Data::AccountClosed(_)
+            | Data::ClockAdvanced(_)
+            | Data::PeriodReset(_)
+            | Data::UsageRecorded(_)
+            | Data::UsageReversed(_)
+            | Data::CreditsGranted(_)
+            | Data::GrantVoided(_)
+            | Data::CreditsAdjusted(_)
+            | Data::CreditsPurchased(_)
+            | Data::CreditsToppedUp(_)
+            | Data::CreditsRefunded(_)
+            | Data::RefundFailed(_)
+            | Data::DisputeOpened(_)
+            | Data::DisputeWon(_)
+            | Data::TopUpStarted(_)
+            | Data::TopUpFailed(_)
+            | Data::TopUpRefused(_) => None,
         }
-        if let Data::PlanChanged(_) = data {
-            return Some(Setting::Plan);
+    }
+
+    /// Returns the setting that shows this one among others: who has read it has read this one too.
+    pub fn list(self) -> Option<Setting<'a>> {
+        match self {
+            Setting::UserLimit(_) => Some(Setting::UserLimits),
+            Setting::Account
+            | Setting::Plan
+            | Setting::Limits
+            | Setting::UserLimits
+            | Setting::UserAlert
+            | Setting::AutoTopUp
+            | Setting::OrgAlert(_) => None,
         }
-        if let Data::LimitsSet(_) = data {
-            return Some(Setting::Limits);
-        }
-        if let Data::UserAlertSet(_) = data {
-            return Some(Setting::UserAlert);
-        }
-        if let Data::AutoTopUpSet(_) = data {
-            return Some(Setting::AutoTopUp);
-        }
-        if let Data::OrgAlertSet(alert) = data {
-            return Some(Setting::OrgAlert(&alert.alert_id));
-        }
-        if let Data::OrgAlertRemoved(removal) = data {
-            return Some(Setting::OrgAlert(&removal.alert_id));
-        }
-        None
     }
 
     /// Returns what the account has of the setting: equal exactly if the setting is; null if it was never set.
     pub fn content(self, core: &Core) -> Value {
+        let own_limits = core.limits.as_ref().map(|limits| &limits.custom).filter(|own| !own.is_empty());
         match self {
             Setting::Account => json!([core.name, core.overdraft_policy, core.low_balance_threshold]),
             Setting::Plan => json!([core.plan, core.next_plan]),
             Setting::Limits => json!(core.limits),
+            Setting::UserLimits => json!(own_limits),
+            Setting::UserLimit(user) => json!(own_limits.and_then(|own| own.get(user))),
             Setting::UserAlert => json!(core.user_alert),
             Setting::AutoTopUp => json!(core.top_ups.settings),
             Setting::OrgAlert(alert) => json!(core.org_alerts.get(alert)),

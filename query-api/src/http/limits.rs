@@ -4,19 +4,20 @@ use std::ops::Bound;
 
 use axum::extract::State;
 use axum::response::Response;
+use ledger_core::account::Core;
 use ledger_core::account::limit::Limits;
+use ledger_core::account::setting::Setting;
 use ledger_core::event::{Limit as UserLimit, Recipients, SetLimits};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{Label, UserId};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
-use web::http::{Problem, Query};
+use web::http::{Path, Problem, Query};
 
 use crate::access::Whole;
-use crate::answer;
 use crate::app::App;
+use crate::http::settings;
 use crate::list::{self, Limit, Page};
-use crate::reading;
 
 /// Limits with their defaults filled in, without the users' own: any number of users may have one.
 #[derive(Serialize)]
@@ -55,14 +56,11 @@ pub(crate) async fn one(
     Whole(account): Whole,
     Query(query): Query<LimitsQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, limits) = reading::of(&app, account, query.at_least, |_, account| {
-        let limits = account.core.limits.as_ref().map(LimitsView::from);
-        Box::pin(async move {
-            Ok(limits.unwrap_or_else(|| LimitsView::from(&Limits::of(&SetLimits::default(), None))))
-        })
-    })
-    .await?;
-    answer::object(&reflects, limits)
+    let view = |core: &Core| {
+        let never_set = || LimitsView::from(&Limits::of(&SetLimits::default(), None));
+        Ok(core.limits.as_ref().map_or_else(never_set, LimitsView::from))
+    };
+    settings::one(&app, account, query.at_least, Setting::Limits, view).await
 }
 
 #[derive(Deserialize)]
@@ -88,13 +86,31 @@ pub(crate) async fn users(
     Query(query): Query<UsersQuery>,
 ) -> Result<Response, Problem> {
     let after: Option<UserId> = list::decode(query.cursor.as_deref())?;
-    let limit = query.limit;
-    let (reflects, page) = reading::of(&app, account, query.at_least, move |_, account| {
-        let page = page(account.core.limits.as_ref(), after.as_ref(), limit);
-        Box::pin(async move { Ok(page) })
-    })
-    .await?;
-    answer::object(&reflects, page)
+    let view = |core: &Core| Ok(page(core.limits.as_ref(), after.as_ref(), query.limit));
+    settings::one(&app, account, query.at_least, Setting::UserLimits, view).await
+}
+
+#[derive(Deserialize)]
+pub(crate) struct UserPath {
+    user: UserId,
+}
+
+/// `GET /v1/accounts/{account}/limits/users/{user}`
+pub(crate) async fn user(
+    State(app): State<App>,
+    Whole(account): Whole,
+    Path(UserPath { user }): Path<UserPath>,
+    Query(query): Query<LimitsQuery>,
+) -> Result<Response, Problem> {
+    let view = |core: &Core| {
+        let own = core.limits.as_ref().and_then(|limits| limits.custom.get(&user));
+        let unknown = || {
+            let detail = format!("user {user} of account {} has no limit of their own", core.account);
+            Problem::not_found("user_limit_unknown", detail)
+        };
+        Ok(OwnLimit { user_id: user.clone(), limit: *own.ok_or_else(unknown)? })
+    };
+    settings::one(&app, account, query.at_least, Setting::UserLimit(&user), view).await
 }
 
 fn page(limits: Option<&Limits>, after: Option<&UserId>, limit: Limit) -> Page<OwnLimit> {

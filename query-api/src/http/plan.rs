@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use ledger_core::account::setting::Setting;
 use ledger_core::account::{Core, Plan};
 use ledger_core::event::{OnExhausted, PackExpiry, Rollover};
 use ledger_core::value::credits::Credits;
@@ -13,9 +14,8 @@ use serde::{Deserialize, Serialize};
 use web::http::{Problem, Query};
 
 use crate::access::Whole;
-use crate::answer;
 use crate::app::App;
-use crate::reading;
+use crate::http::settings;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,9 +94,5 @@ pub(crate) async fn read(
     Whole(account): Whole,
     Query(query): Query<PlanQuery>,
 ) -> Result<Response, Problem> {
-    let (reflects, view) = reading::of(&app, account, query.at_least, |_, account| {
-        Box::pin(async move { Ok(PlansView::from(&account.core)) })
-    })
-    .await?;
-    answer::object(&reflects, view)
+    settings::one(&app, account, query.at_least, Setting::Plan, |core| Ok(PlansView::from(core))).await
 }

@@ -54,9 +54,14 @@ impl IfMatch {
         })
     }
 
+    /// Returns whether one of the tags is that of the current state.
+    pub fn allows(&self, current: &ETag) -> bool {
+        self.0.iter().any(|tag| tag == ANY || *tag == current.0)
+    }
+
     /// 412 unless one of the tags is that of the current state.
     pub fn require(&self, current: &ETag) -> Result<(), Problem> {
-        if self.0.iter().any(|tag| tag == ANY || *tag == current.0) {
+        if self.allows(current) {
             return Ok(());
         }
         let detail = "it has changed since it was read: read it again and decide anew";

@@ -13,17 +13,17 @@ fn tag(answer: &Answer) -> Result<String> {
     Ok(tag.to_str()?.to_owned())
 }
 
-/// Reads a setting's state, or takes the one that its first `PUT` answers with.
-async fn state(caller: &Caller, path: &str, readable: bool, first: &Value) -> Result<String> {
-    if readable {
-        return tag(caller.get(path).await?.expect(200)?);
-    }
-    tag(caller.put(path, first.clone()).await?.expect(200)?)
-}
+/// A state in which no setting ever is.
+const NO_STATE: &str = "\"0\"";
 
-async fn check(caller: &Caller, path: &str, readable: bool, bodies: [Value; 3]) -> Result<()> {
+/// Puts the first body, and the others on conditions.
+async fn check(caller: &Caller, path: &str, bodies: [Value; 3]) -> Result<()> {
     let [first, second, third] = bodies;
-    let read = state(caller, path, readable, &first).await?;
+    let made = tag(caller.put(path, first).await?.expect(200)?)?;
+    let read = tag(caller.get(path).await?.expect(200)?)?;
+    ensure!(made == read, "{path}");
+    let wrong = caller.with("If-Match", NO_STATE).put(path, second.clone()).await?;
+    wrong.expect_problem(412, "changed_meanwhile")?;
     let mine = caller.with("If-Match", &read).put(path, second.clone()).await?;
     mine.expect(200)?;
     let late = caller.with("If-Match", &read).put(path, third.clone()).await?;
@@ -34,9 +34,7 @@ async fn check(caller: &Caller, path: &str, readable: bool, bodies: [Value; 3]) 
     caller.with("If-Match", &read).put(path, second).await?.expect(again)?;
     let now = tag(&mine)?;
     ensure!(now != read, "{path}");
-    if readable {
-        ensure!(tag(&caller.get(path).await?)? == now, "{path}");
-    }
+    ensure!(tag(&caller.get(path).await?)? == now, "{path}");
     caller.with("If-Match", &now).put(path, third).await?.expect(200).map(drop)
 }
 
@@ -47,31 +45,109 @@ async fn a_setting_that_has_changed_since_it_was_read_is_not_overwritten() -> Re
     open_live(&operator, "acme", "10").await?;
     let at = |what: &str| format!("/v1/accounts/acme{what}");
     let plan = |allowance: &str| json!({"plan": {"cycle": "monthly", "allowance": allowance}});
-    check(&operator, &at("/plan"), false, [plan("11"), plan("12"), plan("13")]).await?;
+    check(&operator, &at("/plan"), [plan("11"), plan("12"), plan("13")]).await?;
     let limits = |limit: &str| json!({"default_limit": limit});
-    check(&operator, &at("/limits"), false, [limits("1"), limits("2"), limits("3")]).await?;
+    check(&operator, &at("/limits"), [limits("1"), limits("2"), limits("3")]).await?;
+    let own = |limit: &str| json!({"limit": limit});
+    check(&operator, &at("/limits/users/ana"), [own("1"), own("2"), own("unlimited")]).await?;
     let alert = |threshold: &str| json!({"threshold": threshold});
-    check(&operator, &at("/user-alert"), true, [alert("1"), alert("2"), alert("3")]).await?;
+    check(&operator, &at("/user-alert"), [alert("1"), alert("2"), alert("3")]).await?;
     let top_up = |most: u32| json!({"enabled": false, "max_per_period": most});
-    check(&operator, &at("/auto-top-up"), true, [top_up(1), top_up(2), top_up(3)]).await?;
+    check(&operator, &at("/auto-top-up"), [top_up(1), top_up(2), top_up(3)]).await?;
     let org_alert = |threshold: &str| json!({"basis": "percent_used", "threshold": threshold});
-    operator.put(&at("/alerts/a1"), org_alert("5")).await?.expect(200)?;
-    check(&operator, &at("/alerts/a1"), true, [org_alert("5"), org_alert("6"), org_alert("7")]).await?;
+    check(&operator, &at("/alerts/a1"), [org_alert("5"), org_alert("6"), org_alert("7")]).await?;
     let contacts = |id: &str| json!({"admins": [{"id": id}]});
-    check(&operator, &at("/contacts"), true, [contacts("ana"), contacts("bo"), contacts("cy")]).await?;
+    check(&operator, &at("/contacts"), [contacts("ana"), contacts("bo"), contacts("cy")]).await?;
     let card = |credits: &str| json!({"meters": [{"category": "c", "prices": {"x": {"credits": credits, "per": "1"}}}]});
-    operator.put("/v1/rate-cards/card", card("1")).await?.expect(200)?;
-    check(&operator, "/v1/rate-cards/card", true, [card("1"), card("2"), card("3")]).await?;
+    check(&operator, "/v1/rate-cards/card", [card("1"), card("2"), card("3")]).await?;
 
     let read = tag(operator.get(&at("")).await?.expect(200)?)?;
     let rename =
         async |name: &str| operator.with("If-Match", &read).patch(&at(""), json!({"name": name})).await;
     rename("Mine").await?.expect(200)?;
     rename("Late").await?.expect_problem(412, "changed_meanwhile")?;
-    let gone = operator.with("If-Match", "\"0\"");
-    gone.delete(&at("/alerts/a1")).await?.expect_problem(412, "changed_meanwhile")?;
-    operator.with("If-Match", "*").delete(&at("/alerts/a1")).await?.expect(200)?;
+    remove_on_conditions(&operator).await?;
     cards_are_listed(&operator).await?;
+    whole.replay_and_stop().await
+}
+
+/// What is removed is a setting as well.
+async fn remove_on_conditions(operator: &Caller) -> Result<()> {
+    let code = json!({"code": "SPRING", "amount": "5"});
+    let made = tag(operator.post("/v1/promo-codes", code).await?.expect(201)?)?;
+    ensure!(made == tag(operator.get("/v1/promo-codes/SPRING").await?.expect(200)?)?);
+    for path in
+        ["/v1/accounts/acme/alerts/a1", "/v1/accounts/acme/limits/users/ana", "/v1/promo-codes/SPRING"]
+    {
+        let read = tag(operator.get(path).await?.expect(200)?)?;
+        let late = operator.with("If-Match", NO_STATE).delete(path).await?;
+        late.expect_problem(412, "changed_meanwhile")?;
+        ensure!(tag(operator.get(path).await?.expect(200)?)? == read, "{path}");
+        let gone = tag(operator.with("If-Match", &read).delete(path).await?.expect(200)?)?;
+        ensure!(gone != read, "{path}");
+        // The same again is no change, whatever its condition.
+        let again = operator.with("If-Match", &read).delete(path).await?;
+        ensure!(tag(again.expect(200)?)? == gone, "{path}");
+    }
+    ensure!(operator.get("/v1/promo-codes/SPRING").await?.body["ended_at"].is_string());
+    operator
+        .get("/v1/accounts/acme/limits/users/ana")
+        .await?
+        .expect_problem(404, "user_limit_unknown")
+        .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_own_limit_is_also_changed_by_who_has_read_the_list() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open_live(&operator, "acme", "10").await?;
+    let (list, ana, bo) = (
+        "/v1/accounts/acme/limits/users",
+        "/v1/accounts/acme/limits/users/ana",
+        "/v1/accounts/acme/limits/users/bo",
+    );
+    let empty = tag(operator.get(list).await?.expect(200)?)?;
+    let own = |limit: &str| json!({"limit": limit});
+    operator.with("If-Match", &empty).put(ana, own("5")).await?.expect(200)?;
+    operator
+        .with("If-Match", &empty)
+        .put(bo, own("5"))
+        .await?
+        .expect(200)
+        .context("its own state is still that of the empty list: unset")?;
+    let both = tag(operator.get(list).await?.expect(200)?)?;
+    ensure!(both != empty);
+    let shown = operator.get(ana).await?;
+    let shown = &shown.expect(200)?.body;
+    ensure!(shown["user_id"] == "ana" && shown["limit"] == "5", "{shown}");
+    operator.with("If-Match", &both).delete(ana).await?.expect(200)?;
+    operator.with("If-Match", &both).put(ana, own("7")).await?.expect_problem(412, "changed_meanwhile")?;
+    // The limits change with them: `PUT` with `custom` would replace all.
+    let limits = tag(operator.get("/v1/accounts/acme/limits").await?.expect(200)?)?;
+    operator.put(bo, own("6")).await?.expect(200)?;
+    let late =
+        operator.with("If-Match", &limits).put("/v1/accounts/acme/limits", json!({"custom": {}})).await?;
+    late.expect_problem(412, "changed_meanwhile")?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_as_changed_meanwhile_changes_nothing_beside_it() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open_live(&operator, "acme", "10").await?;
+    let path = "/v1/accounts/acme";
+    let read = tag(operator.get(path).await?.expect(200)?)?;
+    for body in [json!({"payment_customer": "cus_1"}), json!({"payment_customer": "cus_1", "name": "Late"})] {
+        let late = operator.with("If-Match", NO_STATE).patch(path, body).await?;
+        late.expect_problem(412, "changed_meanwhile")?;
+        ensure!(operator.get(path).await?.body["payment_customer"].is_null());
+    }
+    let both = json!({"payment_customer": "cus_1", "name": "Mine"});
+    operator.with("If-Match", &read).patch(path, both).await?.expect(200)?;
+    let now = operator.get(path).await?;
+    ensure!(now.body["payment_customer"] == "cus_1" && now.body["name"] == "Mine", "{}", now.text);
     whole.replay_and_stop().await
 }
 
