@@ -67,6 +67,11 @@ impl Decided {
     /// Collects the steps that follow from a folded event.
     pub fn folded(&mut self, core: &Core, fact: &Fact, applied: &Applied) {
         self.steps.extend(step_of(core, fact, applied));
+        self.want(core);
+    }
+
+    /// Collects the step that an account wants next.
+    pub fn want(&mut self, core: &Core) {
         if core.top_ups.settings.is_none() {
             return;
         }

@@ -11,11 +11,13 @@ mod decided;
 mod manual_resolution;
 mod relay;
 mod store;
+mod wanted;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::consume::WorkerError;
 use payments::Provider;
 use platform::heartbeat::Heartbeat;
 use platform::kafka::Journal;
@@ -26,6 +28,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use charge::Charger;
+use wanted::Sweep;
 
 pub use config::TopUpConfig;
 pub use decided::Decided;
@@ -34,7 +37,8 @@ pub(crate) use store::write;
 
 /// How long a stop waits for the provider; the whole stop must take less than 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);
-/// Pause between two searches for attempts lost by this database, and for those that wait for a person.
+/// Pause between two searches for attempts lost by this database, for top-ups that nobody has proposed, and for those
+/// that wait for a person.
 const LOOKOUT_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after a failed round.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -53,7 +57,7 @@ pub async fn run(
     info!(provider = provider.name().as_str(), "topping up");
     let pause = Duration::from_millis(config.top_up_interval_ms);
     let mut charger = Charger::new(config, pool.clone(), provider, log_id);
-    let mut lookout = Lookout { adopted: false, next: Instant::now() };
+    let mut lookout = Lookout { adopted: false, sweep: Sweep::default(), next: Instant::now() };
     let mut cut_off = pin!(drained(&shutdown));
     while !shutdown.is_cancelled() {
         heartbeat.beat();
@@ -105,16 +109,21 @@ async fn drained(shutdown: &CancellationToken) {
 struct Lookout {
     /// Whether every attempt lost by this database is found.
     adopted: bool,
+    sweep: Sweep,
     next: Instant,
 }
 
 impl Lookout {
-    async fn search(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    async fn search(&mut self, pool: &PgPool) -> Result<(), WorkerError> {
         if Instant::now() < self.next {
             return Ok(());
         }
         if !self.adopted {
             self.adopted = store::adopt(pool).await?;
+        }
+        // While the past is still folded, what an account wants may have been done.
+        if self.adopted {
+            self.sweep.go_on(pool).await?;
         }
         metrics::gauge!("ledger_top_ups_parked").set(store::count_parked(pool).await? as f64);
         self.next = Instant::now() + LOOKOUT_PAUSE;
@@ -127,8 +136,8 @@ async fn round(
     journal: &Journal,
     charger: &mut Charger,
     lookout: &mut Lookout,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), WorkerError> {
     lookout.search(pool).await?;
     relay::round(pool, journal).await?;
-    charger.charge_due().await
+    Ok(charger.charge_due().await?)
 }

@@ -85,6 +85,35 @@ async fn lost_attempts_are_taken_in_once_the_past_is_folded() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_idle_account_wants_is_ordered_once_the_alerts_know_the_journal_again() -> Result<()> {
+    let whole = Whole::start().await?;
+    // As while a long past is folded: what it wants starts nothing.
+    sql(&whole, "update delivery.told_from set next_offset = next_offset + 1000000").await?;
+    let whole = whole.restart().await?;
+    let (idle, sated) = (Account::open(&whole, "idle").await?, Account::open(&whole, "sated").await?);
+    idle.set("pm_ok", json!({})).await?;
+    sated.set("pm_ok", json!({})).await?;
+    let purchase = json!({"payment_id": "p1", "amount": "100"});
+    whole.operator().post("/v1/accounts/sated/purchases", purchase).await?.expect(200)?;
+    whole.all_evaluated().await?;
+    ensure!(count(&whole, "control.top_up").await? == 0);
+    // The alerts start anew at the journal's end. No event comes after it.
+    sql(&whole, "delete from delivery.told_from").await?;
+    let whole = whole.restart().await?;
+    let (idle, sated) = (Account::again(&whole, "idle"), Account::again(&whole, "sated"));
+    idle.until("settled", "50").await?;
+    until_count(&whole, "control.top_up where state = 'ended' and number = 1", 1).await?;
+    ensure!(sated.figure("settled").await? == "100");
+    // A further look finds nothing left to order.
+    let whole = whole.restart().await?;
+    sleep(TWO_LOOKS / 2).await;
+    ensure!(
+        count(&whole, "control.top_up").await? == 1 && count(&whole, "control.sandbox_charge").await? == 1
+    );
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_credited_once() -> Result<()> {
     let whole = Whole::start_with(&["--top-up-first-backoff-ms", "3600000"]).await?;
     let acme = Account::open(&whole, "acme").await?;
