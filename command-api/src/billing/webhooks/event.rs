@@ -114,8 +114,9 @@ const SESSIONS: &str = "checkout.session.";
 
 fn session(object: &Value) -> Option<Session> {
     let checkout_id = object.get("id")?.as_str()?.to_owned();
-    let customer =
-        object.get("customer").and_then(|customer| customer.as_str().or(customer.get("id")?.as_str()));
+    let customer = object
+        .get("customer")
+        .and_then(|customer| customer.as_str().or_else(|| customer.get("id")?.as_str()));
     Some(Session { checkout_id, customer: customer.and_then(|id| CustomerId::new(id).ok()) })
 }
 
@@ -261,5 +262,16 @@ mod tests {
         check("charge.dispute.closed", dispute("won"), "pi_1 Won { dispute: \"dp_1\", amount: 500 }");
         check("charge.dispute.closed", dispute("lost"), "nothing");
         check("customer.created", json!({"id": "cus_1"}), "nothing");
+    }
+
+    #[test]
+    fn the_payer_of_a_session_is_an_id_or_an_object_with_one() {
+        let payer = |customer: Value| {
+            session(&json!({"id": "cs_1", "customer": customer})).and_then(|one| one.customer)
+        };
+        let mine = CustomerId::new("cus_1").ok();
+        assert_eq!(payer(json!("cus_1")), mine);
+        assert_eq!(payer(json!({"id": "cus_1"})), mine);
+        assert_eq!(payer(Value::Null), None);
     }
 }
