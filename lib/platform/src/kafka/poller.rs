@@ -3,7 +3,6 @@
 //! Rebalances happen only during a fetch, so never in the middle of a batch.
 
 use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_core::value::time::Time;
@@ -63,7 +62,8 @@ type Command = Box<dyn FnOnce(&RawConsumer) + Send>;
 /// A consumer on a thread of its own; dropping it leaves the group.
 pub struct Poller {
     commands: mpsc::Sender<Command>,
-    thread: JoinHandle<()>,
+    /// Ends when the thread has closed the consumer.
+    closed: oneshot::Receiver<()>,
     topic: String,
 }
 
@@ -72,15 +72,18 @@ impl Poller {
         let context = Rebalances { on_assign, changes: Mutex::default() };
         let consumer: RawConsumer = config.create_with_context(context)?;
         let (commands, inbox) = mpsc::channel::<Command>();
-        let thread = std::thread::Builder::new()
+        let (closing, closed) = oneshot::channel();
+        std::thread::Builder::new()
             .name("kafka-poller".to_owned())
             .spawn(move || {
                 for command in inbox {
                     command(&consumer);
                 }
+                drop(consumer);
+                let _ = closing.send(());
             })
             .map_err(|error| Error::Internal(format!("poller thread: {error}")))?;
-        Ok(Poller { commands, thread, topic: topic.to_owned() })
+        Ok(Poller { commands, closed, topic: topic.to_owned() })
     }
 
     /// Runs `work` on the consumer's thread.
@@ -179,12 +182,13 @@ impl Poller {
         self.call(move |consumer, topic| ends(consumer, topic, &partitions, timeout)).await?
     }
 
-    /// Leaves the group and waits until it has left.
+    /// Leaves the group and waits until it has left, or for a while.
+    ///
+    /// librdkafka may never answer a consumer that closes while the group rebalances. Nothing joins the thread then: a
+    /// runtime would wait for that without end, and the process could not stop.
     pub async fn close(self) {
         drop(self.commands);
-        let thread = self.thread;
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(CLOSE_TIMEOUT, joined).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.closed).await.is_err() {
             tracing::warn!(topic = self.topic, "the consumer did not close in time");
         }
     }
