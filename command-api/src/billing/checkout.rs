@@ -6,7 +6,6 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ledger_core::account::Core;
 use ledger_core::event::derive;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
@@ -215,18 +214,4 @@ async fn opened(pool: &PgPool, reference: &str, checkout: &Checkout) -> Result<(
     .execute(pool)
     .await
     .map(drop)
-}
-
-/// Reads an account without its lots; none if it is not open.
-pub async fn core(app: &App, account: &AccountId) -> Result<Option<Core>, sqlx::Error> {
-    let account = account.to_string();
-    let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
-        Box::pin(async move {
-            let core = sqlx::query_scalar("select core::text from account where account_id = $1");
-            core.bind(account).fetch_optional(connection).await
-        })
-    })
-    .await?;
-    core.map(|core| serde_json::from_str(&core).map_err(|error| sqlx::Error::Decode(error.into())))
-        .transpose()
 }

@@ -27,6 +27,7 @@ use super::{outcomes, signature, store};
 use crate::admission::ledger_time;
 use crate::app::App;
 use crate::billing::checkout::{self, Ordered};
+use crate::billing::orders;
 use crate::write::effects::{self, Put};
 
 /// Largest webhook in bytes; an event carries its whole object.
@@ -244,7 +245,7 @@ async fn recorded_at(app: &App, account: &AccountId, deadline: Instant) -> Resul
 
 /// Returns the cost of an amount in cents by the account's price; none if its unit has no price.
 async fn price(app: &App, account: &AccountId, amount: Credits) -> Result<Option<i64>, Problem> {
-    let core = checkout::core(app, account).await?;
+    let core = orders::core(app, account).await?;
     let usd = core.and_then(|core| Usd::price_of(amount, core.usd_per_unit?));
     Ok(usd.and_then(Usd::minor_units))
 }
