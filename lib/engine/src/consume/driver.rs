@@ -41,8 +41,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Longer than the longest pause after a failure: without another failure since, the trouble is over.
 const RECOVERED_AFTER: Duration = Duration::from_secs(6);
-/// How often offsets are reported to the group, and the ends are requested from the brokers.
+/// How often the ends are requested from the brokers.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// How often our offsets are shown to the group.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// Timeout for reading partition ends; short, because it blocks the loop.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the live generation is read, so that a flip is noticed before the next record.
@@ -130,6 +132,9 @@ pub(super) struct Driver<W> {
     failures: u32,
     failed_at: Instant,
     reported_at: Instant,
+    /// The offsets that the group was shown last, and when.
+    shown: BTreeMap<i32, i64>,
+    shown_at: Instant,
     asked_live_at: Instant,
 }
 
@@ -161,6 +166,8 @@ impl<W: Worker> Driver<W> {
             ends: None,
             failures: 0,
             reported_at: Instant::now(),
+            shown: BTreeMap::new(),
+            shown_at: Instant::now(),
             asked_live_at: Instant::now(),
         })
     }
@@ -170,7 +177,10 @@ impl<W: Worker> Driver<W> {
             self.status.heartbeat().beat();
             match self.turn().await {
                 Ok(()) => self.recover(),
-                Err(Error::Postgres(error)) => self.back_off(&format!("postgres: {error}")).await,
+                Err(Error::Postgres(error)) => {
+                    self.show().await;
+                    self.back_off(&format!("postgres: {error}")).await;
+                }
                 Err(Error::Kafka(error)) => self.back_off(&error.to_string()).await,
                 Err(fatal) => {
                     error!(worker = self.name, error = %fatal, "consuming ends");
@@ -179,6 +189,7 @@ impl<W: Worker> Driver<W> {
                 }
             }
         }
+        self.show().await;
         self.status.heartbeat().rest();
         Ok(())
     }
@@ -618,8 +629,29 @@ impl<W: Worker> Driver<W> {
         if paused.is_empty() { Ok(()) } else { Ok(self.poller.pause(paused).await?) }
     }
 
-    /// Reports progress: to the group for display, to the metrics as lag.
+    /// Shows the group how far we have committed. Nothing is read from there: whoever looks sees where we are, and a
+    /// database that is older than what was shown was restored from a backup.
+    async fn show(&mut self) {
+        let folding = self.status.folding();
+        if self.ends.is_some() || folding.is_empty() || folding == self.shown {
+            return;
+        }
+        let position =
+            |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
+        match self.poller.commit(folding.iter().map(position).collect()).await {
+            Ok(()) => {
+                self.shown = folding;
+                self.shown_at = Instant::now();
+            }
+            Err(error) => debug!(worker = self.name, %error, "offsets not shown to the group"),
+        }
+    }
+
+    /// Reports progress: to the group, and to the metrics as lag.
     async fn report(&mut self) -> Result<(), Error> {
+        if self.shown_at.elapsed() >= SHOW_EVERY {
+            self.show().await;
+        }
         if self.reported_at.elapsed() < REPORT_EVERY {
             return Ok(());
         }
@@ -628,11 +660,6 @@ impl<W: Worker> Driver<W> {
         let folding = self.status.folding();
         if folding.is_empty() {
             return Ok(());
-        }
-        let position =
-            |(partition, offset): (&i32, &i64)| Position { partition: *partition, offset: *offset };
-        if let Err(error) = self.poller.commit(folding.iter().map(position).collect()).await {
-            debug!(worker = self.name, %error, "offsets not shown to the group");
         }
         for end in self.poller.ends(folding.keys().copied().collect(), ENDS_TIMEOUT).await? {
             let next = folding.get(&end.partition).copied().unwrap_or_default();
