@@ -17,3 +17,4 @@ pub mod resume;
 pub mod serve;
 mod starting;
 pub mod up;
+pub mod verify;

@@ -20,6 +20,7 @@ use ledger::resolve_top_up::{self, ResolveTopUp};
 use ledger::resume::{self, Resume};
 use ledger::serve::{self, Service};
 use ledger::up::{self, UpConfig};
+use ledger::verify::{self, Verify};
 use local_stack::{Stack, StackOptions};
 use platform::kafka::ClientSettings;
 use platform::{shutdown, telemetry};
@@ -55,6 +56,8 @@ enum Command {
     Replay(Replay),
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
     Rebuild(Box<Rebuild>),
+    /// Folds the journal anew, compares every row of the live read model and alerts with it, and changes nothing
+    Verify(Box<Verify>),
     /// Lets notifications that were parked go out again
     Redeliver(Redeliver),
     /// Lets halted accounts be folded on, once what halted them is mended
@@ -140,6 +143,10 @@ async fn run(command: Command) -> Result<ExitCode> {
             let equal = rebuild::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!equal)))
         }
+        Command::Verify(arguments) => {
+            telemetry::init();
+            Ok(run_verify(&arguments).await)
+        }
         Command::Resume(arguments) => {
             let all = resume::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!all)))
@@ -164,6 +171,17 @@ async fn run(command: Command) -> Result<ExitCode> {
             let how = stack.kafka_client.describe();
             let complete = doctor::run(&stack.options()?, &how, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))
+        }
+    }
+}
+
+/// Ends with 1 if anything differs, and with 2 if that could not be found out.
+async fn run_verify(arguments: &Verify) -> ExitCode {
+    match verify::run(arguments, &mut std::io::stdout()).await {
+        Ok(equal) => ExitCode::from(u8::from(!equal)),
+        Err(error) => {
+            say(&format!("ledger: could not finish: {error:#}"));
+            ExitCode::from(2)
         }
     }
 }

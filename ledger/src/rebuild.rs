@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use alert_worker::alerting::{self, NotifyFrom};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use engine::compare::{Difference, Sample};
+use engine::compare::{Difference, SAMPLES_MAX, Sample};
 use engine::consume::{self, ConsumeOptions, Source, Status, Worker};
 use ledger_core::fold::FOLD_VERSION;
 use platform::failpoint;
@@ -62,6 +62,9 @@ pub struct Rebuild {
     /// Rebuilds nothing and drops this generation, which must not be live
     #[arg(long, value_name = "N", conflicts_with_all = ["no_flip", "accept_differences", "drop_old"])]
     pub drop: Option<i32>,
+    /// Most rows that are named of each table that differs
+    #[arg(long, default_value_t = SAMPLES_MAX)]
+    pub samples: u32,
     /// Prints the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -150,7 +153,8 @@ async fn rebuild_alone(source: Source, arguments: &Rebuild) -> Result<Rebuilt> {
     let fold_seconds = started.elapsed().as_secs_f64();
 
     let (compared_at, mut snapshot, mut still) = fold.snapshot_of_both().await?;
-    let differences = engine::compare::compare(&mut snapshot, live, rebuilt).await?;
+    let differences =
+        engine::compare::compare_sampling(&mut snapshot, live, rebuilt, arguments.samples).await?;
     snapshot.rollback().await?;
 
     let flipped = !arguments.no_flip && (differences.is_empty() || arguments.accept_differences);
@@ -199,7 +203,7 @@ async fn drop_unfinished(pool: &PgPool, live: Schema) -> Result<Vec<String>> {
     Ok(dropped)
 }
 
-async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
+pub(crate) async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<()> {
     let mut connection = pool.acquire().await?;
     let existing = pg::generations(&mut connection, schema.model).await?;
     drop(connection);

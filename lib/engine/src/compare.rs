@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::tables::{self, Table};
 
-/// Most differing rows sampled per table.
-pub const SAMPLES_MAX: usize = 5;
+/// Most differing rows sampled per table, unless more are wanted.
+pub const SAMPLES_MAX: u32 = 5;
 
 /// Rows of one table in which two generations differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,9 +40,19 @@ pub async fn compare(
     first: Schema,
     second: Schema,
 ) -> Result<Vec<Difference>, sqlx::Error> {
+    compare_sampling(tx, first, second, SAMPLES_MAX).await
+}
+
+/// Compares as [`compare`] does, with at most this many samples per table.
+pub async fn compare_sampling(
+    tx: &mut PgConnection,
+    first: Schema,
+    second: Schema,
+    samples_max: u32,
+) -> Result<Vec<Difference>, sqlx::Error> {
     let mut differences = Vec::new();
     for table in tables::of(first.model) {
-        let difference = compare_table(&mut *tx, first, second, *table).await?;
+        let difference = compare_table(&mut *tx, first, second, *table, samples_max).await?;
         if difference.rows > 0 {
             differences.push(difference);
         }
@@ -55,6 +65,7 @@ async fn compare_table(
     first: Schema,
     second: Schema,
     table: Table,
+    samples_max: u32,
 ) -> Result<Difference, sqlx::Error> {
     let key = table.key;
     // As text, because json has no equality. Both sides come in the order of their primary keys.
@@ -88,7 +99,7 @@ async fn compare_table(
                     end as second_row
              {differing}
              order by {key}
-             limit {SAMPLES_MAX}"
+             limit {samples_max}"
         );
         for row in sqlx::query(AssertSqlSafe(show)).fetch_all(&mut *tx).await? {
             let side =

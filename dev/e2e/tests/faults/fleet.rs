@@ -39,7 +39,7 @@ pub async fn alone() -> Turn {
 }
 
 /// Waits until no test that must run alone is running.
-async fn beside() -> Turn {
+pub async fn beside() -> Turn {
     Turn::Beside { _guard: TURNS.read().await }
 }
 
@@ -192,6 +192,42 @@ impl Fleet {
                 self.launch(&name, None)?;
                 self.ready(&name).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until a service says that it is not ready, for this reason.
+    pub async fn unready(&self, name: &str, reason: &str) -> Result<()> {
+        let url = format!("{}/readyz", self.url(name)?);
+        let deadline = Instant::now() + READY_MAX;
+        let mut said = String::new();
+        while !said.contains(reason) {
+            ensure!(Instant::now() < deadline, "{name} is ready, or does not say {reason}: {said}");
+            if let Ok(answer) = self.client.get(&url).send().await {
+                said = if answer.status() == 503 { answer.text().await? } else { String::new() };
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until all services are ready again, without starting any.
+    pub async fn ready_all_by_themselves(&mut self) -> Result<()> {
+        let names: Vec<String> = self.processes.keys().cloned().collect();
+        for name in names {
+            self.ready(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops all services in order, as an operator does.
+    pub async fn stop_all(&mut self) -> Result<()> {
+        let names: Vec<String> = self.processes.keys().cloned().collect();
+        for name in &names {
+            self.signal(name, Signal::SIGTERM)?;
+        }
+        for name in &names {
+            self.ended(name, READY_MAX).await?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 local_stack::shared_test_stack!();
 
+mod altered;
 mod campaign;
 mod drain;
 mod holds;

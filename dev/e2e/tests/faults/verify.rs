@@ -104,7 +104,7 @@ impl Fleet {
     }
 
     /// Returns the journal's ends when everything up to there is projected and no more records come.
-    async fn at_rest(&self) -> Result<Vec<Position>> {
+    pub async fn at_rest(&self) -> Result<Vec<Position>> {
         let journal = Ends::new(&self.kafka, self.identity)?;
         let waiting = async {
             loop {

@@ -5,7 +5,7 @@ mod supervisor;
 pub mod wire;
 
 pub use space::TestSpace;
-pub use supervisor::{shared_stack, supervise_if_started_for_it};
+pub use supervisor::{shared_log_folder, shared_stack, supervise_if_started_for_it};
 
 /// Lets a test program start the stack that all tests share: invoke it once, in the root of each test program that
 /// makes a [`TestSpace`].

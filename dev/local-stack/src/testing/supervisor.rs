@@ -43,6 +43,13 @@ pub async fn shared_stack() -> Result<Addresses> {
     Ok(addresses.clone())
 }
 
+/// Returns the folder of the shared broker's logs, a folder in it for each partition; none where the broker is not ours.
+pub fn shared_log_folder() -> Result<Option<PathBuf>> {
+    let folder = Kafka::folder_in(&shared_folder()?.data_dir()).join("log");
+    let ours = StackOptions::from_env(PathBuf::new()).kafka_brokers.is_none();
+    Ok((ours && folder.exists()).then_some(folder))
+}
+
 async fn find_or_start() -> Result<(Addresses, Option<File>)> {
     let named = StackOptions::from_env(PathBuf::new());
     if let (Some(kafka_brokers), Some(database_url)) = (named.kafka_brokers, named.database_url) {
@@ -50,11 +57,15 @@ async fn find_or_start() -> Result<(Addresses, Option<File>)> {
         postgres::check_reachable(&database_url).await?;
         return Ok((Addresses { kafka_brokers, database_url }, None));
     }
-    let program = std::env::current_exe()?;
-    // Test programs lie in `target/<profile>/deps`; those of all crates share one folder next to it.
-    let profile = program.parent().and_then(Path::parent).context("a test program lies in target")?;
-    let (addresses, lease) = StackFolder::at(&profile.join("test-stack"))?.join(&program).await?;
+    let (addresses, lease) = shared_folder()?.join(&std::env::current_exe()?).await?;
     Ok((addresses, Some(lease)))
+}
+
+/// Test programs lie in `target/<profile>/deps`; those of all crates share one folder next to it.
+fn shared_folder() -> Result<StackFolder> {
+    let program = std::env::current_exe()?;
+    let profile = program.parent().and_then(Path::parent).context("a test program lies in target")?;
+    StackFolder::at(&profile.join("test-stack"))
 }
 
 /// Runs the shared stack where this process was started for that; else returns at once.
