@@ -6,6 +6,7 @@ local_stack::shared_test_stack!();
 
 mod altered;
 mod campaign;
+mod disks;
 mod drain;
 mod holds;
 mod kafka_security;
