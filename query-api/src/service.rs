@@ -68,7 +68,13 @@ async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
         return Ok(None);
     }
     for model in [Model::ReadModel, Model::Alerting] {
-        if pg::live_generation(pool, model).await?.is_none() {
+        let Some(live) = pg::live_generation(pool, model).await? else { return Ok(None) };
+        // A database that was restored without its generations has them made again by their services.
+        let stands: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+            .bind(format!("{live}.checkpoint"))
+            .fetch_one(pool)
+            .await?;
+        if !stands {
             return Ok(None);
         }
     }

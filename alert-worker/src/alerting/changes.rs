@@ -11,6 +11,7 @@ use ledger_core::value::id::{AccountId, AlertId, CallId};
 use ledger_core::value::period::Period;
 use platform::pg::Rows;
 
+use super::notify_from::Notified;
 use crate::delivery::{About, OutboxRow};
 use crate::top_ups::Decided;
 
@@ -21,8 +22,7 @@ const FIRINGS_MAX: usize = 5_000;
 pub struct Fired<'a> {
     pub fact: &'a Fact,
     pub applied: &'a Applied,
-    /// Whether its firings notify people.
-    pub notifies: bool,
+    pub notified: Notified,
     /// The number of firings collected so far.
     pub count: i32,
 }
@@ -95,9 +95,15 @@ impl Changes {
             self.push_firing(&core.account, fired.fact.offset, fired.count, &firing);
             fired.count += 1;
             metrics::counter!("ledger_firings_total", "kind" => firing.kind.as_str()).increment(1);
-            if fired.notifies {
+            if fired.notified != Notified::Nobody {
                 let about = about(core, fired.applied, &firing);
-                self.outbox.push(OutboxRow { account_id: core.account.clone(), firing, about });
+                let is_from_before = fired.notified == Notified::Perhaps;
+                self.outbox.push(OutboxRow {
+                    account_id: core.account.clone(),
+                    firing,
+                    about,
+                    is_from_before,
+                });
             }
         }
     }

@@ -10,7 +10,7 @@ use platform::kafka::Record;
 use sqlx::PgConnection;
 
 use super::changes::{Changes, Fired};
-use super::notify_from::NotifyFrom;
+use super::notify_from::{Notified, NotifyFrom};
 use super::watched::Watched;
 use super::{load, store};
 
@@ -80,14 +80,16 @@ impl Projection for Alerting {
         changes.folded(fact, &applied);
         let Some(core) = &account.core else { return Ok(()) };
         changes.enter(core, &applied);
-        let notifies = self.notify_from.covers(account.partition, fact.offset);
-        if notifies {
-            changes.top_ups.folded(core, fact, &applied);
+        let notified = self.notify_from.notified(account.partition, fact.offset);
+        match notified {
+            Notified::People => changes.top_ups.folded(core, fact, &applied),
+            Notified::Perhaps => changes.top_ups.folded_again(core, fact, &applied),
+            Notified::Nobody => {}
         }
         evaluate_users(
             tx,
             account,
-            &mut Fired { fact, applied: &applied, notifies, count: 0 },
+            &mut Fired { fact, applied: &applied, notified, count: 0 },
             firings,
             changes,
         )

@@ -6,10 +6,11 @@ mod changes;
 mod evaluate;
 mod load;
 mod notify_from;
+mod restored;
 mod run;
 mod store;
 mod watched;
 
 pub use evaluate::{Alerting, Evaluation};
-pub use notify_from::NotifyFrom;
+pub use notify_from::{Notified, NotifyFrom};
 pub use run::{LANES, Options, begin, lanes, watch};

@@ -11,10 +11,11 @@ use platform::shutdown::CancellationToken;
 use tracing::info;
 
 use super::evaluate::{Alerting, Evaluation};
-use super::notify_from::NotifyFrom;
+use super::notify_from::{self, NotifyFrom};
+use super::restored;
 
 /// Kafka's consumer group, shared by all generations, so that a flip does not rebalance partitions.
-const GROUP: &str = "alert-worker";
+pub(super) const GROUP: &str = "alert-worker";
 /// Concurrent transactions by default: a firing may be later than a balance, so one leaves more of the
 /// machine to the projector.
 pub const LANES: u8 = 1;
@@ -72,9 +73,10 @@ pub async fn watch(
 /// Requires `pg::migrate` and `kafka::prepare`.
 pub async fn begin(source: &Source) -> anyhow::Result<NotifyFrom> {
     let ends = Ends::new(&source.kafka, source.identity)?.all().await?;
-    let notify_from = NotifyFrom::now_on(&source.pool, &ends).await?;
-    pg::ensure_generation(&source.pool, Model::Alerting).await?;
-    Ok(notify_from)
+    notify_from::begin(&source.pool, &ends).await?;
+    let live = pg::ensure_generation(&source.pool, Model::Alerting).await?;
+    restored::look(source, live).await?;
+    Ok(NotifyFrom::read(&source.pool).await?)
 }
 
 pub fn lanes(identity: LogIdentity, lanes: u8, notify_from: &NotifyFrom) -> anyhow::Result<Vec<Evaluation>> {

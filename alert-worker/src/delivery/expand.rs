@@ -114,6 +114,10 @@ fn notification_of(
         Channel::Webhook => notice::Notice { text: event_of(row)?, ..notice::in_app(row, "", payer)? },
     };
     let (status, address, last_error) = match way {
+        Way::Hook if row.is_from_before => ("parked", None, Some(notification::FROM_BEFORE.to_owned())),
+        Way::To(address) if row.is_from_before => {
+            ("parked", Some(address), Some(notification::FROM_BEFORE.to_owned()))
+        }
         Way::Here => ("delivered", None, None),
         Way::Hook => ("pending", None, None),
         Way::To(address) => ("pending", Some(address), None),
@@ -296,6 +300,19 @@ mod tests {
             made("webhook", Channel::Webhook),
         ];
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+    }
+
+    #[test]
+    fn what_may_have_been_sent_before_a_restore_waits_for_a_person_and_stands_in_the_product() {
+        let mut row = samples::row("acme", 1);
+        row.is_from_before = true;
+        let made: Vec<_> = addressees(&row, Some(&contacts()))
+            .into_iter()
+            .map(|to| notification_of(&row, to, ProviderName::Sandbox).expect("rendered"))
+            .filter(|made| made.recipient != "dora")
+            .map(|made| (made.channel, made.status))
+            .collect();
+        assert_eq!(made, [("in_app", "delivered"), ("email", "parked"), ("webhook", "parked")]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ use platform::shutdown::CancellationToken;
 
 pub use config::DeliveryConfig;
 pub use notice::Notice;
+pub(crate) use notification::park_waiting;
 pub use outbox::{About, OutboxRow, enqueue};
 pub use publish::{FIRED, event_of};
 pub use redeliver::{Redelivery, Which, redeliver};

@@ -15,6 +15,9 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// Longest stored reason, in characters.
 const REASON_CHARS_MAX: usize = 500;
 const INSERT_MAX: usize = 500;
+/// Why notifications are parked in a database from a backup.
+pub(super) const FROM_BEFORE: &str =
+    "the database was restored from a backup, and this may have been sent before";
 /// How many rows of the front of the line are looked at for each that may be leased.
 const FRONT_FACTOR: i64 = 4;
 
@@ -93,6 +96,23 @@ pub(super) async fn insert(connection: &mut PgConnection, rows: &[Notification])
         .await?;
     }
     Ok(())
+}
+
+/// Parks what waits to be sent in a database from a backup, and marks the firings that wait for their notifications;
+/// returns how many notifications.
+pub(crate) async fn park_waiting(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    sqlx::query!("update delivery.outbox set is_from_before = true where expanded_at is null")
+        .execute(&mut *connection)
+        .await?;
+    let parked = sqlx::query!(
+        "update delivery.notification
+         set status       = 'parked',
+             last_error   = $1,
+             leased_until = null
+         where status = 'pending'",
+        FROM_BEFORE,
+    );
+    Ok(parked.execute(connection).await?.rows_affected())
 }
 
 /// How much of a channel may be leased.

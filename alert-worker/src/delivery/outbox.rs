@@ -36,6 +36,8 @@ pub struct OutboxRow {
     /// Carries the recipients too.
     pub firing: Firing,
     pub about: About,
+    /// It fired before this database was restored from a backup, and may have been sent then.
+    pub is_from_before: bool,
 }
 
 /// Puts firings into the outbox, in the caller's transaction; existing ones are not sent again.
@@ -55,6 +57,7 @@ async fn insert(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64
     let firings = rows.iter().map(|row| json(&row.firing)).collect::<Result<Vec<_>, _>>()?;
     let audiences = rows.iter().map(|row| json(&row.firing.audience)).collect::<Result<Vec<_>, _>>()?;
     let abouts = rows.iter().map(|row| json(&row.about)).collect::<Result<Vec<_>, _>>()?;
+    let from_before: Vec<bool> = rows.iter().map(|row| row.is_from_before).collect();
     let inserted = sqlx::query_file!(
         "src/delivery/sql/insert_firings.sql",
         &account_ids as &[&str],
@@ -62,6 +65,7 @@ async fn insert(connection: &mut PgConnection, rows: &[OutboxRow]) -> Result<u64
         &firings,
         &audiences,
         &abouts,
+        &from_before,
     )
     .execute(connection)
     .await?;
@@ -78,6 +82,7 @@ struct Columns {
     firing: String,
     audience: String,
     about: String,
+    is_from_before: bool,
 }
 
 impl Columns {
@@ -87,6 +92,7 @@ impl Columns {
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
             firing: Firing { audience: parsed(&self.audience)?, ..parsed(&self.firing)? },
             about: parsed(&self.about)?,
+            is_from_before: self.is_from_before,
         })
     }
 }
@@ -107,7 +113,7 @@ pub(super) async fn unpublished(
 ) -> Result<Vec<OutboxRow>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Columns,
-        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!"
+        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!", is_from_before
            from delivery.outbox
            where published_at is null
            order by seq
@@ -126,7 +132,7 @@ pub(super) async fn lock_unexpanded(
 ) -> Result<Vec<OutboxRow>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Columns,
-        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!"
+        r#"select account_id, firing::text as "firing!", audience::text as "audience!", about::text as "about!", is_from_before
            from delivery.outbox
            where expanded_at is null
            order by seq

@@ -43,6 +43,7 @@ pub fn row(account: &str, firing: u128) -> OutboxRow {
             period_ends_at: "2026-02-28T23:00:00Z".parse().expect("a time"),
             basis: Some(Basis::PercentUsed),
         },
+        is_from_before: false,
     }
 }
 

@@ -64,6 +64,13 @@ impl Proposal {
 }
 
 impl Decided {
+    /// Collects what a folded event says about attempts that a restored database still has. Attempts since are looked up
+    /// at the provider, once it is known that they are open.
+    pub fn folded_again(&mut self, core: &Core, fact: &Fact, applied: &Applied) {
+        let step = step_of(core, fact, applied).filter(|step| matches!(step, Step::End(..)));
+        self.steps.extend(step);
+    }
+
     /// Collects the steps that follow from a folded event.
     pub fn folded(&mut self, core: &Core, fact: &Fact, applied: &Applied) {
         self.steps.extend(step_of(core, fact, applied));

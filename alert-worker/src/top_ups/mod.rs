@@ -33,7 +33,7 @@ use wanted::Sweep;
 pub use config::TopUpConfig;
 pub use decided::Decided;
 pub use manual_resolution::{DecideError, Decision, decide};
-pub(crate) use store::write;
+pub(crate) use store::{forget_open, write};
 
 /// How long a stop waits for the provider; the whole stop must take less than 10 s.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(7);

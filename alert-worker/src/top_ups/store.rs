@@ -275,10 +275,19 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
     Ok(())
 }
 
-/// For a partition whose checkpoint is a `checkpoint`: whether all records from before this database was new are
-/// folded. A partition with only its genesis record has no past.
-const IS_PAST_FOLDED: &str =
-    "(told_from.next_offset <= 1 or coalesce(checkpoint.next_offset, 0) >= told_from.next_offset)";
+/// Forgets attempts that have no outcome, in a database from a backup: they may have one since, and those that are still
+/// open are adopted once the past is folded.
+pub async fn forget_open(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from control.top_up where state in ('proposed', 'started')")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// For a partition whose checkpoint is a `checkpoint`: whether all records from before this database was new, or was
+/// restored, are folded. A partition with only its genesis record has no past.
+const IS_PAST_FOLDED: &str = "(greatest(told_from.next_offset, told_from.restored_to) <= 1
+      or coalesce(checkpoint.next_offset, 0) >= greatest(told_from.next_offset, told_from.restored_to))";
 
 /// Returns whether the past of every partition is folded.
 async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Error> {

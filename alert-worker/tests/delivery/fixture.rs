@@ -214,5 +214,6 @@ pub fn alert(account: &str, channels: &[Channel]) -> OutboxRow {
             period_ends_at: "2026-02-28T23:00:00Z".parse().expect("a time"),
             basis: Some(Basis::PercentUsed),
         },
+        is_from_before: false,
     }
 }

@@ -13,6 +13,7 @@ mod kafka_security;
 mod kills;
 mod outages;
 mod resets;
+mod restored;
 mod top_ups;
 
 mod client;
@@ -20,3 +21,11 @@ mod fleet;
 mod fuzz;
 mod history;
 mod verify;
+
+// Shared with the services' own tests.
+#[path = "../../../../alert-worker/tests/delivery/identity.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod identity;
+#[path = "../../../../alert-worker/tests/delivery/server.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod server;

@@ -1,4 +1,4 @@
-//! The current ends of the journal's partitions, from the brokers.
+//! The current ends of the journal's partitions, and how far a group has shown that it has read them, from the brokers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::error::{Error, once_led};
 use super::options::{KafkaOptions, LogIdentity};
+use super::poller::positions_of;
 use super::reasons::{Asker, Reasons, explained};
 use crate::position::Position;
 
@@ -59,6 +60,25 @@ impl Ends {
         let asked = tokio::task::spawn_blocking(asking).await;
         asked.map_err(|error| Error::Internal(error.to_string()))?
     }
+}
+
+/// Returns how far a group has shown that it has read the journal; a partition without an offset is absent.
+pub async fn shown_by(
+    options: &KafkaOptions,
+    group: &str,
+    identity: LogIdentity,
+) -> Result<Vec<Position>, Error> {
+    // Asks and does not join.
+    let client: Asker = options.member(group)?.create_with_context(Reasons::default())?;
+    let topic = options.topics().events;
+    let asking = move || {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&topic, 0, identity.partitions - 1);
+        let answer = client.committed_offsets(list, QUERY_TIMEOUT).map_err(Error::from);
+        Ok(positions_of(&explained(&client, answer)?))
+    };
+    let asked = tokio::task::spawn_blocking(asking).await;
+    asked.map_err(|error| Error::Internal(error.to_string()))?
 }
 
 /// Requests the ends of many partitions, one request per broker.

@@ -28,7 +28,7 @@ pub use broker_clock::BrokerClock;
 pub use client::ClientSettings;
 pub use dead_letter::{DeadLetter, count_dead_letters, log_dead_letters};
 pub use delivery::AppendError;
-pub use ends::Ends;
+pub use ends::{Ends, shown_by};
 pub use error::Error;
 pub use genesis::genesis_of;
 pub use ingress::IngressConsumer;

@@ -225,7 +225,7 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
+pub(super) fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
     list.elements()
         .iter()
         .filter_map(|element| match element.offset() {

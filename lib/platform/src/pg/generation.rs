@@ -1,6 +1,7 @@
 //! Creates, drops and flips generations; one row of `control.generation` per model names the live one.
 
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
+use tracing::warn;
 
 use super::error::Error;
 use super::migrations::{self, ALERTING, Migration, READ_MODEL};
@@ -26,13 +27,20 @@ pub async fn live_generation(
     Ok(live.map(|generation| Schema { model, generation }))
 }
 
-/// Returns the live generation, and creates the first one if there is none.
+/// Returns the live generation, and creates the first one if there is none. A database that was restored without its
+/// generations, which follow from the journal, has the live one made again, empty.
 pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Error> {
     write(pool, move |connection| {
         Box::pin(async move {
             migrations::lock(connection).await?;
             if let Some(generation) = live(connection, model).await? {
-                return Ok(Schema { model, generation });
+                let schema = Schema { model, generation };
+                if !exists(connection, schema).await? {
+                    warn!(%schema, "the live generation is missing in this database and is folded anew");
+                    migrations::forget(connection, schema).await?;
+                    create(connection, schema).await?;
+                }
+                return Ok(schema);
             }
             let first = Schema { model, generation: 1 };
             create(connection, first).await?;

@@ -32,7 +32,7 @@ pub(super) const CONTROL: &[Migration] = migrations!(
     "0007_payments", "0008_callers"
 );
 pub(super) const DELIVERY: &[Migration] =
-    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares");
+    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares", "0005_restored");
 pub(super) const READ_MODEL: &[Migration] = migrations!(
     "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
     "0006_prices_and_calls"

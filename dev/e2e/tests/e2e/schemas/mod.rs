@@ -118,6 +118,7 @@ fn outputs_fit_their_schema_and_are_written_alike() {
                 period_ends_at: Time::MAX,
                 basis: None,
             },
+            is_from_before: false,
         };
         let written: Value = serde_json::from_str(&event_of(&row).unwrap()).unwrap();
         assert_eq!(written, sample.json(), "{}", sample.path);
