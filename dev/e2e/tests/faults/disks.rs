@@ -28,7 +28,7 @@ use crate::fleet::{self, Fleet, OPERATOR_KEY};
 
 const SERVICES: [&str; 3] = ["projector", "command-api", "alert-worker"];
 /// Enough for a broker with the topics of one test.
-const KAFKA_MEGABYTES: u32 = 64;
+const KAFKA_MEGABYTES: u32 = 32;
 /// A new cluster takes 40, its log two files of 16.
 const POSTGRES_MEGABYTES: u32 = 192;
 const WAIT_MAX: Duration = Duration::from_secs(60);

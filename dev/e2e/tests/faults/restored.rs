@@ -18,6 +18,7 @@ use crate::server::{MailServer, Mood};
 
 const SERVICES: [&str; 4] = ["projector", "command-api", "alert-worker", "query-api"];
 const WAIT_MAX: Duration = Duration::from_secs(90);
+const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL: Duration = Duration::from_millis(50);
 /// Several rounds of everything that sends or charges.
 const ROUNDS: Duration = Duration::from_secs(3);
@@ -51,7 +52,8 @@ impl World {
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
         );
-        let mut world = World { fleet, http: http_client::plain(), mails };
+        let http = http_client::builder().timeout(ANSWER_MAX).build()?;
+        let mut world = World { fleet, http, mails };
         world.launch_all().await?;
         Ok(world)
     }
