@@ -74,9 +74,9 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let (heartbeat, stop, log_id) = (Heartbeat::new("top-ups"), shutdown.clone(), identity.log_id);
     let (beats, top_ups_pool, top_ups_journal) = (heartbeat.clone(), pool.clone(), journal.clone());
     service.supervise(&heartbeat, shutdown, move || {
-        let (pool, journal, provider) =
-            (top_ups_pool.clone(), top_ups_journal.clone(), Arc::clone(&provider));
-        top_ups::run(config.top_ups.clone(), pool, journal, provider, log_id, beats.clone(), stop.clone())
+        let (pool, journal) = (top_ups_pool.clone(), top_ups_journal.clone());
+        let payer = top_ups::Payer { provider: Arc::clone(&provider), log_id };
+        top_ups::run(config.top_ups.clone(), pool, journal, payer, beats.clone(), stop.clone())
     });
     let (heartbeat, stop, scheduled) = (Heartbeat::new("scheduler"), shutdown.clone(), journal.clone());
     let beats = heartbeat.clone();

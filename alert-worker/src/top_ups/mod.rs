@@ -43,17 +43,23 @@ const LOOKOUT_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after a failed round.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
+/// Who charges, and for which journal.
+pub struct Payer {
+    pub provider: Arc<dyn Provider>,
+    pub log_id: Uuid,
+}
+
 /// Charges started attempts and reports the outcomes to the journal, until `shutdown`; then finishes the running
 /// charges.
 pub async fn run(
     config: TopUpConfig,
     pool: PgPool,
     journal: Journal,
-    provider: Arc<dyn Provider>,
-    log_id: Uuid,
+    payer: Payer,
     heartbeat: Heartbeat,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Payer { provider, log_id } = payer;
     info!(provider = provider.name().as_str(), "topping up");
     let pause = Duration::from_millis(config.top_up_interval_ms);
     let mut charger = Charger::new(config, pool.clone(), provider, log_id);
