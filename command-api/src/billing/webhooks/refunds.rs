@@ -96,7 +96,7 @@ impl Refunds {
         let found = live()
             .find(|(name, _)| told(name).is_some_and(|told| told.failed))
             .or_else(|| of_totals().find(|(_, recorded)| recorded.part.money == excess))
-            .or_else(|| of_totals().last());
+            .or_else(|| of_totals().next_back());
         let name = found?.0.clone();
         let recorded = self.recorded.get_mut(&name)?;
         recorded.undone = true;
