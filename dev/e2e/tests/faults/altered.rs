@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use local_stack::testing::shared_log_folder;
-use local_stack::testing::wire::{Packed, RawRecord, Wire, batch, crc};
+use local_stack::testing::wire::{Packed, RawRecord, Wire, batch, crc32c};
 use platform::http_client;
 use platform::kafka::Position;
 use platform::pg::Schema;
@@ -26,8 +26,6 @@ use crate::fleet::{Fleet, home_of};
 use crate::verify::{ALERTS, LIVE};
 
 const SERVICES: [&str; 3] = ["projector", "command-api", "alert-worker"];
-/// CRC-32C, reversed.
-const CASTAGNOLI: u32 = 0x82f6_3b78;
 
 impl Fleet {
     /// Runs `ledger verify`, which must end with this code, and returns what it says.
@@ -183,7 +181,7 @@ fn alter_record(partition: &Path, from: &[u8], to: &[u8]) -> Result<()> {
         let end = start + 12 + usize::try_from(i32::from_be_bytes(length))?;
         if at < end {
             // Summed is everything after the sum.
-            let sum = crc(&bytes[start + 21..end], CASTAGNOLI).to_be_bytes();
+            let sum = crc32c(&bytes[start + 21..end]).to_be_bytes();
             bytes[start + 17..start + 21].copy_from_slice(&sum);
             break;
         }
