@@ -6,6 +6,7 @@ use engine::consume::{Source, Status};
 use payments::PaymentConfig;
 use platform::heartbeat::{Heartbeat, supervise};
 use platform::kafka::{Appender, Journal};
+use platform::pg::Role;
 use platform::shutdown::CancellationToken;
 use web::http::ops::Readiness;
 use web::http::{Deps, Service};
@@ -37,7 +38,7 @@ pub struct Config {
 
 /// Builds the service: evaluation, delivery, top-ups and scheduler, all on one pool.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
-    let pool = deps.pool("alert-worker").await?;
+    let pool = deps.pool(Role::AlertWorker).await?;
     let identity = deps.prepare(&pool).await?;
     let source = Source { kafka: deps.kafka.clone(), identity, pool: pool.clone() };
     let notify_from = alerting::begin(&source).await?;
@@ -49,6 +50,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
 
     let readiness = Readiness::new()
         .with_database(&pool)
+        .with_writes(&pool)
         .with_log(&deps.kafka, &pool)
         .with("log_clock", journal.clock().readiness())
         .with("alert-worker", status.check());

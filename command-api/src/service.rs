@@ -5,7 +5,7 @@ use futures::FutureExt;
 use payments::PaymentConfig;
 use platform::heartbeat::Heartbeat;
 use platform::kafka::Journal;
-use platform::pg::{self, Model};
+use platform::pg::{self, Model, Role};
 use tokio_util::sync::CancellationToken;
 use web::auth::{Auth, AuthConfig};
 use web::http::ops::Readiness;
@@ -36,7 +36,7 @@ pub struct Config {
 
 /// Builds the service: HTTP writes, ingress, outbox relay, and upkeep of holds.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
-    let pool = deps.pool("command-api").await?;
+    let pool = deps.pool(Role::CommandApi).await?;
     let identity = deps.prepare(&pool).await?;
     pg::ensure_generation(&pool, Model::ReadModel).await?;
     let journal = Journal::new(&deps.kafka, identity)?;
@@ -48,6 +48,7 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let ingress = Ingress::new(app.clone(), &deps.kafka, shutdown.clone()).await?;
     let readiness = Readiness::new()
         .with_database(&pool)
+        .with_writes(&pool)
         .with_log(&deps.kafka, &pool)
         .with("log_clock", journal.clock().readiness())
         .with("ingress", ingress.progress().readiness())

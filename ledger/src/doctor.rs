@@ -6,6 +6,7 @@ use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use local_stack::StackOptions;
 use local_stack::survey::{Finding, State, survey};
+use platform::pg::{self, Login};
 
 /// Writes the table, and returns whether everything required is present; `how` says how Kafka is connected to.
 pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Result<bool> {
@@ -13,6 +14,9 @@ pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Res
     if options.kafka_brokers.is_some() {
         let sentence = format!("Kafka is connected to by {how}.");
         findings.insert(1, Finding { what: "Kafka's clients", state: State::Note, sentence });
+    }
+    if let Some(url) = &options.database_url {
+        findings.extend(login(url).await);
     }
     writeln!(out, "{}", table(&findings))?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
@@ -22,6 +26,25 @@ pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Res
         n => writeln!(out, "{n} things are missing; their lines say how to get them.")?,
     }
     Ok(missing == 0)
+}
+
+/// Says whether the login that is named owns the tables or only uses them; nothing where the database does not answer.
+async fn login(url: &str) -> Option<Finding> {
+    let pool = pg::connect(url, "ledger doctor", 1).await.ok()?;
+    let login = Login::of(&pool).await.ok()?;
+    pool.close().await;
+    let name = &login.name;
+    let sentence = match login.role() {
+        Some(role) => format!(
+            "{name} is the login of {} alone: it checks the tables, and `ledger migrate` makes them as their owner.",
+            role.service()
+        ),
+        None if login.owns => format!(
+            "{name} owns the tables and migrates them: right for `ledger up` and commands. Production gives each service a login of its own: `ledger migrate --roles`."
+        ),
+        None => format!("{name} neither owns the tables nor is the login of a service."),
+    };
+    Some(Finding { what: "login", state: State::Found, sentence })
 }
 
 fn table(findings: &[Finding]) -> Table {

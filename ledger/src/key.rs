@@ -67,7 +67,7 @@ async fn create(arguments: &CreateKey) -> Result<CreatedKey> {
     let new = checked(arguments, now)?;
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger key", 1).await.context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
+    pg::migrate_or_check(&pool).await?;
     let made = pg::write(&pool, move |connection| {
         Box::pin(async move { auth::create_key(connection, &new, MADE_BY, now).await })
     })

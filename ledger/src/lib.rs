@@ -7,6 +7,7 @@ pub mod connection;
 pub mod demo;
 pub mod doctor;
 pub mod key;
+pub mod migrate;
 pub mod openapi;
 pub mod rebuild;
 pub mod redeliver;

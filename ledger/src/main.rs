@@ -12,6 +12,7 @@ use ledger::bench::{self, BenchConfig};
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
 use ledger::key::{self, KeyCommand};
+use ledger::migrate::{self, Migrate};
 use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
@@ -52,6 +53,8 @@ enum Command {
     /// Measures, each figure next to a ceiling of the same run: lines of JSON.
     #[cfg(feature = "bench")]
     Bench(BenchConfig),
+    /// Makes the tables of this version, and grants each service's login its rights
+    Migrate(Box<Migrate>),
     /// Writes the journal as it is stored, one line of JSON a record
     Replay(Replay),
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
@@ -132,6 +135,11 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(config) => {
             telemetry::init();
             bench::run(&config, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Migrate(arguments) => {
+            telemetry::init();
+            migrate::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay(replay) => {

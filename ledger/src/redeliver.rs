@@ -35,7 +35,7 @@ pub struct Redeliver {
 pub async fn run(arguments: &Redeliver, out: &mut impl Write) -> Result<bool> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger redeliver", 1).await.context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
+    pg::migrate_or_check(&pool).await?;
     let which =
         Which { account_id: arguments.account.clone(), notification_id: arguments.notification.clone() };
     let (mut sent, mut refused) = (0, 0);

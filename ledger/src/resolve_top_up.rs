@@ -40,7 +40,7 @@ pub async fn run(arguments: &ResolveTopUp, out: &mut impl Write) -> Result<()> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool =
         pg::connect(&url, "ledger resolve-top-up", 1).await.context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
+    pg::migrate_or_check(&pool).await?;
     let decision = match (&arguments.paid, &arguments.failed) {
         (Some(payment), _) => Decision::Paid(payment.clone()),
         (None, Some(reason)) => Decision::Failed(reason.clone()),

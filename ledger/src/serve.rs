@@ -10,7 +10,7 @@ use platform::shutdown::CancellationToken;
 use tokio::net::TcpListener;
 use web::http::{Deps, HttpConfig, Running};
 
-use crate::starting::{Starting, waits_for_kafka};
+use crate::starting::{Starting, unready, waits_for_kafka};
 
 /// Pause before another attempt to start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -83,8 +83,8 @@ pub async fn run(service: Service, shutdown: CancellationToken) -> Result<()> {
         if !waits_for_kafka(&error) {
             return Err(error);
         }
-        let reason = format!("{error:#}");
-        tracing::error!(reason, "the service can't start yet, trying again");
+        let reason = unready(&error);
+        tracing::error!(reason = reason.cause, "the service can't start yet, trying again");
         match &starting {
             Some(starting) => starting.say(reason),
             None => starting = Some(Starting::serve(service.http(), reason).await?),

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::routing::any;
 use platform::kafka;
 use platform::shutdown::CancellationToken;
+use platform::unready::Unready;
 use web::http::ops::Readiness;
 use web::http::{HttpConfig, Problem, Running, Service, bind};
 
@@ -21,19 +22,27 @@ pub fn waits_for_kafka(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Returns why a start failed, as everybody may see it and in full.
+pub fn unready(error: &anyhow::Error) -> Unready {
+    let kafka = error.chain().find_map(|cause| cause.downcast_ref::<kafka::Error>());
+    let Unready { word, detail, .. } = kafka.map_or_else(|| Unready::new("failing", ""), Unready::from);
+    Unready { word, detail, cause: format!("{error:#}") }
+}
+
 /// Serves in place of a service that can't start yet.
 pub struct Starting {
-    reason: Arc<Mutex<String>>,
+    reason: Arc<Mutex<Unready>>,
     running: Running,
 }
 
 impl Starting {
     /// Listens where the service will.
-    pub async fn serve(http: &HttpConfig, reason: String) -> Result<Starting> {
+    pub async fn serve(http: &HttpConfig, reason: Unready) -> Result<Starting> {
         let reason = Arc::new(Mutex::new(reason));
         let said = Arc::clone(&reason);
-        let readiness = Readiness::new()
-            .with("log", move || ready(Err(said.lock().unwrap_or_else(PoisonError::into_inner).clone())));
+        let readiness = Readiness::new().with("log", move || {
+            ready(Err::<(), _>(said.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+        });
         let mut service = Service::new("starting", readiness);
         let unavailable = || ready(Problem::unavailable("the service waits for Kafka"));
         service.routes = Router::new().route("/", any(unavailable)).route("/{*path}", any(unavailable));
@@ -41,7 +50,7 @@ impl Starting {
         Ok(Starting { reason, running })
     }
 
-    pub fn say(&self, reason: String) {
+    pub fn say(&self, reason: Unready) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 

@@ -7,7 +7,7 @@ use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use ledger_core::fold::FOLD_VERSION;
 use platform::heartbeat::supervise;
 use platform::kafka::LogIdentity;
-use platform::pg::{self, Model};
+use platform::pg::{self, Model, Role};
 use platform::shutdown::CancellationToken;
 use tracing::info;
 use web::http::ops::Readiness;
@@ -59,12 +59,15 @@ fn batch_records(text: &str) -> Result<usize, String> {
 
 /// Builds the service: one task and the operator's pages.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
-    let pool = deps.pool("projector").await?;
+    let pool = deps.pool(Role::Projector).await?;
     let identity = deps.prepare(&pool).await?;
     pg::ensure_generation(&pool, Model::ReadModel).await?;
     let status = Status::new("projector");
-    let readiness =
-        Readiness::new().with_database(&pool).with_log(&deps.kafka, &pool).with("projector", status.check());
+    let readiness = Readiness::new()
+        .with_database(&pool)
+        .with_writes(&pool)
+        .with_log(&deps.kafka, &pool)
+        .with("projector", status.check());
     let source = Source { kafka: deps.kafka.clone(), identity, pool };
     let mut service = Service::new("projector", readiness);
     let (heartbeat, stop) = (status.heartbeat().clone(), shutdown.clone());

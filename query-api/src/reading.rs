@@ -1,5 +1,7 @@
 //! Reading: one snapshot of an account, with the position that it reflects.
 
+use std::time::Duration;
+
 use engine::load;
 use engine::progress::Waiter;
 use engine::tables::halted::Kind;
@@ -9,7 +11,7 @@ use ledger_core::account::Core;
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
-use platform::pg::{self, Model, Schema};
+use platform::pg::{self, Model, Schema, Scope};
 use platform::position::{AtLeast, Position};
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
@@ -57,8 +59,25 @@ where
         + Send
         + 'static,
 {
+    of_within(app, account, at_least, pg::READ_MAX, work).await
+}
+
+/// The same for work that takes up to this long.
+pub(crate) async fn of_within<T, F>(
+    app: &App,
+    account: AccountId,
+    at_least: Option<AtLeast>,
+    longest: Duration,
+    work: F,
+) -> Result<(Reflects, T), Problem>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection, &'c Account) -> BoxFuture<'c, Result<T, Problem>>
+        + Send
+        + 'static,
+{
     wait_for(app, at_least).await?;
-    snapshot(app, &app.waiter, account, at_least, work).await
+    snapshot(app, &app.waiter, account, at_least, longest, work).await
 }
 
 /// The same of the alert worker's own fold. Where it lags behind the balances it is waited for, 2 s at most: who has
@@ -77,7 +96,7 @@ where
 {
     wait_in(app, &app.alerted, at_least).await?;
     catch_up(app, &account).await?;
-    snapshot(app, &app.alerted, account, at_least, work).await
+    snapshot(app, &app.alerted, account, at_least, pg::READ_MAX, work).await
 }
 
 /// The same without waiting for the balances.
@@ -92,7 +111,7 @@ where
         + Send
         + 'static,
 {
-    snapshot(app, &app.alerted, account, None, work).await
+    snapshot(app, &app.alerted, account, None, pg::READ_MAX, work).await
 }
 
 /// Waits for the alert worker to come to where the balances are. What it has is shown where it takes too long: 503 only
@@ -108,8 +127,8 @@ async fn catch_up(app: &App, account: &AccountId) -> Result<(), Problem> {
 }
 
 async fn is_evaluated(app: &App, account: &AccountId) -> Result<bool, Problem> {
-    let account = account.to_string();
-    pg::read(&app.pool, app.alerted.schema(), move |connection| {
+    let (scope, account) = (Scope::Account(account.clone()), account.to_string());
+    pg::read_of(&app.pool, app.alerted.schema(), &scope, move |connection| {
         Box::pin(async move {
             let known = sqlx::query_scalar("select exists (select from account where account_id = $1)");
             Ok(known.bind(account).fetch_one(connection).await?)
@@ -123,6 +142,7 @@ async fn snapshot<T, F>(
     model: &Waiter,
     account: AccountId,
     at_least: Option<AtLeast>,
+    longest: Duration,
     work: F,
 ) -> Result<(Reflects, T), Problem>
 where
@@ -131,8 +151,8 @@ where
         + Send
         + 'static,
 {
-    let schema = model.schema();
-    pg::read(&app.pool, schema, move |connection| {
+    let (schema, scope) = (model.schema(), Scope::Account(account.clone()));
+    pg::read_of_within(&app.pool, schema, &scope, longest, move |connection| {
         Box::pin(async move {
             check_reached(connection, at_least).await?;
             let account = load_account(connection, schema, &account).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use engine::progress::WaitConfig;
 use platform::kafka::{Ends, LogIdentity};
-use platform::pg::{self, Model};
+use platform::pg::{self, Model, Role};
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ pub struct Config {
 ///
 /// Fails also if `shutdown` comes first.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
-    let pool = deps.read_only_pool("query-api").await?;
+    let pool = deps.pool(Role::QueryApi).await?;
     let identity = wait_for_models(&pool, shutdown).await?;
     let waiters = Waiters::listen(&pool, config.wait, shutdown).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
@@ -61,7 +61,7 @@ async fn wait_for_models(pool: &PgPool, shutdown: &CancellationToken) -> anyhow:
 /// Returns the identity of the journal; none before it exists, or before its models are live.
 async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
     let migrated: bool = sqlx::query_scalar("select to_regclass('control.log_identity') is not null")
-        .fetch_one(pool)
+        .fetch_one(pg::bounded(pool))
         .await
         .context("the database can't be read")?;
     if !migrated {
@@ -79,7 +79,9 @@ async fn log_identity(pool: &PgPool) -> anyhow::Result<Option<LogIdentity>> {
         }
     }
     let row: Option<(uuid::Uuid, i32)> =
-        sqlx::query_as("select log_id, partitions from control.log_identity").fetch_optional(pool).await?;
+        sqlx::query_as("select log_id, partitions from control.log_identity")
+            .fetch_optional(pg::bounded(pool))
+            .await?;
     Ok(row.map(|(log_id, partitions)| LogIdentity { log_id, partitions }))
 }
 
@@ -87,6 +89,6 @@ fn readiness(pool: &PgPool, ends: &Ends) -> Readiness {
     let ends = ends.clone();
     Readiness::new().with_database(pool).with("journal", move || {
         let ends = ends.clone();
-        async move { ends.check().await.map_err(|error| format!("the journal does not answer: {error}")) }
+        async move { ends.check().await }
     })
 }

@@ -3,6 +3,7 @@
 mod answer;
 mod caller;
 mod described;
+pub mod logins;
 mod program;
 mod services;
 mod whole;

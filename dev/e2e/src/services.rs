@@ -4,12 +4,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use ledger::serve::{self, Process, Service};
 use ledger::up::{self, Up, UpConfig};
-use platform::pg::PgConfig;
+use platform::pg::{PgConfig, Role};
 use reqwest::Method;
 use tokio::net::TcpListener;
 use web::http::Running;
 
-use crate::described;
+use crate::{described, logins};
 
 /// How the services run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,20 +104,26 @@ async fn apart(config: UpConfig) -> Result<Services> {
         payment,
     };
     let reads = query_api::Config { auth, wait };
+    logins::make(database_url(&config)?).await?;
     // The readers wait for what the others create, so all start at once, as processes would.
     let (writes, projector, alerts, reads) = tokio::try_join!(
-        start(Service::CommandApi(process(&config, writes)?)),
-        start(Service::Projector(process(&config, config.projector.clone())?)),
-        start(Service::AlertWorker(process(&config, alerts)?)),
-        start(Service::QueryApi(process(&config, reads)?)),
+        start(Service::CommandApi(process(&config, Role::CommandApi, writes)?)),
+        start(Service::Projector(process(&config, Role::Projector, config.projector.clone())?)),
+        start(Service::AlertWorker(process(&config, Role::AlertWorker, alerts)?)),
+        start(Service::QueryApi(process(&config, Role::QueryApi, reads)?)),
     )?;
     let addresses = Addresses { writes: url_of(&writes), reads: url_of(&reads) };
     Ok(Services::Apart(vec![reads, writes, alerts, projector], addresses))
 }
 
-fn process<C: Args>(config: &UpConfig, service: C) -> Result<Process<C>> {
+fn database_url(config: &UpConfig) -> Result<&str> {
+    config.database_url.as_deref().context("a database")
+}
+
+/// Returns the settings of a service that has a login of its own.
+fn process<C: Args>(config: &UpConfig, role: Role, service: C) -> Result<Process<C>> {
     let postgres = PgConfig {
-        database_url: config.database_url.clone().context("a database")?,
+        database_url: logins::url(database_url(config)?, role)?,
         database_connections: config.database_connections,
     };
     Ok(Process { http: config.http.clone(), postgres, kafka: config.kafka.clone(), service })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use platform::pg;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 
@@ -19,6 +20,5 @@ where
         return answer;
     }
     drop(connection.detach());
-    let why = format!("no answer within {} s", ANSWER_MAX.as_secs());
-    Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
+    Err(pg::silence(ANSWER_MAX))
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ledger_core::value::time::Time;
 use sqlx::PgPool;
 
+use crate::pg;
+
 /// Beyond this, an instance is not ready: ledger time would be clamped.
 pub const SKEW_MAX: Duration = Duration::from_secs(2);
 
@@ -53,9 +55,18 @@ impl Reading {
 
 /// Reads the clock of the database.
 pub async fn read_database(pool: &PgPool) -> Result<Reading, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let (asked, started) = (now(), Instant::now());
-    let other = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *connection).await?;
+    read_database_by(now, pool).await
+}
+
+/// Checks a clock, this machine's outside of tests, before something is done that can't be undone. Errors: a sentence.
+pub async fn agrees_with_database(clock: fn() -> Time, pool: &PgPool) -> anyhow::Result<()> {
+    read_database_by(clock, pool).await?.check("database").map_err(anyhow::Error::msg)
+}
+
+async fn read_database_by(clock: fn() -> Time, pool: &PgPool) -> Result<Reading, sqlx::Error> {
+    let (asked, started) = (clock(), Instant::now());
+    let question = sqlx::query_scalar("select clock_timestamp()");
+    let other = question.fetch_one(pg::bounded(pool)).await?;
     Ok(Reading { asked, other: Time::from_chrono(other), took: started.elapsed() })
 }
 

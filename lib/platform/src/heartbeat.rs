@@ -14,6 +14,7 @@ use tracing::error;
 
 use crate::clock;
 use crate::shutdown::CancellationToken;
+use crate::unready::Unready;
 
 /// A loop that works for this long without getting on is stalled.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
@@ -94,9 +95,18 @@ impl Heartbeat {
     }
 
     /// Returns a readiness check that fails while the loop is stalled or failing.
-    pub fn check(&self) -> impl Fn() -> std::future::Ready<Result<(), String>> + Send + Sync + 'static {
+    pub fn check(&self) -> impl Fn() -> std::future::Ready<Result<(), Unready>> + Send + Sync + 'static {
         let heartbeat = self.clone();
-        move || std::future::ready(heartbeat.problem().map_or(Ok(()), Err))
+        move || std::future::ready(heartbeat.judge())
+    }
+
+    /// Why work fails may quote the database or the broker, so it is for the log alone.
+    pub fn judge(&self) -> Result<(), Unready> {
+        match self.problem() {
+            Some(stalled) if self.is_stalled() => Err(Unready::new("stalled", stalled)),
+            Some(failing) => Err(Unready::because("failing", failing)),
+            None => Ok(()),
+        }
     }
 
     fn is_stalled(&self) -> bool {

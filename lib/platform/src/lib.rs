@@ -10,3 +10,4 @@ pub mod pg;
 pub mod position;
 pub mod shutdown;
 pub mod telemetry;
+pub mod unready;

@@ -8,11 +8,11 @@ use ledger_core::account::setting::Setting;
 use ledger_core::account::top_up::AutoTopUp;
 use ledger_core::event::{Clock, OverdraftPolicy, Unit};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{ReferrerId, Text};
+use ledger_core::value::id::{AccountId, ReferrerId, Text};
 use ledger_core::value::money::Usd;
 use ledger_core::value::period::Period;
 use ledger_core::value::time::Time;
-use platform::pg::{self, columns};
+use platform::pg::{self, Scope, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -161,7 +161,8 @@ pub(crate) async fn list(
     let Query(query) = query?;
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
     reading::wait_for(&app, query.at_least).await?;
-    let page = pg::read(&app.pool, app.waiter.schema(), move |connection| {
+    let scope = scope_of(&caller.accounts)?;
+    let page = pg::read_of(&app.pool, app.waiter.schema(), &scope, move |connection| {
         Box::pin(async move {
             reading::check_reached(connection, query.at_least).await?;
             load_page(connection, &caller.accounts, after, query.limit).await
@@ -169,6 +170,17 @@ pub(crate) async fn list(
     })
     .await?;
     answer::unbound(&page)
+}
+
+/// Returns the accounts that a key may see.
+fn scope_of(visible: &Accounts) -> Result<Scope, Problem> {
+    Ok(match visible {
+        Accounts::All => Scope::All,
+        Accounts::Named(names) => {
+            let ids = names.iter().map(|name| AccountId::new(name));
+            Scope::Accounts(ids.collect::<Result<_, _>>().map_err(Problem::internal)?)
+        }
+    })
 }
 
 async fn load_page(

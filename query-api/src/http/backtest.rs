@@ -1,5 +1,7 @@
 //! Backtest: the firings of a rule as if it had been in force since an account's opening.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use ledger_core::account::Core;
@@ -24,6 +26,8 @@ use crate::reading;
 
 /// Longest history of a backtest, in events.
 pub const EVENTS_MAX: u64 = 1_000_000;
+/// Longest duration of a backtest: such a history on a slow machine.
+const LONGEST: Duration = Duration::from_secs(600);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +60,7 @@ pub(crate) async fn run(
     // Dropped with this future when the caller leaves; the read goes on by itself, so it has to be told.
     let left = CancellationToken::new();
     let _leaving = left.clone().drop_guard();
-    let (reflects, answer) = reading::of(&app, account, query.at_least, move |connection, account| {
+    let answered = reading::of_within(&app, account, query.at_least, LONGEST, move |connection, account| {
         Box::pin(async move {
             let _held = slot;
             if account.core.events > EVENTS_MAX {
@@ -68,8 +72,8 @@ pub(crate) async fn run(
             let tried = trial.backtest;
             Ok(Answer { total: tried.total(), items: tried.hits().to_vec() })
         })
-    })
-    .await?;
+    });
+    let (reflects, answer) = answered.await?;
     answer::object(&reflects, answer)
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledger_core::value::id::AccountId;
-use sqlx::PgPool;
+use platform::pg::{self, PgPool, Schema, Scope};
 use tokio::time::Instant;
 
 /// Pause between two statements, whatever the number of streams.
@@ -54,13 +54,17 @@ impl Holding {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn mark(&self, pool: &PgPool, account: &AccountId) -> Result<Mark, sqlx::Error> {
+    async fn mark(&self, pool: &PgPool, schema: Schema, account: &AccountId) -> Result<Mark, sqlx::Error> {
         let mut seen = self.seen.lock().await;
         if seen.at.is_none_or(|at| at.elapsed() >= HOLDING_POLL) {
             // Set before the answer, so that an unavailable database receives no more queries.
             seen.at = Some(Instant::now());
             let accounts: Vec<String> = self.followed().keys().map(ToString::to_string).collect();
-            let rows: Vec<(String, String)> = sqlx::query_as(MARKS).bind(accounts).fetch_all(pool).await?;
+            // Of all accounts that anybody follows; each follower gets the mark of its own.
+            let rows: Vec<(String, String)> = pg::read_of(pool, schema, &Scope::All, |connection| {
+                Box::pin(async move { sqlx::query_as(MARKS).bind(accounts).fetch_all(connection).await })
+            })
+            .await?;
             seen.marks = rows.into_iter().collect();
         }
         Ok(seen.marks.get(account.as_str()).cloned())
@@ -75,8 +79,8 @@ pub(crate) struct Following {
 
 impl Following {
     /// Returns the account's mark, less than [`HOLDING_POLL`] old.
-    pub async fn mark(&self, pool: &PgPool) -> Result<Mark, sqlx::Error> {
-        self.holding.mark(pool, &self.account).await
+    pub async fn mark(&self, pool: &PgPool, schema: Schema) -> Result<Mark, sqlx::Error> {
+        self.holding.mark(pool, schema, &self.account).await
     }
 }
 

@@ -210,7 +210,8 @@ impl Follower {
 
     /// Returns the mark of its holds; the previous one on a database error.
     async fn mark(&self) -> Mark {
-        self.holding.mark(&self.app.pool).await.unwrap_or_else(|_| self.held.clone())
+        let marked = self.holding.mark(&self.app.pool, self.app.waiter.schema()).await;
+        marked.unwrap_or_else(|_| self.held.clone())
     }
 
     /// Waits until either model has moved in the account's partition, its holds have changed, or a timeout.

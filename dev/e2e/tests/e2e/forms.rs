@@ -1,6 +1,11 @@
 //! Forms: callers get the same from one process (`ledger up`) as from four (`ledger serve`).
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use ledger::doctor;
+use local_stack::{StackOptions, TestSpace};
+use platform::kafka::KafkaOptions;
+use platform::pg::{PgConfig, Role};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -8,7 +13,8 @@ use crate::alerts;
 use crate::alerts::stream::Follower;
 use crate::payments::webhooks::{self, SIGNED};
 use crate::query_api::story::Story;
-use e2e::{Form, Whole};
+use e2e::{Form, Whole, logins};
+use web::http::Deps;
 
 /// Runs each scenario once in either form, and compares the read models with a replay at its end.
 macro_rules! in_both_forms {
@@ -208,5 +214,35 @@ async fn a_caller_without_a_right_is_refused(whole: &Whole) -> Result<()> {
     }
     let other = whole.keyed("admin", &["other"], None).await?;
     other.get("/v1/accounts/acme/balance").await?.expect(403)?;
+    Ok(())
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    kafka: KafkaOptions,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_takes_its_own_login_alone_and_doctor_says_whose_one_is() -> Result<()> {
+    let space = TestSpace::new().await?;
+    logins::make(&space.database_url).await?;
+    let database_url = logins::url(&space.database_url, Role::Projector)?;
+    let postgres = PgConfig { database_url: database_url.clone(), database_connections: 2 };
+    // It is never reached.
+    let deps = Deps::new(postgres, Settings::try_parse_from(["a service"])?.kafka);
+    deps.pool(Role::Projector).await?.close().await;
+    let error = deps.pool(Role::CommandApi).await.err().context("taken")?.to_string();
+    ensure!(error.contains("ledger_projector, which is the login of projector"), "{error}");
+    for (url, said) in
+        [(database_url, "login of projector alone"), (space.database_url.clone(), "owns the tables")]
+    {
+        let brokers = Some(space.kafka_brokers.clone());
+        let mut out = Vec::new();
+        doctor::run(&StackOptions::named(std::env::temp_dir(), brokers, Some(url)), "its defaults", &mut out)
+            .await?;
+        let table = String::from_utf8(out)?.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(table.contains(said), "{table}");
+    }
     Ok(())
 }

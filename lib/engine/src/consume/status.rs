@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::heartbeat::Heartbeat;
+use platform::unready::Unready;
 
 /// Shared between a loop and its observers; clones share one state.
 #[derive(Debug, Clone)]
@@ -49,12 +50,24 @@ impl Status {
     }
 
     /// Returns a readiness check that fails while the loop has problems.
-    pub fn check(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+    pub fn check(&self) -> impl Fn() -> Ready<Result<(), Unready>> + Send + Sync + 'static {
         let status = self.clone();
-        move || {
-            let problems = status.problems();
-            ready(if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) })
+        move || ready(status.judge())
+    }
+
+    /// Halted partitions are named; what blocks the whole loop may quote the database or the broker, so it is not.
+    fn judge(&self) -> Result<(), Unready> {
+        let state = self.lock();
+        if let Some(trouble) = &state.trouble {
+            return Err(Unready::because("failing", trouble));
         }
+        self.heartbeat.judge()?;
+        if state.halted.is_empty() {
+            return Ok(());
+        }
+        let halted =
+            state.halted.iter().map(|(partition, why)| format!("partition {partition} halted: {why}"));
+        Err(Unready::new("halted", halted.collect::<Vec<_>>().join("; ")))
     }
 
     /// Returns the next offset of each partition that this loop folds.

@@ -9,6 +9,7 @@ use rdkafka::message::Timestamp;
 use ledger_core::value::time::Time;
 
 use crate::clock::{self, Reading};
+use crate::unready::Unready;
 
 /// An append that took longer says too little about the time.
 const TOOK_MAX: Duration = Duration::from_secs(1);
@@ -46,9 +47,9 @@ impl BrokerClock {
     }
 
     /// Returns the check for readiness.
-    pub fn readiness(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+    pub fn readiness(&self) -> impl Fn() -> Ready<Result<(), Unready>> + Send + Sync + 'static {
         let clock = self.clone();
-        move || ready(clock.check())
+        move || ready(clock.check().map_err(|detail| Unready::new("skewed", detail)))
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::unready::Unready;
+
 /// Pause between requests while a partition has no leader.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -40,6 +42,28 @@ impl Error {
     }
 }
 
+/// What everybody may see of why there is no connection: it names nothing that is behind us.
+const REFUSALS: [&str; 2] = ["Authentication failed", "certificate verify failed"];
+
+impl From<&Error> for Unready {
+    fn from(error: &Error) -> Unready {
+        let word = match error {
+            Error::Kafka(_) | Error::Unreachable(_) | Error::Postgres(_) => "unreachable",
+            Error::Refused(_) => "refused",
+            Error::Internal(_) => "failing",
+        };
+        let cause = error.to_string();
+        let detail = REFUSALS.into_iter().find(|known| cause.contains(known)).unwrap_or_default();
+        Unready { word, detail: detail.to_owned(), cause }
+    }
+}
+
+impl From<Error> for Unready {
+    fn from(error: Error) -> Unready {
+        Unready::from(&error)
+    }
+}
+
 /// Repeats a request to Kafka, on this blocking thread, while a partition has no leader, for at most `patience`.
 pub(super) fn once_led<T>(
     patience: Duration,
@@ -65,6 +89,17 @@ mod tests {
             if asked <= times { Err(KafkaError::MetadataFetch(code).into()) } else { Ok(7) }
         });
         (answer, asked)
+    }
+
+    #[test]
+    fn everybody_sees_which_refusal_it_is_and_the_log_from_whom() {
+        let refused =
+            "sasl_ssl://10.0.0.7:9093/1: SASL authentication error: Authentication failed for ledger";
+        let unready = Unready::from(Error::Unreachable(refused.to_owned()));
+        assert_eq!(unready.to_string(), "unreachable: Authentication failed");
+        assert!(unready.cause.contains("10.0.0.7"));
+        let elsewhere = Unready::from(Error::Unreachable("10.0.0.7:9093: Connection refused".to_owned()));
+        assert_eq!(elsewhere.to_string(), "unreachable");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub async fn prepare(options: &KafkaOptions, pool: &PgPool) -> Result<LogIdentit
         return Err(Error::Refused("no Kafka brokers are set: set KAFKA_BROKERS".to_owned()));
     }
     let options = options.clone();
-    pg::write(pool, move |connection| Box::pin(async move { prepare_locked(&options, connection).await }))
+    pg::maintain(pool, move |connection| Box::pin(async move { prepare_locked(&options, connection).await }))
         .await
 }
 

@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::taken::IngressRecord;
 use crate::clock;
 use crate::position::Position;
+use crate::unready::Unready;
 
 /// A partition that has records and does not move for so long is not ready.
 const STILL_MAX: Duration = Duration::from_secs(30);
@@ -234,27 +235,45 @@ impl Progress {
     /// Returns what keeps this member from its work; sentences.
     pub fn problems(&self) -> Vec<String> {
         let state = self.lock();
-        let refused = state.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSED_FOR);
-        let refused = refused.map(|(_, why)| format!("{}: {why}", self.topic));
-        let is_still = |it: &Partition| it.lag() > 0 && it.moved_at.elapsed() >= STILL_MAX;
-        let still = state.partitions.iter().filter(|(_, it)| is_still(it));
-        let still = still.map(|(partition, it)| {
-            let (seconds, offset, lag) = (it.moved_at.elapsed().as_secs(), it.handled, it.lag());
-            format!(
-                "{} partition {partition} stands at offset {offset} for {seconds} s, {lag} records wait",
-                self.topic
-            )
-        });
-        refused.into_iter().chain(still).collect()
+        let refused = state.refused().map(|why| format!("{}: {why}", self.topic));
+        refused.into_iter().chain(state.standing(&self.topic)).collect()
     }
 
     /// Returns the check for readiness.
-    pub fn readiness(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+    pub fn readiness(&self) -> impl Fn() -> Ready<Result<(), Unready>> + Send + Sync + 'static {
         let progress = self.clone();
-        move || {
-            let problems = progress.problems();
-            ready(if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) })
+        move || ready(progress.judge())
+    }
+
+    /// Partitions that stand are named; what the brokers say is not.
+    fn judge(&self) -> Result<(), Unready> {
+        let state = self.lock();
+        let standing = state.standing(&self.topic).join("; ");
+        match state.refused() {
+            Some(why) => Err(Unready { word: "refused", detail: standing, cause: why.to_owned() }),
+            None if standing.is_empty() => Ok(()),
+            None => Err(Unready::new("stalled", standing)),
         }
+    }
+}
+
+impl State {
+    fn refused(&self) -> Option<&str> {
+        let refused = self.refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSED_FOR);
+        refused.map(|(_, why)| why.as_str())
+    }
+
+    /// Returns a sentence for each partition that has records and does not move.
+    fn standing(&self, topic: &str) -> Vec<String> {
+        let is_still = |it: &Partition| it.lag() > 0 && it.moved_at.elapsed() >= STILL_MAX;
+        let still = self.partitions.iter().filter(|(_, it)| is_still(it));
+        let sentence = |(partition, it): (&i32, &Partition)| {
+            let (seconds, offset, lag) = (it.moved_at.elapsed().as_secs(), it.handled, it.lag());
+            format!(
+                "{topic} partition {partition} stands at offset {offset} for {seconds} s, {lag} records wait"
+            )
+        };
+        still.map(sentence).collect()
     }
 }
 

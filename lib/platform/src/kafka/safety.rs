@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use super::error::Error;
 use super::preflight::{Preflight, Unsafe};
+use crate::pg;
 
 /// Returns the settings that could lose acknowledged writes; a service is not ready while there are any.
 pub async fn safety(preflight: &Preflight, pool: &PgPool) -> Result<Vec<Unsafe>, Error> {
@@ -21,7 +22,7 @@ async fn postgres_settings(pool: &PgPool) -> Result<Settings, Error> {
     let rows: Vec<(String, String)> =
         sqlx::query_as("select name, setting from pg_settings where name = any($1)")
             .bind(names.map(str::to_owned).to_vec())
-            .fetch_all(pool)
+            .fetch_all(pg::bounded(pool))
             .await?;
     Ok(rows.into_iter().collect())
 }

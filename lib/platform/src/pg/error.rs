@@ -1,5 +1,8 @@
 //! Errors of Postgres: why a schema could not be changed, and whether a retry may help.
 
+use std::io;
+use std::time::Duration;
+
 use super::schema::Schema;
 
 /// Why the database could not be made ready or changed.
@@ -11,6 +14,18 @@ pub enum Error {
     /// The database was migrated by a newer program.
     #[error("migration {schema}/{name} is unknown: this program is older than the database")]
     MigrationUnknown { schema: String, name: String },
+    /// This login may not migrate, and nobody has.
+    #[error(
+        "the database lacks migration {schema}/{name}: run `ledger migrate` with the owner's DATABASE_URL"
+    )]
+    MigrationMissing { schema: String, name: &'static str },
+    #[error("the database has no tables yet: run `ledger migrate` with the owner's DATABASE_URL")]
+    NotMigrated,
+    /// A service's role is or may become more than that service needs.
+    #[error(
+        "role {0} may do more than a service needs: take its attributes SUPERUSER, CREATEROLE, CREATEDB, REPLICATION and BYPASSRLS away"
+    )]
+    RoleTooMighty(&'static str),
     #[error("generation {0} exists already")]
     GenerationExists(Schema),
     #[error("generation {0} does not exist")]
@@ -20,6 +35,13 @@ pub enum Error {
     GenerationLive(Schema),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+/// Makes the error of a server that has not answered in time, and counts it.
+pub fn silence(waited: Duration) -> sqlx::Error {
+    metrics::counter!("ledger_database_silences_total").increment(1);
+    let sentence = format!("the database has been silent for {} s", waited.as_secs());
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, sentence))
 }
 
 /// Returns whether a retry may help: the server is unreachable, full, read only or shutting down.

@@ -3,11 +3,11 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool};
 use tracing::warn;
 
+use super::access;
 use super::error::Error;
 use super::migrations::{self, ALERTING, Migration, READ_MODEL};
-use super::reader;
 use super::schema::{Model, Schema};
-use super::transaction::write;
+use super::transaction::maintain;
 
 /// Channel that a flip notifies; the payload is the new live schema.
 pub const GENERATION_CHANNEL: &str = "ledger_generation";
@@ -27,10 +27,15 @@ pub async fn live_generation(
     Ok(live.map(|generation| Schema { model, generation }))
 }
 
-/// Returns the live generation, and creates the first one if there is none. A database that was restored without its
-/// generations, which follow from the journal, has the live one made again, empty.
+/// Returns the live generation, and creates the first one if there is none and this login may. A database that was restored
+/// without its generations, which follow from the journal, has the live one made again, empty.
 pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Error> {
-    write(pool, move |connection| {
+    if let Some(live) = live_generation(pool, model).await?
+        && exists(&mut *pool.acquire().await?, live).await?
+    {
+        return Ok(live);
+    }
+    maintain(pool, move |connection| {
         Box::pin(async move {
             migrations::lock(connection).await?;
             if let Some(generation) = live(connection, model).await? {
@@ -53,7 +58,7 @@ pub async fn ensure_generation(pool: &PgPool, model: Model) -> Result<Schema, Er
 
 /// Creates the empty tables of a generation; does not make it live.
 pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
-    write(pool, move |connection| {
+    maintain(pool, move |connection| {
         Box::pin(async move {
             migrations::lock(connection).await?;
             create(connection, schema).await
@@ -64,7 +69,7 @@ pub async fn create_generation(pool: &PgPool, schema: Schema) -> Result<(), Erro
 
 /// Drops a generation with everything in it. Errors: it is live.
 pub async fn drop_generation(pool: &PgPool, schema: Schema) -> Result<(), Error> {
-    write(pool, move |connection| {
+    maintain(pool, move |connection| {
         Box::pin(async move {
             migrations::lock(connection).await?;
             if live(connection, schema.model).await? == Some(schema.generation) {
@@ -151,7 +156,7 @@ async fn create(connection: &mut PgConnection, schema: Schema) -> Result<(), Err
 /// Migrates an existing generation to the newest tables.
 pub(super) async fn apply(connection: &mut PgConnection, schema: Schema) -> Result<(), Error> {
     migrations::apply(connection, &schema.to_string(), migrations_of(schema.model)).await?;
-    Ok(reader::let_see(connection, schema).await?)
+    Ok(access::grant_generation(connection, schema).await?)
 }
 
 /// Migrates every existing generation of every model to the newest tables.
@@ -164,7 +169,7 @@ pub(super) async fn apply_all(connection: &mut PgConnection) -> Result<(), Error
     Ok(())
 }
 
-async fn live(connection: &mut PgConnection, model: Model) -> Result<Option<i32>, sqlx::Error> {
+pub(super) async fn live(connection: &mut PgConnection, model: Model) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar("select live from control.generation where model = $1")
         .bind(model.name())
         .fetch_optional(connection)
@@ -178,7 +183,7 @@ async fn exists(connection: &mut PgConnection, schema: Schema) -> Result<bool, s
         .await
 }
 
-fn migrations_of(model: Model) -> &'static [Migration] {
+pub(super) fn migrations_of(model: Model) -> &'static [Migration] {
     match model {
         Model::ReadModel => READ_MODEL,
         Model::Alerting => ALERTING,

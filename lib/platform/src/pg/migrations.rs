@@ -69,15 +69,32 @@ pub(super) async fn apply(
     schema: &str,
     migrations: &[Migration],
 ) -> Result<(), Error> {
-    let applied: Vec<(String, Vec<u8>)> =
-        sqlx::query_as("select name, sha256 from control.migration where schema = $1 order by name")
-            .bind(schema)
-            .fetch_all(&mut *connection)
-            .await?;
+    let applied = applied(connection, schema).await?;
     for migration in pending(schema, migrations, &applied)? {
         apply_one(connection, schema, migration).await?;
     }
     Ok(())
+}
+
+/// Checks that a schema has every migration. Errors: the first one that is missing, or another history.
+pub(super) async fn check(
+    connection: &mut PgConnection,
+    schema: &str,
+    migrations: &[Migration],
+) -> Result<(), Error> {
+    let applied = applied(connection, schema).await?;
+    match pending(schema, migrations, &applied)? {
+        [] => Ok(()),
+        [missing, ..] => Err(Error::MigrationMissing { schema: schema.to_owned(), name: missing.name }),
+    }
+}
+
+/// Returns the applied migrations of a schema with their hashes, in order.
+async fn applied(connection: &mut PgConnection, schema: &str) -> Result<Vec<(String, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as("select name, sha256 from control.migration where schema = $1 order by name")
+        .bind(schema)
+        .fetch_all(connection)
+        .await
 }
 
 async fn apply_one(connection: &mut PgConnection, schema: &str, migration: &Migration) -> Result<(), Error> {

@@ -3,15 +3,22 @@
 //! A request's future is dropped when its client hangs up, and a transaction dropped between `begin` and its
 //! answer goes back to the pool open (sqlx 0.9: `begin` is not cancel-safe). So [`read`] and [`write`] run the
 //! whole transaction on a task of its own, which completes even if the caller is dropped.
+//!
+//! Each has an end on this side of the line, because a server that has gone silent ends nothing. Then the connection is
+//! closed and not given back, so it does not matter where the transaction stood; a write may have been committed.
 
 use std::panic;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::Instrument;
 
+use super::error::silence;
 use super::schema::Schema;
+use super::scope::Scope;
 
 /// Longest single statement of a read; a longer one is cancelled, so that abandoned reads also end.
 const READ_STATEMENT_SECONDS_MAX: u32 = 30;
@@ -19,6 +26,19 @@ const READ_STATEMENT_SECONDS_MAX: u32 = 30;
 const LOCK_SECONDS_MAX: u32 = 8;
 /// A process silent for this long within a transaction counts as gone; shorter than others wait for its locks.
 const IDLE_SECONDS_MAX: u32 = 4;
+
+/// Longest read: longer than its longest statement, and shorter than the minute within which a silent database has to be
+/// noticed.
+pub const READ_MAX: Duration = Duration::from_secs(45);
+/// Longest write.
+const WRITE_MAX: Duration = Duration::from_secs(20);
+/// Longest transaction that changes tables.
+const MAINTENANCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same, and other systems are asked within: no statement and no pause is too long.
+const MAINTENANCE_BEGINS: &str = "begin;
+    set local statement_timeout = 0;
+    set local lock_timeout = 0;
+    set local idle_in_transaction_session_timeout = 0";
 
 /// Opens a snapshot of one generation: repeatable read, read only, unqualified names in its schema.
 ///
@@ -36,6 +56,10 @@ fn read_begins(schema: Schema) -> String {
          set local search_path = {schema};
          set local statement_timeout = '{READ_STATEMENT_SECONDS_MAX}s'"
     )
+}
+
+fn read_of_begins(schema: Schema, scope: &Scope) -> String {
+    format!("{}; set local ledger.account = '{}'", read_begins(schema), scope.setting())
 }
 
 /// Opens a snapshot of one generation as [`begin_read`], on a connection of the caller's own.
@@ -76,7 +100,34 @@ where
     E: From<sqlx::Error> + Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
 {
-    on_own_task(pool, Some(read_begins(schema)), work).await
+    on_own_task(pool, read_begins(schema), READ_MAX, work).await
+}
+
+/// Runs `work` in one snapshot of a generation that shows the rows of some accounts only, to the login of the reading
+/// service.
+pub async fn read_of<T, E, F>(pool: &PgPool, schema: Schema, scope: &Scope, work: F) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+{
+    read_of_within(pool, schema, scope, READ_MAX, work).await
+}
+
+/// Runs `work` as [`read_of`], for at most this long.
+pub async fn read_of_within<T, E, F>(
+    pool: &PgPool,
+    schema: Schema,
+    scope: &Scope,
+    longest: Duration,
+    work: F,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+{
+    on_own_task(pool, read_of_begins(schema, scope), longest, work).await
 }
 
 /// Runs `work` in one transaction on `control` (qualified names); commits if it returns `Ok`.
@@ -86,11 +137,21 @@ where
     E: From<sqlx::Error> + Send + 'static,
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
 {
-    on_own_task(pool, None, work).await
+    on_own_task(pool, "begin".to_owned(), WRITE_MAX, work).await
+}
+
+/// Runs `work` in one transaction that changes tables or asks other systems, and takes the time that it takes.
+pub async fn maintain<T, E, F>(pool: &PgPool, work: F) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<sqlx::Error> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+{
+    on_own_task(pool, MAINTENANCE_BEGINS.to_owned(), MAINTENANCE_MAX, work).await
 }
 
 /// Runs a transaction to its end even if the caller is dropped; forwards its panics to the caller.
-async fn on_own_task<T, E, F>(pool: &PgPool, begin: Option<String>, work: F) -> Result<T, E>
+async fn on_own_task<T, E, F>(pool: &PgPool, begin: String, longest: Duration, work: F) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<sqlx::Error> + Send + 'static,
@@ -106,7 +167,7 @@ where
             commits
         })
     });
-    match tokio::spawn(transact(pool.clone(), begin, work).in_current_span()).await {
+    match tokio::spawn(transact(pool.clone(), begin, longest, work).in_current_span()).await {
         Ok(Ok(())) => answer.try_recv().unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into())),
         Ok(Err(error)) => Err(error.into()),
         Err(failure) if failure.is_panic() => panic::resume_unwind(failure.into_panic()),
@@ -120,12 +181,19 @@ where
 /// Without type parameters, [`transact`] and the task that runs it are compiled once and not for every caller.
 type Work = Box<dyn for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, bool> + Send>;
 
-/// Begins a transaction, runs `work` in it, and commits it or rolls it back. Errors: the begin or the commit failed.
-async fn transact(pool: PgPool, begin: Option<String>, work: Work) -> Result<(), sqlx::Error> {
-    let mut transaction = match begin {
-        Some(begin) => pool.begin_with(AssertSqlSafe(begin)).await?,
-        None => pool.begin().await?,
-    };
+/// Begins a transaction, runs `work` in it, and commits it or rolls it back. Errors: the begin or the commit failed, or
+/// the server was silent.
+async fn transact(pool: PgPool, begin: String, longest: Duration, work: Work) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    if let Ok(ended) = timeout(longest, transact_on(&mut connection, begin, work)).await {
+        return ended;
+    }
+    drop(connection.detach());
+    Err(silence(longest))
+}
+
+async fn transact_on(connection: &mut PgConnection, begin: String, work: Work) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
     if work(&mut transaction).await {
         return transaction.commit().await;
     }

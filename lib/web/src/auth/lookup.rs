@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use platform::pg;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep_until};
 
@@ -70,7 +71,7 @@ impl Lookups {
             waiting.keys().cloned().collect()
         };
         let ids: Vec<&str> = asked.iter().map(String::as_str).collect();
-        let mut read = key::load_stored(&self.pool, &ids).await.map_err(Problem::from);
+        let mut read = key::load_stored(pg::bounded(&self.pool), &ids).await.map_err(Problem::from);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for key_id in asked {
             let found = match &mut read {

@@ -30,7 +30,7 @@ use crate::quota::Rates;
 use key::{Hash, StoredKey, hash_of, is_key_id, key_id_in};
 use lookup::Lookups;
 use member_token::{Claims, Issuer};
-use platform::clock;
+use platform::{clock, pg};
 
 /// Least characters of the operator key from the environment.
 pub const OPERATOR_KEY_CHARS_MIN: usize = 32;
@@ -178,7 +178,7 @@ impl Auth {
         }
         // The age counts from before the read, so that a key revoked after the read does not live longer.
         let asked_at = Instant::now();
-        let mut read = key::load_stored(&self.0.pool, &[key_id]).await?;
+        let mut read = key::load_stored(pg::bounded(&self.0.pool), &[key_id]).await?;
         let Some(stored) = read.remove(key_id).map(Arc::new) else {
             self.0.known.lock().unwrap_or_else(PoisonError::into_inner).remove(key_id);
             return Ok(None);

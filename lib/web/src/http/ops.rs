@@ -10,11 +10,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::{BoxFuture, join_all};
 use platform::kafka::{self, KafkaOptions, Preflight};
-use platform::{clock, telemetry};
+use platform::unready::Unready;
+use platform::{clock, pg, telemetry};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
 
 use super::problem::Problem;
 
@@ -23,9 +25,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long results are cached, so that frequent probes do not load the database.
 const KEPT: Duration = Duration::from_secs(1);
 
-type Run = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+type Run = Box<dyn Fn() -> BoxFuture<'static, Result<(), Unready>> + Send + Sync>;
 
-/// The conditions for taking requests: named checks, each with a sentence on failure.
+/// The conditions for taking requests: named checks, each with a stable word on failure. What a database or a broker
+/// said is only logged: the page needs no key.
 pub struct Readiness {
     checks: Vec<(&'static str, Run)>,
     check_timeout: Duration,
@@ -33,7 +36,7 @@ pub struct Readiness {
     last: Mutex<Option<(Instant, Findings)>>,
 }
 
-type Findings = Vec<(&'static str, Result<(), String>)>;
+type Findings = Vec<(&'static str, Result<(), Unready>)>;
 
 impl Default for Readiness {
     fn default() -> Self {
@@ -46,13 +49,18 @@ impl Readiness {
         Self::default()
     }
 
-    /// Adds a check; its failure is a sentence with the remedy.
-    pub fn with<F, C>(mut self, name: &'static str, check: F) -> Self
+    /// Adds a check.
+    pub fn with<F, C, W>(mut self, name: &'static str, check: F) -> Self
     where
         F: Fn() -> C + Send + Sync + 'static,
-        C: Future<Output = Result<(), String>> + Send + 'static,
+        C: Future<Output = Result<(), W>> + Send + 'static,
+        W: Into<Unready>,
     {
-        self.checks.push((name, Box::new(move || Box::pin(check()))));
+        let run = move || -> BoxFuture<'static, Result<(), Unready>> {
+            let checking = check();
+            Box::pin(async move { checking.await.map_err(Into::into) })
+        };
+        self.checks.push((name, Box::new(run)));
         self
     }
 
@@ -64,15 +72,21 @@ impl Readiness {
             .with("database_clock", move || agreeing_clock(time.clone()))
     }
 
+    /// Adds the check that the database takes writes.
+    pub fn with_writes(self, pool: &PgPool) -> Self {
+        let pool = pool.clone();
+        self.with("database_writes", move || writable(pool.clone()))
+    }
+
     /// Adds the checks of the log: it answers, and its settings are safe.
     pub fn with_log(self, options: &KafkaOptions, pool: &PgPool) -> Self {
         let (preflight, pool) = (Arc::new(Preflight::new(options)), pool.clone());
         self.with("log", move || {
             let (preflight, pool) = (Arc::clone(&preflight), pool.clone());
             async move {
-                let preflight = preflight.as_ref().as_ref().map_err(ToString::to_string)?;
-                let found = kafka::safety(preflight, &pool).await.map_err(|error| error.to_string())?;
-                sentences(found.iter().map(ToString::to_string).collect())
+                let preflight = preflight.as_ref().as_ref()?;
+                let found = kafka::safety(preflight, &pool).await?;
+                safe(found.iter().map(ToString::to_string).collect())
             }
         })
     }
@@ -86,7 +100,7 @@ impl Readiness {
     }
 
     /// Runs all checks in parallel, or returns cached results; one run at a time.
-    pub async fn findings(&self) -> Vec<(&'static str, Result<(), String>)> {
+    pub async fn findings(&self) -> Findings {
         let mut last = self.last.lock().await;
         if let Some((at, findings)) = last.as_ref()
             && at.elapsed() < self.kept
@@ -95,29 +109,41 @@ impl Readiness {
         }
         let found = join_all(self.checks.iter().map(|(name, run)| async move {
             let result = timeout(self.check_timeout, run()).await;
-            let late = || Err(format!("no answer within {:?}", self.check_timeout));
+            let late = || Err(Unready::new("silent", format!("no answer within {:?}", self.check_timeout)));
             (*name, result.unwrap_or_else(|_| late()))
         }))
         .await;
+        note_changes(last.as_ref().map_or(&[], |(_, before)| before), &found);
         *last = Some((Instant::now(), found.clone()));
         found
     }
 }
 
-fn sentences(problems: Vec<String>) -> Result<(), String> {
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+/// Logs each check once when it fails, or fails for another reason, and once when it holds again.
+fn note_changes(before: &[(&'static str, Result<(), Unready>)], now: &[(&'static str, Result<(), Unready>)]) {
+    for (check, found) in now {
+        let was = before.iter().find(|(name, _)| name == check).map(|(_, was)| was);
+        match found {
+            Err(why) if was.is_none_or(|was| was.as_ref().err().map(|was| was.word) != Some(why.word)) => {
+                warn!(check, why.word, why.detail, why.cause, "not ready");
+            }
+            Ok(()) if was.is_some_and(Result::is_err) => info!(check, "ready again"),
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
-async fn reachable(pool: PgPool) -> Result<(), String> {
-    sqlx::query("select 1")
-        .execute(&pool)
-        .await
-        .map(drop)
-        .map_err(|error| format!("database does not answer: {error}"))
+fn safe(problems: Vec<String>) -> Result<(), Unready> {
+    if problems.is_empty() { Ok(()) } else { Err(Unready::new("unsafe", problems.join("; "))) }
+}
+
+async fn reachable(pool: PgPool) -> Result<(), Unready> {
+    let asked = sqlx::query("select 1").execute(pg::bounded(&pool)).await;
+    asked.map(drop).map_err(|error| Unready::because("unreachable", error))
 }
 
 /// Checks for settings with which Postgres may lose or corrupt acknowledged data.
-async fn safe_settings(pool: PgPool) -> Result<(), String> {
+async fn safe_settings(pool: PgPool) -> Result<(), Unready> {
     let unsafe_settings: Vec<String> = sqlx::query_scalar(
         "select name || ' is ' || setting
            from pg_settings
@@ -125,20 +151,27 @@ async fn safe_settings(pool: PgPool) -> Result<(), String> {
             and setting = 'off'
           order by name",
     )
-    .fetch_all(&pool)
+    .fetch_all(pg::bounded(&pool))
     .await
-    .map_err(|error| format!("settings can't be read: {error}"))?;
-    if unsafe_settings.is_empty() {
-        return Ok(());
-    }
-    Err(format!("unsafe: {}", unsafe_settings.join(", ")))
+    .map_err(|error| Unready::because("unreachable", error))?;
+    safe(unsafe_settings)
 }
 
-async fn agreeing_clock(pool: PgPool) -> Result<(), String> {
-    clock::read_database(&pool)
+async fn agreeing_clock(pool: PgPool) -> Result<(), Unready> {
+    let reading = clock::read_database(&pool).await;
+    let reading = reading.map_err(|error| Unready::because("unreachable", error))?;
+    reading.check("database").map_err(|detail| Unready::new("skewed", detail))
+}
+
+/// Checks that the database takes writes: a standby, a full disk or an operator may have made it read only.
+async fn writable(pool: PgPool) -> Result<(), Unready> {
+    let read_only =
+        sqlx::query_scalar("select pg_is_in_recovery() or current_setting('transaction_read_only')::bool");
+    let read_only: bool = read_only
+        .fetch_one(pg::bounded(&pool))
         .await
-        .map_err(|error| format!("the database's clock can't be read: {error}"))?
-        .check("database")
+        .map_err(|error| Unready::because("unreachable", error))?;
+    if read_only { Err(Unready::new("read_only", "the database takes no writes")) } else { Ok(()) }
 }
 
 /// Returns `/healthz`, `/readyz` and `/metrics`; none requires a key.
@@ -159,7 +192,9 @@ async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
     let ready = findings.iter().all(|(_, found)| found.is_ok());
     let checks: Map<String, Value> = findings
         .into_iter()
-        .map(|(name, found)| (name.to_owned(), json!(found.err().unwrap_or_else(|| "ok".into()))))
+        .map(|(name, found)| {
+            (name.to_owned(), json!(found.err().map_or_else(|| "ok".to_owned(), |why| why.to_string())))
+        })
         .collect();
     if ready {
         return Json(json!({"status": "ready", "checks": checks})).into_response();
@@ -198,15 +233,15 @@ mod tests {
 
     #[tokio::test]
     async fn ready_when_every_check_holds() {
-        let readiness = Readiness::new().with("log", || async { Ok(()) });
+        let readiness = Readiness::new().with("log", || async { Ok::<_, Unready>(()) });
         assert_eq!(ask(readiness, "/readyz").await.0, 200);
     }
 
     #[tokio::test]
     async fn not_ready_says_which_check_and_why() {
         let readiness = Readiness::new()
-            .with("log", || async { Ok(()) })
-            .with("database", || async { Err("unsafe: fsync is off".to_owned()) });
+            .with("log", || async { Ok::<_, Unready>(()) })
+            .with("database", || async { Err(Unready::new("unsafe", "fsync is off")) });
         let (status, body) = ask(readiness, "/readyz").await;
         let body: Value = serde_json::from_str(&body).expect("a problem");
         assert_eq!((status, &body["code"]), (503, &json!("not_ready")));
@@ -214,8 +249,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_database_says_is_for_the_log_alone() {
+        let cause = "password authentication failed for user \"ledger\" at 10.0.0.7";
+        let readiness = Readiness::new()
+            .with("database", move || async move { Err(Unready::because("unreachable", cause)) });
+        let (status, body) = ask(readiness, "/readyz").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("\"database\":\"unreachable\""), "{body}");
+        assert!(!body.contains("10.0.0.7") && !body.contains("password"), "{body}");
+    }
+
+    #[tokio::test]
     async fn a_check_that_hangs_has_failed() {
-        let mut readiness = Readiness::new().with("log", std::future::pending);
+        let mut readiness = Readiness::new().with("log", std::future::pending::<Result<(), Unready>>);
         readiness.check_timeout = Duration::from_millis(50);
         assert_eq!(ask(readiness, "/readyz").await.0, 503);
     }
@@ -238,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn alive_and_figures_need_no_check() {
-        let failing = || Readiness::new().with("log", || async { Err("away".to_owned()) });
+        let failing = || Readiness::new().with("log", || async { Err(Unready::new("away", "")) });
         assert_eq!(ask(failing(), "/healthz").await.0, 200);
         assert_eq!(ask(failing(), "/metrics").await.0, 200);
     }

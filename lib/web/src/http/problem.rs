@@ -245,6 +245,9 @@ impl From<pg::Error> for Problem {
             pg::Error::Database(error) => error.into(),
             other @ (pg::Error::MigrationChanged { .. }
             | pg::Error::MigrationUnknown { .. }
+            | pg::Error::MigrationMissing { .. }
+            | pg::Error::NotMigrated
+            | pg::Error::RoleTooMighty(_)
             | pg::Error::GenerationExists(_)
             | pg::Error::GenerationMissing(_)
             | pg::Error::GenerationLive(_)) => Self::internal(other),

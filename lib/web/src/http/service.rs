@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use axum::routing::get;
 use futures::future::BoxFuture;
@@ -43,25 +43,31 @@ impl Deps {
         Deps { postgres, kafka, log: OnceCell::new() }
     }
 
-    /// Opens a pool that may write, one per service, with its name in `pg_stat_activity`.
-    pub async fn pool(&self, service: &str) -> anyhow::Result<PgPool> {
+    /// Opens a service's pool, with its name in `pg_stat_activity`; the reading service's can only read.
+    ///
+    /// Refuses the login of another service.
+    pub async fn pool(&self, service: pg::Role) -> anyhow::Result<PgPool> {
         let PgConfig { database_url, database_connections } = &self.postgres;
-        pg::connect(database_url, service, *database_connections)
-            .await
-            .context("the database can't be reached")
+        let purpose = match service {
+            pg::Role::CommandApi => pg::Purpose::Requests,
+            pg::Role::Projector | pg::Role::AlertWorker => pg::Purpose::Consume,
+            pg::Role::QueryApi => pg::Purpose::Reads,
+        };
+        let pool = pg::connect_for(purpose, database_url, service.service(), *database_connections).await;
+        let pool = pool.context("the database can't be reached")?;
+        let login = pg::Login::of(&pool).await.context("the database can't be read")?;
+        if let Some(other) = login.role().filter(|role| *role != service) {
+            let (other, login, service) = (other.service(), login.name, service.service());
+            bail!("DATABASE_URL has {login}, which is the login of {other}, and this is {service}");
+        }
+        Ok(pool)
     }
 
-    /// Opens a pool that can only read.
-    pub async fn read_only_pool(&self, service: &str) -> anyhow::Result<PgPool> {
-        let PgConfig { database_url, database_connections } = &self.postgres;
-        let pool = pg::connect_read_only(database_url, service, *database_connections).await;
-        pool.context("the database can't be reached")
-    }
-
-    /// Migrates the database and creates the topics, once per process.
+    /// Migrates the database, or checks that it is migrated where this login does not own it, and creates the topics;
+    /// once per process.
     pub async fn prepare(&self, pool: &PgPool) -> anyhow::Result<LogIdentity> {
         let identity = self.log.get_or_try_init(|| async {
-            pg::migrate(pool).await?;
+            pg::migrate_or_check(pool).await?;
             anyhow::Ok(kafka::prepare(&self.kafka, pool).await?)
         });
         Ok(*identity.await?)
@@ -225,9 +231,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use anyhow::bail;
-
     use super::*;
+    use platform::unready::Unready;
 
     async fn run(service: Service, shutdown: CancellationToken) -> anyhow::Result<()> {
         let config =
@@ -261,14 +266,15 @@ mod tests {
 
     #[tokio::test]
     async fn of_two_checks_of_one_name_the_first_is_asked() {
+        let bad = || Unready::new("bad", "");
         let service = |name, check: &'static str, well: bool| {
-            let said = if well { Ok(()) } else { Err("bad".to_owned()) };
+            let said = if well { Ok(()) } else { Err(bad()) };
             let readiness = Readiness::new().with(check, move || std::future::ready(said.clone()));
             Service::new(name, readiness)
         };
         let merged = service("a", "database", true).merge(service("b", "database", false));
         let merged = merged.merge(service("c", "journal", false));
         let found = merged.readiness.findings().await;
-        assert_eq!(found, [("database", Ok(())), ("journal", Err("bad".to_owned()))]);
+        assert_eq!(found, [("database", Ok(())), ("journal", Err(bad()))]);
     }
 }

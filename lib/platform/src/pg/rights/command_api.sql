@@ -1,0 +1,19 @@
+-- The write side: what a request and its upkeep change. Of deliveries it adds some, and takes out a person who is to be
+-- erased; it reads no text of them.
+grant usage  on schema control, delivery to ledger_command_api;
+grant select on control.migration, control.generation to ledger_command_api;
+grant select (account_id, attempt_id, state) on control.top_up to ledger_command_api;
+grant select, insert
+    on control.log_identity, control.rate_card, control.redemption, control.sandbox_charge
+    to ledger_command_api;
+grant select, insert, update
+    on control.api_key, control.contacts, control.promo_code, control.referrer, control.payment, control.checkout
+    to ledger_command_api;
+grant select, insert, update, delete
+    on control.idempotency, control.gate, control.hold, control.user_hold, control.decision, control.outbox,
+       control.invitation, control.payment_customer, control.payment_effect
+    to ledger_command_api;
+grant insert on delivery.notification to ledger_command_api;
+grant select (account_id, recipient, address, status),
+      update (address, subject, text, html, status, last_error)
+    on delivery.notification to ledger_command_api;
