@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 use engine::progress::Waiter;
+use futures::future::BoxFuture;
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use payments::{PaymentConfig, Provider, SettingError};
 use platform::kafka::Journal;
-use platform::pg::PgPool;
+use platform::pg::{self, PgConnection, PgPool, Turns};
 use platform::position::Position;
 use tokio::time::Instant;
 use tracing::warn;
@@ -34,6 +35,8 @@ pub struct App(Arc<Parts>);
 
 pub struct Parts {
     pub pool: PgPool,
+    /// Those who would wait for one lock of the database wait here, without a connection.
+    pub turns: Turns,
     pub journal: Journal,
     /// Knows how far the accounts' partitions are projected.
     pub waiter: Arc<Waiter>,
@@ -94,9 +97,28 @@ impl App {
         sales: Sales,
     ) -> App {
         let holds = Holds::start(&pool, &waiter, holds);
-        let cards = Cards::default();
+        let (turns, cards) = (Turns::default(), Cards::default());
         let failed_redemptions = Attempts::new(FAILED_REDEMPTIONS_MAX, REDEMPTIONS_WINDOW);
-        App(Arc::new(Parts { pool, journal, waiter, auth, sales, cards, holds, failed_redemptions }))
+        App(Arc::new(Parts { pool, turns, journal, waiter, auth, sales, cards, holds, failed_redemptions }))
+    }
+
+    /// Runs a transaction that locks rows of an account, or of what else `lock` names, one at a time in this process.
+    pub(crate) async fn write<T, E, F>(&self, lock: &str, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        let turn = self.turns.take(lock).await?;
+        pg::write(&self.pool, move |connection| {
+            let working = work(connection);
+            Box::pin(async move {
+                // The turn ends with the work, and not when the caller goes away.
+                let _turn = turn;
+                working.await
+            })
+        })
+        .await
     }
 
     /// Waits until the projection has reached the journal's end, as read now, in the partitions of these accounts.

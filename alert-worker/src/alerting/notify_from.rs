@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use platform::pg::{PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
 use platform::position::Position;
 
 /// Whom a firing notifies.
@@ -41,7 +41,7 @@ impl NotifyFrom {
     /// Reads where notification starts.
     pub async fn read(pool: &PgPool) -> Result<NotifyFrom, sqlx::Error> {
         let rows = sqlx::query!("select partition, next_offset, restored_to from delivery.told_from");
-        let rows = rows.fetch_all(pool).await?;
+        let rows = rows.fetch_all(pg::bounded(pool)).await?;
         let from = |(next_offset, restored_to)| From { next_offset, restored_to };
         let from = rows.iter().map(|row| (row.partition, from((row.next_offset, row.restored_to)))).collect();
         Ok(NotifyFrom { from: Arc::new(from) })

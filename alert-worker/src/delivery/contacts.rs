@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ledger_core::value::id::UserId;
-use platform::pg::{PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(super) async fn hook_of(pool: &PgPool, account: &str) -> Result<Option<Hook>
            where account_id = $1 and webhook_url is not null"#,
         account,
     )
-    .fetch_optional(pool)
+    .fetch_optional(pg::bounded(pool))
     .await?;
     Ok(row.map(|row| Hook {
         url: row.url,

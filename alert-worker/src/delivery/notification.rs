@@ -340,7 +340,7 @@ pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> 
            where status = 'pending' or status = 'parked'
            group by channel"#,
     )
-    .fetch_all(pool)
+    .fetch_all(pg::bounded(pool))
     .await
 }
 

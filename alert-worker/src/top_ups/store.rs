@@ -154,12 +154,12 @@ pub async fn lease(
         i64::try_from(lease_ms).unwrap_or(i64::MAX),
         idempotency_key(log_id, ""),
     )
-    .fetch_all(pool)
+    .fetch_all(pg::bounded(pool))
     .await?;
     let mut due = Vec::with_capacity(rows.len());
     for row in &rows {
         // Read for each charge anew: a method may have changed hands since the settings were saved.
-        let customer = customer::find(pool, &parsed(&row.account_id)?).await?;
+        let customer = customer::find(pg::bounded(pool), &parsed(&row.account_id)?).await?;
         due.push(row.parse(customer)?);
     }
     Ok(due)
@@ -251,7 +251,7 @@ pub async fn ask_again(
         detail,
         after_ms,
     )
-    .execute(pool)
+    .execute(pg::bounded(pool))
     .await?;
     Ok(())
 }
@@ -270,7 +270,7 @@ pub async fn park(pool: &PgPool, charge: &Charge, detail: &str) -> Result<(), sq
         charge.attempt.as_str(),
         detail,
     )
-    .execute(pool)
+    .execute(pg::bounded(pool))
     .await?;
     Ok(())
 }
@@ -296,7 +296,7 @@ async fn is_past_folded(pool: &PgPool, schema: Schema) -> Result<bool, sqlx::Err
          from delivery.told_from
          left join {schema}.checkpoint using (partition)"
     );
-    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pg::bounded(pool)).await
 }
 
 /// Adopts attempts that the journal shows as open and this database has lost: the provider may know them. Returns
@@ -333,14 +333,14 @@ pub async fn adopt(pool: &PgPool) -> Result<bool, sqlx::Error> {
          for share of account
          on conflict (account_id, attempt_id) do nothing"
     );
-    sqlx::query(AssertSqlSafe(sql)).bind(TOP_UPS).execute(pool).await?;
+    sqlx::query(AssertSqlSafe(sql)).bind(TOP_UPS).execute(pg::bounded(pool)).await?;
     Ok(found_all)
 }
 
 /// Counts the attempts that wait for a person.
 pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"select count(*) as "parked!" from control.top_up where state = 'parked'"#)
-        .fetch_one(pool)
+        .fetch_one(pg::bounded(pool))
         .await
 }
 

@@ -84,7 +84,7 @@ async fn read_versions(
         names as _,
         &versions
     );
-    rows.fetch_all(pool).await?.into_iter().map(card_of).collect()
+    rows.fetch_all(pg::bounded(pool)).await?.into_iter().map(card_of).collect()
 }
 
 fn card_of(row: CardRow) -> Result<((RateCardId, i32), Arc<Card>), sqlx::Error> {
@@ -102,7 +102,7 @@ pub async fn is_published(pool: &PgPool, card: &RateCardId) -> Result<bool, sqlx
         r#"select exists (select from control.rate_card where card = $1) as "is_published!""#,
         card.as_str()
     )
-    .fetch_one(pool)
+    .fetch_one(pg::bounded(pool))
     .await
 }
 
@@ -144,7 +144,7 @@ pub async fn list(pool: &PgPool, after: Option<&str>, limit: i64) -> Result<Vec<
         after.unwrap_or_default(),
         limit
     );
-    let rows = rows.fetch_all(pool).await?.into_iter();
+    let rows = rows.fetch_all(pg::bounded(pool)).await?.into_iter();
     let item = |card, version, at| LastVersion { card, version, published_at: pg::time_of(at) };
     Ok(rows.map(|row| item(row.card, row.version, row.published_at)).collect())
 }
@@ -176,7 +176,7 @@ pub async fn one(
         name.as_str(),
         version
     );
-    let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
+    let Some(row) = row.fetch_optional(pg::bounded(pool)).await? else { return Ok(None) };
     let prices = serde_json::from_str(&row.body).map_err(|error| sqlx::Error::Decode(error.into()))?;
     let published_at = pg::time_of(row.published_at);
     let view =

@@ -64,7 +64,7 @@ pub async fn create(
         Some(ordered) => ordered,
         None => {
             let price = orders::price(&app, &account, amount).await?;
-            let customer = customer::find(&app.pool, &account).await?;
+            let customer = customer::find(pg::bounded(&app.pool), &account).await?;
             let (charged, currency) = (price.minor_units, CURRENCY.to_owned());
             let new = Ordered { reference, account, amount, charged, currency, customer, checkout: None };
             keep(&app.pool, &new).await?
@@ -160,7 +160,7 @@ macro_rules! query_ordered {
 /// Finds an order by its reference.
 pub async fn find(pool: &PgPool, reference: &str) -> Result<Option<Ordered>, sqlx::Error> {
     let row = query_ordered!("select", "from control.checkout where reference = $1", reference);
-    row.fetch_optional(pool).await?.map(OrderedRow::parse).transpose()
+    row.fetch_optional(pg::bounded(pool)).await?.map(OrderedRow::parse).transpose()
 }
 
 /// Finds an account's order by the provider's id of its session.
@@ -175,7 +175,7 @@ pub async fn find_session(
         account.as_str(),
         checkout_id
     );
-    row.fetch_optional(pool).await?.map(OrderedRow::parse).transpose()
+    row.fetch_optional(pg::bounded(pool)).await?.map(OrderedRow::parse).transpose()
 }
 
 /// Stores an order unless its reference exists, and returns the stored one.
@@ -195,7 +195,7 @@ async fn keep(pool: &PgPool, new: &Ordered) -> Result<Ordered, sqlx::Error> {
         new.currency,
         new.customer.as_ref().map(CustomerId::as_str)
     );
-    row.fetch_one(pool).await?.parse()
+    row.fetch_one(pg::bounded(pool)).await?.parse()
 }
 
 /// Stores the session of an order.
@@ -211,7 +211,7 @@ async fn opened(pool: &PgPool, reference: &str, checkout: &Checkout) -> Result<(
         checkout.url,
         checkout.client_secret
     )
-    .execute(pool)
+    .execute(pg::bounded(pool))
     .await
     .map(drop)
 }

@@ -90,7 +90,7 @@ pub async fn parked_effects(pool: &PgPool) -> Result<Vec<ParkedEffect>, sqlx::Er
            order by created_at"#
     );
     let mut effects = Vec::new();
-    for row in rows.fetch_all(pool).await? {
+    for row in rows.fetch_all(pg::bounded(pool)).await? {
         effects.push(ParkedEffect {
             payment_id: parsed(&row.payment_id)?,
             account: parsed(&row.account_id)?,

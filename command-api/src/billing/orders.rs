@@ -39,7 +39,7 @@ pub async fn require_orderable(
         price(app, account, amount).await?;
     }
     let Some(method) = &settings.payment_method else { return Ok(()) };
-    let customer = customer::find(&app.pool, account).await?;
+    let customer = customer::find(pg::bounded(&app.pool), account).await?;
     if customer.is_none() && app.sales.provider.name().moves_money() {
         return Err(not_chargeable(NotTheirs::NoCustomer));
     }

@@ -9,7 +9,6 @@ use ledger_core::request;
 use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
 use payments::{CustomerId, customer};
-use platform::pg;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use web::auth::Action;
@@ -19,6 +18,7 @@ use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::admission::rate_cards::require_published;
 use crate::app::App;
 use crate::promotions::bonus::welcome;
+use crate::promotions::promo_codes;
 use crate::promotions::redemptions::redeem;
 use crate::promotions::referrals::{Referrer, Rewards, inviter, referred};
 use crate::request_context::RequestContext;
@@ -66,8 +66,14 @@ async fn open_first(
     let first = draft.event(opened_at, actor.clone())?;
     let (welcome_bonus, bonus, account) =
         (welcome(app, account)?, app.sales.promotions.referral_bonus, account.clone());
-    let put = pg::write(&app.pool, move |connection| {
+    let lock = account.to_string();
+    let code_turn = match &opening.promo_code {
+        Some(code) => Some(app.turns.take(&promo_codes::lock_name(code)).await?),
+        None => None,
+    };
+    let put = app.write(&lock, move |connection| {
         Box::pin(async move {
+            let _code_turn = code_turn;
             if !idempotency::keep_in(connection, &name, &kept).await? {
                 return Ok(Vec::new());
             }
@@ -92,11 +98,11 @@ async fn open_first(
             }
             Ok::<_, Problem>(effects::enqueue(connection, events).await?)
         })
-    })
-    .await?;
+    });
+    let put = put.await?;
     let positions = effects::append(app, &put).await?;
     if let (Some(opening), Some(position)) = (put.first(), positions.first()) {
-        idempotency::acknowledge(&app.pool, &draft.name(), opening.event.id.as_str(), *position).await?;
+        idempotency::acknowledge(app, &draft.name(), opening.event.id.as_str(), *position).await?;
     }
     if context.waits() {
         for position in positions.iter().skip(1) {
@@ -234,7 +240,8 @@ async fn set_customer(
     customer: Option<CustomerId>,
 ) -> Result<(), Problem> {
     let (account, by) = (account.clone(), context.actor()?);
-    let set = pg::write(&app.pool, move |connection| {
+    let lock = account.to_string();
+    let set = app.write(&lock, move |connection| {
         Box::pin(async move { customer::set(connection, &account, customer.as_ref(), by.as_str()).await })
     });
     Ok(set.await?)

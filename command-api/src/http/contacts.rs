@@ -14,6 +14,7 @@ use ledger_core::value::id::{AccountId, Text, UserId};
 use platform::pg::{self, PgConnection};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
+use sqlx::PgExecutor;
 use sqlx::types::Json as JsonColumn;
 use url::Url;
 use web::auth::{self, Action};
@@ -154,11 +155,12 @@ pub async fn put(
     let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     write::admit(&app, &context, &account).await?;
     let made_up = auth::new_webhook_secret()?;
-    let stored = pg::write(&app.pool, move |connection| {
+    let lock = account.to_string();
+    let stored = app.write(&lock, move |connection| {
         Box::pin(async move {
             lock_account(connection, &account).await?;
             if let Some(if_match) = &context.if_match {
-                let current = load(connection, &account).await?.etag()?;
+                let current = load(&mut *connection, &account).await?.etag()?;
                 // The same again is no change.
                 if current != contacts.etag()? {
                     if_match.require(&current)?;
@@ -195,9 +197,9 @@ impl StoredContacts {
 }
 
 /// Returns an account's contacts, without the webhook's secret.
-async fn load(connection: &mut PgConnection, account: &AccountId) -> Result<StoredContacts, sqlx::Error> {
+async fn load(executor: impl PgExecutor<'_>, account: &AccountId) -> Result<StoredContacts, sqlx::Error> {
     let row = query_contacts!("select", "from control.contacts where account_id = $1", account.as_str());
-    let row = row.fetch_optional(connection).await?;
+    let row = row.fetch_optional(executor).await?;
     let nobody = || StoredContacts {
         account_id: account.clone(),
         admins: Vec::new(),
@@ -262,7 +264,7 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
-    load(&mut *app.pool.acquire().await?, &account).await?.answer()
+    load(pg::bounded(&app.pool), &account).await?.answer()
 }
 
 /// Contacts are not projected, so a position that they should reflect is taken and needs no wait.
@@ -312,10 +314,10 @@ pub async fn rotate_secret(
     app.account(&account, None, context.deadline).await?;
     let secret = auth::new_webhook_secret()?;
     let name = account.clone();
-    let rotated = pg::write(&app.pool, move |connection| {
+    let rotated = app.write(account.as_str(), move |connection| {
         Box::pin(async move { rotate(connection, &name, &secret).await })
-    })
-    .await?;
+    });
+    let rotated = rotated.await.map_err(Problem::from)?;
     let missing = || Problem::not_found("webhook_unknown", format!("account {account} has no webhook"));
     rotated.map(|row| Json(stored_contacts(account.clone(), row, true))).ok_or_else(missing)
 }

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
 use ledger_core::value::id::{AccountId, UserId};
-use platform::pg::{self, PgConnection};
+use platform::pg::PgConnection;
 use serde::{Deserialize, Serialize};
 use web::auth::Action;
 use web::http::{Path, Problem, read_body};
@@ -48,7 +48,8 @@ pub async fn erase(
     context.require(Action::Settings, &account)?;
     let Person { id } = read_body(request).await?;
     app.account(&account, None, context.deadline).await?;
-    let erased = pg::write(&app.pool, move |connection| {
+    let lock = account.to_string();
+    let erased = app.write(&lock, move |connection| {
         Box::pin(async move {
             lock_account(connection, &account).await?;
             erase_in(connection, &account, id).await

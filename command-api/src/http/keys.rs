@@ -32,8 +32,9 @@ pub async fn create(
     let key = context.idempotency_key()?.to_string();
     let new: NewKey = read_body(request).await?;
     let (by, now) = (context.principal.key_id.to_string(), context.now);
-    let answer =
-        pg::write(&app.pool, move |connection| Box::pin(create_once(connection, key, new, by, now))).await?;
+    let lock = format!("key/{key}");
+    let creating = app.write(&lock, move |connection| Box::pin(create_once(connection, key, new, by, now)));
+    let answer = creating.await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
@@ -98,7 +99,7 @@ pub async fn list(
     if !(1..=LISTED_MAX).contains(&limit) {
         return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
     }
-    let mut items = auth::list_keys(&app.pool, query.cursor.as_deref(), limit + 1).await?;
+    let mut items = auth::list_keys(pg::bounded(&app.pool), query.cursor.as_deref(), limit + 1).await?;
     let limit = usize::try_from(limit).map_err(Problem::internal)?;
     let has_more = items.len() > limit;
     items.truncate(limit);
@@ -114,9 +115,10 @@ pub async fn revoke(
 ) -> Result<Json<Key>, Problem> {
     context.principal.require_role(Action::Keys)?;
     let (name, now) = (key_id.clone(), context.now);
-    let revoked = pg::write(&app.pool, move |connection| {
+    let lock = format!("key/{key_id}");
+    let revoked = app.write(&lock, move |connection| {
         Box::pin(async move { auth::revoke_key(connection, &name, now).await })
-    })
-    .await?;
+    });
+    let revoked = revoked.await.map_err(Problem::from)?;
     revoked.map(Json).ok_or_else(|| Problem::not_found("key_not_found", format!("there is no key {key_id}")))
 }

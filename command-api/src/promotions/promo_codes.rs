@@ -125,6 +125,11 @@ pub(super) async fn find(
     row.map(NewPromoCode::try_from).transpose()
 }
 
+/// Returns the name of the lock on a code among [`Turns`](platform::pg::Turns).
+pub(crate) fn lock_name(code: &PromoCode) -> String {
+    format!("promo/{code}")
+}
+
 /// Locks a code, and returns it with its number of redemptions.
 pub(super) async fn lock(
     connection: &mut PgConnection,
@@ -189,12 +194,12 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
     let new: NewPromoCode = read_body(request).await?;
-    let stored = pg::write(&app.pool, {
+    let lock = lock_name(&new.code);
+    let stored = app.write(&lock, {
         let new = new.clone();
         move |connection| Box::pin(async move { keep(connection, &new).await })
-    })
-    .await
-    .map_err(Problem::from)?;
+    });
+    let stored = stored.await.map_err(Problem::from)?;
     match stored {
         Some(stored) if stored == new => {
             let mut response = (StatusCode::CREATED, axum::Json(&new)).into_response();
@@ -244,7 +249,7 @@ pub async fn get(
     Path(code): Path<PromoCode>,
 ) -> Result<Response, Problem> {
     principal.require_role(Action::Catalog)?;
-    let row = query_code!(code.as_str(), "").fetch_optional(&app.pool).await?;
+    let row = query_code!(code.as_str(), "").fetch_optional(pg::bounded(&app.pool)).await?;
     PromoCodeView::try_from(row.ok_or_else(|| unknown(&code))?)?.answer()
 }
 
@@ -258,7 +263,7 @@ pub async fn end(
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
     let if_match = context.if_match;
-    let ended = pg::write(&app.pool, move |connection| {
+    let ended = app.write(&lock_name(&code), move |connection| {
         Box::pin(async move {
             let Some(known) = lock(connection, &code).await? else { return Err(unknown(&code)) };
             if let Some(if_match) = if_match.filter(|_| !known.is_ended) {

@@ -109,8 +109,10 @@ async fn redeem_once(
     let draft = promo.draft(account)?;
     let at = recorded_at.max(known.ledger_time);
     let (redeeming, actor) = (account.clone(), context.actor()?);
-    let put = pg::write(&app.pool, move |connection| {
+    let code_turn = app.turns.take(&promo_codes::lock_name(&code)).await?;
+    let put = app.write(account.as_str(), move |connection| {
         Box::pin(async move {
+            let _code_turn = code_turn;
             lock_account(connection, &redeeming).await?;
             if has_redeemed(connection, &redeeming, &code).await? {
                 return Ok(Vec::new());
@@ -118,8 +120,8 @@ async fn redeem_once(
             let event = redeem(connection, &redeeming, &code, at, recorded_at, &actor).await?;
             Ok::<_, Problem>(effects::enqueue(connection, vec![event]).await?)
         })
-    })
-    .await?;
+    });
+    let put = put.await?;
     // The grant was stored in the same transaction: this call appends it, or finds it appended.
     let answer = write::once(app, context, draft, async { Ok(recorded_at) }).await?;
     outbox::done(&app.pool, put.iter().map(|put| put.outbox_id).collect()).await?;

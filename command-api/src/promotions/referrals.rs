@@ -59,10 +59,11 @@ pub async fn invite(
     let Invitation { email } = read_body(request).await?;
     write::admit_open(&app, &context, &account).await?;
     let per_day = app.sales.promotions.invitations_per_day;
-    let code: String = pg::write(&app.pool, move |connection| {
+    let lock = account.to_string();
+    let code = app.write(&lock, move |connection| {
         Box::pin(async move { invited(connection, &account, &email, per_day).await })
-    })
-    .await?;
+    });
+    let code: String = code.await?;
     Ok((StatusCode::CREATED, axum::Json(json!({"code": code}))).into_response())
 }
 
@@ -182,7 +183,7 @@ async fn count(connection: &mut PgConnection, account: &AccountId, more: Stats) 
 pub async fn inviter(app: &App, code: &ReferrerId) -> Result<Option<AccountId>, Problem> {
     let account =
         sqlx::query_scalar!("select account_id from control.invitation where code = $1", code.as_str())
-            .fetch_optional(&app.pool)
+            .fetch_optional(pg::bounded(&app.pool))
             .await?;
     account.map(|account| AccountId::new(&account).map_err(Problem::internal)).transpose()
 }

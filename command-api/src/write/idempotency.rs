@@ -4,8 +4,10 @@
 //! again under the same event id, which folds to one effect.
 
 use ledger_core::value::id::AccountId;
-use platform::pg::{PgConnection, PgPool};
+use platform::pg::{self, PgConnection, PgPool};
 use platform::position::Position;
+
+use crate::app::App;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
@@ -15,6 +17,13 @@ pub struct Name {
     pub kind: &'static str,
     /// The body's own id, the target, or the `Idempotency-Key`; empty for a setting, of which only one is in force.
     pub key: String,
+}
+
+impl Name {
+    /// Returns the name of the lock on its row among [`Turns`](platform::pg::Turns).
+    fn lock(&self) -> String {
+        format!("write/{}/{}/{}", self.account, self.kind, self.key)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +73,12 @@ pub async fn find(pool: &PgPool, name: &Name) -> Result<Option<Kept>, sqlx::Erro
         name.kind,
         name.key
     );
-    Ok(kept.fetch_optional(pool).await?.map(Kept::from))
+    Ok(kept.fetch_optional(pg::bounded(pool)).await?.map(Kept::from))
 }
 
 /// Stores a write unless its name exists, and returns the stored one.
-pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
+pub async fn keep(app: &App, name: &Name, new: &Kept) -> Result<Kept, sqlx::Error> {
+    let _turn = app.turns.take(&name.lock()).await?;
     // The update changes nothing: it makes an existing row visible to `returning`.
     let kept = query_kept!(
         "insert into control.idempotency as kept (account_id, kind, key, content, event_id, event, created_at)
@@ -84,7 +94,7 @@ pub async fn keep(pool: &PgPool, name: &Name, new: &Kept) -> Result<Kept, sqlx::
         new.event_id,
         new.event
     );
-    kept.fetch_one(pool).await.map(Kept::from)
+    kept.fetch_one(pg::bounded(&app.pool)).await.map(Kept::from)
 }
 
 /// Stores a write in the transaction of a decision; returns whether its name was new.
@@ -106,12 +116,8 @@ pub async fn keep_in(connection: &mut PgConnection, name: &Name, new: &Kept) -> 
 }
 
 /// Stores a setting in place of the last one, unless another has taken that place since; returns whether it has.
-pub async fn replace(
-    pool: &PgPool,
-    name: &Name,
-    last: Option<&Kept>,
-    new: &Kept,
-) -> Result<bool, sqlx::Error> {
+pub async fn replace(app: &App, name: &Name, last: Option<&Kept>, new: &Kept) -> Result<bool, sqlx::Error> {
+    let _turn = app.turns.take(&name.lock()).await?;
     let replaced = sqlx::query!(
         r#"insert into control.idempotency as last (account_id, kind, key, content, event_id, event, created_at)
            values ($1, $2, $3, $4, $5, $6, clock_timestamp())
@@ -132,16 +138,12 @@ pub async fn replace(
         new.event,
         last.map(|last| last.event_id.as_str())
     );
-    Ok(replaced.execute(pool).await?.rows_affected() > 0)
+    Ok(replaced.execute(pg::bounded(&app.pool)).await?.rows_affected() > 0)
 }
 
 /// Records the journal position of a write stored by [`keep`] or [`replace`].
-pub async fn acknowledge(
-    pool: &PgPool,
-    name: &Name,
-    event_id: &str,
-    at: Position,
-) -> Result<(), sqlx::Error> {
+pub async fn acknowledge(app: &App, name: &Name, event_id: &str, at: Position) -> Result<(), sqlx::Error> {
+    let _turn = app.turns.take(&name.lock()).await?;
     // The earliest position counts: a record appended twice had its effect there.
     sqlx::query!(
         r#"update control.idempotency
@@ -156,13 +158,14 @@ pub async fn acknowledge(
         at.partition,
         at.offset
     )
-    .execute(pool)
+    .execute(pg::bounded(&app.pool))
     .await
     .map(drop)
 }
 
 /// Deletes a write that had no effect and that the fold does not remember.
-pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sqlx::Error> {
+pub async fn forget(app: &App, name: &Name, event_id: &str) -> Result<(), sqlx::Error> {
+    let _turn = app.turns.take(&name.lock()).await?;
     sqlx::query!(
         "delete from control.idempotency
          where account_id = $1 and kind = $2 and key = $3 and event_id = $4",
@@ -171,7 +174,7 @@ pub async fn forget(pool: &PgPool, name: &Name, event_id: &str) -> Result<(), sq
         name.key,
         event_id
     )
-    .execute(pool)
+    .execute(pg::bounded(&app.pool))
     .await
     .map(drop)
 }
@@ -188,7 +191,7 @@ pub async fn forget_settings(
         account.as_str(),
         kind
     )
-    .execute(pool)
+    .execute(pg::bounded(pool))
     .await
     .map(drop)
 }

@@ -170,7 +170,7 @@ pub async fn once<Q: Waits>(
         Some(kept) => kept,
         None => {
             let new = draft.recorded(admission.await?, context.actor()?)?;
-            idempotency::keep(&app.pool, &name, &new).await?
+            idempotency::keep(app, &name, &new).await?
         }
     };
     if kept.content != content {
@@ -181,14 +181,14 @@ pub async fn once<Q: Waits>(
         Some(position) => position,
         None => {
             let position = append(app, &draft.account, &kept.event).await?;
-            let noted = idempotency::acknowledge(&app.pool, &name, &kept.event_id, position).await;
+            let noted = idempotency::acknowledge(app, &name, &kept.event_id, position).await;
             note_failure(noted);
             position
         }
     };
     let progress = settle(app, context.waits(), &draft, &kept, position).await;
     if progress.1 == Progress::Folded(Outcome::Rejected(Reason::AccountNotOpen)) {
-        note_failure(idempotency::forget(&app.pool, &name, &kept.event_id).await);
+        note_failure(idempotency::forget(app, &name, &kept.event_id).await);
     }
     Ok(answer(&draft, &kept, progress))
 }
@@ -288,12 +288,12 @@ async fn take_turn<Q: Waits>(
         let last = idempotency::find(&app.pool, name).await?;
         if let Some(last) = last.as_ref().filter(|last| last.position.is_none()) {
             let position = append(app, &draft.account, &last.event).await?;
-            idempotency::acknowledge(&app.pool, name, &last.event_id, position).await?;
+            idempotency::acknowledge(app, name, &last.event_id, position).await?;
         }
         if let Some(setting) = Setting::of(&draft.data) {
             require_unchanged(app, context, &draft.account, setting).await?;
         }
-        if idempotency::replace(&app.pool, name, last.as_ref(), new).await? {
+        if idempotency::replace(app, name, last.as_ref(), new).await? {
             return Ok(());
         }
     }
@@ -358,7 +358,7 @@ async fn append_setting<Q: Waits>(
         Some(position) => position,
         None => {
             let position = append(app, &draft.account, &kept.event).await?;
-            note_failure(idempotency::acknowledge(&app.pool, name, &kept.event_id, position).await);
+            note_failure(idempotency::acknowledge(app, name, &kept.event_id, position).await);
             position
         }
     };

@@ -10,9 +10,9 @@ use std::time::Duration;
 use platform::pg::{self, GENERATION_CHANNEL, Model, Schema};
 use platform::position::Position;
 use sqlx::PgPool;
-use sqlx::postgres::{PgListener, PgNotification};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -23,6 +23,10 @@ use crate::tables::checkpoint;
 
 /// How often the checkpoints are polled, with or without notifications.
 const POLL: Duration = Duration::from_millis(250);
+/// After this long without a notification, the server is asked whether it is still there.
+const QUIET_MAX: Duration = Duration::from_secs(15);
+/// How long its answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Pause before listening again after a failure.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -110,15 +114,30 @@ async fn follow(pool: PgPool, progress: Arc<Progress>) {
 }
 
 async fn listen_once(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([PROJECTED_CHANNEL, GENERATION_CHANNEL]).await?;
+    // A pool of its own: a listener whose connection has gone silent gives it back to nobody.
+    let options = PgConnectOptions::clone(&pool.connect_options());
+    let alone =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER_MAX).connect_lazy_with(options);
+    let mut listener = PgListener::connect_with(&alone).await?;
+    answered(listener.listen_all([PROJECTED_CHANNEL, GENERATION_CHANNEL])).await?;
     refresh(pool, progress).await?;
     loop {
-        match listener.try_recv().await? {
-            Some(notification) => apply(pool, progress, &notification).await?,
-            None => refresh(pool, progress).await?,
+        match timeout(QUIET_MAX, listener.try_recv()).await {
+            Ok(received) => match received? {
+                Some(notification) => apply(pool, progress, &notification).await?,
+                None => refresh(pool, progress).await?,
+            },
+            // Nothing has happened, or nothing is heard any more.
+            Err(_) => {
+                answered(sqlx::query("select 1").execute(&mut listener)).await?;
+            }
         }
     }
+}
+
+/// Waits for an answer, as long as one may take.
+async fn answered<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(ANSWER_MAX, asked).await.unwrap_or_else(|_| Err(pg::silence(ANSWER_MAX)))
 }
 
 async fn apply(pool: &PgPool, progress: &Progress, notification: &PgNotification) -> Result<(), sqlx::Error> {

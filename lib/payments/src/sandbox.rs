@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use ledger_core::value::id::{PaymentId, PaymentMethodId};
+use platform::pg;
 use sqlx::PgPool;
 
 use crate::config::ProviderName;
@@ -46,7 +47,7 @@ impl Sandbox {
             payment,
             declined,
         )
-        .execute(&self.pool)
+        .execute(pg::bounded(&self.pool))
         .await?;
         let entry = self.entry(&charge.key).await?.ok_or(sqlx::Error::RowNotFound)?;
         Ok((entry, entered.rows_affected() > 0))
@@ -58,7 +59,7 @@ impl Sandbox {
             "select payment_id, reason from control.sandbox_charge where idempotency_key = $1",
             key
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(pg::bounded(&self.pool))
         .await
     }
 

@@ -189,7 +189,7 @@ pub async fn settle_payment(app: &App, payment: &PaymentId) -> Result<(), sqlx::
            order by created_at"#,
         payment.as_str()
     );
-    for row in rows.fetch_all(&app.pool).await? {
+    for row in rows.fetch_all(pg::bounded(&app.pool)).await? {
         settle(app, &row.parse()?).await?;
     }
     Ok(())
@@ -207,12 +207,12 @@ async fn sent(pool: &PgPool, after: &str) -> Result<Vec<Sent>, sqlx::Error> {
         after,
         EFFECTS_MAX
     );
-    rows.fetch_all(pool).await?.into_iter().map(SentRow::parse).collect()
+    rows.fetch_all(pg::bounded(pool)).await?.into_iter().map(SentRow::parse).collect()
 }
 
 async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"select count(*) as "parked!" from control.payment_effect where state = 'parked'"#)
-        .fetch_one(pool)
+        .fetch_one(pg::bounded(pool))
         .await
 }
 
@@ -254,7 +254,7 @@ async fn forget(pool: &PgPool, sent: &Sent) -> Result<(), sqlx::Error> {
         sent.payment_id.as_str(),
         sent.event_id
     )
-    .execute(pool)
+    .execute(pg::bounded(pool))
     .await
     .map(drop)
 }
@@ -293,7 +293,7 @@ async fn state_of_top_up(
         account.as_str(),
         attempt.as_str()
     )
-    .fetch_optional(pool)
+    .fetch_optional(pg::bounded(pool))
     .await
 }
 

@@ -14,7 +14,7 @@ use ledger_core::value::money::Usd;
 use ledger_core::value::time::Time;
 use payments::{CURRENCY, customer};
 use platform::clock;
-use platform::pg::{self, PgConnection};
+use platform::pg::PgConnection;
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -155,7 +155,8 @@ async fn note(
     let actor = format!("provider:{}", app.sales.provider.name().as_str());
     let actor = Label::new(&actor).map_err(Problem::internal)?;
     let webhook = Arc::clone(webhook);
-    pg::write(&app.pool, move |connection| {
+    let lock = format!("payment/{}", webhook.payment_id);
+    let noting = app.write(&lock, move |connection| {
         Box::pin(async move {
             let mut payment = store::lock(connection, &webhook.payment_id).await?;
             if payment != known {
@@ -178,8 +179,8 @@ async fn note(
             let events = records.into_iter().map(|record| record.event).collect();
             Ok::<_, Problem>(Noted::Done(effects::enqueue(connection, events).await?))
         })
-    })
-    .await
+    });
+    noting.await
 }
 
 /// Stores what else follows from a payment of the right money: its payer, and which outcomes are awaited.

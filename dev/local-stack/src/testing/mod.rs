@@ -2,10 +2,12 @@
 
 mod space;
 mod supervisor;
+mod swallow;
 pub mod wire;
 
 pub use space::TestSpace;
 pub use supervisor::{shared_log_folder, shared_stack, supervise_if_started_for_it};
+pub use swallow::Swallow;
 
 /// Lets a test program start the stack that all tests share: invoke it once, in the root of each test program that
 /// makes a [`TestSpace`].

@@ -8,6 +8,7 @@
 use ledger_core::event::{Event, wire};
 use ledger_core::value::id::{AccountId, EventId, ReservationId, Source};
 use platform::kafka::{AppendError, Journal};
+use platform::pg;
 use platform::pg::columns::parsed;
 use platform::position::Position;
 use sqlx::{PgConnection, PgPool};
@@ -74,14 +75,14 @@ impl Waiting {
 /// Takes the due records of all producers.
 pub async fn take_due(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
     let taken = sqlx::query_file_as!(Row, "src/outbox/take_due.sql", RECORDS_MAX);
-    let rows = taken.fetch_all(pool).await?;
+    let rows = taken.fetch_all(pg::bounded(pool)).await?;
     rows.into_iter().map(Waiting::of).collect()
 }
 
 /// Takes one producer's records at once, even those reserved for the process that decided.
 pub async fn take_own(pool: &PgPool, source: &str) -> Result<Vec<Waiting>, sqlx::Error> {
     let taken = sqlx::query_file_as!(Row, "src/outbox/take_own.sql", RECORDS_MAX, source);
-    let rows = taken.fetch_all(pool).await?;
+    let rows = taken.fetch_all(pg::bounded(pool)).await?;
     rows.into_iter().map(Waiting::of).collect()
 }
 
@@ -96,7 +97,7 @@ pub async fn is_first(pool: &PgPool, account: &AccountId, outbox_id: i64) -> Res
         account.as_str(),
         outbox_id
     )
-    .fetch_one(pool)
+    .fetch_one(pg::bounded(pool))
     .await
 }
 
@@ -108,7 +109,7 @@ pub async fn oldest_seconds(pool: &PgPool) -> Result<f64, sqlx::Error> {
            order by outbox_id
            limit 1"#
     )
-    .fetch_optional(pool)
+    .fetch_optional(pg::bounded(pool))
     .await?;
     Ok(oldest.unwrap_or_default())
 }
@@ -134,5 +135,5 @@ fn position_of(one: &Waiting, outcome: Result<Position, AppendError>) -> Option<
 /// Deletes appended records.
 pub async fn done(pool: &PgPool, outbox_ids: Vec<i64>) -> Result<(), sqlx::Error> {
     let done = sqlx::query!("delete from control.outbox where outbox_id = any($1)", &outbox_ids);
-    done.execute(pool).await.map(drop)
+    done.execute(pg::bounded(pool)).await.map(drop)
 }

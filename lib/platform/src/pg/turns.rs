@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How long a turn is waited for; as long as the server lets a write wait for a lock.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a turn is waited for; as long as a connection is.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Most that wait for one lock; more are told to come again at once.
-const WAITING_MAX: usize = 64;
+const WAITING_MAX: usize = 1_024;
 
 /// The turns of one process; clones share them.
 #[derive(Debug, Clone, Default)]

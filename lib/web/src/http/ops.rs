@@ -271,7 +271,7 @@ mod tests {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         let mut readiness = Readiness::new().with("log", || async {
             RUNS.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            Ok::<_, Unready>(())
         });
         for _ in 0..10 {
             readiness.findings().await;

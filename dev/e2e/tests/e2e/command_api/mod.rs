@@ -9,6 +9,7 @@ mod changed_meanwhile;
 mod check;
 mod closing;
 mod contacts;
+mod database;
 mod ingress;
 mod keys;
 mod money;
