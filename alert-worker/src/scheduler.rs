@@ -3,6 +3,9 @@
 //! The fold is exact without it; the scheduler makes idle accounts roll soon and the log show it. Ids are derived, so
 //! schedulers may overlap; an advisory lock, and waiting until an appended event is projected, keep them from repeating
 //! each other's work.
+//!
+//! What is due is due by the database's clock, read in the statement that finds it. This machine's own clock decides
+//! nothing; where it is wrong, this process appends nothing until it is right again.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -59,12 +62,25 @@ pub async fn run(
     heartbeat: Heartbeat,
     shutdown: CancellationToken,
 ) {
+    run_by(clock::now, config, journal, pool, heartbeat, shutdown).await;
+}
+
+/// The same by another clock than this machine's, for tests.
+pub async fn run_by(
+    clock: fn() -> Time,
+    config: SchedulerConfig,
+    journal: Journal,
+    pool: PgPool,
+    heartbeat: Heartbeat,
+    shutdown: CancellationToken,
+) {
     let pause = Duration::from_millis(config.scheduler_interval_ms);
-    let scheduler = Scheduler { journal, pool, pause, known: Known::default() };
+    let scheduler = Scheduler { clock, journal, pool, pause, known: Known::default() };
     every(pause, &shutdown, &heartbeat, scheduler).await;
 }
 
 struct Scheduler {
+    clock: fn() -> Time,
     journal: Journal,
     pool: PgPool,
     pause: Duration,
@@ -73,12 +89,15 @@ struct Scheduler {
 
 impl Rounds for Scheduler {
     async fn round(&mut self) -> anyhow::Result<Duration> {
+        clock::agrees_with_database(self.clock, &self.pool).await?;
         let hurry = round(&self.journal, &self.pool, &mut self.known).await?;
         Ok(if hurry { self.pause / HURRY } else { self.pause })
     }
 }
 
 struct Due {
+    /// By the database's clock, in the statement that found it due.
+    now: Time,
     core: Core,
     next_due_at: Time,
 }
@@ -130,9 +149,8 @@ async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::R
     // append.
     let alone = pg::read(pool, schema, move |connection| {
         Box::pin(async move {
-            let now = clock::now();
-            let Some(owed) = read_due(connection, now).await? else { return Ok((mine, false)) };
-            let hurry = append(&journal, &owed, &mut mine, now).await?;
+            let Some(owed) = read_due(connection).await? else { return Ok((mine, false)) };
+            let hurry = append(&journal, &owed, &mut mine).await?;
             anyhow::Ok((mine, hurry))
         })
     });
@@ -142,7 +160,7 @@ async fn round(journal: &Journal, pool: &PgPool, known: &mut Known) -> anyhow::R
 }
 
 /// Appends due events that are not in the journal yet; returns whether more are waiting.
-async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) -> anyhow::Result<bool> {
+async fn append(journal: &Journal, owed: &Owed, known: &mut Known) -> anyhow::Result<bool> {
     known.retain(&owed.accounts);
     if owed.accounts.is_empty() {
         return Ok(false);
@@ -150,12 +168,12 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
     let ends: HashMap<i32, i64> =
         journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
     let mut events: Vec<Event> = Vec::new();
-    for Due { core, next_due_at } in &owed.accounts {
+    for Due { now, core, next_due_at } in &owed.accounts {
         let partition = journal.partition_of(core.account.as_str());
         let next_offset = owed.next_offsets.get(&partition).copied().unwrap_or_default();
         let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
         if known.is_owed(&core.account, *next_due_at, next_offset, end) {
-            events.extend(due(core, *next_due_at, now));
+            events.extend(due(core, *next_due_at, *now));
             known.0.insert(core.account.clone(), (*next_due_at, Step::Appended(Instant::now())));
         }
     }
@@ -177,6 +195,7 @@ async fn append(journal: &Journal, owed: &Owed, known: &mut Known, now: Time) ->
 
 #[derive(FromRow)]
 struct DueRow {
+    now: DateTime<Utc>,
     core: String,
     next_due_at: DateTime<Utc>,
 }
@@ -188,7 +207,7 @@ struct CheckpointRow {
 }
 
 /// Reads due accounts; none if another scheduler holds the lock.
-async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owed>, sqlx::Error> {
+async fn read_due(connection: &mut PgConnection) -> Result<Option<Owed>, sqlx::Error> {
     let is_alone = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "is_alone!""#, ROUND_LOCK)
         .fetch_one(&mut *connection)
         .await?;
@@ -197,14 +216,14 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
     }
     // A halted account can't roll, so it is not due until it goes on.
     let rows: Vec<DueRow> = sqlx::query_as(
-        "select core::text, next_due_at
-         from account
-         where clock = 'live' and next_due_at <= $1
+        "with asked_at as materialized (select clock_timestamp() as now)
+         select asked_at.now, core::text, next_due_at
+         from asked_at, account
+         where clock = 'live' and next_due_at <= (select now from asked_at)
            and not exists (select from halted where halted.account_id = account.account_id)
          order by next_due_at
-         limit $2",
+         limit $1",
     )
-    .bind(pg::timestamp(now))
     .bind(ACCOUNTS_PER_ROUND_MAX)
     .fetch_all(&mut *connection)
     .await?;
@@ -212,7 +231,7 @@ async fn read_due(connection: &mut PgConnection, now: Time) -> Result<Option<Owe
         .iter()
         .map(|row| {
             let core = serde_json::from_str(&row.core).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Due { core, next_due_at: pg::time_of(row.next_due_at) })
+            Ok(Due { now: pg::time_of(row.now), core, next_due_at: pg::time_of(row.next_due_at) })
         })
         .collect::<Result<Vec<Due>, sqlx::Error>>()?;
     let checkpoints: Vec<CheckpointRow> =

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use local_stack::TestSpace;
 use local_stack::testing::Swallow;
+use platform::heartbeat::Heartbeat;
 use platform::kafka::{self, Journal};
 use platform::shutdown::CancellationToken;
 use serde_json::{Value, json};
@@ -234,8 +235,14 @@ async fn a_scheduler_a_year_ahead_appends_nothing() -> Result<()> {
     let shutdown = CancellationToken::new();
     let config = alert_worker::SchedulerConfig { scheduler_interval_ms: 10 };
     let ahead = || platform::clock::now().plus_seconds(365 * 86_400);
-    let scheduling =
-        alert_worker::scheduler::run_by(ahead, config, journal, whole.pool.clone(), shutdown.clone());
+    let scheduling = alert_worker::scheduler::run_by(
+        ahead,
+        config,
+        journal,
+        whole.pool.clone(),
+        Heartbeat::new("scheduler"),
+        shutdown.clone(),
+    );
     let scheduling = tokio::spawn(scheduling);
     sleep(Duration::from_secs(1)).await;
     shutdown.cancel();
