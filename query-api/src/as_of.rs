@@ -105,12 +105,13 @@ impl Past {
         account: &Account,
         instant: Time,
     ) -> Result<Self, sqlx::Error> {
+        // Ledger time never goes back, so the last by time is the last in the journal.
         let base = sqlx::query(
             r#"select "offset", core::text
                  from snapshot
                 where account_id = $1
                   and ledger_time <= $2
-                order by "offset" desc
+                order by ledger_time desc, "offset" desc
                 limit 1"#,
         )
         .bind(account.id())

@@ -35,6 +35,8 @@ const READ_BATCHERS: usize = 2;
 /// Requests queued per batcher; further callers wait to enqueue.
 const QUEUE_MAX: usize = 4_096;
 
+/// Days that the first answers to writes are repeated by default.
+const IDEMPOTENCY_DAYS: u32 = 400;
 /// Days that decisions are kept by default.
 const DECISIONS_DAYS: u32 = 400;
 
@@ -49,11 +51,15 @@ pub struct HoldsConfig {
     #[arg(long, env = "LEDGER_DECISIONS_DAYS", default_value_t = DECISIONS_DAYS,
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub decisions_days: u32,
+    /// Days that the first answer to a write is repeated; later its id still counts once, and a repeat is a duplicate
+    #[arg(long, env = "LEDGER_IDEMPOTENCY_DAYS", default_value_t = IDEMPOTENCY_DAYS,
+          value_parser = clap::value_parser!(u32).range(40..=36_500))]
+    pub idempotency_days: u32,
 }
 
 impl Default for HoldsConfig {
     fn default() -> Self {
-        Self { keep_allowed: false, decisions_days: DECISIONS_DAYS }
+        Self { keep_allowed: false, decisions_days: DECISIONS_DAYS, idempotency_days: IDEMPOTENCY_DAYS }
     }
 }
 

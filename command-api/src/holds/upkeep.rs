@@ -1,4 +1,4 @@
-//! Upkeep: marks expired holds, and deletes old holds and decisions.
+//! Upkeep: marks expired holds, and deletes old holds, decisions and first answers to writes.
 //!
 //! No request waits for it: reads ignore expired holds whether they are marked or not.
 
@@ -101,22 +101,23 @@ async fn settled(app: &App) -> Result<Vec<String>, sqlx::Error> {
 /// Ends expired holds, a bounded number of accounts at each round.
 async fn expire(app: &App, after: &mut String) -> Result<(), sqlx::Error> {
     let rows = sqlx::query_file!("src/holds/holding.sql", after.as_str(), ACCOUNTS_MAX);
-    let rows = rows.fetch_all(&app.pool).await?;
+    let rows = rows.fetch_all(pg::bounded(&app.pool)).await?;
     let is_full = i64::try_from(rows.len()).is_ok_and(|read| read == ACCOUNTS_MAX);
     *after = rows.last().filter(|_| is_full).map(|last| last.account_id.clone()).unwrap_or_default();
     let due = rows.into_iter().filter(|row| row.is_due).map(|row| row.account_id).collect();
     sweep(app, Ok(due)).await
 }
 
-/// Deletes holds and decisions past their retention, until `shutdown`.
+/// Deletes holds, decisions and first answers past their retention, until `shutdown`.
 pub async fn drop_old(
     pool: &PgPool,
     config: HoldsConfig,
     shutdown: &CancellationToken,
 ) -> Result<(), sqlx::Error> {
-    let days = i32::try_from(config.decisions_days).unwrap_or(i32::MAX);
+    let days = |days: u32| i32::try_from(days).unwrap_or(i32::MAX);
     drop_all(pool, Old::Holds, HOLD_DAYS, shutdown).await?;
-    drop_all(pool, Old::Decisions, days, shutdown).await
+    drop_all(pool, Old::Decisions, days(config.decisions_days), shutdown).await?;
+    drop_all(pool, Old::Answers, days(config.idempotency_days), shutdown).await
 }
 
 /// What is deleted once it is old.
@@ -124,6 +125,8 @@ pub async fn drop_old(
 enum Old {
     Holds,
     Decisions,
+    /// First answers to writes with an id of their own.
+    Answers,
 }
 
 impl Old {
@@ -137,6 +140,11 @@ impl Old {
             }
             Old::Decisions => {
                 sqlx::query_file_scalar!("src/holds/drop_decisions.sql", days, DROPPED_MAX)
+                    .fetch_one(connection)
+                    .await
+            }
+            Old::Answers => {
+                sqlx::query_file_scalar!("src/holds/drop_answers.sql", days, DROPPED_MAX)
                     .fetch_one(connection)
                     .await
             }

@@ -92,6 +92,8 @@ async fn load(
     before: Option<(Time, String)>,
 ) -> Result<Page<Notification>, Problem> {
     let (before_at, before_id) = before.unzip();
+    // A condition that may not apply would hide the recipient's index from the planner.
+    let of_recipient = if recipient.is_some() { "and recipient = $6" } else { "and $6::text is null" };
     let sql = format!(
         "select notification_id, firing_id, kind, channel, recipient, status, attempts, sent_at, subject, text,
                 last_error, created_at
@@ -100,7 +102,7 @@ async fn load(
             and ($2::timestamptz is null or (created_at, notification_id) < ($2, $3))
             and ($4::text is null or channel = $4)
             and ($5::text is null or status = $5)
-            and ($6::text is null or recipient = $6)
+            {of_recipient}
             and kind <> 'referral_invitation'
           order by created_at desc, notification_id desc
           limit {}",

@@ -29,16 +29,18 @@ macro_rules! migrations {
 
 pub(super) const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order",
-    "0007_payments", "0008_callers"
+    "0007_payments", "0008_callers", "0009_idempotency_age"
 );
-pub(super) const DELIVERY: &[Migration] =
-    migrations!("delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares", "0005_restored");
+pub(super) const DELIVERY: &[Migration] = migrations!(
+    "delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares", "0005_restored",
+    "0006_notification_recipient"
+);
 pub(super) const READ_MODEL: &[Migration] = migrations!(
     "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
-    "0006_prices_and_calls"
+    "0006_prices_and_calls", "0007_snapshot_time"
 );
 pub(super) const ALERTING: &[Migration] =
-    migrations!("alerting": "0001_alerting", "0002_halted", "0003_prices_and_calls");
+    migrations!("alerting": "0001_alerting", "0002_halted", "0003_prices_and_calls", "0004_firing_subject");
 
 /// Any constant: held while tables are created or dropped, so that processes starting together take turns.
 const MIGRATION_LOCK: i64 = 0x6c65_6467_6572;
