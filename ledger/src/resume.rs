@@ -68,7 +68,7 @@ pub struct Resume {
 pub async fn run(arguments: &Resume, out: &mut impl Write) -> Result<bool> {
     let url = arguments.connection.database_url(arguments.database_url.as_deref())?;
     let pool = pg::connect(&url, "ledger resume", 1).await.context("the database can't be reached")?;
-    pg::migrate(&pool).await?;
+    pg::migrate_or_check(&pool).await?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     let (mut found, mut goes_on) = (0, true);
     for worker in Worker::ALL.into_iter().filter(|worker| arguments.worker.is_none_or(|only| only == *worker))
