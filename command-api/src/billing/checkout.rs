@@ -16,7 +16,7 @@ use payments::{
     usd_of_minor_units,
 };
 use platform::pg::columns::parsed;
-use platform::pg::{PgPool, credits_of, numeric_text};
+use platform::pg::{self, PgPool, credits_of, numeric_text};
 use serde::Deserialize;
 use uuid::Uuid;
 use web::auth::Action;

@@ -262,8 +262,8 @@ pub async fn end(
     Path(code): Path<PromoCode>,
 ) -> Result<Response, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
-    let if_match = context.if_match;
-    let ended = app.write(&lock_name(&code), move |connection| {
+    let (if_match, lock_name) = (context.if_match, lock_name(&code));
+    let ended = app.write(&lock_name, move |connection| {
         Box::pin(async move {
             let Some(known) = lock(connection, &code).await? else { return Err(unknown(&code)) };
             if let Some(if_match) = if_match.filter(|_| !known.is_ended) {
