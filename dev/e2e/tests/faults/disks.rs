@@ -109,6 +109,7 @@ async fn refused(load: &Load) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts a tmpfs: needs root, or a sudo without a password"]
 async fn a_broker_with_a_full_disk_acknowledges_nothing_that_it_does_not_store() -> Result<()> {
     let turn = fleet::beside().await;
     let disk = SmallDisk::mount(KAFKA_MEGABYTES)?;
@@ -256,6 +257,7 @@ async fn a_setting_is_refused(fleet: &Fleet) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts a tmpfs: needs root, or a sudo without a password"]
 async fn a_database_that_takes_no_writes_is_waited_for_and_nothing_is_answered_that_it_does_not_hold()
 -> Result<()> {
     let turn = fleet::beside().await;
