@@ -13,14 +13,13 @@ use sqlx::AssertSqlSafe;
 use tracing::{error, info, warn};
 
 use super::notify_from;
-use super::run::GROUP;
 use crate::{delivery, top_ups};
 
 /// Compares this database with what the group was shown. Where it is older, notes up to where alerts had been folded,
 /// parks what waits to be sent, and forgets what was to be charged: the journal says which attempts are open.
-pub async fn look(source: &Source, live: Schema) -> anyhow::Result<()> {
+pub async fn look(source: &Source, group: &str, live: Schema) -> anyhow::Result<()> {
     // In this order: what was shown before is in the database after.
-    let shown = kafka::shown_by(&source.kafka, GROUP, source.identity).await?;
+    let shown = kafka::shown_by(&source.kafka, group, source.identity).await?;
     let folded = folded(&source.pool, live).await?;
     let is_lost = |at: &Position| folded.get(&at.partition).is_none_or(|next| *next < at.offset);
     let lost: Vec<Position> = shown.into_iter().filter(is_lost).collect();

@@ -15,7 +15,7 @@ use super::notify_from::{self, NotifyFrom};
 use super::restored;
 
 /// Kafka's consumer group, shared by all generations, so that a flip does not rebalance partitions.
-pub(super) const GROUP: &str = "alert-worker";
+const GROUP: &str = "alert-worker";
 /// Concurrent transactions by default: a firing may be later than a balance, so one leaves more of the
 /// machine to the projector.
 pub const LANES: u8 = 1;
@@ -75,7 +75,7 @@ pub async fn begin(source: &Source) -> anyhow::Result<NotifyFrom> {
     let ends = Ends::new(&source.kafka, source.identity)?.all().await?;
     notify_from::begin(&source.pool, &ends).await?;
     let live = pg::ensure_generation(&source.pool, Model::Alerting).await?;
-    restored::look(source, live).await?;
+    restored::look(source, GROUP, live).await?;
     Ok(NotifyFrom::read(&source.pool).await?)
 }
 

@@ -127,7 +127,7 @@ async fn a_broker_with_a_full_disk_acknowledges_nothing_that_it_does_not_store()
 
     disk.fill()?;
     refused(&load).await?;
-    fleet.unready("command-api", "kafka").await?;
+    fleet.unready("command-api", r#""log":"unreachable""#).await?;
     disk.make_room()?;
     // A broker that can't write to its only disk ends; what runs it starts it again.
     stack.kill_kafka().await?;
@@ -282,13 +282,13 @@ async fn a_database_that_takes_no_writes_is_waited_for_and_nothing_is_answered_t
     holder.refused().await?;
     a_setting_is_refused(&fleet).await?;
     for worker in ["projector", "alert-worker"] {
-        fleet.unready(worker, "read-only transaction").await?;
+        fleet.unready(worker, "failing").await?;
     }
     set(&admin, "default_transaction_read_only", "off").await?;
     fleet.ready_all_by_themselves().await?;
 
     disk.fill()?;
-    fleet.unready("projector", "postgres").await.context("of a full disk")?;
+    fleet.unready("projector", "failing").await.context("of a full disk")?;
     holder.refused().await?;
     disk.make_room()?;
     // A server that could not even write its log has ended; what runs it starts it again.

@@ -8,7 +8,6 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::error::{Error, once_led};
 use super::options::{KafkaOptions, LogIdentity};
-use super::poller::positions_of;
 use super::reasons::{Asker, Reasons, explained};
 use crate::position::Position;
 
@@ -112,6 +111,18 @@ fn ends_now<C: rdkafka::consumer::ConsumerContext>(
                 return Err(Error::Internal(format!("end of {topic}: {:?}", element.offset())));
             };
             Ok(Position { partition: element.partition(), offset })
+        })
+        .collect()
+}
+
+pub(super) fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
+    list.elements()
+        .iter()
+        .filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some(Position { partition: element.partition(), offset }),
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                None
+            }
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::oneshot;
 
-use super::ends::ends;
+use super::ends::{ends, positions_of};
 use super::error::Error;
 use super::record::Record;
 use crate::position::Position;
@@ -223,18 +223,6 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
         value: message.payload().unwrap_or_default().to_vec(),
         appended_at: Time::from_millis(message.timestamp().to_millis().unwrap_or_default()),
     }
-}
-
-pub(super) fn positions_of(list: &TopicPartitionList) -> Vec<Position> {
-    list.elements()
-        .iter()
-        .filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some(Position { partition: element.partition(), offset }),
-            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
-                None
-            }
-        })
-        .collect()
 }
 
 fn seek(consumer: &RawConsumer, topic: &str, positions: &[Position]) -> Result<(), Error> {
