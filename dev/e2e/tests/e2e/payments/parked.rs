@@ -99,7 +99,7 @@ async fn take(whole: &Whole, account: &str, id: &str) -> Result<Answer> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_fold_refuses_is_parked_however_late_and_credited_under_another_id() -> Result<()> {
-    let whole = Whole::start_with(&[&SIGNED[..], &["--wait-ms", "500"]].concat()).await?;
+    let whole = Whole::start_with(&SIGNED).await?;
     let (late, relayed) = (Account::open(&whole, "late").await?, Account::open(&whole, "relayed").await?);
     take(&whole, "relayed", "pi_relayed").await?.expect(200)?;
     whole.all_projected().await?;
