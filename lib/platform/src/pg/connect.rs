@@ -19,8 +19,6 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(30 * 60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// A connection that does not answer within this time is closed.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that has answered so short a while ago is used without a question.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// How to reach Postgres.
 #[derive(Debug, Clone, clap::Args)]
@@ -113,9 +111,7 @@ fn pool_options(connections_max: u32) -> PgPoolOptions {
         .idle_timeout(IDLE_TIMEOUT)
         // sqlx's own question has no end.
         .test_before_acquire(false)
-        .before_acquire(|connection, state| {
-            Box::pin(async move { if state.idle_for < FRESH { Ok(true) } else { answers(connection).await } })
-        })
+        .before_acquire(|connection, _| Box::pin(answers(connection)))
         .after_release(|connection, _| Box::pin(answers(connection)))
 }
 
