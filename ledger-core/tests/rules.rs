@@ -6,7 +6,7 @@ use ledger_core::event::{OnExhausted, PackExpiry, RolloverMode};
 use ledger_core::fold::pages::Pages;
 use ledger_core::fold::{self, Error, RETURNS_MAX};
 use ledger_core::value::credits::Credits;
-use story::{Story, story};
+use story::{Story, documented, story};
 
 fn check(script: &str, lots: &str) {
     let story = story(script);
@@ -42,6 +42,21 @@ fn conserves(story: &Story) {
         core.overdraft.total().is_zero() || core.lots.drawable().is_zero(),
         "overdraft next to drawable credits"
     );
+}
+
+#[test]
+fn the_examples_of_the_concepts_are_what_the_fold_computes() {
+    let tables = documented("| event | what is left |");
+    assert!(tables.len() >= 5, "few examples: {tables:?}");
+    for table in tables {
+        let mut story = Story::new();
+        for (event, left) in table {
+            story.play(&event);
+            let lots = story.lots().replace(" | owes", ", owes");
+            assert_eq!(lots.trim_start_matches("| "), left, "docs/concepts.md: {event}");
+            conserves(&story);
+        }
+    }
 }
 
 const CAPPED: &str = r#"plan 5 "rollover":{"mode":"capped"}"#;

@@ -7,7 +7,7 @@ use ledger_core::value::id::{EventId, ReservationId, Source, UserId};
 use proptest::prelude::*;
 
 use crate::store::{Projection, Reading, Store};
-use crate::story::{ACCOUNT, Story, time};
+use crate::story::{ACCOUNT, Story, documented, time};
 
 const OPEN: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z""#;
 const UNTIL: &str = r#"plan 10 "anchor":"2026-01-01T00:00:00Z","on_exhausted":"allow","overage_limit":"5""#;
@@ -152,6 +152,18 @@ fn refused(refusal: Refused) -> String {
 
 fn check(opening: &str, script: &str, expected: &str) {
     assert_eq!(Desk::new(opening).play(script), expected, "{opening}: {script}");
+}
+
+#[test]
+fn the_examples_of_the_concepts_are_what_the_gate_decides() {
+    let tables = documented("| request | answer |");
+    assert!(!tables.is_empty(), "no example");
+    for table in tables {
+        let mut desk = Desk::new(OPEN);
+        for (request, answer) in table {
+            assert_eq!(desk.play(&request), answer, "docs/concepts.md: {request}");
+        }
+    }
 }
 
 #[test]

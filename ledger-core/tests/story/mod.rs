@@ -382,6 +382,22 @@ pub fn attempt(number: &str) -> AttemptId {
     derive::attempt_id(&AccountId::new(ACCOUNT).expect("an id"), number.parse().expect("a number"))
 }
 
+/// Returns the examples of `docs/concepts.md`: the first two cells of each row, of each table with such a header.
+pub fn documented(header: &str) -> Vec<Vec<(String, String)>> {
+    let document = include_str!("../../../docs/concepts.md");
+    let code = |cell: Option<&str>| cell.unwrap_or_default().trim().trim_matches('`').to_owned();
+    let tables = document.split("\n\n").filter_map(|table| table.strip_prefix(header));
+    let tables = tables.map(|table| {
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let cells = rows.map(|row| {
+            let mut cells = row.trim_end_matches('|').split(" |");
+            (code(cells.next()), code(cells.next()))
+        });
+        cells.collect()
+    });
+    tables.collect()
+}
+
 /// Plays a story.
 pub fn story(script: &str) -> Story {
     let mut story = Story::new();
