@@ -199,7 +199,7 @@ fn print_ways_on(ledger: &Ledger, name: &str, stays: bool, out: &mut impl Write)
          Every request and answer: {url}/openapi.json\n  \
          Figures for Prometheus:   {url}/metrics\n  \
          Kafka for producers:      {brokers}\n  \
-         One curl per capability:  README.md"
+         One curl per capability:  docs/tour.md"
     )?;
     Ok(out.flush()?)
 }

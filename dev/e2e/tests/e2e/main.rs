@@ -6,13 +6,13 @@ local_stack::shared_test_stack!();
 
 mod alerts;
 mod command_api;
+mod documents;
 mod forms;
 mod halted;
 mod invitations;
 mod payments;
 mod query_api;
 mod quotas;
-mod readme;
 mod rebuild;
 mod redelivery;
 mod schemas;

@@ -5,7 +5,6 @@ mod imports;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
@@ -69,27 +68,6 @@ fn no_files_of_a_crate_need_each_other_in_a_loop() -> Result<()> {
     }
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
-}
-
-#[test]
-fn every_file_that_the_architecture_names_exists() -> Result<()> {
-    let text = fs::read_to_string(format!("{ROOT}/ARCHITECTURE.md"))?;
-    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(|code| is_path(code)).collect();
-    ensure!(named.len() > 10, "few files are named: {named:?}");
-    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    for path in named.into_iter().chain(links) {
-        let plain = path.trim_end_matches("/*");
-        ensure!(Path::new(ROOT).join(plain).exists(), "ARCHITECTURE.md names {path}");
-    }
-    Ok(())
-}
-
-/// Returns whether a piece of code in the text names a file or folder of the repository.
-fn is_path(code: &str) -> bool {
-    let is_plain = code.chars().all(|c| c.is_ascii_alphanumeric() || "_-./*".contains(c));
-    let has_extension =
-        [".rs", ".py", ".toml", ".md", ".json"].iter().any(|extension| code.ends_with(extension));
-    is_plain && !code.starts_with('/') && (code.contains('/') || has_extension)
 }
 
 #[test]

@@ -29,7 +29,7 @@ const CHARGED: &str = "charged";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backup {
     Whole,
-    /// As the README asks for: the generations follow from the journal.
+    /// As docs/operations.md asks for: the generations follow from the journal.
     ControlAndDelivery,
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use local_stack::TestSpace;
 
-use super::ledger_in;
+use super::pasted::ledger_in;
 
 /// Calls of the trace: few enough to be quick, enough for every account to have some in every period.
 const EVENTS: &str = "900";
