@@ -2,6 +2,7 @@
 
 mod demo;
 mod errors;
+mod limits;
 mod links;
 mod operations;
 mod pasted;
