@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::blocking::blocking;
 use super::error::{Error, once_led};
 use super::options::{KafkaOptions, LogIdentity};
 use super::reasons::{Asker, Reasons, explained};
@@ -52,12 +53,11 @@ impl Ends {
 
     async fn ask(&self, partitions: Vec<i32>, timeout: Duration) -> Result<Vec<Position>, Error> {
         let it = self.clone();
-        let asking = move || {
+        blocking(move || {
             let answer = ends(&it.client, &it.topic, &partitions, timeout);
             explained(&it.client, answer)
-        };
-        let asked = tokio::task::spawn_blocking(asking).await;
-        asked.map_err(|error| Error::Internal(error.to_string()))?
+        })
+        .await
     }
 }
 
@@ -70,14 +70,13 @@ pub async fn shown_by(
     // Asks and does not join.
     let client: Asker = options.member(group)?.create_with_context(Reasons::default())?;
     let topic = options.topics().events;
-    let asking = move || {
+    blocking(move || {
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&topic, 0, identity.partitions - 1);
         let answer = client.committed_offsets(list, QUERY_TIMEOUT).map_err(Error::from);
         Ok(positions_of(&explained(&client, answer)?))
-    };
-    let asked = tokio::task::spawn_blocking(asking).await;
-    asked.map_err(|error| Error::Internal(error.to_string()))?
+    })
+    .await
 }
 
 /// Requests the ends of many partitions, one request per broker.

@@ -8,6 +8,7 @@ use ledger_core::value::time::Time;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
+use super::blocking::blocking;
 use super::ends::ends;
 use super::error::Error;
 use super::options::KafkaOptions;
@@ -106,7 +107,7 @@ impl IngressConsumer {
     async fn starts(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
         let committed = self.poller.committed(partitions.clone(), QUERY_TIMEOUT).await?;
         let (asker, topic) = (Arc::clone(&self.asker), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let start = |partition: i32| {
                 let (oldest, _) = asker.fetch_watermarks(&topic, partition, QUERY_TIMEOUT)?;
                 let committed = committed.iter().find(|at| at.partition == partition);
@@ -114,8 +115,8 @@ impl IngressConsumer {
                 Ok(Position { partition, offset })
             };
             partitions.into_iter().map(start).collect()
-        });
-        asking.await.map_err(|error| Error::Internal(error.to_string()))?
+        })
+        .await
     }
 
     /// Finds what can't be read of these partitions, each from the offset after what was read, and goes on behind it.
@@ -124,8 +125,7 @@ impl IngressConsumer {
         let (options, topic) = (self.options.clone(), self.topic.clone());
         // What can be read and yet does not come is asked for anew.
         let mut next = if ask_anew { stuck.clone() } else { Vec::new() };
-        let looking = tokio::task::spawn_blocking(move || look(&options, &topic, &stuck, &ends)).await;
-        let found = looking.map_err(|error| Error::Internal(error.to_string()))??;
+        let found = blocking(move || look(&options, &topic, &stuck, &ends)).await?;
         let behind = |it: &Unreadable| Position { partition: it.partition, offset: it.last + 1 };
         for one in &found {
             tracing::error!(
@@ -157,8 +157,7 @@ impl IngressConsumer {
     /// Returns the ends of partitions, without what an open transaction has written.
     async fn ends(&self, partitions: Vec<i32>) -> Result<Vec<Position>, Error> {
         let (asker, topic) = (Arc::clone(&self.asker), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || ends(&asker, &topic, &partitions, QUERY_TIMEOUT));
-        asking.await.map_err(|error| Error::Internal(error.to_string()))?
+        blocking(move || ends(&asker, &topic, &partitions, QUERY_TIMEOUT)).await
     }
 
     /// Commits each partition up to and including the given record.

@@ -1,6 +1,7 @@
 //! Kafka: the journal and the other topics.
 
 mod appender;
+mod blocking;
 mod broker_clock;
 mod client;
 mod dead_letter;

@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Mutex;
 
+use super::blocking::blocking;
 use super::error::Error;
 use super::options::KafkaOptions;
 use super::reasons::{Asker, Reasons, explained};
@@ -91,11 +92,11 @@ impl Preflight {
     /// Returns the number of brokers, and of each topic the copies of the partition that has the fewest.
     async fn replicas(&self, topics: Vec<String>) -> Result<(i32, Vec<i32>), Error> {
         let asker = Arc::clone(&self.asker);
-        let asking = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let answer = replicas(&asker, &topics);
             explained(&asker, answer)
-        });
-        asking.await.map_err(|error| Error::Internal(error.to_string()))?
+        })
+        .await
     }
 
     async fn settings(

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::appender::content_type;
+use super::blocking::blocking;
 use super::error::{Error, once_led};
 use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, genesis_of};
 use super::options::{KafkaOptions, LogIdentity};
@@ -310,13 +311,12 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Asker) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let config = options.reader(&[])?;
-    let asking = move || {
+    blocking(move || {
         let asker: Asker = config.create_with_context(Reasons::default())?;
         let answer = question(&asker);
         explained(&asker, answer)
-    };
-    let asked = tokio::task::spawn_blocking(asking).await;
-    asked.map_err(|error| Error::Internal(error.to_string()))?
+    })
+    .await
 }
 
 #[cfg(test)]
