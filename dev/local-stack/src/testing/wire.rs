@@ -193,6 +193,8 @@ pub enum Packed {
     Plain,
     /// LZ4 with a wrong checksum over the content: brokers don't look at it, librdkafka does.
     Lz4OfWrongChecksum,
+    /// GZIP in two parts, the second with the rest: brokers read both, librdkafka only the first, and says nothing.
+    GzipInTwoParts,
 }
 
 /// Returns a batch that a broker takes.
@@ -211,6 +213,10 @@ pub fn batch(packed: Packed, records: &[RawRecord<'_>]) -> Vec<u8> {
     let (codec, payload) = match packed {
         Packed::Plain => (0, plain.0),
         Packed::Lz4OfWrongChecksum => (3, lz4_of_wrong_checksum(&plain.0)),
+        Packed::GzipInTwoParts => {
+            let (first, rest) = plain.0.split_at(plain.0.len() / 2);
+            (1, [gzip(first), gzip(rest)].concat())
+        }
     };
     let count = i32::try_from(records.len()).expect("few");
     let mut summed = Bytes::default();
@@ -255,13 +261,28 @@ fn xxh32(bytes: &[u8]) -> u32 {
 }
 
 /// Returns a GZIP member with one block that is not compressed.
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(plain.len()).expect("one block");
+    let mut member = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    member.extend(length.to_le_bytes());
+    member.extend((!length).to_le_bytes());
+    member.extend(plain);
+    member.extend(crc(plain, 0xedb8_8320).to_le_bytes());
+    member.extend(u32::from(length).to_le_bytes());
+    member
+}
+
 /// Returns the checksum of Kafka's batches, CRC-32C.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    crc(bytes, 0x82f6_3b78)
+}
+
+/// Returns a CRC-32 by its reversed polynomial: Kafka's is Castagnoli's, GZIP's the usual one.
+fn crc(bytes: &[u8], polynomial: u32) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(
             crc ^ u32::from(*byte),
-            |crc, _| if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 },
+            |crc, _| if crc & 1 == 1 { (crc >> 1) ^ polynomial } else { crc >> 1 },
         )
     })
 }
@@ -369,7 +390,8 @@ mod tests {
 
     #[test]
     fn checksums_are_the_known_ones() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc(b"123456789", 0x82f6_3b78), 0xe306_9283);
+        assert_eq!(crc(b"123456789", 0xedb8_8320), 0xcbf4_3926);
         assert_eq!(xxh32(b""), 0x02cc_5d05);
         assert_eq!(xxh32(b"a"), 0x550d_7456);
     }

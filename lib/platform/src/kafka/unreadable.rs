@@ -17,6 +17,8 @@ use super::reasons::{Asker, Reasons};
 /// A broker that answers at all has answered by then, also on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Offsets behind the start of a batch that does not name itself which are probed one by one.
+const NEAR: i64 = 32;
 
 /// Offsets of a partition that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,17 +121,19 @@ fn find(
             Probe::Nothing => (None, "the batch can't be parsed".to_owned()),
         },
     };
+    // A batch that names itself is told from any other. One that does not may be followed by another such, with good
+    // records between them, so near it no offset is left out.
+    let is_named = base.is_some();
     let is_beyond = |offset: i64| {
         Ok::<bool, Error>(match probe(offset)? {
             Probe::Record | Probe::End => true,
-            // The next batch, which can't be read either.
-            Probe::Unreadable(other, _) => other.is_some() && other != base,
-            Probe::Nothing => false,
+            Probe::Unreadable(other, _) => other != base && (is_named || other.is_some()),
+            Probe::Nothing => is_named,
         })
     };
     let (mut inside, mut step) = (from, 1);
     let mut beyond = loop {
-        let offset = from.saturating_add(step).min(end);
+        let offset = inside.saturating_add(step).min(end);
         if is_beyond(offset)? {
             break offset;
         }
@@ -137,7 +141,9 @@ fn find(
             return Ok(None);
         }
         inside = offset;
-        step *= 2;
+        if is_named || inside - from >= NEAR {
+            step *= 2;
+        }
     };
     while beyond - inside > 1 {
         let middle = inside + (beyond - inside) / 2;
@@ -207,6 +213,17 @@ mod tests {
         log.check(1, None);
         log.check(2, Some((2, 100)));
         log.check(101, Some((101, 101)));
+        let silent = Log(&[
+            (0, 2, "bad"),
+            (3, 3, "good"),
+            (4, 4, "silent"),
+            (5, 5, "good"),
+            (6, 7, "silent"),
+            (8, 8, "good"),
+        ]);
+        silent.check(0, Some((0, 2)));
+        silent.check(4, Some((4, 4)));
+        silent.check(6, Some((6, 7)));
     }
 
     #[test]
