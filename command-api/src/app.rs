@@ -23,6 +23,7 @@ use web::quota::Attempts;
 use crate::admission::known_accounts::{Account, KnownAccounts};
 use crate::admission::ledger_time::clock_jump;
 use crate::admission::rate_cards::Cards;
+use crate::admission::recent_ids::RecentIds;
 use crate::holds::{Holds, HoldsConfig};
 use crate::promotions::config::PromotionsConfig;
 
@@ -43,6 +44,7 @@ pub struct Parts {
     pub auth: Auth,
     pub sales: Sales,
     pub(crate) cards: Cards,
+    pub(crate) recent_ids: RecentIds,
     pub(crate) holds: Holds,
     /// Of promo codes, by account: nobody finds one by guessing.
     pub(crate) failed_redemptions: Attempts<AccountId>,
@@ -97,9 +99,20 @@ impl App {
         sales: Sales,
     ) -> App {
         let holds = Holds::start(&pool, &waiter, holds);
-        let (turns, cards) = (Turns::default(), Cards::default());
+        let (turns, cards, recent_ids) = (Turns::default(), Cards::default(), RecentIds::default());
         let failed_redemptions = Attempts::new(FAILED_REDEMPTIONS_MAX, REDEMPTIONS_WINDOW);
-        App(Arc::new(Parts { pool, turns, journal, waiter, auth, sales, cards, holds, failed_redemptions }))
+        App(Arc::new(Parts {
+            pool,
+            turns,
+            journal,
+            waiter,
+            auth,
+            sales,
+            cards,
+            recent_ids,
+            holds,
+            failed_redemptions,
+        }))
     }
 
     /// Runs a transaction that locks rows of an account, or of what else `lock` names, one at a time in this process.

@@ -1,6 +1,6 @@
 //! Admitted: usage that is ready to be appended, with the hold that it settles.
 
-use ledger_core::value::id::{AccountId, EventId};
+use ledger_core::value::id::{AccountId, EventId, Source};
 use platform::position::Position;
 
 use crate::app::App;
@@ -10,9 +10,13 @@ use crate::holds::request::{Ask, Landed, SettledHold};
 pub struct Admitted {
     pub account: AccountId,
     pub id: EventId,
+    pub source: Source,
     pub bytes: Vec<u8>,
     /// What happens to the hold that the usage names.
     pub hold: NamedHold,
+    /// Where the first record of this id stands, if the projection has it with equal content: then there is nothing to
+    /// append.
+    pub first: Option<Position>,
 }
 
 /// What happens to the hold that usage names.

@@ -130,7 +130,8 @@ pub fn record(offer: Offer, terms: Terms, actor: &Label) -> Result<Admitted, Ref
     if bytes.len() > wire::RECORD_BYTES_MAX {
         return Err(too_large(bytes.len()));
     }
-    Ok(Admitted { account: event.account, id: event.id, bytes, hold: NamedHold::None })
+    let Event { account, id, source, .. } = event;
+    Ok(Admitted { account, id, source, bytes, hold: NamedHold::None, first: None })
 }
 
 #[cfg(test)]

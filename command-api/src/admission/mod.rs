@@ -8,7 +8,9 @@ pub mod judge;
 pub mod known_accounts;
 pub mod ledger_time;
 pub mod rate_cards;
+pub mod recent_ids;
 pub mod refusal;
+pub mod resends;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use self::judge::{Seen, Terms, event, judge, record};
 use self::known_accounts::KnownAccounts;
 use self::refusal::{CONFLICT, too_large};
 pub use self::refusal::{Certainty, Refusal};
+use self::resends::note_resends;
 use crate::app::App;
 use crate::holds::request::{Answer, Ask, Fault, HOLD_ENDED, RESERVATION_NOT_FOUND, Request};
 
@@ -124,7 +127,12 @@ pub async fn admit(
     if states.iter().any(|state| matches!(state, State::JudgeAgain(..))) {
         (states, caught_up) = judge_again(app, states, &stamp, deadline).await?;
     }
-    Ok(states.into_iter().map(|state| state.verdict(caught_up)).collect())
+    let mut verdicts: Vec<Verdict> = states.into_iter().map(|state| state.verdict(caught_up)).collect();
+    // A time that the caller set moves a test account's clock, whatever the usage comes to.
+    if stamp.ledger_time.is_none() {
+        note_resends(app, verdicts.iter_mut().filter_map(|verdict| verdict.as_mut().ok()).collect()).await;
+    }
+    Ok(verdicts)
 }
 
 async fn judge_first_off_task(
@@ -214,12 +222,12 @@ async fn settled(app: &App, offer: Offer, terms: Terms, actor: &Label) -> Result
     if bytes > wire::RECORD_BYTES_MAX {
         return Ok(Err(too_large(bytes)));
     }
-    let (account, id) = (event.account.clone(), event.id.clone());
+    let (account, id, source) = (event.account.clone(), event.id.clone(), event.source.clone());
     let ask = Ask::Settle(reservation, Box::new(event));
     let request = Request { account: account.clone(), at: None, actor: actor.clone(), ask };
     Ok(match app.holds.ask(request).await {
         Ok(Answer::Settling(settled, bytes)) => {
-            Ok(Admitted { account, id, bytes, hold: NamedHold::Settles(settled) })
+            Ok(Admitted { account, id, source, bytes, hold: NamedHold::Settles(settled), first: None })
         }
         Ok(_) => return Err(Problem::internal("settling was answered otherwise")),
         Err(Fault::AccountAbsent) => Err(Refusal::account_not_found(&account)),

@@ -1,6 +1,7 @@
 //! Usage: the fast path for one event or a batch, as CloudEvents or plain JSON.
 //!
-//! A repeat is appended again and folds to `duplicate` or `conflict`, so before the append only the accounts are read.
+//! Before the append only the accounts are read, and ids that this process met lately: a resend that is not recognised is
+//! appended, and folds to `duplicate` or `conflict`.
 
 use std::fmt;
 
@@ -24,9 +25,8 @@ use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
 use crate::request_context::RequestContext;
 use crate::write::first::{Earlier, earlier};
-use crate::write::outcome::{self, Outcome, Progress};
-use crate::write::usage::{append_all, append_and_answer};
-use crate::write::wait::{known_or_waiting, once_projected};
+use crate::write::outcome::{Outcome, Progress};
+use crate::write::usage::{append_all, append_and_answer, outcomes};
 
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// Bodies up to this size are parsed on the request's own task; larger ones on a blocking thread.
@@ -156,11 +156,8 @@ async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<
     let verdicts = admission::admit(app, offers, stamp, context.deadline).await?;
     let (mut items, admitted) = sort(ids, verdicts);
     let positions = append_all(app, &admitted).await?;
-    let written: Vec<(AccountId, Position)> =
-        admitted.iter().zip(&positions).map(|(one, position)| (one.account.clone(), *position)).collect();
     let waits = context.usage_waits();
-    let progress = async { outcome::progress(&app.pool, app.waiter.schema(), &written).await };
-    let progress = known_or_waiting(once_projected(app, waits, &positions, progress).await, Vec::new());
+    let progress = outcomes(app, &admitted, &positions, waits).await;
     let records: Vec<(&[u8], &Progress)> =
         admitted.iter().zip(&progress).map(|(one, progress)| (one.bytes.as_slice(), progress)).collect();
     let earlier = earlier(&app.pool, app.waiter.schema(), &records, Form::CloudEvent).await;
@@ -373,6 +370,7 @@ fn set_outcomes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ledger_core::value::id::Source;
     use web::auth::{Accounts, Role};
 
     const GOOD: &str = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"ledger.usage.recorded.v1",
@@ -440,8 +438,10 @@ mod tests {
         let admitted = Admitted {
             account: AccountId::new("acme").expect("an id"),
             id: id("b").expect("an id"),
+            source: Source::new("/app").expect("a source"),
             bytes: vec![1],
             hold: admission::NamedHold::None,
+            first: None,
         };
         let verdicts = vec![Err(Refusal::new(FORBIDDEN, "no")), Ok(admitted)];
         let (mut items, records) = sort(vec![id("a"), id("b")], verdicts);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger_core::value::id::{AccountId, Label};
+use ledger_core::value::id::Label;
 use metrics::counter;
 use platform::kafka::{
     AppendError, Appender, DeadLetter, Error, IngressConsumer, KafkaOptions, Progress, Taken,
@@ -28,6 +28,7 @@ use self::letter::Letter;
 use crate::admission::refusal::BEHIND;
 use crate::admission::{self, Admitted, Form, Refusal, Stamp, Verdict};
 use crate::app::App;
+use crate::write::usage::append_new;
 
 const BATCH_RECORDS_MAX: usize = 5_000;
 /// Consumer group of every instance, under the topics' prefix.
@@ -163,7 +164,8 @@ impl Ingress {
         let mut alone = false;
         while !rest.is_empty() {
             let tried = if alone { 1 } else { rest.len() };
-            let outcomes = self.append_once(&rest[..tried]).await;
+            let records: Vec<&Admitted> = rest[..tried].iter().map(|(_, one)| one).collect();
+            let outcomes = append_new(&self.app, &records).await;
             let Some(failed) = outcomes.iter().position(Result::is_err) else {
                 rest.drain(..tried);
                 alone = false;
@@ -189,18 +191,6 @@ impl Ingress {
             }
         }
         Some(letters)
-    }
-
-    async fn append_once(&self, admitted: &[(Taken, Admitted)]) -> Vec<Result<Position, AppendError>> {
-        let records: Vec<(&AccountId, &Vec<u8>)> =
-            admitted.iter().map(|(_, one)| (&one.account, &one.bytes)).collect();
-        let outcomes = self.app.journal.append_all(&records).await;
-        for ((_, one), outcome) in admitted.iter().zip(&outcomes) {
-            if let Ok(position) = outcome {
-                one.landed(&self.app, *position).await;
-            }
-        }
-        outcomes
     }
 
     /// Appends to the dead letters until every letter is acknowledged; false on shutdown.
@@ -305,6 +295,7 @@ fn lost(letter: &Letter, reason: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ledger_core::value::id::{AccountId, EventId, Source};
     use ledger_core::value::time::Time;
     use platform::kafka::{IngressRecord, Unreadable};
 
@@ -324,9 +315,10 @@ mod tests {
     }
 
     fn good() -> Verdict {
-        let id = |text: &str| ledger_core::value::id::EventId::new(text).expect("an id");
-        let (account, id) = (AccountId::new("a").expect("an id"), id("e"));
-        Ok(Admitted { account, id, bytes: Vec::new(), hold: admission::NamedHold::None })
+        let account = AccountId::new("a").expect("an id");
+        let (id, source) = (EventId::new("e").expect("an id"), Source::new("/app").expect("a source"));
+        let (bytes, hold) = (Vec::new(), admission::NamedHold::None);
+        Ok(Admitted { account, id, source, bytes, hold, first: None })
     }
 
     #[test]

@@ -186,6 +186,10 @@ async fn one_id_counts_once_over_both_ways(operator: &Caller, producer: &Produce
     }
     producer.send("both", &usage("both", "last", "10")).await?;
     await_used(operator, "both", "19").await?;
+    // Kafka's resends of what is projected are not appended again; what has other content is, and stays on record.
+    let stored = operator.get("/v1/accounts/both/events/k1?source=/app").await?;
+    let repeats = stored.expect(200)?.body["repeats"].as_array().context("repeats")?;
+    ensure!(repeats.len() == 2 && repeats.iter().all(|one| one["outcome"] == "conflict"), "{}", stored.text);
     expect_balance(operator, "both", "settled=81").await
 }
 

@@ -48,6 +48,7 @@ async fn usage_counts_once_however_it_comes() -> Result<()> {
     let operator = whole.operator();
     plain_usage_is_recorded_whole(&operator).await?;
     the_same_id_counts_once(&operator).await?;
+    a_resend_is_not_appended_again(&operator).await?;
     a_cloud_event_is_the_same_usage(&operator).await?;
     usage_may_be_late_but_not_too_late(&operator).await?;
     a_known_id_is_a_duplicate_however_old(&operator).await?;
@@ -72,7 +73,7 @@ async fn plain_usage_is_recorded_whole(operator: &Caller) -> Result<()> {
     let waited = operator.post(&format!("{path}?wait=true"), body).await?;
     waited.expect(200)?;
     expect_written(&waited, Some("duplicate"))?;
-    ensure!(waited.position()? > accepted.position()?, "the repeat has a record of its own");
+    ensure!(waited.position()? >= accepted.position()?, "{}", waited.text);
     let event = operator.get("/v1/accounts/acme/events/msg-1:1").await?;
     event.expect(200)?;
     ensure!(event.body["credits"] == "0.38", "{}", event.text);
@@ -103,6 +104,37 @@ async fn the_same_id_counts_once(operator: &Caller) -> Result<()> {
     expect_applied(&operator.post(path, plain("u0", "0")).await?)?;
     expect_applied(&operator.post(path, plain("u9", "10")).await?)?;
     expect_balance(operator, "twice", "settled=-4 overdraft=4 used=14 status=depleted").await
+}
+
+async fn a_resend_is_not_appended_again(operator: &Caller) -> Result<()> {
+    open(operator, "resent", "10").await?;
+    let one = cloud("resent", "e1", &json!({"credits": "1"}));
+    let first = send(operator, "?wait=true", ONE, &one).await?;
+    expect_applied(&first)?;
+    let again = send(operator, "?wait=true", ONE, &one).await?;
+    expect_written(again.expect(200)?, Some("duplicate"))?;
+    ensure!(again.position()? == first.position()?, "{}", again.text);
+    let unwaited = send(operator, "?wait=false", ONE, &one).await?;
+    expect_written(unwaited.expect(202)?, None)?;
+    ensure!(unwaited.position()? == first.position()?, "{}", unwaited.text);
+    // Beside what is new, and what has other content.
+    let other = cloud("resent", "e1", &json!({"credits": "2"}));
+    let new = cloud("resent", "e2", &json!({"credits": "3"}));
+    let many = send(operator, "?wait=true", BATCH, &json!([one, new, other, one])).await?;
+    let items = many.expect(200)?.body["items"].as_array().context("items")?;
+    let outcomes: Vec<_> = items.iter().map(|item| item["outcome"].as_str().unwrap_or_default()).collect();
+    ensure!(outcomes == ["duplicate", "applied", "conflict", "duplicate"], "{}", many.text);
+    let stands = |nth: usize| &items[nth]["position"];
+    ensure!(*stands(0) == first.body["position"] && stands(3) == stands(0), "{}", many.text);
+    ensure!(stands(1) != stands(0) && stands(2) != stands(0), "{}", many.text);
+    let stored = operator.get("/v1/accounts/resent/events/e1?source=/app").await?;
+    let repeats = stored.expect(200)?.body["repeats"].as_array().context("repeats")?;
+    ensure!(repeats.len() == 1 && repeats[0]["outcome"] == "conflict", "{}", stored.text);
+    // A time that the caller sets moves the account's clock, so this one is appended.
+    let later = send(&operator.at("2026-02-04T00:00:00Z"), "?wait=true", ONE, &one).await?;
+    expect_written(later.expect(200)?, Some("duplicate"))?;
+    ensure!(later.position()? > first.position()?, "{}", later.text);
+    expect_balance(operator, "resent", "settled=6 used=4").await
 }
 
 async fn a_cloud_event_is_the_same_usage(operator: &Caller) -> Result<()> {
