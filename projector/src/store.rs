@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
+use engine::tables::account::name_key;
 use ledger_core::account::Core;
 use ledger_core::value::id::RateCardId;
 use platform::heartbeat;
@@ -115,6 +116,8 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
         rows.iter().map(|row| ledger_core::policy::due::next_due(row.core).map(timestamp)).collect();
     let cards: Vec<Option<&str>> =
         rows.iter().map(|row| row.core.plan.rate_card.as_ref().map(RateCardId::as_str)).collect();
+    let name_keys: Vec<Option<String>> =
+        rows.iter().map(|row| row.core.name.as_ref().map(|name| name_key(name.as_str()))).collect();
     sqlx::query(UPSERT_ACCOUNTS)
         .bind(column(rows, |row| row.core.account.as_str()))
         .bind(column(rows, |row| row.partition))
@@ -127,6 +130,7 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
         .bind(column(rows, |row| timestamp(row.core.opened_at)))
         .bind(cores)
         .bind(column(rows, |row| row.core.closed.as_ref().map(|closing| timestamp(closing.at))))
+        .bind(name_keys)
         .execute(tx)
         .await?;
     Ok(())

@@ -50,6 +50,44 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// Most characters of a beginning: as many as an account's name is found by, and no id has more.
+const BEGINNING_CHARACTERS_MAX: usize = 256;
+
+/// How the ids or names of a list begin; every character stands for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beginning(pub String);
+
+impl Beginning {
+    /// Returns the first text after all that begin so, in the order of code points: that of `collate "C"`.
+    ///
+    /// A range and not `like`, which would need escapes and which a plan for any parameter can't look up.
+    pub fn end(&self) -> String {
+        let mut rest = self.0.as_str();
+        while let Some(last) = rest.chars().next_back() {
+            rest = &rest[..rest.len() - last.len_utf8()];
+            if let Some(next) = (last..=char::MAX).nth(1) {
+                return format!("{rest}{next}");
+            }
+        }
+        // Only the last character there is: what is longer than any text comes after all of them.
+        format!("{}{}", self.0, String::from(char::MAX).repeat(BEGINNING_CHARACTERS_MAX))
+    }
+}
+
+impl<'de> Deserialize<'de> for Beginning {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Err(D::Error::custom("empty: must have at least one character"));
+        }
+        if text.chars().count() > BEGINNING_CHARACTERS_MAX {
+            let refusal = format!("too_long: must have at most {BEGINNING_CHARACTERS_MAX} characters");
+            return Err(D::Error::custom(refusal));
+        }
+        Ok(Self(text))
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Page<T> {
     pub items: Vec<T>,
@@ -118,6 +156,40 @@ mod tests {
         let next: Option<(i64, i32)> = decode(page.next_cursor.as_deref()).expect("ours");
         assert_eq!(next, Some((8, 0)));
         assert_eq!(Page::cut(rows, Limit(3), |row| *row).next_cursor, None);
+    }
+
+    fn beginning(text: &str) -> Result<Beginning, String> {
+        let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+        Beginning::deserialize(value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_beginning_has_1_to_256_characters() {
+        for text in ["a", "%", "\u{10ffff}", &"é".repeat(256)] {
+            assert!(beginning(text).is_ok(), "{text}");
+        }
+        assert!(beginning("").is_err_and(|error| error.starts_with("empty")));
+        assert!(beginning(&"a".repeat(257)).is_err_and(|error| error.starts_with("too_long")));
+    }
+
+    #[test]
+    fn a_beginning_ends_before_the_next_text_that_begins_otherwise() {
+        let last = char::MAX;
+        for (text, end) in [
+            ("a", "b".to_owned()),
+            ("user_", "user`".to_owned()),
+            ("50%", "50&".to_owned()),
+            ("\u{7f}", "\u{80}".to_owned()),
+            ("\u{d7ff}", "\u{e000}".to_owned()),
+            (&format!("a{last}{last}"), "b".to_owned()),
+        ] {
+            let beginning = Beginning(text.to_owned());
+            assert_eq!(beginning.end(), end);
+            assert!(format!("{text}{last}{last}") < beginning.end());
+        }
+        let of_lasts = Beginning(format!("{last}{last}"));
+        assert!(format!("{last}{last}zz") < of_lasts.end());
+        assert!(String::from(last).repeat(64) < of_lasts.end(), "the longest id");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use engine::tables::account::name_key;
 use ledger_core::account::Core;
 use ledger_core::account::alert::UserAlert;
 use ledger_core::account::setting::Setting;
@@ -15,6 +16,7 @@ use ledger_core::value::time::Time;
 use platform::pg::{self, Scope, columns};
 use platform::position::{AtLeast, Position};
 use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::auth::{Accounts, Action, Principal, Role};
 use web::http::{ETag, Problem, Query};
@@ -24,7 +26,7 @@ use crate::answer::{self, Reflects};
 use crate::app::App;
 use crate::http::limits::LimitsView;
 use crate::http::plan::PlanView;
-use crate::list::{self, Limit, Page};
+use crate::list::{self, Beginning, Limit, Page};
 use crate::reading::{self, HaltView};
 
 #[derive(Deserialize)]
@@ -33,6 +35,8 @@ pub(crate) struct ListQuery {
     #[serde(default)]
     limit: Limit,
     cursor: Option<String>,
+    q: Option<Beginning>,
+    status: Option<AccountStatus>,
     at_least: Option<AtLeast>,
 }
 
@@ -42,7 +46,7 @@ pub(crate) struct OneQuery {
     at_least: Option<AtLeast>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AccountStatus {
     Open,
@@ -162,10 +166,16 @@ pub(crate) async fn list(
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
     reading::wait_for(&app, query.at_least).await?;
     let scope = scope_of(&caller.accounts)?;
+    let named = match &caller.accounts {
+        Accounts::All => None,
+        Accounts::Named(names) => Some(names.to_vec()),
+    };
+    let (limit, at_least) = (query.limit, query.at_least);
+    let wanted = Wanted { named, after: after.unwrap_or_default(), q: query.q, status: query.status, limit };
     let page = pg::read_of(&app.pool, app.waiter.schema(), &scope, move |connection| {
         Box::pin(async move {
-            reading::check_reached(connection, query.at_least).await?;
-            load_page(connection, &caller.accounts, after, query.limit).await
+            reading::check_reached(connection, at_least).await?;
+            load_page(connection, &wanted).await
         })
     })
     .await?;
@@ -183,34 +193,25 @@ fn scope_of(visible: &Accounts) -> Result<Scope, Problem> {
     })
 }
 
-async fn load_page(
-    connection: &mut PgConnection,
-    visible: &Accounts,
-    after: Option<String>,
+struct Wanted {
+    /// The accounts of a key that names them.
+    named: Option<Vec<String>>,
+    after: String,
+    q: Option<Beginning>,
+    status: Option<AccountStatus>,
     limit: Limit,
-) -> Result<Page<Item>, Problem> {
-    let named = match visible {
-        Accounts::All => None,
-        Accounts::Named(names) => Some(names.to_vec()),
-    };
-    // Named accounts are read by key; a condition that may not apply would hide that from the planner.
-    let of_names = if named.is_some() { "and a.account_id = any($2)" } else { "and $2::text[] is null" };
-    // The list shows halted accounts in their state when they halted; a read of one reports the halt.
-    let sql = format!(
-        "select a.partition, a.core::text, c.next_offset
-           from account as a
-           join checkpoint as c on c.partition = a.partition
-          where a.account_id > $1
-            {of_names}
-          order by a.account_id
-          limit {}",
-        limit.rows_to_ask()
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(after.unwrap_or_default())
-        .bind(named)
-        .fetch_all(connection)
-        .await?;
+}
+
+/// Rows of the list that are looked at for a beginning, in their order. Where these do not fill a page, few accounts
+/// begin so, and all of them are looked up.
+const LOOKED_AT: usize = 1_000;
+
+async fn load_page(connection: &mut PgConnection, wanted: &Wanted) -> Result<Page<Item>, Problem> {
+    let mut rows = found(connection, wanted, &wanted.first_ids()).await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == wanted.limit.rows_to_ask());
+    if wanted.q.is_some() && wanted.named.is_none() && !full {
+        rows = found(connection, wanted, &wanted.ids_by_index()).await?;
+    }
     let mut items = Vec::with_capacity(rows.len());
     for row in &rows {
         let core: Core = columns::json_of(row, "core")?;
@@ -219,5 +220,90 @@ async fn load_page(
         let reflects = Reflects { account_id: core.account.clone(), position, recorded_at: core.ledger_time };
         items.push(Item { reflects, account: AccountView::from(&core) });
     }
-    Ok(Page::cut(items, limit, |item| item.reflects.account_id.clone()))
+    Ok(Page::cut(items, wanted.limit, |item| item.reflects.account_id.clone()))
+}
+
+/// Reads the accounts of a statement of ids.
+async fn found(
+    connection: &mut PgConnection,
+    wanted: &Wanted,
+    ids: &str,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    // The list shows halted accounts in their state when they halted; a read of one reports the halt.
+    let sql = format!(
+        "with found as materialized ({ids})
+         select a.partition, a.core::text, c.next_offset
+           from found
+           join account as a using (account_id)
+           join checkpoint as c on c.partition = a.partition
+          order by a.account_id"
+    );
+    let name = wanted.q.as_ref().map(|q| Beginning(name_key(&q.0)));
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(&wanted.after)
+        .bind(&wanted.named)
+        .bind(wanted.q.as_ref().map(|q| q.0.as_str()))
+        .bind(wanted.q.as_ref().map(Beginning::end))
+        .bind(name.as_ref().map(|name| name.0.as_str()))
+        .bind(name.as_ref().map(Beginning::end))
+        .fetch_all(connection)
+        .await
+}
+
+/// How an account's id and its name begin. All parameters are in each statement, so that they have a type.
+const BY_ID: &str = "account_id >= $3::text and account_id < $4::text";
+const BY_NAME: &str = "name_key >= $5::text and name_key < $6::text";
+
+/// Conditions are present only if they apply: one that may not apply would hide the index from the planner.
+impl Wanted {
+    /// Returns the statement that goes through the list by id, to the end of the page, or as far as rows are looked at.
+    fn first_ids(&self) -> String {
+        let (conditions, rows) = (self.conditions(), self.limit.rows_to_ask());
+        let none = "and $3::text is null and $4::text is null and $5::text is null and $6::text is null";
+        match (&self.q, &self.named) {
+            (None, _) => {
+                format!("select account_id from account where {conditions} {none} order by account_id limit {rows}")
+            }
+            // Named accounts are read by their key, all of them.
+            (Some(_), Some(_)) => format!(
+                "select account_id from account
+                  where {conditions} and ({BY_ID} or {BY_NAME}) order by account_id limit {rows}"
+            ),
+            (Some(_), None) => format!(
+                "select account_id
+                   from (select account_id, name_key from account where {conditions} order by account_id
+                         limit {LOOKED_AT}) as looked_at
+                  where {BY_ID} or {BY_NAME}
+                  order by account_id
+                  limit {rows}"
+            ),
+        }
+    }
+
+    /// Returns the statement that looks up who begins so: by id in its order, by name all of them.
+    fn ids_by_index(&self) -> String {
+        let (conditions, rows) = (self.conditions(), self.limit.rows_to_ask());
+        format!(
+            "with by_name as materialized (select account_id from account where {conditions} and {BY_NAME})
+             select account_id
+               from ((select account_id from account where {conditions} and {BY_ID} order by account_id limit {rows})
+                     union
+                     (select account_id from by_name order by account_id limit {rows})) as both_ways
+              order by account_id
+              limit {rows}"
+        )
+    }
+
+    fn conditions(&self) -> String {
+        let named = match &self.named {
+            Some(_) => "account_id = any($2)",
+            None => "$2::text[] is null",
+        };
+        let status = match self.status {
+            Some(AccountStatus::Open) => "and closed_at is null",
+            Some(AccountStatus::Closed) => "and closed_at is not null",
+            None => "",
+        };
+        format!("account_id > $1::text and {named} {status}")
+    }
 }

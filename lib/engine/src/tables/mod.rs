@@ -1,6 +1,6 @@
 //! The tables of each generation, and the statements on them that several services share.
 
-pub(crate) mod account;
+pub mod account;
 pub mod checkpoint;
 pub mod commitments;
 pub mod event;

@@ -1,6 +1,7 @@
 //! The engine on a real journal and a real Postgres.
 
 mod consume;
+mod names;
 mod outbox;
 mod progress;
 

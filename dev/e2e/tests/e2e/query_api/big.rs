@@ -59,7 +59,8 @@ fn statements() -> Vec<String> {
     );
     let accounts = format!(
         r#"insert into account
-           select 'a' || n, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at, core
+           select 'a' || n, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at, core,
+                  null, 'name ' || n
              from account, generate_series(1, {ROWS} / 5) as n
             where account_id = 'big'"#
     );
@@ -169,7 +170,11 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     ] {
         page_twice(&operator, &format!("/v1/accounts/big{list}")).await.context(list)?;
     }
-    page_twice(&operator, "/v1/accounts").await?;
+    for list in ["", "?q=a", "?q=name%20199"] {
+        page_twice(&operator, &format!("/v1/accounts{list}")).await.context(list)?;
+    }
+    read(&operator, "/v1/accounts?q=name%2019999&status=open").await?.expect(200)?;
+    read(&operator, "/v1/accounts?status=closed").await?.expect(200)?;
     for one in [
         "",
         "/entries?type=voided",

@@ -178,6 +178,9 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
     for (path, named) in [
         ("/v1/accounts?limit=501&cursor=!&colour=red", &["colour unknown_field", "limit out_of_range"][..]),
         ("/v1/accounts?cursor=!", &["cursor bad_cursor"]),
+        ("/v1/accounts?q=&status=shut", &["q empty", "status not_one_of"]),
+        (&format!("/v1/accounts?q={}", "a".repeat(257)), &["q too_long"]),
+        ("/v1/accounts?q=a%00", &["q control_character"]),
         ("/v1/accounts/acme?limit=1", &["limit unknown_field"]),
         ("/v1/accounts/acme/balance?as_of=yesterday", &["as_of not_a_time"]),
         (

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::described::{ensure_is, read};
 use super::story::{Story, items_of};
-use e2e::Whole;
+use e2e::{Caller, Whole};
 
 async fn check(story: &Story, what: &str, expected: Value) -> Result<()> {
     ensure_is(&Value::Array(story.items(what).await?), &expected).with_context(|| what.to_owned())?;
@@ -212,5 +212,93 @@ async fn accounts_are_listed_by_id_with_plan_and_settings_and_each_key_sees_its_
     let own = items_of(read(&admin, "/v1/accounts").await?.expect(200)?)?;
     let own: Vec<&Value> = own.iter().map(|item| &item["account_id"]).collect();
     ensure_is(&json!(own), &json!(["acme", "gamma"]))?;
+    whole.replay_and_stop().await
+}
+
+/// Ids of the accounts that a caller finds, which are the same by pages of any size.
+async fn found(caller: &Caller, filters: &str) -> Result<String> {
+    let ids = |items: &[Value]| -> Vec<String> {
+        items.iter().filter_map(|item| item["account_id"].as_str().map(str::to_owned)).collect()
+    };
+    let whole = read(caller, &format!("/v1/accounts?limit=500{filters}")).await?;
+    let whole = ids(&items_of(whole.expect(200)?)?);
+    for limit in [1, 2] {
+        let (mut paged, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = read(caller, &format!("/v1/accounts?limit={limit}{filters}{cursor}")).await?;
+            paged.extend(ids(&items_of(page.expect(200)?)?));
+            let Some(next) = page.body["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        ensure!(paged == whole, "{filters} in pages of {limit}: {paged:?}, not {whole:?}");
+    }
+    Ok(whole.join(" "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_found_by_how_their_id_or_name_begins_and_by_their_status() -> Result<()> {
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    for (account, name) in [
+        ("acme-1", json!("Zebra")),
+        ("acme-2", Value::Null),
+        ("Acme-3", json!("50%_off\\")),
+        ("beta", json!("Acme GmbH")),
+        ("gamma", json!("ÉCLAIR ΟΔΟΣ")),
+        ("zeta", json!("éclat")),
+    ] {
+        let plan = json!({"cycle": "monthly", "allowance": "1"});
+        let mut body = json!({"account_id": account, "clock": "test", "plan": plan});
+        if !name.is_null() {
+            body["name"] = name;
+        }
+        operator.post("/v1/accounts", body).await?.expect(200)?;
+    }
+    for account in ["acme-2", "zeta"] {
+        let path = format!("/v1/accounts/{account}/close");
+        operator.post(&path, json!({"reason": "moved"})).await?.expect(200)?;
+    }
+    for (filters, expected) in [
+        // An id is found in its own case, a name in any.
+        ("&q=acme", "acme-1 acme-2 beta"),
+        ("&q=Acme", "Acme-3 beta"),
+        ("&q=ACME%20g", "beta"),
+        ("&q=acme%20gmbh%20", ""),
+        ("&q=cme", ""),
+        ("&q=%C3%A9CL", "gamma zeta"),
+        ("&q=%C3%A9clair%20%CE%BF%CE%B4%CE%BF%CF%83", "gamma"),
+        // Every character stands for itself.
+        ("&q=%25", ""),
+        ("&q=_", ""),
+        ("&q=50%25_OFF%5C", "Acme-3"),
+        ("&q=50%25%25", ""),
+        ("&q=acme_", ""),
+        ("&q=%F4%8F%BF%BF", ""),
+        ("&status=closed", "acme-2 zeta"),
+        ("&status=open", "Acme-3 acme-1 beta gamma"),
+        ("&status=open&q=acme", "acme-1 beta"),
+        ("&status=closed&q=acme", "acme-2"),
+        ("&status=closed&q=%C3%A9", "zeta"),
+    ] {
+        let found = found(&operator, filters).await.with_context(|| filters.to_owned())?;
+        ensure!(found == expected, "{filters}: {found}, not {expected}");
+    }
+    // A key finds its own accounts and no others.
+    let admin = whole.keyed("admin", &["acme-2", "gamma", "zeta", "nowhere"], None).await?;
+    for (filters, expected) in [
+        ("", "acme-2 gamma zeta"),
+        ("&q=acme", "acme-2"),
+        ("&q=%C3%A9", "gamma zeta"),
+        ("&q=%C3%A9&status=open", "gamma"),
+        ("&q=b", ""),
+        ("&status=closed", "acme-2 zeta"),
+    ] {
+        let found = found(&admin, filters).await?;
+        ensure!(found == expected, "{filters}: {found}, not {expected}");
+    }
+    // A new name counts from where it is projected.
+    operator.patch("/v1/accounts/acme-1", json!({"name": "Yak"})).await?.expect(200)?;
+    ensure!(found(&operator, "&q=zeb").await?.is_empty());
+    ensure!(found(&operator, "&q=yAK").await? == "acme-1");
     whole.replay_and_stop().await
 }
