@@ -21,6 +21,13 @@ pub struct UserKey {
     pub feature: Option<Label>,
 }
 
+impl UserKey {
+    /// Returns whether both are of one user in one period, whatever the features.
+    pub fn is_of_same_user(&self, other: &UserKey) -> bool {
+        (&self.account, self.period_index, &self.user) == (&other.account, other.period_index, &other.user)
+    }
+}
+
 /// The key of a sum by category alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CategoryKey {
@@ -114,7 +121,7 @@ impl Counters {
 }
 
 impl Sum {
-    fn add(&mut self, by: Sum) {
+    pub fn add(&mut self, by: Sum) {
         self.credits = plus(self.credits, by.credits);
         self.events += by.events;
     }

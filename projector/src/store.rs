@@ -1,15 +1,18 @@
 //! Store: writes a batch's rows with one statement per table, over arrays in key order.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use engine::consume::WorkerError;
 use engine::fold::{Account, write_reversals};
 use engine::tables::account::name_key;
+use engine::tables::user_total::COUNTERS_WITHOUT_TOTALS;
 use ledger_core::account::Core;
 use ledger_core::value::id::RateCardId;
 use platform::heartbeat;
 use platform::pg::{Amount, column, timestamp};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 
 use crate::changes::{Changes, clock_name};
 use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
@@ -99,7 +102,8 @@ pub async fn write(
     // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;
     let counters = changes.counters;
-    write_users(&mut *tx, counters.users.into_iter().collect()).await?;
+    let users: Vec<(UserKey, Sum)> = counters.users.into_iter().collect();
+    write_users(&mut *tx, &users).await?;
     heartbeat::beat();
     write_categories(&mut *tx, counters.categories.into_iter().collect()).await?;
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
@@ -136,25 +140,90 @@ async fn write_accounts(tx: &mut PgConnection, rows: &[AccountRow<'_>]) -> Resul
     Ok(())
 }
 
-async fn write_users(tx: &mut PgConnection, rows: Vec<(UserKey, Sum)>) -> Result<(), WorkerError> {
+const UPSERT_USERS: &str = include_str!("upsert_users.sql");
+
+/// A period of an account that has totals of its users.
+#[derive(Debug, FromRow)]
+struct Totalled {
+    account_id: String,
+    period_index: i64,
+    /// Whether this batch made it so large.
+    is_filled_now: bool,
+}
+
+async fn write_users(tx: &mut PgConnection, rows: &[(UserKey, Sum)]) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let totalled: Vec<Totalled> = sqlx::query_as(UPSERT_USERS)
+        .bind(column(rows, |(key, _)| key.account.as_str()))
+        .bind(column(rows, |(key, _)| key.period_index))
+        .bind(column(rows, |(key, _)| key.user.as_str()))
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.feature)))
+        .bind(column(rows, |(_, sum)| Amount(sum.credits)))
+        .bind(column(rows, |(_, sum)| sum.events))
+        .bind(COUNTERS_WITHOUT_TOTALS)
+        .fetch_all(&mut *tx)
+        .await?;
+    let (filled, kept): (Vec<Totalled>, Vec<Totalled>) =
+        totalled.into_iter().partition(|period| period.is_filled_now);
+    fill_totals(&mut *tx, &filled).await?;
+    let kept: HashSet<(&str, i64)> =
+        kept.iter().map(|period| (period.account_id.as_str(), period.period_index)).collect();
+    let totals =
+        totals(rows.iter().filter(|(key, _)| kept.contains(&(key.account.as_str(), key.period_index))));
+    add_to_totals(tx, &totals).await
+}
+
+/// Returns the sums of users over all features; rows come in the order of their keys.
+fn totals<'a>(rows: impl Iterator<Item = &'a (UserKey, Sum)>) -> Vec<(&'a UserKey, Sum)> {
+    let mut totals: Vec<(&UserKey, Sum)> = Vec::new();
+    for (key, sum) in rows {
+        match totals.last_mut() {
+            Some((of, total)) if of.is_of_same_user(key) => total.add(*sum),
+            _ => totals.push((key, *sum)),
+        }
+    }
+    totals
+}
+
+async fn add_to_totals(tx: &mut PgConnection, rows: &[(&UserKey, Sum)]) -> Result<(), WorkerError> {
     if rows.is_empty() {
         return Ok(());
     }
     // Adds the batch's sums, not totals: any split of the log leaves the same rows.
     sqlx::query(
-        "insert into user_usage (account_id, period_index, user_id, feature, used, events)
+        "insert into user_total (account_id, period_index, user_id, used, events)
          select *
-         from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::numeric[], $6::bigint[])
-         on conflict (account_id, period_index, user_id, feature) do update
-         set used   = user_usage.used   + excluded.used,
-             events = user_usage.events + excluded.events",
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::numeric[], $5::bigint[])
+         on conflict (account_id, period_index, user_id) do update
+         set used   = user_total.used   + excluded.used,
+             events = user_total.events + excluded.events",
     )
-    .bind(column(&rows, |(key, _)| key.account.as_str()))
-    .bind(column(&rows, |(key, _)| key.period_index))
-    .bind(column(&rows, |(key, _)| key.user.as_str()))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
-    .bind(column(&rows, |(_, sum)| Amount(sum.credits)))
-    .bind(column(&rows, |(_, sum)| sum.events))
+    .bind(column(rows, |(key, _)| key.account.as_str()))
+    .bind(column(rows, |(key, _)| key.period_index))
+    .bind(column(rows, |(key, _)| key.user.as_str()))
+    .bind(column(rows, |(_, sum)| Amount(sum.credits)))
+    .bind(column(rows, |(_, sum)| sum.events))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Sums up periods that are large from this batch on, with what it has added.
+async fn fill_totals(tx: &mut PgConnection, periods: &[Totalled]) -> Result<(), WorkerError> {
+    if periods.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "insert into user_total (account_id, period_index, user_id, used, events)
+         select account_id, period_index, user_id, sum(used), sum(events)
+         from unnest($1::text[], $2::bigint[]) as large (account_id, period_index)
+         join user_usage using (account_id, period_index)
+         group by account_id, period_index, user_id",
+    )
+    .bind(column(periods, |period| period.account_id.as_str()))
+    .bind(column(periods, |period| period.period_index))
     .execute(tx)
     .await?;
     Ok(())

@@ -352,31 +352,51 @@ async fn a_page_is_found_by_its_key_as_without_row_security() -> Result<()> {
         "insert into read_model_1.user_usage
          select account, 0, 'u' || n, '', 1, 1
            from unnest(array['acme', 'other']) as account, generate_series(1, 20000) as n;
-         analyze read_model_1.user_usage",
+         insert into read_model_1.user_total
+         select account_id, period_index, user_id, used, events from read_model_1.user_usage;
+         analyze read_model_1.user_usage, read_model_1.user_total",
     )
     .execute(&database.owner)
     .await?;
     let pool = database.login(Purpose::Reads, Role::QueryApi).await?;
-    let plan: String = pg::read_of(&pool, BALANCES, &Scope::Account(AccountId::new("acme")?), |connection| {
+    for (page, range) in [
+        (
+            "select * from user_usage
+              where account_id = 'acme' and period_index = 0 and user_id > 'u5'
+              order by account_id, period_index, user_id
+              limit 10",
+            "user_id > 'u5'",
+        ),
+        (
+            "select user_id, used from user_total
+              where account_id = 'acme' and period_index = 0 and (rank, user_id) > (-101000000000000000, 'u5')
+              order by account_id, period_index, rank, user_id
+              limit 10",
+            "ROW(rank, user_id) > ROW",
+        ),
+    ] {
+        let plan = plan_of(&pool, page).await?;
+        let by_key = plan.lines().find(|line| line.contains("Index Cond")).context(plan.clone())?;
+        ensure!(by_key.contains(range), "{plan}");
+        ensure!(!plan.contains("Sort"), "{plan}");
+        // The setting is read once, and not for each row.
+        ensure!(plan.contains("InitPlan"), "{plan}");
+    }
+    Ok(())
+}
+
+/// Returns the plan of a query on acme.
+async fn plan_of(pool: &PgPool, query: &'static str) -> Result<String> {
+    pg::read_of(pool, BALANCES, &Scope::Account(AccountId::new("acme")?), move |connection| {
         Box::pin(async move {
-            let lines = sqlx::query(
-                "explain (analyze, costs off)
-                 select * from user_usage
-                  where account_id = 'acme' and period_index = 0 and user_id > 'u5'
-                  order by account_id, period_index, user_id
-                  limit 10",
-            );
-            let lines = lines.fetch_all(connection).await?;
+            let explain = format!("explain (analyze, costs off) {query}");
+            let lines = sqlx::query(AssertSqlSafe(explain)).fetch_all(connection).await?;
             let lines: Result<Vec<String>, sqlx::Error> = lines.iter().map(|line| line.try_get(0)).collect();
             Ok::<_, sqlx::Error>(lines?.join("\n"))
         })
     })
-    .await?;
-    let by_key = plan.lines().find(|line| line.contains("Index Cond")).context(plan.clone())?;
-    ensure!(by_key.contains("user_id > 'u5'"), "{plan}");
-    // The setting is read once, and not for each row.
-    ensure!(plan.contains("InitPlan"), "{plan}");
-    Ok(())
+    .await
+    .map_err(anyhow::Error::from)
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use engine::tables::user_total::COUNTERS_WITHOUT_TOTALS;
 use ledger_core::account::Core;
 use ledger_core::account::lot::Lot;
 use ledger_core::event::wire::{self, DecodeError};
@@ -182,6 +183,14 @@ impl World {
             self.count(schema, &users).await? == 0,
             "a user's counter of {account} is not what rollups say"
         );
+        let counts = format!(
+            "(select period_index, count(*) as counters from user_usage
+              where account_id = '{account}' group by period_index) as summed
+             full join (select * from user_usage_count where account_id = '{account}') as counted
+                    using (period_index)
+             where summed.counters is distinct from counted.counters"
+        );
+        ensure!(self.count(schema, &counts).await? == 0, "the counters of {account} are not counted right");
         let categories = format!(
             "(select period_index, category, sum(credits) as credits, sum(events) as events from usage_rollup
               where account_id = '{account}' group by period_index, category) as summed
@@ -243,6 +252,62 @@ impl World {
 fn newer(bytes: &[u8]) -> Result<ledger_core::event::Event, DecodeError> {
     let text = String::from_utf8_lossy(bytes).replace("usage.recorded.v2", "usage.recorded.v1");
     wire::decode(text.as_bytes())
+}
+
+/// Usage of so many users that the period gets totals, in one batch or another, and some of it taken back.
+#[tokio::test]
+async fn a_period_has_totals_from_so_many_counters_on_for_any_batches() -> Result<()> {
+    let world = World::new().await?;
+    let event = |id: &str, event_type: &str, data: String| {
+        let event = wire::decode(raw(id, event_type, "acme", &data).as_bytes()).expect("an event");
+        (event.account.clone(), event)
+    };
+    let usage = |id: String, user: i64, feature: &str| {
+        let data = format!(r#"{{"user_id":"u{user}","feature":"{feature}","credits":"0.38"}}"#);
+        event(&id, "ledger.usage.recorded.v1", data)
+    };
+    let mut events = vec![event(
+        "open",
+        "ledger.account.opened.v1",
+        r#"{"plan":{"cycle":"monthly","allowance":"9"}}"#.into(),
+    )];
+    // Each user has one counter, and the first a second one and many events: the limit is not passed yet.
+    events.extend((1..COUNTERS_WITHOUT_TOTALS).map(|user| usage(format!("a{user}"), user, "chat")));
+    events.extend((0..12).map(|n| usage(format!("b{n}"), 1, "workflow")));
+    world.write(&events).await?;
+    let (large, small) = (world.generation(1).await?, world.generation(2).await?);
+    world.project(large, 2_000).await?;
+    let counted = format!("user_usage_count where counters = {COUNTERS_WITHOUT_TOTALS}");
+    ensure!(world.count(large, &counted).await? == 1 && world.count(large, "user_total").await? == 0);
+
+    let reversed = |id: &str| {
+        let data = format!(r#"{{"event_id":"{id}","source":"/app"}}"#);
+        event(&format!("r{id}"), "ledger.usage.reversed.v1", data)
+    };
+    let more = [
+        usage("c1".into(), 2, "chat"),
+        usage("c2".into(), 0, "chat"),
+        reversed("a3"),
+        usage("c3".into(), 2, "x"),
+    ];
+    world.write(&more).await?;
+    world.project(large, 2_000).await?;
+    world.write(&[usage("d1".into(), 1, "chat"), reversed("b0"), usage("d2".into(), 3, "chat")]).await?;
+    world.project(large, 2_000).await?;
+    world.project(small, 700).await?;
+    world.ensure_equal(large, small).await?;
+    let totals = "select user_id || ' ' || trim_scale(used) || ' ' || events
+                    from user_total where user_id in ('u0', 'u1', 'u2', 'u3', 'u4') order by user_id";
+    let expected = ["u0 0.38 1", "u1 4.94 13", "u2 1.14 3", "u3 0.38 1", "u4 0.38 1"];
+    for schema in [large, small] {
+        let found = world.texts(schema, totals).await?;
+        ensure!(found == expected, "{found:?}");
+        let differing = "(select user_id, sum(used) as used, sum(events) as events from user_usage group by user_id) as summed
+             full join user_total as total using (user_id)
+             where (summed.used, summed.events) is distinct from (total.used, total.events)";
+        ensure!(world.count(schema, differing).await? == 0, "totals are not the sums of counters");
+    }
+    Ok(())
 }
 
 /// Overdraft that very many lots have repaid: all of them are loaded at once, and written at once.

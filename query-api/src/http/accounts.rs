@@ -224,11 +224,7 @@ async fn load_page(connection: &mut PgConnection, wanted: &Wanted) -> Result<Pag
 }
 
 /// Reads the accounts of a statement of ids.
-async fn found(
-    connection: &mut PgConnection,
-    wanted: &Wanted,
-    ids: &str,
-) -> Result<Vec<PgRow>, sqlx::Error> {
+async fn found(connection: &mut PgConnection, wanted: &Wanted, ids: &str) -> Result<Vec<PgRow>, sqlx::Error> {
     // The list shows halted accounts in their state when they halted; a read of one reports the halt.
     let sql = format!(
         "with found as materialized ({ids})
@@ -262,7 +258,9 @@ impl Wanted {
         let none = "and $3::text is null and $4::text is null and $5::text is null and $6::text is null";
         match (&self.q, &self.named) {
             (None, _) => {
-                format!("select account_id from account where {conditions} {none} order by account_id limit {rows}")
+                format!(
+                    "select account_id from account where {conditions} {none} order by account_id limit {rows}"
+                )
             }
             // Named accounts are read by their key, all of them.
             (Some(_), Some(_)) => format!(

@@ -14,6 +14,7 @@ pub(crate) mod messages;
 pub(crate) mod notifications;
 pub(crate) mod periods;
 pub(crate) mod plan;
+mod ranking;
 pub(crate) mod referrals;
 pub(crate) mod reservations;
 pub(crate) mod settings;

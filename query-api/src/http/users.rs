@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use engine::tables::commitments;
+use engine::tables::{commitments, user_total};
 use ledger_core::account::limit::Limits;
 use ledger_core::policy::hold::UserFigures;
 use ledger_core::value::credits::Credits;
@@ -21,7 +21,8 @@ use web::http::{Problem, Query};
 use crate::access::Seen;
 use crate::answer::{self, Format, Record};
 use crate::app::App;
-use crate::list::{self, Limit, Page};
+use crate::http::ranking::{Place, Walk, keep_first};
+use crate::list::{self, Beginning, Limit, Page};
 use crate::reading::{self, Account};
 
 #[derive(Deserialize)]
@@ -30,9 +31,22 @@ pub(crate) struct UsersQuery {
     #[serde(default)]
     over_budget: bool,
     #[serde(default)]
+    sort: Sort,
+    q: Option<Beginning>,
+    #[serde(default)]
     limit: Limit,
     cursor: Option<String>,
     at_least: Option<AtLeast>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+enum Sort {
+    #[default]
+    #[serde(rename = "user")]
+    ByUser,
+    /// Equal ones by id.
+    #[serde(rename = "-used")]
+    LargestFirst,
 }
 
 /// A user with usage in the open period, or with open holds.
@@ -48,6 +62,12 @@ struct User {
     limit: Option<Credits>,
     /// Whether counted usage has reached the limit.
     blocked: bool,
+}
+
+impl User {
+    fn place(&self) -> Place {
+        Place::new(self.used, self.user_id.clone())
+    }
 }
 
 const HEADER: [&str; 6] = ["user_id", "used", "counted", "held", "limit", "blocked"];
@@ -74,10 +94,10 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers);
     let only = seen.user(None)?;
-    let after: Option<String> = list::decode(query.cursor.as_deref())?;
-    let (over_budget, limit) = (query.over_budget, query.limit);
+    let order = Order::read(query.sort, query.cursor.as_deref())?;
+    let UsersQuery { over_budget, q, limit, .. } = query;
     let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
-        let wanted = Wanted { only, over_budget, after, limit };
+        let wanted = Wanted { only, over_budget, q, order, limit };
         Box::pin(async move { load(connection, account, wanted).await })
     })
     .await?;
@@ -87,8 +107,48 @@ pub(crate) async fn list(
 struct Wanted {
     only: Option<String>,
     over_budget: bool,
-    after: Option<String>,
+    q: Option<Beginning>,
+    order: Order,
     limit: Limit,
+}
+
+/// The order of the list, and the row after which the page begins.
+#[derive(Debug, Clone)]
+enum Order {
+    ByUser(Option<String>),
+    LargestFirst(Option<Place>),
+}
+
+impl Order {
+    fn read(sort: Sort, cursor: Option<&str>) -> Result<Self, Problem> {
+        Ok(match sort {
+            Sort::ByUser => Self::ByUser(list::decode(cursor)?),
+            Sort::LargestFirst => Self::LargestFirst(list::decode(cursor)?),
+        })
+    }
+
+    /// Returns the user after whom those without usage begin.
+    fn after_unused(&self) -> &str {
+        match self {
+            Self::ByUser(after) => after.as_deref().unwrap_or_default(),
+            Self::LargestFirst(Some(after)) if after.used().is_zero() => &after.user_id,
+            Self::LargestFirst(_) => "",
+        }
+    }
+
+    fn sort(&self, users: &mut [User]) {
+        match self {
+            Self::ByUser(_) => users.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id)),
+            Self::LargestFirst(_) => users.sort_unstable_by_key(User::place),
+        }
+    }
+
+    fn cut(&self, users: Vec<User>, limit: Limit) -> Page<User> {
+        match self {
+            Self::ByUser(_) => Page::cut(users, limit, |user| user.user_id.clone()),
+            Self::LargestFirst(_) => Page::cut(users, limit, User::place),
+        }
+    }
 }
 
 /// Limits in the form that statements compare; empty if limits are off.
@@ -116,6 +176,12 @@ impl InForce {
         self.custom.get(user).copied().unwrap_or_else(|| self.default_limit.map(|Amount(limit)| limit))
     }
 
+    /// Returns the lowest limit: nobody with less usage is over budget.
+    fn lowest(&self) -> Option<Credits> {
+        let default_limit = self.default_limit.map(|Amount(limit)| limit);
+        self.custom.values().flatten().copied().chain(default_limit).min()
+    }
+
     /// Returns the users to read; none for everyone. Without a default limit only users with a limit of their own can
     /// be over budget, so no other usage is read.
     fn candidates(&self, wanted: &Wanted) -> Option<Vec<String>> {
@@ -134,30 +200,110 @@ async fn load(
     wanted: Wanted,
 ) -> Result<Page<User>, Problem> {
     let limits = InForce::of(account.core.limits.as_ref());
-    let candidates = limits.candidates(&wanted);
-    let rows = sqlx::query(AssertSqlSafe(statement(&wanted, candidates.is_some())))
-        .bind(account.id())
-        .bind(account.core.period.index)
-        .bind(wanted.after.as_deref().unwrap_or_default())
-        .bind(candidates)
-        .bind(&limits.excluded_features)
-        .bind(limits.default_limit)
-        .bind(Json(&limits.custom))
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut users = rows.iter().map(user_of).collect::<Result<Vec<User>, sqlx::Error>>()?;
+    let mut candidates = limits.candidates(&wanted);
+    if candidates.is_none() && matches!(wanted.order, Order::LargestFirst(_)) {
+        candidates = largest(connection, account, &limits, &wanted).await?;
+    }
+    let mut users = figures(connection, account, &limits, &wanted, candidates.as_deref()).await?;
     let mut holders = BTreeSet::new();
-    if !wanted.over_budget {
+    if !wanted.over_budget && wanted.reaches_unused(&users) {
         holders = add_holders(connection, account, &limits, &wanted, &mut users).await?;
     }
-    let mut page = Page::cut(users, wanted.limit, |user| user.user_id.clone());
+    let mut page = wanted.order.cut(users, wanted.limit);
     note_held(connection, account, &mut page.items).await?;
     // A user whose holds have expired holds nothing, although the sums may still include them.
     page.items.retain(|user| user.held.is_positive() || !holders.contains(&user.user_id));
     Ok(page)
 }
 
-/// Adds users in the same range of ids who hold credits and have no usage yet, and returns them.
+impl Wanted {
+    fn rows(&self) -> usize {
+        usize::try_from(self.limit.rows_to_ask()).unwrap_or(usize::MAX)
+    }
+
+    /// Returns whether users without usage may belong to the page: by usage they come last.
+    fn reaches_unused(&self, users: &[User]) -> bool {
+        match self.order {
+            Order::ByUser(_) => true,
+            Order::LargestFirst(_) => {
+                users.len() < self.rows() || users.last().is_none_or(|last| last.used.is_zero())
+            }
+        }
+    }
+}
+
+/// Rows of the ranking that are looked at for the beginning of an id. Where these do not fill a page, few users begin
+/// so, and all of them are read.
+const LOOKED_AT: usize = 1_000;
+
+/// Returns the users with the most usage; none where all users are to be read, or all that begin as requested.
+async fn largest(
+    connection: &mut PgConnection,
+    account: &Account,
+    limits: &InForce,
+    wanted: &Wanted,
+) -> Result<Option<Vec<String>>, Problem> {
+    let Order::LargestFirst(after) = &wanted.order else { return Ok(None) };
+    if !user_total::has_totals(connection, account.id(), account.core.period.index).await? {
+        return Ok(None);
+    }
+    let (rows, lowest) = (wanted.rows(), limits.lowest());
+    let mut walk = Walk::new(after.clone(), rows);
+    let mut first: Vec<Place> = Vec::new();
+    while let Some(mut part) = walk.next(connection, account).await? {
+        if let Some(q) = &wanted.q {
+            part.retain(|place| place.user_id.starts_with(&q.0));
+        }
+        if wanted.over_budget {
+            let ids: Vec<String> = part.into_iter().map(|place| place.user_id).collect();
+            let over = figures(connection, account, limits, wanted, Some(&ids)).await?;
+            part = over.iter().map(User::place).collect();
+        }
+        keep_first(&mut first, part, rows);
+        let is_full = first.len() == rows && first.last().is_some_and(|last| walk.is_past(last));
+        let nobody_else = wanted.over_budget && lowest.is_some_and(|lowest| walk.is_below(lowest));
+        if is_full || nobody_else {
+            break;
+        }
+        if wanted.q.is_some() && walk.looked_at >= LOOKED_AT {
+            return Ok(None);
+        }
+    }
+    Ok(Some(first.into_iter().map(|place| place.user_id).collect()))
+}
+
+/// Reads a page of users with their figures, those of some candidates or of everyone.
+async fn figures(
+    connection: &mut PgConnection,
+    account: &Account,
+    limits: &InForce,
+    wanted: &Wanted,
+    candidates: Option<&[String]>,
+) -> Result<Vec<User>, sqlx::Error> {
+    let (after_used, after_user) = match &wanted.order {
+        Order::ByUser(after) => (None, after.as_deref()),
+        Order::LargestFirst(after) => (
+            after.as_ref().map(|after| Amount(after.used())),
+            after.as_ref().map(|after| after.user_id.as_str()),
+        ),
+    };
+    let rows = sqlx::query(AssertSqlSafe(statement(wanted, candidates.is_some())))
+        .bind(account.id())
+        .bind(account.core.period.index)
+        .bind(after_user)
+        .bind(candidates)
+        .bind(&limits.excluded_features)
+        .bind(limits.default_limit)
+        .bind(Json(&limits.custom))
+        .bind(wanted.q.as_ref().map(|q| q.0.as_str()))
+        .bind(wanted.q.as_ref().map(Beginning::end))
+        .bind(after_used)
+        .fetch_all(&mut *connection)
+        .await?;
+    rows.iter().map(user_of).collect()
+}
+
+/// Adds users in the same range of the list who hold credits and have no usage yet, and returns them.
 async fn add_holders(
     connection: &mut PgConnection,
     account: &Account,
@@ -165,48 +311,60 @@ async fn add_holders(
     wanted: &Wanted,
     users: &mut Vec<User>,
 ) -> Result<BTreeSet<String>, sqlx::Error> {
-    let (after, only) = (wanted.after.as_deref().unwrap_or_default(), wanted.only.as_deref());
-    let sql = match only {
-        Some(_) => next_holder("$2", "and user_id = $3"),
-        None => format!(
-            "with recursive holder as (
-                 ({})
-                 union all
-                 select next.user_id
-                   from holder
-                   cross join lateral ({}) as next
-             )
-             select user_id
+    let sql = format!(
+        "with recursive holder as (
+             ({})
+             union all
+             select next.user_id
                from holder
-              where $3::text is null
-              limit {}",
-            next_holder("$2", ""),
-            next_holder("holder.user_id", ""),
-            wanted.limit.rows_to_ask()
-        ),
-    };
+               cross join lateral ({}) as next
+         )
+         select user_id
+           from holder
+          limit {}",
+        next_holder("$2", wanted),
+        next_holder("holder.user_id", wanted),
+        wanted.limit.rows_to_ask()
+    );
     let holders: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
         .bind(account.id())
-        .bind(after)
-        .bind(only)
+        .bind(wanted.order.after_unused())
+        .bind(wanted.only.as_deref())
+        .bind(wanted.q.as_ref().map(|q| q.0.as_str()))
+        .bind(wanted.q.as_ref().map(Beginning::end))
+        .bind(account.core.period.index)
         .fetch_all(connection)
         .await?;
+    let known: BTreeSet<String> = users.iter().map(|user| user.user_id.clone()).collect();
     let mut added = BTreeSet::new();
-    for user_id in holders {
-        if let Err(place) = users.binary_search_by(|user| user.user_id.cmp(&user_id)) {
-            let limit = limits.limit_of(&user_id);
-            let blocked = limit.is_some_and(|limit| limit <= Credits::ZERO);
-            let (used, counted, held) = (Credits::ZERO, Credits::ZERO, Credits::ZERO);
-            added.insert(user_id.clone());
-            users.insert(place, User { user_id, used, counted, held, limit, blocked });
-        }
+    for user_id in holders.into_iter().filter(|user_id| !known.contains(user_id)) {
+        let limit = limits.limit_of(&user_id);
+        let blocked = limit.is_some_and(|limit| limit <= Credits::ZERO);
+        let (used, counted, held) = (Credits::ZERO, Credits::ZERO, Credits::ZERO);
+        added.insert(user_id.clone());
+        users.push(User { user_id, used, counted, held, limit, blocked });
     }
-    users.truncate(usize::try_from(wanted.limit.rows_to_ask()).unwrap_or(usize::MAX));
+    wanted.order.sort(users);
+    users.truncate(wanted.rows());
     Ok(added)
 }
 
-/// Steps from one user to the next by the key, however many holds each has.
-fn next_holder(after: &str, only: &str) -> String {
+/// Steps from one user to the next by the key, however many holds each has. By usage, who has some is elsewhere in the
+/// list.
+fn next_holder(after: &str, wanted: &Wanted) -> String {
+    let only = if wanted.only.is_some() { "and user_id = $3" } else { "and $3::text is null" };
+    let begins = match wanted.q {
+        Some(_) => "and user_id >= $4 and user_id < $5",
+        None => "and $4::text is null and $5::text is null",
+    };
+    let unused = match wanted.order {
+        Order::ByUser(_) => "and $6::bigint is not null",
+        Order::LargestFirst(_) => {
+            "and not exists (select from user_usage as used
+                             where used.account_id = $1 and used.period_index = $6
+                               and used.user_id = user_hold.user_id)"
+        }
+    };
     format!(
         "select user_id
            from control.user_hold
@@ -214,6 +372,8 @@ fn next_holder(after: &str, only: &str) -> String {
             and user_id > {after}
             and held <> 0
             {only}
+            {begins}
+            {unused}
           order by account_id, user_id
           limit 1"
     )
@@ -237,10 +397,22 @@ async fn note_held(
 
 /// Returns the query. A condition is present only if it is needed, so that the planner can use the key's order or find
 /// the few users by it.
-///
 fn statement(wanted: &Wanted, of_candidates: bool) -> String {
     let candidates = if of_candidates { "and user_id = any($4)" } else { "and $4::text[] is null" };
-    let over_budget = if wanted.over_budget { "where counted >= max" } else { "" };
+    let begins = match wanted.q {
+        Some(_) => "and user_id >= $8 and user_id < $9",
+        None => "and $8::text is null and $9::text is null",
+    };
+    let (after, behind, order) = match wanted.order {
+        Order::ByUser(_) => ("and user_id > coalesce($3, '')", "$10::numeric is null", "user_id"),
+        Order::LargestFirst(None) => {
+            ("", "$3::text is null and $10::numeric is null", "limited.used desc, user_id")
+        }
+        Order::LargestFirst(Some(_)) => {
+            ("", "(used < $10 or used = $10 and user_id > $3)", "limited.used desc, user_id")
+        }
+    };
+    let over_budget = if wanted.over_budget { "and counted >= max" } else { "" };
     format!(
         "with used as (
              select user_id, sum(used) as used,
@@ -248,8 +420,9 @@ fn statement(wanted: &Wanted, of_candidates: bool) -> String {
                from user_usage
               where account_id = $1
                 and period_index = $2
-                and user_id > $3
+                {after}
                 {candidates}
+                {begins}
               group by user_id
               order by user_id
          ),
@@ -259,8 +432,9 @@ fn statement(wanted: &Wanted, of_candidates: bool) -> String {
          )
          select user_id, used::text, counted::text, max::text
            from limited
-         {over_budget}
-          order by user_id
+          where {behind}
+            {over_budget}
+          order by {order}
           limit {}",
         wanted.limit.rows_to_ask()
     )

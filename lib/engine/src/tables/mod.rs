@@ -8,6 +8,7 @@ pub mod halted;
 pub mod lot;
 pub(crate) mod parked;
 pub(crate) mod repayment;
+pub mod user_total;
 
 use platform::pg::{Model, Schema};
 
@@ -40,7 +41,7 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 16] = [
+const READ_MODEL: [Table; 18] = [
     Table::new("account", "account_id"),
     Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
@@ -59,8 +60,14 @@ const READ_MODEL: [Table; 16] = [
         "usage_rollup",
         "account_id, period_index, user_id, day, category, tier, model, feature, org_id",
     ),
+    USER_TOTAL,
     Table::new("user_usage", "account_id, period_index, user_id, feature"),
+    Table::new("user_usage_count", "account_id, period_index"),
 ];
+
+/// The rank follows from the other columns.
+const USER_TOTAL: Table = Table::new("user_total", "account_id, period_index, user_id")
+    .of_rows("select account_id, period_index, user_id, used, events from {schema}.user_total");
 
 /// How folding a record failed is for people, and what an operator asked for does not follow from the journal.
 const HALTED: Table =
@@ -116,6 +123,7 @@ mod tests {
                 include_str!("../../../../migrations/read_model/0001_read_model.sql"),
                 include_str!("../../../../migrations/read_model/0002_ended_hold.sql"),
                 include_str!("../../../../migrations/read_model/0005_halted.sql"),
+                include_str!("../../../../migrations/read_model/0009_user_totals.sql"),
             ],
         );
         check(

@@ -1,7 +1,7 @@
 //! The engine on a real journal and a real Postgres.
 
 mod consume;
-mod names;
+mod filled;
 mod outbox;
 mod progress;
 

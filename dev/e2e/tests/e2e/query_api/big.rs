@@ -27,6 +27,11 @@ fn statements() -> Vec<String> {
         "insert into user_usage
          select 'big', 0, 'user' || lpad(n::text, 7, '0'), 'chat', 1, 1 from generate_series(1, {ROWS}) as n"
     );
+    let totals = "insert into user_total
+         select account_id, period_index, user_id, used, events from user_usage where account_id = 'big'";
+    let counted = "insert into user_usage_count
+         select account_id, period_index, count(*) from user_usage where account_id = 'big' group by 1, 2
+         on conflict (account_id, period_index) do update set counters = excluded.counters";
     let rollups = format!(
         "insert into usage_rollup
          select 'big', 0, date '2026-01-06', 'user' || lpad(n::text, 7, '0'), 'ai_usage', '', 'm' || n % 7, 'chat', '',
@@ -64,7 +69,17 @@ fn statements() -> Vec<String> {
              from account, generate_series(1, {ROWS} / 5) as n
             where account_id = 'big'"#
     );
-    let all = [users, rollups, events, entries, snapshot.to_owned(), lots, accounts];
+    let all = [
+        users,
+        totals.to_owned(),
+        counted.to_owned(),
+        rollups,
+        events,
+        entries,
+        snapshot.to_owned(),
+        lots,
+        accounts,
+    ];
     std::iter::once(schema).chain(all).chain(control_statements()).collect()
 }
 
@@ -93,9 +108,11 @@ fn control_statements() -> [String; 4] {
 }
 
 /// Removes them again, so that the read model matches the journal.
-const CLEAN: [&str; 9] = [
+const CLEAN: [&str; 11] = [
     "set local search_path = read_model_1",
     "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
+    "delete from user_total where account_id = 'big'",
+    "update user_usage_count set counters = counters - 100000 where account_id = 'big'",
     "delete from usage_rollup where account_id = 'big' and user_id like 'user0%'",
     r#"delete from event where account_id = 'big' and "offset" > 1000000"#,
     r#"delete from entry where account_id = 'big' and "offset" > 1000000"#,
@@ -158,6 +175,9 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     ensure!(of_users > 0 && of_users < TOUCHED_MAX, "{of_users} rows were read for who is over budget");
     for list in [
         "/users",
+        "/users?q=user007",
+        "/users?sort=-used",
+        "/users?sort=-used&q=user00777",
         "/usage?group_by=user",
         "/usage?group_by=user,model",
         "/entries",
@@ -187,7 +207,7 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
     }
     let own = read(&admin, "/v1/accounts").await?;
     ensure!(own.expect(200)?.body["items"].as_array().is_some_and(|items| items.len() == 2), "{}", own.text);
-    for own in ["/users", "/usage", "/events/e77777", "/decisions"] {
+    for own in ["/users", "/users?sort=-used&q=user", "/usage", "/events/e77777", "/decisions"] {
         read(&member, &format!("/v1/accounts/big{own}")).await?.expect(200)?;
     }
     let pages = touched(&whole).await?;
@@ -220,6 +240,7 @@ async fn ask_who_is_over_budget(whole: &Whole) -> Result<()> {
             format!("update account set core = core || '{{\"limits\": {limits}}}' where account_id = 'big'");
         write(whole, &["set local search_path = read_model_1".to_owned(), limit]).await?;
         page_twice(&whole.operator(), "/v1/accounts/big/users?over_budget=true").await?;
+        page_twice(&whole.operator(), "/v1/accounts/big/users?over_budget=true&sort=-used").await?;
         let one = read(&whole.operator(), "/v1/accounts/big/users?over_budget=true&limit=1").await?;
         ensure!(one.expect(200)?.body["items"][0]["user_id"] == first, "{}", one.text);
     }

@@ -189,6 +189,11 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
         ),
         ("/v1/accounts/acme/users?over_budget=maybe", &["over_budget wrong_type"]),
         ("/v1/accounts/acme/users?cursor=MQ", &["cursor bad_cursor"]),
+        // A cursor of the other order.
+        ("/v1/accounts/acme/users?sort=-used&cursor=ImFuYSI", &["cursor bad_cursor"]),
+        ("/v1/accounts/acme/users?sort=used&q=", &["q empty", "sort not_one_of"]),
+        (&format!("/v1/accounts/acme/users?q={}", "a".repeat(257)), &["q too_long"]),
+        ("/v1/accounts/acme/users?q=a%00", &["q control_character"]),
         ("/v1/accounts/acme/users?limit=1&limit=2", &["limit duplicate"]),
         ("/v1/accounts/acme/grants?limit=501", &["limit out_of_range"]),
         ("/v1/accounts/acme/grants?cursor=%00", &["cursor control_character"]),

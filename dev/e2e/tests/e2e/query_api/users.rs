@@ -1,6 +1,7 @@
 //! Users: how much of their usage counts toward which limit, and who is over budget.
 
 use anyhow::{Context, Result, ensure};
+use ledger_core::value::credits::Credits;
 use serde_json::{Value, json};
 
 use super::described::{ensure_is, read};
@@ -42,6 +43,11 @@ fn summary(users: &[Value]) -> String {
     users.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// An amount in units; stable sorting by it keeps equal ones by id.
+fn credits(amount: &Value) -> i128 {
+    amount.as_str().and_then(|amount| amount.parse::<Credits>().ok()).map_or(0, Credits::units)
+}
+
 /// Checks the users under the current limits; those marked as blocked are the ones over budget.
 async fn check(story: &Story, expected: &str) -> Result<()> {
     let found = summary(&story.items("/users").await?);
@@ -50,6 +56,11 @@ async fn check(story: &Story, expected: &str) -> Result<()> {
     for limit in [1, 2, 50] {
         let found = summary(&story.pages("/users?over_budget=true", limit).await?);
         ensure!(found == over.join(", "), "{found} are over budget by pages of {limit}, not {over:?}");
+        let mut ranked = story.items("/users?over_budget=true").await?;
+        ranked.sort_by_key(|user| std::cmp::Reverse(credits(&user["used"])));
+        let (found, expected) =
+            (story.pages("/users?over_budget=true&sort=-used", limit).await?, Value::Array(ranked));
+        ensure_is(&Value::Array(found), &expected).context("over budget by usage")?;
     }
     Ok(())
 }
@@ -149,5 +160,155 @@ async fn users_over_budget_come_as_csv_and_a_member_sees_himself() -> Result<()>
         let items = over.expect(200)?.body["items"].as_array().map(Vec::len);
         ensure!(items == Some(rows), "{user}: {}", over.text);
     }
+    whole.replay_and_stop().await
+}
+
+/// Users as `ana 50, bo 40`.
+fn ranked(users: &[Value]) -> String {
+    let one = |user: &Value| {
+        let [who, used] = ["user_id", "used"].map(|field| user[field].as_str().unwrap_or("?").to_owned());
+        format!("{who} {used}")
+    };
+    users.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_listed_by_usage_and_by_how_their_id_begins() -> Result<()> {
+    let whole = Whole::start().await?;
+    let story = Story::monthly(&whole, "acme", json!({"allowance": "1000"})).await?;
+    let at = "2026-01-06T00:00:00Z";
+    for (number, (user, feature, credits)) in [
+        ("ana", "chat", "30"),
+        ("ana", "workflow", "20"),
+        ("Ana", "chat", "9"),
+        ("bo", "chat", "50"),
+        ("b_o", "chat", "0.38"),
+        ("b%o", "chat", "0"),
+        ("b\\o", "chat", "60"),
+        ("émile", "chat", "7"),
+        ("éva", "chat", "7.000000001"),
+        ("\u{10ffff}z", "chat", "1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = json!({"credits": credits, "user_id": user, "feature": feature});
+        story.usage(at, &format!("u{number}"), body).await?;
+    }
+    // They have no usage; ana's hold changes no place.
+    for (number, user) in ["bea", "ana", "aaa"].into_iter().enumerate() {
+        let hold = json!({"reservation_id": format!("r{number}"), "user_id": user, "feature": "chat",
+                          "amount": "5", "ttl_seconds": 3_600});
+        whole.operator().at(at).post("/v1/accounts/acme/reservations", hold).await?.expect(201)?;
+    }
+    let last = "\u{10ffff}z 1, b_o 0.38";
+    for (query, expected) in [
+        (
+            "sort=-used",
+            format!("b\\o 60, ana 50, bo 50, Ana 9, éva 7.000000001, émile 7, {last}, aaa 0, b%o 0, bea 0"),
+        ),
+        ("sort=-used&q=b", "b\\o 60, bo 50, b_o 0.38, b%o 0, bea 0".to_owned()),
+        ("sort=user&q=b", "b%o 0, b\\o 60, b_o 0.38, bea 0, bo 50".to_owned()),
+        ("q=b_", "b_o 0.38".to_owned()),
+        ("q=b%25", "b%o 0".to_owned()),
+        ("q=b%5C&sort=-used", "b\\o 60".to_owned()),
+        ("q=an", "ana 50".to_owned()),
+        ("q=An&sort=-used", "Ana 9".to_owned()),
+        ("q=%C3%A9&sort=-used", "éva 7.000000001, émile 7".to_owned()),
+        ("q=%C3%A9", "émile 7, éva 7.000000001".to_owned()),
+        ("q=%F4%8F%BF%BF&sort=-used", "\u{10ffff}z 1".to_owned()),
+        ("q=zz&sort=-used", String::new()),
+    ] {
+        for limit in [1, 2, 3, 50] {
+            let found = ranked(&story.pages(&format!("/users?{query}"), limit).await?);
+            ensure!(found == expected, "{query} in pages of {limit}: {found}, not {expected}");
+        }
+    }
+    let csv = story.csv("/users?sort=-used&limit=2&q=b").await?;
+    ensure!(csv.text.ends_with("\nb\\o,60,60,0,,false\nbo,50,50,0,,false\n"), "{}", csv.text);
+    let cursor = csv.headers["next-cursor"].to_str()?;
+    let rest = story.csv(&format!("/users?sort=-used&q=b&cursor={cursor}")).await?;
+    ensure!(rest.text.ends_with("\nb%o,0,0,0,,false\nbea,0,0,5,,false\n"), "{}", rest.text);
+
+    for (user, query, expected) in [
+        ("ana", "sort=-used", "ana 50"),
+        ("ana", "sort=-used&q=a", "ana 50"),
+        ("ana", "sort=-used&q=b", ""),
+        ("bea", "sort=-used", "bea 0"),
+        ("bea", "q=b", "bea 0"),
+    ] {
+        let member = whole.keyed("member", &["acme"], Some(user)).await?;
+        let own = read(&member, &format!("/v1/accounts/acme/users?{query}")).await?;
+        let found = ranked(own.expect(200)?.body["items"].as_array().context("items")?);
+        ensure!(found == expected, "{user} {query}: {found}");
+    }
+    // A reversal takes the usage back, and what is held no more is listed no more.
+    story.post(at, "/usage/u6/reversal", json!({"reason": "wrong"})).await?;
+    story.clock("2026-01-06T02:00:00Z").await?;
+    let found = ranked(&story.items("/users?sort=-used").await?);
+    let expected = format!("ana 50, bo 50, Ana 9, éva 7.000000001, émile 7, {last}, b%o 0, b\\o 0");
+    ensure!(found == expected, "{found}");
+    whole.replay_and_stop().await
+}
+
+/// Users as a projector would have written them: few different amounts, many of them in one bucket, by one event and by many.
+const MANY: [&str; 4] = [
+    "set local search_path = read_model_1",
+    "insert into user_usage
+     select 'many', 0, 'm' || lpad((n * 7919 % 3001)::text, 4, '0'), 'chat',
+            case n % 5 when 0 then 1.0 when 1 then 100 + n % 90 else 120 + n * 37 % 1000 * 0.009 end, 1 + n % 23
+       from generate_series(1, 3000) as n",
+    "insert into user_total
+     select account_id, period_index, user_id, used, events from user_usage where account_id = 'many'",
+    // As for more than there are, so that pages are read by their totals.
+    "insert into user_usage_count values ('many', 0, 5001)",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_by_usage_are_exact_through_ties_and_buckets() -> Result<()> {
+    let whole = Whole::start().await?;
+    let story = Story::monthly(&whole, "many", json!({"allowance": "1000"})).await?;
+    let mut tx = whole.pool.begin().await?;
+    for statement in MANY {
+        sqlx::query(statement).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    let mut everyone = story.pages("/users", 500).await?;
+    ensure!(everyone.len() == 3_000, "{} users", everyone.len());
+    everyone.sort_by_key(|user| std::cmp::Reverse(credits(&user["used"])));
+    for limit in [17, 500] {
+        let found = story.pages("/users?sort=-used", limit).await?;
+        ensure!(found.len() == everyone.len(), "{} users in pages of {limit}", found.len());
+        for (at, (found, expected)) in found.iter().zip(&everyone).enumerate() {
+            ensure!(found == expected, "row {at} in pages of {limit}: {found} is not {expected}");
+        }
+    }
+    // Some and few of them begin so.
+    for q in ["m0", "m12", "m123", "m1234"] {
+        let beginning =
+            |user: &&Value| user["user_id"].as_str().is_some_and(|user_id| user_id.starts_with(q));
+        let expected: Vec<Value> = everyone.iter().filter(beginning).cloned().collect();
+        for limit in [7, 500] {
+            let found = story.pages(&format!("/users?sort=-used&q={q}"), limit).await?;
+            ensure!(!found.is_empty() && found == expected, "{q} in pages of {limit}: {found:?}");
+        }
+    }
+    // Half of them are over budget, and none of those with 1 credit.
+    story.limits(LATER, json!({"default_limit": "124", "excluded_features": []})).await?;
+    let expected: Vec<String> = everyone
+        .iter()
+        .filter(|user| credits(&user["used"]) >= Credits::whole(124).units())
+        .map(|user| user["user_id"].to_string())
+        .collect();
+    let found = story.pages("/users?sort=-used&over_budget=true", 100).await?;
+    let found: Vec<String> = found.iter().map(|user| user["user_id"].to_string()).collect();
+    ensure!(found == expected && found.len() > 500, "{} over budget, not {}", found.len(), expected.len());
+    sqlx::raw_sql(
+        "delete from read_model_1.user_usage where account_id = 'many';
+         delete from read_model_1.user_total where account_id = 'many';
+         delete from read_model_1.user_usage_count where account_id = 'many'",
+    )
+    .execute(&whole.pool)
+    .await?;
     whole.replay_and_stop().await
 }
