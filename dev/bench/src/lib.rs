@@ -7,6 +7,7 @@ mod environment;
 mod fold;
 mod holds;
 mod ingest;
+mod lists;
 mod load;
 mod measured;
 mod memory;
@@ -50,10 +51,12 @@ pub enum Bench {
     Memory,
     /// Holds and checks over HTTP
     Holds,
+    /// First pages of a million users and of a million accounts
+    Lists,
 }
 
 impl Bench {
-    pub const ALL: [Bench; 9] = [
+    pub const ALL: [Bench; 10] = [
         Bench::Fold,
         Bench::Ingest,
         Bench::Project,
@@ -63,6 +66,7 @@ impl Bench {
         Bench::NotifyLatency,
         Bench::Memory,
         Bench::Holds,
+        Bench::Lists,
     ];
 
     async fn run(self, start: StartLedger) -> Result<Vec<Measured>> {
@@ -76,6 +80,7 @@ impl Bench {
             Bench::NotifyLatency => vec![notify_latency::run(start).await?],
             Bench::Memory => memory::run().await?,
             Bench::Holds => holds::run().await?,
+            Bench::Lists => lists::run(start).await?,
         })
     }
 }

@@ -112,6 +112,12 @@ impl Client {
         put.send().await?.error_for_status().map(drop).with_context(|| path.to_owned())
     }
 
+    pub async fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let get = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.key);
+        let answer = get.send().await?.error_for_status()?;
+        Ok(answer.bytes().await?.into())
+    }
+
     /// Opens accounts under the benchmark's rate card.
     pub async fn open_accounts(&self, accounts: usize) -> Result<()> {
         let put = self.http.put(format!("{}/v1/rate-cards/{}", self.url, load::CARD));
