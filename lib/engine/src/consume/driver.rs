@@ -281,7 +281,7 @@ impl<W: Worker> Driver<W> {
             self.to_resume.insert(claim.partition);
             self.status.set_folding(claim.partition, claim.next_offset);
         }
-        info!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
+        debug!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
         self.seek_to_next(&due).await
     }
 

@@ -90,7 +90,7 @@ async fn keep_identity(connection: &mut PgConnection, identity: LogIdentity) -> 
         .bind(clock::now().to_chrono())
         .execute(connection)
         .await?;
-    tracing::info!(log_id = %identity.log_id, partitions = identity.partitions, "this database belongs to the log");
+    tracing::debug!(log_id = %identity.log_id, partitions = identity.partitions, "this database belongs to the log");
     Ok(())
 }
 
@@ -209,7 +209,7 @@ async fn create_topics(options: &KafkaOptions, plans: &[TopicPlan], partitions: 
     }
     for plan in &missing {
         await_leaders(options, &plan.name, partitions).await?;
-        tracing::info!(topic = %plan.name, partitions, replication, "topic made");
+        tracing::debug!(topic = %plan.name, partitions, replication, "topic made");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::error::Error;
 use super::schema::Schema;
@@ -73,8 +73,12 @@ pub(super) async fn apply(
     migrations: &[Migration],
 ) -> Result<(), Error> {
     let applied = applied(connection, schema).await?;
-    for migration in pending(schema, migrations, &applied)? {
+    let pending = pending(schema, migrations, &applied)?;
+    for migration in pending {
         apply_one(connection, schema, migration).await?;
+    }
+    if let Some(last) = pending.last() {
+        info!(schema, count = pending.len(), last = last.name, "migrations applied");
     }
     Ok(())
 }
@@ -113,7 +117,7 @@ async fn apply_one(connection: &mut PgConnection, schema: &str, migration: &Migr
     .bind(hash(migration))
     .execute(connection)
     .await?;
-    info!(schema, migration = migration.name, "migration applied");
+    debug!(schema, migration = migration.name, "migration applied");
     Ok(())
 }
 

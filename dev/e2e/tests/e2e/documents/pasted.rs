@@ -1,6 +1,7 @@
 //! Every line that the README and the tour say to paste works, and every command that a document names exists.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -60,19 +61,35 @@ struct Up {
     space: TestSpace,
 }
 
+/// Most lines that a start logs at `info`.
+const LOG_LINES_MAX: usize = 15;
+/// Where the program's log goes, in its folder.
+const LOG: &str = "up.log";
+
 impl Up {
     async fn start() -> Result<Up> {
         let space = TestSpace::new().await?;
         let folder = tempfile::tempdir()?;
+        let log = File::create(folder.path().join(LOG))?;
         let mut program = ledger_in(&space, folder.path())
             .args(["up", "--listen", "127.0.0.1:0"])
             .env("LEDGER_STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+            .env("RUST_LOG", "info")
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()?;
         let first = BufReader::new(program.stdout.take().context("piped")?).lines().next();
         let first = first.context("the program ended before it served")??;
         let url = first.strip_prefix("the ledger serves at ").context("an address")?.to_owned();
         Ok(Up { program, url, folder, space })
+    }
+
+    /// Checks that a start on an empty database fits on a screen: 15 lines of its log.
+    fn ensure_short_log(&self) -> Result<()> {
+        let log = std::fs::read_to_string(self.folder.path().join(LOG))?;
+        let said: Vec<&str> = log.lines().filter(|line| line.contains(" INFO ")).collect();
+        ensure!(said.len() <= LOG_LINES_MAX, "{} lines:\n{}", said.len(), said.join("\n"));
+        Ok(())
     }
 
     /// Runs a block and returns its answer.
@@ -186,6 +203,9 @@ async fn paste_all(document: &str) -> Result<(usize, usize)> {
                 ensure!(language == "bash" || text.starts_with("curl "), "one curl a block: {text}");
                 answer = paste(&up, &setup, &text, produced)?;
                 (pasted, produced) = (pasted + 1, false);
+                if pasted == 1 {
+                    up.ensure_short_log()?;
+                }
             }
             "json" => {
                 let shown = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
