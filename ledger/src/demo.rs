@@ -25,6 +25,12 @@ pub struct DemoConfig {
     pub up: UpConfig,
 }
 
+const INTRODUCTION: &str = "\
+1. Starts a real Kafka and PostgreSQL, where none are named, and all services of the ledger.
+2. Sends it an hour of real LLM calls and more, stretched over three months of five accounts.
+3. Reads back balances, users and months, and proves each figure. About half a minute in all.
+";
+
 /// Runs the demo; fails if the ledger's figures are not the expected ones.
 pub async fn run(
     mut config: DemoConfig,
@@ -40,6 +46,8 @@ pub async fn run(
     let own_key = config.up.auth.operator_key.as_ref().is_some_and(|key| !key.is_empty());
     let stays = std::io::stdout().is_terminal() && !config.exit;
     let sandbox = config.up.payment.payment_provider == ProviderName::Sandbox;
+    write!(out, "{INTRODUCTION}")?;
+    out.flush()?;
     let mut up = tokio::select! {
         up = up::start(config.up, &say) => up?,
         () = stopping.cancelled() => return Ok(()),
