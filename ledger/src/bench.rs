@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ::bench::{Bench, LedgerConfig, RunningLedger};
+use ::bench::{Bench, LedgerConfig, Measured, RunningLedger};
 use anyhow::Result;
 use clap::Args;
 use futures::future::LocalBoxFuture;
@@ -14,14 +14,38 @@ use crate::up::{self, UpConfig};
 /// Which benchmarks to run.
 #[derive(Debug, Clone, Args)]
 pub struct BenchConfig {
-    /// Which; all of them where none is named.
+    /// Which; all of them where none is named
     pub benches: Vec<Bench>,
+    /// Prints a line of JSON for each figure
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// Runs the benchmarks in order, and writes one line of JSON per figure.
+/// Runs the benchmarks in order, and writes one line per figure as it is measured.
 pub async fn run(config: &BenchConfig, out: &mut impl Write) -> Result<()> {
     let benches = if config.benches.is_empty() { &Bench::ALL[..] } else { &config.benches[..] };
-    ::bench::run(benches, start, out).await
+    if !config.json {
+        writeln!(out, "{}", row(["benchmark", "figure", "next to", "ratio", "aim", "next to it is"]))?;
+    }
+    ::bench::run(benches, start, |measured| {
+        match config.json {
+            true => writeln!(out, "{}", serde_json::to_string(measured)?)?,
+            false => writeln!(out, "{}", line(measured))?,
+        }
+        Ok(out.flush()?)
+    })
+    .await
+}
+
+fn line(measured: &Measured) -> String {
+    let Measured { bench, unit, value, ceiling_is, ceiling, ratio, aim, .. } = measured;
+    let figure = |value: &f64| format!("{value} {unit}");
+    row([bench, &figure(value), &figure(ceiling), &ratio.to_string(), aim, ceiling_is])
+}
+
+fn row(cells: [&str; 6]) -> String {
+    let [bench, value, ceiling, ratio, aim, ceiling_is] = cells;
+    format!("{bench:20} {value:>20} {ceiling:>20} {ratio:>8}  {aim:16} {ceiling_is}")
 }
 
 fn start(config: LedgerConfig) -> LocalBoxFuture<'static, Result<RunningLedger>> {

@@ -7,9 +7,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 use local_stack::StackOptions;
 use local_stack::survey::{Finding, State, survey};
 use platform::pg::{self, Login};
+use serde_json::{Value, json};
 
-/// Writes the table, and returns whether everything required is present; `how` says how Kafka is connected to.
-pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Result<bool> {
+/// Writes the table, or JSON, and returns whether everything required is present; `how` says how Kafka is connected to.
+pub async fn run(options: &StackOptions, how: &str, as_json: bool, out: &mut impl Write) -> Result<bool> {
     let mut findings = survey(options).await;
     if options.kafka_brokers.is_some() {
         let sentence = format!("Kafka is connected to by {how}.");
@@ -18,8 +19,13 @@ pub async fn run(options: &StackOptions, how: &str, out: &mut impl Write) -> Res
     if let Some(url) = &options.database_url {
         findings.extend(login(url).await);
     }
-    writeln!(out, "{}", table(&findings))?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
+    if as_json {
+        let list: Vec<Value> = findings.iter().map(json_of).collect();
+        writeln!(out, "{}", json!({"complete": missing == 0, "findings": list}))?;
+        return Ok(missing == 0);
+    }
+    writeln!(out, "{}", table(&findings))?;
     match missing {
         0 => writeln!(out, "Everything needed is there: `ledger up` starts.")?,
         1 => writeln!(out, "One thing is missing; its line says how to get it.")?,
@@ -47,6 +53,18 @@ async fn login(url: &str) -> Option<Finding> {
     Some(Finding { what: "login", state: State::Found, sentence })
 }
 
+fn word(state: State) -> &'static str {
+    match state {
+        State::Found => "found",
+        State::Note => "note",
+        State::Missing => "MISSING",
+    }
+}
+
+fn json_of(finding: &Finding) -> Value {
+    json!({"what": finding.what, "state": word(finding.state).to_lowercase(), "details": finding.sentence})
+}
+
 fn table(findings: &[Finding]) -> Table {
     let mut table = Table::new();
     table
@@ -54,12 +72,7 @@ fn table(findings: &[Finding]) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["what", "state", "details"]);
     for finding in findings {
-        let state = match finding.state {
-            State::Found => "found",
-            State::Note => "note",
-            State::Missing => "MISSING",
-        };
-        table.add_row([finding.what, state, finding.sentence.as_str()]);
+        table.add_row([finding.what, word(finding.state), finding.sentence.as_str()]);
     }
     table
 }

@@ -8,9 +8,11 @@ use ledger_core::request;
 use ledger_core::value::id::UserId;
 use ledger_core::value::time::Time;
 use platform::{clock, pg};
+use serde_json::json;
 use web::auth::{self, CreatedKey, NewKey, Role};
 
 use crate::connection::Connection;
+use crate::help;
 
 /// The creator of keys made without an API key.
 const MADE_BY: &str = "cli";
@@ -19,6 +21,7 @@ const MADE_BY: &str = "cli";
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeyCommand {
     /// Makes a key and prints it: the only time that its secret is seen
+    #[command(after_help = help::KEY_CREATE)]
     Create(CreateKey),
 }
 
@@ -40,6 +43,9 @@ pub struct CreateKey {
     /// What people call it
     #[arg(long, default_value = "")]
     pub name: String,
+    /// Prints the key as JSON
+    #[arg(long)]
+    pub json: bool,
     /// The ledger's Postgres, as postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -56,6 +62,11 @@ fn role(name: &str) -> Result<Role, String> {
 pub async fn run(command: &KeyCommand, out: &mut impl Write, err: &mut impl Write) -> Result<()> {
     let KeyCommand::Create(arguments) = command;
     let made = create(arguments).await?;
+    if arguments.json {
+        let key = json!({"key_id": made.key.key_id, "role": made.key.role.name(), "secret": made.secret});
+        writeln!(out, "{key}")?;
+        return Ok(());
+    }
     writeln!(err, "key {} for the {}; it is shown only now:", made.key.key_id, made.key.role.name())?;
     writeln!(out, "{}", made.secret)?;
     Ok(())

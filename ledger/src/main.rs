@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 #[cfg(feature = "bench")]
 use ledger::bench::{self, BenchConfig};
 #[cfg(feature = "demo")]
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
+use ledger::help;
 use ledger::key::{self, KeyCommand};
 use ledger::migrate::{self, Migrate};
 use ledger::rebuild::{self, Rebuild};
@@ -29,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The credit ledger.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, arg_required_else_help = true, after_help = help::FIRST_STEPS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,46 +40,66 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Starts everything on this machine: Kafka and PostgreSQL where none are named, and every service on one address.
+    #[command(after_help = help::UP)]
     Up(Box<UpConfig>),
     /// Shows what it can do: feeds a real trace of LLM calls to a ledger of its own, and proves the figures right.
     #[cfg(feature = "demo")]
+    #[command(after_help = help::DEMO)]
     Demo(Box<DemoConfig>),
     /// Runs one service, as in production.
     #[command(subcommand)]
+    #[command(after_help = help::SERVE)]
     Serve(Box<Service>),
     /// Starts Kafka and PostgreSQL only, and waits for Ctrl-C.
+    #[command(after_help = help::STACK)]
     Stack {
         #[command(flatten)]
         stack: StackArgs,
     },
     /// Measures, each figure next to a ceiling of the same run: lines of JSON.
     #[cfg(feature = "bench")]
+    #[command(after_help = help::BENCH)]
     Bench(BenchConfig),
     /// Makes the tables of this version, and grants each service's login its rights
+    #[command(after_help = help::MIGRATE)]
     Migrate(Box<Migrate>),
     /// Writes the journal as it is stored, one line of JSON a record
+    #[command(after_help = help::REPLAY)]
     Replay(Replay),
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
+    #[command(after_help = help::REBUILD)]
     Rebuild(Box<Rebuild>),
     /// Folds the journal anew, compares every row of the live read model and alerts with it, and changes nothing
+    #[command(after_help = help::VERIFY)]
     Verify(Box<Verify>),
     /// Lets notifications that were parked go out again
+    #[command(after_help = help::REDELIVER)]
     Redeliver(Redeliver),
     /// Lets halted accounts be folded on, once what halted them is mended
+    #[command(after_help = help::RESUME)]
     Resume(Resume),
     /// Says what has become of a top-up that the payment provider has not reported for 20 hours
     #[command(alias = "decide-top-up")]
+    #[command(after_help = help::RESOLVE_TOP_UP)]
     ResolveTopUp(ResolveTopUp),
     /// Lists payments that came to nothing, and says what becomes of one
+    #[command(after_help = help::RESOLVE_PAYMENT)]
     ResolvePayment(ResolvePayment),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Says what of the local stack is found and what is missing.
+    /// Says what of the local stack is found and what is missing
+    #[command(after_help = help::DOCTOR)]
     Doctor {
         #[command(flatten)]
         stack: StackArgs,
+        /// Prints the findings as JSON
+        #[arg(long)]
+        json: bool,
     },
+    /// Writes a script that completes commands and options in a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions { shell: Shell },
 }
 
 /// Where the local stack is.
@@ -106,13 +128,32 @@ impl StackArgs {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+    let cli = Cli::from_arg_matches(&with_headings(Cli::command()).get_matches());
+    let cli = cli.unwrap_or_else(|error| error.exit());
+    match run(cli.command).await {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "ledger: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Options that say where Kafka is and how to connect to it, beside those named `kafka-…`.
+const OF_KAFKA: [&str; 4] = ["topic-prefix", "partitions", "replication", "instance-id"];
+const OF_PLACE: [&str; 2] = ["database-url", "data-dir"];
+
+/// Puts a command's own options before those that many commands share.
+fn with_headings(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let heading = match arg.get_long() {
+            Some(long) if long.starts_with("kafka-") || OF_KAFKA.contains(&long) => "Kafka",
+            Some(long) if OF_PLACE.contains(&long) => "Database and data directory",
+            _ => return arg,
+        };
+        arg.help_heading(heading)
+    });
+    command.mut_subcommands(with_headings)
 }
 
 async fn run(command: Command) -> Result<ExitCode> {
@@ -175,10 +216,14 @@ async fn run(command: Command) -> Result<ExitCode> {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor { stack } => {
+        Command::Doctor { stack, json } => {
             let how = stack.kafka_client.describe();
-            let complete = doctor::run(&stack.options()?, &how, &mut std::io::stdout()).await?;
+            let complete = doctor::run(&stack.options()?, &how, json, &mut std::io::stdout()).await?;
             Ok(ExitCode::from(u8::from(!complete)))
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ledger", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
@@ -256,5 +301,62 @@ async fn asked_to_stop() {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command without subcommands, with the words that call it.
+    fn commands(command: &clap::Command, words: &str) -> Vec<(String, clap::Command)> {
+        let own: Vec<&clap::Command> =
+            command.get_subcommands().filter(|one| one.get_name() != "help").collect();
+        if own.is_empty() || words == "ledger serve" {
+            return vec![(words.to_owned(), command.clone())];
+        }
+        own.into_iter().flat_map(|one| commands(one, &format!("{words} {}", one.get_name()))).collect()
+    }
+
+    #[test]
+    fn each_command_has_two_examples_that_parse_and_its_exit_codes() {
+        let all = commands(&Cli::command(), "ledger");
+        assert!(all.len() >= 14, "{}", all.len());
+        for (words, command) in all {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ledger")).collect();
+            assert_eq!(examples.len(), 2, "{words}: {help}");
+            assert!(help.contains("Exit codes: 0 "), "{words}: {help}");
+            for example in examples {
+                let line = format!("ledger{}", example.split(" > ").next().unwrap_or_default());
+                assert!(line.starts_with(&words), "{line} is an example of {words}");
+                let parsed = Cli::try_parse_from(split(&line));
+                assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+            }
+        }
+    }
+
+    /// Splits as a shell does, with double quotes only.
+    fn split(line: &str) -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        let words = parts.flat_map(|(nth, part)| match nth % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+            _ => vec![part.to_owned()],
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn shared_options_come_after_a_commands_own() {
+        let command = with_headings(Cli::command());
+        let rebuild = command.find_subcommand("rebuild").expect("a command");
+        let heading = |long: &str| {
+            let arg = rebuild.get_arguments().find(|arg| arg.get_long() == Some(long)).expect(long);
+            arg.get_help_heading().map(str::to_owned)
+        };
+        assert_eq!(heading("kafka-brokers").as_deref(), Some("Kafka"));
+        assert_eq!(heading("partitions").as_deref(), Some("Kafka"));
+        assert_eq!(heading("database-url").as_deref(), Some("Database and data directory"));
+        assert_eq!(heading("no-flip"), None);
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ledger_core::value::id::AccountId;
 use platform::pg;
+use serde_json::{Value, json};
 
 use crate::connection::Connection;
 
@@ -23,6 +24,9 @@ pub struct Redeliver {
     /// All that are parked, of every account
     #[arg(long, group = "which")]
     pub all_parked: bool,
+    /// Prints a line for each notification as JSON
+    #[arg(long)]
+    pub json: bool,
     /// The ledger's Postgres, as postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -44,11 +48,17 @@ pub async fn run(arguments: &Redeliver, out: &mut impl Write) -> Result<bool> {
             None => sent += 1,
             Some(_) => refused += 1,
         }
-        writeln!(out, "{}", line(redelivery))
+        match arguments.json {
+            true => writeln!(out, "{}", json_line(redelivery)),
+            false => writeln!(out, "{}", line(redelivery)),
+        }
     })
     .await?;
     pool.close().await;
     ensure!(sent + refused > 0 || arguments.notification.is_none(), "there is no such notification");
+    if arguments.json {
+        return Ok(refused == 0);
+    }
     let noun = if sent == 1 { "notification goes" } else { "notifications go" };
     writeln!(out, "{sent} {noun} out again, {refused} can't")?;
     Ok(refused == 0)
@@ -62,6 +72,14 @@ fn line(redelivery: &Redelivery) -> String {
             format!("{notification_id}: {channel} to {recipient} of {account_id} does not go: {why}")
         }
     }
+}
+
+fn json_line(redelivery: &Redelivery) -> Value {
+    let Redelivery { account_id, notification_id, channel, recipient, refused } = redelivery;
+    json!({
+        "notification_id": notification_id, "account_id": account_id, "channel": channel.to_string(),
+        "recipient": recipient, "sent_again": refused.is_none(), "refused": refused.as_ref().map(ToString::to_string),
+    })
 }
 
 #[cfg(test)]

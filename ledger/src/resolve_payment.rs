@@ -8,6 +8,7 @@ use command_api::manual_resolution::{Decision, ParkedEffect, Signed, parked_effe
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{PaymentId, Text};
 use platform::pg::{self, PgPool};
+use serde_json::{Value, json};
 
 use crate::connection::Connection;
 
@@ -39,6 +40,9 @@ pub struct ResolvePayment {
     /// Who decides; kept with the decision
     #[arg(long, env = "USER", value_parser = text, default_value = "unknown")]
     pub by: Text,
+    /// Prints a line for each payment that waits as JSON
+    #[arg(long)]
+    pub json: bool,
     /// The ledger's Postgres, as postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -65,7 +69,7 @@ pub async fn run(arguments: &ResolvePayment, out: &mut impl Write) -> Result<()>
     pg::migrate(&pool).await?;
     let done = match &arguments.payment {
         Some(payment) => decide(&pool, payment, arguments, out).await,
-        None => list(&pool, out).await,
+        None => list(&pool, arguments.json, out).await,
     };
     pool.close().await;
     done
@@ -91,8 +95,14 @@ async fn decide(
     Ok(())
 }
 
-async fn list(pool: &PgPool, out: &mut impl Write) -> Result<()> {
+async fn list(pool: &PgPool, as_json: bool, out: &mut impl Write) -> Result<()> {
     let parked = parked_effects(pool).await?;
+    if as_json {
+        for effect in &parked {
+            writeln!(out, "{}", json_line(effect))?;
+        }
+        return Ok(());
+    }
     if parked.is_empty() {
         writeln!(out, "no payment waits for a person")?;
     }
@@ -107,11 +117,18 @@ async fn list(pool: &PgPool, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Returns what the provider told, in the currency's smallest unit.
+fn json_line(effect: &ParkedEffect) -> Value {
+    json!({
+        "payment_id": effect.payment_id, "account_id": effect.account, "kind": effect.kind, "amount": effect.amount,
+        "reason": effect.reason, "charged": effect.charged, "currency": effect.currency, "since": effect.since,
+    })
+}
+
+/// Returns what the provider reported, in the currency's smallest unit.
 fn money(effect: &ParkedEffect) -> String {
     match (effect.charged, &effect.currency) {
         (Some(charged), Some(currency)) => format!("{charged} {currency} (smallest units),"),
         (Some(charged), None) => format!("{charged} (smallest units),"),
-        (None, _) => "no money told,".to_owned(),
+        (None, _) => "no money reported,".to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use engine::tables::halted::{self, Halt, Kind};
 use ledger_core::value::id::AccountId;
 use platform::pg::{self, Model, PgPool, Schema};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::connection::Connection;
@@ -56,6 +57,9 @@ pub struct Resume {
     /// Seconds to wait for the outcome
     #[arg(long, default_value_t = 15)]
     pub wait_seconds: u64,
+    /// Prints a line for each account as JSON
+    #[arg(long)]
+    pub json: bool,
     /// The ledger's Postgres, as postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -78,7 +82,10 @@ pub async fn run(arguments: &Resume, out: &mut impl Write) -> Result<bool> {
             found += 1;
             let outcome = outcome(&pool, schema, &halt.account_id, deadline).await?;
             goes_on &= outcome == Outcome::GoesOn;
-            writeln!(out, "{}", line(worker, &halt, &outcome))?;
+            match arguments.json {
+                true => writeln!(out, "{}", json_line(worker, &halt, &outcome))?,
+                false => writeln!(out, "{}", line(worker, &halt, &outcome))?,
+            }
         }
     }
     pool.close().await;
@@ -133,6 +140,18 @@ fn line(worker: Worker, halt: &Halt, outcome: &Outcome) -> String {
         Outcome::HaltedAgain(why) => format!("{was}, is halted again: {why}"),
         Outcome::Waiting => format!("{was}, is marked; no worker has tried it yet"),
     }
+}
+
+fn json_line(worker: Worker, halt: &Halt, outcome: &Outcome) -> Value {
+    let (outcome, detail) = match outcome {
+        Outcome::GoesOn => ("goes_on", None),
+        Outcome::HaltedAgain(why) => ("halted", Some(why.as_str())),
+        Outcome::Waiting => ("waiting", None),
+    };
+    json!({
+        "worker": worker.name(), "account_id": halt.account_id, "position": halt.position.to_string(),
+        "since": halt.since, "reason": reason(halt), "outcome": outcome, "detail": detail,
+    })
 }
 
 #[cfg(test)]

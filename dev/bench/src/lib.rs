@@ -21,8 +21,6 @@ mod rules;
 mod running;
 mod visible;
 
-use std::io::Write;
-
 use anyhow::Result;
 use clap::ValueEnum;
 
@@ -85,12 +83,15 @@ impl Bench {
     }
 }
 
-/// Runs benchmarks one after the other and writes a line of JSON for each figure.
-pub async fn run(benches: &[Bench], start: StartLedger, out: &mut impl Write) -> Result<()> {
+/// Runs benchmarks one after the other and hands each figure to `report`.
+pub async fn run(
+    benches: &[Bench],
+    start: StartLedger,
+    mut report: impl FnMut(&Measured) -> Result<()>,
+) -> Result<()> {
     for bench in benches {
         for measured in bench.run(start).await? {
-            writeln!(out, "{}", serde_json::to_string(&measured)?)?;
-            out.flush()?;
+            report(&measured)?;
         }
     }
     Ok(())

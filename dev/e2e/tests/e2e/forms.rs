@@ -238,11 +238,19 @@ async fn a_service_takes_its_own_login_alone_and_doctor_says_whose_one_is() -> R
         [(database_url, "login of projector alone"), (space.database_url.clone(), "owns the tables")]
     {
         let brokers = Some(space.kafka_brokers.clone());
+        let options = StackOptions::named(std::env::temp_dir(), brokers, Some(url));
         let mut out = Vec::new();
-        doctor::run(&StackOptions::named(std::env::temp_dir(), brokers, Some(url)), "its defaults", &mut out)
-            .await?;
+        doctor::run(&options, "its defaults", false, &mut out).await?;
         let table = String::from_utf8(out)?.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(table.contains(said), "{table}");
+        let mut out = Vec::new();
+        let complete = doctor::run(&options, "its defaults", true, &mut out).await?;
+        let report: Value = serde_json::from_slice(&out)?;
+        ensure!(report["complete"] == complete, "{report}");
+        let login =
+            report["findings"].as_array().context("findings")?.iter().find(|one| one["what"] == "login");
+        let details = login.and_then(|login| login["details"].as_str()).context("the login")?;
+        ensure!(details.contains(said), "{report}");
     }
     Ok(())
 }
