@@ -10,6 +10,7 @@ pub mod help;
 pub mod key;
 pub mod migrate;
 pub mod openapi;
+mod progress;
 pub mod rebuild;
 pub mod redeliver;
 pub mod replay;

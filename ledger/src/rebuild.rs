@@ -21,6 +21,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::connection::Connection;
+use crate::progress::{Progress, watched};
 
 /// Connections: the fold, the pause of the live generation, the comparison, and one to spare.
 const CONNECTIONS: u32 = 4;
@@ -247,6 +248,18 @@ impl Fold {
         if positions(&mut *self.source.pool.acquire().await?, self.rebuilt).await? == ends {
             return Ok(());
         }
+        let what = match self.rebuilt.model {
+            Model::ReadModel => "folding the read model",
+            Model::Alerting => "folding the alerts",
+        };
+        let done = async || {
+            let mut connection = self.source.pool.acquire().await.ok()?;
+            Some(sum(&positions(&mut connection, self.rebuilt).await.ok()?))
+        };
+        watched(Progress::start(what, sum(ends)), done, self.fold(ends)).await
+    }
+
+    async fn fold(&self, ends: &[Position]) -> Result<()> {
         match self.rebuilt.model {
             Model::ReadModel => {
                 self.run(projector::lanes(self.source.identity, projector::LANES)?, ends).await
@@ -298,6 +311,11 @@ impl Fold {
         still.commit().await?;
         Ok(started.elapsed())
     }
+}
+
+/// Returns how many records lie before these positions.
+fn sum(positions: &[Position]) -> u64 {
+    positions.iter().map(|position| position.offset.unsigned_abs()).sum()
 }
 
 /// Returns the next offset of each partition with folded records.

@@ -3,7 +3,7 @@
 //! The lines are those of `GET /v1/audit/events`. Partitions follow one another, so a replay of the whole journal can
 //! also continue after the last position read. Memory is constant, whatever the length of the journal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use ledger_core::value::id::AccountId;
 use platform::kafka::{self, Ends, KafkaOptions, LogIdentity, Position};
 
 use crate::connection::Connection;
+use crate::progress::Progress;
 
 /// Lines written at once if available.
 const CHUNK_LINES_MAX: usize = 500;
@@ -105,11 +106,31 @@ impl Journal {
     async fn write(&self, next: &mut [Position], follow: bool, out: &mut impl Write) -> Result<()> {
         loop {
             let ends = self.ends.all().await?;
-            for start in next.iter_mut() {
+            let end_of = |start: &Position| {
                 let end = ends.iter().find(|end| end.partition == start.partition);
-                let end = end.with_context(|| format!("partition {} has no end", start.partition))?;
-                self.write_partition(start, end.offset, out).await?;
+                end.with_context(|| format!("partition {} has no end", start.partition))
+            };
+            let mut total = 0;
+            for start in next.iter() {
+                total += u64::try_from(end_of(start)?.offset - start.offset).unwrap_or_default();
+            }
+            // In a terminal, the lines themselves show it.
+            let mut progress = (!follow && !io::stdout().is_terminal())
+                .then(|| Progress::start("reading the journal", total));
+            let mut read = 0;
+            for start in next.iter_mut() {
+                let end = end_of(start)?;
+                let seen = |records: u64| {
+                    read += records;
+                    if let Some(progress) = &mut progress {
+                        progress.set(read);
+                    }
+                };
+                self.write_partition(start, end.offset, out, seen).await?;
                 start.offset = start.offset.max(end.offset);
+            }
+            if let Some(progress) = progress {
+                progress.finish();
             }
             if !follow {
                 return Ok(());
@@ -118,10 +139,17 @@ impl Journal {
         }
     }
 
-    async fn write_partition(&self, start: &Position, end: i64, out: &mut impl Write) -> Result<()> {
+    async fn write_partition(
+        &self,
+        start: &Position,
+        end: i64,
+        out: &mut impl Write,
+        mut seen: impl FnMut(u64),
+    ) -> Result<()> {
         let records = kafka::read_partition(&self.kafka, start.partition, start.offset, end);
         let mut chunks = std::pin::pin!(records.ready_chunks(CHUNK_LINES_MAX));
         while let Some(chunk) = chunks.next().await {
+            seen(chunk.len() as u64);
             for record in chunk {
                 let record = record?;
                 let wanted = self.account.as_ref().map(|account| account.as_str().as_bytes());
