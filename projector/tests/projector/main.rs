@@ -155,7 +155,11 @@ impl World {
             "entries of {account} come to {balance}, settled is {}",
             core.settled()
         );
+        self.ensure_sums(schema, core).await
+    }
 
+    async fn ensure_sums(&self, schema: Schema, core: &Core) -> Result<()> {
+        let account = &core.account;
         let open = core.period.index;
         let used = format!(
             "select trim_scale(coalesce(sum(credits), 0))::text from usage_rollup

@@ -172,6 +172,22 @@ fn ranked(users: &[Value]) -> String {
     users.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+async fn members_see_their_own(whole: &Whole) -> Result<()> {
+    for (user, query, expected) in [
+        ("ana", "sort=-used", "ana 50"),
+        ("ana", "sort=-used&q=a", "ana 50"),
+        ("ana", "sort=-used&q=b", ""),
+        ("bea", "sort=-used", "bea 0"),
+        ("bea", "q=b", "bea 0"),
+    ] {
+        let member = whole.keyed("member", &["acme"], Some(user)).await?;
+        let own = read(&member, &format!("/v1/accounts/acme/users?{query}")).await?;
+        let found = ranked(own.expect(200)?.body["items"].as_array().context("items")?);
+        ensure!(found == expected, "{user} {query}: {found}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_listed_by_usage_and_by_how_their_id_begins() -> Result<()> {
     let whole = Whole::start().await?;
@@ -230,18 +246,7 @@ async fn users_are_listed_by_usage_and_by_how_their_id_begins() -> Result<()> {
     let rest = story.csv(&format!("/users?sort=-used&q=b&cursor={cursor}")).await?;
     ensure!(rest.text.ends_with("\nb%o,0,0,0,,false\nbea,0,0,5,,false\n"), "{}", rest.text);
 
-    for (user, query, expected) in [
-        ("ana", "sort=-used", "ana 50"),
-        ("ana", "sort=-used&q=a", "ana 50"),
-        ("ana", "sort=-used&q=b", ""),
-        ("bea", "sort=-used", "bea 0"),
-        ("bea", "q=b", "bea 0"),
-    ] {
-        let member = whole.keyed("member", &["acme"], Some(user)).await?;
-        let own = read(&member, &format!("/v1/accounts/acme/users?{query}")).await?;
-        let found = ranked(own.expect(200)?.body["items"].as_array().context("items")?);
-        ensure!(found == expected, "{user} {query}: {found}");
-    }
+    members_see_their_own(&whole).await?;
     // A reversal takes the usage back, and what is held no more is listed no more.
     story.post(at, "/usage/u6/reversal", json!({"reason": "wrong"})).await?;
     story.clock("2026-01-06T02:00:00Z").await?;
