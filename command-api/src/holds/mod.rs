@@ -23,6 +23,7 @@ use platform::pg::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
 use web::http::Problem;
 
 use self::batcher::{Batcher, Locking, Queued};
@@ -112,11 +113,18 @@ impl Holds {
 
     /// Sends a request without waiting for the answer: upkeep repeats a lost one.
     pub async fn notify(&self, account: &AccountId, ask: Ask) {
-        let actor = Label::new("upkeep").expect("a well-formed label");
-        let request = Request { account: account.clone(), at: None, actor, ask };
+        let request = of_upkeep(account, ask);
         let (answer, _) = oneshot::channel();
         // Fails only while the process ends.
         let _ = self.queue_of(&request).send(Queued { request, answer }).await;
+    }
+
+    /// Reopens the account's holds whose usage had no effect, and waits until that is stored: a request that is sent
+    /// afterwards finds them open. Upkeep repeats what fails.
+    pub async fn sweep(&self, account: &AccountId) {
+        if self.ask(of_upkeep(account, Ask::Sweep)).await.is_err() {
+            debug!(%account, "holds could not be reopened at once");
+        }
     }
 
     fn queue_of(&self, request: &Request) -> &mpsc::Sender<Queued> {
@@ -124,4 +132,9 @@ impl Holds {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&request.account);
         &queues[usize::try_from(hash % queues.len() as u64).unwrap_or_default()]
     }
+}
+
+fn of_upkeep(account: &AccountId, ask: Ask) -> Request {
+    let actor = Label::new("upkeep").expect("a well-formed label");
+    Request { account: account.clone(), at: None, actor, ask }
 }

@@ -8,7 +8,6 @@ use tracing::warn;
 use super::outcome::Progress;
 use crate::admission::Admitted;
 use crate::app::App;
-use crate::holds::request::Ask;
 
 /// Waits until records are projected, if the caller requests it, and reads their outcomes.
 ///
@@ -55,6 +54,6 @@ pub fn known_or_waiting<T>(found: Result<Option<T>, sqlx::Error>, waiting: T) ->
 /// Reopens the hold at once, not at the next round of upkeep, if the usage that settles it had no effect.
 pub async fn reopen_hold(app: &App, admitted: &Admitted, progress: &Progress, charged_before: bool) {
     if admitted.hold.settled().is_some() && (progress.came_to_nothing() || charged_before) {
-        app.holds.notify(&admitted.account, Ask::Sweep).await;
+        app.holds.sweep(&admitted.account).await;
     }
 }

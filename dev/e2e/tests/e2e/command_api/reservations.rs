@@ -261,6 +261,39 @@ async fn other_usage_under_the_id_that_settled_is_recorded_as_a_conflict() -> Re
     whole.replay_and_stop().await
 }
 
+/// Also while the batches of its account are full of others' requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_open_again_when_its_usage_is_answered_to_have_no_effect() -> Result<()> {
+    const ROUNDS: usize = 10;
+    let whole = Whole::start().await?;
+    let operator = whole.operator();
+    open(&operator, "acme", "1000").await?;
+    operator.post("/v1/accounts/acme/usage?wait=true", usage("u1", "0")).await?.expect(200)?;
+    let others = async |caller: usize| {
+        for n in 0.. {
+            reserve(&operator, "acme", hold(&format!("other{caller}-{n}"), "0.001")).await?.expect(201)?;
+        }
+        anyhow::Ok(())
+    };
+    let rounds = async {
+        for n in 0..ROUNDS {
+            let id = format!("r{n}");
+            reserve(&operator, "acme", hold(&id, "5")).await?.expect(201)?;
+            let mut taken = usage("u1", "1");
+            taken["reservation_id"] = json!(id);
+            let answer = operator.post("/v1/accounts/acme/usage?wait=true", taken).await?;
+            answer.expect_problem(409, "conflict")?;
+            operator.patch(&path("acme", &format!("/{id}")), json!({"amount": "4"})).await?.expect(200)?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        done = rounds => done?,
+        done = try_join_all((0..8).map(others)) => drop(done?),
+    }
+    whole.replay_and_stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settle_is_no_earlier_than_its_hold() -> Result<()> {
     let whole = Whole::start().await?;
