@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 use crate::environment::Environment;
 use crate::measured::{Measured, quantile};
 use crate::progress::say;
-use crate::running::{RunningLedger, StartLedger, start_in};
+use crate::running::{RunningLedger, StartLedger, measured_in};
 use crate::visible::Client;
 
 /// Users of one account, and accounts.
@@ -40,12 +40,7 @@ const PAGES: [&str; 13] = [
 
 /// Measures a running ledger whose tables are filled as a projector would have filled them.
 pub async fn run(start: StartLedger) -> Result<Vec<Measured>> {
-    let environment = Environment::new().await?;
-    let (ledger, _folder) = start_in(&environment, DeliveryConfig::default(), start).await?;
-    let measured = measure(&environment, &ledger).await;
-    ledger.stop.await?;
-    environment.leave().await?;
-    measured
+    measured_in(Environment::new().await?, DeliveryConfig::default(), start, measure).await
 }
 
 async fn measure(environment: &Environment, ledger: &RunningLedger) -> Result<Vec<Measured>> {

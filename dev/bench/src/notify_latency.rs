@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::environment::Environment;
 use crate::load;
 use crate::measured::{Measured, quantile};
-use crate::running::{StartLedger, start_in};
+use crate::running::{StartLedger, measured_in};
 use crate::visible::{Client, Floor};
 
 /// Accounts that the events are spread over.
@@ -45,12 +45,10 @@ pub async fn run(start: StartLedger) -> Result<Measured> {
         mail_from: "Ledger <ledger@example.test>".to_owned(),
         ..DeliveryConfig::default()
     };
-    let (ledger, _folder) = start_in(&environment, delivery, start).await?;
-    let client = Client::of(&ledger);
-    let measured = measure(&environment, &client).await;
-    ledger.stop.await?;
-    environment.leave().await?;
-    measured
+    measured_in(environment, delivery, start, async |environment, ledger| {
+        measure(environment, &Client::of(ledger)).await
+    })
+    .await
 }
 
 async fn measure(environment: &Environment, client: &Client) -> Result<Measured> {

@@ -6,7 +6,6 @@ use alert_worker::delivery::DeliveryConfig;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use platform::kafka::KafkaOptions;
-use tempfile::TempDir;
 
 use crate::environment::{CONNECTIONS, Environment};
 
@@ -33,12 +32,13 @@ pub struct RunningLedger {
 /// Starts everything as `ledger up` does, on any free port.
 pub type StartLedger = fn(LedgerConfig) -> LocalBoxFuture<'static, Result<RunningLedger>>;
 
-/// Starts a ledger in this environment, with a folder of its own.
-pub async fn start_in(
-    environment: &Environment,
+/// Measures a ledger that runs in this environment, with a folder of its own, and takes both down.
+pub async fn measured_in<T>(
+    environment: Environment,
     delivery: DeliveryConfig,
     start: StartLedger,
-) -> Result<(RunningLedger, TempDir)> {
+    measure: impl AsyncFnOnce(&Environment, &RunningLedger) -> Result<T>,
+) -> Result<T> {
     let folder = tempfile::tempdir()?;
     let config = LedgerConfig {
         data_dir: folder.path().join("data"),
@@ -47,5 +47,9 @@ pub async fn start_in(
         kafka: environment.kafka.clone(),
         delivery,
     };
-    Ok((start(config).await?, folder))
+    let ledger = start(config).await?;
+    let measured = measure(&environment, &ledger).await;
+    ledger.stop.await?;
+    environment.leave().await?;
+    measured
 }

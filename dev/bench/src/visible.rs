@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::environment::Environment;
 use crate::load;
 use crate::measured::{Measured, quantile};
-use crate::running::{RunningLedger, StartLedger, start_in};
+use crate::running::{RunningLedger, StartLedger, measured_in};
 
 /// Accounts that the events are spread over.
 const ACCOUNTS: usize = 100;
@@ -33,12 +33,7 @@ const SECONDS: usize = 20;
 
 /// Measures a running ledger against the shortest way through the same broker and database, alternating.
 pub async fn run(start: StartLedger) -> Result<Measured> {
-    let environment = Environment::new().await?;
-    let (ledger, _folder) = start_in(&environment, DeliveryConfig::default(), start).await?;
-    let measured = measure(&environment, &ledger).await;
-    ledger.stop.await?;
-    environment.leave().await?;
-    measured
+    measured_in(Environment::new().await?, DeliveryConfig::default(), start, measure).await
 }
 
 async fn measure(environment: &Environment, ledger: &RunningLedger) -> Result<Measured> {
