@@ -34,8 +34,8 @@ use web::http::Problem;
 use super::request::{Answer, Ask, Fault, HOLD_ENDED, HoldView, Request, SettledHold, Verdict};
 use super::rows::{Decided, Writes};
 use super::store::{self, Named, NamedHolds};
-use crate::admission::Refusal;
 use crate::admission::ledger_time::{clock_is_live, clock_jump};
+use crate::admission::refusal::Refusal;
 
 const BATCH_MAX: usize = 512;
 /// Pause to collect more requests, after a batch with many.
