@@ -25,7 +25,6 @@ CROSSINGS_MAX = 5_000
 OPEN_LOTS_MAX = 10_000
 RETURNS_MAX = 50_000
 ORG_ALERTS_MAX = 1_000
-OWN_LIMITS_MAX = 10_000
 TURNOVER_MAX = 10**28 * UNIT
 NAMESPACE = uuid.UUID("6c656467-6572-5000-8000-637265646974")
 TOP_UPS_PER_PERIOD = 10
@@ -52,6 +51,10 @@ def show(units):
     whole, places = divmod(abs(units), UNIT)
     text = f"{whole}.{places:09d}".rstrip("0").rstrip(".")
     return "-" + text if units < 0 else text
+
+
+def show_limit(limit):
+    return limit if limit == "unlimited" else show(amount(limit))
 
 
 def half_even(dividend, divisor):
@@ -466,7 +469,7 @@ class Plan:
 class Account:
     def __init__(self, account_id, data, time):
         self.top_ups, self.payments, self.disputes, self.refunds = TopUps(account_id), {}, {}, {}
-        self.closed, self.own_limits, self.calls = None, set(), set()
+        self.closed, self.own_limits, self.calls = None, {}, set()
         per_unit = data.get("usd_per_unit") or ("1" if data.get("unit") == "usd" else None)
         self.usd_per_unit = None if per_unit is None else amount(per_unit)
         self.now = time
@@ -504,6 +507,7 @@ class Account:
             "period": {"index": self.period.index, "starts_at": show_time(self.period.start), "ends_at": show_time(self.period.end)},
             "ledger_time": show_time(self.now),
             "users": {user: show(used) for user, used in sorted(self.users.items()) if used},
+            "own_limits": dict(sorted(self.own_limits.items())),
             "lots": [lot.shown() for lot in sorted(self.open(), key=Lot.burn_order) if lot.remaining],
         }
 
@@ -655,15 +659,12 @@ class Account:
 
     def limits_set(self, event, data):
         if data.get("custom") is not None:
-            self.own_limits = set(data["custom"])
+            self.own_limits = {user: show_limit(limit) for user, limit in data["custom"].items()}
 
     def user_limit_set(self, event, data):
-        if data.get("limit") is None:
-            self.own_limits.discard(data["user_id"])
-        elif len(self.own_limits) >= OWN_LIMITS_MAX and data["user_id"] not in self.own_limits:
-            raise Rejected("too_many_limits")
-        else:
-            self.own_limits.add(data["user_id"])
+        self.own_limits.pop(data["user_id"], None)
+        if data.get("limit") is not None:
+            self.own_limits[data["user_id"]] = show_limit(data["limit"])
 
     def user_alert_set(self, event, data):
         pass

@@ -612,20 +612,22 @@ fn core_of(script: &str) -> ledger_core::account::Core {
 
 #[test]
 fn settings_are_set_as_a_whole_and_move_no_credits() {
-    let core = core_of(
-        r#"plan 5; limits {"default_limit":"10","custom":{"ana":"5"},"excluded_features":["voice"]};
-           limits {"enabled":false,"custom":{"bo":"unlimited"}}"#,
-    );
+    let script = r#"plan 5; limits {"default_limit":"10","custom":{"ana":"5"},"excluded_features":["voice"]};
+           limits {"enabled":false,"custom":{"bo":"unlimited"}}"#;
+    let core = core_of(script);
+    assert_eq!(own_limits(script), "bo unlimited");
     let limits = core.limits.as_ref().expect("limits");
     assert!(!limits.enabled && limits.default_limit.is_none() && limits.excluded_features.is_empty());
-    assert_eq!(limits.custom.keys().map(ToString::to_string).collect::<Vec<_>>(), ["bo"]);
     assert_eq!(core.settled().to_string(), "5");
 }
 
+/// Shows users' own limits that are in force.
 fn own_limits(script: &str) -> String {
-    let limits = core_of(script).limits;
-    let own = limits.iter().flat_map(|limits| &limits.custom).map(|(user, limit)| format!("{user} {limit}"));
-    own.collect::<Vec<_>>().join(", ")
+    let story = story(script);
+    let account = story.account();
+    let limits = account.core.as_ref().and_then(|core| core.limits.as_ref());
+    let in_force = |(user, own)| Some(format!("{user} {}", limits?.own(Some(own))?));
+    account.own_limits.iter().filter_map(in_force).collect::<Vec<_>>().join(", ")
 }
 
 #[test]
@@ -640,6 +642,21 @@ fn one_users_limit_is_set_and_removed_beside_the_others() {
     let alone = core_of("plan 5; limit ana 7").limits.expect("limits");
     assert!(alone.enabled && alone.default_limit.is_none());
     assert!(core_of("plan 5; limit ana none").limits.is_none());
+}
+
+#[test]
+fn the_state_of_an_account_does_not_grow_with_users_limits() {
+    let size = |users: usize| {
+        let mut story = story("plan 5");
+        for n in 0..users {
+            story.play(&format!("limit user{n} 7"));
+        }
+        assert_eq!(story.outcome(), "applied");
+        assert_eq!(story.account().own_limits.len(), users);
+        serde_json::to_string(&story.account().core).expect("JSON").len()
+    };
+    // Nothing but the digits of two counts.
+    assert!(size(11_000) <= size(10) + 8);
 }
 
 const CLOSED: &str = "plan 10; buy p 100; at 2026-01-20T00:00:00Z; close";
@@ -727,16 +744,17 @@ fn a_paid_lot_keeps_what_was_paid_for_it() {
 
 #[test]
 fn limits_hold_only_while_they_are_on() {
-    let on = core_of(r#"plan 5; limits {"default_limit":"10","custom":{"bo":"unlimited"}}"#);
+    let story = story(r#"plan 5; limits {"default_limit":"10","custom":{"bo":"unlimited"}}"#);
+    let on = story.account().core.as_ref().expect("an open account");
     let off = core_of(r#"plan 5; limits {"enabled":false,"default_limit":"10"}"#);
-    let user = |text: &str| text.parse().expect("an id");
+    let bo = story.account().own_limits.get("bo");
     let credits = |text: &str| text.parse().expect("an amount");
-    assert_eq!(on.limit_of(&user("ana")), Some(credits("10")));
-    assert!(on.is_blocked(&user("ana"), credits("10")));
-    assert!(!on.is_blocked(&user("ana"), credits("9.999999999")));
-    assert!(!on.is_blocked(&user("bo"), credits("10000")));
-    assert_eq!(off.limit_of(&user("ana")), None);
-    assert!(!off.is_blocked(&user("ana"), credits("10")));
+    assert_eq!(on.limit_of(None), Some(credits("10")));
+    assert!(on.is_blocked(None, credits("10")));
+    assert!(!on.is_blocked(None, credits("9.999999999")));
+    assert!(bo.is_some() && !on.is_blocked(bo, credits("10000")));
+    assert_eq!(off.limit_of(None), None);
+    assert!(!off.is_blocked(None, credits("10")));
 }
 
 #[test]

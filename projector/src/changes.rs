@@ -12,6 +12,7 @@ use platform::pg::Rows;
 use serde::Serialize;
 
 use crate::counters::Counters;
+use crate::own_limits::OwnLimits;
 
 /// An account writes a snapshot at each event number that is a multiple of this, so that `as_of` folds fewer events.
 pub const SNAPSHOT_EVERY: u64 = 1_000;
@@ -29,6 +30,7 @@ pub struct Changes {
     /// Reversed usage events, and the times of their reversals.
     pub reversed: Vec<Reversed>,
     pub counters: Counters,
+    pub own_limits: OwnLimits,
 }
 
 /// The whole state of an account, read back as `account::Snapshot`.
@@ -62,6 +64,11 @@ impl Changes {
         let Some(core) = core else { return };
         if let Some(usage) = &applied.usage {
             self.counters.count(core, usage);
+        }
+        if applied.outcome == Outcome::Applied
+            && let Some(limits) = &core.limits
+        {
+            self.own_limits.collect(&core.account, limits, &event.data);
         }
         if leaves_snapshot(event, applied, core) {
             self.push_snapshot(fact.offset, core);

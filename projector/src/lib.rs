@@ -4,6 +4,7 @@
 
 mod changes;
 mod counters;
+mod own_limits;
 mod projection;
 mod service;
 mod store;

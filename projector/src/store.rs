@@ -98,6 +98,7 @@ pub async fn write(
         rows.send(&mut *tx, statement).await?;
     }
     write_accounts(&mut *tx, accounts).await?;
+    changes.own_limits.write(&mut *tx).await?;
     heartbeat::beat();
     // Written after the events: a batch may record usage and reverse it.
     write_reversals(&mut *tx, &changes.reversed).await?;

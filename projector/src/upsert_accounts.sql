@@ -1,8 +1,9 @@
--- Writes accounts as they are after the batch; the columns of the opening never change.
+-- Writes accounts as they are after the batch; the columns of the opening never change. Users' own limits are counted
+-- with their rows.
 insert into account (account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card,
-                     opened_at, core, closed_at, name_key)
+                     opened_at, core, closed_at, name_key, own_limits)
 select account_id, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at,
-       core::jsonb, closed_at, name_key
+       core::jsonb, closed_at, name_key, 0
 from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::timestamptz[],
             $7::text[], $8::text[], $9::timestamptz[], $10::text[], $11::timestamptz[],
             $12::text[])

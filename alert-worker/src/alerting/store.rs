@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use engine::consume::WorkerError;
 use engine::fold::{Account, note_repeated, write_reversals};
 use ledger_core::account::Core;
-use ledger_core::policy::alert::UserPage;
+use ledger_core::policy::alert::{LimitPage, UserPage};
 use ledger_core::value::id::{AccountId, UserId};
 use platform::heartbeat;
 use platform::pg::{Rows, column, timestamp};
@@ -55,6 +55,21 @@ const UPSERT_USERS: &str = "
     set used = excluded.used,
         page = excluded.page";
 
+const UPSERT_LIMITS: &str = "
+    insert into limit_page (account_id, user_id, series, amount, page)
+    select *
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::numeric[], $5::jsonb[])
+    on conflict (account_id, user_id) do update
+    set series = excluded.series,
+        amount = excluded.amount,
+        page   = excluded.page";
+
+const DELETE_LIMITS: &str = "
+    delete from limit_page
+    using unnest($1::text[], $2::text[]) as removed (account_id, user_id)
+    where limit_page.account_id = removed.account_id
+      and limit_page.user_id    = removed.user_id";
+
 /// Most pages that one batch deletes.
 const PAGES_DELETED_MAX: i64 = 20_000;
 
@@ -67,6 +82,7 @@ pub async fn write(
     changes.events.send(&mut *tx, INSERT_EVENTS).await?;
     write_firings(&mut *tx, &mut changes).await?;
     user_rows(accounts).send(&mut *tx, UPSERT_USERS).await?;
+    write_limits(&mut *tx, accounts).await?;
     write_accounts(&mut *tx, accounts).await?;
     heartbeat::beat();
     // Written after the events: a batch may record usage and reverse it.
@@ -157,6 +173,27 @@ fn user_rows(accounts: &[Account<Watched>]) -> Rows {
 
 fn push_user(rows: &mut Rows, account: &AccountId, period_index: i64, user: &UserId, page: &UserPage) {
     rows.row().text(account.as_str()).bigint(period_index).text(user.as_str()).amount(page.used).jsonb(page);
+}
+
+async fn write_limits(tx: &mut PgConnection, accounts: &[Account<Watched>]) -> Result<(), WorkerError> {
+    let (mut kept, mut removed) = (Rows::default(), Rows::default());
+    for account in accounts {
+        for (user, page) in account.side_state.users.touched_limits() {
+            let Some(page) = page else {
+                removed.row().text(account.id.as_str()).text(user.as_str());
+                continue;
+            };
+            let (series, limit) = match page {
+                LimitPage::Own { series, limit, .. } => (Some(series.cast_signed()), limit.amount()),
+                LimitPage::Former { .. } => (None, None),
+            };
+            let row = kept.row().text(account.id.as_str()).text(user.as_str());
+            row.maybe_bigint(series).maybe_amount(limit).jsonb(page);
+        }
+    }
+    kept.send(&mut *tx, UPSERT_LIMITS).await?;
+    removed.send(tx, DELETE_LIMITS).await?;
+    Ok(())
 }
 
 /// An account's row: its core, and the state of its rules.

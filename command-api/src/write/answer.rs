@@ -166,7 +166,6 @@ pub fn detail(reason: Reason) -> &'static str {
         Reason::RefundUnknown => "there is no such refund of this payment",
         Reason::PeriodNotBegun => "the period has not begun",
         Reason::AlertUnknown => "there is no such alert",
-        Reason::TooManyLimits => "the account has its most users with a limit of their own",
         Reason::TooManyAlerts => "the account has its most org alerts",
         Reason::UnpricedUsage => "the usage has no price",
         Reason::OutOfRange => "the account's sums would leave their range",

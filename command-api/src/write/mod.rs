@@ -14,7 +14,9 @@ pub mod wait;
 
 use axum::extract::Request;
 use axum::response::Response;
+use engine::tables::own_limit;
 use ledger_core::account::Core;
+use ledger_core::account::limit::OwnLimit;
 use ledger_core::account::setting::Setting;
 use ledger_core::event::key::{ContentHash, content_hash};
 use ledger_core::event::{Data, Event, derive, wire};
@@ -309,13 +311,13 @@ pub async fn require_unchanged<Q: Waits>(
 ) -> Result<(), Problem> {
     let Some(if_match) = &context.if_match else { return Ok(()) };
     app.require_caught_up(account, context.deadline).await?;
-    let core = projected(app, account).await?;
+    let (core, own) = projected(app, account, setting).await?;
     if let Some(list) = setting.list()
-        && if_match.allows(&ETag::of(&list.content(&core))?)
+        && if_match.allows(&ETag::of(&list.content(&core, None))?)
     {
         return Ok(());
     }
-    if_match.require(&ETag::of(&setting.content(&core))?)
+    if_match.require(&ETag::of(&setting.content(&core, own.as_ref()))?)
 }
 
 /// Adds the ETag of a setting to its answer, if it has been applied.
@@ -327,24 +329,31 @@ pub async fn mark(
 ) -> Result<Response, Problem> {
     let is_applied = matches!(progress, Progress::Folded(Outcome::Applied | Outcome::Duplicate));
     if let Some(setting) = Setting::of(&draft.data).filter(|_| is_applied) {
-        let core = projected(app, &draft.account).await?;
-        ETag::of(&setting.content(&core))?.mark(&mut response)?;
+        let (core, own) = projected(app, &draft.account, setting).await?;
+        ETag::of(&setting.content(&core, own.as_ref()))?.mark(&mut response)?;
     }
     Ok(response)
 }
 
-/// Returns an account as it is projected.
-async fn projected(app: &App, account: &AccountId) -> Result<Core, Problem> {
-    let name = account.to_string();
-    let core: Option<String> = pg::read(&app.pool, app.waiter.schema(), |connection| {
+/// Returns an account as it is projected, and the user's own limit where the setting is one.
+async fn projected(
+    app: &App,
+    account: &AccountId,
+    setting: Setting<'_>,
+) -> Result<(Core, Option<OwnLimit>), Problem> {
+    let (name, user) = (account.clone(), setting.limited_user().cloned());
+    let (core, own): (Option<String>, _) = pg::read(&app.pool, app.waiter.schema(), |connection| {
         Box::pin(async move {
             let core = sqlx::query_scalar("select core::text from account where account_id = $1");
-            core.bind(name).fetch_optional(connection).await
+            let core = core.bind(name.as_str()).fetch_optional(&mut *connection).await?;
+            let Some(user) = user else { return Ok::<_, sqlx::Error>((core, None)) };
+            let own = own_limit::named(connection, &name, &[user.as_str()]).await?;
+            Ok((core, own.get(&user).copied()))
         })
     })
     .await?;
     let missing = || Problem::account_not_found(account.as_str());
-    serde_json::from_str(&core.ok_or_else(missing)?).map_err(Problem::internal)
+    Ok((serde_json::from_str(&core.ok_or_else(missing)?).map_err(Problem::internal)?, own))
 }
 
 async fn append_setting<Q: Waits>(

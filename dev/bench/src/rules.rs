@@ -87,7 +87,17 @@ fn with_rules(mut account: Watched, rules: usize) -> Watched {
         pages.seen.insert(fact.key, None);
         let mut firings = Vec::new();
         let mut watcher = Watcher { watch: &mut account.watch, firings: &mut firings };
-        fold::apply_watched(&mut account.core, &mut pages, &fact, &mut watcher).expect("no page is missing");
+        let applied = fold::apply_watched(&mut account.core, &mut pages, &fact, &mut watcher);
+        let applied = applied.expect("no page is missing");
+        let core = account.core.as_ref().expect("an open account");
+        let mut users = Users::of(Some(core));
+        loop {
+            match account.watch.users(core, &mut users, &fact, &applied, &mut firings) {
+                Ok(()) => break,
+                // Nobody has used anything yet.
+                Err(_) => users.load_next(Vec::new(), true),
+            }
+        }
     }
     account
 }

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::account::alert::{OrgAlert, UserAlert};
-use crate::account::limit::Limits;
+use crate::account::limit::{Limits, OwnLimit};
 use crate::account::lot::{Lot, Lots};
 use crate::account::overdraft::Overdraft;
 use crate::account::top_up::TopUps;
 use crate::event::{Clock, OnExhausted, OpenAccount, OverdraftPolicy, PackExpiry, PlanBody, Rollover, Unit};
 use crate::value::credits::{Credits, add, sub, wide};
-use crate::value::id::{AccountId, AlertId, EventId, Label, RateCardId, ReferrerId, Text, UserId};
+use crate::value::id::{AccountId, AlertId, EventId, Label, RateCardId, ReferrerId, Text};
 use crate::value::money::Usd;
 use crate::value::period::{Period, Periods, Schedule};
 use crate::value::time::{Time, Zone};
@@ -159,7 +159,7 @@ pub struct Core {
     pub overdraft_policy: OverdraftPolicy,
     /// Threshold of the low-balance notice and of status `low`.
     pub low_balance_threshold: Option<Credits>,
-    /// Limits on each user's usage; `None` if never set.
+    /// Limits on each user's usage, without users' own; `None` if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -311,9 +311,11 @@ impl Core {
         periods.crossings_until(&period, until).saturating_add(1)
     }
 
-    /// Returns a user's effective limit; `None` if there is none or limits are disabled.
-    pub fn limit_of(&self, user: &UserId) -> Option<Credits> {
-        self.limits.as_ref().filter(|limits| limits.enabled)?.limit_of(user)
+    /// Returns the effective limit of a user with this stored limit of their own; `None` if there is none or limits are
+    /// disabled.
+    pub fn limit_of(&self, own: Option<&OwnLimit>) -> Option<Credits> {
+        let limits = self.limits.as_ref().filter(|limits| limits.enabled)?;
+        limits.limit_of(limits.own(own))
     }
 
     /// Returns the part of a user's usage of the open period that counts toward a limit, even if limits are disabled.
@@ -326,8 +328,8 @@ impl Core {
     }
 
     /// Returns whether a user's counted usage has reached their limit: they are blocked and over budget.
-    pub fn is_blocked(&self, user: &UserId, counted: Credits) -> bool {
-        self.limit_of(user).is_some_and(|limit| counted >= limit)
+    pub fn is_blocked(&self, own: Option<&OwnLimit>, counted: Credits) -> bool {
+        self.limit_of(own).is_some_and(|limit| counted >= limit)
     }
 
     /// Returns the settled balance that the conservation law requires.

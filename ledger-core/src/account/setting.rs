@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::core::Core;
+use super::limit::OwnLimit;
 use crate::event::Data;
 use crate::value::id::{AlertId, UserId};
 
@@ -68,15 +69,33 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// Returns what the account has of the setting: equal exactly if the setting is; null if it was never set.
-    pub fn content(self, core: &Core) -> Value {
-        let own_limits = core.limits.as_ref().map(|limits| &limits.custom).filter(|own| !own.is_empty());
+    /// Returns the user whose own limit the setting is.
+    pub fn limited_user(self) -> Option<&'a UserId> {
+        match self {
+            Setting::UserLimit(user) => Some(user),
+            Setting::Account
+            | Setting::Plan
+            | Setting::Limits
+            | Setting::UserLimits
+            | Setting::UserAlert
+            | Setting::AutoTopUp
+            | Setting::OrgAlert(_) => None,
+        }
+    }
+
+    /// Returns what the account has of the setting: another one whenever the setting has changed; null if it was never set.
+    /// `own` is the stored limit of the user whose limit the setting is. Of users' own limits together their number of edits
+    /// stands for what they are.
+    pub fn content(self, core: &Core, own: Option<&OwnLimit>) -> Value {
+        let limits = core.limits.as_ref();
         match self {
             Setting::Account => json!([core.name, core.overdraft_policy, core.low_balance_threshold]),
             Setting::Plan => json!([core.plan, core.next_plan]),
             Setting::Limits => json!(core.limits),
-            Setting::UserLimits => json!(own_limits),
-            Setting::UserLimit(user) => json!(own_limits.and_then(|own| own.get(user))),
+            Setting::UserLimits => {
+                json!(limits.map(|limits| limits.own_edits).filter(|own_edits| *own_edits > 0))
+            }
+            Setting::UserLimit(_) => json!(limits.and_then(|limits| limits.own(own))),
             Setting::UserAlert => json!(core.user_alert),
             Setting::AutoTopUp => json!(core.top_ups.settings),
             Setting::OrgAlert(alert) => json!(core.org_alerts.get(alert)),

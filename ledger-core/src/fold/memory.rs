@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use crate::account::Core;
+use crate::account::limit::OwnLimit;
 use crate::account::lot::Lot;
 use crate::account::withdrawal::{Repayment, Seen};
 use crate::event::key::{DedupeKey, dedupe_key};
 use crate::fold::pages::{Missing, Pages};
-use crate::fold::{self, Applied, Error, Fact, Observer};
+use crate::fold::{self, Applied, Error, Fact, Observer, Outcome};
 use crate::value::credits::Credits;
-use crate::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source};
+use crate::value::id::{AccountId, CallId, EventId, GrantId, PaymentId, Source, UserId};
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -28,6 +29,8 @@ pub struct Account {
     pub core: Option<Core>,
     /// Every lot ever created, as last stored.
     pub lots: BTreeMap<GrantId, Lot>,
+    /// Users' own limits, those of earlier series among them.
+    pub own_limits: BTreeMap<UserId, OwnLimit>,
     seen: FxHashMap<DedupeKey, Seen>,
     payments: FxHashMap<PaymentId, GrantId>,
     calls: FxHashMap<CallId, (Source, EventId)>,
@@ -68,11 +71,25 @@ impl Account {
     fn apply(&mut self, pages: &mut Pages, fact: &Fact, observer: &mut impl Observer) -> Applied {
         loop {
             match fold::apply_watched(&mut self.core, pages, fact, observer) {
-                Ok(applied) => return applied,
+                Ok(applied) => {
+                    self.set_own_limits(fact, &applied);
+                    return applied;
+                }
                 Err(Error::Missing(missing)) => {
                     missing.into_iter().for_each(|missing| self.load(pages, missing, &fact.event.account));
                 }
                 Err(error @ Error::NotConserved { .. }) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn set_own_limits(&mut self, fact: &Fact, applied: &Applied) {
+        let limits = self.core.as_ref().and_then(|core| core.limits.as_ref());
+        let Some(limits) = limits.filter(|_| applied.outcome == Outcome::Applied) else { return };
+        for (user, own) in limits.own_set_by(&fact.event.data) {
+            match own {
+                Some(own) => drop(self.own_limits.insert(user.clone(), own)),
+                None => drop(self.own_limits.remove(user)),
             }
         }
     }

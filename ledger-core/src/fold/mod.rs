@@ -45,7 +45,7 @@ pub(crate) use want::refused_id;
 pub use want::{Want, want};
 
 /// Version of the rules, the time-zone data among them; fixed per generation of a read model.
-pub const FOLD_VERSION: i32 = 4;
+pub const FOLD_VERSION: i32 = 5;
 /// Most seconds that a live account's ledger time may be ahead of the broker's append time.
 pub const AHEAD_OF_BROKER_MAX_SECONDS: i64 = 2;
 /// Most boundaries, lot starts and lot ends that one move of a test clock may cross.

@@ -87,8 +87,6 @@ reasons! {
     PeriodNotBegun = "period_not_begun",
     AlertUnknown = "alert_unknown",
     TooManyAlerts = "too_many_alerts",
-    /// The account has its most users with a limit of their own.
-    TooManyLimits = "too_many_limits",
     UnpricedUsage = "unpriced_usage",
     /// The account's sums would leave their range.
     OutOfRange = "out_of_range",

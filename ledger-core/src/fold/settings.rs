@@ -4,7 +4,7 @@ use super::booking::{Booking, Netting, period_lot_id};
 use super::step::{Decision, Step};
 use super::{EntryType, Reason};
 use crate::account::alert::{ORG_ALERTS_MAX, OrgAlert, UserAlert};
-use crate::account::limit::{Limits, OWN_LIMITS_MAX};
+use crate::account::limit::Limits;
 use crate::account::{Plan, ReplacedPlan};
 use crate::event::{
     ChangeAccount, ChangeAt, ChangePlan, RemoveOrgAlert, ResetPeriod, SetLimits, SetOrgAlert, SetUserAlert,
@@ -83,19 +83,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Where limits were never set, they count as on, without a default.
+    /// Where limits were never set, they count as on, without a default. The limit itself is a row, which no balance needs.
     pub(super) fn set_user_limit(&mut self, set: &SetUserLimit) -> Result<(), Reason> {
-        let Some(limit) = set.limit else {
-            if let Some(limits) = &mut self.core.limits {
-                limits.custom.remove(&set.user_id);
-            }
-            return Ok(());
-        };
-        let limits = self.core.limits.get_or_insert_with(|| Limits::of(&SetLimits::default(), None));
-        if limits.custom.len() >= OWN_LIMITS_MAX && !limits.custom.contains_key(&set.user_id) {
-            return Err(Reason::TooManyLimits);
+        if set.limit.is_some() || self.core.limits.is_some() {
+            let never_set = || Limits::of(&SetLimits::default(), None);
+            self.core.limits.get_or_insert_with(never_set).own_edits += 1;
         }
-        limits.custom.insert(set.user_id.clone(), limit);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::account::Core;
+use crate::account::limit::OwnLimit;
 use crate::event::OnExhausted;
 use crate::policy::wording;
 use crate::value::credits::{Credits, add, sub};
@@ -26,13 +27,15 @@ pub struct Work {
     pub amount: Option<Credits>,
 }
 
-/// Commitments outside the core: open holds, and the usage that counts toward the user's limit.
+/// What is outside the core: open holds, and of the user their own limit and the usage that counts toward it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commitments {
     pub held: Credits,
     /// The user's usage of the open period that counts toward the limit.
     pub counted: Credits,
     pub user_held: Credits,
+    /// The user's own limit, as stored.
+    pub own_limit: Option<OwnLimit>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ impl Decision {
 pub fn decide(core: &Core, work: &Work, commitments: &Commitments) -> Decision {
     let settled = core.settled();
     let available = sub(settled, commitments.held);
-    let (limit, floor) = (limit_of(core, work), floor(core));
+    let (limit, floor) = (limit_of(core, work, commitments.own_limit.as_ref()), floor(core));
     let taken = add(commitments.counted, commitments.user_held);
     let refusal = if limit.is_some_and(|limit| passes(taken, work.amount, limit)) {
         Some(Refusal::UserLimitReached)
@@ -138,9 +141,9 @@ pub fn decide(core: &Core, work: &Work, commitments: &Commitments) -> Decision {
 }
 
 /// Limits apply neither without a user nor in excluded features.
-fn limit_of(core: &Core, work: &Work) -> Option<Credits> {
+fn limit_of(core: &Core, work: &Work, own: Option<&OwnLimit>) -> Option<Credits> {
     let counts = core.limits.as_ref().is_some_and(|limits| limits.counts(work.feature.as_ref()));
-    work.user_id.as_ref().filter(|_| counts).and_then(|user| core.limit_of(user))
+    work.user_id.as_ref().filter(|_| counts).and_then(|_| core.limit_of(own))
 }
 
 /// Returns the lowest allowed balance; `None` if unbounded.
@@ -170,7 +173,7 @@ mod tests {
     use super::*;
     use crate::account::limit::Limits;
     use crate::account::lot::Lot;
-    use crate::event::OpenAccount;
+    use crate::event::{Limit, OpenAccount};
     use crate::value::id::AccountId;
 
     const OPENED: Time = Time::from_micros(1_767_225_600_000_000);
@@ -196,7 +199,8 @@ mod tests {
     }
 
     fn commitments(held: &str, counted: &str, user_held: &str) -> Commitments {
-        Commitments { held: credits(held), counted: credits(counted), user_held: credits(user_held) }
+        let (held, counted, user_held) = (credits(held), credits(counted), credits(user_held));
+        Commitments { held, counted, user_held, own_limit: None }
     }
 
     fn check(core: &Core, work: &str, commitments: Commitments, expected: &str) {
@@ -259,13 +263,21 @@ mod tests {
 
     #[test]
     fn a_limit_covers_what_counts_and_what_the_user_holds_and_is_tested_first() {
-        let core = account("", Some(r#"{"default_limit":"5","custom":{"bo":"unlimited"}}"#));
+        let core = account("", Some(r#"{"default_limit":"5"}"#));
         check(&core, r#"{"user_id":"ana","amount":"2"}"#, commitments("0", "2", "1"), "allowed");
         check(&core, r#"{"user_id":"ana","amount":"2.1"}"#, commitments("0", "2", "1"), "user_limit_reached");
         check(&core, r#"{"user_id":"ana"}"#, commitments("0", "4", "1"), "user_limit_reached");
         check(&core, r#"{"user_id":"ana"}"#, commitments("10", "5", "0"), "user_limit_reached");
-        check(&core, r#"{"user_id":"bo","amount":"9"}"#, commitments("0", "9", "0"), "allowed");
         check(&core, r#"{"amount":"9"}"#, commitments("0", "9", "0"), "allowed");
+        let own = |series: u64| {
+            let own_limit = Some(OwnLimit { series, limit: Limit::Unlimited });
+            Commitments { own_limit, ..commitments("0", "9", "0") }
+        };
+        check(&core, r#"{"user_id":"bo","amount":"9"}"#, own(0), "allowed");
+        // Since then all users' own limits were replaced.
+        let replaced = account("", Some(r#"{"default_limit":"5","custom":{}}"#));
+        check(&replaced, r#"{"user_id":"bo","amount":"9"}"#, own(0), "user_limit_reached");
+        check(&replaced, r#"{"user_id":"bo","amount":"9"}"#, own(1), "allowed");
     }
 
     #[test]

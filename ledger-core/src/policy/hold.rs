@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::account::Core;
+use crate::account::limit::OwnLimit;
 use crate::event::key::ContentHash;
 use crate::fold;
 use crate::policy::decide::{self, Commitments, Decision, Work};
@@ -133,12 +134,14 @@ impl Hold {
 /// Sums by feature; `None` is no feature.
 pub type ByFeature = BTreeMap<Option<Label>, Credits>;
 
-/// A user's usage of the open period, and their holds.
+/// A user's usage of the open period, their holds, and their own limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFigures {
     /// Usage of the period, net of reversals.
     pub used: ByFeature,
     pub held: ByFeature,
+    /// As stored.
+    pub own_limit: Option<OwnLimit>,
 }
 
 impl UserFigures {
@@ -263,7 +266,8 @@ impl<'a> Gate<'a> {
         let used = counted(figures.map(|figures| &figures.used));
         // Holds for an excluded feature do not count either.
         let user_held = counted(figures.map(|figures| &figures.held));
-        Commitments { held: self.held, counted: used, user_held }
+        let own_limit = figures.and_then(|figures| figures.own_limit);
+        Commitments { held: self.held, counted: used, user_held, own_limit }
     }
 
     fn counted(&self, sums: &ByFeature) -> Credits {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger_core::event::Data;
 use ledger_core::fold::Fact;
 use ledger_core::fold::memory::Memory;
-use ledger_core::policy::alert::{FORMER_MAX, Firing, Kind, firing};
+use ledger_core::policy::alert::{ENDED_MAX, Firing, Kind, firing};
 use ledger_core::value::id::AccountId;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -19,21 +19,70 @@ use crate::watched::Watched;
 /// One line of a random history. Small numbers and few names, so that everything meets everything.
 #[derive(Debug, Clone)]
 enum Line {
-    Use { id: u8, user: u8, feature: u8, credits: u32 },
-    Reverse { id: u8 },
-    Grant { amount: u32, starts: Option<u32>, lasts: Option<u32> },
-    Void { id: u8 },
-    Adjust { amount: i32 },
-    Buy { amount: u32 },
-    Refund { id: u8, amount: u32 },
-    Replan { allowance: u32, next: bool },
-    Forgive { on: bool },
-    LowAt { at: Option<u32> },
-    Alert { id: u8, basis: u8, threshold: u32, recipients: u8 },
-    NoAlert { id: u8 },
-    UserAlert { enabled: bool, threshold: Option<u32> },
-    Limits { enabled: bool, default: Option<u32>, custom: Vec<(u8, Option<u32>)>, excluded: u8 },
-    Wait { hours: u32 },
+    Use {
+        id: u8,
+        user: u8,
+        feature: u8,
+        credits: u32,
+    },
+    Reverse {
+        id: u8,
+    },
+    Grant {
+        amount: u32,
+        starts: Option<u32>,
+        lasts: Option<u32>,
+    },
+    Void {
+        id: u8,
+    },
+    Adjust {
+        amount: i32,
+    },
+    Buy {
+        amount: u32,
+    },
+    Refund {
+        id: u8,
+        amount: u32,
+    },
+    Replan {
+        allowance: u32,
+        next: bool,
+    },
+    Forgive {
+        on: bool,
+    },
+    LowAt {
+        at: Option<u32>,
+    },
+    Alert {
+        id: u8,
+        basis: u8,
+        threshold: u32,
+        recipients: u8,
+    },
+    NoAlert {
+        id: u8,
+    },
+    UserAlert {
+        enabled: bool,
+        threshold: Option<u32>,
+    },
+    Limits {
+        enabled: bool,
+        default: Option<u32>,
+        custom: Option<Vec<(u8, Option<u32>)>>,
+        excluded: u8,
+    },
+    /// `None` removes it, `Some(None)` is unlimited.
+    OwnLimit {
+        user: u8,
+        limit: Option<Option<u32>>,
+    },
+    Wait {
+        hours: u32,
+    },
 }
 
 fn line() -> impl Strategy<Value = Line> {
@@ -52,14 +101,17 @@ fn line() -> impl Strategy<Value = Line> {
         4 => (1..500_u32).prop_map(|hours| Line::Wait { hours }),
     ];
     let amount = || proptest::option::of(0..30_u32);
+    let custom = || proptest::option::of(prop::collection::vec((0..4_u8, amount()), 0..4));
     let rules = prop_oneof![
         2 => proptest::option::of(0..40_u32).prop_map(|at| Line::LowAt { at }),
         4 => (0..3_u8, 0..4_u8, 1..=100_u32, 0..3_u8)
             .prop_map(|(id, basis, threshold, recipients)| Line::Alert { id, basis, threshold, recipients }),
         1 => (0..3_u8).prop_map(|id| Line::NoAlert { id }),
         2 => (any::<bool>(), amount()).prop_map(|(enabled, threshold)| Line::UserAlert { enabled, threshold }),
-        4 => (prop::bool::weighted(0.8), amount(), prop::collection::vec((0..4_u8, amount()), 0..4), 0..8_u8)
+        4 => (prop::bool::weighted(0.8), amount(), custom(), 0..8_u8)
             .prop_map(|(enabled, default, custom, excluded)| Line::Limits { enabled, default, custom, excluded }),
+        4 => (0..4_u8, proptest::option::weighted(0.8, amount()))
+            .prop_map(|(user, limit)| Line::OwnLimit { user, limit }),
     ];
     prop_oneof![3 => money, 1 => rules]
 }
@@ -111,7 +163,11 @@ fn play(story: &mut Story, line: &Line) {
             story.play(&format!(r#"user-alert {{"enabled":{enabled}{}}}"#, field("threshold", &threshold)));
         }
         Line::Limits { enabled, default, custom, excluded } => {
-            limits(story, *enabled, *default, custom, *excluded)
+            limits(story, *enabled, *default, custom.as_deref(), *excluded)
+        }
+        Line::OwnLimit { user, limit } => {
+            let limit = limit.map_or_else(|| "none".into(), limit_text);
+            story.play(&format!("limit {} {limit}", limited(*user)));
         }
         Line::Wait { hours } => story.now = story.now.plus_seconds(i64::from(*hours) * 3600),
     }
@@ -136,23 +192,31 @@ fn grant(story: &mut Story, number: usize, amount: u32, starts: Option<u32>, las
     story.event(&format!("e{number}"), "ledger.credits.granted.v1", &body);
 }
 
+/// A user who may have a limit of their own; the last one never uses anything.
+fn limited(user: u8) -> &'static str {
+    if user == 3 { "zoe" } else { USERS[usize::from(user)] }
+}
+
+fn limit_text(limit: Option<u32>) -> String {
+    limit.map_or_else(|| "unlimited".into(), |limit| limit.to_string())
+}
+
 fn limits(
     story: &mut Story,
     enabled: bool,
     default: Option<u32>,
-    custom: &[(u8, Option<u32>)],
+    custom: Option<&[(u8, Option<u32>)]>,
     excluded: u8,
 ) {
-    let custom: BTreeMap<&str, String> = custom
-        .iter()
-        .map(|(user, limit)| {
-            let name = if *user == 3 { "zoe" } else { USERS[usize::from(*user)] };
-            (name, limit.map_or_else(|| "unlimited".into(), |limit| limit.to_string()))
-        })
-        .collect();
+    let custom = custom.map(|custom| {
+        custom.iter().map(|(user, limit)| (limited(*user), limit_text(*limit))).collect::<BTreeMap<_, _>>()
+    });
     let excluded: Vec<&str> =
         (0..3).filter(|bit| excluded & (1 << bit) != 0).map(|bit| FEATURES[bit]).collect();
-    let mut body = serde_json::json!({"enabled": enabled, "custom": custom, "excluded_features": excluded});
+    let mut body = serde_json::json!({"enabled": enabled, "excluded_features": excluded});
+    if let Some(custom) = custom {
+        body["custom"] = serde_json::json!(custom);
+    }
     if let Some(default) = default {
         body["default_limit"] = default.to_string().into();
     }
@@ -250,19 +314,24 @@ proptest! {
         // The stored state is the same too, so that a rebuilt state equals one that grew.
         prop_assert_eq!(&cut.watch, &whole.watch);
         prop_assert_eq!(&cut.pages, &whole.pages);
+        prop_assert_eq!(&cut.limits, &whole.limits);
     }
 }
 
-/// Users whose limits one event sets, and blocks of them: together more than are remembered once they lost their limit.
-const BLOCK_USERS: usize = 2_000;
-const BLOCKS: usize = FORMER_MAX / BLOCK_USERS + 3;
+/// Users whose limits one event sets, and blocks of them.
+const BLOCK_USERS: usize = 3;
+const BLOCKS: usize = 4;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
+    /// All own limits are replaced more often than series are told apart.
     #[test]
     fn no_history_of_very_many_limits_fires_one_id_twice(
-        limits in prop::collection::vec((0..BLOCKS, 1..4_u32, proptest::option::of(5..8_u32)), 12..20),
+        limits in prop::collection::vec(
+            (0..BLOCKS, 1..4_u32, proptest::option::of(5..8_u32)),
+            2 * ENDED_MAX..3 * ENDED_MAX,
+        ),
     ) {
         let mut story = Story::new();
         story.play("plan 1000");

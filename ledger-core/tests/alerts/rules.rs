@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ledger_core::event::{Channel, Recipients, derive};
-use ledger_core::policy::alert::{FORMER_MAX, Kind, REMOVED_MAX, firing};
+use ledger_core::policy::alert::{ENDED_MAX, Kind, REMOVED_MAX, firing};
 use ledger_core::value::id::{AccountId, AlertId, UserId};
 
 use crate::story::story;
@@ -119,19 +119,15 @@ fn of_more_removed_alerts_than_are_kept_none_comes_again_as_an_old_version() {
     assert_eq!(shown(&watched.firings), "org_alert a-first v1 6; org_alert a-first v2 6");
 }
 
-/// A user whose own limit is gone is one of more than are kept; their limit's version must not begin again.
+/// A user lost their own limit before more series ended than are told apart; their limit's version must not begin again.
 #[test]
-fn of_more_former_limits_than_are_kept_none_fires_under_an_old_version() {
-    let mut story = story("plan 100; by a 10");
-    story.play(r#"limits {"custom":{"a":"5"}}; limits {"custom":{"a":"6"}}"#);
-    let users = 2_000;
-    for block in 0..=FORMER_MAX / users {
-        for limit in [50, 60] {
-            let custom: Vec<_> = (0..users).map(|n| format!(r#""b{block}-{n}":"{limit}""#)).collect();
-            story.play(&format!(r#"limits {{"custom":{{{}}}}}"#, custom.join(",")));
-        }
+fn of_more_series_of_limits_than_are_told_apart_none_fires_under_an_old_version() {
+    let mut story = story("plan 100; by a 10; by b 1");
+    story.play(r#"limits {"custom":{"a":"5","b":"0"}}; limits {"custom":{"a":"6"}}"#);
+    for default in 0..=ENDED_MAX {
+        story.play(&format!(r#"limits {{"default_limit":"{}","custom":{{}}}}"#, 50 + default));
     }
-    story.play(r#"limits {"custom":{"a":"5"}}; limits {"custom":{"a":"7"}}; by b0-1 1; limits {"custom":{"b0-1":"0"}}"#);
+    story.play(r#"limits {"custom":{"a":"5"}}; limits {"custom":{"a":"7"}}; limits {"custom":{"b":"0"}}"#);
     let mut watched = Watched::default();
     for fact in &story.facts {
         watched.batch(std::slice::from_ref(fact));
@@ -146,6 +142,28 @@ fn of_more_former_limits_than_are_kept_none_fires_under_an_old_version() {
     assert!(of_a.is_sorted_by(|before, after| before < after), "{of_a:?}");
     let ids: BTreeSet<_> = watched.firings.iter().map(|firing| firing.firing_id).collect();
     assert_eq!(ids.len(), watched.firings.len(), "an id fired twice");
+}
+
+#[test]
+fn limits_without_custom_meet_users_past_their_own_limit_some_at_a_time() {
+    let used = "plan 100; by eve 9; by cy 9; by ana 6; by bo 4; by dan 7; by flo 5; by gus 1";
+    let own =
+        r#"limits {"enabled":false}; limit ana 5; limit bo 5; limit cy unlimited; limit dan 7; limit eve 1"#;
+    let check = |script: &str, expected: &str, parts: usize| {
+        let watched = watched(script);
+        assert_eq!((shown(&watched.firings).as_str(), watched.parts), (expected, parts), "{script}");
+    };
+    let past = "user_limit_reached ana v1 6; user_limit_reached dan v1 7; user_limit_reached eve v1 9";
+    check(&format!("{used}; {own}; limits {{}}"), past, 2);
+    // With a default, users without a limit of their own are met among them.
+    check(
+        &format!(r#"{used}; {own}; limits {{"default_limit":"1"}}"#),
+        "user_limit_reached ana v1 6; user_limit_reached dan v1 7; user_limit_reached eve v1 9; \
+         user_limit_reached flo v1 5; user_limit_reached gus v1 1",
+        4,
+    );
+    // Where none is in force any more, nobody is met.
+    check(&format!(r#"{used}; {own}; limits {{"custom":{{}}}}"#), "", 0);
 }
 
 #[test]

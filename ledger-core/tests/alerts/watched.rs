@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use ledger_core::account::Core;
 use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Applied, Fact};
-use ledger_core::policy::alert::{Firing, Kind, MissingUsers, UserPage, Users, Watch, Watcher};
+use ledger_core::policy::alert::{
+    Firing, Kind, LimitPage, MissingUsers, Past, UserPage, Users, Watch, Watcher,
+};
 use ledger_core::value::id::{AccountId, UserId};
 
 use crate::story::{ACCOUNT, story};
@@ -18,6 +20,8 @@ pub struct Watched {
     pub firings: Vec<Firing>,
     /// Pages of the period, as stored.
     pub pages: BTreeMap<UserId, String>,
+    /// Pages of limits, as stored.
+    pub limits: BTreeMap<UserId, String>,
     period_index: Option<i64>,
     /// Parts in which edits of rules were applied to the users.
     pub parts: usize,
@@ -47,6 +51,29 @@ impl Watched {
         for (user, page) in users.touched() {
             self.pages.insert(user.clone(), serde_json::to_string(page).expect("JSON"));
         }
+        for (user, page) in users.touched_limits() {
+            match page {
+                Some(page) => {
+                    drop(self.limits.insert(user.clone(), serde_json::to_string(page).expect("JSON")))
+                }
+                None => drop(self.limits.remove(user)),
+            }
+        }
+        assert!(self.limits.is_empty() || self.watch.has_own_limits());
+    }
+
+    fn limit(&self, user: &UserId) -> Option<LimitPage> {
+        self.limits.get(user).map(|json| serde_json::from_str(json).expect("a page of a limit"))
+    }
+
+    fn is_past(&self, user: &UserId, page: &UserPage, past: Past) -> bool {
+        let is_own = |series: u64| match self.limit(user) {
+            Some(LimitPage::Own { series: of, limit, .. }) if of == series => {
+                limit.amount().is_some_and(|limit| page.used >= limit)
+            }
+            _ => false,
+        };
+        past.usage.is_some_and(|usage| page.used >= usage) || past.own_limits.is_some_and(is_own)
     }
 
     fn users(&mut self, users: &mut Users, fact: &Fact, applied: &Applied) {
@@ -64,14 +91,16 @@ impl Watched {
                     assert_eq!(self.firings.len(), fired_before, "something fired before a page was missed");
                     for id in ids {
                         let page = self.pages.get(&id).map(|json| page(json));
+                        users.load_limit(id.clone(), self.limit(&id));
                         users.load(id, page);
                     }
                 }
                 Some(MissingUsers::Next { past, after }) => {
                     let behind = |id: &UserId| after.as_ref().is_none_or(|after| id > after);
                     let pages = self.pages.iter().map(|(id, json)| (id.clone(), page(json)));
-                    let mut pages = pages.filter(|(id, page)| behind(id) && page.used >= past);
-                    let some: Vec<_> = pages.by_ref().take(PART_USERS_MAX).collect();
+                    let pages = pages.filter(|(id, page)| behind(id) && self.is_past(id, page, past));
+                    let pages = pages.map(|(id, page)| (id.clone(), page, self.limit(&id)));
+                    let some: Vec<_> = pages.take(PART_USERS_MAX).collect();
                     let are_last = some.len() < PART_USERS_MAX;
                     users.load_next(some, are_last);
                     self.parts += 1;

@@ -215,6 +215,17 @@ fn limits_that_change_are_those_that_the_next_request_meets() {
     // Holds for a feature that is excluded from now on no longer count.
     check(
         LIMITED,
+        "reserve r1 ana 8; limit ana 8; reserve r2 ana 1; limit ana 9; reserve r3 ana 1; limit ana none; reserve r4 ana 1",
+        "granted, user_limit_reached, granted, granted",
+    );
+    // All own limits are replaced: bo's, which was none, is the default again.
+    check(
+        LIMITED,
+        r#"limits {"default_limit":"10"}; reserve r1 bo 11; limits {"default_limit":"10","custom":{"ana":"1"}}; reserve r2 bo 1; reserve r3 ana 2"#,
+        "granted, user_limit_reached, user_limit_reached",
+    );
+    check(
+        LIMITED,
         r#"reserve r1 ana 10 chat; limits {"default_limit":"10","excluded_features":["chat"]}; reserve r2 ana 10 search"#,
         "granted, granted",
     );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ledger_core::account::Core;
-use ledger_core::event::{Event, OnExhausted};
+use ledger_core::event::{Event, Limit, OnExhausted};
 use ledger_core::policy::decide::Work;
 use ledger_core::policy::hold::{ByFeature, Hold, State};
 use ledger_core::value::credits::Credits;
@@ -30,6 +30,7 @@ pub struct Seen {
     pub now: Time,
     pub open: BTreeMap<ReservationId, (Option<UserId>, Option<Label>, Credits)>,
     pub used: BTreeMap<UserId, ByFeature>,
+    pub own: BTreeMap<UserId, Limit>,
 }
 
 impl Seen {
@@ -59,7 +60,7 @@ impl Seen {
         let excluded = |feature: &Option<Label>| {
             feature.as_ref().is_some_and(|feature| limits.excluded_features.contains(feature))
         };
-        let limit = limits.custom.get(user).map_or(limits.default_limit, |own| own.amount());
+        let limit = self.own.get(user).map_or(limits.default_limit, |own| own.amount());
         let Some(limit) = limit.filter(|_| limits.enabled && !excluded(&work.feature)) else { return true };
         let mine = self
             .open

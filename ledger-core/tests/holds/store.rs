@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ledger_core::account::Core;
-use ledger_core::event::Data;
+use ledger_core::account::limit::OwnLimit;
+use ledger_core::event::{Data, Limit};
 use ledger_core::fold::memory::Memory;
 use ledger_core::fold::{Fact, Outcome};
 use ledger_core::policy::hold::{ByFeature, Gate, Hold, State, UserFigures};
@@ -20,6 +21,8 @@ pub struct Projection {
     pub position: usize,
     core: Option<Rc<Core>>,
     used: BTreeMap<(i64, UserId), ByFeature>,
+    /// Users' own limits in force, as a naive reader of the journal counts them.
+    own: BTreeMap<UserId, Limit>,
     ended: BTreeSet<ReservationId>,
     outcomes: BTreeMap<EventId, Vec<Outcome>>,
 }
@@ -39,10 +42,8 @@ impl Projection {
                 let by = change.withdrawal.credits;
                 *sum = add(*sum, if change.sign < 0 { by.negated() } else { by });
             }
-            if let Data::UsageRecorded(usage) = &fact.event.data
-                && applied.outcome == Outcome::Applied
-            {
-                self.ended.extend(usage.reservation_id.clone());
+            if applied.outcome == Outcome::Applied {
+                self.apply(&fact.event.data);
             }
         }
         self.position += batch.len();
@@ -50,6 +51,28 @@ impl Projection {
             self.core =
                 self.memory.accounts.values().next().and_then(|account| account.core.clone()).map(Rc::new);
         }
+    }
+
+    fn apply(&mut self, data: &Data) {
+        if let Data::UsageRecorded(usage) = data {
+            self.ended.extend(usage.reservation_id.clone());
+        }
+        if let Data::LimitsSet(set) = data
+            && let Some(custom) = &set.custom
+        {
+            self.own.clone_from(custom);
+        }
+        if let Data::UserLimitSet(set) = data {
+            match set.limit {
+                Some(limit) => drop(self.own.insert(set.user_id.clone(), limit)),
+                None => drop(self.own.remove(&set.user_id)),
+            }
+        }
+    }
+
+    /// A user's own limit, as stored.
+    pub fn own_limit(&self, user: &UserId) -> Option<OwnLimit> {
+        self.memory.accounts.values().next()?.own_limits.get(user).copied()
     }
 
     pub fn core(&self) -> Rc<Core> {
@@ -90,14 +113,26 @@ pub struct Reading {
     pub now: Time,
     /// Usage of the core's period.
     pub used: BTreeMap<UserId, ByFeature>,
+    /// Users' own limits, as stored.
+    pub own_limits: BTreeMap<UserId, OwnLimit>,
+    /// Those in force.
+    pub own: BTreeMap<UserId, Limit>,
     pub ended: BTreeSet<ReservationId>,
 }
 
 impl Reading {
     pub fn of(projection: &Projection, now: Time, users: &[UserId]) -> Self {
         let used = users.iter().map(|user| (user.clone(), projection.used_by(user))).collect();
-        let ended = projection.ended.clone();
-        Self { core: projection.core(), position: projection.position, now, used, ended }
+        let stored = |user: &UserId| Some((user.clone(), projection.own_limit(user)?));
+        Self {
+            core: projection.core(),
+            position: projection.position,
+            now,
+            used,
+            own_limits: users.iter().filter_map(stored).collect(),
+            own: projection.own.clone(),
+            ended: projection.ended.clone(),
+        }
     }
 }
 
@@ -143,7 +178,9 @@ impl Store {
         for (user, used) in &reading.used {
             let mine = self.users.iter().filter(|((holder, _), _)| holder == user);
             let held = mine.map(|((_, feature), sum)| (feature.clone(), *sum)).collect();
-            gate.with_user(user.clone(), UserFigures { used: used.clone(), held }, reading.core.period.index);
+            let own_limit = reading.own_limits.get(user).copied();
+            let figures = UserFigures { used: used.clone(), held, own_limit };
+            gate.with_user(user.clone(), figures, reading.core.period.index);
         }
         self.rows.values().for_each(|row| gate.with_hold(row.hold.clone()));
         reading.ended.iter().for_each(|id| gate.with_ended(id.clone()));

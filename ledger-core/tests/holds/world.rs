@@ -468,7 +468,7 @@ impl World {
     }
 
     fn administer(&mut self) -> Result<(), Violation> {
-        let choice = if self.ways.strict { self.below(3) } else { self.below(8) };
+        let choice = if self.ways.strict { self.below(3) } else { self.below(9) };
         self.names += 1;
         let name = self.names;
         match choice {
@@ -494,10 +494,18 @@ impl World {
                 let limit = ["2", "6", "9", "15"][self.below(4)];
                 let excluded = [r#""workflow""#, r#""workflow","chat""#, ""][self.below(3)];
                 let enabled = self.below(6) > 0;
+                let custom = [r#""custom":{"bo":"4"},"#, r#""custom":{},"#, ""][self.below(3)];
                 let body = format!(
-                    r#"{{"enabled":{enabled},"default_limit":"{limit}","custom":{{"bo":"4"}},"excluded_features":[{excluded}]}}"#
+                    r#"{{"enabled":{enabled},"default_limit":"{limit}",{custom}"excluded_features":[{excluded}]}}"#
                 );
                 self.append_body("ledger.limits.set.v1", &body);
+            }
+            7 => {
+                let at = self.below(self.users.len());
+                let user = self.users[at].clone();
+                let limit = [r#""3""#, r#""8""#, r#""unlimited""#, "null"][self.below(4)];
+                let body = format!(r#"{{"user_id":"{user}","limit":{limit}}}"#);
+                self.append_body("ledger.user_limit.set.v1", &body);
             }
             6 => self.append_body("ledger.credits.adjusted.v1", r#"{"amount":"-3","reason":"r"}"#),
             _ => {
@@ -662,7 +670,8 @@ impl World {
             return Err(format!("the journal has the account at {}", core.settled()));
         }
         for user in &self.users {
-            let (counted, limit) = (counted(&core, self.truth.used_by(user)), core.limit_of(user));
+            let own = self.truth.own_limit(user);
+            let (counted, limit) = (counted(&core, self.truth.used_by(user)), core.limit_of(own.as_ref()));
             if limit.is_some_and(|limit| counted > limit) {
                 return Err(format!("the journal has {user} at {counted} of {limit:?}"));
             }
@@ -724,7 +733,8 @@ impl World {
         if core.crosses(reading.now) {
             fold::roll_to(Rc::make_mut(&mut core), reading.now);
         }
-        let mut seen = Seen { now: reading.now, open: BTreeMap::new(), used: BTreeMap::new(), core };
+        let own = reading.own.clone();
+        let mut seen = Seen { now: reading.now, open: BTreeMap::new(), used: BTreeMap::new(), own, core };
         if seen.core.period.index == reading.core.period.index {
             seen.used = reading.used.clone();
         }

@@ -24,6 +24,8 @@ pub fn history(seed: u64, accounts: usize, events: usize) -> Vec<Written> {
     written
 }
 
+const USERS: [&str; 3] = ["ana", "bo", "cy"];
+
 struct Story {
     account: AccountId,
     now: Time,
@@ -49,7 +51,7 @@ impl Story {
         let seconds =
             if rng.random_bool(0.1) { rng.random_range(0..900_000) } else { rng.random_range(0..7_000) };
         self.now = self.now.plus_seconds(seconds);
-        let event = match rng.random_range(0..120) {
+        let event = match rng.random_range(0..126) {
             _ if !self.opened && self.n > 2 => self.open(rng),
             0..8 if !self.events.is_empty() => self.again(rng),
             8..10 => self.open(rng),
@@ -107,7 +109,19 @@ impl Story {
                 let data = json!({"name": "renamed", "overdraft": policy, "low_balance_threshold": null});
                 ("account.changed", derive::API, format!("change-{n}"), data)
             }
-            100.. => return self.of_the_provider(rng),
+            100..120 => return self.of_the_provider(rng),
+            120..125 => {
+                let limit = of(rng, &["7", "0.5", "unlimited"]);
+                let limit = rng.random_bool(0.8).then_some(limit);
+                let data = json!({"user_id": of(rng, &USERS), "limit": limit});
+                ("user_limit.set", derive::API, format!("own-limit-{n}"), data)
+            }
+            125.. => {
+                let custom = json!({(of(rng, &USERS)): "9", "never": "unlimited"});
+                let custom = rng.random_bool(0.6).then_some(custom);
+                let data = json!({"default_limit": amount(rng, 90), "custom": custom});
+                ("limits.set", derive::API, format!("limits-{n}"), data)
+            }
             94..97 => ("clock.advanced", derive::SCHEDULER, format!("tick-{n}"), json!({"advance_to": now})),
             _ => {
                 let index = rng.random_range(-2..40);
@@ -220,7 +234,7 @@ fn usage(rng: &mut StdRng) -> Value {
         names.get(at).map(|name| (*name).to_owned())
     };
     let mut usage = json!({
-        "user_id": pick(rng, &["ana", "bo", "cy"]),
+        "user_id": pick(rng, &USERS),
         "org_id": pick(rng, &["acme", "emca"]),
         "feature": pick(rng, &["agent_chat", "workflow"]),
         "category": pick(rng, &["ai_usage", "tool_calls"]),
@@ -237,8 +251,11 @@ fn usage(rng: &mut StdRng) -> Value {
     usage
 }
 
+fn of(rng: &mut StdRng, names: &[&str]) -> String {
+    names[rng.random_range(0..names.len())].to_owned()
+}
+
 fn plan(rng: &mut StdRng) -> Value {
-    let of = |rng: &mut StdRng, names: &[&str]| names[rng.random_range(0..names.len())].to_owned();
     json!({
         "cycle": of(rng, &["daily", "weekly", "monthly"]),
         "timezone": of(rng, &["UTC", "Europe/Berlin", "America/Los_Angeles"]),

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use engine::tables::user_total::COUNTERS_WITHOUT_TOTALS;
 use ledger_core::account::Core;
+use ledger_core::account::limit::OwnLimit;
 use ledger_core::account::lot::Lot;
 use ledger_core::event::wire::{self, DecodeError};
 use ledger_core::fold::Fact;
-use ledger_core::fold::memory::Memory;
+use ledger_core::fold::memory::{self, Memory};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, GrantId};
 use platform::kafka::{Position, Record};
@@ -54,9 +55,14 @@ async fn any_split_and_restart_leaves_the_same_rows() -> Result<()> {
     world.ensure_equal(whole, small).await?;
     world.ensure_equal(whole, restarted).await?;
     ensure!(world.count(whole, "event").await? > 200, "the history has events");
-    for table in ["refused", "entry", "period", "repayment", "snapshot", "user_usage", "usage_rollup"] {
+    for table in
+        ["refused", "entry", "period", "repayment", "snapshot", "user_usage", "usage_rollup", "own_limit"]
+    {
         ensure!(world.count(whole, table).await? > 0, "the history leaves rows in {table}");
     }
+    let void =
+        "own_limit join account using (account_id) where series < (core -> 'limits' ->> 'series')::bigint";
+    ensure!(world.count(whole, void).await? > 0, "the history replaces all own limits of an account");
     for kind in ["top_up.started", "top_up.failed", "credits.topped_up", "dispute.opened", "dispute.won"] {
         let applied = format!("event where type = 'ledger.{kind}.v1' and outcome = 'applied'");
         ensure!(world.count(whole, &applied).await? > 0, "the history has an applied {kind}");
@@ -78,6 +84,7 @@ async fn the_read_model_is_what_a_fold_in_memory_says() -> Result<()> {
         let stored = world.core(schema, id).await?;
         ensure!(stored == *core, "core of {id}: {stored:#?} is not {core:#?}");
         world.ensure_lots(schema, id, &account.lots).await?;
+        world.ensure_own_limits(schema, account, core).await?;
         world.ensure_books_close(schema, core).await?;
     }
     ensure!(open == 6, "every account was opened");
@@ -127,6 +134,31 @@ impl World {
             .map(|lot| format!("{} {} {} {}", lot.grant_id, lot.remaining, lot.lapsed, lot.refunded))
             .collect();
         ensure!(stored == expected, "lots of {account}: {stored:?} are not {expected:?}");
+        Ok(())
+    }
+
+    /// Users' own limits are stored as a fold that has all of them in memory knows them, and counted.
+    async fn ensure_own_limits(&self, schema: Schema, account: &memory::Account, core: &Core) -> Result<()> {
+        let id = &core.account;
+        let query = format!(
+            "select user_id || ' ' || series || ' ' || coalesce(trim_scale(amount)::text, 'unlimited')
+             from own_limit where account_id = '{id}' order by user_id"
+        );
+        let stored = self.texts(schema, &query).await?;
+        let expected: Vec<String> = account
+            .own_limits
+            .iter()
+            .map(|(user, own)| format!("{user} {} {}", own.series, own.limit))
+            .collect();
+        ensure!(stored == expected, "own limits of {id}: {stored:?} are not {expected:?}");
+        let limits = core.limits.as_ref();
+        let is_in_force = |own: &&OwnLimit| limits.is_some_and(|limits| limits.own(Some(own)).is_some());
+        let in_force = account.own_limits.values().filter(is_in_force).count();
+        let counted = format!("select own_limits::text from account where account_id = '{id}'");
+        ensure!(
+            self.texts(schema, &counted).await? == [in_force.to_string()],
+            "{in_force} own limits of {id} are in force"
+        );
         Ok(())
     }
 

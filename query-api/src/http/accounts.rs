@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use engine::tables::account::name_key;
+use engine::tables::own_limit;
 use ledger_core::account::Core;
 use ledger_core::account::alert::UserAlert;
 use ledger_core::account::setting::Setting;
@@ -75,8 +76,8 @@ struct AccountView {
     period: Period,
 }
 
-impl From<&Core> for AccountView {
-    fn from(core: &Core) -> Self {
+impl AccountView {
+    fn of(core: &Core, own_limits: i64) -> Self {
         Self {
             name: core.name.clone(),
             unit: core.unit,
@@ -84,7 +85,7 @@ impl From<&Core> for AccountView {
             clock: core.clock,
             overdraft: core.overdraft_policy,
             low_balance_threshold: core.low_balance_threshold,
-            limits: core.limits.as_ref().map(LimitsView::from),
+            limits: core.limits.as_ref().map(|limits| LimitsView::of(limits, own_limits)),
             user_alert: core.user_alert.clone(),
             auto_top_up: core.top_ups.settings.clone(),
             referred_by: core.referred_by.clone(),
@@ -133,8 +134,9 @@ pub(crate) async fn one(
             let alerts_halted = reading::halt_of(connection, alerting, &account.core.account).await?;
             let payment_customer =
                 if is_operator { payment_customer(connection, account).await? } else { None };
-            let etag = ETag::of(&Setting::Account.content(&account.core))?;
-            let account = AccountView::from(&account.core);
+            let own_limits = own_limit::count(connection, &account.core.account).await?;
+            let etag = ETag::of(&Setting::Account.content(&account.core, None))?;
+            let account = AccountView::of(&account.core, own_limits);
             Ok((One { account, alerts_halted, payment_customer }, etag))
         })
     })
@@ -218,7 +220,8 @@ async fn load_page(connection: &mut PgConnection, wanted: &Wanted) -> Result<Pag
         let next_offset: i64 = row.try_get("next_offset")?;
         let position = Position { partition: row.try_get("partition")?, offset: next_offset - 1 };
         let reflects = Reflects { account_id: core.account.clone(), position, recorded_at: core.ledger_time };
-        items.push(Item { reflects, account: AccountView::from(&core) });
+        let account = AccountView::of(&core, row.try_get("own_limits")?);
+        items.push(Item { reflects, account });
     }
     Ok(Page::cut(items, wanted.limit, |item| item.reflects.account_id.clone()))
 }
@@ -228,7 +231,7 @@ async fn found(connection: &mut PgConnection, wanted: &Wanted, ids: &str) -> Res
     // The list shows halted accounts in their state when they halted; a read of one reports the halt.
     let sql = format!(
         "with found as materialized ({ids})
-         select a.partition, a.core::text, c.next_offset
+         select a.partition, a.core::text, a.own_limits, c.next_offset
            from found
            join account as a using (account_id)
            join checkpoint as c on c.partition = a.partition

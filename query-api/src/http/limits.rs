@@ -1,10 +1,8 @@
 //! Limits: the settings as they stand, and the users with a limit of their own.
 
-use std::ops::Bound;
-
 use axum::extract::State;
 use axum::response::Response;
-use ledger_core::account::Core;
+use engine::tables::own_limit;
 use ledger_core::account::limit::Limits;
 use ledger_core::account::setting::Setting;
 use ledger_core::event::{Limit as UserLimit, Recipients, SetLimits};
@@ -18,6 +16,7 @@ use crate::access::Whole;
 use crate::app::App;
 use crate::http::settings;
 use crate::list::{self, Limit, Page};
+use crate::reading;
 
 /// Limits with their defaults filled in, without the users' own: any number of users may have one.
 #[derive(Serialize)]
@@ -27,17 +26,17 @@ pub(crate) struct LimitsView {
     excluded_features: Vec<Label>,
     notify: Recipients,
     /// How many users have a limit of their own.
-    own_limits: usize,
+    own_limits: i64,
 }
 
-impl From<&Limits> for LimitsView {
-    fn from(limits: &Limits) -> Self {
+impl LimitsView {
+    pub(crate) fn of(limits: &Limits, own_limits: i64) -> Self {
         Self {
             enabled: limits.enabled,
             default_limit: limits.default_limit,
             excluded_features: limits.excluded_features.iter().cloned().collect(),
             notify: limits.notify.clone(),
-            own_limits: limits.custom.len(),
+            own_limits,
         }
     }
 }
@@ -56,11 +55,16 @@ pub(crate) async fn one(
     Whole(account): Whole,
     Query(query): Query<LimitsQuery>,
 ) -> Result<Response, Problem> {
-    let view = |core: &Core| {
-        let never_set = || LimitsView::from(&Limits::of(&SetLimits::default(), None));
-        Ok(core.limits.as_ref().map_or_else(never_set, LimitsView::from))
-    };
-    settings::one(&app, account, query.at_least, Setting::Limits, view).await
+    let read = reading::of(&app, account, query.at_least, |connection, account| {
+        Box::pin(async move {
+            let own_limits = own_limit::count(connection, &account.core.account).await?;
+            let never_set = || Limits::of(&SetLimits::default(), None);
+            let limits = account.core.limits.clone().unwrap_or_else(never_set);
+            Ok((LimitsView::of(&limits, own_limits), Setting::Limits.content(&account.core, None)))
+        })
+    });
+    let (reflects, (view, content)) = read.await?;
+    settings::shown(&reflects, view, &content)
 }
 
 #[derive(Deserialize)]
@@ -86,8 +90,23 @@ pub(crate) async fn users(
     Query(query): Query<UsersQuery>,
 ) -> Result<Response, Problem> {
     let after: Option<UserId> = list::decode(query.cursor.as_deref())?;
-    let view = |core: &Core| Ok(page(core.limits.as_ref(), after.as_ref(), query.limit));
-    settings::one(&app, account, query.at_least, Setting::UserLimits, view).await
+    let read = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move {
+            let core = &account.core;
+            let own = match &core.limits {
+                Some(limits) => {
+                    let of = (&core.account, limits);
+                    own_limit::in_force(connection, of, after.as_ref(), query.limit.rows_to_ask()).await?
+                }
+                None => Vec::new(),
+            };
+            let own = own.into_iter().map(|(user_id, limit)| OwnLimit { user_id, limit }).collect();
+            let page = Page::cut(own, query.limit, |own: &OwnLimit| own.user_id.clone());
+            Ok((page, Setting::UserLimits.content(core, None)))
+        })
+    });
+    let (reflects, (page, content)) = read.await?;
+    settings::shown(&reflects, page, &content)
 }
 
 #[derive(Deserialize)]
@@ -102,22 +121,21 @@ pub(crate) async fn user(
     Path(UserPath { user }): Path<UserPath>,
     Query(query): Query<LimitsQuery>,
 ) -> Result<Response, Problem> {
-    let view = |core: &Core| {
-        let own = core.limits.as_ref().and_then(|limits| limits.custom.get(&user));
-        let unknown = || {
-            let detail = format!("user {user} of account {} has no limit of their own", core.account);
-            Problem::not_found("user_limit_unknown", detail)
-        };
-        Ok(OwnLimit { user_id: user.clone(), limit: *own.ok_or_else(unknown)? })
-    };
-    settings::one(&app, account, query.at_least, Setting::UserLimit(&user), view).await
-}
-
-fn page(limits: Option<&Limits>, after: Option<&UserId>, limit: Limit) -> Page<OwnLimit> {
-    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let rows = usize::try_from(limit.rows_to_ask()).unwrap_or(usize::MAX);
-    let own =
-        limits.into_iter().flat_map(|limits| limits.custom.range::<UserId, _>((start, Bound::Unbounded)));
-    let own = own.take(rows).map(|(user, limit)| OwnLimit { user_id: user.clone(), limit: *limit });
-    Page::cut(own.collect(), limit, |own| own.user_id.clone())
+    let read = reading::of(&app, account, query.at_least, move |connection, account| {
+        Box::pin(async move {
+            let core = &account.core;
+            let stored = own_limit::named(connection, &core.account, &[user.as_str()]).await?;
+            let stored = stored.get(&user);
+            let own = core.limits.as_ref().and_then(|limits| limits.own(stored));
+            let unknown = || {
+                let detail = format!("user {user} of account {} has no limit of their own", core.account);
+                Problem::not_found("user_limit_unknown", detail)
+            };
+            let limit = own.ok_or_else(unknown)?;
+            let content = Setting::UserLimit(&user).content(core, stored);
+            Ok((OwnLimit { user_id: user.clone(), limit }, content))
+        })
+    });
+    let (reflects, (view, content)) = read.await?;
+    settings::shown(&reflects, view, &content)
 }

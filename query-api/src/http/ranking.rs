@@ -178,10 +178,11 @@ fn place_of(row: &PgRow) -> Result<Place, sqlx::Error> {
     Ok(Place::new(columns::amount(row, "exact")?, row.try_get("user_id")?))
 }
 
-/// Adds users, and keeps the first rows of the list among all of them.
+/// Adds users, and keeps the first rows of the list among all of them, each once.
 pub(super) fn keep_first(first: &mut Vec<Place>, more: Vec<Place>, rows: usize) {
     first.extend(more);
     first.sort_unstable();
+    first.dedup();
     first.truncate(rows);
 }
 
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn the_largest_come_first_and_equal_ones_by_id() {
         let mut first = vec![place(5, "b")];
-        keep_first(&mut first, vec![place(0, "a"), place(5, "a"), place(7, "z")], 3);
+        keep_first(&mut first, vec![place(0, "a"), place(5, "a"), place(5, "b"), place(7, "z")], 3);
         assert_eq!(first, [place(7, "z"), place(5, "a"), place(5, "b")]);
     }
 

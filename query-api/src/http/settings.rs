@@ -10,10 +10,11 @@ use ledger_core::event::{Recipients, TopUpBasis};
 use ledger_core::value::id::{AccountId, AlertId};
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use web::http::{ETag, Path, Problem, Query};
 
 use crate::access::Whole;
-use crate::answer;
+use crate::answer::{self, Reflects};
 use crate::app::App;
 use crate::reading;
 
@@ -36,8 +37,13 @@ pub(crate) async fn one<T: Serialize>(
         Box::pin(async move { Ok(core) })
     });
     let (reflects, core) = read.await?;
-    let mut response = answer::object(&reflects, view(&core)?)?;
-    ETag::of(&setting.content(&core))?.mark(&mut response)?;
+    shown(&reflects, view(&core)?, &setting.content(&core, None))
+}
+
+/// Answers with a view of a setting and the ETag of its content.
+pub(crate) fn shown(reflects: &Reflects, view: impl Serialize, content: &Value) -> Result<Response, Problem> {
+    let mut response = answer::object(reflects, view)?;
+    ETag::of(content)?.mark(&mut response)?;
     Ok(response)
 }
 

@@ -1,11 +1,11 @@
 //! Users: each user's usage in the open period, and the part that counts toward a limit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use engine::tables::{commitments, user_total};
+use engine::tables::{commitments, own_limit, user_total};
 use ledger_core::account::limit::Limits;
 use ledger_core::policy::hold::UserFigures;
 use ledger_core::value::credits::Credits;
@@ -14,7 +14,6 @@ use platform::pg::Amount;
 use platform::pg::columns;
 use platform::position::AtLeast;
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Problem, Query};
 
@@ -156,8 +155,8 @@ impl Order {
 struct InForce {
     default_limit: Option<Amount>,
     excluded_features: Vec<String>,
-    /// Limits of single users; null is no limit.
-    custom: BTreeMap<String, Option<Credits>>,
+    /// The series of users' own limits; none is in force without it.
+    series: Option<i64>,
 }
 
 impl InForce {
@@ -168,29 +167,8 @@ impl InForce {
         if !limits.enabled {
             return Self { excluded_features, ..Self::default() };
         }
-        let custom = limits.custom.iter().map(|(user, limit)| (user.to_string(), limit.amount())).collect();
-        Self { default_limit: limits.default_limit.map(Amount), excluded_features, custom }
-    }
-
-    fn limit_of(&self, user: &str) -> Option<Credits> {
-        self.custom.get(user).copied().unwrap_or_else(|| self.default_limit.map(|Amount(limit)| limit))
-    }
-
-    /// Returns the lowest limit: nobody with less usage is over budget.
-    fn lowest(&self) -> Option<Credits> {
-        let default_limit = self.default_limit.map(|Amount(limit)| limit);
-        self.custom.values().flatten().copied().chain(default_limit).min()
-    }
-
-    /// Returns the users to read; none for everyone. Without a default limit only users with a limit of their own can
-    /// be over budget, so no other usage is read.
-    fn candidates(&self, wanted: &Wanted) -> Option<Vec<String>> {
-        let only = wanted.only.as_ref();
-        if !wanted.over_budget || self.default_limit.is_some() {
-            return only.map(|user| vec![user.clone()]);
-        }
-        let limited = self.custom.iter().filter(|(_, limit)| limit.is_some()).map(|(user, _)| user);
-        Some(limited.filter(|user| only.is_none_or(|only| only == *user)).cloned().collect())
+        let series = Some(limits.series.cast_signed());
+        Self { default_limit: limits.default_limit.map(Amount), excluded_features, series }
     }
 }
 
@@ -200,14 +178,14 @@ async fn load(
     wanted: Wanted,
 ) -> Result<Page<User>, Problem> {
     let limits = InForce::of(account.core.limits.as_ref());
-    let mut candidates = limits.candidates(&wanted);
-    if candidates.is_none() && matches!(wanted.order, Order::LargestFirst(_)) {
+    let mut candidates = wanted.only.as_ref().map(|user| vec![user.clone()]);
+    if candidates.is_none() {
         candidates = largest(connection, account, &limits, &wanted).await?;
     }
     let mut users = figures(connection, account, &limits, &wanted, candidates.as_deref()).await?;
     let mut holders = BTreeSet::new();
     if !wanted.over_budget && wanted.reaches_unused(&users) {
-        holders = add_holders(connection, account, &limits, &wanted, &mut users).await?;
+        holders = add_holders(connection, account, &wanted, &mut users).await?;
     }
     let mut page = wanted.order.cut(users, wanted.limit);
     note_held(connection, account, &mut page.items).await?;
@@ -247,29 +225,81 @@ async fn largest(
     if !user_total::has_totals(connection, account.id(), account.core.period.index).await? {
         return Ok(None);
     }
-    let (rows, lowest) = (wanted.rows(), limits.lowest());
+    let rows = wanted.rows();
     let mut walk = Walk::new(after.clone(), rows);
     let mut first: Vec<Place> = Vec::new();
-    while let Some(mut part) = walk.next(connection, account).await? {
-        if let Some(q) = &wanted.q {
-            part.retain(|place| place.user_id.starts_with(&q.0));
-        }
-        if wanted.over_budget {
-            let ids: Vec<String> = part.into_iter().map(|place| place.user_id).collect();
-            let over = figures(connection, account, limits, wanted, Some(&ids)).await?;
-            part = over.iter().map(User::place).collect();
-        }
-        keep_first(&mut first, part, rows);
+    let mut apart = None;
+    if wanted.over_budget {
+        let own = LowLimits::read(connection, account, limits).await?;
+        keep_first(&mut first, over_budget(connection, account, limits, wanted, &own.users).await?, rows);
+        apart = Some(own);
+    }
+    loop {
         let is_full = first.len() == rows && first.last().is_some_and(|last| walk.is_past(last));
-        let nobody_else = wanted.over_budget && lowest.is_some_and(|lowest| walk.is_below(lowest));
-        if is_full || nobody_else {
+        if is_full || apart.as_ref().is_some_and(|own| own.has_nobody_else(&walk)) {
             break;
         }
         if wanted.q.is_some() && walk.looked_at >= LOOKED_AT {
             return Ok(None);
         }
+        let Some(mut part) = walk.next(connection, account).await? else { break };
+        if let Some(q) = &wanted.q {
+            part.retain(|place| place.user_id.starts_with(&q.0));
+        }
+        if wanted.over_budget {
+            let ids: Vec<String> = part.into_iter().map(|place| place.user_id).collect();
+            part = over_budget(connection, account, limits, wanted, &ids).await?;
+        }
+        keep_first(&mut first, part, rows);
     }
     Ok(Some(first.into_iter().map(|place| place.user_id).collect()))
+}
+
+/// Users who may be over budget with little usage. They are read apart, so that the ranking need not be walked down to
+/// the lowest of all limits.
+struct LowLimits {
+    users: Vec<String>,
+    /// The lowest limit of everybody else; none if no one else has a limit.
+    lowest_of_others: Option<Credits>,
+}
+
+impl LowLimits {
+    async fn read(
+        connection: &mut PgConnection,
+        account: &Account,
+        limits: &InForce,
+    ) -> Result<Self, sqlx::Error> {
+        let default_limit = limits.default_limit.map(|Amount(limit)| limit);
+        let mut own = match limits.series {
+            Some(series) => own_limit::lowest(connection, &account.core.account, series).await?,
+            None => Vec::new(),
+        };
+        own.retain(|(_, limit)| default_limit.is_none_or(|default_limit| *limit < default_limit));
+        // They come in their order, so that all further ones are as high as the last.
+        let further = if own.len() == own_limit::LOWEST_MAX { own.pop() } else { None };
+        let lowest_of_others = further.map(|(_, limit)| limit).or(default_limit);
+        Ok(Self { users: own.into_iter().map(|(user, _)| user.to_string()).collect(), lowest_of_others })
+    }
+
+    /// Returns whether all who may be over budget are among these users, or have been returned by the walk.
+    fn has_nobody_else(&self, walk: &Walk) -> bool {
+        self.lowest_of_others.is_none_or(|lowest| walk.is_below(lowest))
+    }
+}
+
+/// Returns the places of those who are over budget.
+async fn over_budget(
+    connection: &mut PgConnection,
+    account: &Account,
+    limits: &InForce,
+    wanted: &Wanted,
+    candidates: &[String],
+) -> Result<Vec<Place>, sqlx::Error> {
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let over = figures(connection, account, limits, wanted, Some(candidates)).await?;
+    Ok(over.iter().map(User::place).collect())
 }
 
 /// Reads a page of users with their figures, those of some candidates or of everyone.
@@ -287,14 +317,20 @@ async fn figures(
             after.as_ref().map(|after| after.user_id.as_str()),
         ),
     };
-    let rows = sqlx::query(AssertSqlSafe(statement(wanted, candidates.is_some())))
+    // Without a default only users with a limit of their own can be over budget, so no other usage is read.
+    let is_of_own = wanted.over_budget && limits.default_limit.is_none();
+    let statement = match (&wanted.order, candidates) {
+        (Order::ByUser(_), None) if is_of_own => over_own_limit(wanted),
+        (Order::ByUser(_) | Order::LargestFirst(_), _) => statement(wanted, candidates.is_some()),
+    };
+    let rows = sqlx::query(AssertSqlSafe(statement))
         .bind(account.id())
         .bind(account.core.period.index)
         .bind(after_user)
         .bind(candidates)
         .bind(&limits.excluded_features)
         .bind(limits.default_limit)
-        .bind(Json(&limits.custom))
+        .bind(limits.series)
         .bind(wanted.q.as_ref().map(|q| q.0.as_str()))
         .bind(wanted.q.as_ref().map(Beginning::end))
         .bind(after_used)
@@ -307,7 +343,6 @@ async fn figures(
 async fn add_holders(
     connection: &mut PgConnection,
     account: &Account,
-    limits: &InForce,
     wanted: &Wanted,
     users: &mut Vec<User>,
 ) -> Result<BTreeSet<String>, sqlx::Error> {
@@ -333,16 +368,18 @@ async fn add_holders(
         .bind(wanted.q.as_ref().map(|q| q.0.as_str()))
         .bind(wanted.q.as_ref().map(Beginning::end))
         .bind(account.core.period.index)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
     let known: BTreeSet<String> = users.iter().map(|user| user.user_id.clone()).collect();
+    let new: Vec<&str> = holders.iter().map(String::as_str).filter(|user| !known.contains(*user)).collect();
+    let own = own_limit::named(connection, &account.core.account, &new).await?;
     let mut added = BTreeSet::new();
-    for user_id in holders.into_iter().filter(|user_id| !known.contains(user_id)) {
-        let limit = limits.limit_of(&user_id);
+    for user_id in new {
+        let limit = account.core.limit_of(own.get(user_id));
         let blocked = limit.is_some_and(|limit| limit <= Credits::ZERO);
         let (used, counted, held) = (Credits::ZERO, Credits::ZERO, Credits::ZERO);
-        added.insert(user_id.clone());
-        users.push(User { user_id, used, counted, held, limit, blocked });
+        added.insert(user_id.to_owned());
+        users.push(User { user_id: user_id.to_owned(), used, counted, held, limit, blocked });
     }
     wanted.order.sort(users);
     users.truncate(wanted.rows());
@@ -399,10 +436,7 @@ async fn note_held(
 /// the few users by it.
 fn statement(wanted: &Wanted, of_candidates: bool) -> String {
     let candidates = if of_candidates { "and user_id = any($4)" } else { "and $4::text[] is null" };
-    let begins = match wanted.q {
-        Some(_) => "and user_id >= $8 and user_id < $9",
-        None => "and $8::text is null and $9::text is null",
-    };
+    let begins = begins(wanted, "user_id");
     let (after, behind, order) = match wanted.order {
         Order::ByUser(_) => ("and user_id > coalesce($3, '')", "$10::numeric is null", "user_id"),
         Order::LargestFirst(None) => {
@@ -427,8 +461,16 @@ fn statement(wanted: &Wanted, of_candidates: bool) -> String {
               order by user_id
          ),
          limited as (
-             select used.*, case when $7 ? user_id then ($7 ->> user_id)::numeric else $6 end as max
+             select used.*, case when own.series is null then $6 else own.amount end as max
                from used
+               left join lateral (
+                   select series, amount
+                     from own_limit
+                    where own_limit.account_id = $1
+                      and own_limit.user_id = used.user_id
+                      and own_limit.series = $7
+                    limit 1
+               ) as own on true
          )
          select user_id, used::text, counted::text, max::text
            from limited
@@ -438,6 +480,42 @@ fn statement(wanted: &Wanted, of_candidates: bool) -> String {
           limit {}",
         wanted.limit.rows_to_ask()
     )
+}
+
+/// Returns the query of users over their own limit, by id: one look-up of usage for each user who has one.
+fn over_own_limit(wanted: &Wanted) -> String {
+    let begins = begins(wanted, "own.user_id");
+    format!(
+        "select own.user_id, used.used::text, used.counted::text, own.amount::text as max
+           from own_limit as own
+           cross join lateral (
+               select sum(used) as used,
+                      coalesce(sum(used) filter (where feature <> all($5)), 0) as counted
+                 from user_usage
+                where user_usage.account_id = $1
+                  and user_usage.period_index = $2
+                  and user_usage.user_id = own.user_id
+               having count(*) > 0
+           ) as used
+          where own.account_id = $1
+            and own.series = $7
+            and own.user_id > coalesce($3, '')
+            {begins}
+            and used.counted >= own.amount
+            and $4::text[] is null
+            and $6::numeric is null
+            and $10::numeric is null
+          order by own.account_id, own.series, own.user_id
+          limit {}",
+        wanted.limit.rows_to_ask()
+    )
+}
+
+fn begins(wanted: &Wanted, column: &str) -> String {
+    match wanted.q {
+        Some(_) => format!("and {column} >= $8 and {column} < $9"),
+        None => "and $8::text is null and $9::text is null".to_owned(),
+    }
 }
 
 fn user_of(row: &sqlx::postgres::PgRow) -> Result<User, sqlx::Error> {

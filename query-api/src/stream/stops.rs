@@ -109,11 +109,7 @@ impl Stops {
         figures: UserFigures,
     ) -> Option<Stop> {
         let held = figures.all_held();
-        gate.with_user(
-            user.clone(),
-            UserFigures { used: figures.used, held: ByFeature::new() },
-            period_index,
-        );
+        gate.with_user(user.clone(), UserFigures { held: ByFeature::new(), ..figures }, period_index);
         let decision = gate.check(&Work { user_id: Some(user.clone()), ..Work::default() });
         if decision.refusal != Some(Refusal::UserLimitReached) {
             self.stopped.remove(&user);
@@ -224,8 +220,9 @@ async fn holders(connection: &mut PgConnection, account: &Account) -> Result<Vec
 mod tests {
     use std::str::FromStr;
 
+    use ledger_core::account::limit::OwnLimit;
     use ledger_core::account::lot::Lot;
-    use ledger_core::event::OpenAccount;
+    use ledger_core::event::{Limit, OpenAccount};
     use ledger_core::value::id::{Label, NameError};
 
     use super::*;
@@ -259,6 +256,7 @@ mod tests {
         let figures = |used: &str, held: &str| UserFigures {
             used: ByFeature::from([(None, credits(used))]),
             held: ByFeature::from([(Some(Label::new("chat").expect("a label")), credits(held))]),
+            own_limit: None,
         };
         let users = users.iter().map(|(user, used, held)| (id(user), figures(used, held))).collect();
         Look { held: credits(held), now: OPENED, users, looked: 1, more: false }
@@ -296,9 +294,9 @@ mod tests {
     #[test]
     fn a_user_is_stopped_each_time_that_usage_reaches_the_limit() {
         check(
-            r#"{"default_limit":"5","custom":{"bo":"unlimited"}}"#,
+            r#"{"default_limit":"5"}"#,
             vec![
-                (look("0", &[("ana", "4.9", "0"), ("bo", "9", "0")]), ""),
+                (look("0", &[("ana", "4.9", "0")]), ""),
                 (
                     look("0", &[("ana", "5", "0"), ("cy", "6", "0")]),
                     "ana user_limit_reached, cy user_limit_reached",
@@ -306,6 +304,25 @@ mod tests {
                 (look("0", &[("ana", "7", "0")]), ""),
                 (look("0", &[("ana", "4", "0")]), ""),
                 (look("0", &[("ana", "5", "0")]), "ana user_limit_reached"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_users_own_limit_stops_them_instead_of_the_default() {
+        let with_own = |user: &str, limit: Limit| {
+            let mut look = look("0", &[(user, "6", "0")]);
+            for figures in look.users.values_mut() {
+                figures.own_limit = Some(OwnLimit { series: 0, limit });
+            }
+            look
+        };
+        check(
+            r#"{"default_limit":"5"}"#,
+            vec![
+                (with_own("bo", Limit::Unlimited), ""),
+                (with_own("cy", Limit::At(Credits::whole(7))), ""),
+                (with_own("cy", Limit::At(Credits::whole(6))), "cy user_limit_reached"),
             ],
         );
     }

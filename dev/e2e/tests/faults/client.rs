@@ -70,6 +70,7 @@ async fn set_rules(fleet: &Fleet, client: &Client, account: &str) -> Result<()> 
         ("alerts/late", late),
         ("user-alert", json!({"threshold": "1", "notify_user": true})),
         ("limits", json!({"default_limit": "3", "excluded_features": ["free"]})),
+        ("limits/users/guest", json!({"limit": "7"})),
         ("auto-top-up", top_up),
     ] {
         write(fleet, client, Method::PUT, &format!("/v1/accounts/{account}/{path}"), &body).await?;

@@ -10,7 +10,7 @@ use super::figure::org_figure;
 use super::users::UserPage;
 use crate::account::Core;
 use crate::account::limit::Limits;
-use crate::event::{Basis, Data, Recipients};
+use crate::event::{Basis, Data, SetLimits};
 use crate::fold::{Applied, Moment, Observer};
 use crate::value::credits::Credits;
 use crate::value::id::{Label, SubjectId, UserId};
@@ -78,14 +78,12 @@ impl From<Rule> for Tried {
             Rule::OrgAlert { basis, threshold } => Tried::OrgAlert(basis, threshold),
             Rule::UserAlert { threshold } => Tried::UserAlert(threshold),
             Rule::Limit { limit, excluded_features } => {
-                let limits = Limits {
-                    enabled: true,
+                let body = SetLimits {
                     default_limit: Some(limit),
-                    custom: BTreeMap::new(),
-                    excluded_features: excluded_features.into_iter().collect(),
-                    notify: Recipients::AllAdmins,
+                    excluded_features: Some(excluded_features),
+                    ..SetLimits::default()
                 };
-                Tried::Limit(limit, limits)
+                Tried::Limit(limit, Limits::of(&body, None))
             }
         }
     }

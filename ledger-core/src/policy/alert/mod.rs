@@ -14,6 +14,6 @@ pub mod watch;
 
 pub use backtest::{Backtest, Hit, Rule};
 pub use firing::{Audience, Firing, Kind};
-pub use users::{MissingUsers, UserPage, Users, user_of};
-pub use version::FORMER_MAX;
+pub use users::{MissingUsers, NextUser, Past, UserPage, Users, user_of};
+pub use version::{ENDED_MAX, LimitPage};
 pub use watch::{AlertView, REMOVED_MAX, State, Watch, Watcher};

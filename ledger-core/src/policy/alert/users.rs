@@ -1,4 +1,4 @@
-//! Each user's usage in the open period, for the rules about users.
+//! Each user's usage in the open period and the version of their limit, for the rules about users.
 //!
 //! An account may have a million users, so a batch loads only the pages that it touches, and names the missing ones before
 //! it changes anything. A change of a rule visits all users whom it may affect, a few at a time in order of their ids.
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::version::LimitPage;
 use crate::account::Core;
 use crate::account::limit::Limits;
 use crate::event::{Data, Usage};
@@ -69,16 +70,27 @@ impl UserPage {
 /// Pages of users that have to be loaded before their rules can be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissingUsers {
-    /// These users, with or without usage.
+    /// These users, with or without usage and limits of their own.
     These(Vec<UserId>),
-    /// The next users of the open period in id order, after `after`, with at least `past` of usage.
+    /// The next users of the open period in id order, after `after`, who may have reached a threshold.
     Next {
-        /// Least usage of the users to load.
-        past: Credits,
+        past: Past,
         /// The last user evaluated; `None` before the first.
         after: Option<UserId>,
     },
 }
+
+/// Usage at which an edited rule may affect users: these are to be visited, and others may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The threshold of everybody; `None`: nobody is affected by one.
+    pub usage: Option<Credits>,
+    /// The series whose own limits are thresholds too.
+    pub own_limits: Option<u64>,
+}
+
+/// A user in the order of ids: their usage, and their limit's page.
+pub type NextUser = (UserId, UserPage, Option<LimitPage>);
 
 /// A range of users in id order.
 #[derive(Debug, Default)]
@@ -98,7 +110,7 @@ impl Part {
     }
 }
 
-/// Pages of one account's users in the open period, loaded for one batch, and what the batch changed in them.
+/// Pages of one account's users, loaded for one batch, and what the batch changed in them.
 #[derive(Debug, Default)]
 pub struct Users {
     /// The period of the pages; `None` if the account is not open.
@@ -107,12 +119,16 @@ pub struct Users {
     is_new: bool,
     pages: FxHashMap<UserId, UserPage>,
     touched: BTreeSet<UserId>,
+    /// Pages of limits, which outlast the period; `None` is a user who never had a limit of their own.
+    limits: FxHashMap<UserId, Option<LimitPage>>,
+    touched_limits: BTreeSet<UserId>,
     /// The last user evaluated by a rule edit that is in progress.
     walked: Option<UserId>,
     /// The next range of that edit, once it is loaded.
     part: Option<Part>,
     /// Users loaded only for that edit; they are unloaded after their evaluation.
     passing: Vec<UserId>,
+    passing_limits: Vec<UserId>,
 }
 
 impl Users {
@@ -124,16 +140,28 @@ impl Users {
         self.period_index
     }
 
-    /// Adds a user's stored page; `None` means no usage. A page that the batch has changed is newer and stays.
+    /// Adds a user's stored page; `None` means no usage. A page that the batch has changed is newer and stays. A period that
+    /// began within the batch has no stored pages.
     pub fn load(&mut self, user: UserId, page: Option<UserPage>) {
-        self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
+        if !self.is_new {
+            self.pages.entry(user).or_insert_with(|| page.unwrap_or_default());
+        }
+    }
+
+    /// Adds the stored page of a user's limit. A page that the batch has changed is newer and stays.
+    pub fn load_limit(&mut self, user: UserId, page: Option<LimitPage>) {
+        self.limits.entry(user).or_insert(page);
     }
 
     /// Adds the stored pages that `MissingUsers::Next` requests, in id order; `are_last` if no more follow.
-    pub fn load_next(&mut self, pages: Vec<(UserId, UserPage)>, are_last: bool) {
-        let to = pages.last().filter(|_| !are_last).map(|(user, _)| user.clone());
+    pub fn load_next(&mut self, users: Vec<NextUser>, are_last: bool) {
+        let to = users.last().filter(|_| !are_last).map(|(user, ..)| user.clone());
         self.part = Some(Part { after: self.walked.clone(), to });
-        for (user, page) in pages {
+        for (user, page, limit) in users {
+            if let Entry::Vacant(entry) = self.limits.entry(user.clone()) {
+                entry.insert(limit);
+                self.passing_limits.push(user.clone());
+            }
             if let Entry::Vacant(entry) = self.pages.entry(user.clone()) {
                 entry.insert(page);
                 self.passing.push(user);
@@ -144,6 +172,9 @@ impl Users {
     /// Unloads the users that a rule edit has passed, and returns the changed pages: store them before more pages of
     /// the account are loaded.
     pub fn pass(&mut self) -> Vec<(UserId, UserPage)> {
+        for user in std::mem::take(&mut self.passing_limits) {
+            self.limits.remove(&user);
+        }
         let mut changed = Vec::new();
         for user in std::mem::take(&mut self.passing) {
             let page = self.pages.remove(&user);
@@ -159,25 +190,46 @@ impl Users {
         self.touched.iter().filter_map(|user| Some((user, self.pages.get(user)?)))
     }
 
-    /// Switches to the open period and drops the pages of the former.
+    /// Returns the pages of limits to store, by user; `None` is one to remove.
+    pub fn touched_limits(&self) -> impl Iterator<Item = (&UserId, Option<&LimitPage>)> {
+        self.touched_limits.iter().map(|user| (user, self.limit(user)))
+    }
+
+    /// Switches to the open period and drops the usage of the former.
     pub(crate) fn enter(&mut self, period_index: i64) {
         if self.period_index != Some(period_index) {
-            *self = Self { period_index: Some(period_index), is_new: true, ..Self::default() };
+            let limits = std::mem::take(&mut self.limits);
+            let touched_limits = std::mem::take(&mut self.touched_limits);
+            *self = Self {
+                period_index: Some(period_index),
+                is_new: true,
+                limits,
+                touched_limits,
+                ..Self::default()
+            };
         }
     }
 
-    /// Checks that these users' pages are loaded.
-    pub(crate) fn need<'a>(&self, users: impl IntoIterator<Item = &'a UserId>) -> Result<(), MissingUsers> {
-        if self.is_new {
-            return Ok(());
-        }
+    /// Checks that these users' pages are loaded, those of their limits where the account has any.
+    pub(crate) fn need<'a>(
+        &self,
+        users: impl IntoIterator<Item = &'a UserId>,
+        with_limits: bool,
+    ) -> Result<(), MissingUsers> {
+        let lacks_page = |user: &UserId| !self.is_new && !self.pages.contains_key(user);
+        let lacks_limit = |user: &UserId| with_limits && !self.limits.contains_key(user);
         let missing: Vec<UserId> =
-            users.into_iter().filter(|user| !self.pages.contains_key(*user)).cloned().collect();
+            users.into_iter().filter(|user| lacks_page(user) || lacks_limit(user)).cloned().collect();
         if missing.is_empty() { Ok(()) } else { Err(MissingUsers::These(missing)) }
     }
 
-    /// Returns the next range, in which all users with at least `past` of usage are loaded.
-    pub(crate) fn next_part(&mut self, past: Credits) -> Result<Part, MissingUsers> {
+    /// Checks that the limits of all loaded users are loaded.
+    pub(crate) fn need_limits(&self) -> Result<(), MissingUsers> {
+        self.need(self.pages.keys(), true)
+    }
+
+    /// Returns the next range, in which all users are loaded who may have reached a threshold.
+    pub(crate) fn next_part(&mut self, past: Past) -> Result<Part, MissingUsers> {
         if self.is_new {
             return Ok(Part::default());
         }
@@ -196,9 +248,21 @@ impl Users {
         self.pages.get(user)
     }
 
-    /// Returns the users of a range with at least `past` of usage, in id order.
-    pub(crate) fn past(&self, past: Credits, part: &Part) -> BTreeSet<UserId> {
-        let there = self.pages.iter().filter(|(user, page)| page.used >= past && part.has(user));
+    pub(crate) fn limit(&self, user: &UserId) -> Option<&LimitPage> {
+        self.limits.get(user)?.as_ref()
+    }
+
+    /// Replaces the page of a user's limit.
+    pub(crate) fn set_limit(&mut self, user: &UserId, page: Option<LimitPage>) {
+        if self.limit(user) != page.as_ref() {
+            self.touched_limits.insert(user.clone());
+        }
+        self.limits.insert(user.clone(), page);
+    }
+
+    /// Returns the users of a range whose usage is past their threshold, in id order.
+    pub(crate) fn past(&self, part: &Part, is_past: impl Fn(&UserId, &UserPage) -> bool) -> BTreeSet<UserId> {
+        let there = self.pages.iter().filter(|(user, page)| part.has(user) && is_past(user, page));
         there.map(|(user, _)| user.clone()).collect()
     }
 }

@@ -1,9 +1,9 @@
 //! Versions: counts the changes of a threshold, so that each version fires anew.
 //!
 //! A limit's version is per user, and an account may have a million users; so the default's changes are counted once,
-//! and separately only for users who have their own limit, or had one in the open period.
+//! and separately only for users who have their own limit, or had one in the open period: each of them has a page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::event::Limit;
 use crate::value::credits::Credits;
 use crate::value::id::UserId;
 
-/// Most users whose versions are kept after they lost their own limit; beyond that, those with the lowest versions are
-/// forgotten, and may be reported once more in the period.
-pub const FORMER_MAX: usize = 10_000;
+/// Most runs of series that are told apart once they have ended in the open period. Beyond that, users who lost their own
+/// limit in the earliest are taken for those of the highest version among them, and may be reported once more.
+pub const ENDED_MAX: usize = 100;
 
 /// A threshold and the number of values it has had.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,104 +33,161 @@ impl Threshold {
     }
 }
 
-/// One user's own limit and the number of values it has had.
+/// The version of the limit of a user who has a limit of their own, or had one in the open period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitPage {
+    /// Their own limit, in force until a later series begins.
+    Own { series: u64, limit: Limit, version: u32 },
+    /// They lost it by themselves: how far their version is from the default's, in that period. It moves with the default.
+    Former { period_index: i64, apart: i64 },
+}
+
+/// How series of users' own limits ended: the default that their users had from then on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Own {
-    limit: Limit,
+struct Ended {
+    default: Option<Credits>,
+    /// The default's version.
     version: u32,
 }
 
-/// Versions of every user's limit.
+/// The earliest series that ended in the open period, once they are too many to be told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Merged {
+    /// The last of them.
+    to: u64,
+    /// How far their users' versions are from the default's, at most.
+    apart: i64,
+}
+
+/// Versions of every user's limit, with the pages of those who have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LimitVersions {
     /// For users who never had their own limit.
     default: Threshold,
+    /// Whether a user may have a page.
+    #[serde(default)]
+    pub has_pages: bool,
+    /// The series in force.
+    #[serde(default)]
+    series: u64,
+    /// The series that was in force when the open period began: earlier ones ended before.
+    #[serde(default)]
+    since: u64,
+    /// Series that ended in the open period, by the last one of each run that ended alike.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    own: BTreeMap<UserId, Own>,
-    /// For users who had their own limit: how far their version is from the default's. It moves with the default.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    former: BTreeMap<UserId, i64>,
+    ended: BTreeMap<u64, Ended>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    merged: Option<Merged>,
+    /// The highest version that a limit of a user's own ever had.
+    #[serde(default)]
+    highest: u32,
 }
 
 impl LimitVersions {
-    /// Returns the version of a user's limit.
-    pub fn of(&self, user: &UserId) -> u32 {
-        if let Some(own) = self.own.get(user) {
-            return own.version;
+    /// Returns a user's own limit, if it is in force, and the version of the limit that they have.
+    pub fn of(&self, page: Option<&LimitPage>, period_index: i64) -> (Option<Limit>, u32) {
+        match page {
+            Some(LimitPage::Own { series, limit, version }) if *series == self.series => {
+                (Some(*limit), *version)
+            }
+            Some(LimitPage::Own { series, limit, version }) => {
+                (None, self.from_default(self.apart(*series, *limit, *version)))
+            }
+            Some(LimitPage::Former { period_index: of, apart }) if *of == period_index => {
+                (None, self.from_default(*apart))
+            }
+            Some(LimitPage::Former { .. }) | None => (None, self.default.version),
         }
-        let apart = self.former.get(user).copied().unwrap_or(0);
+    }
+
+    /// Applies new limits, enabled or not, and returns the pages of the users whose own limits they set. Applied once more
+    /// they change nothing.
+    pub fn set<'a>(
+        &mut self,
+        limits: &Limits,
+        custom: impl IntoIterator<Item = (&'a UserId, Limit, Option<LimitPage>)>,
+        period_index: i64,
+    ) -> Vec<(&'a UserId, LimitPage)> {
+        let mut pages = Vec::new();
+        for (user, limit, page) in custom {
+            pages.push((user, self.own(page.as_ref(), limit, limits.series, period_index)));
+        }
+        self.default.set(limits.default_limit);
+        if self.series != limits.series {
+            self.end_series(limits);
+        }
+        pages
+    }
+
+    /// Applies one user's limit, of their own or the default again, and returns their page; `None` is as if they never had
+    /// a limit of their own.
+    pub fn set_one(
+        &mut self,
+        page: Option<&LimitPage>,
+        limit: Option<Limit>,
+        period_index: i64,
+    ) -> Option<LimitPage> {
+        if let Some(limit) = limit {
+            return Some(self.own(page, limit, self.series, period_index));
+        }
+        let mut threshold = self.threshold(page, period_index);
+        threshold.set(self.default.value);
+        let apart = i64::from(threshold.version) - i64::from(self.default.version);
+        (apart != 0).then_some(LimitPage::Former { period_index, apart })
+    }
+
+    fn own(&mut self, page: Option<&LimitPage>, limit: Limit, series: u64, period_index: i64) -> LimitPage {
+        let mut threshold = self.threshold(page, period_index);
+        threshold.set(limit.amount());
+        self.has_pages = true;
+        self.highest = self.highest.max(threshold.version);
+        LimitPage::Own { series, limit, version: threshold.version }
+    }
+
+    fn threshold(&self, page: Option<&LimitPage>, period_index: i64) -> Threshold {
+        let (own, version) = self.of(page, period_index);
+        Threshold { value: own.map_or(self.default.value, Limit::amount), version }
+    }
+
+    fn from_default(&self, apart: i64) -> u32 {
         u32::try_from(i64::from(self.default.version) + apart).unwrap_or(u32::MAX)
     }
 
-    /// Applies the current limits, enabled or not.
-    pub fn set(&mut self, limits: &Limits) {
-        let mut default = self.default.clone();
-        default.set(limits.default_limit);
-        let touched: BTreeSet<&UserId> = self.own.keys().chain(limits.custom.keys()).collect();
-        let (mut own, mut former) = (BTreeMap::new(), self.former.clone());
-        for user in touched {
-            let mut threshold = self.threshold(user);
-            threshold.set(limits.limit_of(user));
-            former.remove(user);
-            if let Some(limit) = limits.custom.get(user) {
-                own.insert(user.clone(), Own { limit: *limit, version: threshold.version });
-            } else if threshold.version != default.version {
-                former.insert(user.clone(), i64::from(threshold.version) - i64::from(default.version));
-            }
+    /// Returns how far the version of a user is from the default's, who had this limit when its series ended.
+    fn apart(&self, series: u64, limit: Limit, version: u32) -> i64 {
+        if series < self.since {
+            return 0;
         }
-        *self = Self { default, own, former };
-        self.forget_surplus();
+        if let Some(merged) = self.merged.as_ref().filter(|merged| series <= merged.to) {
+            return merged.apart;
+        }
+        let Some((_, ended)) = self.ended.range(series..).next() else { return 0 };
+        let is_new = ended.default.is_some() && ended.default != limit.amount();
+        i64::from(version) + i64::from(is_new) - i64::from(ended.version)
     }
 
-    /// Forgets former users beyond the most that are kept, and raises the default to the highest of their versions: from
-    /// then on the default's version is theirs, and a version that has fired must never come again.
-    fn forget_surplus(&mut self) {
-        let surplus = self.former.len().saturating_sub(FORMER_MAX);
-        if surplus == 0 {
-            return;
+    fn end_series(&mut self, limits: &Limits) {
+        let ended = Ended { default: self.default.value, version: self.default.version };
+        if self.ended.last_key_value().is_some_and(|(_, last)| *last == ended) {
+            self.ended.pop_last();
         }
-        let mut by_version: Vec<(i64, UserId)> =
-            self.former.iter().map(|(user, apart)| (*apart, user.clone())).collect();
-        by_version.sort_unstable();
-        by_version.truncate(surplus);
-        let raise = by_version.last().map_or(0, |(highest, _)| (*highest).max(0));
-        for (_, user) in &by_version {
-            self.former.remove(user);
+        self.ended.insert(self.series, ended);
+        self.series = limits.series;
+        if self.ended.len() > ENDED_MAX
+            && let Some((to, ended)) = self.ended.pop_first()
+        {
+            let apart = i64::from(self.highest) + 1 - i64::from(ended.version);
+            let apart = self.merged.as_ref().map_or(apart, |merged| merged.apart.max(apart)).max(0);
+            self.merged = Some(Merged { to, apart });
         }
-        self.former.values_mut().for_each(|apart| *apart -= raise);
-        self.former.retain(|_, apart| *apart != 0);
-        let version = self.default.version.saturating_add(u32::try_from(raise).unwrap_or(u32::MAX));
-        self.default.version = version;
     }
 
-    /// Applies one user's limit, of their own or the default again.
-    pub fn set_one(&mut self, user: &UserId, limits: &Limits) {
-        let mut threshold = self.threshold(user);
-        threshold.set(limits.limit_of(user));
-        self.former.remove(user);
-        if let Some(limit) = limits.custom.get(user) {
-            self.own.insert(user.clone(), Own { limit: *limit, version: threshold.version });
-            return;
-        }
-        self.own.remove(user);
-        if threshold.version != self.default.version {
-            let apart = i64::from(threshold.version) - i64::from(self.default.version);
-            self.former.insert(user.clone(), apart);
-        }
-        self.forget_surplus();
-    }
-
-    fn threshold(&self, user: &UserId) -> Threshold {
-        let value = match self.own.get(user) {
-            Some(own) => own.limit.amount(),
-            None => self.default.value,
-        };
-        Threshold { value, version: self.of(user) }
-    }
-
-    /// Forgets users who had their own limit: versions only distinguish firings of one period.
+    /// Forgets what distinguishes users who had their own limit: versions only distinguish firings of one period.
     pub fn period_ends(&mut self) {
-        self.former.clear();
+        self.since = self.series;
+        self.ended.clear();
+        self.merged = None;
     }
 }
 
@@ -143,17 +200,43 @@ mod tests {
         UserId::new(text).expect("an id")
     }
 
+    /// The versions of an account and the pages of all its users.
+    #[derive(Default)]
+    struct All {
+        versions: LimitVersions,
+        pages: BTreeMap<UserId, LimitPage>,
+        limits: Option<Limits>,
+        period_index: i64,
+    }
+
+    impl All {
+        fn set(&mut self, body: &SetLimits) {
+            // Without `custom` in a body, these stories mean that nobody has a limit of their own.
+            let body = SetLimits { custom: Some(body.custom.clone().unwrap_or_default()), ..body.clone() };
+            let limits = Limits::of(&body, self.limits.as_ref());
+            let custom = body.custom.iter().flatten();
+            let custom = custom.map(|(user, limit)| (user, *limit, self.pages.get(user).copied()));
+            let pages = self.versions.set(&limits, custom, self.period_index);
+            self.pages.extend(pages.into_iter().map(|(user, page)| (user.clone(), page)));
+            self.limits = Some(limits);
+        }
+
+        fn of(&self, user: &UserId) -> u32 {
+            self.versions.of(self.pages.get(user), self.period_index).1
+        }
+    }
+
     /// Sets limits one after the other and compares a user's version after each.
     fn check(user: &str, steps: &[(&str, u32)]) {
-        let mut versions = LimitVersions::default();
+        let mut all = All::default();
         for (body, expected) in steps {
             if *body == "period ends" {
-                versions.period_ends();
+                all.versions.period_ends();
+                all.period_index += 1;
             } else {
-                let body: SetLimits = serde_json::from_str(body).expect("a body");
-                versions.set(&Limits::of(&body, None));
+                all.set(&serde_json::from_str(body).expect("a body"));
             }
-            assert_eq!(versions.of(&id(user)), *expected, "{user} after {body} of {steps:?}");
+            assert_eq!(all.of(&id(user)), *expected, "{user} after {body} of {steps:?}");
         }
     }
 
@@ -226,45 +309,40 @@ mod tests {
     }
 
     #[test]
-    fn so_many_former_limits_are_kept_and_no_more() {
-        let mut versions = LimitVersions::default();
-        for batch in 0..=FORMER_MAX / 2_000 + 1 {
-            let custom = (0..2_000).map(|n| (id(&format!("u{batch}-{n}")), Limit::Unlimited)).collect();
-            let mut limits = Limits::of(&SetLimits { custom: Some(custom), ..SetLimits::default() }, None);
-            limits.default_limit = Some(Credits::whole(1));
-            versions.set(&limits);
+    fn replacing_own_limits_under_one_default_takes_no_room() {
+        let mut all = All::default();
+        for n in 0..3 * ENDED_MAX {
+            let custom = BTreeMap::from([(id(&format!("u{n}")), Limit::Unlimited)]);
+            let default_limit = Some(Credits::whole(1));
+            all.set(&SetLimits { custom: Some(custom), default_limit, ..SetLimits::default() });
         }
-        versions.set(&Limits::of(&SetLimits::default(), None));
-        assert_eq!(versions.former.len(), FORMER_MAX);
-        assert!(versions.own.is_empty());
+        assert!(all.versions.ended.len() <= 2 && all.versions.merged.is_none(), "{:?}", all.versions);
+        // Each had one value and then the default's: `u0` had only the default's.
+        assert_eq!([all.of(&id("u0")), all.of(&id("u1")), all.of(&id("never"))], [1, 2, 1]);
     }
 
-    /// Whoever has lost a limit keeps counting, also when there are more of them than are kept.
+    /// Whoever has lost a limit keeps counting, also when there are more series than are told apart.
     #[test]
-    fn no_version_comes_again_when_former_users_are_forgotten() {
-        let blocks = FORMER_MAX / 2_000 + 2;
+    fn no_version_comes_again_however_often_own_limits_are_replaced() {
+        let blocks = 5;
         let user = |block: usize, n: usize| id(&format!("u{block}-{n}"));
-        let mut versions = LimitVersions::default();
+        let mut all = All::default();
         let mut highest: BTreeMap<UserId, u32> = BTreeMap::new();
-        for step in 0..3 * blocks {
-            let block = step * 3 % blocks;
-            let of_block = (0..2_000).map(|n| {
-                let limit = Credits::whole(i64::try_from(step + n).expect("small"));
-                (user(block, n), Limit::At(limit))
-            });
-            let mut limits = Limits::of(&SetLimits::default(), None);
-            limits.custom = of_block.collect();
-            limits.default_limit = (step % 5 > 1).then(|| Credits::whole(1));
-            versions.set(&limits);
-            for user in (0..blocks).flat_map(|block| (0..2_000).step_by(97).map(move |n| user(block, n))) {
-                let version = versions.of(&user);
+        for step in 0..4 * ENDED_MAX {
+            let limit = |n: usize| Limit::At(Credits::whole(i64::try_from(step + n).expect("small")));
+            // The last block has a limit of its own in one series only, and is among the merged later.
+            let block = if step == 2 { blocks } else { step * 3 % blocks };
+            let custom = (0..9).map(|n| (user(block, n), limit(n))).collect();
+            let default = i64::try_from(step).expect("small");
+            let default_limit = (step % 5 > 1).then(|| Credits::whole(default));
+            all.set(&SetLimits { custom: Some(custom), default_limit, ..SetLimits::default() });
+            for user in (0..=blocks).flat_map(|block| (0..9).map(move |n| user(block, n))) {
+                let version = all.of(&user);
                 let before = highest.insert(user.clone(), version).unwrap_or(0);
                 assert!(version >= before, "{user} at step {step}: {version} after {before}");
             }
         }
-        assert!(
-            versions.default.version > 2,
-            "some were forgotten, and the default carries their versions on"
-        );
+        assert_eq!(all.versions.ended.len(), ENDED_MAX);
+        assert!(all.versions.merged.is_some());
     }
 }

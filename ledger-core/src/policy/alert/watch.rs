@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::figure::org_figure;
 use super::firing::{firing_id, notice_id};
 use super::notice::{Due, Notices};
-use super::users::{MissingUsers, Users};
+use super::users::{MissingUsers, Part, Past, UserPage, Users};
 use super::version::{LimitVersions, Threshold};
 use super::{Audience, Firing, Kind};
 use crate::account::Core;
 use crate::account::alert::OrgAlert;
-use crate::account::limit::Limits;
-use crate::event::{Basis, Channel, Data, Recipients};
+use crate::event::{Basis, Channel, Data, Recipients, SetLimits, SetUserLimit};
 use crate::fold::{Applied, Fact, Moment, Observer, Outcome, UsageChange};
 use crate::value::credits::Credits;
 use crate::value::id::{AlertId, EventId, SubjectId, UserId};
@@ -231,19 +230,9 @@ impl Watch {
         firings.extend(due.map(|due| notice(core, due, cause)));
     }
 
-    /// Applies settings that were just written.
+    /// Applies settings that were just written; limits need pages of users, and follow with them.
     fn learn(&mut self, core: &Core, data: &Data) {
         match data {
-            Data::LimitsSet(_) => {
-                if let Some(limits) = &core.limits {
-                    self.limits.set(limits);
-                }
-            }
-            Data::UserLimitSet(set) => {
-                if let Some(limits) = &core.limits {
-                    self.limits.set_one(&set.user_id, limits);
-                }
-            }
             Data::UserAlertSet(_) => {
                 self.user_alert.set(core.user_alert.as_ref().and_then(|alert| alert.threshold));
             }
@@ -267,6 +256,8 @@ impl Watch {
             | Data::CreditsPurchased(_)
             | Data::CreditsRefunded(_)
             | Data::PeriodReset(_)
+            | Data::LimitsSet(_)
+            | Data::UserLimitSet(_)
             | Data::AutoTopUpSet(_)
             | Data::TopUpStarted(_)
             | Data::TopUpFailed(_)
@@ -329,13 +320,18 @@ impl Watch {
         Some(reached.firing(core, cause))
     }
 
+    /// Returns whether users of the account may have a limit of their own: if not, no pages of limits need to be loaded.
+    pub fn has_own_limits(&self) -> bool {
+        self.limits.has_pages
+    }
+
     /// Adds an applied event to its user's page and evaluates the rules about users, by user: user alert, then
     /// limit.
     ///
     /// Call it once after the fold of the event, and again after each error, which lists the missing pages: `These`
-    /// before anything has changed; `Next` after some users are evaluated and their firings are complete.
+    /// before anything has fired; `Next` after some users are evaluated and their firings are complete.
     pub fn users(
-        &self,
+        &mut self,
         core: &Core,
         users: &mut Users,
         fact: &Fact,
@@ -349,9 +345,13 @@ impl Watch {
         let cause = Cause { at: core.ledger_time, event_id: &fact.event.id };
         match (&applied.usage, &fact.event.data) {
             (Some(change), _) => self.usage(core, users, change, cause, firings),
-            (None, Data::LimitsSet(_)) => self.all_limits(core, users, cause, firings),
+            (None, Data::LimitsSet(set)) => {
+                self.set_limits(core, users, set)?;
+                self.all_limits(core, users, set, cause, firings)
+            }
             (None, Data::UserLimitSet(set)) => {
-                users.need([&set.user_id])?;
+                users.need([&set.user_id], self.limits.has_pages)?;
+                self.set_user_limit(core, users, set);
                 firings.extend(self.limit(core, users, &set.user_id, cause));
                 Ok(())
             }
@@ -370,7 +370,7 @@ impl Watch {
     ) -> Result<(), MissingUsers> {
         let Data::UsageRecorded(usage) = &change.withdrawal.event.data else { return Ok(()) };
         let Some(user) = &usage.user_id else { return Ok(()) };
-        users.need([user])?;
+        users.need([user], self.limits.has_pages)?;
         users.change(user).count(usage, change);
         firings.extend(self.user_alert(core, users, user, cause));
         firings.extend(self.limit(core, users, user, cause));
@@ -387,8 +387,8 @@ impl Watch {
         let alert = core.user_alert.as_ref().filter(|alert| alert.enabled);
         let Some(threshold) = alert.and_then(|alert| alert.threshold) else { return Ok(()) };
         loop {
-            let part = users.next_part(threshold)?;
-            for user in users.past(threshold, &part) {
+            let part = users.next_part(Past { usage: Some(threshold), own_limits: None })?;
+            for user in users.past(&part, |_, page| page.used >= threshold) {
                 firings.extend(self.user_alert(core, users, &user, cause));
             }
             if part.is_last() {
@@ -397,27 +397,51 @@ impl Watch {
         }
     }
 
+    /// Counts the versions of limits that were just set.
+    fn set_limits(&mut self, core: &Core, users: &mut Users, set: &SetLimits) -> Result<(), MissingUsers> {
+        let Some(limits) = &core.limits else { return Ok(()) };
+        users.need(set.custom.iter().flat_map(BTreeMap::keys), self.limits.has_pages)?;
+        let custom = set.custom.iter().flatten();
+        let custom = custom.map(|(user, limit)| (user, *limit, users.limit(user).copied()));
+        for (user, page) in self.limits.set(limits, custom, core.period.index) {
+            users.set_limit(user, Some(page));
+        }
+        Ok(())
+    }
+
+    fn set_user_limit(&mut self, core: &Core, users: &mut Users, set: &SetUserLimit) {
+        if core.limits.is_some() {
+            let user = &set.user_id;
+            let page = self.limits.set_one(users.limit(user), set.limit, core.period.index);
+            users.set_limit(user, page);
+        }
+    }
+
     fn all_limits(
         &self,
         core: &Core,
         users: &mut Users,
+        set: &SetLimits,
         cause: Cause<'_>,
         firings: &mut Vec<Firing>,
     ) -> Result<(), MissingUsers> {
         let Some(limits) = core.limits.as_ref().filter(|limits| limits.enabled) else { return Ok(()) };
-        let own = || limits.custom.iter().filter(|(_, limit)| limit.amount().is_some()).map(|(user, _)| user);
-        users.need(own())?;
+        if self.limits.has_pages {
+            users.need_limits()?;
+        }
+        // Own limits that the event itself has set are those of loaded users.
+        let own_limits = (self.limits.has_pages && set.custom.is_none()).then_some(limits.series);
+        let past = Past { usage: limits.default_limit, own_limits };
         loop {
-            let (part, mut all) = match limits.default_limit {
-                Some(limit) => {
-                    let part = users.next_part(limit)?;
-                    let past = users.past(limit, &part);
-                    (part, past)
-                }
-                None => Default::default(),
+            let part = match past {
+                Past { usage: None, own_limits: None } => Part::default(),
+                Past { .. } => users.next_part(past)?,
             };
-            all.extend(own().filter(|user| part.has(user)).cloned());
-            for user in all {
+            let is_past = |user: &UserId, page: &UserPage| {
+                let (own, _) = self.limits.of(users.limit(user), core.period.index);
+                limits.limit_of(own).is_some_and(|limit| page.used >= limit)
+            };
+            for user in users.past(&part, is_past) {
                 firings.extend(self.limit(core, users, &user, cause));
             }
             if part.is_last() {
@@ -441,8 +465,9 @@ impl Watch {
     }
 
     fn limit(&self, core: &Core, users: &mut Users, user: &UserId, cause: Cause<'_>) -> Option<Firing> {
-        let limits: &Limits = core.limits.as_ref()?;
-        let (threshold, version) = (core.limit_of(user)?, self.limits.of(user));
+        let limits = core.limits.as_ref().filter(|limits| limits.enabled)?;
+        let (own, version) = self.limits.of(users.limit(user), core.period.index);
+        let threshold = limits.limit_of(own)?;
         let page = users.page(user).filter(|page| page.limit_fired != version)?;
         let figure = page.limit_figure(limits, threshold)?;
         users.change(user).limit_fired = version;

@@ -17,6 +17,8 @@ use platform::position::Position;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::own_limit;
+
 /// An account to read, and which of its figures.
 #[derive(Debug, Clone)]
 pub struct AccountQuery {
@@ -117,11 +119,14 @@ fn standing(row: &PgRow) -> Result<AccountStanding, sqlx::Error> {
 /// Reads the user of a row, if it has one.
 fn user_figures(row: &PgRow) -> Result<Option<(UserId, UserFigures)>, sqlx::Error> {
     let Some(user) = optional_name(row, "user_id")? else { return Ok(None) };
+    let series: Option<i64> = row.try_get("own_series")?;
+    let own_limit = series.map(|series| own_limit::read(row, series, "own_amount")).transpose()?;
     Ok(Some((
         user,
         UserFigures {
             used: by_feature(row, "used_features", "used_credits")?,
             held: by_feature(row, "held_features", "held_credits")?,
+            own_limit,
         },
     )))
 }

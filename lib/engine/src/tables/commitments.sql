@@ -37,11 +37,18 @@ select (select live from control.generation where model = 'read_model') as live,
        standing.account_id, standing."offset", standing.partition, standing.next_offset, standing.halted,
        standing.now, standing.held::text, standing.due, standing.ended,
        asker.user_id, usage.features as used_features, usage.used as used_credits,
-       holds.features as held_features, holds.held as held_credits
+       holds.features as held_features, holds.held as held_credits,
+       own.series as own_series, own.amount::text as own_amount
 from standing
--- The users' part: what each has used in the period, and what their open holds take, by feature.
+-- The users' part: their own limit, and what each has used in the period and their open holds take, by feature.
 left join unnest($4::text[], $5::text[]) as asker (account_id, user_id)
      on asker.account_id = standing.account_id
+left join lateral (
+    select own_limit.series, own_limit.amount
+    from own_limit
+    where own_limit.account_id = standing.account_id and own_limit.user_id = asker.user_id
+    limit 1
+) as own on true
 left join lateral (
     select array_agg(user_usage.feature) as features, array_agg(user_usage.used::text) as used
     from user_usage

@@ -6,6 +6,7 @@ pub mod commitments;
 pub mod event;
 pub mod halted;
 pub mod lot;
+pub mod own_limit;
 pub(crate) mod parked;
 pub(crate) mod repayment;
 pub mod user_total;
@@ -41,7 +42,7 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 18] = [
+const READ_MODEL: [Table; 19] = [
     Table::new("account", "account_id"),
     Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
@@ -51,6 +52,7 @@ const READ_MODEL: [Table; 18] = [
     Table::new("event", "account_id, \"offset\""),
     HALTED,
     Table::new("lot", "account_id, grant_id"),
+    Table::new("own_limit", "account_id, user_id"),
     Table::new("parked", "account_id, \"offset\""),
     Table::new("period", "account_id, index"),
     Table::new("refused", "account_id, \"offset\""),
@@ -79,12 +81,13 @@ const USER_PAGE: Table = Table::new("user_page", "account_id, period_index, user
      where period_index = (core -> 'period' ->> 'index')::bigint",
 );
 
-const ALERTING: [Table; 9] = [
+const ALERTING: [Table; 10] = [
     Table::new("account", "account_id"),
     CHECKPOINT,
     Table::new("event", "account_id, event_id, source"),
     Table::new("firing", "account_id, \"offset\", seq"),
     HALTED,
+    Table::new("limit_page", "account_id, user_id"),
     Table::new("lot", "account_id, grant_id"),
     Table::new("parked", "account_id, \"offset\""),
     Table::new("repayment", "account_id, line_start"),
@@ -124,6 +127,7 @@ mod tests {
                 include_str!("../../../../migrations/read_model/0002_ended_hold.sql"),
                 include_str!("../../../../migrations/read_model/0005_halted.sql"),
                 include_str!("../../../../migrations/read_model/0009_user_totals.sql"),
+                include_str!("../../../../migrations/read_model/0010_own_limits.sql"),
             ],
         );
         check(
@@ -131,6 +135,7 @@ mod tests {
             &[
                 include_str!("../../../../migrations/alerting/0001_alerting.sql"),
                 include_str!("../../../../migrations/alerting/0002_halted.sql"),
+                include_str!("../../../../migrations/alerting/0005_limit_pages.sql"),
             ],
         );
     }

@@ -104,8 +104,12 @@ impl Rows {
     }
 
     pub fn bigint(&mut self, number: i64) -> &mut Self {
+        self.maybe_bigint(Some(number))
+    }
+
+    pub fn maybe_bigint(&mut self, number: Option<i64>) -> &mut Self {
         let push = |number: i64, bytes: &mut Vec<u8>| bytes.extend_from_slice(&number.to_be_bytes());
-        self.field(Kind::BIGINT, Some(number), push)
+        self.field(Kind::BIGINT, number, push)
     }
 
     pub fn uuid(&mut self, id: Uuid) -> &mut Self {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use platform::kafka::Appender;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Account;
 use e2e::Whole;
@@ -111,17 +111,8 @@ const USERS: usize = 6_000;
 async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them() -> Result<()> {
     let whole = Whole::start().await?;
     let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100000"}})).await?;
-    let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
-    let at = "2026-01-06T12:00:00Z";
-    let used = |n: usize| {
-        let event = json!({"specversion": "1.0", "id": format!("u{n}"), "source": "/app", "subject": "acme",
-                           "type": "ledger.usage.recorded.v1", "time": at, "recordedat": at, "actor": "app",
-                           "data": {"user_id": format!("user{n:05}"), "feature": "chat", "credits": "2"}});
-        ("acme", event.to_string())
-    };
-    for appended in appender.append_all(&(0..USERS).map(used).collect::<Vec<_>>()).await {
-        appended?;
-    }
+    append(&whole, "usage.recorded", |user| json!({"user_id": user, "feature": "chat", "credits": "2"}))
+        .await?;
     let alert = |notify_user| json!({"threshold": "2", "recipients": ["carl"], "notify_user": notify_user});
     whole.all_projected().await?;
     acme.put("07", "user-alert", alert(false)).await?;
@@ -132,19 +123,60 @@ async fn the_edit_of_a_rule_that_thousands_are_past_fires_once_for_each_of_them(
     acme.put("09", "user-alert", alert(true)).await?;
     whole.all_evaluated().await?;
     for kind in ["user_alert", "user_limit_reached"] {
-        let notified = format!(
-            r#"select count(*), count(distinct subject), min(seq), max(seq),
-                      bool_and(subject = 'user' || lpad(seq::text, 5, '0')),
-                      (select count(*) from delivery.outbox where firing ->> 'kind' = '{kind}')
-               from alerting_1.firing
-               where kind = '{kind}'"#
-        );
-        let (fired, users, first, last, are_by_user, queued): (i64, i64, i32, i32, bool, i64) =
-            sqlx::query_as(sqlx::AssertSqlSafe(notified)).fetch_one(&whole.pool).await?;
-        let all = i64::try_from(USERS)?;
-        ensure!((fired, users, queued) == (all, all, all), "{kind}: {fired} {users} {queued}");
-        ensure!((first, last, are_by_user) == (0, i32::try_from(USERS)? - 1, true), "{kind}: {first} {last}");
+        ensure_fired_once_for_each(&whole, kind).await?;
     }
+    whole.replay_and_stop().await
+}
+
+/// Appends an event of each user to the journal.
+async fn append(whole: &Whole, kind: &str, data: impl Fn(String) -> Value) -> Result<()> {
+    let appender = Appender::new(&whole.kafka, &whole.kafka.topics().events, whole.kafka.partitions)?;
+    let at = "2026-01-06T12:00:00Z";
+    let event = |n: usize| {
+        let event = json!({"specversion": "1.0", "id": format!("{kind} {n}"), "source": "/app", "subject": "acme",
+                           "type": format!("ledger.{kind}.v1"), "time": at, "recordedat": at, "actor": "app",
+                           "data": data(format!("user{n:05}"))});
+        ("acme", event.to_string())
+    };
+    for appended in appender.append_all(&(0..USERS).map(event).collect::<Vec<_>>()).await {
+        appended?;
+    }
+    Ok(())
+}
+
+/// Fails unless the rule fired once for each user, in the order of their ids, and each firing notifies.
+async fn ensure_fired_once_for_each(whole: &Whole, kind: &str) -> Result<()> {
+    let notified = format!(
+        r#"select count(*), count(distinct subject), min(seq), max(seq),
+                  bool_and(subject = 'user' || lpad(seq::text, 5, '0')),
+                  (select count(*) from delivery.outbox where firing ->> 'kind' = '{kind}')
+           from alerting_1.firing
+           where kind = '{kind}'"#
+    );
+    let (fired, users, first, last, are_by_user, queued): (i64, i64, i32, i32, bool, i64) =
+        sqlx::query_as(sqlx::AssertSqlSafe(notified)).fetch_one(&whole.pool).await?;
+    let all = i64::try_from(USERS)?;
+    ensure!((fired, users, queued) == (all, all, all), "{kind}: {fired} {users} {queued}");
+    ensure!((first, last, are_by_user) == (0, i32::try_from(USERS)? - 1, true), "{kind}: {first} {last}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_their_own_that_thousands_are_past_fire_once_for_each_of_them() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100000"}})).await?;
+    acme.put("06", "limits", json!({"enabled": false})).await?;
+    append(&whole, "usage.recorded", |user| json!({"user_id": user, "feature": "chat", "credits": "2"}))
+        .await?;
+    append(&whole, "user_limit.set", |user| json!({"user_id": user, "limit": "1"})).await?;
+    whole.all_projected().await?;
+    acme.put("07", "limits", json!({"notify": ["carl"]})).await?;
+    whole.all_evaluated().await?;
+    // Off and on again is no new version.
+    acme.put("08", "limits", json!({"enabled": false})).await?;
+    acme.put("09", "limits", json!({"notify": ["carl", "dora"]})).await?;
+    whole.all_evaluated().await?;
+    ensure_fired_once_for_each(&whole, "user_limit_reached").await?;
     whole.replay_and_stop().await
 }
 

@@ -1,7 +1,6 @@
 //! The bounds of `docs/limits.md` are those of the code.
 
 use ledger_core::account::alert::ORG_ALERTS_MAX;
-use ledger_core::account::limit::OWN_LIMITS_MAX;
 use ledger_core::account::lot::OPEN_LOTS_MAX;
 use ledger_core::fold::{CROSSINGS_MAX, RETURNS_MAX};
 use ledger_core::policy::alert::backtest::HITS_MAX;
@@ -49,7 +48,7 @@ fn every_bound_is_that_of_the_code() {
     check("lots of an account that are open", &[counted(OPEN_LOTS_MAX)]);
     check("lots that one reversal", &[counted(RETURNS_MAX)]);
     check("alerts of an account", &[counted(ORG_ALERTS_MAX)]);
-    check("users of an account with a limit", &[counted(OWN_LIMITS_MAX), counted(LIMITS.custom_limits_max)]);
+    check("users' own limits in one", &[counted(LIMITS.custom_limits_max)]);
     check(
         "features excluded from limits",
         &[counted(LIMITS.excluded_features_max), counted(LIMITS.recipients_max)],

@@ -65,7 +65,7 @@ fn statements() -> Vec<String> {
     let accounts = format!(
         r#"insert into account
            select 'a' || n, partition, "offset", events, ledger_time, next_due_at, clock, rate_card, opened_at, core,
-                  null, 'name ' || n
+                  null, 'name ' || n, own_limits
              from account, generate_series(1, {ROWS} / 5) as n
             where account_id = 'big'"#
     );
@@ -108,7 +108,7 @@ fn control_statements() -> [String; 4] {
 }
 
 /// Removes them again, so that the read model matches the journal.
-const CLEAN: [&str; 11] = [
+const CLEAN: [&str; 12] = [
     "set local search_path = read_model_1",
     "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
     "delete from user_total where account_id = 'big'",
@@ -120,6 +120,7 @@ const CLEAN: [&str; 11] = [
     "delete from lot where account_id = 'big' and grant_id like 'g%'",
     "delete from account where account_id like 'a%'",
     "update account set core = core - 'limits' where account_id = 'big'",
+    "delete from own_limit where account_id = 'big'",
 ];
 
 async fn write(whole: &Whole, statements: &[String]) -> Result<()> {
@@ -230,11 +231,16 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
 
 /// Where many are over budget they fill a page first; where only own limits hold, only these users are read.
 async fn ask_who_is_over_budget(whole: &Whole) -> Result<()> {
-    let own: BTreeMap<String, &str> = (1..=200).map(|n| (format!("user{:07}", n * 500), "1")).collect();
-    for (default_limit, custom, first) in
-        [(json!("1"), json!({}), "ana"), (Value::Null, json!(own), "user0000500")]
-    {
-        let limits = json!({"enabled": true, "default_limit": default_limit, "custom": custom,
+    // Many void ones, and a few in force.
+    let own = format!(
+        "insert into own_limit
+         select 'big', 'user' || lpad(n::text, 7, '0'), case when n % 500 = 0 then 2 else 1 end, 1
+         from generate_series(1, {ROWS}) as n"
+    );
+    write(whole, &["set local search_path = read_model_1".to_owned(), own, "analyze own_limit".to_owned()])
+        .await?;
+    for (default_limit, series, first) in [(json!("1"), 3, "ana"), (Value::Null, 2, "user0000500")] {
+        let limits = json!({"enabled": true, "default_limit": default_limit, "series": series, "own_edits": 3,
             "excluded_features": ["workflow"], "notify": "all_admins"});
         let limit =
             format!("update account set core = core || '{{\"limits\": {limits}}}' where account_id = 'big'");

@@ -14,7 +14,7 @@ use ledger_core::event::derive;
 use ledger_core::event::partition::partition_of;
 use ledger_core::event::wire::decode;
 use ledger_core::fold::Fact;
-use ledger_core::fold::memory::Memory;
+use ledger_core::fold::memory::{Account, Memory};
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, DisputeId, RefundId};
@@ -270,10 +270,11 @@ impl History {
         let (kind, data) = match self.random.random_range(0..5) {
             4 => (
                 "user_limit.set",
-                json!({"user_id": self.name("auth0|", 2), "limit": self.pick(&["7", "unlimited"])}),
+                json!({"user_id": self.name("auth0|", 2), "limit": self.pick(&[Some("7"), Some("unlimited"), None])}),
             ),
             0 => {
                 let custom = json!({"user0": self.amount(20), "user1": "unlimited"});
+                let custom = self.random.random_bool(0.5).then_some(custom);
                 ("limits.set", json!({"default_limit": self.amount(20), "custom": custom}))
             }
             1 => ("org_alert.set", json!({"alert_id": alert, "basis": "percent_used", "threshold": "75"})),
@@ -456,6 +457,13 @@ fn by_id(mut lots: Vec<Value>) -> Vec<Value> {
 }
 
 /// The first difference in a history: the first record with another outcome, else the figures.
+/// Users' own limits that are in force.
+fn own_limits(account: &Account) -> BTreeMap<String, String> {
+    let limits = account.core.as_ref().and_then(|core| core.limits.as_ref());
+    let own = account.own_limits.iter();
+    own.filter_map(|(user, own)| Some((user.to_string(), limits?.own(Some(own))?.to_string()))).collect()
+}
+
 fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) -> Option<String> {
     let mut report = String::new();
     for (record, line) in records {
@@ -477,8 +485,10 @@ fn difference(records: &[(&Value, &Value)], memory: &mut Memory, shown: &Value) 
         }
     }
     let account = records[0].0["key"].as_str()?;
-    let core = memory.accounts[&AccountId::new(account).ok()?].core.as_ref()?;
-    let ours = figures(&Balance::of(core, Credits::ZERO));
+    let folded = &memory.accounts[&AccountId::new(account).ok()?];
+    let core = folded.core.as_ref()?;
+    let mut ours = figures(&Balance::of(core, Credits::ZERO));
+    ours["own_limits"] = json!(own_limits(folded));
     let mut theirs = shown["accounts"][account].clone();
     theirs["lots"] = json!(by_id(theirs["lots"].as_array()?.clone()));
     let differs = |figure: &&String| ours[*figure] != theirs[*figure];
@@ -602,6 +612,19 @@ async fn ensure_alike(auditor: &Caller, account: &str, refolded: &Value) -> Resu
         );
     }
     ensure!(shown["recorded_at"] == refolded["ledger_time"], "{account}: {}", balance.text);
+    let own = auditor.get(&format!("/v1/accounts/{account}/limits/users?limit=500")).await?;
+    let listed: serde_json::Map<String, Value> = items_of(own.expect(200)?)?
+        .into_iter()
+        .map(|own| (text(&own, "user_id").to_owned(), own["limit"].clone()))
+        .collect();
+    let count = auditor.get(&format!("/v1/accounts/{account}/limits")).await?;
+    ensure!(count.expect(200)?.body["own_limits"] == listed.len(), "{account}: {}", count.text);
+    ensure!(
+        Value::Object(listed) == refolded["own_limits"],
+        "{account}: {}, refolded {}",
+        own.text,
+        refolded["own_limits"]
+    );
     let lots = |value: &Value| by_id(value["lots"].as_array().cloned().unwrap_or_default());
     ensure!(lots(shown) == lots(refolded), "{account}: {}, refolded {}", shown["lots"], refolded["lots"]);
     let users = auditor.get(&format!("/v1/accounts/{account}/users?limit=500")).await?;

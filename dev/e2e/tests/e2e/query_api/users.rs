@@ -269,6 +269,36 @@ const MANY: [&str; 4] = [
     "insert into user_usage_count values ('many', 0, 5001)",
 ];
 
+/// Own limits of most of them: none, low and high, below and above what they have used; those of the last are void.
+const OWN: &str = "
+    insert into read_model_1.own_limit
+    select 'many', 'm' || lpad(n::text, 4, '0'), case when n < 2500 then 0 else 1 end,
+           case when n >= 2500 then 0
+                when n % 5 = 0 then null
+                when n % 5 = 1 then n % 130
+                when n % 5 = 2 then 200
+                else 119 end
+      from generate_series(0, 3000) as n";
+
+/// With so many low limits that not all of them are looked up apart, with few, and without a default.
+async fn over_budget_is_exact_with_own_limits(whole: &Whole, story: &Story) -> Result<()> {
+    sqlx::query(OWN).execute(&whole.pool).await?;
+    for default_limit in [json!("124"), json!("40"), Value::Null] {
+        story.limits(LATER, json!({"default_limit": default_limit})).await?;
+        let mut expected = story.pages("/users", 500).await?;
+        expected.retain(|user| user["blocked"] == true);
+        ensure!(expected.len() > 500, "{} over budget of {default_limit}", expected.len());
+        let found = story.pages("/users?over_budget=true", 100).await?;
+        ensure!(found == expected, "{} over budget of {default_limit} by id", found.len());
+        expected.sort_by_key(|user| std::cmp::Reverse(credits(&user["used"])));
+        for limit in [70, 500] {
+            let found = story.pages("/users?over_budget=true&sort=-used", limit).await?;
+            ensure!(found == expected, "{} over budget of {default_limit} in pages of {limit}", found.len());
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_by_usage_are_exact_through_ties_and_buckets() -> Result<()> {
     let whole = Whole::start().await?;
@@ -308,8 +338,10 @@ async fn pages_by_usage_are_exact_through_ties_and_buckets() -> Result<()> {
     let found = story.pages("/users?sort=-used&over_budget=true", 100).await?;
     let found: Vec<String> = found.iter().map(|user| user["user_id"].to_string()).collect();
     ensure!(found == expected && found.len() > 500, "{} over budget, not {}", found.len(), expected.len());
+    over_budget_is_exact_with_own_limits(&whole, &story).await?;
     sqlx::raw_sql(
-        "delete from read_model_1.user_usage where account_id = 'many';
+        "delete from read_model_1.own_limit where account_id = 'many';
+         delete from read_model_1.user_usage where account_id = 'many';
          delete from read_model_1.user_total where account_id = 'many';
          delete from read_model_1.user_usage_count where account_id = 'many'",
     )
