@@ -10,6 +10,6 @@ create table own_limit (
 create index own_limit_listed on own_limit (account_id, series, user_id);
 create index own_limit_lowest on own_limit (account_id, series, amount) where amount is not null;
 
--- How many users' own limits are in force. The default is for the rows of an older fold version.
+-- How many users' own limits are in force. The default is for a projector of an older fold version, which does not know
+-- the column and writes its generation until the new one is live.
 alter table account add column own_limits bigint not null default 0;
-alter table account alter column own_limits drop default;

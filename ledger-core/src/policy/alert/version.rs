@@ -92,10 +92,10 @@ impl LimitVersions {
                 (Some(*limit), *version)
             }
             Some(LimitPage::Own { series, limit, version }) => {
-                (None, self.from_default(self.apart(*series, *limit, *version)))
+                (None, self.beside_default(self.apart(*series, *limit, *version)))
             }
             Some(LimitPage::Former { period_index: of, apart }) if *of == period_index => {
-                (None, self.from_default(*apart))
+                (None, self.beside_default(*apart))
             }
             Some(LimitPage::Former { .. }) | None => (None, self.default.version),
         }
@@ -150,7 +150,7 @@ impl LimitVersions {
         Threshold { value: own.map_or(self.default.value, Limit::amount), version }
     }
 
-    fn from_default(&self, apart: i64) -> u32 {
+    fn beside_default(&self, apart: i64) -> u32 {
         u32::try_from(i64::from(self.default.version) + apart).unwrap_or(u32::MAX)
     }
 
