@@ -1,5 +1,6 @@
 //! Alert settings of an account, with their defaults filled in.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Basis, Channel, Recipients, SetOrgAlert, SetUserAlert};
@@ -11,7 +12,7 @@ pub const ORG_ALERTS_MAX: usize = 1_000;
 const CHANNELS_DEFAULT: [Channel; 2] = [Channel::Email, Channel::InApp];
 
 /// An alert on the account's own figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrgAlert {
     pub basis: Basis,
     /// Percent, or an amount in the account's unit.
@@ -32,10 +33,10 @@ impl From<&SetOrgAlert> for OrgAlert {
 }
 
 /// An alert on each user's usage in the period.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserAlert {
     pub enabled: bool,
-    /// Usage of the period at which the alert fires; `None` only if the alert was never enabled.
+    /// Usage of the period at which the alert fires; null only if the alert was never enabled.
     pub threshold: Option<Credits>,
     pub notify_user: bool,
     pub recipients: Recipients,

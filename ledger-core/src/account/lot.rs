@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -55,15 +56,23 @@ pub struct Lot {
     pub seq: i32,
 }
 
+/// Whether a lot was paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LotCategory {
+    /// Bought, or topped up.
+    Paid,
+    Promotional,
+}
+
 impl Lot {
     /// Returns whether the credits were paid for.
     pub fn is_paid(&self) -> bool {
         matches!(self.source, LotSource::Purchase | LotSource::TopUp)
     }
 
-    /// Returns `paid` or `promotional`.
-    pub fn category(&self) -> &'static str {
-        if self.is_paid() { "paid" } else { "promotional" }
+    pub fn category(&self) -> LotCategory {
+        if self.is_paid() { LotCategory::Paid } else { LotCategory::Promotional }
     }
 
     /// Returns whether the lot is the allowance or its rollover.

@@ -1,5 +1,6 @@
 //! Auto top-up: an account's settings and the course of its attempts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Brake, SetAutoTopUp, TopUpBasis};
@@ -13,19 +14,19 @@ pub const MAX_PER_PERIOD: u32 = 10;
 pub const RETRY_AFTER_SECONDS: [i64; 3] = [3_600, 4 * 3_600, 24 * 3_600];
 
 /// Auto top-up settings, with their defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AutoTopUp {
     pub enabled: bool,
     pub basis: TopUpBasis,
-    /// A purchase is due when the figure is at or below this; `None` only if disabled.
+    /// A purchase is due when the figure is at or below this; null only if disabled.
     pub threshold: Option<Credits>,
-    /// Credits of one purchase; `None` only if disabled.
+    /// Credits of one purchase; null only if disabled.
     pub amount: Option<Credits>,
-    /// `None` only if disabled.
+    /// Null only if disabled.
     pub payment_method: Option<PaymentMethodId>,
     /// Most top-ups that succeed in a period.
     pub max_per_period: u32,
-    /// Most credits topped up in a period; `None` means no bound.
+    /// Most credits topped up in a period; null means no bound.
     pub max_amount_per_period: Option<Credits>,
 }
 

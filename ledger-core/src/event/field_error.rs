@@ -2,7 +2,7 @@
 
 use crate::value::credits::Credits;
 
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct FieldError {
     /// Path as sent: `plan.anchor`, `data.credits`.
     pub field: String,

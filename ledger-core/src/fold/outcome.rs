@@ -1,5 +1,9 @@
 //! The outcome of an event, and the reason of a rejection.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Outcome {
     /// It had an effect.
@@ -29,6 +33,32 @@ impl Outcome {
             Outcome::Rejected(reason) => Some(*reason),
             Outcome::Applied | Outcome::Duplicate | Outcome::Conflict => None,
         }
+    }
+}
+
+impl JsonSchema for Outcome {
+    fn schema_name() -> Cow<'static, str> {
+        "Outcome".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What became of an event. applied: it had its effect. duplicate: the same id with the same content came earlier. conflict: the same id with other content came earlier. rejected: a rule refuses it. Only an applied one has an effect.",
+            "type": "string",
+            "enum": ["applied", "duplicate", "conflict", "rejected"],
+        })
+    }
+}
+
+impl JsonSchema for Reason {
+    fn schema_name() -> Cow<'static, str> {
+        "Reason".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<&str> = Reason::ALL.iter().map(Reason::code).collect();
+        let said = format!("Why an event was rejected, as a stable code: {}.", codes.join(", "));
+        json_schema!({"description": said, "type": "string"})
     }
 }
 

@@ -1,16 +1,18 @@
 //! An account's figures, in the admins' view.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::account::Core;
-use crate::account::lot::Lot;
+use crate::account::lot::{Lot, LotCategory};
 use crate::event::{LotSource, Price};
 use crate::value::credits::{Credits, add, sub};
 use crate::value::id::GrantId;
 use crate::value::period::Period;
 use crate::value::time::Time;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "BalanceStatus")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Available is 0 or less.
@@ -21,7 +23,7 @@ pub enum Status {
 }
 
 /// Figures of an account at one position of the journal, in the account's unit.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Balance {
     /// Remaining credits minus overdraft.
     pub settled: Credits,
@@ -37,9 +39,9 @@ pub struct Balance {
     pub period_maximum: Credits,
     /// Usage of the period, net of reversals.
     pub used: Credits,
-    /// As a percentage of the maximum; `None` if that is 0 or less.
+    /// As a percentage of the maximum; null if that is 0 or less.
     pub percent_used: Option<Credits>,
-    /// As a percentage of the maximum; `None` if that is 0 or less.
+    /// As a percentage of the maximum; null if that is 0 or less.
     pub percent_remaining: Option<Credits>,
     pub status: Status,
     /// Purchases and top-ups, gross of refunds.
@@ -52,12 +54,13 @@ pub struct Balance {
 }
 
 /// The admins' view of a lot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Lot")]
 #[allow(missing_docs, reason = "as in `Lot`")]
 pub struct LotView {
     pub grant_id: GrantId,
     pub source: LotSource,
-    pub category: &'static str,
+    pub category: LotCategory,
     pub amount: Credits,
     pub remaining: Credits,
     pub priority: i32,

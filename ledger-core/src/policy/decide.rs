@@ -3,6 +3,7 @@
 //! Pure, and only as good as its figures: a caller that holds credits must lock the account, so that no other decision
 //! uses the same figures.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Core;
@@ -14,10 +15,10 @@ use crate::value::id::{Label, UserId};
 use crate::value::time::Time;
 
 /// Body of `check`: work that is about to begin. Without an amount, any available credit is enough.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
-    /// `None`: no user's limit applies.
+    /// Absent: no user's limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
     /// Limits do not apply in excluded features.
@@ -38,7 +39,8 @@ pub struct Commitments {
     pub own_limit: Option<OwnLimit>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RefusalCode")]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The user's limit does not cover it.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,7 +23,8 @@ use crate::value::time::Time;
 pub const TTL_SECONDS: u32 = 900;
 
 /// Body of `reserve`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NewReservation")]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// The caller's name for the hold.
@@ -40,7 +42,8 @@ pub struct Reserve {
 }
 
 /// Body of extending: absent fields stay unchanged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ReservationChange")]
 #[serde(deny_unknown_fields)]
 pub struct Extend {
     /// The new total amount.
@@ -64,7 +67,8 @@ impl Reserve {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ReservationState")]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Held,

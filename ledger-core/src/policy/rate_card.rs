@@ -2,9 +2,11 @@
 //!
 //! A version of a card never changes, and a usage event carries the lines it was charged by, so a replay never re-prices.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Line, Usage};
@@ -12,7 +14,8 @@ use crate::value::credits::{Credits, OutOfRange, Quantity};
 use crate::value::id::{Label, OutsideName, RateCardId, Slug};
 
 /// Prices of an account's usage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NewRateCard")]
 #[serde(deny_unknown_fields)]
 pub struct RateCard {
     /// The most specific matching meter applies.
@@ -21,7 +24,7 @@ pub struct RateCard {
 }
 
 /// Prices of one category, or of one model, tier, provider or kind within it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Meter {
     pub category: Slug,
@@ -34,11 +37,13 @@ pub struct Meter {
     )]
     pub matches: Option<Match>,
     #[serde(deserialize_with = "crate::event::shape::objects_by_name")]
+    #[schemars(with = "Prices")]
     pub prices: BTreeMap<Slug, Price>,
 }
 
 /// Conditions on usage; absent keys match anything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MeterMatch")]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "named as in the contract")]
 pub struct Match {
@@ -53,12 +58,31 @@ pub struct Match {
 }
 
 /// `credits` for every `per` units of a quantity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "UnitPrice")]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// In the account's unit.
     pub credits: Credits,
     pub per: Credits,
+}
+
+/// Prices by the quantity's name, as the documents of the APIs name them.
+pub struct Prices;
+
+impl JsonSchema for Prices {
+    fn schema_name() -> Cow<'static, str> {
+        "Prices".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let price = generator.subschema_for::<Price>();
+        json_schema!({
+            "description": "What each quantity costs, by the quantity's name.",
+            "type": "object",
+            "additionalProperties": price,
+        })
+    }
 }
 
 /// Why usage has no price. Such usage is refused; free usage needs a price of 0.

@@ -9,5 +9,7 @@ mod read;
 
 pub use binary::read_binary_offer;
 pub use body::Body;
-pub use offer::{OFFERED_TYPE, Offer, PLAIN_SOURCE, check_age, read_offer, read_plain_usage};
-pub use read::{read, read_into, read_opening, read_org_alert, take};
+pub use offer::{
+    OFFERED_TYPE, Offer, PLAIN_SOURCE, PlainUsage, UsageEvent, check_age, read_offer, read_plain_usage,
+};
+pub use read::{Opening, read, read_into, read_opening, read_org_alert, take};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -23,6 +24,54 @@ pub struct Offer {
     pub account: AccountId,
     pub occurred_at: Time,
     pub usage: Usage,
+}
+
+/// Usage of one account as plain JSON, for the documents.
+#[derive(JsonSchema)]
+#[schemars(rename = "PlainUsage", deny_unknown_fields)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct PlainUsage {
+    /// The producer's id for this usage. With account and source it is its identity: the same again is the same usage.
+    id: EventId,
+    /// By default `/v1/usage`.
+    source: Option<Source>,
+    /// When it happened: at most 35 days before and 5 minutes after it is recorded.
+    occurred_at: Time,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+/// Usage as a CloudEvent, for the documents. Other attributes are accepted and dropped.
+#[derive(JsonSchema)]
+#[schemars(rename = "UsageEvent")]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct UsageEvent {
+    specversion: SpecVersion,
+    /// The producer's id for this usage. With subject and source it is its identity: the same again is the same usage.
+    id: EventId,
+    source: Source,
+    r#type: UsageType,
+    /// The account.
+    subject: AccountId,
+    /// When it happened: at most 35 days before and 5 minutes after it is recorded.
+    time: Time,
+    data: Usage,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "CloudEventVersion")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum SpecVersion {
+    #[schemars(rename = "1.0")]
+    First,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "UsageEventType")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum UsageType {
+    #[schemars(rename = "ledger.usage.recorded.v1")]
+    UsageRecorded,
 }
 
 /// The event type that `POST /v1/events` and the ingress topic accept.

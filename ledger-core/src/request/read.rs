@@ -3,6 +3,7 @@
 //! `read` parses the body into the journal's struct. If that fails, it parses the body again with known good values in
 //! place of the bad ones, and so finds every bad field.
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -186,6 +187,17 @@ fn step<'a>(good: &'a Value, name: &str) -> Option<&'a Value> {
         Value::Array(items) => items.first(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
+}
+
+/// An account to open, for the documents.
+#[derive(JsonSchema)]
+#[schemars(rename = "NewAccount", deny_unknown_fields)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct Opening {
+    /// The id that the account has for good.
+    account_id: AccountId,
+    #[serde(flatten)]
+    opening: OpenAccount,
 }
 
 /// Reads the opening of an account with its id. Errors: every bad field.

@@ -3,10 +3,12 @@
 //! A value of these types is well formed: its constructor checks the shape. Error messages read `code: detail`;
 //! `request` answers with both.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -38,7 +40,7 @@ pub enum NameError {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $rule:path, $error:expr) => {
+    ($(#[$doc:meta])* $name:ident, $rule:path, $error:expr, $schema:tt) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -91,6 +93,16 @@ macro_rules! name_type {
             }
         }
 
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Reader;
@@ -111,14 +123,18 @@ macro_rules! name_type {
 
 /// One type for each kind of thing, all of one shape, so that ids of different kinds can't be confused.
 macro_rules! id_types {
-    ($rule:path, $error:expr; $($(#[$doc:meta])* $name:ident)*) => {
-        $(name_type!($(#[$doc])* $name, $rule, $error);)*
+    ($rule:path, $error:expr, $schema:tt; $($(#[$doc:meta])* $name:ident)*) => {
+        $(name_type!($(#[$doc])* $name, $rule, $error, $schema);)*
     };
 }
 
 // Ids that the ledger makes, or that stand in its paths as settings.
 id_types! {
-    is_id, NameError::Id;
+    is_id, NameError::Id, {
+        "description": "An id of 1 to 128 characters.",
+        "type": "string",
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$",
+    };
     AccountId
     /// An attempt to top up: also the payment provider's idempotency key.
     AttemptId
@@ -132,7 +148,12 @@ id_types! {
 
 // Ids that the outside world makes.
 id_types! {
-    is_outside_id, NameError::OutsideId;
+    is_outside_id, NameError::OutsideId, {
+        "description": "An id of the outside world: 1 to 256 bytes of UTF-8 without control characters, and without white space at either end.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+    };
     UserId
     OrgId
     /// A lot of credits, named by its grant or, if it was bought, by its payment.
@@ -152,31 +173,62 @@ id_types! {
 }
 name_type!(
     /// The caller's event id: unique per account and source.
-    EventId, is_event_id, NameError::EventId
+    EventId, is_event_id, NameError::EventId, {
+        "description": "The id of an event, unique per account and source: 1 to 128 characters, or up to 256 bytes, without control characters.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+    }
 );
 name_type!(
     /// The producer of an event, a URI reference.
-    Source, is_source, NameError::Source
+    Source, is_source, NameError::Source, {
+        "description": "The producer of an event: a URI reference of 1 to 256 printable ASCII characters. Sources that begin with urn:ledger: are the ledger's own.",
+        "type": "string",
+        "pattern": "^[!-~]{1,256}$",
+    }
 );
 name_type!(
     /// A free name, such as a feature's.
-    Label, is_label, NameError::Label
+    Label, is_label, NameError::Label, {
+        "description": "A free name, such as a feature's: 1 to 128 characters without control characters.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+    }
 );
 name_type!(
     /// A name that the outside world gives: a model's or a provider's.
-    OutsideName, is_wide_label, NameError::OutsideName
+    OutsideName, is_wide_label, NameError::OutsideName, {
+        "description": "A model's or a provider's name: 1 to 128 characters, or up to 256 bytes, without control characters.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+    }
 );
 name_type!(
     /// A lower-case name, such as a category or a quantity.
-    Slug, is_slug, NameError::Slug
+    Slug, is_slug, NameError::Slug, {
+        "description": "A lower-case name, such as a category's or a quantity's.",
+        "type": "string",
+        "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$",
+    }
 );
 name_type!(
     /// A currency, by its ISO 4217 code in lower case, such as `usd`.
-    Currency, is_currency, NameError::Currency
+    Currency, is_currency, NameError::Currency, {
+        "description": "A currency by its ISO 4217 code in lower case.",
+        "type": "string",
+        "pattern": "^[a-z]{3}$",
+    }
 );
 name_type!(
     /// A sentence for display: a name or a reason. May be empty.
-    Text, is_text, NameError::Text
+    Text, is_text, NameError::Text, {
+        "description": "Words for people: at most 1,000 characters without control characters. May be empty.",
+        "type": "string",
+        "maxLength": 1000,
+    }
 );
 
 impl Source {

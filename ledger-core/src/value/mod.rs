@@ -5,4 +5,5 @@ pub mod id;
 pub mod money;
 pub mod period;
 pub(crate) mod scalar;
+pub mod schema;
 pub mod time;

@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, MappedLocalTime, Offset, TimeZone};
 use chrono_tz::GapInfo;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::value::time::{Civil, MICROS_PER_DAY, MICROS_PER_SECOND, Time, Zone, days_in_month};
@@ -18,7 +19,7 @@ const BEFORE_ALL: i64 = i64::MIN;
 const AFTER_ALL: i64 = i64::MAX;
 
 /// Length of a period, on the calendar of its time zone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cycle {
     Monthly,
@@ -184,7 +185,7 @@ pub struct FirstPeriod {
 }
 
 /// A billing period: from `starts_at` up to, and without, `ends_at`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Period {
     /// Its number, counted from the anchor of the account's first schedule.
     pub index: i64,

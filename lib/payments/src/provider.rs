@@ -10,6 +10,7 @@ use ledger_core::event;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentId, PaymentMethodId, Text};
 use ledger_core::value::money::Usd;
+use ledger_core::value::schema;
 use ledger_core::value::time::Time;
 use uuid::Uuid;
 
@@ -123,10 +124,13 @@ pub struct Order {
     pub customer: Option<CustomerId>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+/// A session at the payment provider, where somebody can pay.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Checkout {
     pub checkout_id: String,
+    #[schemars(with = "Option<schema::WebAddress>")]
     pub url: Option<String>,
+    #[schemars(with = "Option<schema::Secret>")]
     pub client_secret: Option<String>,
 }
 

@@ -1,13 +1,15 @@
 //! The position of a record in the journal.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A journal partition and an offset in it; text form `3:1041`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     pub partition: i32,
@@ -43,6 +45,20 @@ impl<'de> Deserialize<'de> for AtLeast {
         let text = String::deserialize(deserializer)?;
         let position = text.parse().map_err(|error| D::Error::custom(format!("not_a_position: {error}")))?;
         Ok(Self(position))
+    }
+}
+
+impl JsonSchema for AtLeast {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AtLeast".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]+:[0-9]+$", "examples": ["3:1041"]})
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use engine::tables::lot;
-use ledger_core::account::lot::Lot;
+use ledger_core::account::lot::{Lot, LotCategory};
 use ledger_core::event::{LotSource, Price};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{GrantId, Text};
@@ -32,7 +32,7 @@ pub(crate) struct GrantsQuery {
 struct Grant {
     grant_id: GrantId,
     source: LotSource,
-    category: &'static str,
+    category: LotCategory,
     amount: Credits,
     remaining: Credits,
     priority: i32,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::figure::org_figure;
@@ -43,7 +44,8 @@ pub enum Rule {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "BacktestHit")]
 pub struct Hit {
     /// Ledger time.
     pub fired_at: Time,

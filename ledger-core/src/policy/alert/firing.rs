@@ -1,5 +1,6 @@
 //! A firing: one alert or notice, and its audience.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -8,7 +9,8 @@ use crate::value::credits::{Credits, wide};
 use crate::value::id::{AccountId, AlertId, EventId, SubjectId};
 use crate::value::time::Time;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FiringKind")]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// An org alert's figure has reached its threshold.

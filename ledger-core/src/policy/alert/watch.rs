@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::figure::org_figure;
@@ -111,7 +112,8 @@ impl Removed {
 }
 
 /// The admins' view of an org alert.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Alert")]
 #[allow(missing_docs, reason = "as in `OrgAlert` and `Firing`")]
 pub struct AlertView {
     pub alert_id: AlertId,
@@ -125,7 +127,8 @@ pub struct AlertView {
 }
 
 /// Whether an alert can still fire in the open period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "AlertState")]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Armed,
