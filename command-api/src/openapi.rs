@@ -1,16 +1,23 @@
-//! OpenAPI: the document that describes these writes, `openapi.json` next to the manifest.
+//! OpenAPI: the document that describes these writes, made from their routes.
 
 use serde_json::Value;
+use web::openapi::{About, document};
+
+use crate::routes::routes;
+
+const ABOUT: About = About {
+    title: "Credit ledger",
+    description: "Usage, credits, plans and settings of accounts go into an append-only journal; balances, usage and history are read from it. A write is answered once every in-sync replica has it and, unless `wait=false`, once it is projected. Sending the same again is always safe.",
+    examples: include_str!("../examples.json"),
+};
 
 pub fn openapi() -> Value {
-    let mut document: Value = serde_json::from_str(include_str!("../openapi.json"))
-        .expect("the document is JSON, as its test says");
-    document["info"]["version"] = Value::from(env!("CARGO_PKG_VERSION"));
-    document
+    document(ABOUT, &routes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use ledger_core::fold::Reason;
@@ -20,9 +27,10 @@ mod tests {
     #[test]
     fn every_reason_of_the_fold_is_named() {
         let document = openapi();
-        let refused = document["components"]["responses"]["Refused"]["description"].as_str().expect("a text");
+        let said =
+            document["components"]["schemas"]["Problem"]["properties"]["code"]["description"].to_string();
         for reason in Reason::ALL {
-            assert!(refused.contains(reason.code()), "{}", reason.code());
+            assert!(said.contains(reason.code()), "{}", reason.code());
         }
     }
 
@@ -32,93 +40,69 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).expect("a schema")).expect("JSON")
     }
 
-    /// Returns a part of the event contract for this document: common types become references to its components, and
-    /// parts of other files are inlined.
-    fn as_said_here(value: &Value) -> Value {
-        match value {
-            Value::Object(map) => {
-                match map.get("$ref").and_then(Value::as_str).and_then(|to| to.split_once('#')) {
-                    Some((file, pointer)) if !file.is_empty() && !file.starts_with("common.") => {
-                        as_said_here(contract(file).pointer(pointer).expect("a part of the contract"))
-                    }
-                    _ => map.iter().map(|(name, value)| (name.clone(), said_of(name, value))).collect(),
-                }
+    /// Follows a reference to another file of the event contract.
+    fn followed(schema: &Value) -> Value {
+        match schema["$ref"].as_str().and_then(|to| to.split_once('#')) {
+            Some((file, pointer)) if !file.is_empty() && !file.starts_with("common.") => {
+                followed(contract(file).pointer(pointer).expect("a part of the contract"))
             }
-            Value::Array(list) => list.iter().map(as_said_here).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+            _ => schema.clone(),
         }
     }
 
-    fn said_of(name: &str, value: &Value) -> Value {
-        let common = value.as_str().and_then(|to| to.split_once("#/$defs/"));
-        match common {
-            Some((_, of)) if name == "$ref" => Value::from(format!("#/components/schemas/{of}")),
-            _ => as_said_here(value),
-        }
-    }
-
-    /// Fields of an event's data that the path carries, not the body.
-    /// Or that only the ledger sets.
+    /// Fields of an event's data that the path carries, not the body; or that only the ledger sets.
     const NOT_IN_BODY: [&str; 2] = ["alert_id", "refund_id"];
-    /// The schema keywords for rules between fields.
-    const RULES: [&str; 6] = ["if", "then", "else", "anyOf", "oneOf", "allOf"];
+    /// Fields of a body that are not in the event's data: they stand in its envelope, or beside the journal.
+    const NOT_IN_EVENT: [&str; 5] = ["account_id", "payment_customer", "id", "source", "occurred_at"];
 
-    /// A field of a body that never enters the journal.
-    const BESIDE_EVENT: &str = "payment_customer";
+    fn fields_of(schema: &Value, without: &[&str]) -> BTreeSet<String> {
+        let fields = schema["properties"].as_object().expect("fields").keys();
+        fields.filter(|field| !without.contains(&field.as_str())).cloned().collect()
+    }
 
-    /// Returns a rule without the alternative that is about no event.
-    fn of_event(rule: &Value) -> Value {
-        let Value::Array(alternatives) = rule else { return rule.clone() };
-        let beside = serde_json::json!({"required": [BESIDE_EVENT]});
-        alternatives.iter().filter(|alternative| **alternative != beside).cloned().collect()
+    fn required_of(schema: &Value, without: &[&str]) -> BTreeSet<String> {
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        required.filter(|field| !without.contains(field)).map(str::to_owned).collect()
+    }
+
+    /// A body has the fields of its event, requires the same of them, and says something of each.
+    fn check(body: &Value, event: &Value, name: &str) {
+        let is_beside = |field: &&&str| event["properties"][**field].is_null();
+        let beside: Vec<&str> = NOT_IN_EVENT.iter().filter(is_beside).copied().collect();
+        assert_eq!(fields_of(body, &beside), fields_of(event, &NOT_IN_BODY), "{name}");
+        assert_eq!(required_of(body, &beside), required_of(event, &NOT_IN_BODY), "{name}");
+        assert_eq!(body["additionalProperties"], false, "{name}");
+        for field in fields_of(event, &NOT_IN_BODY) {
+            let said = followed(&event["properties"][&field])["description"].clone();
+            let said_here = &body["properties"][&field]["description"];
+            assert!(said_here.is_string(), "{name}.{field} says nothing: {said}");
+        }
     }
 
     #[test]
-    fn a_body_says_what_its_event_says() {
+    fn a_body_has_the_fields_of_its_event() {
         let document = openapi();
         let components = &document["components"]["schemas"];
-        for (name, schema) in contract("common.v1.json")["$defs"].as_object().expect("definitions") {
-            // Only the ledger writes lines.
-            if name != "price_line" {
-                assert_eq!(components[name], as_said_here(schema), "{name}");
-            }
-        }
-        let bodies = [
-            ("OpenAccount", "account.opened"),
-            ("ChangeAccount", "account.changed"),
-            ("ChangePlan", "plan.changed"),
-            ("AdvanceClock", "clock.advanced"),
-            ("CloseAccount", "account.closed"),
+        check(&components["NewPlan"], &contract("common.v1.json")["$defs"]["plan"], "NewPlan");
+        for (name, event) in [
+            ("NewAccount", "account.opened"),
+            ("AccountChange", "account.changed"),
+            ("PlanChange", "plan.changed"),
+            ("ClockAdvance", "clock.advanced"),
+            ("AccountClosing", "account.closed"),
             ("NewGrant", "credits.granted"),
             ("Adjustment", "credits.adjusted"),
             ("Purchase", "credits.purchased"),
             ("Refund", "credits.refunded"),
             ("Usage", "usage.offered"),
-            ("SetLimits", "limits.set"),
-            ("SetOrgAlert", "org_alert.set"),
-            ("SetUserAlert", "user_alert.set"),
-            ("SetAutoTopUp", "auto_top_up.set"),
-        ];
-        for (name, event) in bodies {
-            let event = as_said_here(&contract(&format!("{event}.v1.json"))["properties"]["data"]);
-            let body = &components[name];
-            let said = |field: &&String| !NOT_IN_BODY.contains(&field.as_str());
-            for field in event["properties"].as_object().expect("fields").keys().filter(said) {
-                let schema = &event["properties"][field];
-                assert_eq!(&body["properties"][field], schema, "{name}.{field}");
-            }
-            assert_eq!(body["additionalProperties"], false, "{name}");
-            for rule in RULES {
-                assert_eq!(of_event(&body[rule]), event[rule], "{name}.{rule}");
-            }
-            let required = event["required"].as_array().into_iter().flatten();
-            let required = required.filter(|field| !NOT_IN_BODY.iter().any(|other| *field == *other));
-            for field in required {
-                assert!(
-                    body["required"].as_array().is_some_and(|all| all.contains(field)),
-                    "{name}: {field}"
-                );
-            }
+            ("PlainUsage", "usage.offered"),
+            ("NewLimits", "limits.set"),
+            ("NewAlert", "org_alert.set"),
+            ("NewUserAlert", "user_alert.set"),
+            ("NewAutoTopUp", "auto_top_up.set"),
+        ] {
+            let event = followed(&contract(&format!("{event}.v1.json"))["properties"]["data"]);
+            check(&components[name], &event, name);
         }
     }
 }

@@ -5,11 +5,13 @@ use axum::http::request::Parts;
 use ledger_core::value::id::{AccountId, EventId, Label};
 use ledger_core::value::time::Time;
 use platform::clock;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use web::auth::{Action, Principal};
 use web::http::{IfMatch, Problem, Query, header};
+use web::openapi::{Operation, Reads};
 
 use crate::app::App;
 
@@ -24,10 +26,11 @@ pub trait Waits: DeserializeOwned + Send {
     fn wait(&self) -> Option<bool>;
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
-    /// Whether to wait, 2 s at most, until the write is projected.
+    /// Whether to wait until the write is projected: 2 s at most by default (`LEDGER_WAIT_MS`). A wait that runs out
+    /// answers 202. Usage waits by default only with a `Ledger-Time`, every other write does.
     pub wait: Option<bool>,
 }
 
@@ -103,6 +106,33 @@ impl<Q: Waits> FromRequestParts<App> for RequestContext<Q> {
             deadline: app.waiter.deadline(),
         })
     }
+}
+
+impl<Q: JsonSchema> Reads for RequestContext<Q> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.needs_key();
+        operation.query::<Q>();
+    }
+}
+
+/// Describes the header of writes that an account's test clock takes its time from.
+///
+/// As plain text: generators of clients refuse headers that are times.
+pub fn timed(operation: &mut Operation<'_>) {
+    let said = "On accounts with a test clock: when the write is recorded, by RFC 3339. Without it the clock stands still; going back is ignored.";
+    operation.header::<String>(LEDGER_TIME, false, said);
+}
+
+/// Describes the header of writes whose body has no id.
+pub fn keyed(operation: &mut Operation<'_>) {
+    let said = "Names the write: the same key with the same content gets the first answer.";
+    operation.header::<EventId>(IDEMPOTENCY_KEY, true, said);
+}
+
+/// Describes the header of changes of a setting.
+pub fn conditional(operation: &mut Operation<'_>) {
+    let said = "The `ETag` of the state in which the setting may be changed.";
+    operation.header::<String>("If-Match", false, said);
 }
 
 fn not_a_time(mut problem: Problem) -> Problem {

@@ -153,3 +153,12 @@ Examples:
       For zsh, where ~/.zfunc is in its fpath
 
 Exit codes: 0 written, 1 failed, 2 wrong arguments";
+
+pub const OPENAPI: &str = "\
+Examples:
+  ledger openapi
+      Every request and every answer, by OpenAPI 3.1
+  ledger openapi --older
+      The same by OpenAPI 3.0, for generators that do not read 3.1
+
+Exit codes: 0 written, 1 failed, 2 wrong arguments";

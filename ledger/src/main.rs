@@ -15,6 +15,7 @@ use ledger::doctor;
 use ledger::help;
 use ledger::key::{self, KeyCommand};
 use ledger::migrate::{self, Migrate};
+use ledger::openapi::{self, Openapi};
 use ledger::rebuild::{self, Rebuild};
 use ledger::redeliver::{self, Redeliver};
 use ledger::replay::{self, Replay};
@@ -88,6 +89,9 @@ enum Command {
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Writes the OpenAPI document, to generate clients from
+    #[command(after_help = help::OPENAPI)]
+    Openapi(Openapi),
     /// Says what of the local stack is found and what is missing
     #[command(after_help = help::DOCTOR)]
     Doctor {
@@ -214,6 +218,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Key(command) => {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi(which) => {
+            openapi::write(which, &mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { stack, json } => {

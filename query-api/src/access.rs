@@ -6,6 +6,7 @@ use ledger_core::value::id::AccountId;
 use serde::Deserialize;
 use web::auth::{Action, Principal};
 use web::http::{Path, Problem};
+use web::openapi::{Operation, Reads};
 
 use crate::app::App;
 
@@ -55,6 +56,19 @@ impl FromRequestParts<App> for Seen {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let (account, caller) = admit(parts, app, Action::OwnRead).await?;
         Ok(Self { account, caller })
+    }
+}
+
+impl Reads for Whole {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.variable::<AccountId>("account");
+        operation.needs_key();
+    }
+}
+
+impl Reads for Seen {
+    fn describe(operation: &mut Operation<'_>) {
+        Whole::describe(operation);
     }
 }
 

@@ -1,14 +1,21 @@
 //! Answers: JSON, or CSV if the caller requests it, always with the position that they reflect.
 
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use platform::position::Position;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
-use web::http::Problem;
+use serde_json::json;
+use web::http::{ETag, Problem};
+use web::openapi::{Answers, Operation, Route};
 
+use crate::app::App;
 use crate::list::Page;
 
 /// Repeats `position` as a header, for answers whose body can't carry it.
@@ -17,46 +24,151 @@ const RECORDED_AT: HeaderName = HeaderName::from_static("ledger-recorded-at");
 /// Carries `next_cursor` with CSV.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 
+/// Media type of lists for spreadsheets.
+const CSV: &str = "text/csv";
+
 /// Answers depend on the key, so caches must not store them.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The state of an account that an answer shows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Reflects {
     pub account_id: AccountId,
-    /// The last folded record of its partition.
+    /// The position in the journal that the answer reflects.
     pub position: Position,
+    /// The account's ledger time at that position.
     pub recorded_at: Time,
 }
 
+/// An object or a page with the state that it reflects.
 #[derive(Serialize)]
-struct Whole<'a, T> {
+pub(crate) struct Now<T> {
     #[serde(flatten)]
-    reflects: &'a Reflects,
+    pub reflects: Reflects,
     #[serde(flatten)]
-    body: T,
+    pub body: T,
+}
+
+impl<T: JsonSchema> JsonSchema for Now<T> {
+    /// A page keeps its name: it is never shown without the state.
+    fn schema_name() -> Cow<'static, str> {
+        let name = T::schema_name();
+        if name.ends_with("Page") { name } else { format!("{name}Now").into() }
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        format!("{}::Now<{}>", module_path!(), T::schema_id()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        #[derive(JsonSchema)]
+        #[allow(dead_code, reason = "stands for its schema")]
+        struct Both<T> {
+            #[serde(flatten)]
+            reflects: Reflects,
+            #[serde(flatten)]
+            body: T,
+        }
+        let mut schema = Both::<T>::json_schema(generator);
+        // What the object is, and not the state.
+        schema.remove("description");
+        if let Some(said) = T::json_schema(generator).remove("description") {
+            schema.insert("description".to_owned(), said);
+        }
+        schema
+    }
+}
+
+/// An answer whose body has this schema; its headers say the state that it reflects.
+pub(crate) struct Answer<B>(Response, PhantomData<fn() -> B>);
+
+/// An answer with a setting.
+pub(crate) type Tagged<B> = web::openapi::Tagged<Answer<B>>;
+
+/// An answer about no single account.
+pub(crate) struct Unbound<B>(Response, PhantomData<fn() -> B>);
+
+/// The answer of a list as CSV.
+pub(crate) struct Csv;
+
+impl<B> IntoResponse for Answer<B> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<B> IntoResponse for Unbound<B> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<B: JsonSchema> Answers for Answer<B> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers_json::<B>(200, FOUND);
+        describe_state(operation);
+    }
+}
+
+impl<B: JsonSchema> Answers for Unbound<B> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers_json::<B>(200, FOUND);
+    }
+}
+
+impl Answers for Csv {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers(200, "Rows under a header.", CSV, json!({"type": "string"}));
+        describe_state(operation);
+        operation.answers_with::<String>("Next-Cursor", "The cursor of the next page; absent at the end.");
+    }
+}
+
+const FOUND: &str = "Found.";
+
+fn describe_state(operation: &mut Operation<'_>) {
+    operation
+        .answers_with::<String>("Ledger-Position", "The position that the answer reflects, such as 3:1041.");
+    operation.answers_with::<Time>("Ledger-Recorded-At", "The account's ledger time at that position.");
+}
+
+/// Makes the route of a list as CSV, whatever the caller accepts.
+pub(crate) fn csv(route: Route<App>) -> Route<App> {
+    route.answering::<Csv>(|mut request| {
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(CSV));
+        request
+    })
 }
 
 /// Answers with an object and the state that it reflects.
-pub(crate) fn object(reflects: &Reflects, body: impl Serialize) -> Result<Response, Problem> {
-    plain(reflects, Whole { reflects, body })
+pub(crate) fn object<T: Serialize>(reflects: &Reflects, body: T) -> Result<Answer<Now<T>>, Problem> {
+    plain(reflects, Now { reflects: reflects.clone(), body })
 }
 
 /// Answers without a single account; each part carries the state that it reflects.
-pub(crate) fn unbound(body: impl Serialize) -> Result<Response, Problem> {
+pub(crate) fn unbound<B: Serialize>(body: B) -> Result<Unbound<B>, Problem> {
     let json = serde_json::to_vec(&body).map_err(Problem::internal)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::CACHE_CONTROL, NO_STORE),
     ];
-    Ok((headers, json).into_response())
+    Ok(Unbound((headers, json).into_response(), PhantomData))
 }
 
 /// Answers with an object that has its own position and time; the reflected state is only in the headers.
-pub(crate) fn plain(reflects: &Reflects, body: impl Serialize) -> Result<Response, Problem> {
-    let mut response = unbound(body)?;
+pub(crate) fn plain<B: Serialize>(reflects: &Reflects, body: B) -> Result<Answer<B>, Problem> {
+    let Unbound(mut response, body) = unbound(body)?;
     mark(&mut response, reflects)?;
-    Ok(response)
+    Ok(Answer(response, body))
+}
+
+/// Answers with a setting and the tag of its state.
+pub(crate) fn tagged<T: Serialize>(
+    reflects: &Reflects,
+    body: T,
+    etag: ETag,
+) -> Result<Tagged<Now<T>>, Problem> {
+    object(reflects, body).map(|answer| web::openapi::Tagged(answer, Some(etag)))
 }
 
 /// A row of a list that can also be CSV; nested values are flattened to `name=amount name=amount`.
@@ -80,7 +192,7 @@ impl Format {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .collect();
-        let csv = quality(&accepts, "text/csv").unwrap_or(0.0);
+        let csv = quality(&accepts, CSV).unwrap_or(0.0);
         let json = quality(&accepts, "application/json").unwrap_or(0.0);
         Self { csv: csv > json }
     }
@@ -101,17 +213,17 @@ pub(crate) fn page<T: Serialize + Record>(
     format: &Format,
     header: &[&str],
     page: Page<T>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<T>>>, Problem> {
     if !format.csv {
         return object(reflects, page);
     }
     let text = to_csv(header, &page.items).map_err(Problem::internal)?;
-    let mut response = ([(header::CONTENT_TYPE, "text/csv")], text).into_response();
+    let mut response = ([(header::CONTENT_TYPE, CSV)], text).into_response();
     mark(&mut response, reflects)?;
     if let Some(cursor) = page.next_cursor {
         response.headers_mut().insert(NEXT_CURSOR, value(&cursor)?);
     }
-    Ok(response)
+    Ok(Answer(response, PhantomData))
 }
 
 fn to_csv<T: Record>(header: &[&str], rows: &[T]) -> csv::Result<Vec<u8>> {

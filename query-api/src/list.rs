@@ -1,7 +1,11 @@
 //! Lists: bounded pages, and opaque cursors to the row after which the next page begins.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ledger_core::value::schema::Cursor;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use web::http::Problem;
@@ -35,6 +39,26 @@ impl Limit {
 
     fn rows(self) -> usize {
         usize::from(self.0)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Rows of a page.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": LIMIT_MAX,
+            "default": LIMIT_DEFAULT,
+        })
     }
 }
 
@@ -74,6 +98,20 @@ impl Beginning {
     }
 }
 
+impl JsonSchema for Beginning {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Beginning".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": BEGINNING_CHARACTERS_MAX})
+    }
+}
+
 impl<'de> Deserialize<'de> for Beginning {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -88,10 +126,12 @@ impl<'de> Deserialize<'de> for Beginning {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub(crate) struct Page<T> {
     pub items: Vec<T>,
-    /// The cursor of the next page; none at the list's end.
+    /// The cursor of the next page; null at the list's end.
+    #[schemars(with = "Option<Cursor>")]
     pub next_cursor: Option<String>,
 }
 

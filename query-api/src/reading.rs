@@ -13,6 +13,7 @@ use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
 use platform::pg::{self, Model, Schema, Scope};
 use platform::position::{AtLeast, Position};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use web::http::Problem;
@@ -241,10 +242,21 @@ async fn unread(
         .with("since", halt.since))
 }
 
+/// A worker that folds the journal, as an answer names it.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum Worker {
+    Projector,
+    AlertWorker,
+}
+
 /// Why one of the two folds can't go on with an account.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Halt")]
 pub(crate) struct HaltView {
     /// The worker that can't.
+    #[schemars(with = "Worker")]
     halted_by: &'static str,
     /// A sentence: an event of a type that only a newer program knows, or how folding the event fails.
     reason: String,

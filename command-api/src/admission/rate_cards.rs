@@ -9,6 +9,7 @@ use ledger_core::policy::rate_card::RateCard;
 use ledger_core::value::id::RateCardId;
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection, PgPool};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use web::http::{ETag, IfMatch, Problem};
@@ -126,7 +127,8 @@ pub enum Publication {
 }
 
 /// A card with its last version.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "RateCardVersion")]
 pub struct LastVersion {
     pub card: String,
     version: i32,
@@ -150,7 +152,8 @@ pub async fn list(pool: &PgPool, after: Option<&str>, limit: i64) -> Result<Vec<
 }
 
 /// One version of a card, as operators read it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "RateCard")]
 pub struct CardView {
     card: String,
     version: i32,

@@ -3,33 +3,34 @@
 //! What was ordered is stored before the provider is asked, so that its webhook can be compared with it, and so that a
 //! repeat gets the same session.
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use ledger_core::event::derive;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::AccountId;
+use ledger_core::value::id::{AccountId, EventId};
 use payments::{
     CURRENCY, Checkout, CheckoutError, CustomerId, Order, Price, customer, idempotency_key,
     usd_of_minor_units,
 };
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgPool, credits_of, numeric_text};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Created, Route, Sent, post};
 
 use super::orders;
 use crate::app::App;
-use crate::request_context::RequestContext;
+use crate::request_context::{IDEMPOTENCY_KEY, RequestContext};
 use crate::write;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCheckout {
+    /// Credits, in the account's unit. The price is this amount times `usd_per_unit`, rounded up to whole cents.
     amount: Credits,
 }
 
@@ -43,18 +44,37 @@ impl Body for NewCheckout {
     }
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/checkout", create)
+            .named("createCheckout", "Opens a checkout at the payment provider.")
+            .says(
+                "By admins. The credits arrive when the provider's webhook reports the payment of this amount of money; \
+                 any other payment waits for a person. The first checkout that is paid sets the account's payment \
+                 customer. With an `Idempotency-Key` a repeat gets the same session. The sandbox only pretends: nobody \
+                 can pay at its address, and it sends no webhook. The price must be 0.50 to 999,999.99 USD in whole \
+                 cents.",
+            )
+            .refuses(&["no_price", "payment_refused"])
+            .with(|operation| {
+                let said = "Names the checkout: the same key answers with the same session.";
+                operation.header::<EventId>(IDEMPOTENCY_KEY, false, said);
+            }),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/checkout`
 ///
 /// With an `Idempotency-Key`, a repeat gets the same session. The provider is asked under a key of its own, also
 /// without one, so that no repetition on the way to it opens a second session.
-pub async fn create(
+async fn create(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<NewCheckout>,
+) -> Result<Created<Checkout>, Problem> {
     context.require(Action::Settings, &account)?;
-    let NewCheckout { amount } = read_body(request).await?;
+    let NewCheckout { amount } = sent.read().await?;
     write::admit_open(&app, &context, &account).await?;
     let reference = match &context.idempotency_key {
         Some(key) => derive::keyed_id("checkout", &account, key.as_str()).to_string(),
@@ -78,7 +98,7 @@ pub async fn create(
         Some(checkout) => checkout,
         None => open(&app, &ordered).await?,
     };
-    Ok((StatusCode::CREATED, axum::Json(checkout)).into_response())
+    Ok(Created(checkout))
 }
 
 /// Opens the session of an order, and stores it.

@@ -8,6 +8,7 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, EventId, Label, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 use platform::position::Position;
+use schemars::JsonSchema;
 use serde::Serialize;
 use web::http::Problem;
 
@@ -60,7 +61,8 @@ pub enum Answer {
 }
 
 /// A hold as the API returns it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Hold")]
 pub struct HoldView {
     /// The caller's id for it.
     pub reservation_id: ReservationId,

@@ -1,18 +1,21 @@
 //! Accounts: opening and changing them.
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ledger_core::account::setting::Setting;
 use ledger_core::event::{ChangeAccount, Clock, CloseAccount, Data, OpenAccount, derive};
-use ledger_core::request;
+use ledger_core::request::{self, Opening};
 use ledger_core::value::id::{AccountId, ReferrerId};
+use ledger_core::value::schema::PaymentCustomer;
 use ledger_core::value::time::Time;
 use payments::{CustomerId, customer};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use web::auth::Action;
-use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
+use web::http::{Path, Problem};
+use web::openapi::{Answers, Operation, Route, Sent, Tagged, patch, post};
 
 use crate::admission::ledger_time::{clock_is_live, recorded_at};
 use crate::admission::rate_cards::require_published;
@@ -21,23 +24,51 @@ use crate::promotions::bonus::welcome;
 use crate::promotions::promo_codes;
 use crate::promotions::redemptions::redeem;
 use crate::promotions::referrals::{Referrer, Rewards, inviter, referred};
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, conditional, timed};
+use crate::write::answer::{Written, Wrote};
 use crate::write::effects;
 use crate::write::idempotency;
 use crate::write::{self, Draft};
+
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts", open)
+            .named("openAccount", "Opens an account.")
+            .says("By the operator. The same opening again gets the first answer.")
+            .refuses(&["account_exists", "promo_code_unknown", "promo_code_used_up", "promo_code_expired"])
+            .with(timed),
+        patch("/v1/accounts/{account}", change)
+            .named("changeAccount", "Changes the name, the overdraft policy or the low-balance line.")
+            .says(
+                "By admins; `overdraft` and `payment_customer` by the operator alone. Absent fields stay as they are. A \
+                 change equal to the last accepted one gets its answer. `payment_customer` takes effect at once, and is \
+                 answered by itself where nothing else changes.",
+            )
+            .refuses(&["changed_meanwhile"])
+            .with(timed)
+            .with(conditional),
+        post("/v1/accounts/{account}/close", close)
+            .named("closeAccount", "Closes an account for good.")
+            .says(
+                "By the operator. From then on usage, holds, grants, purchases, settings and top-ups are refused with \
+                 `account_closed`; nothing resets, fires or is charged. What was on its way still applies; refunds, \
+                 disputes and reads go on. Closing again gets the first answer.",
+            )
+            .with(timed),
+    ]
+}
 
 /// `POST /v1/accounts`
 ///
 /// One decision covers the opening and the grants to the new account and its referrer; they are consecutive in the
 /// journal.
-pub async fn open(
+async fn open(
     State(app): State<App>,
     context: RequestContext,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Opening>,
+) -> Result<Wrote, Problem> {
     context.principal.require_role(Action::OpenAccount)?;
-    let (account, opening) =
-        request::read_opening(read_json(request, RECORD_BYTES_MAX).await?).map_err(Problem::invalid)?;
+    let (account, opening) = request::read_opening(sent.value().await?).map_err(Problem::invalid)?;
     let event_id = derive::opening_id(&account);
     let draft = Draft::derived(&account, "account.open", event_id, Data::AccountOpened(opening.clone()));
     if idempotency::find(&app.pool, &draft.name()).await?.is_none() {
@@ -145,14 +176,14 @@ fn opens_at(clock: Clock, context: &RequestContext) -> Result<Time, Problem> {
 }
 
 /// `POST /v1/accounts/{account}/close`
-pub async fn close(
+async fn close(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<CloseAccount>,
+) -> Result<Wrote, Problem> {
     context.require(Action::OpenAccount, &account)?;
-    let closing: CloseAccount = read_body(request).await?;
+    let closing: CloseAccount = sent.read().await?;
     let data = Data::AccountClosed(closing);
     let draft = Draft::derived(&account, "account.close", derive::closing_id(&account), data);
     write::once(&app, &context, draft, write::time_for(&app, &context, &account)).await
@@ -162,26 +193,74 @@ pub async fn close(
 const PAYMENT_CUSTOMER: &str = "payment_customer";
 
 /// The answer to a change of the payment customer alone, which is no event.
-#[derive(Debug, Serialize)]
-struct ChangedCustomer {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChangedCustomer {
     account_id: AccountId,
+    #[schemars(with = "Option<PaymentCustomer>")]
+    payment_customer: Option<CustomerId>,
+}
+
+/// The answer to a change of an account.
+pub enum Changed {
+    Setting(Wrote),
+    Customer(ChangedCustomer),
+}
+
+impl IntoResponse for Changed {
+    fn into_response(self) -> Response {
+        match self {
+            Changed::Setting(wrote) => wrote.into_response(),
+            Changed::Customer(changed) => axum::Json(changed).into_response(),
+        }
+    }
+}
+
+impl Answers for Changed {
+    fn describe(operation: &mut Operation<'_>) {
+        Wrote::describe(operation);
+        operation.answers_json::<ChangedBody>(200, "Projected, or changed at once.");
+    }
+}
+
+/// What an answer to a change says.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "AccountChanged")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum ChangedBody {
+    Setting(Written),
+    Customer(ChangedCustomer),
+}
+
+/// What to change of an account; at least one field.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct AccountChange {
+    #[serde(flatten)]
+    change: ChangeAccount,
+    /// The payment provider's customer whose methods may be charged; null removes it. Stored beside the contacts, not in
+    /// the journal. The first checkout that is paid sets it where it is none.
+    #[schemars(with = "Option<PaymentCustomer>", extend("nullable" = true))]
     payment_customer: Option<CustomerId>,
 }
 
 /// `PATCH /v1/accounts/{account}`
 ///
 /// An admin may change everything but what the account may spend: the overdraft and the payment customer are the operator's.
-pub async fn change(
+async fn change(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<AccountChange>,
+) -> Result<Tagged<Changed>, Problem> {
     context.require(Action::Settings, &account)?;
-    let mut body = read_json(request, RECORD_BYTES_MAX).await?;
+    let mut body = sent.value().await?;
     let customer = body.as_object_mut().and_then(|fields| fields.remove(PAYMENT_CUSTOMER));
     let Some(customer) = customer else {
-        return change_settings(&app, &context, &account, read_change(&context, &account, body)?).await;
+        let change = read_change(&context, &account, body)?;
+        let Tagged(answer, etag) = change_settings(&app, &context, &account, change).await?;
+        return Ok(Tagged(Changed::Setting(answer), etag));
     };
     // Whose methods are charged is decided by whoever runs the ledger, not by who may name methods.
     context.require(Action::Money, &account)?;
@@ -193,14 +272,14 @@ pub async fn change(
         write::require_unchanged(&app, &context, &account, Setting::Account).await?;
         set_customer(&app, &context, &account, customer.clone()).await?;
         let changed = ChangedCustomer { account_id: account, payment_customer: customer };
-        return Ok(axum::Json(changed).into_response());
+        return Ok(Tagged(Changed::Customer(changed), None));
     };
     // First what may be refused because it has changed meanwhile.
-    let answer = change_settings(&app, &context, &account, change).await?;
-    if answer.status().is_success() {
+    let Tagged(answer, etag) = change_settings(&app, &context, &account, change).await?;
+    if answer.is_success() {
         set_customer(&app, &context, &account, customer).await?;
     }
-    Ok(answer)
+    Ok(Tagged(Changed::Setting(answer), etag))
 }
 
 fn read_change(context: &RequestContext, account: &AccountId, body: Value) -> Result<ChangeAccount, Problem> {
@@ -216,7 +295,7 @@ async fn change_settings(
     context: &RequestContext,
     account: &AccountId,
     change: ChangeAccount,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     let draft = Draft::setting(account, "account.change", Data::AccountChanged(change), context.now);
     write::setting(app, context, draft, write::time_while_open(app, context, account)).await
 }

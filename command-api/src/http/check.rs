@@ -4,26 +4,29 @@
 //! stored with its figures, so that it can be explained later.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use ledger_core::policy::decide::{Decision, Refusal, Work};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::AccountId;
+use ledger_core::value::id::{AccountId, Text};
 use ledger_core::value::time::Time;
+use schemars::JsonSchema;
 use serde::Serialize;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, post};
 
 use super::hold_requests::{self, DecideQuery, require_projected};
 use crate::app::App;
 use crate::holds::request::{Answer, Ask};
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, timed};
 
 /// Whether work may begin, with the figures behind the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Checked {
     pub allowed: bool,
     pub code: Option<Refusal>,
     /// The reason as a sentence for the refused user.
+    #[schemars(with = "Option<Text>")]
     pub message: Option<String>,
     /// What the account may still spend, in its unit.
     pub available: Credits,
@@ -36,15 +39,27 @@ pub struct Checked {
     pub resets_at: Time,
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/check", check)
+            .named("checkWork", "Answers whether work may begin, without changing anything.")
+            .says(
+                "By producers. It sees what is projected and what is held, and holds nothing. Without an amount it asks \
+                 for the smallest work. A refusal is kept with its figures.",
+            )
+            .with(timed),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/check`
-pub async fn check(
+async fn check(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
     Path(account): Path<AccountId>,
-    request: Request,
+    sent: Sent<Work>,
 ) -> Result<Json<Checked>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let work: Work = read_body(request).await?;
+    let work: Work = sent.read().await?;
     require_projected(&app, &context).await?;
     let answered = hold_requests::ask(&app, &context, &account, Ask::Check(work)).await?;
     let Answer::Checked(decision, message) = answered else {

@@ -1,27 +1,37 @@
 //! Clock: advances a test account's ledger time.
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use ledger_core::event::{AdvanceClock, Clock, Data};
 use ledger_core::value::id::AccountId;
 use ledger_core::value::time::Time;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, Tagged, post};
 
 use crate::admission::ledger_time::clock_is_live;
 use crate::app::App;
 use crate::request_context::RequestContext;
+use crate::write::answer::Wrote;
 use crate::write::{self, Draft};
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/clock", advance)
+            .named("advanceClock", "Moves the test clock of an account forward.")
+            .says("By the operator. Going back is ignored.")
+            .refuses(&["clock_is_live", "clock_jump"]),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/clock`
-pub async fn advance(
+async fn advance(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<AdvanceClock>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Terms, &account)?;
-    let advance: AdvanceClock = read_body(request).await?;
+    let advance: AdvanceClock = sent.read().await?;
     let to = advance.advance_to;
     let draft = Draft::setting(&account, "clock", Data::ClockAdvanced(advance), context.now);
     write::setting(&app, &context, draft, moves_at(&app, &context, &account, to)).await

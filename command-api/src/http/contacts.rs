@@ -5,25 +5,26 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::shape::{object_or_null, objects_or_null};
 use ledger_core::request::{self, Body};
 use ledger_core::value::id::{AccountId, Text, UserId};
 use platform::pg::{self, PgConnection};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::PgExecutor;
 use sqlx::types::Json as JsonColumn;
 use url::Url;
 use web::auth::{self, Action};
 use web::http::{ETag, Path, Problem, read_json};
+use web::openapi::{self, Route, Sent, Tagged, post};
 
 use crate::app::App;
 use crate::email::{NOT_AN_EMAIL, is_email};
 use crate::promotions::bonus::lock_account;
-use crate::request_context::{RequestContext, Waits};
+use crate::request_context::{RequestContext, Waits, conditional};
 use crate::write;
 
 pub const CONTACTS_BYTES_MAX: usize = 1024 * 1024;
@@ -35,7 +36,8 @@ const URL_CHARS_MAX: usize = 2_048;
 const OLD_SECRET_HOURS: i32 = 24;
 
 /// Body of `PUT …/contacts`, which replaces all contacts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NewContacts")]
 #[serde(deny_unknown_fields)]
 pub struct Contacts {
     /// The people who configure the account and receive notifications.
@@ -49,7 +51,7 @@ pub struct Contacts {
 }
 
 /// An admin or user of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// The id that the account uses for them.
@@ -61,7 +63,8 @@ pub struct Person {
 }
 
 /// A receiver of an account's firings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NewWebhook")]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     pub url: String,
@@ -109,7 +112,8 @@ fn refusal_of(url: &str) -> Option<&'static str> {
     (!bare).then_some("has no user, password or fragment: calls are signed")
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Contacts")]
 pub struct StoredContacts {
     account_id: AccountId,
     admins: Vec<Person>,
@@ -117,7 +121,8 @@ pub struct StoredContacts {
     webhook: Option<StoredWebhook>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Webhook")]
 struct StoredWebhook {
     url: String,
     /// Present only in the answer that creates it.
@@ -143,15 +148,35 @@ macro_rules! query_contacts {
     };
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        openapi::put("/v1/accounts/{account}/contacts", put)
+            .named("setContacts", "Replaces the people of an account and its webhook.")
+            .says(
+                "By admins. Whoever is left out is removed. The answer that makes a webhook shows the secret that signs \
+                 its calls, once.",
+            )
+            .refuses(&["changed_meanwhile"])
+            .with(conditional),
+        openapi::get("/v1/accounts/{account}/contacts", get)
+            .named("getContacts", "Returns the people of an account and its webhook, without its secret.")
+            .says("By admins."),
+        post("/v1/accounts/{account}/contacts/webhook-secret", rotate_secret)
+            .named("rotateWebhookSecret", "Makes another secret for the webhook.")
+            .says("By admins. Calls are signed with both for 24 hours. The answer shows the new one, once.")
+            .refuses(&["webhook_unknown"]),
+    ]
+}
+
 /// `PUT /v1/accounts/{account}/contacts`
-pub async fn put(
+async fn put(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Contacts>,
+) -> Result<Tagged<Json<StoredContacts>>, Problem> {
     context.require(Action::Settings, &account)?;
-    let value = read_json(request, CONTACTS_BYTES_MAX).await?;
+    let value = read_json(sent.into_request(), CONTACTS_BYTES_MAX).await?;
     let contacts: Contacts = request::read(value).map_err(Problem::invalid)?;
     write::admit(&app, &context, &account).await?;
     let made_up = auth::new_webhook_secret()?;
@@ -188,11 +213,9 @@ impl StoredContacts {
         ETag::of(&(&self.admins, &self.users, url))
     }
 
-    fn answer(self) -> Result<Response, Problem> {
+    fn answer(self) -> Result<Tagged<Json<StoredContacts>>, Problem> {
         let etag = self.etag()?;
-        let mut response = Json(self).into_response();
-        etag.mark(&mut response)?;
-        Ok(response)
+        Ok(Tagged(Json(self), Some(etag)))
     }
 }
 
@@ -257,20 +280,21 @@ fn stored_contacts(account_id: AccountId, row: ContactsRow, show_secret: bool) -
 }
 
 /// `GET /v1/accounts/{account}/contacts`
-pub async fn get(
+async fn get(
     State(app): State<App>,
     context: RequestContext<ContactsQuery>,
     Path(account): Path<AccountId>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Json<StoredContacts>>, Problem> {
     context.require(Action::Settings, &account)?;
     app.account(&account, None, context.deadline).await?;
     load(pg::bounded(&app.pool), &account).await?.answer()
 }
 
 /// Contacts are not projected, so a position that they should reflect is taken and needs no wait.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContactsQuery {
+    /// Accepted as with every read, and ignored: contacts are not projected.
     #[serde(rename = "at_least")]
     _at_least: Option<AtLeast>,
 }
@@ -305,7 +329,7 @@ async fn rotate(
 }
 
 /// `POST /v1/accounts/{account}/contacts/webhook-secret`
-pub async fn rotate_secret(
+async fn rotate_secret(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,

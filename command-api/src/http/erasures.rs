@@ -1,20 +1,23 @@
 //! Erasures: removes what is stored of one person besides the journal, which has only pseudonyms.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
 use ledger_core::value::id::{AccountId, UserId};
 use platform::pg::PgConnection;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, post};
 
 use crate::app::App;
 use crate::promotions::bonus::lock_account;
 use crate::request_context::RequestContext;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "PersonToErase")]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// Of an admin or a user, or the address of somebody invited.
@@ -28,7 +31,8 @@ impl Body for Person {
 }
 
 /// How much was erased.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ErasedPerson")]
 pub struct Erased {
     id: UserId,
     contacts: u64,
@@ -36,17 +40,28 @@ pub struct Erased {
     notifications: u64,
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/erase-person", erase)
+            .named(
+                "erasePerson",
+                "Erases a person's addresses, names, invitations and notification texts for good.",
+            )
+            .says("By admins. Ids in the journal are pseudonyms and stay. A repeat finds nothing more."),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/erase-person`
 ///
 /// A repeat finds nothing more.
-pub async fn erase(
+async fn erase(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
+    sent: Sent<Person>,
 ) -> Result<Json<Erased>, Problem> {
     context.require(Action::Settings, &account)?;
-    let Person { id } = read_body(request).await?;
+    let Person { id } = sent.read().await?;
     app.account(&account, None, context.deadline).await?;
     let lock = account.to_string();
     let erased = app.write(&lock, move |connection| {

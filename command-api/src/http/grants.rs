@@ -1,28 +1,45 @@
 //! Grants: creating lots of credits, and voiding their rest.
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use ledger_core::event::{Data, Grant, VoidGrant, derive};
 use ledger_core::value::id::{AccountId, GrantId, Text};
 use ledger_core::value::time::Time;
 use platform::pg;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, delete, post};
 
 use crate::app::App;
-use crate::request_context::{self, RequestContext, Waits};
+use crate::request_context::{self, RequestContext, Waits, timed};
+use crate::write::answer::Wrote;
 use crate::write::{self, Draft};
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/grants", grant)
+            .named("grantCredits", "Grants credits: a lot that is drawn and expires by itself.")
+            .says("By the operator. The same grant again gets the first answer.")
+            .refuses(&["grant_exists", "grant_reserved", "grant_expired", "too_many_lots"])
+            .with(timed),
+        delete("/v1/accounts/{account}/grants/{grant_id}", void)
+            .named("voidGrant", "Removes what remains of a grant.")
+            .says("By the operator. Lots of the plan, and lots that have ended, can't be voided.")
+            .refuses(&["grant_unknown", "grant_not_voidable"])
+            .with(timed),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/grants`
-pub async fn grant(
+async fn grant(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Grant>,
+) -> Result<Wrote, Problem> {
     context.require(Action::Money, &account)?;
-    let grant: Grant = read_body(request).await?;
+    let grant: Grant = sent.read().await?;
     let expires_at = grant.expires_at;
     let draft = Draft::lot(&account, &grant.grant_id.clone(), Data::CreditsGranted(grant));
     write::once(&app, &context, draft, granted_at(&app, &context, &account, expires_at)).await
@@ -39,9 +56,10 @@ async fn granted_at(
     Ok(recorded_at)
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoidQuery {
+    /// As with every write.
     pub wait: Option<bool>,
     /// A note for people.
     pub reason: Option<Text>,
@@ -54,11 +72,11 @@ impl Waits for VoidQuery {
 }
 
 /// `DELETE /v1/accounts/{account}/grants/{grant}`
-pub async fn void(
+async fn void(
     State(app): State<App>,
     context: RequestContext<VoidQuery>,
     Path((account, grant_id)): Path<(AccountId, GrantId)>,
-) -> Result<Response, Problem> {
+) -> Result<Wrote, Problem> {
     context.require(Action::Undo, &account)?;
     let (_, recorded_at) = write::admit(&app, &context, &account).await?;
     let void = VoidGrant { grant_id: grant_id.clone(), reason: context.query.reason.clone() };

@@ -2,6 +2,7 @@
 
 use ledger_core::value::id::AccountId;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web::http::Problem;
 
@@ -10,7 +11,7 @@ use crate::holds::request::{Answer, Ask, Fault, HoldView, Request};
 use crate::request_context::{RequestContext, Waits};
 
 /// The query of a decision, which is made at this position or later.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecideQuery {
     /// The position that must be projected.

@@ -4,46 +4,66 @@
 //! the first answer revokes that key and creates another under a new `Idempotency-Key`.
 
 use axum::Json;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use ledger_core::value::schema::{Cursor, Secret};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use web::auth::{self, Action, Key, NewKey};
-use web::http::{Path, Problem, Query, read_body};
+use web::http::{Path, Problem, Query};
+use web::openapi::{Created, Route, Sent, delete, get, post};
 
 use crate::app::App;
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, keyed};
 use crate::write::idempotency;
 
 /// Keys per page by default.
 const LISTED: i64 = 50;
 const LISTED_MAX: i64 = 500;
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/keys", create)
+            .named("createKey", "Creates a key.")
+            .says("By the operator. The secret is shown once: the answer to a repeat has none.")
+            .with(keyed),
+        get("/v1/keys", list)
+            .named("listKeys", "Lists the keys, without their secrets.")
+            .says("By the operator."),
+        delete("/v1/keys/{key}", revoke)
+            .named("revokeKey", "Ends a key.")
+            .says("By the operator. Its open streams end within 5 s.")
+            .refuses(&["key_not_found"]),
+    ]
+}
+
 /// `POST /v1/keys`
-pub async fn create(
+async fn create(
     State(app): State<App>,
     context: RequestContext,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<NewKey>,
+) -> Result<Created<Made>, Problem> {
     context.principal.require_role(Action::Keys)?;
     let key = context.idempotency_key()?.to_string();
-    let new: NewKey = read_body(request).await?;
+    let new: NewKey = sent.read().await?;
     let (by, now) = (context.principal.key_id.to_string(), context.now);
     let lock = format!("key/{key}");
     let creating = app.write(&lock, move |connection| Box::pin(create_once(connection, key, new, by, now)));
     let answer = creating.await?;
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    Ok(web::openapi::Created(answer))
 }
 
 /// The answer to the creation of a key.
-#[derive(Debug, Clone, Serialize)]
-struct Created {
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "CreatedKey")]
+pub struct Made {
     #[serde(flatten)]
+    #[schemars(with = "Key")]
     key: serde_json::Value,
     /// Null in the answer to a repeat.
+    #[schemars(with = "Option<Secret>")]
     secret: Option<String>,
 }
 
@@ -53,7 +73,7 @@ async fn create_once(
     new: NewKey,
     by: String,
     now: Time,
-) -> Result<Created, Problem> {
+) -> Result<Made, Problem> {
     let content = Sha256::digest(serde_json::to_vec(&new).map_err(Problem::internal)?).to_vec();
     if !idempotency::claim_key(connection, &name, &content).await? {
         return first_answer(connection, &name, &content).await;
@@ -62,34 +82,38 @@ async fn create_once(
     let created = auth::create_key(connection, &new, &by, now).await?;
     let key = serde_json::to_value(&created.key).map_err(Problem::internal)?;
     idempotency::keep_answer(connection, &name, &key.to_string()).await?;
-    Ok(Created { key, secret: Some(created.secret) })
+    Ok(Made { key, secret: Some(created.secret) })
 }
 
-async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<Created, Problem> {
+async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<Made, Problem> {
     let first = idempotency::first_answer(connection, name).await?;
     if first.content != content {
         return Err(Problem::conflict("this Idempotency-Key was used before, with other content"));
     }
-    Ok(Created { key: serde_json::from_str(&first.answer).map_err(Problem::internal)?, secret: None })
+    Ok(Made { key: serde_json::from_str(&first.answer).map_err(Problem::internal)?, secret: None })
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    /// Rows of a page; by default 50.
+    #[schemars(range(min = 1, max = 500))]
     pub limit: Option<i64>,
     /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "KeyPage")]
 pub struct Page {
     pub items: Vec<Key>,
     /// The cursor of the next page; null at the end.
+    #[schemars(with = "Option<Cursor>")]
     pub next_cursor: Option<String>,
 }
 
 /// `GET /v1/keys`
-pub async fn list(
+async fn list(
     State(app): State<App>,
     principal: auth::Principal,
     Query(query): Query<ListQuery>,
@@ -108,7 +132,7 @@ pub async fn list(
 }
 
 /// `DELETE /v1/keys/{key}`
-pub async fn revoke(
+async fn revoke(
     State(app): State<App>,
     context: RequestContext,
     Path(key_id): Path<String>,

@@ -1,56 +1,90 @@
 //! Reservations: credits held for work in progress; they can be extended, settled by usage, or released.
 
 use axum::Json;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use ledger_core::policy::hold::{Extend, Reserve};
-use ledger_core::request;
+use ledger_core::request::{self, PlainUsage};
 use ledger_core::value::id::{AccountId, ReservationId};
 use platform::position::Position;
 use web::auth::Action;
-use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
+use web::http::{Path, Problem};
+use web::openapi::{Created, Route, Sent, patch, post};
 
 use super::hold_requests::{DecideQuery, on_hold, require_projected};
 use crate::admission::{self, Admitted, Form, NamedHold, Refusal, Stamp};
 use crate::app::App;
 use crate::holds::request::{Ask, Fault, HoldView, SettledHold};
-use crate::request_context::RequestContext;
-use crate::write::answer::Written;
+use crate::request_context::{RequestContext, timed};
+use crate::write::answer::{Written, Wrote};
 use crate::write::first::earlier;
 use crate::write::outcome::{self, Identity, Outcome, Progress};
 use crate::write::usage::{append_and_answer, append_one};
 use crate::write::wait::{once_projected, reopen_hold};
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/reservations", reserve)
+            .named("reserveCredits", "Holds credits for work in progress.")
+            .says(
+                "By producers. Granted while balance and limit cover all open holds and this one, exactly, from any \
+                 number of processes. It does not see usage without a hold that is not projected yet. The same id with \
+                 the same body answers with the hold as it stands.",
+            )
+            .refuses(&["credits_exhausted", "user_limit_reached"])
+            .with(timed),
+        patch("/v1/accounts/{account}/reservations/{reservation}", extend)
+            .named("extendReservation", "Holds more, or for longer.")
+            .says(
+                "By producers, while the hold is open. The amount is the new total. A refused extension is the sign to \
+                 stop; the hold stays as it is.",
+            )
+            .refuses(&["credits_exhausted", "user_limit_reached", "reservation_not_found", "hold_ended"])
+            .with(timed),
+        post("/v1/accounts/{account}/reservations/{reservation}/release", release)
+            .named("releaseReservation", "Gives back what is held.")
+            .says("By producers. A hold that was released or has expired stays as it is.")
+            .refuses(&["reservation_not_found", "hold_ended"])
+            .with(timed),
+        post("/v1/accounts/{account}/reservations/{reservation}/settle", settle)
+            .named("settleReservation", "Ends a hold by its usage.")
+            .says(
+                "By producers. The usage applies in full, whatever was held, also after the hold has ended. Until it is \
+                 projected the hold is `settling`. The same usage again gets the first answer.",
+            )
+            .refuses(&["reservation_not_found", "hold_ended", "too_new", "too_old", "unpriced_usage"])
+            .with(timed),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/reservations`
-pub async fn reserve(
+async fn reserve(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Reserve>,
+) -> Result<Created<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let reserve: Reserve = read_body(request).await?;
+    let reserve: Reserve = sent.read().await?;
     require_projected(&app, &context).await?;
     let view = on_hold(&app, &context, &account, Ask::Reserve(reserve)).await?;
-    Ok((StatusCode::CREATED, Json(view)).into_response())
+    Ok(Created(view))
 }
 
 /// `PATCH /v1/accounts/{account}/reservations/{reservation}`
-pub async fn extend(
+async fn extend(
     State(app): State<App>,
     context: RequestContext<DecideQuery>,
     Path((account, reservation)): Path<(AccountId, ReservationId)>,
-    request: Request,
+    sent: Sent<Extend>,
 ) -> Result<Json<HoldView>, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let extend: Extend = read_body(request).await?;
+    let extend: Extend = sent.read().await?;
     require_projected(&app, &context).await?;
     on_hold(&app, &context, &account, Ask::Extend(reservation, extend)).await.map(Json)
 }
 
 /// `POST /v1/accounts/{account}/reservations/{reservation}/release`
-pub async fn release(
+async fn release(
     State(app): State<App>,
     context: RequestContext,
     Path((account, reservation)): Path<(AccountId, ReservationId)>,
@@ -60,14 +94,14 @@ pub async fn release(
 }
 
 /// `POST /v1/accounts/{account}/reservations/{reservation}/settle`
-pub async fn settle(
+async fn settle(
     State(app): State<App>,
     context: RequestContext,
     Path((account, reservation)): Path<(AccountId, ReservationId)>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<PlainUsage>,
+) -> Result<Wrote, Problem> {
     context.require(Action::CheckAndHold, &account)?;
-    let value = read_json(request, RECORD_BYTES_MAX).await?;
+    let value = sent.value().await?;
     let mut offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     match &offer.usage.reservation_id {
         Some(named) if *named != reservation => {

@@ -3,23 +3,26 @@
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::response::Response;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{Data, ReverseUsage, derive};
 use ledger_core::request::Body;
 use ledger_core::value::id::{AccountId, EventId, Source, Text};
 use platform::pg;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web::auth::Action;
 use web::http::{Path, Problem, read_body};
+use web::openapi::{Route, Sent, post};
 
 use crate::app::App;
-use crate::request_context::{RequestContext, Waits};
+use crate::request_context::{RequestContext, Waits, timed};
+use crate::write::answer::Wrote;
 use crate::write::{self, Draft};
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReversalQuery {
+    /// As with every write.
     pub wait: Option<bool>,
     /// The usage's producer, if several producers used the id.
     pub source: Option<Source>,
@@ -31,7 +34,7 @@ impl Waits for ReversalQuery {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reversal {
     /// A note for people.
@@ -45,15 +48,26 @@ impl Body for Reversal {
     fn check(&self, _: &mut Vec<FieldError>) {}
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/usage/{event_id}/reversal", reverse)
+            .named("reverseUsage", "Reverses a whole usage event, once.")
+            .says("By the operator.")
+            .refuses(&["event_not_found", "ambiguous_event", "already_reversed"])
+            .with(timed)
+            .with(|operation| operation.body_is_optional()),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/usage/{event_id}/reversal`
-pub async fn reverse(
+async fn reverse(
     State(app): State<App>,
     context: RequestContext<ReversalQuery>,
     Path((account, event_id)): Path<(AccountId, EventId)>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Reversal>,
+) -> Result<Wrote, Problem> {
     context.require(Action::Undo, &account)?;
-    let Reversal { reason } = optional_body(request).await?;
+    let Reversal { reason } = optional_body(sent.into_request()).await?;
     let (_, recorded_at) = write::admit(&app, &context, &account).await?;
     let source = usage_source(&app, &context, &account, &event_id).await?;
     let reversal_id = derive::reversal_id(&account, &source, &event_id);

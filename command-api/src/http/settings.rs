@@ -1,35 +1,77 @@
 //! Settings of limits, alerts and auto top-up: each `PUT` replaces one whole, in force for the events folded after it.
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use ledger_core::event::field_error::FieldError;
-use ledger_core::event::{Data, Limit, RemoveOrgAlert, SetAutoTopUp, SetLimits, SetUserLimit};
+use ledger_core::event::{
+    Data, Limit, RemoveOrgAlert, SetAutoTopUp, SetLimits, SetOrgAlert, SetUserAlert, SetUserLimit,
+};
 use ledger_core::request::{self, Body};
 use ledger_core::value::id::{AccountId, AlertId, UserId};
 use platform::pg;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem, RECORD_BYTES_MAX, read_body, read_json};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, Tagged, delete, put};
 
 use crate::app::App;
 use crate::billing::orders;
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, conditional, timed};
+use crate::write::answer::Wrote;
 use crate::write::{self, Draft, idempotency};
 
 const LIMITS: &str = "limits";
 const USER_LIMIT: &str = "user_limit";
 
+pub fn routes() -> Vec<Route<App>> {
+    let settings = vec![
+        put("/v1/accounts/{account}/limits", put_limits)
+            .named("setLimits", "Sets what each user may use in a period.")
+            .says(
+                "By admins. The whole of the settings: an absent field takes its default. With `custom` it replaces all \
+                 users' own limits, without it leaves them as they are.",
+            ),
+        put("/v1/accounts/{account}/limits/users/{user}", put_user_limit)
+            .named("setUserLimit", "Sets one user's own limit, which wins over the default.")
+            .says("By admins."),
+        delete("/v1/accounts/{account}/limits/users/{user}", remove_user_limit)
+            .named("removeUserLimit", "Removes one user's own limit: the default holds again.")
+            .says("By admins."),
+        put("/v1/accounts/{account}/user-alert", put_user_alert)
+            .named("setUserAlert", "Sets the alert on each user's usage.")
+            .says("By admins. The whole of it: an absent field takes its default."),
+        put("/v1/accounts/{account}/auto-top-up", put_auto_top_up)
+            .named("setAutoTopUp", "Sets when credits are bought automatically.")
+            .says(
+                "By admins. The whole of it: an absent field takes its default. It always counts as saved: failures \
+                 before it are forgotten. The threshold may not be above the amount. Where it is on, the price must be \
+                 one that can be paid, and the payment method must be one of the account's payment customer; each \
+                 charge checks it again.",
+            )
+            .refuses(&["no_price"]),
+        put("/v1/accounts/{account}/alerts/{alert}", put_org_alert)
+            .named("setAlert", "Sets an alert on the account's figures.")
+            .says("By admins. The whole of it: an absent field takes its default.")
+            .refuses(&["too_many_alerts"]),
+        delete("/v1/accounts/{account}/alerts/{alert}", remove_org_alert)
+            .named("removeAlert", "Removes an alert.")
+            .says("By admins. A repeat gets the first answer.")
+            .refuses(&["alert_unknown"]),
+    ];
+    settings.into_iter().map(|route| route.with(timed).with(conditional)).collect()
+}
+
 /// `PUT /v1/accounts/{account}/limits`
 ///
 /// With `custom` it replaces all users' own limits; without, it leaves them as they are.
-pub async fn put_limits(
+async fn put_limits(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<SetLimits>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &account)?;
-    let limits: SetLimits = read_body(request).await?;
+    let limits: SetLimits = sent.read().await?;
     let replaces_own = limits.custom.is_some();
     let draft = Draft::setting(&account, LIMITS, Data::LimitsSet(limits), context.now);
     let admission = async {
@@ -42,14 +84,15 @@ pub async fn put_limits(
     write::setting(&app, &context, draft, admission).await
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct UserPath {
     account: AccountId,
     user: UserId,
 }
 
 /// One user's own limit.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "NewUserLimit")]
 #[serde(deny_unknown_fields)]
 pub struct UserLimit {
     limit: Limit,
@@ -62,23 +105,23 @@ impl Body for UserLimit {
 }
 
 /// `PUT /v1/accounts/{account}/limits/users/{user}`
-pub async fn put_user_limit(
+async fn put_user_limit(
     State(app): State<App>,
     context: RequestContext,
     Path(path): Path<UserPath>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<UserLimit>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &path.account)?;
-    let UserLimit { limit } = read_body(request).await?;
+    let UserLimit { limit } = sent.read().await?;
     user_limit(&app, &context, path, Some(limit)).await
 }
 
 /// `DELETE /v1/accounts/{account}/limits/users/{user}`
-pub async fn remove_user_limit(
+async fn remove_user_limit(
     State(app): State<App>,
     context: RequestContext,
     Path(path): Path<UserPath>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &path.account)?;
     user_limit(&app, &context, path, None).await
 }
@@ -89,7 +132,7 @@ async fn user_limit(
     context: &RequestContext,
     UserPath { account, user: user_id }: UserPath,
     limit: Option<Limit>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     let key = user_id.to_string();
     let data = Data::UserLimitSet(SetUserLimit { user_id, limit });
     let draft = Draft { key, ..Draft::setting(&account, USER_LIMIT, data, context.now) };
@@ -103,49 +146,49 @@ async fn user_limit(
 }
 
 /// `PUT /v1/accounts/{account}/user-alert`
-pub async fn put_user_alert(
+async fn put_user_alert(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<SetUserAlert>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &account)?;
-    write::whole_setting(&app, &context, &account, request, "user_alert", Data::UserAlertSet).await
+    write::whole_setting(&app, &context, &account, sent, "user_alert", Data::UserAlertSet).await
 }
 
 /// `PUT /v1/accounts/{account}/auto-top-up`
 ///
 /// Always recorded, also without a change: it clears failures and lets brakes report again. The payment method has to be
 /// the account's customer's; the charge checks it again.
-pub async fn put_auto_top_up(
+async fn put_auto_top_up(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<SetAutoTopUp>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &account)?;
-    let settings: SetAutoTopUp = read_body(request).await?;
+    let settings: SetAutoTopUp = sent.read().await?;
     let recorded_at = write::time_while_open(&app, &context, &account).await?;
     orders::require_orderable(&app, &account, &settings).await?;
     let draft = Draft::setting(&account, "auto_top_up", Data::AutoTopUpSet(settings), context.now);
     write::setting_each_time(&app, &context, draft, recorded_at).await
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct AlertPath {
     account: AccountId,
     alert: AlertId,
 }
 
 /// `PUT /v1/accounts/{account}/alerts/{alert}`
-pub async fn put_org_alert(
+async fn put_org_alert(
     State(app): State<App>,
     context: RequestContext,
     Path(path): Path<AlertPath>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<SetOrgAlert>,
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &path.account)?;
-    let body = read_json(request, RECORD_BYTES_MAX).await?;
+    let body = sent.value().await?;
     let alert = request::read_org_alert(&path.alert, body).map_err(Problem::invalid)?;
     let draft = org_alert(&path, Data::OrgAlertSet(alert), &context);
     write::setting(&app, &context, draft, write::time_while_open(&app, &context, &path.account)).await
@@ -154,11 +197,11 @@ pub async fn put_org_alert(
 /// `DELETE /v1/accounts/{account}/alerts/{alert}`
 ///
 /// A repeated removal gets the first answer.
-pub async fn remove_org_alert(
+async fn remove_org_alert(
     State(app): State<App>,
     context: RequestContext,
     Path(path): Path<AlertPath>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     context.require(Action::Settings, &path.account)?;
     let removal = Data::OrgAlertRemoved(RemoveOrgAlert { alert_id: path.alert.clone() });
     let draft = org_alert(&path, removal, &context);

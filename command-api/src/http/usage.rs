@@ -5,25 +5,30 @@
 
 use std::fmt;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use ledger_core::event::Usage;
 use ledger_core::event::field_error::FieldError;
-use ledger_core::request::{self, Offer};
+use ledger_core::fold::Outcome as FoldOutcome;
+use ledger_core::request::{self, Offer, PlainUsage, UsageEvent};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, EventId};
 use platform::position::Position;
+use schemars::JsonSchema;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use web::auth::{Action, Principal};
-use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX, read_json};
+use web::http::{Accepts, BATCH_BYTES_MAX, Path, Payload, Problem, RECORD_BYTES_MAX};
+use web::openapi::{Answers, Operation, Route, Sent, post};
 
 use crate::admission::refusal::{self, FORBIDDEN};
 use crate::admission::{self, Admitted, Form, Offered, Refusal, Stamp, Verdict};
 use crate::app::App;
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, timed};
+use crate::write::answer::{Written, Wrote};
 use crate::write::first::{Earlier, earlier};
 use crate::write::outcome::{Outcome, Progress};
 use crate::write::usage::{append_all, append_and_answer, outcomes};
@@ -43,13 +48,39 @@ const DATA: Accepts = Accepts { media_type: "application/json", bytes_max: RECOR
 const BATCH: Accepts =
     Accepts { media_type: "application/cloudevents-batch+json", bytes_max: BATCH_BYTES_MAX };
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/events", events)
+            .named("recordEvents", "Records usage as CloudEvents: one, or a batch.")
+            .says(
+                "By producers. A batch has at most 10,000 events and 8 MiB; each item has a result of its own, in order. \
+                 Good items are recorded whatever the others are. Sending the whole again is always safe. In binary mode \
+                 the attributes come as headers (`ce-id` and so on), and the body is the data.",
+            )
+            .refuses(&["too_new", "too_old", "unpriced_usage"])
+            .with(timed)
+            .with(|operation| {
+                let one = operation.schemas.of_request::<UsageEvent>();
+                operation.takes(ONE.media_type, one);
+                let batch = operation.schemas.of_request::<UsageBatch>();
+                operation.takes(BATCH.media_type, batch);
+            }),
+        post("/v1/accounts/{account}/usage", plain)
+            .named("recordUsage", "Records usage of one account as plain JSON.")
+            .says("By producers. The same usage again is recorded again and folds to a duplicate: it is charged once.")
+            .refuses(&["too_new", "too_old", "unpriced_usage"])
+            .with(timed),
+    ]
+}
+
 /// `POST /v1/events`
-pub async fn events(
+async fn events(
     State(app): State<App>,
     context: RequestContext,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<AnyUsage>,
+) -> Result<Recorded, Problem> {
     context.principal.require_role(Action::UsageWrite)?;
+    let request = sent.into_request();
     let binary = binary_mode(request.headers());
     let accepted: &[Accepts] = if binary.is_some() { &[DATA] } else { &[ONE, BATCH, EITHER] };
     let payload = Payload::read(request, accepted).await?;
@@ -57,7 +88,7 @@ pub async fn events(
     if binary.is_none()
         && (payload.media_type == BATCH.media_type || payload.media_type == EITHER.media_type && is_array)
     {
-        return batch(&app, &context, payload).await;
+        return batch(&app, &context, payload).await.map(Recorded::Batch);
     }
     if payload.bytes.len() > RECORD_BYTES_MAX {
         return Err(Problem::too_large(RECORD_BYTES_MAX));
@@ -68,7 +99,7 @@ pub async fn events(
     };
     let offer = offer.map_err(unreadable)?;
     context.require(Action::UsageWrite, &offer.account)?;
-    one(&app, &context, offer, Form::CloudEvent).await
+    one(&app, &context, offer, Form::CloudEvent).await.map(Recorded::One)
 }
 
 /// The prefix of the headers that carry an event's attributes.
@@ -118,14 +149,14 @@ fn with_data(attributes: serde_json::Map<String, Value>, data: &[u8]) -> Result<
 }
 
 /// `POST /v1/accounts/{account}/usage`
-pub async fn plain(
+async fn plain(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<PlainUsage>,
+) -> Result<Wrote, Problem> {
     context.require(Action::UsageWrite, &account)?;
-    let value = read_json(request, RECORD_BYTES_MAX).await?;
+    let value = sent.value().await?;
     let offer = request::read_plain_usage(&account, value).map_err(Problem::invalid)?;
     one(&app, &context, offer, Form::Plain).await
 }
@@ -142,7 +173,7 @@ fn stamp(context: &RequestContext, form: Form) -> Result<Stamp, Problem> {
     Ok(Stamp { actor: context.actor()?, now: context.now, ledger_time: context.ledger_time, form })
 }
 
-async fn one(app: &App, context: &RequestContext, offer: Offer, form: Form) -> Result<Response, Problem> {
+async fn one(app: &App, context: &RequestContext, offer: Offer, form: Form) -> Result<Wrote, Problem> {
     let mut verdicts =
         admission::admit(app, vec![Ok(offer)], stamp(context, form)?, context.deadline).await?;
     let verdict = verdicts.pop().ok_or_else(|| Problem::internal("usage without a verdict"))?;
@@ -150,7 +181,11 @@ async fn one(app: &App, context: &RequestContext, offer: Offer, form: Form) -> R
     append_and_answer(app, admitted, form, context.usage_waits()).await
 }
 
-async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<Response, Problem> {
+async fn batch(
+    app: &App,
+    context: &RequestContext,
+    payload: Payload,
+) -> Result<(StatusCode, BatchAnswer), Problem> {
     let (ids, offers) = read_off_task(payload, context.principal.clone()).await?;
     let stamp = stamp(context, Form::CloudEvent)?;
     let verdicts = admission::admit(app, offers, stamp, context.deadline).await?;
@@ -165,7 +200,7 @@ async fn batch(app: &App, context: &RequestContext, payload: Payload) -> Result<
     let known = progress.iter().all(|one| matches!(one, Progress::Folded(_)));
     let complete = waits && progress.len() == positions.len() && known;
     let status = if complete { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, axum::Json(BatchAnswer::of(items))).into_response())
+    Ok((status, BatchAnswer::of(items)))
 }
 
 type Read = (Vec<Option<EventId>>, Vec<Offered>);
@@ -262,18 +297,21 @@ fn split(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "BatchItem")]
 pub struct Item {
     pub index: usize,
     /// Null if the item has no readable id.
     pub id: Option<EventId>,
     /// `accepted` or `refused`.
+    #[schemars(with = "ItemResult")]
     pub result: &'static str,
     /// The journal position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
     /// The outcome, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<FoldOutcome>")]
     pub outcome: Option<&'static str>,
     /// Why the item was refused or rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,6 +323,7 @@ pub struct Item {
     pub differs: Vec<String>,
     /// The usage that had charged the same call.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<EventId>")]
     pub duplicate_of: Option<String>,
     /// What it charges above the hold that it settles.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -310,11 +349,67 @@ impl Item {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct BatchAnswer {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct BatchAnswer {
     items: Vec<Item>,
     accepted: usize,
     refused: usize,
+}
+
+/// Whether an item was taken.
+#[derive(JsonSchema)]
+#[schemars(rename = "BatchItemResult", rename_all = "snake_case")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum ItemResult {
+    Accepted,
+    Refused,
+}
+
+/// The answer to usage in one of its forms.
+pub enum Recorded {
+    One(Wrote),
+    Batch((StatusCode, BatchAnswer)),
+}
+
+impl IntoResponse for Recorded {
+    fn into_response(self) -> Response {
+        match self {
+            Recorded::One(wrote) => wrote.into_response(),
+            Recorded::Batch((status, answer)) => (status, axum::Json(answer)).into_response(),
+        }
+    }
+}
+
+impl Answers for Recorded {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers_json::<RecordedBody>(200, "Projected.");
+        operation.answers_json::<RecordedBody>(202, "Stored, and not all projected yet.");
+    }
+}
+
+/// The answer to one event, or to a batch.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "RecordedEvents")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum RecordedBody {
+    One(Written),
+    Batch(BatchAnswer),
+}
+
+/// A batch of usage: 1 to 10,000 events.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct UsageBatch(Vec<UsageEvent>);
+
+/// Usage as an event, as a batch, or, in binary mode, as the data of an event.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub enum AnyUsage {
+    One(UsageEvent),
+    Batch(UsageBatch),
+    Data(Usage),
 }
 
 impl BatchAnswer {

@@ -1,8 +1,7 @@
 //! Promo codes: their value, validity and number of uses.
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::Json;
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{Data, Grant, GrantSource};
@@ -12,18 +11,20 @@ use ledger_core::value::id::{AccountId, GrantId, PromoCode};
 use ledger_core::value::time::Time;
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::auth::{Action, Principal};
-use web::http::{ETag, Path, Problem, read_body};
+use web::http::{ETag, Path, Problem};
+use web::openapi::{self, Created, Route, Sent, Tagged, delete, post};
 
 use crate::app::App;
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, conditional};
 use crate::write::Draft;
 
 /// Longest promo code; the id of its lot contains it.
 const CODE_CHARS_MAX: usize = 100;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPromoCode {
     pub(super) code: PromoCode,
@@ -31,12 +32,21 @@ pub struct NewPromoCode {
     #[serde(default)]
     pub(super) valid_from: Option<Time>,
     #[serde(default)]
+    /// Exclusive; after `valid_from`.
     pub(super) valid_until: Option<Time>,
     #[serde(default)]
+    /// Most accounts that redeem it; by default any number.
+    #[schemars(with = "Option<Redemptions>")]
     pub(super) max_redemptions: Option<i32>,
     #[serde(default)]
+    /// When its credits end; by default never.
     pub(super) expires_at: Option<Time>,
 }
+
+/// A number of redemptions.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub(super) struct Redemptions(#[schemars(range(min = 1))] i32);
 
 impl Body for NewPromoCode {
     const GOOD: &'static str = r#"{"code":"c","amount":"1"}"#;
@@ -186,14 +196,31 @@ pub(super) fn unknown(code: &PromoCode) -> Problem {
     Problem::not_found("promo_code_unknown", format!("there is no promo code {code}"))
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/promo-codes", create)
+            .named("createPromoCode", "Makes a promo code, which gives credits once to each account.")
+            .says("By the operator. The same code again gets the same answer."),
+        openapi::get("/v1/promo-codes/{code}", get)
+            .named("getPromoCode", "Returns a promo code and what has become of it.")
+            .says("By the operator and auditors.")
+            .refuses(&["promo_code_unknown"]),
+        delete("/v1/promo-codes/{code}", end)
+            .named("endPromoCode", "Ends a promo code: it redeems no more.")
+            .says("By the operator. Accounts that redeemed it keep the credits. A repeat gets the first answer.")
+            .refuses(&["promo_code_unknown", "changed_meanwhile"])
+            .with(conditional),
+    ]
+}
+
 /// `POST /v1/promo-codes`
-pub async fn create(
+async fn create(
     State(app): State<App>,
     context: RequestContext,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<NewPromoCode>,
+) -> Result<Tagged<Created<Made>>, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
-    let new: NewPromoCode = read_body(request).await?;
+    let new: NewPromoCode = sent.read().await?;
     let lock = lock_name(&new.code);
     let stored = app.write(&lock, {
         let new = new.clone();
@@ -202,16 +229,24 @@ pub async fn create(
     let stored = stored.await.map_err(Problem::from)?;
     match stored {
         Some(stored) if stored == new => {
-            let mut response = (StatusCode::CREATED, axum::Json(&new)).into_response();
-            state(&new, None)?.mark(&mut response)?;
-            Ok(response)
+            let state = state(&new, None)?;
+            Ok(Tagged(Created(Made { made: new }), Some(state)))
         }
         _ => Err(Problem::conflict("this code was made before, with other content")),
     }
 }
 
+/// A code as it was made.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "MadePromoCode")]
+pub struct Made {
+    #[serde(flatten)]
+    made: NewPromoCode,
+}
+
 /// A code as it was made, and what has become of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "PromoCodeDetails")]
 pub struct PromoCodeView {
     #[serde(flatten)]
     made: NewPromoCode,
@@ -234,20 +269,18 @@ fn state(made: &NewPromoCode, ended_at: Option<Time>) -> Result<ETag, Problem> {
 }
 
 impl PromoCodeView {
-    fn answer(self) -> Result<Response, Problem> {
+    fn answer(self) -> Result<Tagged<Json<PromoCodeView>>, Problem> {
         let state = state(&self.made, self.ended_at)?;
-        let mut response = axum::Json(self).into_response();
-        state.mark(&mut response)?;
-        Ok(response)
+        Ok(Tagged(Json(self), Some(state)))
     }
 }
 
 /// `GET /v1/promo-codes/{code}`
-pub async fn get(
+async fn get(
     State(app): State<App>,
     principal: Principal,
     Path(code): Path<PromoCode>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Json<PromoCodeView>>, Problem> {
     principal.require_role(Action::Catalog)?;
     let row = query_code!(code.as_str(), "").fetch_optional(pg::bounded(&app.pool)).await?;
     PromoCodeView::try_from(row.ok_or_else(|| unknown(&code))?)?.answer()
@@ -256,11 +289,11 @@ pub async fn get(
 /// `DELETE /v1/promo-codes/{code}`
 ///
 /// It redeems no more; who has redeemed it keeps the credits. A repeat gets the first answer.
-pub async fn end(
+async fn end(
     State(app): State<App>,
     context: RequestContext,
     Path(code): Path<PromoCode>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Json<PromoCodeView>>, Problem> {
     context.principal.require_role(Action::PromoCodes)?;
     let (if_match, lock_name) = (context.if_match, lock_name(&code));
     let ended = app.write(&lock_name, move |connection| {

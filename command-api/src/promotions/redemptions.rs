@@ -1,7 +1,6 @@
 //! Redemptions: a promo code becomes a grant, once per account.
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use engine::outbox;
 use ledger_core::event::Event;
 use ledger_core::event::field_error::FieldError;
@@ -9,15 +8,18 @@ use ledger_core::request::Body;
 use ledger_core::value::id::{AccountId, Label, PromoCode};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Route, Sent, post};
 
 use super::bonus::lock_account;
 use super::promo_codes::{self, Locked};
 use crate::app::App;
-use crate::request_context::RequestContext;
+use crate::request_context::{RequestContext, timed};
 use crate::write;
+use crate::write::answer::Wrote;
 use crate::write::effects;
 use crate::write::idempotency;
 
@@ -62,7 +64,7 @@ pub async fn redeem(
     draft.event(recorded_at, actor.clone())
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redemption {
     code: PromoCode,
@@ -74,17 +76,32 @@ impl Body for Redemption {
     fn check(&self, _: &mut Vec<FieldError>) {}
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/redemptions", create)
+            .named("redeemPromoCode", "Redeems a promo code, once for each account.")
+            .says("By admins. A repeat gets the first answer, also after the code has ended.")
+            .refuses(&[
+                "promo_code_unknown",
+                "promo_code_used_up",
+                "promo_code_expired",
+                "promo_code_not_yet_valid",
+            ])
+            .with(timed),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/redemptions`
 ///
 /// A repeat gets the first answer, also after the code has ended.
-pub async fn create(
+async fn create(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Redemption>,
+) -> Result<Wrote, Problem> {
     context.require(Action::Settings, &account)?;
-    let redemption: Redemption = read_body(request).await?;
+    let redemption: Redemption = sent.read().await?;
     app.failed_redemptions.begin(&account)?;
     let answer = redeem_once(&app, &context, &account, redemption).await;
     // Only who guesses or fails waits: not who succeeds, nor who met a fault of ours.
@@ -99,7 +116,7 @@ async fn redeem_once(
     context: &RequestContext,
     account: &AccountId,
     Redemption { code }: Redemption,
-) -> Result<Response, Problem> {
+) -> Result<Wrote, Problem> {
     let (known, recorded_at) = write::admit_open(app, context, account).await?;
     let looked_up = code.clone();
     let promo = pg::write(&app.pool, |connection| {

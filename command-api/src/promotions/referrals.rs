@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::event::{GrantSource, derive};
 use ledger_core::request::Body;
@@ -12,11 +10,12 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, ReferrerId};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection, numeric_text};
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use web::auth::Action;
-use web::http::{Path, Problem, read_body};
+use web::http::{Path, Problem};
+use web::openapi::{Created, Route, Sent, post};
 
 use super::bonus::{grant_effect, lock_account};
 use crate::app::App;
@@ -30,7 +29,7 @@ const REWARDED_MAX: i32 = 10;
 /// Prefix of invitation codes.
 const INVITATION: &str = "ref_";
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
     email: String,
@@ -46,25 +45,39 @@ impl Body for Invitation {
     }
 }
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/referrals", invite)
+            .named("inviteByEmail", "Invites somebody by e-mail.")
+            .says("By admins. The same address again gets the same code, and no second mail."),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/referrals`
 ///
 /// A repeat for the same address gets the same code, and sends no second mail.
-pub async fn invite(
+async fn invite(
     State(app): State<App>,
     context: RequestContext,
     Path(account): Path<AccountId>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<Invitation>,
+) -> Result<Created<Invited>, Problem> {
     context.require(Action::Settings, &account)?;
-    let Invitation { email } = read_body(request).await?;
+    let Invitation { email } = sent.read().await?;
     write::admit_open(&app, &context, &account).await?;
     let per_day = app.sales.promotions.invitations_per_day;
     let lock = account.to_string();
     let code = app.write(&lock, move |connection| {
         Box::pin(async move { invited(connection, &account, &email, per_day).await })
     });
-    let code: String = code.await?;
-    Ok((StatusCode::CREATED, axum::Json(json!({"code": code}))).into_response())
+    Ok(Created(Invited { code: code.await? }))
+}
+
+/// The code of an invitation, for `referred_by` of the account that is opened.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Invited {
+    #[schemars(with = "ReferrerId")]
+    code: String,
 }
 
 async fn invited(

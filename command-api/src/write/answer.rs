@@ -6,24 +6,30 @@ use ledger_core::event::PlanBody;
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::policy::hold::State;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::ReservationId;
+use ledger_core::value::id::{EventId, ReservationId};
 use platform::position::Position;
+use schemars::JsonSchema;
 use serde::Serialize;
 use web::http::Problem;
+use web::openapi::{Answers, Operation};
 
 use super::first::Earlier;
 use super::outcome::Progress;
 use crate::holds::request::SettledHold;
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// What became of a write: its position in the journal and, once that is known, its outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Written {
+    #[schemars(with = "EventId")]
     pub event_id: String,
     pub position: Position,
     /// The outcome, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Outcome>")]
     pub outcome: Option<&'static str>,
     /// The usage that had charged the same call.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<EventId>")]
     pub duplicate_of: Option<String>,
     /// The hold that the usage settles.
     #[serde(flatten)]
@@ -33,8 +39,32 @@ pub struct Written {
     pub replaced: Option<PlanBody>,
 }
 
+/// The response to a write: 200 with its outcome, or 202 while it is not projected.
+#[derive(Debug)]
+pub struct Wrote(Response);
+
+impl Wrote {
+    pub fn is_success(&self) -> bool {
+        self.0.status().is_success()
+    }
+}
+
+impl IntoResponse for Wrote {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answers for Wrote {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers_json::<Written>(200, "Projected.");
+        operation.answers_json::<Written>(202, "Stored, and not projected yet.");
+    }
+}
+
 /// How usage settles a hold, as the API returns it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Settlement")]
 pub struct SettlementView {
     pub reservation_id: ReservationId,
     /// `settled` once the usage is projected.
@@ -60,7 +90,7 @@ impl SettlementView {
 
 impl Written {
     /// Answers by the record's progress: 200, 202 while it waits, 409, 422, or 503 if its account is halted.
-    pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Response {
+    pub fn answer(account: &str, event_id: &str, position: Position, progress: &Progress) -> Wrote {
         Written::answer_usage(account, event_id, position, progress, None, Earlier::default())
     }
 
@@ -71,7 +101,7 @@ impl Written {
         position: Position,
         progress: &Progress,
         replaced: Option<PlanBody>,
-    ) -> Response {
+    ) -> Wrote {
         let written = Written { replaced, ..Written::of(event_id, position, progress) };
         written.respond(account, progress, &Earlier::default().differs)
     }
@@ -84,7 +114,7 @@ impl Written {
         progress: &Progress,
         settled: Option<&SettledHold>,
         earlier: Earlier,
-    ) -> Response {
+    ) -> Wrote {
         let settles = settled.map(|settled| SettlementView::of(settled, progress));
         let Earlier { differs, duplicate_of } = earlier;
         let written = Written { settles, duplicate_of, ..Written::of(event_id, position, progress) };
@@ -106,9 +136,9 @@ impl Written {
         }
     }
 
-    fn respond(self, account: &str, progress: &Progress, differs: &[String]) -> Response {
+    fn respond(self, account: &str, progress: &Progress, differs: &[String]) -> Wrote {
         let written = self;
-        match progress {
+        Wrote(match progress {
             Progress::Waiting => (StatusCode::ACCEPTED, axum::Json(written)).into_response(),
             Progress::Halted => Problem::account_halted(account).into_response(),
             Progress::Folded(outcome) => match outcome {
@@ -125,7 +155,7 @@ impl Written {
                     placed(Problem::unprocessable(reason.code(), detail(*reason)), &written)
                 }
             },
-        }
+        })
     }
 }
 
@@ -179,7 +209,7 @@ mod tests {
     const AT: Position = Position { partition: 3, offset: 1041 };
 
     async fn check(progress: Progress, status: u16, expected: &str) {
-        let response = Written::answer("acme", "e1", AT, &progress);
+        let response = Written::answer("acme", "e1", AT, &progress).into_response();
         assert_eq!(response.status().as_u16(), status, "{progress:?}");
         let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("small");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

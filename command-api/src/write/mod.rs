@@ -12,8 +12,6 @@ pub mod outcome;
 pub mod usage;
 pub mod wait;
 
-use axum::extract::Request;
-use axum::response::Response;
 use engine::tables::own_limit;
 use ledger_core::account::Core;
 use ledger_core::account::limit::OwnLimit;
@@ -28,9 +26,10 @@ use platform::pg;
 use platform::position::Position;
 use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
-use web::http::{ETag, Problem, read_body};
+use web::http::{ETag, Problem};
+use web::openapi::{Sent, Tagged};
 
-use self::answer::Written;
+use self::answer::{Written, Wrote};
 use self::append::append;
 use self::idempotency::{Kept, Name};
 use self::outcome::{Identity, Progress};
@@ -165,7 +164,7 @@ pub async fn once<Q: Waits>(
     context: &RequestContext<Q>,
     draft: Draft,
     admission: impl Future<Output = Result<Time, Problem>>,
-) -> Result<Response, Problem> {
+) -> Result<Wrote, Problem> {
     let name = draft.name();
     let content = content_of(&draft)?;
     let kept = match idempotency::find(&app.pool, &name).await? {
@@ -200,11 +199,11 @@ pub async fn whole_setting<T: Body>(
     app: &App,
     context: &RequestContext,
     account: &AccountId,
-    request: Request,
+    sent: Sent<T>,
     kind: &'static str,
     data: fn(T) -> Data,
-) -> Result<Response, Problem> {
-    let body: T = read_body(request).await?;
+) -> Result<Tagged<Wrote>, Problem> {
+    let body: T = sent.read().await?;
     let draft = Draft::setting(account, kind, data(body), context.now);
     setting(app, context, draft, time_while_open(app, context, account)).await
 }
@@ -215,7 +214,7 @@ pub async fn setting<Q: Waits>(
     context: &RequestContext<Q>,
     draft: Draft,
     admission: impl Future<Output = Result<Time, Problem>>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     let put = put_setting(app, context, &draft, admission).await?;
     answer_setting(app, &draft, put).await
 }
@@ -247,7 +246,7 @@ pub async fn setting_each_time<Q: Waits>(
     context: &RequestContext<Q>,
     draft: Draft,
     recorded_at: Time,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     let put = put_new_setting(app, context, &draft, recorded_at).await?;
     answer_setting(app, &draft, put).await
 }
@@ -270,7 +269,7 @@ async fn answer_setting(
     app: &App,
     draft: &Draft,
     (kept, position, progress): (Kept, Position, Progress),
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Wrote>, Problem> {
     let response = answer(draft, &kept, (position, progress.clone()));
     mark(app, draft, &progress, response).await
 }
@@ -325,14 +324,14 @@ pub async fn mark(
     app: &App,
     draft: &Draft,
     progress: &Progress,
-    mut response: Response,
-) -> Result<Response, Problem> {
+    answer: Wrote,
+) -> Result<Tagged<Wrote>, Problem> {
     let is_applied = matches!(progress, Progress::Folded(Outcome::Applied | Outcome::Duplicate));
     if let Some(setting) = Setting::of(&draft.data).filter(|_| is_applied) {
         let (core, own) = projected(app, &draft.account, setting).await?;
-        ETag::of(&setting.content(&core, own.as_ref()))?.mark(&mut response)?;
+        return Ok(Tagged(answer, Some(ETag::of(&setting.content(&core, own.as_ref()))?)));
     }
-    Ok(response)
+    Ok(Tagged(answer, None))
 }
 
 /// Returns an account as it is projected, and the user's own limit where the setting is one.
@@ -387,7 +386,7 @@ pub async fn untracked<Q: Waits>(
     context: &RequestContext<Q>,
     draft: Draft,
     recorded_at: Time,
-) -> Result<Response, Problem> {
+) -> Result<Wrote, Problem> {
     let record = draft.recorded(recorded_at, context.actor()?)?;
     let position = append(app, &draft.account, &record.event).await?;
     let progress = settle(app, context.waits(), &draft, &record, position).await;
@@ -445,6 +444,6 @@ async fn find(
     Ok((position, progress.pop().unwrap_or(Progress::Waiting)))
 }
 
-fn answer(draft: &Draft, kept: &Kept, (position, progress): (Position, Progress)) -> Response {
+fn answer(draft: &Draft, kept: &Kept, (position, progress): (Position, Progress)) -> Wrote {
     Written::answer(draft.account.as_str(), &kept.event_id, position, &progress)
 }

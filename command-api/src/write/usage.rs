@@ -1,12 +1,11 @@
 //! Appends admitted usage, waits for it, and answers.
 
-use axum::response::Response;
 use platform::failpoint;
 use platform::kafka::AppendError;
 use platform::position::Position;
 use web::http::Problem;
 
-use super::answer::Written;
+use super::answer::{Written, Wrote};
 use super::append::{append, not_appended};
 use super::first::earlier;
 use super::outcome::{self, Outcome, Progress};
@@ -20,7 +19,7 @@ pub async fn append_and_answer(
     admitted: Admitted,
     form: Form,
     waits: bool,
-) -> Result<Response, Problem> {
+) -> Result<Wrote, Problem> {
     let position = append_one(app, &admitted).await?;
     let found = outcomes(app, std::slice::from_ref(&admitted), &[position], waits).await;
     let progress = match found.into_iter().next() {

@@ -20,7 +20,7 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLo
 pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
     let method = request.method().as_str().to_lowercase();
     let operation = template_of(request.url().path())
-        .map(|template| format!("/paths/{}/{method}", escaped(template)))
+        .map(|template| format!("/paths/{}/{method}", escaped(&as_answered(template, answer))))
         .filter(|pointer| DOCUMENT.pointer(pointer).is_some());
     let Some(operation) = operation else {
         let refused = matches!(answer.status, 401 | 404 | 405);
@@ -43,9 +43,11 @@ pub fn is_read(method: &Method, path: &str) -> bool {
 const PROBLEM: &str = "application/problem+json";
 
 fn answer_fits(operation: &str, answer: &Answer) -> Result<()> {
-    let response = followed(&format!("{operation}/responses/{}", answer.status));
-    ensure!(DOCUMENT.pointer(&response).is_some(), "{} is not described", answer.status);
     let media_type = media_type_of(&answer.content_type);
+    let response = format!("{operation}/responses/{}", answer.status);
+    let is_refused = DOCUMENT.pointer(&response).is_none() && answer.status >= 400;
+    let response = followed(&if is_refused { format!("{operation}/responses/default") } else { response });
+    ensure!(DOCUMENT.pointer(&response).is_some(), "{} is not described", answer.status);
     let content = format!("{response}/content/{}", escaped(media_type));
     ensure!(DOCUMENT.pointer(&content).is_some(), "{media_type} is not described");
     match media_type {
@@ -62,8 +64,27 @@ fn request_fits(operation: &str, request: &Request) -> Result<()> {
     };
     let content = format!("{operation}/requestBody/content/{}", escaped(media_type_of(content_type)));
     ensure!(DOCUMENT.pointer(&content).is_some(), "{content_type} is not described");
-    let body: Value = serde_json::from_slice(body)?;
+    let mut body: Value = serde_json::from_slice(body)?;
+    drop_nulls(&mut body);
     fits(&format!("{content}/schema"), &body).with_context(|| format!("taken: {body}"))
+}
+
+/// Callers may send null for what may be absent; the document knows one way.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A list as CSV is an operation of its own, whichever way it was asked for.
+fn as_answered(template: &str, answer: &Answer) -> String {
+    let is_csv = media_type_of(&answer.content_type) == "text/csv" && !template.ends_with(".csv");
+    if is_csv { format!("{template}.csv") } else { template.to_owned() }
 }
 
 fn media_type_of(content_type: &str) -> &str {

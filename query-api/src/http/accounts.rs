@@ -1,7 +1,6 @@
 //! Accounts: their data, plan and settings.
 
 use axum::extract::State;
-use axum::response::Response;
 use engine::tables::account::name_key;
 use engine::tables::own_limit;
 use ledger_core::account::Core;
@@ -16,45 +15,50 @@ use ledger_core::value::period::Period;
 use ledger_core::value::time::Time;
 use platform::pg::{self, Scope, columns};
 use platform::position::{AtLeast, Position};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::auth::{Accounts, Action, Principal, Role};
 use web::http::{ETag, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer::{self, Reflects};
+use crate::answer::{self, Now, Reflects, Tagged, Unbound};
 use crate::app::App;
 use crate::http::limits::LimitsView;
 use crate::http::plan::PlanView;
 use crate::list::{self, Beginning, Limit, Page};
 use crate::reading::{self, HaltView};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Only accounts whose id begins so, or whose name does in any case; every character stands for itself.
     q: Option<Beginning>,
+    /// Only open accounts, or only closed ones.
     status: Option<AccountStatus>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OneQuery {
     at_least: Option<AtLeast>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum AccountStatus {
     Open,
     Closed,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct AccountView {
     name: Option<Text>,
     unit: Unit,
@@ -101,7 +105,8 @@ impl AccountView {
 }
 
 /// A row of the list: an account with the state that it reflects, because accounts have different positions.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Account")]
 struct Item {
     #[serde(flatten)]
     reflects: Reflects,
@@ -110,7 +115,8 @@ struct Item {
 }
 
 /// An account read by itself.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AccountDetails")]
 struct One {
     #[serde(flatten)]
     account: AccountView,
@@ -121,13 +127,23 @@ struct One {
     payment_customer: Option<String>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts", list)
+            .named("listAccounts", "Lists the accounts that the key may see, by id.")
+            .says("Filters combine with each other and with the accounts of the key."),
+        get("/v1/accounts/{account}", one)
+            .named("getAccount", "Returns an account with its plan and settings."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}`
-pub(crate) async fn one(
+async fn one(
     State(app): State<App>,
     Whole(account): Whole,
     caller: Principal,
     Query(query): Query<OneQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<One>>, Problem> {
     let (alerting, is_operator) = (app.alerted.schema(), caller.role == Role::Operator);
     let (reflects, (view, etag)) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
@@ -141,9 +157,7 @@ pub(crate) async fn one(
         })
     })
     .await?;
-    let mut response = answer::object(&reflects, view)?;
-    etag.mark(&mut response)?;
-    Ok(response)
+    answer::tagged(&reflects, view, etag)
 }
 
 /// Reads the provider's customer whose payment methods may be charged for an account.
@@ -158,11 +172,11 @@ async fn payment_customer(
 }
 
 /// `GET /v1/accounts`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     caller: Principal,
     query: Result<Query<ListQuery>, Problem>,
-) -> Result<Response, Problem> {
+) -> Result<Unbound<Page<Item>>, Problem> {
     caller.require_role(Action::AccountRead)?;
     let Query(query) = query?;
     let after: Option<String> = list::decode(query.cursor.as_deref())?;
@@ -181,7 +195,7 @@ pub(crate) async fn list(
         })
     })
     .await?;
-    answer::unbound(&page)
+    answer::unbound(page)
 }
 
 /// Returns the accounts that a key may see.

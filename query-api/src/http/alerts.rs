@@ -1,40 +1,53 @@
 //! Alerts: the rules of an account with their state, and its firings.
 
 use axum::extract::State;
-use axum::response::Response;
-use ledger_core::policy::alert::{Kind, Watch};
+use ledger_core::policy::alert::{AlertView, Kind, Watch};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AlertId, EventId, SubjectId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AlertsQuery {
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/alerts", list)
+            .named("listAlerts", "Lists the alerts on the account's figures with their state, by id.")
+            .says("The position is the alert worker's own, and `at_least` waits for it."),
+        get("/v1/accounts/{account}/firings", firings)
+            .named("listFirings", "Lists what fired when, and at what figure, newest first.")
+            .says("The position is the alert worker's own, and `at_least` waits for it."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/alerts`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<AlertsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<AlertView>>>, Problem> {
     let after: Option<AlertId> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
@@ -57,7 +70,7 @@ async fn watch_of(connection: &mut PgConnection, account: &Account) -> Result<Wa
     Ok(columns::json_of(&row, "watch")?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FiringsQuery {
     kind: Option<Kind>,
@@ -65,13 +78,16 @@ pub(crate) struct FiringsQuery {
     subject: Option<SubjectId>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
 /// A firing, as admins read it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Firing")]
 pub(crate) struct FiringView {
+    #[schemars(with = "String", extend("format" = "uuid"))]
     firing_id: Uuid,
     kind: Kind,
     alert_id: Option<AlertId>,
@@ -91,11 +107,11 @@ pub(crate) struct FiringView {
 pub(crate) type Cursor = (i64, i32);
 
 /// `GET /v1/accounts/{account}/firings`
-pub(crate) async fn firings(
+async fn firings(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<FiringsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<FiringView>>>, Problem> {
     let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move { load_firings(connection, account, query, before).await })

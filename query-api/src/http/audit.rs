@@ -9,50 +9,78 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use platform::kafka::{self, Record};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::warn;
 use web::auth::{Action, Principal, Ticket};
 use web::http::{Problem, Query};
+use web::openapi::{Answers, Operation, Route, get};
 use web::quota::Slot;
 
 use crate::app::{AUDITS_MAX, App};
 
 /// Lines sent as one chunk if available.
 const CHUNK_LINES_MAX: usize = 200;
+/// Media type of JSON, one value a line.
+const NDJSON: &str = "application/x-ndjson";
 /// The journal's end at the request, where the next request continues.
 const END: HeaderName = HeaderName::from_static("ledger-end");
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditQuery {
+    /// A partition of the journal.
+    #[schemars(range(min = 0))]
     partition: i32,
+    /// Where to begin.
     #[serde(default)]
     offset: u64,
 }
 
-/// One record. `event` is its value if that is JSON; a value that can't be text is in base64.
-#[derive(Serialize)]
+/// The key of a record: the account's id.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "stands for its schema")]
+struct RecordKey(String);
+
+/// One record of the journal.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "JournalRecord")]
 struct Line<'a> {
     partition: i32,
     offset: i64,
     timestamp: ledger_core::value::time::Time,
+    #[schemars(with = "Option<RecordKey>")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
+    /// The record's value as stored, if it is JSON on one line; otherwise null.
+    #[schemars(with = "serde_json::Value")]
     event: Option<&'a RawValue>,
     /// The value's exact bytes, if `event` does not have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/audit/events", events)
+            .named("streamJournal", "Streams the journal as stored, one record a line.")
+            .says(
+                "Reads one partition from an offset up to its end as it was at the request. Continue at the offset \
+                 after the last line received. An answer that breaks off is incomplete.",
+            )
+            .refuses(&["partition_not_found"]),
+    ]
+}
+
 /// `GET /v1/audit/events`
-pub(crate) async fn events(
+async fn events(
     State(app): State<App>,
     caller: Principal,
     ticket: Ticket,
     query: Result<Query<AuditQuery>, Problem>,
-) -> Result<Response, Problem> {
+) -> Result<Lines, Problem> {
     caller.require_role(Action::AuditRead)?;
     let Query(query) = query?;
     if !(0..app.identity.partitions).contains(&query.partition) {
@@ -69,10 +97,27 @@ pub(crate) async fn events(
     let records = kafka::read_partition(&app.kafka, query.partition, from, end.offset);
     let mut response = Body::from_stream(while_admitted(lines(records, slot), ticket)).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(END, HeaderValue::from_str(&end.to_string()).map_err(Problem::internal)?);
-    Ok(response)
+    Ok(Lines(response))
+}
+
+/// The answer with records, one a line.
+pub(crate) struct Lines(Response);
+
+impl IntoResponse for Lines {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answers for Lines {
+    fn describe(operation: &mut Operation<'_>) {
+        let record = operation.schemas.of_answer::<Line<'_>>();
+        operation.answers(200, "Records, one a line.", NDJSON, record);
+        operation.answers_with::<String>("Ledger-End", "The position after the last record of the answer.");
+    }
 }
 
 fn journal_unavailable(error: kafka::Error) -> Problem {

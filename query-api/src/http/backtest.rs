@@ -2,24 +2,26 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use ledger_core::account::Core;
 use ledger_core::event::field_error::FieldError;
-use ledger_core::event::{SetLimits, SetUserAlert};
+use ledger_core::event::{Basis, SetLimits, SetUserAlert};
 use ledger_core::fold::{Applied, Moment, Observer};
 use ledger_core::policy::alert::{Backtest, Hit, Rule};
 use ledger_core::request;
-use ledger_core::value::id::AlertId;
+use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{AlertId, Label};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use web::auth::Principal;
 use web::http::{Accepts, Payload, Problem, Query, RECORD_BYTES_MAX, json_value};
+use web::openapi::{Route, Sent, post};
 
 use crate::access::Whole;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::{App, BACKTESTS_MAX};
 use crate::as_of::{self, Onlooker};
 use crate::reading;
@@ -29,30 +31,69 @@ pub const EVENTS_MAX: u64 = 1_000_000;
 /// Longest duration of a backtest: such a history on a slow machine.
 const LONGEST: Duration = Duration::from_secs(600);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BacktestQuery {
     at_least: Option<AtLeast>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// The kinds of rules that can be tried.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum TriedKind {
+    OrgAlert,
+    UserAlert,
+    UserLimitReached,
+}
+
+/// A rule, with the fields of its setting: of an alert on the account's figures, of the user alert, or of limits.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub(crate) struct TriedRule {
+    /// By default `org_alert`.
+    kind: Option<TriedKind>,
+    /// With `org_alert`: the figure that it watches.
+    basis: Option<Basis>,
+    /// With `org_alert` and `user_alert`.
+    threshold: Option<Credits>,
+    /// With `user_limit_reached`.
+    default_limit: Option<Credits>,
+    /// With `user_limit_reached`: features whose usage does not count.
+    excluded_features: Option<Vec<Label>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Backtest")]
+struct Tried {
     /// All firings, including those beyond the list.
     total: u64,
     /// In order; 10,000 at most.
     items: Vec<Hit>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/accounts/{account}/alerts/backtest", run)
+            .named(
+                "backtestAlert",
+                "Returns what a rule would have fired, had it been in force from the opening.",
+            )
+            .says("Folds the whole history of the account again: at most 1,000,000 events. Stores nothing.")
+            .refuses(&["history_too_long"]),
+    ]
+}
+
 /// `POST /v1/accounts/{account}/alerts/backtest`
-pub(crate) async fn run(
+async fn run(
     State(app): State<App>,
     Whole(account): Whole,
     caller: Principal,
     Query(query): Query<BacktestQuery>,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<TriedRule>,
+) -> Result<Answer<Now<Tried>>, Problem> {
     let accepted = Accepts { media_type: "application/json", bytes_max: RECORD_BYTES_MAX };
-    let payload = Payload::read(request, &[accepted]).await?;
+    let payload = Payload::read(sent.into_request(), &[accepted]).await?;
     let rule = rule_of(json_value(&payload.bytes)?).map_err(Problem::invalid)?;
     let full =
         || Problem::too_many_requests(format!("{BACKTESTS_MAX} backtests at once, half of them of one key"));
@@ -70,7 +111,7 @@ pub(crate) async fn run(
             let mut trial = Trial { backtest: Backtest::new(rule), left };
             as_of::refold_all(connection, account, &mut trial).await?;
             let tried = trial.backtest;
-            Ok(Answer { total: tried.total(), items: tried.hits().to_vec() })
+            Ok(Tried { total: tried.total(), items: tried.hits().to_vec() })
         })
     });
     let (reflects, answer) = answered.await?;

@@ -1,34 +1,45 @@
 //! Balance: the figures of an account, now or at an instant.
 
 use axum::extract::State;
-use axum::response::Response;
 use engine::tables::commitments;
 use ledger_core::policy::balance::Balance;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::time::Time;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sqlx::PgConnection;
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
+use crate::as_of;
 use crate::reading::{self, Account};
-use crate::{answer, as_of};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BalanceQuery {
+    /// Shows the account as it stood at this ledger time, without holds. A time beyond the account's ledger time means
+    /// the present; one before its opening is refused.
     as_of: Option<Time>,
     at_least: Option<AtLeast>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/balance", balance)
+            .named("getBalance", "Returns what the account may still spend, now or at an instant."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/balance`
-pub(crate) async fn balance(
+async fn balance(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<BalanceQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Balance>>, Problem> {
     let (reflects, balance) = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, query.as_of))
     })

@@ -1,51 +1,72 @@
 //! Decisions: why work was refused or allowed, with the figures behind the decision.
 
 use axum::extract::State;
-use axum::response::Response;
 use ledger_core::policy::decide::{Decision, Refusal};
 use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Label, ReservationId, Text, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::{self, columns};
 use platform::position::{AtLeast, Position};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DecisionsQuery {
+    /// Only decisions about this user.
     user: Option<String>,
-    /// Inclusive.
+    /// Only decisions at this time or later.
     from: Option<Time>,
-    /// Exclusive.
+    /// Only decisions before this time.
     to: Option<Time>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Debug, Serialize)]
+/// The request that was decided.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+#[allow(dead_code, reason = "stands for its schema")]
+enum DecisionKind {
+    Check,
+    Reserve,
+    Extend,
+}
+
+/// A decision with the figures that it was made from. Members are not shown those of the account.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Decision")]
 struct Kept {
     /// By the database's clock; on test accounts ledger time.
     decided_at: Time,
     /// The request: `check`, `reserve` or `extend`.
+    #[schemars(with = "DecisionKind")]
     kind: String,
     allowed: bool,
     code: Option<Refusal>,
     /// The reason of a refusal, as a sentence for the user.
+    #[schemars(with = "Option<Text>")]
     message: Option<String>,
+    #[schemars(with = "Option<ReservationId>")]
     reservation_id: Option<String>,
+    #[schemars(with = "Option<UserId>")]
     user_id: Option<String>,
+    #[schemars(with = "Option<Label>")]
     feature: Option<String>,
-    /// The requested credits, for an extension the growth; none for the smallest work.
+    /// The requested credits, for an extension the growth; null for the smallest work.
     amount: Option<Credits>,
     /// The account's figures; hidden from members.
     #[serde(flatten)]
@@ -62,25 +83,38 @@ struct Kept {
 }
 
 /// The account's figures at a decision, and the user of the request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct OfAccount {
     settled: Credits,
     /// Settled minus all open holds.
     available: Credits,
-    /// The lowest allowed value of available; none if unlimited.
+    /// The lowest allowed value of available; null if unlimited.
+    #[schemars(extend("nullable" = true))]
     floor: Option<Credits>,
+    /// The id of the key that asked.
     actor: String,
 }
 
 /// Time, and order among decisions of one instant.
 type Cursor = (Time, i64);
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/decisions", list)
+            .named("listDecisions", "Lists why work was refused or allowed, newest first.")
+            .says(
+                "Every refusal is kept with the figures behind it; what was allowed is kept too where the deployment \
+                 sets `LEDGER_DECISIONS_KEEP_ALLOWED`. Members see their own.",
+            ),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/decisions`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     seen: Seen,
     Query(query): Query<DecisionsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Kept>>>, Problem> {
     let user = seen.user(query.user)?;
     let cursor: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     // The end is a position before all decisions of its instant.

@@ -2,48 +2,55 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
-use ledger_core::fold::EntryType;
+use ledger_core::fold::{EntryType, LotChange};
 use ledger_core::value::credits::Credits;
+use ledger_core::value::id::EventId;
 use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
 use platform::pg::{credits_of, time_of};
 use platform::position::{AtLeast, Position};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer::{self, Format, Record};
+use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntriesQuery {
+    /// Only lines of this type.
     #[serde(rename = "type")]
     entry_type: Option<EntryType>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-/// One line; a usage's is in its event row, every other in the entry table.
-#[derive(Serialize)]
+/// One line of an account's ledger.
+#[derive(Serialize, JsonSchema)]
 struct Entry {
     entry_id: String,
     #[serde(rename = "type")]
+    #[schemars(with = "EntryType")]
     entry_type: String,
     amount: Credits,
     balance_after: Credits,
     credit_balance_after: Credits,
+    #[schemars(with = "EventId")]
     event_id: String,
     recorded_at: Time,
     occurred_at: Time,
+    #[schemars(with = "Vec<LotChange>")]
     lots: Box<RawValue>,
     #[serde(skip)]
     cursor: Cursor,
@@ -93,13 +100,24 @@ fn flat_lots(lots: &RawValue) -> String {
     flat.join(" ")
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/entries", list)
+            .named("listEntries", "Lists the lines of the account's ledger, newest first.")
+            .says("Answers with CSV if `Accept` prefers `text/csv`."),
+        answer::csv(get("/v1/accounts/{account}/entries.csv", list))
+            .named("exportEntries", "Lists the lines of the account's ledger as CSV, newest first.")
+            .says("The lots of a line read `g1=-5 plan:2=-1`."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/entries`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     Whole(account): Whole,
     headers: HeaderMap,
     Query(query): Query<EntriesQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Entry>>>, Problem> {
     let format = Format::of(&headers);
     let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let (entry_type, limit) = (query.entry_type, query.limit);

@@ -1,62 +1,78 @@
 //! Events: what became of one event, what it cost by which prices, and which lots paid.
 
 use axum::extract::State;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
+use ledger_core::event::Line;
+use ledger_core::fold::{LotChange, Outcome, Reason};
 use ledger_core::policy::hold::over_hold;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{EventId, Source};
+use ledger_core::value::id::{AccountId, CallId, EventId, Label, MessageId, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
 use platform::pg::{credits_of, time_of};
 use platform::position::{AtLeast, Position};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::{FromRow, PgConnection};
 use web::http::{Path, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::app::App;
 use crate::reading::{self, Account};
 
 /// Most later records of the same id that an answer names.
 const REPEATS_MAX: i64 = 20;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct EventPath {
     event_id: EventId,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventQuery {
+    /// The producer, where several have sent this id.
     source: Option<Source>,
     at_least: Option<AtLeast>,
 }
 
 /// The first record of an id.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Event")]
 struct EventView {
+    #[schemars(with = "AccountId")]
     account_id: String,
+    #[schemars(with = "EventId")]
     event_id: String,
+    #[schemars(with = "Source")]
     source: String,
     #[serde(rename = "type")]
     event_type: String,
     /// Its own position, not the read's.
     position: Position,
+    #[schemars(with = "Outcome")]
     outcome: String,
+    #[schemars(with = "Option<Reason>")]
     reason: Option<String>,
     /// The usage that had charged this call before, by its id and source.
+    #[schemars(with = "Option<EventId>")]
     duplicate_of: Option<String>,
+    #[schemars(with = "Option<Source>")]
     duplicate_of_source: Option<String>,
     /// What the provider calls the call.
+    #[schemars(with = "Option<CallId>")]
     call_id: Option<String>,
     /// Usage: what was charged.
     credits: Option<Credits>,
+    #[schemars(with = "Option<UserId>")]
     user_id: Option<String>,
+    #[schemars(with = "Option<MessageId>")]
     message_id: Option<String>,
     /// Usage: the hold that it ended.
+    #[schemars(with = "Option<ReservationId>")]
     reservation_id: Option<String>,
     /// What that hold held.
     held: Option<Credits>,
@@ -65,33 +81,48 @@ struct EventView {
     occurred_at: Time,
     /// Ledger time of the record.
     recorded_at: Time,
+    #[schemars(with = "Option<Label>")]
     actor: Option<String>,
     /// Price lines; none where credits were given.
+    #[schemars(with = "Vec<Line>")]
     lines: Box<RawValue>,
     /// Lots touched, signed.
+    #[schemars(with = "Vec<LotChange>")]
     lots: Box<RawValue>,
     /// What lots could not cover.
     overdraft: Credits,
-    /// When it was taken back.
+    /// When it was reversed.
     reversed_at: Option<Time>,
     /// Later records of the same id, which had no effect.
     repeats: Vec<Repeat>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Repeat {
     position: Position,
+    #[schemars(with = "Outcome")]
     outcome: String,
     recorded_at: Time,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/events/{event_id}", one)
+            .named("getEvent", "Returns what became of an event, what it cost and which lots paid.")
+            .says(
+                "`position` and `recorded_at` are the record's own; the headers say what the read reflects.",
+            )
+            .refuses(&["event_not_found", "ambiguous_event"]),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/events/{event_id}`
-pub(crate) async fn one(
+async fn one(
     State(app): State<App>,
     seen: Seen,
     Path(EventPath { event_id }): Path<EventPath>,
     Query(query): Query<EventQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<EventView>, Problem> {
     let own = seen.user(None)?;
     let account = seen.account;
     let (reflects, event) = reading::of(&app, account, query.at_least, move |connection, account| {

@@ -1,7 +1,6 @@
 //! Grants: every lot of an account's history, newest first.
 
 use axum::extract::State;
-use axum::response::Response;
 use engine::tables::lot;
 use ledger_core::account::lot::{Lot, LotCategory};
 use ledger_core::event::{LotSource, Price};
@@ -9,26 +8,29 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{GrantId, Text};
 use ledger_core::value::time::Time;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantsQuery {
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Grant {
     grant_id: GrantId,
     source: LotSource,
@@ -70,12 +72,19 @@ impl From<Lot> for Grant {
     }
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/grants", list)
+            .named("listGrants", "Lists every lot of credits that the account ever had, newest first."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/grants`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<GrantsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Grant>>>, Problem> {
     let before: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {

@@ -1,7 +1,6 @@
 //! Limits: the settings as they stand, and the users with a limit of their own.
 
 use axum::extract::State;
-use axum::response::Response;
 use engine::tables::own_limit;
 use ledger_core::account::limit::Limits;
 use ledger_core::account::setting::Setting;
@@ -9,17 +8,21 @@ use ledger_core::event::{Limit as UserLimit, Recipients, SetLimits};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{Label, UserId};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::http::{Path, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
+use crate::answer::{Now, Tagged};
 use crate::app::App;
 use crate::http::settings;
 use crate::list::{self, Limit, Page};
 use crate::reading;
 
 /// Limits with their defaults filled in, without the users' own: any number of users may have one.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Limits")]
 pub(crate) struct LimitsView {
     enabled: bool,
     default_limit: Option<Credits>,
@@ -41,20 +44,35 @@ impl LimitsView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitsQuery {
     at_least: Option<AtLeast>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/limits", one)
+            .named("getLimits", "Returns what each user may use in a period.")
+            .says("Limits that were never set are on, without a default. Users' own limits are a list of their own."),
+        get("/v1/accounts/{account}/limits/users", users)
+            .named("listUserLimits", "Lists the users with a limit of their own, by id.")
+            .says("A user's own limit wins over the default. The `ETag` changes with any of them."),
+        get("/v1/accounts/{account}/limits/users/{user}", user)
+            .named("getUserLimit", "Returns one user's own limit.")
+            .says("A user without one has the default.")
+            .refuses(&["user_limit_unknown"]),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/limits`
 ///
 /// Limits that were never set count as on, without a default.
-pub(crate) async fn one(
+async fn one(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<LimitsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<LimitsView>>, Problem> {
     let read = reading::of(&app, account, query.at_least, |connection, account| {
         Box::pin(async move {
             let own_limits = own_limit::count(connection, &account.core.account).await?;
@@ -67,16 +85,17 @@ pub(crate) async fn one(
     settings::shown(&reflects, view, &content)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsersQuery {
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct OwnLimit {
     user_id: UserId,
     /// An amount, or `unlimited`.
@@ -84,11 +103,11 @@ struct OwnLimit {
 }
 
 /// `GET /v1/accounts/{account}/limits/users`
-pub(crate) async fn users(
+async fn users(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<UsersQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<Page<OwnLimit>>>, Problem> {
     let after: Option<UserId> = list::decode(query.cursor.as_deref())?;
     let read = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
@@ -109,18 +128,18 @@ pub(crate) async fn users(
     settings::shown(&reflects, page, &content)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct UserPath {
     user: UserId,
 }
 
 /// `GET /v1/accounts/{account}/limits/users/{user}`
-pub(crate) async fn user(
+async fn user(
     State(app): State<App>,
     Whole(account): Whole,
     Path(UserPath { user }): Path<UserPath>,
     Query(query): Query<LimitsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<OwnLimit>>, Problem> {
     let read = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
             let core = &account.core;

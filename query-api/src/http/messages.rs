@@ -1,65 +1,81 @@
 //! Messages: the cost of one message, summed over its usage events.
 
 use axum::extract::State;
-use axum::response::Response;
+use ledger_core::event::Line;
+use ledger_core::fold::LotChange;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::MessageId;
+use ledger_core::value::id::{MessageId, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use web::http::{Path, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct MessagePath {
     message_id: MessageId,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessageQuery {
     at_least: Option<AtLeast>,
 }
 
 /// Sums of a message's usage events that applied and were not reversed.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Message {
+    #[schemars(with = "MessageId")]
     message_id: String,
     credits: Credits,
     events: i64,
     /// Reversed events of the message.
     reversed: i64,
-    /// None if the message has events of several users.
+    /// Null if the message has events of several users.
+    #[schemars(with = "Option<UserId>")]
     user_id: Option<String>,
     /// The time of its first event.
     occurred_at: Time,
     /// Price lines, grouped by their common fields.
+    #[schemars(with = "Vec<Line>")]
     lines: Box<RawValue>,
     /// Draws, summed by lot.
+    #[schemars(with = "Vec<LotChange>")]
     lots: Box<RawValue>,
     /// The part that lots could not cover.
     overdraft: Credits,
-    /// The amount held by the holds that its usage ended; none if it ended none.
+    /// The amount held by the holds that its usage ended; null if it ended none.
     held: Option<Credits>,
     /// The amount charged above those holds.
     over_hold: Option<Credits>,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/messages/{message_id}", one)
+            .named("getMessage", "Returns what a message cost, summed over its usage.")
+            .says("Members see a message only if all of its usage is their own.")
+            .refuses(&["message_not_found"]),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/messages/{message_id}`
-pub(crate) async fn one(
+async fn one(
     State(app): State<App>,
     seen: Seen,
     Path(MessagePath { message_id }): Path<MessagePath>,
     Query(query): Query<MessageQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Message>>, Problem> {
     let own = seen.user(None)?;
     let (reflects, message) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(load(connection, account, message_id, own))

@@ -1,36 +1,44 @@
 //! Notifications: messages sent to recipients, and those that could not be sent.
 
 use axum::extract::State;
-use axum::response::Response;
 use ledger_core::event::Channel;
+use ledger_core::policy::alert::Kind;
+use ledger_core::value::id::Text;
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NotificationsQuery {
+    /// Only notifications by this channel.
     channel: Option<Channel>,
+    /// Only notifications in this state.
     status: Option<Status>,
+    /// Only notifications to this admin or user.
     recipient: Option<String>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NotificationStatus")]
 #[serde(rename_all = "snake_case")]
 enum Status {
     Pending,
@@ -48,10 +56,12 @@ impl Status {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Notification {
     notification_id: String,
+    #[schemars(with = "String", extend("format" = "uuid"))]
     firing_id: Uuid,
+    #[schemars(with = "Kind")]
     kind: String,
     channel: Channel,
     /// An admin or user; `webhook` for the account's webhook.
@@ -63,17 +73,26 @@ struct Notification {
     subject: String,
     text: String,
     /// Why the last attempt failed, or why the notification is parked.
+    #[schemars(with = "Option<Text>")]
     last_error: Option<String>,
     #[serde(skip)]
     cursor: (Time, String),
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/notifications", list)
+            .named("listNotifications", "Lists what was sent to whom, newest first.")
+            .says("Members see what was sent to them. The position is the alert worker's own, and `at_least` waits for it."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/notifications`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     seen: Seen,
     Query(query): Query<NotificationsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Notification>>>, Problem> {
     let recipient = seen.user(query.recipient.clone())?;
     let before: Option<(Time, String)> = list::decode(query.cursor.as_deref())?;
     let at_least = query.at_least;

@@ -3,33 +3,37 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
 use ledger_core::value::credits::Credits;
+use ledger_core::value::schema::Amounts;
 use ledger_core::value::time::Time;
 use platform::pg::{credits_of, time_of};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PeriodsQuery {
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
 /// Figures of a period; so far, where it is open.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PeriodFigures")]
 struct PeriodView {
     index: i64,
     starts_at: Time,
@@ -37,6 +41,7 @@ struct PeriodView {
     /// Usage less its reversals within the period.
     used: Credits,
     /// The same by category; usage without one is under "".
+    #[schemars(with = "Amounts")]
     by_category: BTreeMap<String, Credits>,
     /// Every lot that started in it.
     granted: Credits,
@@ -46,12 +51,20 @@ struct PeriodView {
     rolled_over: Credits,
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/periods", list)
+            .named("listPeriods", "Lists what each billing period came to, newest first.")
+            .says("The open period is on top, with its figures so far."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/periods`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<PeriodsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<PeriodView>>>, Problem> {
     let before: Option<i64> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of(&app, account, query.at_least, move |connection, account| {

@@ -1,7 +1,6 @@
 //! Plan: what is in force, and apart from it what waits.
 
 use axum::extract::State;
-use axum::response::Response;
 use ledger_core::account::setting::Setting;
 use ledger_core::account::{Core, Plan};
 use ledger_core::event::{OnExhausted, PackExpiry, Rollover};
@@ -10,21 +9,25 @@ use ledger_core::value::id::{EventId, RateCardId, Text};
 use ledger_core::value::period::Cycle;
 use ledger_core::value::time::{Time, Zone};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
+use crate::answer::{Now, Tagged};
 use crate::app::App;
 use crate::http::settings;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanQuery {
     at_least: Option<AtLeast>,
 }
 
 /// A plan with its defaults filled in; fields as in requests.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Plan")]
 pub(crate) struct PlanView {
     name: Option<Text>,
     cycle: Cycle,
@@ -55,7 +58,8 @@ impl From<&Plan> for PlanView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Plans")]
 struct PlansView {
     /// In force.
     plan: PlanView,
@@ -66,7 +70,8 @@ struct PlansView {
 }
 
 /// The waiting plan that the last change of the plan replaced.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReplacedPlan")]
 struct ReplacedView {
     plan: PlanView,
     /// The change that replaced it.
@@ -88,11 +93,18 @@ impl From<&Core> for PlansView {
     }
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/plan", read)
+            .named("getPlan", "Returns the plan in force, and the one that waits for the next boundary."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/plan`
-pub(crate) async fn read(
+async fn read(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<PlanQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<PlansView>>, Problem> {
     settings::one(&app, account, query.at_least, Setting::Plan, |core| Ok(PlansView::from(core))).await
 }

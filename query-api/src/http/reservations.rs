@@ -1,63 +1,82 @@
 //! Reservations: the open holds of an account, and what became of one.
 
 use axum::extract::State;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
 use engine::tables::commitments;
 use ledger_core::event::Clock;
 use ledger_core::policy::balance::Balance;
 use ledger_core::policy::hold::State as HoldState;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{ReservationId, UserId};
+use ledger_core::value::id::{EventId, Label, ReservationId, Source, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::columns::{parsed, variant_of};
 use platform::pg::{self, credits_of, time_of};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use web::http::{Path, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer;
+use crate::answer::{self, Answer, Now};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReservationsQuery {
+    /// Only holds of this user.
     user: Option<String>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
 /// A hold, in the state that its time and the usage seen so far give it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Reservation {
     reservation_id: ReservationId,
     state: HoldState,
     amount: Credits,
     user_id: Option<UserId>,
+    #[schemars(with = "Option<Label>")]
     feature: Option<String>,
     created_at: Time,
     /// Of a settling one: when it ends should its usage come to nothing.
     expires_at: Time,
     /// The usage that settles it, from when it settles.
+    #[schemars(with = "Option<EventId>")]
     event_id: Option<String>,
+    /// The source of that usage.
+    #[schemars(with = "Option<Source>")]
     source: Option<String>,
 }
 
 /// The position of a row in the list: those that end first come first.
 type Cursor = (Time, ReservationId);
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/reservations", list)
+            .named("listReservations", "Lists the open holds; those that end first come first.")
+            .says("A hold is open until it expires, is released, or the usage that ends it is projected. Members see their own."),
+        get("/v1/accounts/{account}/reservations/{reservation}", one)
+            .named("getReservation", "Returns a hold, and what became of it.")
+            .says("An ended hold is kept for some weeks. Members see their own.")
+            .refuses(&["reservation_not_found"]),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/reservations`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     seen: Seen,
     Query(query): Query<ReservationsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Reservation>>>, Problem> {
     let user = seen.user(query.user)?;
     let after: Option<Cursor> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
@@ -68,18 +87,19 @@ pub(crate) async fn list(
     answer::object(&reflects, page)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct ReservationPath {
     reservation: ReservationId,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReservationQuery {
     at_least: Option<AtLeast>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReservationDetails")]
 struct WithAvailable {
     #[serde(flatten)]
     reservation: Reservation,
@@ -89,12 +109,12 @@ struct WithAvailable {
 }
 
 /// `GET /v1/accounts/{account}/reservations/{reservation}`
-pub(crate) async fn one(
+async fn one(
     State(app): State<App>,
     seen: Seen,
     Path(ReservationPath { reservation }): Path<ReservationPath>,
     Query(query): Query<ReservationQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<WithAvailable>>, Problem> {
     let own = seen.user(None)?;
     let (reflects, found) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
         Box::pin(load_one(connection, account, reservation, own))

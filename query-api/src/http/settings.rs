@@ -1,7 +1,6 @@
 //! Settings of an account one by one, each with the ETag that its `PUT` takes as `If-Match`.
 
 use axum::extract::State;
-use axum::response::Response;
 use ledger_core::account::Core;
 use ledger_core::account::alert::{OrgAlert, UserAlert};
 use ledger_core::account::setting::Setting;
@@ -9,16 +8,18 @@ use ledger_core::account::top_up::{AutoTopUp, MAX_PER_PERIOD};
 use ledger_core::event::{Recipients, TopUpBasis};
 use ledger_core::value::id::{AccountId, AlertId};
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use web::http::{ETag, Path, Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer::{self, Reflects};
+use crate::answer::{self, Now, Reflects, Tagged};
 use crate::app::App;
 use crate::reading;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingQuery {
     at_least: Option<AtLeast>,
@@ -31,7 +32,7 @@ pub(crate) async fn one<T: Serialize>(
     at_least: Option<AtLeast>,
     setting: Setting<'_>,
     view: impl FnOnce(&Core) -> Result<T, Problem>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<T>>, Problem> {
     let read = reading::of(app, account, at_least, |_, account| {
         let core = account.core.clone();
         Box::pin(async move { Ok(core) })
@@ -41,18 +42,32 @@ pub(crate) async fn one<T: Serialize>(
 }
 
 /// Answers with a view of a setting and the ETag of its content.
-pub(crate) fn shown(reflects: &Reflects, view: impl Serialize, content: &Value) -> Result<Response, Problem> {
-    let mut response = answer::object(reflects, view)?;
-    ETag::of(content)?.mark(&mut response)?;
-    Ok(response)
+pub(crate) fn shown<T: Serialize>(
+    reflects: &Reflects,
+    view: T,
+    content: &Value,
+) -> Result<Tagged<Now<T>>, Problem> {
+    answer::tagged(reflects, view, ETag::of(content)?)
+}
+
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/alerts/{alert}", org_alert)
+            .named("getAlert", "Returns one alert on the account's figures.")
+            .refuses(&["alert_unknown"]),
+        get("/v1/accounts/{account}/user-alert", user_alert)
+            .named("getUserAlert", "Returns the alert on each user's usage."),
+        get("/v1/accounts/{account}/auto-top-up", auto_top_up)
+            .named("getAutoTopUp", "Returns when credits are bought automatically."),
+    ]
 }
 
 /// `GET /v1/accounts/{account}/user-alert`
-pub(crate) async fn user_alert(
+async fn user_alert(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<SettingQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<UserAlert>>, Problem> {
     let never_set = || UserAlert {
         enabled: false,
         threshold: None,
@@ -64,11 +79,11 @@ pub(crate) async fn user_alert(
 }
 
 /// `GET /v1/accounts/{account}/auto-top-up`
-pub(crate) async fn auto_top_up(
+async fn auto_top_up(
     State(app): State<App>,
     Whole(account): Whole,
     Query(query): Query<SettingQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<AutoTopUp>>, Problem> {
     let never_set = || AutoTopUp {
         enabled: false,
         basis: TopUpBasis::default(),
@@ -82,12 +97,13 @@ pub(crate) async fn auto_top_up(
     one(&app, account, query.at_least, Setting::AutoTopUp, view).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AlertPath {
     alert: AlertId,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OrgAlert")]
 struct AlertView {
     alert_id: AlertId,
     #[serde(flatten)]
@@ -95,12 +111,12 @@ struct AlertView {
 }
 
 /// `GET /v1/accounts/{account}/alerts/{alert}`
-pub(crate) async fn org_alert(
+async fn org_alert(
     State(app): State<App>,
     Whole(account): Whole,
     Path(AlertPath { alert }): Path<AlertPath>,
     Query(query): Query<SettingQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<Now<AlertView>>, Problem> {
     let view = |core: &Core| {
         let unknown = || {
             let detail = format!("account {} has no alert {alert}", core.account);

@@ -1,24 +1,28 @@
 //! Usage: sums of credits, events and quantities, grouped and filtered by any dimension.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use ledger_core::value::credits::Credits;
+use ledger_core::value::id::{Label, OrgId, OutsideName, Slug, UserId};
+use ledger_core::value::schema::Amounts;
 use ledger_core::value::time::Day;
 use platform::pg::columns;
 use platform::position::AtLeast;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer::{self, Format, Record};
+use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
@@ -99,6 +103,24 @@ impl GroupBy {
     }
 }
 
+impl JsonSchema for GroupBy {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "GroupBy".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Dimensions, separated by commas: category, tier, model, user, feature, org, day. Each group is an item, in their order; without any, there is one item.",
+            "type": "string",
+            "examples": ["category,model"],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for GroupBy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -125,6 +147,25 @@ enum Span {
     All,
 }
 
+impl JsonSchema for Span {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The open period (current), all of them (all), or one by its index.",
+            "type": "string",
+            "pattern": "^(current|all|-?[0-9]+)$",
+            "examples": ["current"],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -140,7 +181,8 @@ impl<'de> Deserialize<'de> for Span {
 }
 
 /// The order of groups, other than by their values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "UsageSort")]
 enum Sort {
     /// The largest first; one page of them.
     #[serde(rename = "-credits")]
@@ -150,6 +192,21 @@ enum Sort {
 /// The required value of a dimension; empty selects usage without it.
 #[derive(Debug, Clone)]
 struct Value(String);
+
+impl JsonSchema for Value {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Value".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let said = "Only usage with this value; an empty one selects usage without any.";
+        json_schema!({"type": "string", "description": said})
+    }
+}
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -161,7 +218,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsageQuery {
     period: Option<Span>,
@@ -178,9 +235,11 @@ pub(crate) struct UsageQuery {
     user: Option<Value>,
     feature: Option<Value>,
     org: Option<Value>,
+    /// Only usage that occurred on this day of the plan's time zone.
     day: Option<Day>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
@@ -245,6 +304,41 @@ impl Serialize for Group {
     }
 }
 
+/// Sums of one group. Of the dimensions it has those of `group_by`, null where usage had none.
+#[derive(JsonSchema)]
+#[schemars(rename = "UsageGroup")]
+#[allow(dead_code, reason = "stands for the schema of a group")]
+struct GroupFields {
+    #[schemars(extend("nullable" = true))]
+    category: Option<Slug>,
+    #[schemars(extend("nullable" = true))]
+    tier: Option<Label>,
+    #[schemars(extend("nullable" = true))]
+    model: Option<OutsideName>,
+    #[schemars(extend("nullable" = true))]
+    user: Option<UserId>,
+    #[schemars(extend("nullable" = true))]
+    feature: Option<Label>,
+    #[schemars(extend("nullable" = true))]
+    org: Option<OrgId>,
+    day: Option<Day>,
+    credits: Credits,
+    events: i64,
+    quantities: Amounts,
+}
+
+impl JsonSchema for Group {
+    fn schema_name() -> Cow<'static, str> {
+        "UsageGroup".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = GroupFields::json_schema(generator);
+        schema.insert("required".to_owned(), serde_json::json!(["credits", "events", "quantities"]));
+        schema
+    }
+}
+
 impl Record for Group {
     fn values(&self) -> Vec<String> {
         let quantities: Vec<String> =
@@ -258,13 +352,27 @@ fn header(group_by: &GroupBy) -> Vec<&'static str> {
     group_by.0.iter().map(|dimension| dimension.name()).chain(["credits", "events", "quantities"]).collect()
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/usage", usage)
+            .named("getUsage", "Returns sums of usage, grouped and filtered.")
+            .says(
+                "Groups of which all usage was reversed are left out, and so are quantities of 0. Members see their \
+                 own usage. Answers with CSV if `Accept` prefers `text/csv`.",
+            ),
+        answer::csv(get("/v1/accounts/{account}/usage.csv", usage))
+            .named("exportUsage", "Returns sums of usage as CSV, grouped and filtered.")
+            .says("The quantities of a group read `input_tokens=1200 output_tokens=80`."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/usage`
-pub(crate) async fn usage(
+async fn usage(
     State(app): State<App>,
     seen: Seen,
     headers: HeaderMap,
     Query(mut query): Query<UsageQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<Group>>>, Problem> {
     let format = Format::of(&headers);
     query.check()?;
     query.user = seen.user(query.user.map(|user| user.0))?.map(Value);

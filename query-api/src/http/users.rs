@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use engine::tables::{commitments, own_limit, user_total};
 use ledger_core::account::limit::Limits;
 use ledger_core::policy::hold::UserFigures;
@@ -13,51 +12,62 @@ use ledger_core::value::id::UserId;
 use platform::pg::Amount;
 use platform::pg::columns;
 use platform::position::AtLeast;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::{Problem, Query};
+use web::openapi::{Route, get};
 
 use crate::access::Seen;
-use crate::answer::{self, Format, Record};
+use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
 use crate::http::ranking::{Place, Walk, keep_first};
 use crate::list::{self, Beginning, Limit, Page};
 use crate::reading::{self, Account};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UsersQuery {
+    /// Only users whose counted usage has reached their limit.
     #[serde(default)]
     over_budget: bool,
     #[serde(default)]
     sort: Sort,
+    /// Only users whose id begins so; every character stands for itself.
     q: Option<Beginning>,
     #[serde(default)]
     limit: Limit,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     at_least: Option<AtLeast>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// The order of the list; a cursor belongs to the order that it came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "UserSort")]
 enum Sort {
+    /// By id; the default.
     #[default]
     #[serde(rename = "user")]
     ByUser,
-    /// Equal ones by id.
+    /// The largest usage first, equal ones by id; users who only hold have used 0. Who uses more while pages are read may
+    /// appear twice.
     #[serde(rename = "-used")]
     LargestFirst,
 }
 
 /// A user with usage in the open period, or with open holds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct User {
+    #[schemars(with = "UserId")]
     user_id: String,
     /// Usage of the period minus its reversals.
     used: Credits,
     /// The part that counts toward limits.
     counted: Credits,
+    /// All open holds of the user, whatever for.
     held: Credits,
-    /// None if no limit applies.
+    /// Null if no limit applies.
     limit: Option<Credits>,
     /// Whether counted usage has reached the limit.
     blocked: bool,
@@ -84,13 +94,26 @@ impl Record for User {
     }
 }
 
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/users", list)
+            .named("listUsers", "Lists the users with usage in the open period or with open holds.")
+            .says(
+                "Members see their own row. A page may have fewer users than its limit, or none, and still a \
+                 `next_cursor`. Answers with CSV if `Accept` prefers `text/csv`.",
+            ),
+        answer::csv(get("/v1/accounts/{account}/users.csv", list))
+            .named("exportUsers", "Lists the users with usage in the open period or with open holds as CSV."),
+    ]
+}
+
 /// `GET /v1/accounts/{account}/users`
-pub(crate) async fn list(
+async fn list(
     State(app): State<App>,
     seen: Seen,
     headers: HeaderMap,
     Query(query): Query<UsersQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Answer<Now<Page<User>>>, Problem> {
     let format = Format::of(&headers);
     let only = seen.user(None)?;
     let order = Order::read(query.sort, query.cursor.as_deref())?;

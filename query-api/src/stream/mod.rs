@@ -24,12 +24,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 use web::auth::{Principal, Ticket};
 use web::http::{ACCOUNT_HALTED, Problem, header};
+use web::openapi::{Route, get};
 use web::quota::Slot;
 
 use self::holding::{Following, HOLDING_POLL, Mark};
 use self::stops::{Stop, Stops};
 use crate::access::Whole;
-use crate::answer::Reflects;
+use crate::answer::{Now, Reflects};
 use crate::app::{App, STREAMS_MAX};
 use crate::http::alerts::{self, Cursor, FiringView};
 use crate::reading;
@@ -46,26 +47,28 @@ const LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 /// The header with the id of the last event that a client saw.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// A balance with the state that it reflects.
-#[derive(Serialize)]
-struct BalanceNow<'a> {
-    #[serde(flatten)]
-    reflects: &'a Reflects,
-    #[serde(flatten)]
-    balance: Balance,
-}
-
-/// A stop with the state that it reflects.
-#[derive(Serialize)]
-struct StopNow<'a> {
-    #[serde(flatten)]
-    reflects: &'a Reflects,
-    #[serde(flatten)]
-    stop: Stop,
+pub(crate) fn routes() -> Vec<Route<App>> {
+    vec![
+        get("/v1/accounts/{account}/stream", stream)
+            .named("followAccount", "Sends the balance on every change, firings, and when work must stop, as server-sent events.")
+            .says(
+                "`balance` has the fields of `BalanceNow`. `firing` has those of `Firing`, and an id: a client that sends \
+                 the last one as `Last-Event-ID` continues after it. `stop` has those of `StopNow`: from now on the \
+                 smallest work would be refused, for everybody when nothing is available, or for a user whose counted \
+                 usage has reached the limit. Each stop is sent once until work is allowed again. The first events tell \
+                 the present state.",
+            )
+            .with(|operation| {
+                operation.header::<String>("Last-Event-ID", false, "The id of the last firing that the client saw.");
+                operation.schemas.of_answer::<FiringView>();
+                operation.schemas.of_answer::<Now<Balance>>();
+                operation.schemas.of_answer::<Now<Stop>>();
+            }),
+    ]
 }
 
 /// `GET /v1/accounts/{account}/stream`
-pub(crate) async fn stream(
+async fn stream(
     State(app): State<App>,
     Whole(account): Whole,
     caller: Principal,
@@ -172,7 +175,7 @@ impl Follower {
         self.push_balance(&reflects, &core, look.held)?;
         let more = look.more;
         for stop in self.stops.after(&core, look) {
-            self.push("stop", StopNow { reflects: &reflects, stop })?;
+            self.push("stop", Now { reflects: reflects.clone(), body: stop })?;
         }
         self.behind = more || self.stops.begins();
         let after = self.fired;
@@ -191,7 +194,7 @@ impl Follower {
             return Ok(());
         }
         self.sent = Some(figures);
-        self.push("balance", BalanceNow { reflects, balance })
+        self.push("balance", Now { reflects: reflects.clone(), body: balance })
     }
 
     fn push(&mut self, name: &str, body: impl Serialize) -> Result<(), Problem> {

@@ -11,9 +11,10 @@ use ledger_core::account::limit::Limits;
 use ledger_core::policy::decide::{Decision, Refusal, Work};
 use ledger_core::policy::hold::{ByFeature, Gate, UserFigures};
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::UserId;
+use ledger_core::value::id::{Text, UserId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -25,12 +26,13 @@ const EVENTS_MAX: i64 = 2_000;
 const STOPPED_MAX: usize = 1_000;
 
 /// Work must stop: for everyone, or for one user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Stop {
     pub code: Refusal,
-    /// None for everyone.
+    /// Null for everyone.
     pub user_id: Option<UserId>,
     /// A sentence that can be shown to the user.
+    #[schemars(with = "Option<Text>")]
     pub message: Option<String>,
     pub available: Credits,
     pub limit: Option<Credits>,

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, Label};
 use ledger_core::value::money::Usd;
@@ -15,10 +15,12 @@ use ledger_core::value::time::Time;
 use payments::{CURRENCY, customer};
 use platform::clock;
 use platform::pg::PgConnection;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use web::http::{Accepts, Payload, Problem, json_value};
+use web::openapi::{Route, Sent, post};
 
 use super::event::{WebhookEvent, What};
 use super::payment::{Credited, Order, Payment};
@@ -34,17 +36,34 @@ use crate::write::effects::{self, Put};
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
 const SIGNATURE: &str = "stripe-signature";
 
+pub fn routes() -> Vec<Route<App>> {
+    vec![
+        post("/v1/webhooks/stripe", stripe)
+            .named("receiveStripeEvent", "Takes a webhook of the payment provider.")
+            .says(
+                "Needs no key: `Stripe-Signature` is made with `LEDGER_STRIPE_WEBHOOK_SECRET`, without which no webhook is \
+                 taken. Webhooks may come in any order and any number of times. Payments, failures, refunds and disputes \
+                 count; everything else is taken and ignored. A payment of other money than was ordered credits nothing \
+                 and waits for a person.",
+            )
+            .with(|operation| {
+                let said = "`t=<seconds>,v1=<HMAC-SHA256 of the seconds, a full stop and the body, in hex>`; 5 minutes old at most.";
+                operation.header::<String>("Stripe-Signature", true, said);
+            }),
+    ]
+}
+
 /// `POST /v1/webhooks/stripe`
 ///
 /// Accepts webhooks signed by the payment provider or by a user of the sandbox. Events that do not concern credits are
 /// accepted and ignored.
-pub async fn stripe(
+async fn stripe(
     State(app): State<App>,
     headers: HeaderMap,
-    request: Request,
-) -> Result<Response, Problem> {
+    sent: Sent<StripeEvent>,
+) -> Result<Json<Received>, Problem> {
     let accepted = Accepts { media_type: "application/json", bytes_max: WEBHOOK_BYTES_MAX };
-    let payload = Payload::read(request, &[accepted]).await?;
+    let payload = Payload::read(sent.into_request(), &[accepted]).await?;
     let header = headers.get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !signature::is_good(&app.sales.webhook_secret, header, &payload.bytes, clock::now()) {
         return Err(Problem::unauthorized());
@@ -54,7 +73,18 @@ pub async fn stripe(
     {
         take_in(&app, webhook).await?;
     }
-    Ok(axum::Json(json!({"received": true})).into_response())
+    Ok(Json(Received { received: true }))
+}
+
+/// An event of Stripe.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct StripeEvent(serde_json::Map<String, serde_json::Value>);
+
+/// The answer to a webhook that was taken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Received {
+    received: bool,
 }
 
 /// Stores what a webhook reports, and appends the effects.

@@ -12,6 +12,7 @@ use ledger_core::value::id::{AccountId, UserId};
 use ledger_core::value::time::Time;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgExecutor};
@@ -53,7 +54,7 @@ pub(super) fn is_key_id(text: &str) -> bool {
 }
 
 /// The request body that creates a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     pub role: Role,
@@ -63,7 +64,7 @@ pub struct NewKey {
     /// The member; only for member keys.
     #[serde(default)]
     pub user_id: Option<UserId>,
-    /// `None` means never.
+    /// Absent means never.
     #[serde(default)]
     pub expires_at: Option<Time>,
     #[serde(default, deserialize_with = "or_default")]
@@ -134,12 +135,13 @@ impl NewKey {
 }
 
 /// The operators' view of a key: everything but the secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Key {
     pub key_id: String,
     pub role: Role,
     pub accounts: Vec<String>,
     /// The member; only for member keys.
+    #[schemars(with = "Option<UserId>")]
     pub user_id: Option<String>,
     pub name: String,
     pub created_at: Time,

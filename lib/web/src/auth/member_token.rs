@@ -13,6 +13,7 @@ use ledger_core::event::field_error::FieldError;
 use ledger_core::request;
 use ledger_core::value::id::{AccountId, UserId};
 use ledger_core::value::time::Time;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -30,7 +31,7 @@ const SKEW: Duration = Duration::from_secs(5);
 const MICROS: i64 = 1_000_000;
 
 /// The request body that makes a token.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMemberToken {
     pub user_id: UserId,
@@ -48,7 +49,7 @@ impl request::Body for NewMemberToken {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct MemberToken {
     /// The bearer token.
     pub token: String,

@@ -20,6 +20,6 @@ pub use etag::{ETag, IfMatch};
 pub use observe::finish;
 pub use params::{Path, Query, header};
 pub use peer::Peer;
-pub use problem::{ACCOUNT_HALTED, FieldError, Problem};
+pub use problem::{ACCOUNT_HALTED, FieldError, Problem, ProblemBody};
 pub use serve::{HttpConfig, bind, serve};
-pub use service::{Deps, Running, Service, Tasks, merge_documents};
+pub use service::{Deps, Running, Service, Tasks};

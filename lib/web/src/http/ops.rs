@@ -1,24 +1,27 @@
 //! The operator's endpoints: liveness, readiness with its reasons, and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::{BoxFuture, join_all};
 use platform::kafka::{self, KafkaOptions, Preflight};
 use platform::unready::Unready;
 use platform::{clock, pg, telemetry};
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::problem::Problem;
+use crate::openapi::{self, Answers, Operation, Route, get};
 
 /// A check that takes longer fails.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -174,43 +177,84 @@ async fn writable(pool: PgPool) -> Result<(), Unready> {
     if read_only { Err(Unready::new("read_only", "the database takes no writes")) } else { Ok(()) }
 }
 
-/// Returns `/healthz`, `/readyz` and `/metrics`; none requires a key.
+/// Builds the router of [`routes`].
 pub fn router(readiness: Readiness) -> Router {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_page))
-        .with_state(Arc::new(readiness))
+    openapi::router(routes()).with_state(Arc::new(readiness))
 }
 
-async fn healthz() -> Json<Value> {
-    Json(json!({"status": "alive"}))
+/// Returns `/healthz`, `/readyz` and `/metrics`; none requires a key.
+pub(crate) fn routes() -> Vec<Route<Arc<Readiness>>> {
+    let routes = vec![
+        get("/healthz", healthz).named("getHealth", "Answers while the process lives."),
+        get("/readyz", readyz)
+            .named("getReadiness", "Answers while the process can take requests.")
+            .says("The log and the database answer, their settings are safe, and every loop gets on.")
+            .refuses(&["not_ready"]),
+        get("/metrics", metrics_page).named("getMetrics", "Returns metrics for Prometheus."),
+    ];
+    routes.into_iter().map(|route| route.tagged("operations")).collect()
 }
 
-async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
+/// The answer of a process that lives.
+#[derive(Serialize, JsonSchema)]
+struct Alive {
+    status: &'static str,
+}
+
+/// The answer of a process that can take requests.
+#[derive(Serialize, JsonSchema)]
+struct Ready {
+    status: &'static str,
+    checks: Checks,
+}
+
+/// What each check found, by its name; `ok` while it holds.
+#[derive(Serialize, JsonSchema)]
+struct Checks(BTreeMap<String, String>);
+
+/// A page of metrics.
+struct Metrics(Response);
+
+impl IntoResponse for Metrics {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answers for Metrics {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.answers(200, "Metrics.", "text/plain", json!({"type": "string"}));
+    }
+}
+
+async fn healthz() -> Json<Alive> {
+    Json(Alive { status: "alive" })
+}
+
+async fn readyz(State(readiness): State<Arc<Readiness>>) -> Result<Json<Ready>, Problem> {
     let findings = readiness.findings().await;
     let ready = findings.iter().all(|(_, found)| found.is_ok());
-    let checks: Map<String, Value> = findings
+    let checks: BTreeMap<String, String> = findings
         .into_iter()
         .map(|(name, found)| {
-            (name.to_owned(), json!(found.err().map_or_else(|| "ok".to_owned(), |why| why.to_string())))
+            (name.to_owned(), found.err().map_or_else(|| "ok".to_owned(), |why| why.to_string()))
         })
         .collect();
     if ready {
-        return Json(json!({"status": "ready", "checks": checks})).into_response();
+        return Ok(Json(Ready { status: "ready", checks: Checks(checks) }));
     }
     let failed: Vec<&str> =
         checks.iter().filter(|(_, found)| *found != "ok").map(|(name, _)| name.as_str()).collect();
     let detail = format!("not ready: {}", failed.join(", "));
-    Problem::not_now("not_ready", detail).with("checks", &checks).into_response()
+    Err(Problem::not_now("not_ready", detail).with("checks", &checks))
 }
 
-async fn metrics_page() -> Response {
+async fn metrics_page() -> Metrics {
     let text = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    match telemetry::metrics() {
+    Metrics(match telemetry::metrics() {
         Ok(recorder) => ([text], recorder.render()).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -219,6 +263,7 @@ mod tests {
 
     use axum::body::{Body, to_bytes};
     use axum::extract::Request;
+    use serde_json::Value;
     use tower::ServiceExt;
 
     use super::*;

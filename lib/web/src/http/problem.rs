@@ -1,10 +1,15 @@
 //! Every error of the API, as problem+json with a stable code.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 pub use ledger_core::event::field_error::FieldError;
+use ledger_core::fold::Reason;
+use ledger_core::value::time::Time;
+use platform::position::Position;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tracing::{error, warn};
@@ -16,6 +21,64 @@ pub const ACCOUNT_HALTED: &str = "account_halted";
 
 /// `Retry-After` if the log or the database is unavailable: a restart takes seconds, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Codes that any operation may answer with; its own ones stand at each operation.
+const COMMON_CODES: &str = "invalid, not_json, bad_request, unauthorized, forbidden, not_found, account_not_found, account_closed, conflict, clock_is_live, changed_meanwhile, too_large, unsupported_media_type, request_timeout, too_many_requests, behind, account_halted, unavailable, internal";
+
+/// The code of a problem, for the documents.
+struct Code;
+
+impl JsonSchema for Code {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let reasons: Vec<&str> = Reason::ALL.iter().map(Reason::code).collect();
+        let said = format!(
+            "Says what happened; codes are never renamed. Of any operation: {COMMON_CODES}. Of a write that the \
+             journal has and the fold rejects: {}. An operation's own codes stand in its description.",
+            reasons.join(", ")
+        );
+        json_schema!({"type": "string", "description": said})
+    }
+}
+
+/// The body of a problem, for the documents.
+#[derive(JsonSchema)]
+#[schemars(rename = "Problem", extend("additionalProperties" = true))]
+#[allow(dead_code, reason = "stands for its schema")]
+pub struct ProblemBody {
+    r#type: String,
+    title: String,
+    status: u16,
+    #[schemars(with = "Code")]
+    code: String,
+    /// A sentence for people.
+    detail: String,
+    /// With `invalid`: every bad field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    /// With `conflict`: the fields that differ from what came before, without their values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differs: Option<Vec<String>>,
+    /// With `account_halted`: the worker that can't go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    halted_by: Option<String>,
+    /// With `account_halted`: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The record that is refused, or that halts the account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+    /// With `account_halted`: since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Time>,
+}
 
 /// An error response: status, stable code, a sentence, and extra fields.
 #[derive(Debug, Clone, PartialEq)]

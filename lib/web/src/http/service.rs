@@ -5,11 +5,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::routing::get;
 use futures::future::BoxFuture;
 use platform::heartbeat::{Ended, Heartbeat, supervise};
 use platform::kafka::{self, Journal, KafkaOptions, LogIdentity};
@@ -25,6 +25,9 @@ use super::cors;
 use super::observe::finish;
 use super::ops::{self, Readiness};
 use super::serve::{HttpConfig, bind, serve};
+use crate::openapi;
+use crate::openapi::docs;
+use crate::openapi::pages::{self, Documents};
 
 /// How long tasks may drain after a stop; each has shorter limits of its own.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -92,7 +95,7 @@ impl Tasks {
 /// A built service that is not running yet.
 pub struct Service {
     pub name: &'static str,
-    /// The start adds `/openapi.json` and the operator's endpoints.
+    /// The start adds the documents and the operator's endpoints.
     pub routes: Router,
     pub readiness: Readiness,
     pub tasks: Tasks,
@@ -129,7 +132,7 @@ impl Service {
         self.tasks.0.extend(other.tasks.0);
         self.openapi = match (self.openapi, other.openapi) {
             (Some(mut document), Some(more)) => {
-                merge_documents(&mut document, more);
+                openapi::merge(&mut document, more);
                 Some(document)
             }
             (document, more) => document.or(more),
@@ -157,7 +160,9 @@ impl Service {
         let address = listener.local_addr()?;
         let mut routes = self.routes.merge(ops::router(self.readiness));
         if let Some(document) = self.openapi {
-            routes = routes.route("/openapi.json", get(async move || axum::Json(document.clone())));
+            let documents = Arc::new(Documents::new(&document));
+            routes = routes.merge(openapi::router(pages::routes()).with_state(documents));
+            routes = routes.merge(docs::router());
         }
         let mut tasks = JoinSet::new();
         for (name, task) in self.tasks.0 {
@@ -213,22 +218,8 @@ impl Running {
     }
 }
 
-/// Adds the missing parts of another OpenAPI document, object by object; never overwrites.
-pub fn merge_documents(into: &mut Value, from: Value) {
-    let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
-    for (name, value) in from {
-        match into.get_mut(&name) {
-            Some(existing) => merge_documents(existing, value),
-            None => {
-                into.insert(name, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;

@@ -19,10 +19,15 @@ pub async fn read(caller: &Caller, path: &str) -> Result<Answer> {
 
 fn ensure_described(path: &str, answer: &Answer) -> Result<()> {
     let template = template_of(path).with_context(|| format!("{path} is not described"))?;
-    let response = &DOCUMENT["paths"][template]["get"]["responses"][answer.status.to_string()];
-    let response = followed(response);
-    ensure!(response.is_object(), "{}: {} is not described: {}", answer.asked, answer.status, answer.text);
     let media_type = answer.content_type.split(';').next().unwrap_or_default();
+    // A list as CSV is an operation of its own, whichever way it was asked for.
+    let of_csv = media_type == "text/csv" && !template.ends_with(".csv");
+    let template = if of_csv { format!("{template}.csv") } else { template.clone() };
+    let responses = &DOCUMENT["paths"][template]["get"]["responses"];
+    let named = &responses[answer.status.to_string()];
+    let is_refused = named.is_null() && answer.status >= 400;
+    let response = followed(if is_refused { &responses["default"] } else { named });
+    ensure!(response.is_object(), "{}: {} is not described: {}", answer.asked, answer.status, answer.text);
     let content = &response["content"][media_type];
     ensure!(content.is_object(), "{}: {media_type} is not described", answer.asked);
     match media_type {

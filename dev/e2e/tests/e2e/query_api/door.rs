@@ -256,7 +256,7 @@ async fn health_readiness_metrics_and_the_description_need_no_key() -> Result<()
     tell(&whole).await?;
     let anybody = whole.caller(None);
     whole.ready().await?;
-    for path in ["/healthz", "/readyz", "/openapi.json"] {
+    for path in ["/healthz", "/readyz", "/openapi.json", "/openapi-3.0.json"] {
         let answer = read(&anybody, path).await?;
         answer.expect(200)?;
         ensure!(answer.content_type == "application/json", "{path}: {}", answer.content_type);

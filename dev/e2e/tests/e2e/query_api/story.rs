@@ -93,6 +93,15 @@ impl Story {
         let answer = described::read(&self.operator.with("Accept", "text/csv"), &self.path(what)).await?;
         answer.expect(200)?;
         ensure!(answer.content_type == "text/csv", "{}", answer.content_type);
+        // The list's own path for it answers alike, whatever is accepted.
+        let (list, query) = what.split_once('?').unwrap_or((what, ""));
+        let by_path = self.get(&format!("{list}.csv?{query}")).await?;
+        ensure!(
+            by_path.content_type == answer.content_type && by_path.text == answer.text,
+            "{}",
+            by_path.text
+        );
+        ensure!(by_path.headers.get("next-cursor") == answer.headers.get("next-cursor"), "{list}.csv");
         Ok(answer)
     }
 
