@@ -2,6 +2,7 @@
 
 mod demo;
 mod errors;
+mod examples;
 mod limits;
 mod links;
 mod operations;

@@ -16,6 +16,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::examples::Examples;
 use super::{documents, text};
 
 /// The ledger's address in the documents.
@@ -175,12 +176,12 @@ fn ensure_shown(shown: &Value, answer: &Value, place: &str) -> Result<()> {
 }
 
 /// Pastes once; after a record through Kafka, repeatedly until it is projected.
-fn paste(up: &Up, setup: &str, block: &str, produced: bool) -> Result<String> {
+fn paste(up: &Up, setup: &str, block: &str, produced: bool) -> Result<(u16, String)> {
     let deadline = Instant::now() + TAKEN_MAX;
     loop {
         let (status, answer) = up.paste(setup, block)?;
         if (200..300).contains(&status) {
-            return Ok(answer);
+            return Ok((status, answer));
         }
         if !produced || Instant::now() > deadline {
             bail!("{block}answered {status}: {answer}");
@@ -189,19 +190,30 @@ fn paste(up: &Up, setup: &str, block: &str, produced: bool) -> Result<String> {
     }
 }
 
-/// Pastes every block of a document into a new ledger, and returns how many were pasted and how many answers compared.
-async fn paste_all(document: &str) -> Result<(usize, usize)> {
+/// What a document's blocks did.
+struct Pasted {
+    blocks: usize,
+    /// Answers that were compared with the document's.
+    compared: usize,
+    examples: Examples,
+}
+
+/// Pastes every block of a document into a new ledger.
+async fn paste_all(document: &str) -> Result<Pasted> {
     require_curl()?;
     let up = Up::start().await?;
     let (mut setup, mut answer) = (String::new(), String::new());
     let (mut pasted, mut compared, mut produced) = (0, 0, false);
+    let mut examples = Examples::default();
     for Block { language, text } in blocks(document) {
         match language.as_str() {
             "sh" if setup.is_empty() => setup = text,
             // In `bash` blocks, lines may prepare the curl.
             "sh" | "bash" => {
                 ensure!(language == "bash" || text.starts_with("curl "), "one curl a block: {text}");
-                answer = paste(&up, &setup, &text, produced)?;
+                let status;
+                (status, answer) = paste(&up, &setup, &text, produced)?;
+                examples.add(&text, status, &answer)?;
                 (pasted, produced) = (pasted + 1, false);
                 if pasted == 1 {
                     up.ensure_short_log()?;
@@ -220,23 +232,24 @@ async fn paste_all(document: &str) -> Result<(usize, usize)> {
             _ => {}
         }
     }
-    Ok((pasted, compared))
+    Ok(Pasted { blocks: pasted, compared, examples })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_the_readme_works_and_answers_as_shown() -> Result<()> {
-    let (pasted, compared) = paste_all(&text("README.md")).await?;
-    ensure!(pasted == 5 && compared >= 3, "{pasted} pasted, {compared} compared");
+    let Pasted { blocks, compared, .. } = paste_all(&text("README.md")).await?;
+    ensure!(blocks == 5 && compared >= 3, "{blocks} pasted, {compared} compared");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_the_tour_works_and_answers_as_shown() -> Result<()> {
     let tour = text("docs/tour.md");
-    let (pasted, compared) = paste_all(&tour).await?;
+    let Pasted { blocks, compared, examples } = paste_all(&tour).await?;
     // A tour without blocks would prove nothing.
-    ensure!(pasted >= 60 && compared >= 30, "{pasted} pasted, {compared} compared");
+    ensure!(blocks >= 60 && compared >= 30, "{blocks} pasted, {compared} compared");
     ensure!(tour.contains(&format!("LEDGER_STRIPE_WEBHOOK_SECRET={WEBHOOK_SECRET}`")), "the secret is named");
+    examples.settle()?;
     Ok(())
 }
 
