@@ -5,6 +5,7 @@
 local_stack::shared_test_stack!();
 
 mod alerts;
+mod clients;
 mod command_api;
 mod documents;
 mod forms;
