@@ -29,7 +29,7 @@ macro_rules! migrations {
 
 pub(super) const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order",
-    "0007_payments", "0008_callers", "0009_idempotency_age"
+    "0007_payments", "0008_callers", "0009_idempotency_age", "0010_summaries"
 );
 pub(super) const DELIVERY: &[Migration] = migrations!(
     "delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares", "0005_restored",
