@@ -14,6 +14,7 @@ mod promotions;
 mod request_context;
 mod routes;
 mod service;
+mod stored;
 mod write;
 
 pub use crate::app::{App, Sales};

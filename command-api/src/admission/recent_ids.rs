@@ -1,4 +1,4 @@
-//! The ids of usage that this process met lately.
+//! The ids of usage that this process saw lately.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 /// Ids in each of the two generations of [`RecentIds`].
 const GENERATION_MAX: usize = 500_000;
 
-/// Hashes of the ids that this process met last, at least [`GENERATION_MAX`] of them and at most twice as many.
+/// Hashes of the ids that this process saw last, at least [`GENERATION_MAX`] of them and at most twice as many.
 ///
 /// Two ids of one hash only cost a query that finds nothing.
 #[derive(Default)]
@@ -25,28 +25,28 @@ struct Generations {
 }
 
 impl RecentIds {
-    /// Adds ids, and returns for each whether it was met before.
-    pub fn meet<'a>(
+    /// Adds ids, and returns for each whether it was seen before.
+    pub fn insert<'a>(
         &self,
         ids: impl IntoIterator<Item = (&'a AccountId, &'a Source, &'a EventId)>,
     ) -> Vec<bool> {
         let hashes: Vec<u64> = ids.into_iter().map(|id| self.hasher.hash_one(id)).collect();
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        hashes.into_iter().map(|hash| generations.meet(hash, GENERATION_MAX)).collect()
+        hashes.into_iter().map(|hash| generations.insert(hash, GENERATION_MAX)).collect()
     }
 }
 
 impl Generations {
-    fn meet(&mut self, hash: u64, most: usize) -> bool {
+    fn insert(&mut self, hash: u64, most: usize) -> bool {
         if self.newer.contains(&hash) {
             return true;
         }
-        let met = self.older.contains(&hash);
+        let seen = self.older.contains(&hash);
         if self.newer.len() >= most {
             self.older = std::mem::take(&mut self.newer);
         }
         self.newer.insert(hash);
-        met
+        seen
     }
 }
 
@@ -55,10 +55,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_met_again_until_as_many_others_came() {
+    fn an_id_is_known_until_as_many_others_came() {
         let mut generations = Generations::default();
-        let met: Vec<bool> = [1, 1, 2, 3, 1, 4, 5, 6, 1].map(|hash| generations.meet(hash, 2)).into();
-        assert_eq!(met, [false, true, false, false, true, false, false, false, false]);
+        let seen: Vec<bool> = [1, 1, 2, 3, 1, 4, 5, 6, 1].map(|hash| generations.insert(hash, 2)).into();
+        assert_eq!(seen, [false, true, false, false, true, false, false, false, false]);
         assert!(generations.newer.len() <= 2 && generations.older.len() <= 2, "two generations of two");
     }
 }

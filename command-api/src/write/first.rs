@@ -1,14 +1,14 @@
-//! First: the stored event that a repeat or a conflict is told about.
+//! First: what the answer to a repeat or a conflict says about the event that came before.
 
 use ledger_core::event::differs::differs;
 use ledger_core::event::{Data, Event, wire};
 use ledger_core::fold::Outcome;
-use platform::pg::{self, PgPool, Schema};
-use sqlx::Row;
+use platform::pg::{PgPool, Schema};
 use tracing::warn;
 
 use super::outcome::Progress;
 use crate::admission::Form;
+use crate::stored::stored;
 
 /// Most conflicts and duplicates of one batch that name what they differ from.
 const NAMED_MAX: usize = 200;
@@ -21,12 +21,6 @@ pub struct Earlier {
     /// The usage that had charged the same call.
     pub duplicate_of: Option<String>,
 }
-
-const FIRST: &str = "
-    select record.n, event.type, event.occurred_at, event.data::text, event.duplicate_of
-    from unnest($1::text[], $2::text[], $3::text[]) with ordinality as record (account_id, event_id, source, n)
-    join event using (account_id, event_id, source)
-";
 
 /// Reads what the answers to these records say about earlier events. An answer without it is still true, so errors are
 /// only logged.
@@ -47,45 +41,20 @@ pub async fn earlier(
     if asked.is_empty() {
         return found;
     }
-    match firsts(pool, schema, &asked).await {
+    let events: Vec<&Event> = asked.iter().map(|(_, event)| event).collect();
+    match stored(pool, schema, &events).await {
         Ok(firsts) => {
             for ((at, sent), first) in asked.iter().zip(firsts) {
-                let Some((first, duplicate_of)) = first else { continue };
-                found[*at].duplicate_of = duplicate_of;
+                let Some(first) = first else { continue };
+                found[*at].duplicate_of = first.duplicate_of;
                 if matches!(records[*at].1, Progress::Folded(Outcome::Conflict)) {
-                    found[*at].differs = as_sent(differs(&first, sent), form);
+                    found[*at].differs = as_sent(differs(&first.event, sent), form);
                 }
             }
         }
         Err(error) => warn!(%error, "what came before could not be read"),
     }
     found
-}
-
-type First = Option<(Event, Option<String>)>;
-
-async fn firsts(pool: &PgPool, schema: Schema, asked: &[(usize, Event)]) -> Result<Vec<First>, sqlx::Error> {
-    let text =
-        |of: fn(&Event) -> &str| asked.iter().map(|(_, event)| of(event).to_owned()).collect::<Vec<_>>();
-    let accounts = text(|event| event.account.as_str());
-    let (ids, sources) = (text(|event| event.id.as_str()), text(|event| event.source.as_str()));
-    let rows = pg::read(pool, schema, |connection| {
-        Box::pin(async move {
-            sqlx::query(FIRST).bind(accounts).bind(ids).bind(sources).fetch_all(connection).await
-        })
-    })
-    .await?;
-    let mut firsts: Vec<First> = vec![None; asked.len()];
-    for row in &rows {
-        let n: i64 = row.try_get("n")?;
-        let Some(at) = usize::try_from(n - 1).ok().filter(|at| *at < asked.len()) else { continue };
-        let (event_type, data): (&str, &str) = (row.try_get("type")?, row.try_get("data")?);
-        let Some(Ok(data)) = wire::data(event_type, data) else { continue };
-        let occurred_at = pg::time_of(row.try_get("occurred_at")?);
-        let first = Event { occurred_at, data, ..asked[at].1.clone() };
-        firsts[at] = Some((first, row.try_get("duplicate_of")?));
-    }
-    Ok(firsts)
 }
 
 /// Names fields as the caller's form of usage has them.
