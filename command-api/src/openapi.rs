@@ -56,7 +56,9 @@ mod tests {
     const NOT_IN_EVENT: [&str; 5] = ["account_id", "payment_customer", "id", "source", "occurred_at"];
 
     fn fields_of(schema: &Value, without: &[&str]) -> BTreeSet<String> {
-        let fields = schema["properties"].as_object().expect("fields").keys();
+        let fields = schema["properties"].as_object().expect("fields").iter();
+        // Only the ledger sets a field that must be null.
+        let fields = fields.filter(|(_, schema)| schema["type"] != "null").map(|(field, _)| field);
         fields.filter(|field| !without.contains(&field.as_str())).cloned().collect()
     }
 

@@ -193,17 +193,13 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Rebuild(arguments) => {
             telemetry::init();
-            let equal = rebuild::run(&arguments, &mut std::io::stdout()).await?;
-            Ok(ExitCode::from(u8::from(!equal)))
+            Ok(exit_code(rebuild::run(&arguments, &mut std::io::stdout()).await?))
         }
         Command::Verify(arguments) => {
             telemetry::init();
             Ok(run_verify(&arguments).await)
         }
-        Command::Resume(arguments) => {
-            let all = resume::run(&arguments, &mut std::io::stdout()).await?;
-            Ok(ExitCode::from(u8::from(!all)))
-        }
+        Command::Resume(arguments) => Ok(exit_code(resume::run(&arguments, &mut std::io::stdout()).await?)),
         Command::ResolveTopUp(arguments) => {
             resolve_top_up::run(&arguments, &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)
@@ -213,8 +209,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Redeliver(arguments) => {
-            let all = redeliver::run(&arguments, &mut std::io::stdout()).await?;
-            Ok(ExitCode::from(u8::from(!all)))
+            Ok(exit_code(redeliver::run(&arguments, &mut std::io::stdout()).await?))
         }
         Command::Key(command) => {
             key::run(&command, &mut std::io::stdout(), &mut std::io::stderr()).await?;
@@ -226,8 +221,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Doctor { stack, json } => {
             let how = stack.kafka_client.describe();
-            let complete = doctor::run(&stack.options()?, &how, json, &mut std::io::stdout()).await?;
-            Ok(ExitCode::from(u8::from(!complete)))
+            Ok(exit_code(doctor::run(&stack.options()?, &how, json, &mut std::io::stdout()).await?))
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ledger", &mut std::io::stdout());
@@ -236,10 +230,15 @@ async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Returns 0 if all is well, and 1 if something was found or left.
+fn exit_code(is_well: bool) -> ExitCode {
+    ExitCode::from(u8::from(!is_well))
+}
+
 /// Ends with 1 if anything differs, and with 2 if that could not be found out.
 async fn run_verify(arguments: &Verify) -> ExitCode {
     match verify::run(arguments, &mut std::io::stdout()).await {
-        Ok(equal) => ExitCode::from(u8::from(!equal)),
+        Ok(equal) => exit_code(equal),
         Err(error) => {
             say(&format!("ledger: could not finish: {error:#}"));
             ExitCode::from(2)

@@ -228,7 +228,7 @@ impl Answers for Changed {
 #[schemars(rename = "AccountChanged")]
 #[allow(dead_code, reason = "stands for its schema")]
 enum ChangedBody {
-    Setting(Written),
+    Setting(Box<Written>),
     Customer(ChangedCustomer),
 }
 
@@ -262,7 +262,7 @@ async fn change(
         let Tagged(answer, etag) = change_settings(&app, &context, &account, change).await?;
         return Ok(Tagged(Changed::Setting(answer), etag));
     };
-    // Whose methods are charged is decided by whoever runs the ledger, not by who may name methods.
+    // The operator decides whose methods are charged, not the caller who may name methods.
     context.require(Action::Money, &account)?;
     let customer = read_customer(&customer)?;
     let is_all = body.as_object().is_some_and(Map::is_empty);

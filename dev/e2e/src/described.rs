@@ -28,7 +28,7 @@ pub fn ensure_described(request: &Request, answer: &Answer) -> Result<()> {
         return Ok(());
     };
     answer_fits(&operation, answer).with_context(|| format!("{} answered {}", answer.asked, answer.text))?;
-    if answer.status < 300 { request_fits(&operation, request) } else { Ok(()) }
+    if answer.status < 300 { request_fits(&operation, request, answer) } else { Ok(()) }
 }
 
 /// Returns whether the read API serves this: its document has it, or the write API's does not know the path at all.
@@ -56,7 +56,7 @@ fn answer_fits(operation: &str, answer: &Answer) -> Result<()> {
     }
 }
 
-fn request_fits(operation: &str, request: &Request) -> Result<()> {
+fn request_fits(operation: &str, request: &Request, answer: &Answer) -> Result<()> {
     let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok());
     let (Some(content_type), Some(body)) = (content_type, request.body().and_then(|body| body.as_bytes()))
     else {
@@ -66,6 +66,7 @@ fn request_fits(operation: &str, request: &Request) -> Result<()> {
     ensure!(DOCUMENT.pointer(&content).is_some(), "{content_type} is not described");
     let mut body: Value = serde_json::from_slice(body)?;
     drop_nulls(&mut body);
+    drop_refused(&mut body, answer);
     fits(&format!("{content}/schema"), &body).with_context(|| format!("taken: {body}"))
 }
 
@@ -79,6 +80,13 @@ fn drop_nulls(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// Removes the items of a batch that were refused: they need not be as the document has them.
+fn drop_refused(body: &mut Value, answer: &Answer) {
+    let (Some(items), Some(results)) = (body.as_array_mut(), answer.body["items"].as_array()) else { return };
+    let mut results = results.iter();
+    items.retain(|_| results.next().is_none_or(|result| result["result"] != "refused"));
 }
 
 /// A list as CSV is an operation of its own, whichever way it was asked for.

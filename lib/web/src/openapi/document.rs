@@ -8,6 +8,20 @@ use super::schemas::Schemas;
 use crate::http::ProblemBody;
 use crate::http::ops;
 
+/// The parts of the API in the order in which a reader meets them; every document lists all.
+const TAGS: [(&str, &str); 10] = [
+    ("accounts", "Accounts: open, read, change, close; balances, periods and the lines of the ledger."),
+    ("usage", "What was used by whom, and what each event and message cost."),
+    ("grants", "Credits that are given: grants, corrections, promo codes and referrals."),
+    ("limits and holds", "Limits of users, checks, and credits held for work that is under way."),
+    ("alerts", "Alerts on the figures of an account and of its users, and what was sent of them."),
+    ("payments", "Purchases, refunds and automatic top-ups."),
+    ("people", "Who is notified, member tokens, and the erasure of a person."),
+    ("keys", "API keys."),
+    ("audit", "The journal, as it is stored."),
+    ("operations", "The health of a process, its metrics and documents."),
+];
+
 /// What a document says of its API as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
@@ -35,6 +49,8 @@ pub fn document<S: Clone + Send + Sync + 'static>(about: About, routes: &[Route<
         paths[route.path][route.method] = route.describe(&mut schemas);
     }
     let problem = schemas.of_answer::<ProblemBody>();
+    let tags: Vec<Value> =
+        TAGS.iter().map(|(name, description)| json!({"name": name, "description": description})).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -45,6 +61,7 @@ pub fn document<S: Clone + Send + Sync + 'static>(about: About, routes: &[Route<
         },
         "servers": [{"url": "/", "description": "The process that serves this document."}],
         "security": [{"key": []}],
+        "tags": tags,
         "paths": paths,
         "components": {
             "schemas": schemas.into_components(),

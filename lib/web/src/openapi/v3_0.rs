@@ -22,11 +22,13 @@ fn rewrite(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(rewrite),
         Value::Object(keywords) => {
             for (keyword, value) in keywords.iter_mut() {
-                match value {
-                    // The names of fields are no keywords.
-                    Value::Object(fields) if keyword == "properties" => fields.values_mut().for_each(rewrite),
-                    _ if DATA.contains(&keyword.as_str()) => {}
-                    _ => rewrite(value),
+                if DATA.contains(&keyword.as_str()) {
+                    continue;
+                }
+                // The names of fields are no keywords.
+                match value.as_object_mut().filter(|_| keyword == "properties") {
+                    Some(fields) => fields.values_mut().for_each(rewrite),
+                    None => rewrite(value),
                 }
             }
             null_to_nullable(keywords);
