@@ -27,7 +27,7 @@ pub struct ParkedEffect {
     pub kind: String,
     /// In the account's unit.
     pub amount: Credits,
-    /// What the provider told, in the currency's smallest unit.
+    /// What the provider reported, in the currency's smallest unit.
     pub charged: Option<i64>,
     pub currency: Option<String>,
     pub reason: String,

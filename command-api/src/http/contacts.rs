@@ -153,7 +153,7 @@ pub fn routes() -> Vec<Route<App>> {
         openapi::put("/v1/accounts/{account}/contacts", put)
             .named("setContacts", "Replaces the people of an account and its webhook.")
             .says(
-                "By admins. Whoever is left out is removed. The answer that makes a webhook shows the secret that signs \
+                "By admins. A person who is left out is removed. The answer that makes a webhook shows the secret that signs \
                  its calls, once.",
             )
             .refuses(&["changed_meanwhile"])

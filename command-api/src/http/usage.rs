@@ -1,6 +1,6 @@
 //! Usage: the fast path for one event or a batch, as CloudEvents or plain JSON.
 //!
-//! Before the append only the accounts are read, and ids that this process met lately: a resend that is not recognised is
+//! Before the append only the accounts are read, and ids that this process saw lately: a resend that is not recognised is
 //! appended, and folds to `duplicate` or `conflict`.
 
 use std::fmt;
@@ -393,7 +393,7 @@ impl Answers for Recorded {
 #[schemars(rename = "RecordedEvents")]
 #[allow(dead_code, reason = "stands for its schema")]
 enum RecordedBody {
-    One(Written),
+    One(Box<Written>),
     Batch(BatchAnswer),
 }
 

@@ -276,7 +276,7 @@ async fn answer_setting(
 
 /// Stores a setting as the next after the last one, if that is still in the state that the caller has read.
 ///
-/// The settings of one name form a chain: each is in the journal before the next is stored, whoever puts it there. So
+/// The settings of one name form a chain: each is in the journal before the next is stored, whichever process puts it there. So
 /// of two callers who have read the same state, the one who comes second finds the other's setting: 412.
 async fn take_turn<Q: Waits>(
     app: &App,

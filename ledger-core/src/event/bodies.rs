@@ -521,7 +521,7 @@ impl JsonSchema for Recipients {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "Who is told: all_admins (everyone who is an admin when it is told), or the ids of admins and users.",
+            "description": "Who is notified: all_admins (everyone who is an admin at that moment), or the ids of admins and users.",
             "anyOf": [
                 {"type": "string", "enum": [ALL_ADMINS]},
                 {"type": "array", "items": generator.subschema_for::<UserId>(), "maxItems": 100},
@@ -700,7 +700,7 @@ pub struct SetLimits {
     /// Features whose usage does not count toward limits, in the whole open period. At most 100, each once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded_features: Option<Vec<Label>>,
-    /// Who is told when a user has reached the limit. Default: all_admins. Empty: nobody.
+    /// Who is notified when a user has reached the limit. Default: all_admins. Empty: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Recipients>,
 }
@@ -730,10 +730,10 @@ pub struct SetOrgAlert {
     pub basis: Basis,
     /// Percent for the percentages (1 to 100 used, 0 to 100 remaining), else an amount in the account's unit.
     pub threshold: Credits,
-    /// Who is told. Default: all_admins.
+    /// Who is notified. Default: all_admins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Recipients>,
-    /// How they are told, each channel once. Default: email and in_app.
+    /// How they are notified, each channel once. Default: email and in_app.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "words_or_null")]
     pub channels: Option<Vec<Channel>>,
 }
@@ -758,10 +758,10 @@ pub struct SetUserAlert {
     /// null, the one that stood stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Credits>,
-    /// Whether the user is told too. Default: false.
+    /// Whether the user is notified too. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify_user: Option<bool>,
-    /// Who else is told. Default: all_admins. Empty: the user alone, so only where notify_user is true.
+    /// Who else is notified. Default: all_admins. Empty: the user alone, so only where notify_user is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Recipients>,
 }

@@ -127,7 +127,7 @@ async fn listen_once(pool: &PgPool, progress: &Progress) -> Result<(), sqlx::Err
                 Some(notification) => apply(pool, progress, &notification).await?,
                 None => refresh(pool, progress).await?,
             },
-            // Nothing has happened, or nothing is heard any more.
+            // Nothing has happened, or no notification comes any more.
             Err(_) => {
                 answered(sqlx::query("select 1").execute(&mut listener)).await?;
             }

@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn only_what_the_provider_is_sure_of_is_an_outcome() {
         check(200, json!({"id": "pi_1", "status": "succeeded"}), "paid pi_1");
-        let told = json!({"id": "pi_1", "status": "succeeded", "amount": 50, "amount_received": 51, "currency": "usd"});
-        check(200, told, "paid pi_1 0.51 usd");
+        let paid = json!({"id": "pi_1", "status": "succeeded", "amount": 50, "amount_received": 51, "currency": "usd"});
+        check(200, paid, "paid pi_1 0.51 usd");
         check(200, json!({"id": "pi_1", "status": "processing"}), "unknown");
         let wants_the_payer =
             json!({"status": "requires_action", "last_payment_error": {"code": "authentication_required"}});

@@ -45,10 +45,10 @@ pub enum What {
     Refunded {
         total: i64,
         charged: Option<i64>,
-        refunds: Vec<ToldRefund>,
+        refunds: Vec<ReportedRefund>,
     },
     /// One refund, as it stands.
-    Refund(ToldRefund),
+    Refund(ReportedRefund),
     Opened {
         dispute: DisputeId,
         amount: i64,
@@ -62,7 +62,7 @@ pub enum What {
 
 /// A refund as the provider tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToldRefund {
+pub struct ReportedRefund {
     pub refund_id: RefundId,
     pub amount: i64,
     /// The money came back: it failed, or was canceled before it went out.
@@ -148,8 +148,8 @@ fn what(kind: &str, object: &Value) -> Option<What> {
             refunds: listed(object),
         },
         "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
-            let told = refund(object)?;
-            What::Refund(ToldRefund { failed: told.failed || kind == "refund.failed", ..told })
+            let reported = refund(object)?;
+            What::Refund(ReportedRefund { failed: reported.failed || kind == "refund.failed", ..reported })
         }
         // An inquiry takes no money; if it becomes a dispute later, only the withdrawal reports that.
         "charge.dispute.created" | "charge.dispute.funds_withdrawn"
@@ -167,14 +167,14 @@ fn what(kind: &str, object: &Value) -> Option<What> {
 }
 
 /// Reads the refunds that a charge lists; newer versions of the provider's API list none.
-fn listed(charge: &Value) -> Vec<ToldRefund> {
+fn listed(charge: &Value) -> Vec<ReportedRefund> {
     let refunds = charge.pointer("/refunds/data").and_then(Value::as_array);
     refunds.into_iter().flatten().filter_map(refund).collect()
 }
 
-fn refund(object: &Value) -> Option<ToldRefund> {
+fn refund(object: &Value) -> Option<ReportedRefund> {
     let status = object.get("status").and_then(Value::as_str);
-    Some(ToldRefund {
+    Some(ReportedRefund {
         refund_id: RefundId::new(object.get("id")?.as_str()?).ok()?,
         amount: object.get("amount")?.as_i64().filter(|amount| *amount > 0)?,
         failed: matches!(status, Some("failed" | "canceled")),
@@ -229,14 +229,14 @@ mod tests {
         let mut listing = refund;
         listing["refunds"] =
             json!({"data": [{"id": "re_1", "amount": 200, "status": "pending"}, {"id": "re_0"}]});
-        let told =
-            |failed: bool| format!("ToldRefund {{ refund_id: \"re_1\", amount: 200, failed: {failed} }}");
+        let reported =
+            |failed: bool| format!("ReportedRefund {{ refund_id: \"re_1\", amount: 200, failed: {failed} }}");
         let listed =
-            format!("pi_1 Refunded {{ total: 200, charged: Some(500), refunds: [{}] }}", told(false));
+            format!("pi_1 Refunded {{ total: 200, charged: Some(500), refunds: [{}] }}", reported(false));
         check("charge.refunded", listing, &listed);
         let one = |status: &str| json!({"id": "re_1", "charge": "ch_1", "payment_intent": "pi_1", "amount": 200, "status": status});
         let (stands, failed) =
-            (format!("pi_1 Refund({})", told(false)), format!("pi_1 Refund({})", told(true)));
+            (format!("pi_1 Refund({})", reported(false)), format!("pi_1 Refund({})", reported(true)));
         check("refund.created", one("pending"), &stands);
         check("refund.updated", one("succeeded"), &stands);
         check("refund.updated", one("failed"), &failed);

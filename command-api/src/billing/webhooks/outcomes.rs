@@ -127,7 +127,7 @@ pub async fn park_mismatch(
     Ok(())
 }
 
-/// Forgets that a payment did not fit its order: the provider has told the right money since.
+/// Forgets that a payment did not fit its order: the provider has reported the right money since.
 pub async fn unpark_mismatch(connection: &mut PgConnection, payment: &PaymentId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from control.payment_effect where payment_id = $1 and event_id = $2 and state = 'parked'",
@@ -218,21 +218,21 @@ async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
 
 /// Deletes an effect that has applied, and parks one that was refused.
 async fn settle(app: &App, sent: &Sent) -> Result<(), sqlx::Error> {
-    let Some(refusal) = refusal(app, sent).await? else { return Ok(()) };
-    match refusal {
-        Told::Applied => forget(&app.pool, sent).await,
-        Told::Refused(reason) => refused(app, sent, reason).await,
+    let Some(verdict) = verdict(app, sent).await? else { return Ok(()) };
+    match verdict {
+        Verdict::Applied => forget(&app.pool, sent).await,
+        Verdict::Refused(reason) => refused(app, sent, reason).await,
     }
 }
 
 /// What the fold has said of an effect.
-enum Told {
+enum Verdict {
     Applied,
     Refused(&'static str),
 }
 
 /// Returns what the fold has said; none while it has not.
-async fn refusal(app: &App, sent: &Sent) -> Result<Option<Told>, sqlx::Error> {
+async fn verdict(app: &App, sent: &Sent) -> Result<Option<Verdict>, sqlx::Error> {
     let schema = app.waiter.schema();
     let (account, content) = (&sent.account, &sent.content);
     let identity = Identity { account, id: &sent.event_id, source: &sent.source, content };
@@ -242,9 +242,9 @@ async fn refusal(app: &App, sent: &Sent) -> Result<Option<Told>, sqlx::Error> {
         None => outcome::rejected(&app.pool, schema, &identity).await?.map(Outcome::Rejected),
     };
     Ok(outcome.map(|outcome| match outcome {
-        Outcome::Applied | Outcome::Duplicate => Told::Applied,
-        Outcome::Conflict => Told::Refused(outcome.as_str()),
-        Outcome::Rejected(reason) => Told::Refused(reason.code()),
+        Outcome::Applied | Outcome::Duplicate => Verdict::Applied,
+        Outcome::Conflict => Verdict::Refused(outcome.as_str()),
+        Outcome::Rejected(reason) => Verdict::Refused(reason.code()),
     }))
 }
 

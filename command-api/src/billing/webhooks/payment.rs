@@ -90,7 +90,7 @@ impl Mismatch {
 }
 
 impl Order {
-    /// Compares what the provider has told with the order. What it has not told can't differ.
+    /// Compares what the provider has reported with the order. What it has not reported can't differ.
     fn mismatch(&self, charged: Option<i64>, currency: Option<&str>) -> Option<Mismatch> {
         if currency.is_some_and(|currency| currency != self.currency) {
             return Some(Mismatch::Currency);
@@ -98,7 +98,7 @@ impl Order {
         match (charged, self.charged) {
             (None, _) => None,
             (Some(_), None) => Some(Mismatch::NoPrice),
-            (Some(told), Some(price)) => (told != price).then_some(Mismatch::Amount),
+            (Some(reported), Some(price)) => (reported != price).then_some(Mismatch::Amount),
         }
     }
 }
@@ -183,9 +183,9 @@ impl Payment {
             What::Refunded { total, charged, refunds } => {
                 self.refunded = self.refunded.max(*total);
                 self.charged = charged.or(self.charged);
-                refunds.iter().for_each(|refund| self.reported.refunds.tell(refund));
+                refunds.iter().for_each(|refund| self.reported.refunds.merge(refund));
             }
-            What::Refund(refund) => self.reported.refunds.tell(refund),
+            What::Refund(refund) => self.reported.refunds.merge(refund),
             What::Opened { dispute, amount } => {
                 let known = self.disputes.entry(dispute.clone()).or_default();
                 (known.amount, known.opened) = (*amount, true);
@@ -222,7 +222,7 @@ impl Payment {
 
     /// Returns whether a webhook has reported a refund or a dispute.
     pub fn goes_back(&self) -> bool {
-        self.refunded > 0 || self.reported.refunds.is_told() || !self.disputes.is_empty()
+        self.refunded > 0 || self.reported.refunds.any_reported() || !self.disputes.is_empty()
     }
 
     /// Returns whether an event takes back part of it, or did.
@@ -386,7 +386,7 @@ impl Payment {
 mod tests {
     use std::str::FromStr;
 
-    use super::super::event::ToldRefund;
+    use super::super::event::ReportedRefund;
     use super::*;
     use ledger_core::value::id::NameError;
 
@@ -409,8 +409,8 @@ mod tests {
         What::Refunded { total, charged: None, refunds: Vec::new() }
     }
 
-    fn told(name: &str, amount: i64, failed: bool) -> ToldRefund {
-        ToldRefund { refund_id: id(name), amount, failed }
+    fn reported(name: &str, amount: i64, failed: bool) -> ReportedRefund {
+        ReportedRefund { refund_id: id(name), amount, failed }
     }
 
     /// An order at this price.
@@ -597,16 +597,16 @@ mod tests {
 
     #[test]
     fn a_refund_that_failed_is_undone_in_every_order() {
-        let refund = |name: &str, amount: i64, failed: bool| What::Refund(told(name, amount, failed));
+        let refund = |name: &str, amount: i64, failed: bool| What::Refund(reported(name, amount, failed));
         check_refunds(&[paid(500), refunded(200), refund("re_1", 200, true)], "100");
         check_refunds(&[paid(500), refund("re_1", 200, false), refund("re_1", 200, true)], "100");
-        // Of two, told one by one, in one total, in a list.
+        // Of two, reported one by one, in one total, in a list.
         let (first, second) = (refund("re_1", 200, false), refund("re_2", 300, false));
         let failed = refund("re_1", 200, true);
         check_refunds(&[paid(500), refunded(200), refunded(500), failed.clone()], "40");
         check_refunds(&[paid(500), refunded(500), first.clone(), second.clone(), failed.clone()], "40");
         check_refunds(&[paid(500), refunded(200), first, second.clone(), failed.clone()], "40");
-        let refunds = vec![told("re_2", 300, false), told("re_1", 200, false)];
+        let refunds = vec![reported("re_2", 300, false), reported("re_1", 200, false)];
         let listed = What::Refunded { total: 500, charged: Some(500), refunds };
         check_refunds(&[paid(500), listed, refunded(200), failed.clone(), second.clone()], "40");
         check_refunds(&[paid(500), refunded(500), failed, second, refund("re_2", 300, true)], "100");
@@ -614,7 +614,7 @@ mod tests {
 
     #[test]
     fn refunds_that_are_named_count_once_beside_their_total() {
-        let refund = |name: &str, amount: i64| What::Refund(told(name, amount, false));
+        let refund = |name: &str, amount: i64| What::Refund(reported(name, amount, false));
         check_refunds(&[paid(500), refunded(200), refund("re_1", 200)], "60");
         check_refunds(
             &[paid(500), refunded(100), refunded(300), refund("re_1", 100), refund("re_2", 200)],
@@ -632,21 +632,21 @@ mod tests {
         let old = r#"{"is_paid": true, "paid": true, "failure": null, "failed": false, "opened": {}, "won": [],
                       "refunded": {"money": 200, "credits": "40"}}"#;
         before.reported = serde_json::from_str(old).expect("as it was stored");
-        let after = |told: &[What]| {
+        let after = |reported: &[What]| {
             let mut payment = before.clone();
-            let mut reported = Vec::new();
-            for what in told {
+            let mut effects = Vec::new();
+            for what in reported {
                 payment.apply(&webhook(what.clone()), &order(500));
-                reported.extend(payment.due().iter().map(|effect| format!("{effect:?}")));
+                effects.extend(payment.due().iter().map(|effect| format!("{effect:?}")));
             }
-            (payment.left().credits.to_string(), reported)
+            (payment.left().credits.to_string(), effects)
         };
-        let named = What::Refund(told("re_1", 200, false));
+        let named = What::Refund(reported("re_1", 200, false));
         assert_eq!(after(&[named.clone(), refunded(200)]), ("60".to_owned(), vec![]));
-        let (left, more) = after(&[What::Refund(told("re_2", 100, false)), refunded(300), named.clone()]);
+        let (left, more) = after(&[What::Refund(reported("re_2", 100, false)), refunded(300), named.clone()]);
         assert_eq!((left.as_str(), more.len()), ("40", 1), "{more:?}");
         // The journal can't undo it by a name: it says so once, for a person to decide.
-        let failed = What::Refund(told("re_1", 200, true));
+        let failed = What::Refund(reported("re_1", 200, true));
         let (_, undone) = after(&[failed.clone(), failed, refunded(200), named]);
         assert_eq!(undone.len(), 1, "{undone:?}");
         assert!(undone[0].starts_with("RefundFailed") && undone[0].contains("re_1"), "{undone:?}");

@@ -9,20 +9,20 @@ use ledger_core::value::credits::Credits;
 use ledger_core::value::id::RefundId;
 use serde::{Deserialize, Serialize};
 
-use super::event::ToldRefund;
+use super::event::ReportedRefund;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refunds {
-    /// What webhooks have told, by the provider's id.
-    #[serde(default)]
-    told: BTreeMap<RefundId, Told>,
+    /// What webhooks have reported, by the provider's id.
+    #[serde(default, rename = "told")]
+    reported: BTreeMap<RefundId, ReportedMoney>,
     /// What the journal has received, by the name under which it did.
     #[serde(default)]
     recorded: BTreeMap<String, Recorded>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Told {
+struct ReportedMoney {
     money: i64,
     failed: bool,
 }
@@ -42,16 +42,16 @@ pub(super) struct Part {
 }
 
 impl Refunds {
-    /// Merges a refund as a webhook tells it. One that has failed stays so.
-    pub(super) fn tell(&mut self, refund: &ToldRefund) {
-        let known = self.told.entry(refund.refund_id.clone()).or_default();
+    /// Merges a refund as a webhook reports it. One that has failed stays so.
+    pub(super) fn merge(&mut self, refund: &ReportedRefund) {
+        let known = self.reported.entry(refund.refund_id.clone()).or_default();
         known.money = refund.amount;
         known.failed |= refund.failed;
     }
 
     /// Returns whether a webhook has named a refund.
-    pub(super) fn is_told(&self) -> bool {
-        !self.told.is_empty()
+    pub(super) fn any_reported(&self) -> bool {
+        !self.reported.is_empty()
     }
 
     /// Returns whether the journal has received any, also one that was undone.
@@ -59,10 +59,11 @@ impl Refunds {
         !self.recorded.is_empty()
     }
 
-    /// Returns the money that refunds give back, of all those told by name or in this total.
+    /// Returns the money that refunds give back, of all those reported by name or in this total.
     pub(super) fn standing(&self, total: i64) -> i64 {
-        let named: i64 = self.told.values().map(|told| told.money).sum();
-        let failed: i64 = self.told.values().filter(|told| told.failed).map(|told| told.money).sum();
+        let named: i64 = self.reported.values().map(|refund| refund.money).sum();
+        let failed: i64 =
+            self.reported.values().filter(|refund| refund.failed).map(|refund| refund.money).sum();
         named.max(total) - failed
     }
 
@@ -78,9 +79,9 @@ impl Refunds {
 
     /// Returns a refund that stands and that the journal has not received by name.
     pub(super) fn next_named(&self) -> Option<(String, i64)> {
-        let mut standing = self.told.iter().filter(|(_, told)| !told.failed);
+        let mut standing = self.reported.iter().filter(|(_, refund)| !refund.failed);
         let next = standing.find(|(id, _)| !self.recorded.contains_key(id.as_str()));
-        next.map(|(id, told)| (id.to_string(), told.money))
+        next.map(|(id, refund)| (id.to_string(), refund.money))
     }
 
     pub(super) fn record(&mut self, name: String, part: Part) {
@@ -90,11 +91,12 @@ impl Refunds {
     /// Undoes what the journal has of a refund that failed. With `excess`, money that the journal has above what stands,
     /// that may be what it received for a total. Returns its name and credits.
     pub(super) fn undo(&mut self, excess: i64) -> Option<(String, Credits)> {
-        let told = |name: &str| self.told.iter().find(|(id, _)| id.as_str() == name).map(|(_, told)| told);
+        let reported =
+            |name: &str| self.reported.iter().find(|(id, _)| id.as_str() == name).map(|(_, refund)| refund);
         let live = || self.recorded.iter().filter(|(_, recorded)| !recorded.undone);
-        let of_totals = || live().filter(|(name, _)| excess > 0 && told(name).is_none());
+        let of_totals = || live().filter(|(name, _)| excess > 0 && reported(name).is_none());
         let found = live()
-            .find(|(name, _)| told(name).is_some_and(|told| told.failed))
+            .find(|(name, _)| reported(name).is_some_and(|refund| refund.failed))
             .or_else(|| of_totals().find(|(_, recorded)| recorded.part.money == excess))
             .or_else(|| of_totals().next_back());
         let name = found?.0.clone();
@@ -105,7 +107,7 @@ impl Refunds {
 
     /// Notes that a refund failed which the journal received before refunds had names. Returns its name.
     pub(super) fn undo_nameless(&mut self, part: Part) -> Option<String> {
-        let failed = self.told.iter().filter(|(_, told)| told.failed);
+        let failed = self.reported.iter().filter(|(_, refund)| refund.failed);
         let mut unknown = failed.filter(|(id, _)| !self.recorded.contains_key(id.as_str()));
         let name = unknown.next()?.0.to_string();
         self.recorded.insert(name.clone(), Recorded { part, undone: true });

@@ -79,7 +79,7 @@ fn setting<T: std::str::FromStr>(name: &str, default: T) -> Result<T> {
     }
 }
 
-/// Writes fuzzed records to the ingress and to the journal, as whoever may write there could.
+/// Writes fuzzed records to the ingress and to the journal, as any client that may write there could.
 struct Fuzzer {
     producer: FutureProducer,
     usage: String,

@@ -238,7 +238,7 @@ async fn unsafe_settings_are_named(fleet: &mut Fleet, admin: &PgPool) -> Result<
     Ok(())
 }
 
-/// Waits until a setting is refused: each session of the database hears of a change in its own time.
+/// Waits until a setting is refused: each session of the database applies a change in its own time.
 async fn a_setting_is_refused(fleet: &Fleet) -> Result<()> {
     let client = http_client::builder().timeout(ANSWER_MAX).build()?;
     let url = format!("{}/v1/accounts/{HOLDER}", fleet.command_url);

@@ -321,7 +321,7 @@ mod tests {
         assert_eq!([all.of(&id("u0")), all.of(&id("u1")), all.of(&id("never"))], [1, 2, 1]);
     }
 
-    /// Whoever has lost a limit keeps counting, also when there are more series than are told apart.
+    /// A user who has lost a limit keeps counting, also when there are more series than are told apart.
     #[test]
     fn no_version_comes_again_however_often_own_limits_are_replaced() {
         let blocks = 5;

@@ -629,7 +629,7 @@ impl<W: Worker> Driver<W> {
         if paused.is_empty() { Ok(()) } else { Ok(self.poller.pause(paused).await?) }
     }
 
-    /// Shows the group how far we have committed. Nothing is read from there: whoever looks sees where we are, and a
+    /// Shows the group how far we have committed. Nothing is read from there: operators see there where we are, and a
     /// database that is older than what was shown was restored from a backup.
     async fn show(&mut self) {
         let folding = self.status.folding();

@@ -250,7 +250,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Says what it means that nothing more was heard.
+    /// Says what it means that no answer came.
     fn of_silence(&self, silent: Duration) -> Ended {
         let why = format!("postgres: silent for {} s, its connection is closed", silent.as_secs());
         if self.committing.load(Ordering::Relaxed) {

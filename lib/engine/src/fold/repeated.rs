@@ -3,7 +3,7 @@
 use metrics::counter;
 use tracing::warn;
 
-/// Notes that rows with derived ids were there before; whoever wrote them wrote the same.
+/// Notes that rows with derived ids were there before; each writer derives the same row.
 pub fn note_repeated(kind: &'static str, count: u64) {
     if count == 0 {
         return;

@@ -26,7 +26,7 @@ const OURS: [&str; 29] = [
     "delivery.report.only.error",
     "produce.offset.report",
     "partitioner",
-    // A reader begins where it is told, reads only what is committed, and keeps its place itself.
+    // A reader begins where it is assigned, reads only what is committed, and keeps its place itself.
     "group.id",
     "group.instance.id",
     "group.protocol",

@@ -109,12 +109,12 @@ impl Preflight {
         let timeout = AdminOptions::new().request_timeout(Some(QUESTION_TIMEOUT));
         let mut all = BTreeMap::new();
         for (plan, described) in plans.iter().zip(admin.describe_configs(&topics, &timeout).await?) {
-            let resource = described.map_err(|code| untold(&plan.name, code))?;
+            let resource = described.map_err(|code| unreadable(&plan.name, code))?;
             let ConfigResource { specifier: OwnedResourceSpecifier::Topic(name), entries } = resource else {
                 continue;
             };
-            let told = entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            all.insert(name, told.collect());
+            let values = entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+            all.insert(name, values.collect());
         }
         Ok(all)
     }
@@ -134,7 +134,7 @@ fn replicas(asker: &Asker, topics: &[String]) -> Result<(i32, Vec<i32>), Error> 
         brokers = count(metadata.brokers().len());
         let topic = metadata.topics().first();
         if let Some(code) = topic.and_then(|topic| topic.error()) {
-            return Err(untold(name, code.into()));
+            return Err(unreadable(name, code.into()));
         }
         let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
         all.push(partitions.iter().map(|partition| count(partition.replicas().len())).min().unwrap_or(0));
@@ -146,7 +146,7 @@ fn count(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
 }
 
-fn untold(topic: &str, code: RDKafkaErrorCode) -> Error {
+fn unreadable(topic: &str, code: RDKafkaErrorCode) -> Error {
     Error::Unreachable(format!("topic {topic}: {}", KafkaError::AdminOp(code)))
 }
 
@@ -191,7 +191,7 @@ fn held(
     if value.is_some_and(|value| safe(value)) {
         return None;
     }
-    let value = value.map_or("not told", String::as_str).to_owned();
+    let value = value.map_or("not reported", String::as_str).to_owned();
     Some(Unsafe { setting: format!("topic {} {name}", plan.name), value, reason })
 }
 
@@ -249,7 +249,7 @@ mod tests {
                 );
                 other.settings.remove(name);
                 let said = named(&plan, 3, &other);
-                assert!(said.len() == 1 && said[0].contains(&format!("{name} is not told")), "{said:?}");
+                assert!(said.len() == 1 && said[0].contains(&format!("{name} is not reported")), "{said:?}");
             }
         }
     }

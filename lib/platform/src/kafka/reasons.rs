@@ -1,6 +1,6 @@
 //! Why the brokers can't be reached, as librdkafka says it.
 //!
-//! A request that waits for a connection says only that it timed out; the refused login or certificate is told to the
+//! A request that waits for a connection says only that it timed out; the refused login or certificate is reported to the
 //! client's context.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,10 +56,10 @@ impl ConsumerContext for Reasons {}
 pub(super) fn explained<T>(asker: &Asker, outcome: Result<T, Error>) -> Result<T, Error> {
     match outcome {
         Err(Error::Kafka(error)) if is_unanswered(&error) => {
-            // What has happened to the client's connections is told only to who asks. A poll without patience would end
+            // What has happened to the client's connections reaches only who polls. A poll without patience would end
             // at the first line of the library's log.
-            let told = |_: &usize| asker.poll(EVENT_WAIT).is_some();
-            let _ = (0..EVENTS_MAX).take_while(told).count();
+            let has_event = |_: &usize| asker.poll(EVENT_WAIT).is_some();
+            let _ = (0..EVENTS_MAX).take_while(has_event).count();
             match asker.context().last() {
                 Some(reason) => Err(Error::Unreachable(reason)),
                 None => Err(Error::Kafka(error)),

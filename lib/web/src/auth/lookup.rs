@@ -63,7 +63,7 @@ impl Lookups {
         answer.get().cloned().unwrap_or_else(|| Err(Problem::unavailable("the key could not be looked up")))
     }
 
-    /// Whoever is dropped here leaves the waiting as they are, for the next turn.
+    /// A caller that is dropped here leaves the waiting as they are, for the next turn.
     async fn look_up_all(&self) {
         let asked_at = Instant::now();
         let asked: Vec<String> = {

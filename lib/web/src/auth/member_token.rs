@@ -99,7 +99,7 @@ fn signing(secret: &[u8], claims: &str) -> Hmac<Sha256> {
 }
 
 impl Claims {
-    /// Reads the claims of a token, whoever has signed it.
+    /// Reads the claims of a token, without checking its signature.
     pub fn in_token(token: &str) -> Option<Claims> {
         let (claims, _) = token.strip_prefix(MEMBER_TOKEN_PREFIX)?.split_once('.')?;
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
@@ -110,7 +110,7 @@ impl Claims {
         &self.key
     }
 
-    /// Returns whether the time is within the token's, and that no longer than any token may hold: whoever has a key
+    /// Returns whether the time is within the token's, and that no longer than any token may hold: a caller with a key
     /// could sign others.
     pub fn hold_at(&self, now: Time) -> bool {
         let now = now.micros().div_euclid(MICROS);

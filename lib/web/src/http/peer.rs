@@ -1,7 +1,7 @@
 //! Peers: who is at the other end of a connection, and how many idle connections each may keep.
 //!
 //! A connection is idle while it serves no request, so also while a request's head comes in. A peer that opens more
-//! than its share loses the one that has been idle longest: whoever shares its address still gets a connection.
+//! than its share loses the one that has been idle longest: others at its address still get a connection.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
-/// Groups of an IPv6 address that name a network; whoever has one has all addresses in it.
+/// Groups of an IPv6 address that name a network; one owner has all addresses in it.
 const V6_NETWORK_GROUPS: usize = 4;
 
 /// The other end of a connection: an IPv4 address, or the network of an IPv6 address.

@@ -16,7 +16,7 @@ use crate::http::{Problem, RECORD_BYTES_MAX, read_body, read_json};
 pub struct Sent<T>(Request, PhantomData<fn() -> T>);
 
 impl<T> Sent<T> {
-    /// Reads the body as JSON; whoever calls this reads the schema's fields out of it.
+    /// Reads the body as JSON; the caller reads the schema's fields out of it.
     pub async fn value(self) -> Result<Value, Problem> {
         read_json(self.0, RECORD_BYTES_MAX).await
     }

@@ -137,7 +137,7 @@ async fn put_and_get(operator: &Caller, account: &str) -> Result<Duration> {
         let put = operator.put(&format!("{path}?wait=true"), json!({"limit": n.to_string()})).await?;
         expect_applied(&put)?;
         let read = operator.get(&path).await?;
-        ensure!(read.expect(200)?.body["limit"] == n.to_string(), "{}", read.text);
+        ensure!(read.expect(200)?.body["limit"] == n.to_string().as_str(), "{}", read.text);
         times.push(begun.elapsed());
     }
     times.sort_unstable();

@@ -145,7 +145,7 @@ async fn two_ledgers_on_one_provider_account_charge_and_credit_apart() -> Result
         acme.until("settled", "50").await?;
     }
     ensure!(charges(&book) == 2, "each is charged for itself");
-    // Each hears the other's webhooks too.
+    // Each receives the other's webhooks too.
     let log_id: String = sqlx::query_scalar("select log_id::text from control.log_identity")
         .fetch_one(&wholes[0].pool)
         .await?;

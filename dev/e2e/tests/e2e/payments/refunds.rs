@@ -1,4 +1,4 @@
-//! Refunds that fail at the provider, told by signed webhooks in several orders.
+//! Refunds that fail at the provider, reported by signed webhooks in several orders.
 
 use anyhow::{Context, Result, ensure};
 use command_api::manual_resolution::{Decision, Signed, parked_effects, resolve};
@@ -11,16 +11,16 @@ use super::webhooks::{SIGNED, report, session};
 use super::{Account, until_count};
 use e2e::Whole;
 
-/// What a webhook tells: its kind, and its object.
-type Told = (&'static str, Value);
+/// What a webhook reports: its kind, and its object.
+type Report = (&'static str, Value);
 
-/// A charge as newer versions of the provider's API tell it: without the list of its refunds.
-fn total(payment: &str, cents: i64) -> Told {
+/// A charge as newer versions of the provider's API report it: without the list of its refunds.
+fn total(payment: &str, cents: i64) -> Report {
     let charge = json!({"id": "ch", "payment_intent": payment, "amount": 100, "amount_refunded": cents});
     ("charge.refunded", charge)
 }
 
-fn refund(kind: &'static str, payment: &str, name: &str, cents: i64, status: &str) -> Told {
+fn refund(kind: &'static str, payment: &str, name: &str, cents: i64, status: &str) -> Report {
     let id = format!("re_{name}_{payment}");
     let refund = json!({"id": id, "object": "refund", "charge": "ch", "payment_intent": payment, "amount": cents,
                         "currency": "usd", "status": status});
@@ -45,7 +45,7 @@ async fn a_refund_that_fails_is_undone_in_every_order() -> Result<()> {
         let account = Account::open(&whole, &id).await?;
         account.spend("u1", "30").await?;
         let failed = ways_to_fail[number % ways_to_fail.len()];
-        let told: [Told; 6] = [
+        let reports: [Report; 6] = [
             ("checkout.session.completed", session(&id, &payment)),
             total(&payment, 40),
             refund("refund.created", &payment, "a", 40, "pending"),
@@ -54,7 +54,7 @@ async fn a_refund_that_fails_is_undone_in_every_order() -> Result<()> {
             refund("refund.created", &payment, "b", 20, "succeeded"),
         ];
         for step in order {
-            let (kind, object) = &told[step];
+            let (kind, object) = &reports[step];
             report(&whole, kind, object.clone()).await?;
             report(&whole, kind, object.clone()).await?;
         }
