@@ -5,6 +5,7 @@
 local_stack::shared_test_stack!();
 
 mod altered;
+mod auto_top_ups;
 mod campaign;
 mod disks;
 mod drain;
@@ -14,7 +15,6 @@ mod kills;
 mod outages;
 mod resets;
 mod restored;
-mod top_ups;
 
 mod client;
 mod fleet;
