@@ -76,7 +76,12 @@ pub async fn run(
 }
 
 async fn stay(up: &mut Up, stopping: &CancellationToken, out: &mut impl Write) -> Result<()> {
-    writeln!(out, "\nThe ledger stays up. Ctrl-C stops it; the data stays.")?;
+    writeln!(
+        out,
+        "\nSee it all in a browser; the link signs in once, within 5 minutes:\n\n  {}\n\n\
+         The ledger stays up. Ctrl-C stops it; the data stays.",
+        up.sign_in_link()
+    )?;
     out.flush()?;
     tokio::select! {
         () = stopping.cancelled() => Ok(()),

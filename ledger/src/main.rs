@@ -256,10 +256,12 @@ async fn run_up(config: UpConfig) -> Result<ExitCode> {
     // The reader of our output may have closed it: that is no reason to stop serving.
     let _ = write!(
         std::io::stdout().lock(),
-        "the ledger serves at {}\noperator key: {}\nKafka for producers: {}\nCtrl-C stops it; the data stays\n",
+        "the ledger serves at {}\noperator key: {}\nKafka for producers: {}\n\
+         console, signed in (once, within 5 minutes): {}\nCtrl-C stops it; the data stays\n",
         up.url,
         up.operator_key,
-        up.kafka.brokers
+        up.kafka.brokers,
+        up.sign_in_link()
     );
     let ended = tokio::select! {
         () = stopping.cancelled() => None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use console::SignInLinks;
 use platform::kafka::KafkaOptions;
 use platform::pg::PgConfig;
 use platform::shutdown::CancellationToken;
@@ -25,7 +26,19 @@ pub enum Service {
     /// Appends period resets, and delivers the alerts that fire
     AlertWorker(Process<alert_worker::Config>),
     /// The read side
-    QueryApi(Process<query_api::Config>),
+    QueryApi(Process<Reads>),
+}
+
+/// Settings of the read side and of the console that it serves.
+#[derive(Debug, Clone, Args)]
+pub struct Reads {
+    #[command(flatten)]
+    pub reads: query_api::Config,
+    #[command(flatten)]
+    pub console: console::Config,
+    /// Address of command-api, to which the console sends what its pages write; without it they only read
+    #[arg(long, env = "LEDGER_COMMAND_URL")]
+    pub command_url: Option<String>,
 }
 
 /// Settings of a service as a process of its own.
@@ -118,8 +131,14 @@ async fn build(service: Service, shutdown: &CancellationToken) -> Result<(web::h
             Ok((alert_worker::build(config, &deps, shutdown).await?, http))
         }
         Service::QueryApi(process) => {
-            let (config, deps, http) = process.split();
-            Ok((query_api::build(config, &deps, shutdown).await?, http))
+            let (Reads { reads, console, command_url }, deps, http) = process.split();
+            let operator_key = reads.auth.operator_key.clone();
+            let mut service = query_api::build(reads, &deps, shutdown).await?;
+            let (api, links) = (service.routes.clone(), SignInLinks::default());
+            let pages =
+                console::build(api, &console, operator_key.as_deref(), command_url.as_deref(), links)?;
+            service.routes = service.routes.merge(pages);
+            Ok((service, http))
         }
     }
 }

@@ -10,6 +10,7 @@ use alert_worker::{SchedulerConfig, TopUpConfig, alerting};
 use anyhow::{Context, Result};
 use clap::Args;
 use command_api::PromotionsConfig;
+use console::SignInLinks;
 use engine::progress::WaitConfig;
 use payments::PaymentConfig;
 use platform::kafka::KafkaOptions;
@@ -74,6 +75,9 @@ pub struct UpConfig {
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: command_api::HoldsConfig,
+    /// How people sign in.
+    #[command(flatten)]
+    pub console: console::Config,
 }
 
 pub struct Up {
@@ -81,6 +85,8 @@ pub struct Up {
     pub url: String,
     /// The key with all rights.
     pub operator_key: String,
+    /// Signs browsers in.
+    pub links: SignInLinks,
     pub kafka: KafkaOptions,
     /// The local stack, without services that were already running.
     pub stack: Stack,
@@ -99,9 +105,9 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
     };
     let stack = Stack::start(options, &say).await?;
     match start_services(&config, &stack).await {
-        Ok((operator_key, kafka, services)) => {
+        Ok(Started { operator_key, links, kafka, services }) => {
             let url = format!("http://{}", services.address);
-            Ok(Up { url, operator_key, kafka, stack, services })
+            Ok(Up { url, operator_key, links, kafka, stack, services })
         }
         Err(error) => {
             // Whatever was started must stop after a failure.
@@ -113,7 +119,15 @@ pub async fn start(config: UpConfig, say: impl Fn(&str) + Send + Sync) -> Result
     }
 }
 
-async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, KafkaOptions, Running)> {
+/// What is started on a stack.
+struct Started {
+    operator_key: String,
+    links: SignInLinks,
+    kafka: KafkaOptions,
+    services: Running,
+}
+
+async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let kafka = match config.kafka.brokers.is_empty() {
         true => config.kafka.of_local_stack(stack.kafka_brokers.clone()),
         false => config.kafka.clone(),
@@ -126,10 +140,14 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<(String, Kaf
     let operator_key = operator_key(&config.auth, &config.data_dir)?;
     let deps = Deps::new(postgres, kafka.clone());
     let shutdown = CancellationToken::new();
-    let service = build(config, &operator_key, &deps, &shutdown).await?;
+    let mut service = build(config, &operator_key, &deps, &shutdown).await?;
+    let links = SignInLinks::default();
+    let api = service.routes.clone();
+    let pages = console::build(api, &config.console, Some(&operator_key), None, links.clone())?;
+    service.routes = service.routes.merge(pages);
     let listener = http::bind(config.http.listen).await?;
-    let running = service.start(listener, &config.http, shutdown)?;
-    Ok((operator_key, kafka, running))
+    let services = service.start(listener, &config.http, shutdown)?;
+    Ok(Started { operator_key, links, kafka, services })
 }
 
 /// Builds all services as one. The read side comes last: it waits for what the others create.
@@ -196,6 +214,11 @@ fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
 }
 
 impl Up {
+    /// Returns a link that signs one browser in as the operator, once, within 5 minutes.
+    pub fn sign_in_link(&self) -> String {
+        format!("{}{}", self.url, self.links.make(&self.operator_key))
+    }
+
     /// Completes when a service or the stack has ended by itself, with its name and the reason.
     pub async fn ended(&mut self) -> String {
         let watch = Duration::from_millis(500);

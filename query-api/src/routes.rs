@@ -5,7 +5,7 @@ use web::openapi::{self, Route};
 
 use crate::app::App;
 use crate::http::{
-    accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, limits, messages,
+    accounts, alerts, audit, backtest, balance, decisions, entries, events, grants, key, limits, messages,
     notifications, periods, plan, referrals, reservations, settings, usage, users,
 };
 use crate::stream;
@@ -34,6 +34,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         ("limits and holds", vec![limits::routes(), reservations::routes(), decisions::routes()]),
         ("alerts", vec![alerts::routes(), settings::routes(), backtest::routes(), notifications::routes()]),
         ("audit", vec![audit::routes()]),
+        ("keys", vec![key::routes()]),
     ];
     let tagged = |(tag, routes): (&'static str, Vec<Vec<Route<App>>>)| {
         routes.into_iter().flatten().map(move |route| route.tagged(tag))

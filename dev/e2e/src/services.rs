@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ledger::serve::{self, Process, Service};
+use ledger::serve::{self, Process, Reads, Service};
 use ledger::up::{self, Up, UpConfig};
 use platform::pg::{PgConfig, Role};
 use reqwest::Method;
@@ -103,11 +103,14 @@ async fn apart(config: UpConfig) -> Result<Services> {
         top_ups: config.top_ups.clone(),
         payment,
     };
-    let reads = query_api::Config { auth, wait };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let command_url = Some(format!("http://{}", listener.local_addr()?));
+    let reads =
+        Reads { reads: query_api::Config { auth, wait }, console: config.console.clone(), command_url };
     logins::make(database_url(&config)?).await?;
     // The readers wait for what the others create, so all start at once, as processes would.
     let (writes, projector, alerts, reads) = tokio::try_join!(
-        start(Service::CommandApi(process(&config, Role::CommandApi, writes)?)),
+        serve::start(Service::CommandApi(process(&config, Role::CommandApi, writes)?), listener),
         start(Service::Projector(process(&config, Role::Projector, config.projector.clone())?)),
         start(Service::AlertWorker(process(&config, Role::AlertWorker, alerts)?)),
         start(Service::QueryApi(process(&config, Role::QueryApi, reads)?)),

@@ -21,8 +21,10 @@ fn allowed(name: &str) -> Option<Vec<&'static str>> {
         "platform" => vec!["ledger-core"],
         "engine" | "web" | "payments" => vec!["ledger-core", "platform"],
         service if SERVICES.contains(&service) => libraries.to_vec(),
+        // A client of the API: it has no database and no rights of its own.
+        "console" => vec!["ledger-core", "platform", "web"],
         "bench" | "demo" => [&libraries[..], &SERVICES, &["local-stack"]].concat(),
-        "ledger" => [&libraries[..], &SERVICES, &["local-stack", "bench", "demo"]].concat(),
+        "ledger" => [&libraries[..], &SERVICES, &["console", "local-stack", "bench", "demo"]].concat(),
         "e2e" => [&libraries[..], &SERVICES, &["local-stack", "ledger"]].concat(),
         _ => return None,
     })

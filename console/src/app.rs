@@ -1,0 +1,63 @@
+//! App: what all pages share, and how they are put together.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::{Router, middleware};
+use clap::Args;
+use platform::http_client;
+use url::Url;
+use web::http::Peer;
+use web::quota::Attempts;
+
+use crate::api::Api;
+use crate::login::{self, ATTEMPTS_MAX, ATTEMPTS_WINDOW};
+use crate::seal::Seal;
+use crate::sign_in::SignInLinks;
+use crate::{assets, door, live, pages};
+
+/// Settings of the console.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Config {
+    /// Sends cookies over TLS only, also where no proxy says that the browser uses it (X-Forwarded-Proto)
+    #[arg(long, env = "LEDGER_SECURE_COOKIES")]
+    pub secure_cookies: bool,
+}
+
+#[derive(Clone)]
+pub struct App {
+    pub api: Api,
+    pub seal: Arc<Seal>,
+    pub links: SignInLinks,
+    /// Wrong keys of each peer.
+    pub attempts: Arc<Attempts<Peer>>,
+    pub is_secure: bool,
+}
+
+/// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve.
+pub fn build(
+    routes: Router,
+    config: &Config,
+    operator_key: Option<&str>,
+    elsewhere: Option<&str>,
+    links: SignInLinks,
+) -> anyhow::Result<Router> {
+    let elsewhere = match elsewhere.filter(|url| !url.is_empty()) {
+        Some(url) => {
+            let url: Url = url.parse().with_context(|| format!("LEDGER_COMMAND_URL is no address: {url}"))?;
+            Some((url, http_client::plain()))
+        }
+        None => None,
+    };
+    let app = App {
+        api: Api::new(routes, elsewhere),
+        seal: Arc::new(Seal::new(operator_key)),
+        links,
+        attempts: Arc::new(Attempts::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW)),
+        is_secure: config.secure_cookies,
+    };
+    let behind = Router::new().merge(pages::routes()).merge(live::routes()).merge(login::signed_in());
+    let behind = behind.layer(middleware::from_fn_with_state(app.clone(), door::admit));
+    let all = behind.merge(login::routes().with_state(app)).merge(assets::router());
+    Ok(all.layer(middleware::from_fn(door::dress)))
+}

@@ -1,0 +1,180 @@
+//! Door: what every request passes before its page: session, form token and origin; and what every answer carries.
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use platform::clock;
+use subtle::ConstantTimeEq;
+use web::http::Peer;
+
+use crate::api::Failure;
+use crate::app::App;
+use crate::assets::{gzip, takes_gzip};
+use crate::errors;
+use crate::login;
+use crate::seal::Session;
+use crate::visit::{Fields, Form, Visit, Who};
+
+/// Largest form, in bytes: contacts and rate cards have up to 1 MiB.
+const FORM_BYTES_MAX: usize = 1024 * 1024;
+/// Largest page that is compressed in memory, in bytes.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A smaller page would not gain.
+const GZIP_BYTES_MIN: usize = 1_024;
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+);
+
+/// Lets in whoever is signed in; sends others to the sign-in page.
+pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let theme = login::theme_of(request.headers());
+    let (visit, request) = match enter(&app, request).await {
+        Ok(entered) => entered,
+        Err(Refused::SignIn(response)) => return *response,
+        Err(Refused::With(failure)) => return errors::shown(None, theme.name(), *failure),
+    };
+    let request = match read_form(&visit, request).await {
+        Ok(request) => request,
+        Err(failure) => return errors::shown(Some(&visit), theme.name(), failure),
+    };
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<Failure>() {
+        Some(failure) if failure.status == StatusCode::UNAUTHORIZED => sign_in(&visit.path, &visit.query),
+        Some(failure) => errors::shown(Some(&visit), theme.name(), failure),
+        None => response,
+    }
+}
+
+/// Why a request does not come in.
+enum Refused {
+    SignIn(Box<Response>),
+    With(Box<Failure>),
+}
+
+async fn enter(app: &App, mut request: Request) -> Result<(Visit, Request), Refused> {
+    let query = Fields::read(request.uri().query().unwrap_or_default().as_bytes());
+    let path = request.uri().path().to_owned();
+    let to_sign_in = || Refused::SignIn(Box::new(sign_in(&path, &query)));
+    let now = clock::now();
+    let session = session_of(app, request.headers(), now.micros() / 1_000_000).ok_or_else(to_sign_in)?;
+    let peer = request.extensions().get::<Peer>().copied();
+    let api = app.api.with_key(&session.key, peer).ok_or_else(to_sign_in)?;
+    let who: Who = match api.get("/v1/key").await {
+        Ok(who) => who,
+        Err(failure) if failure.status == StatusCode::UNAUTHORIZED => return Err(to_sign_in()),
+        Err(failure) => return Err(Refused::With(Box::new(failure))),
+    };
+    let theme = login::theme_of(request.headers());
+    let csrf = session.csrf.into();
+    let visit = Visit { who: who.into(), api, csrf, theme, path: path.into(), query, now };
+    request.extensions_mut().insert(visit.clone());
+    Ok((visit, request))
+}
+
+pub fn session_of(app: &App, headers: &HeaderMap, now_seconds: i64) -> Option<Session> {
+    app.seal.open(login::cookie(headers, login::SESSION)?, now_seconds)
+}
+
+fn sign_in(path: &str, query: &Fields) -> Response {
+    let next = format!("{path}{}", query.link());
+    let to = Fields::from_iter([("next", next)].into_iter().filter(|(_, next)| next != "/"));
+    Redirect::to(&format!("/login{}", to.link())).into_response()
+}
+
+/// Reads a form and checks its token, so that no page can forget to.
+async fn read_form(visit: &Visit, request: Request) -> Result<Request, Failure> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(request);
+    }
+    from_here(request.headers(), request.uri())?;
+    let (mut parts, body) = request.into_parts();
+    let form = Form(read_fields(body).await?);
+    let token = form.get("csrf").as_bytes();
+    if !bool::from(token.ct_eq(visit.csrf.as_bytes())) {
+        let detail = "the form is from another session";
+        return Err(Failure::new(StatusCode::FORBIDDEN, "form_expired", detail));
+    }
+    parts.extensions.insert(form);
+    Ok(Request::from_parts(parts, Body::empty()))
+}
+
+/// Reads a form of any visitor.
+pub async fn read_fields(body: Body) -> Result<Fields, Failure> {
+    let too_large = |_| Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "at most 1 MiB");
+    Ok(Fields::read(&to_bytes(body, FORM_BYTES_MAX).await.map_err(too_large)?))
+}
+
+/// Refuses a form that a page of another origin has sent.
+pub fn from_here(headers: &HeaderMap, uri: &Uri) -> Result<(), Failure> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let by_site = text(header::HeaderName::from_static("sec-fetch-site"));
+    let host = text(header::HOST).or_else(|| uri.host()).unwrap_or_default();
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
+    let is_ours = by_site.is_none_or(|site| matches!(site, "same-origin" | "none"))
+        && origin.is_none_or(|origin| origin == host);
+    if is_ours {
+        return Ok(());
+    }
+    Err(Failure::new(StatusCode::FORBIDDEN, "other_origin", "the form is from a page of another origin"))
+}
+
+/// Adds to every answer what protects it, and compresses pages.
+pub async fn dress(request: Request, next: Next) -> Response {
+    let zips = takes_gzip(request.headers());
+    let theme = login::theme_of(request.headers());
+    let mut response = next.run(request).await;
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        response = errors::shown(None, theme.name(), failure);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if zips && kind.starts_with("text/html") { zipped(response).await } else { response }
+}
+
+async fn zipped(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(page) = to_bytes(body, PAGE_BYTES_MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    if page.len() < GZIP_BYTES_MIN {
+        return Response::from_parts(parts, Body::from(page));
+    }
+    let zipped: Bytes = gzip(&page);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    parts.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    Response::from_parts(parts, Body::from(zipped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &str)], is_ours: bool) {
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a value")));
+        let found = from_here(&pairs.collect(), &Uri::from_static("/"));
+        assert_eq!(found.is_ok(), is_ours, "{headers:?}");
+    }
+
+    #[test]
+    fn a_form_comes_from_a_page_of_this_origin() {
+        let host = ("host", "ledger.example.test");
+        check(&[host], true);
+        check(&[host, ("origin", "https://ledger.example.test")], true);
+        check(&[host, ("origin", "https://ledger.example.test"), ("sec-fetch-site", "same-origin")], true);
+        check(&[host, ("origin", "https://evil.example.test")], false);
+        check(&[host, ("origin", "null")], false);
+        check(&[host, ("sec-fetch-site", "cross-site")], false);
+        check(&[host, ("sec-fetch-site", "same-site")], false);
+    }
+}

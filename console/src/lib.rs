@@ -1,0 +1,26 @@
+//! The console: what people see of the ledger, as pages over the API.
+//!
+//! It is a client of the API and nothing else: each page reads and writes through the API's routes with the key of
+//! whoever is signed in. So roles, quotas, checks and figures are the API's.
+
+#![allow(dead_code, reason = "pages that follow use it")]
+
+mod account;
+mod api;
+mod app;
+mod assets;
+mod chart;
+mod door;
+mod errors;
+mod format;
+mod icons;
+mod layout;
+mod live;
+mod login;
+mod pages;
+mod seal;
+mod sign_in;
+mod visit;
+
+pub use app::{Config, build};
+pub use sign_in::SignInLinks;

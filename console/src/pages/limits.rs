@@ -1,0 +1,27 @@
+//! Limits & alerts: limits of users, alerts, and when they would have fired.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::Path;
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::api::Failure;
+use crate::layout::{self, Frame, Tab};
+use crate::visit::Visit;
+
+#[derive(Template)]
+#[template(path = "limits.html")]
+struct LimitsPage {
+    frame: Frame,
+}
+
+pub fn routes() -> Router {
+    Router::new().route("/accounts/{account}/limits", get(show))
+}
+
+async fn show(visit: Visit, Path(account): Path<String>) -> Result<Response, Failure> {
+    let account = visit.account(&account).await?;
+    let frame = Frame::account(&visit, &account, Tab::Limits, "Limits & alerts");
+    layout::page(&LimitsPage { frame })
+}

@@ -1,0 +1,27 @@
+//! People: who used how much, and each user's limit.
+
+use askama::Template;
+use axum::Router;
+use axum::extract::Path;
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::api::Failure;
+use crate::layout::{self, Frame, Tab};
+use crate::visit::Visit;
+
+#[derive(Template)]
+#[template(path = "people.html")]
+struct PeoplePage {
+    frame: Frame,
+}
+
+pub fn routes() -> Router {
+    Router::new().route("/accounts/{account}/people", get(show))
+}
+
+async fn show(visit: Visit, Path(account): Path<String>) -> Result<Response, Failure> {
+    let account = visit.account(&account).await?;
+    let frame = Frame::account(&visit, &account, Tab::People, "People");
+    layout::page(&PeoplePage { frame })
+}
