@@ -18,7 +18,7 @@ use crate::{assets, door, live, pages};
 
 /// Settings of the console.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Config {
+pub struct ConsoleConfig {
     /// Sends cookies over TLS only, also where no proxy says that the browser uses it (X-Forwarded-Proto)
     #[arg(long, env = "LEDGER_SECURE_COOKIES")]
     pub secure_cookies: bool,
@@ -37,7 +37,7 @@ pub struct App {
 /// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve.
 pub fn build(
     routes: Router,
-    config: &Config,
+    config: &ConsoleConfig,
     operator_key: Option<&str>,
     elsewhere: Option<&str>,
     links: SignInLinks,

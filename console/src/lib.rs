@@ -22,5 +22,5 @@ mod seal;
 mod sign_in;
 mod visit;
 
-pub use app::{Config, build};
+pub use app::{ConsoleConfig, build};
 pub use sign_in::SignInLinks;

@@ -35,7 +35,7 @@ pub struct Reads {
     #[command(flatten)]
     pub reads: query_api::Config,
     #[command(flatten)]
-    pub console: console::Config,
+    pub console: console::ConsoleConfig,
     /// Address of command-api, to which the console sends what its pages write; without it they only read
     #[arg(long, env = "LEDGER_COMMAND_URL")]
     pub command_url: Option<String>,

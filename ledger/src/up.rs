@@ -77,7 +77,7 @@ pub struct UpConfig {
     pub holds: command_api::HoldsConfig,
     /// How people sign in.
     #[command(flatten)]
-    pub console: console::Config,
+    pub console: console::ConsoleConfig,
 }
 
 pub struct Up {
