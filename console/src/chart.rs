@@ -11,6 +11,8 @@ use crate::format::Sum;
 /// Width and height that shapes are drawn in, before they stretch.
 const WIDE: i64 = 1_000;
 const HIGH: i64 = 300;
+/// Between two parts of a bar.
+const GAP: i64 = 2;
 /// Lines across a plot, the base among them.
 pub const GRID_LINES: usize = 4;
 
@@ -70,10 +72,12 @@ pub fn bar(title: &str, parts: &[Part], whole: Sum) -> Svg {
     let mut from = 0;
     for part in parts.iter().filter(|part| part.sum.is_positive()) {
         // What is there at all can be seen.
-        let width = scaled(part.sum, whole, WIDE).max(3).min(WIDE - from);
+        let width = scaled(part.sum, whole, WIDE).max(GAP + 1).min(WIDE - from);
+        // The gap between two parts belongs to the first.
+        let drawn = if from + width < WIDE { (width - GAP).max(0) } else { width };
         put!(
             svg,
-            r#"<rect class="of-{}" x="{from}" width="{width}" height="10"><title>{}</title></rect>"#,
+            r#"<rect class="of-{}" x="{from}" width="{drawn}" height="10"><title>{}</title></rect>"#,
             part.class,
             escape(&part.label)
         );
@@ -188,8 +192,8 @@ mod tests {
         let whole = Sum(Credits::whole(200));
         let drawn = bar("Credits", &[part("allowance", 100), part("rollover", 0), part("bought", 50)], whole)
             .to_string();
-        assert!(drawn.contains(r#"<rect class="of-allowance" x="0" width="500""#), "{drawn}");
-        assert!(drawn.contains(r#"<rect class="of-bought" x="500" width="250""#), "{drawn}");
+        assert!(drawn.contains(r#"<rect class="of-allowance" x="0" width="498""#), "{drawn}");
+        assert!(drawn.contains(r#"<rect class="of-bought" x="500" width="248""#), "{drawn}");
         assert!(!drawn.contains("rollover") && drawn.contains("&lt;100&gt;"), "{drawn}");
     }
 

@@ -82,11 +82,11 @@ impl Unit {
         Amount { unit: self, sum, signed: true }
     }
 
-    /// Returns the word after an amount, where the amount has no sign of its own.
+    /// Returns the word after an amount; dollars have their sign before it.
     pub const fn word(self) -> &'static str {
         match self {
             Unit::Credits => "credits",
-            Unit::Usd => "USD",
+            Unit::Usd => "",
         }
     }
 
@@ -141,7 +141,7 @@ impl Amount {
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, exact, word) = (self.text(), self.sum.0, self.unit.word());
+        let (text, exact, word) = (self.text(), self.sum.0, self.unit.name());
         let text = text.replace('<', "&lt;");
         let class = if self.sum.is_negative() { "amount negative" } else { "amount" };
         write!(f, r#"<data class="{class}" value="{exact}" title="{exact} {word}">"#)?;

@@ -117,12 +117,14 @@ struct CreditBar {
     available: Amount,
     whole: Amount,
     unit: &'static str,
-    percent_remaining: String,
+    percent_remaining: Option<String>,
     bar: Svg,
     parts: Vec<Share>,
     used: Amount,
-    percent_used: String,
+    percent_used: Option<String>,
     held: Amount,
+    /// Whether the next period brings credits.
+    comes_back: bool,
     overdraft: Option<Amount>,
     credit_balance: Amount,
     lifetime_added: Amount,
@@ -180,6 +182,7 @@ struct Slice {
     class: &'static str,
     label: String,
     href: String,
+    sum: Sum,
     amount: Amount,
     share: String,
     bar: Svg,
@@ -283,19 +286,19 @@ fn credit_bar(account: &Account, balance: &Balance, now: Time) -> CreditBar {
     bar.push(Part { class: "held", sum: held, label: format!("Held: {}", unit.show(held).text()) });
     let title = format!("{} left of {}", unit.show(balance.available).text(), unit.show(whole).text());
     let parts = KINDS.into_iter().zip(left).filter(|(_, sum)| sum.is_positive());
-    let percent = |given: Option<Sum>| given.map_or_else(|| "\u{2013}".to_owned(), format::percent_of_api);
     CreditBar {
         plan: plan_of(account),
         status: balance.status.clone(),
         available: unit.show(balance.available),
         whole: unit.show(whole),
         unit: unit.word(),
-        percent_remaining: percent(balance.percent_remaining),
+        percent_remaining: balance.percent_remaining.map(format::percent_of_api),
         bar: chart::bar(&title, &bar, whole),
         parts: parts.map(|((class, label), sum)| Share { class, label, amount: unit.show(sum) }).collect(),
         used: unit.show(balance.used),
-        percent_used: percent(balance.percent_used),
+        percent_used: balance.percent_used.map(format::percent_of_api),
         held: unit.show(balance.held),
+        comes_back: account.plan.allowance.is_positive(),
         overdraft: balance.overdraft.is_positive().then(|| unit.show(balance.overdraft)),
         credit_balance: unit.show(balance.credit_balance),
         lifetime_added: unit.show(balance.lifetime_added),
@@ -409,69 +412,79 @@ fn expected(unit: Unit, left: Sum, pace: &Pace, period: &Period, now: Time) -> E
     }
 }
 
+/// What use is divided by, level by level.
+type Level = (&'static str, fn(&Group) -> Option<&str>);
+const LEVELS: [Level; 3] = [
+    ("category", |group| group.category.as_deref()),
+    ("tier", |group| group.tier.as_deref()),
+    ("model", |group| group.model.as_deref()),
+];
+
 fn went(base: &str, unit: Unit, groups: &List<Group>) -> Went {
     let total = groups.items.iter().fold(Sum::ZERO, |sum, group| sum.plus(group.credits));
-    let link = |pairs: &[(&str, &str)]| {
-        let query: Fields = pairs.iter().map(|(name, value)| (*name, *value)).collect();
-        format!("{base}/usage{}", query.link())
+    let all: Vec<&Group> = groups.items.iter().collect();
+    let categories = Division { base, unit, total }.slices(&all, &[], "");
+    let part = |slice: &Slice| {
+        let label = format!("{}: {}", slice.label, unit.show(slice.sum).text());
+        Part { class: slice.class, sum: slice.sum, label }
     };
-    let largest = |sums: Vec<(Option<String>, Sum)>| {
-        let mut named: Vec<(Option<String>, Sum)> = Vec::new();
-        for (name, sum) in sums {
-            match named.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => *known = known.plus(sum),
-                None => named.push((name, sum)),
-            }
-        }
-        named.sort_by_key(|(_, sum)| std::cmp::Reverse(*sum));
-        named
-    };
-    let categories = largest(groups.items.iter().map(|one| (one.category.clone(), one.credits)).collect());
-    let of_category = |(at, (category, sum)): (usize, &(Option<String>, Sum))| {
-        let class = COLOURS[at.min(COLOURS.len() - 1)];
-        let within: Vec<&Group> = groups.items.iter().filter(|one| one.category == *category).collect();
-        let name = category.as_deref().unwrap_or_default();
-        let tiers = largest(within.iter().map(|one| (one.tier.clone(), one.credits)).collect());
-        let of_tier = |(tier, sum): &(Option<String>, Sum)| {
-            let tier_name = tier.as_deref().unwrap_or_default();
-            let models = within.iter().filter(|one| one.tier == *tier);
-            let models = largest(models.map(|one| (one.model.clone(), one.credits)).collect());
-            let of_model = |(model, sum): &(Option<String>, Sum)| {
-                let model = model.as_deref().unwrap_or_default();
-                let href =
-                    link(&[("category", name), ("tier", tier_name), ("model", model), ("group_by", "day")]);
-                slice(class, unit, model, href, *sum, total, Vec::new())
-            };
-            let href = link(&[("category", name), ("tier", tier_name), ("group_by", "model")]);
-            slice(class, unit, tier_name, href, *sum, total, models.iter().map(of_model).collect())
-        };
-        let href = link(&[("category", name), ("group_by", "tier")]);
-        slice(class, unit, name, href, *sum, total, tiers.iter().map(of_tier).collect())
-    };
-    let categories: Vec<Slice> = categories.iter().enumerate().map(of_category).collect();
-    let sums = largest(groups.items.iter().map(|one| (one.category.clone(), one.credits)).collect());
-    let parts = sums.iter().zip(&categories).map(|((_, sum), shown)| {
-        let label = format!("{}: {}", shown.label, unit.show(*sum).text());
-        Part { class: shown.class, sum: *sum, label }
-    });
-    let bar = chart::bar("Use by category", &parts.collect::<Vec<_>>(), total);
+    let parts: Vec<Part> = categories.iter().map(part).collect();
+    let bar = chart::bar("Use by category", &parts, total);
     Went { total: unit.show(total), bar, categories, has_more: groups.next_cursor.is_some() }
 }
 
-fn slice(
-    class: &'static str,
+/// Divides use, and links each part to what it is made of.
+struct Division<'a> {
+    base: &'a str,
     unit: Unit,
-    name: &str,
-    href: String,
-    sum: Sum,
-    whole: Sum,
-    tiers: Vec<Slice>,
-) -> Slice {
-    let label = if name.is_empty() { "not named".to_owned() } else { name.to_owned() };
-    let part = Part { class, sum, label: unit.show(sum).text() };
-    let share = format::percent(sum.share_of(whole));
-    let bar = chart::bar(&format!("{share} of all"), &[part], whole);
-    Slice { class, label, href, amount: unit.show(sum), share, bar, tiers }
+    total: Sum,
+}
+
+impl Division<'_> {
+    /// Returns the parts of the next level, the largest first; `above` are the names of the levels above.
+    fn slices(&self, groups: &[&Group], above: &[&str], class: &'static str) -> Vec<Slice> {
+        let Some((_, name_of)) = LEVELS.get(above.len()) else { return Vec::new() };
+        let mut named: Vec<(&str, Sum, Vec<&Group>)> = Vec::new();
+        for group in groups {
+            let name = name_of(group).unwrap_or_default();
+            match named.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, sum, within)) => {
+                    *sum = sum.plus(group.credits);
+                    within.push(group);
+                }
+                None => named.push((name, group.credits, vec![group])),
+            }
+        }
+        named.sort_by_key(|(_, sum, _)| std::cmp::Reverse(*sum));
+        if let ([("", _, within)], false) = (named.as_slice(), above.is_empty()) {
+            // A level without any name says nothing.
+            return self.slices(within, &[above, &[""]].concat(), class);
+        }
+        let slice = |(at, (name, sum, within)): (usize, &(&str, Sum, Vec<&Group>))| {
+            let class = if above.is_empty() { COLOURS[at.min(COLOURS.len() - 1)] } else { class };
+            self.slice(class, *sum, within, &[above, &[*name]].concat())
+        };
+        named.iter().enumerate().map(slice).collect()
+    }
+
+    fn slice(&self, class: &'static str, sum: Sum, within: &[&Group], names: &[&str]) -> Slice {
+        let next = LEVELS.get(names.len()).map_or("day", |(dimension, _)| *dimension);
+        let filters = LEVELS.iter().zip(names).map(|((dimension, _), name)| (*dimension, *name));
+        let query: Fields = filters.chain([("group_by", next)]).collect();
+        let name = names.last().copied().filter(|name| !name.is_empty());
+        let (share, shown) = (format::percent(sum.share_of(self.total)), self.unit.show(sum));
+        let part = Part { class, sum, label: shown.text() };
+        Slice {
+            class,
+            label: name.unwrap_or("not named").to_owned(),
+            href: format!("{}/usage{}", self.base, query.link()),
+            sum,
+            amount: shown,
+            bar: chart::bar(&format!("{share} of all"), &[part], self.total),
+            share,
+            tiers: self.slices(within, names, class),
+        }
+    }
 }
 
 fn open_holds(base: &str, unit: Unit, list: List<Reservation>, now: Time) -> Holds {
@@ -612,6 +625,32 @@ mod tests {
         check("700", "70", None);
         check("70", "0", None);
         check("99999999999999999999999999999", "0.000000001", None);
+    }
+
+    #[test]
+    fn use_is_divided_by_what_has_names() {
+        let group = |category: &str, tier: Option<&str>, model: Option<&str>, credits: &str| Group {
+            category: Some(category.to_owned()),
+            tier: tier.map(str::to_owned),
+            model: model.map(str::to_owned),
+            credits: sum(credits),
+        };
+        let items = vec![
+            group("chat", Some("basic"), Some("m1"), "1"),
+            group("chat", Some("premium"), Some("m2"), "5"),
+            group("chat", Some("premium"), Some("m3"), "2"),
+            group("storage", None, None, "3"),
+        ];
+        let shown = went("/accounts/a", Unit::Credits, &List { items, next_cursor: None }).categories;
+        let texts = |slices: &[Slice]| -> Vec<String> {
+            slices.iter().map(|slice| format!("{} {}", slice.label, slice.amount.text())).collect()
+        };
+        assert_eq!(texts(&shown), ["chat 8", "storage 3"]);
+        assert_eq!(texts(&shown[0].tiers), ["premium 7", "basic 1"]);
+        assert_eq!(texts(&shown[0].tiers[0].tiers), ["m2 5", "m3 2"]);
+        assert!(shown[1].tiers.is_empty());
+        let model = &shown[0].tiers[0].tiers[0];
+        assert_eq!(model.href, "/accounts/a/usage?category=chat&tier=premium&model=m2&group_by=day");
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Caller {
         caller
     }
 
+    /// Returns the key that it sends; empty without one.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or_default()
+    }
+
     /// Adds the recording time to each write.
     pub fn at(&self, ledger_time: &str) -> Caller {
         self.with("Ledger-Time", ledger_time)

@@ -39,6 +39,11 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
+    /// Returns the address of the reads, where the console is.
+    pub fn reads(&self) -> &str {
+        &self.reads
+    }
+
     /// Returns the address of the service whose OpenAPI document has the operation.
     pub fn of(&self, method: &Method, path: &str) -> &str {
         if described::is_read(method, path) { &self.reads } else { &self.writes }

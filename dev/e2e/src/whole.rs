@@ -24,7 +24,7 @@ use crate::services::{Addresses, Form, Services};
 /// Enough for accounts to share a partition and to be in different ones.
 const PARTITIONS: i32 = 3;
 const WAIT: &str = "--wait-ms";
-const OPERATOR_KEY: &str = "the operator's key of these tests";
+pub const OPERATOR_KEY: &str = "the operator's key of these tests";
 /// Longest wait for the projection.
 const PROJECTED_MAX: Duration = Duration::from_secs(120);
 /// How long an answer waits for the projection here: a machine that stalls for seconds must not fail a test.
@@ -260,6 +260,11 @@ impl Whole {
             anyhow::Ok(())
         };
         tokio::time::timeout(PROJECTED_MAX, waiting).await.context("not ready")?
+    }
+
+    /// Returns the address of the console.
+    pub fn console(&self) -> &str {
+        self.addresses.reads()
     }
 
     /// Returns a caller with the operator's key.

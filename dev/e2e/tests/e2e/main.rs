@@ -7,6 +7,7 @@ local_stack::shared_test_stack!();
 mod alerts;
 mod clients;
 mod command_api;
+mod console;
 mod documents;
 mod forms;
 mod halted;
