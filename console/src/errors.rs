@@ -8,9 +8,6 @@ use crate::api::Failure;
 use crate::layout::{self, Frame, Tab};
 use crate::visit::Visit;
 
-/// Where every code is explained.
-pub const CODES: &str = "docs/errors.md";
-
 #[derive(Template)]
 #[template(path = "error.html")]
 struct Error {
