@@ -1,6 +1,7 @@
 //! App: what all pages share, and how they are put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::{Router, middleware};
@@ -15,6 +16,11 @@ use crate::login::{self, ATTEMPTS_MAX, ATTEMPTS_WINDOW};
 use crate::seal::Seal;
 use crate::sign_in::SignInLinks;
 use crate::{assets, door, live, pages};
+
+/// How long the address of the writes may take to accept a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long it may be silent; a write waits for the projection for two seconds.
+const SILENT_MAX: Duration = Duration::from_secs(15);
 
 /// Settings of the console.
 #[derive(Debug, Clone, Default, Args)]
@@ -45,7 +51,8 @@ pub fn build(
     let elsewhere = match elsewhere.filter(|url| !url.is_empty()) {
         Some(url) => {
             let url: Url = url.parse().with_context(|| format!("LEDGER_COMMAND_URL is no address: {url}"))?;
-            Some((url, http_client::plain()))
+            let client = http_client::builder().connect_timeout(CONNECT_MAX).read_timeout(SILENT_MAX);
+            Some((url, client.build().context("no client for LEDGER_COMMAND_URL can be built")?))
         }
         None => None,
     };

@@ -67,7 +67,9 @@ pub fn theme_of(headers: &HeaderMap) -> Theme {
 
 /// Returns where to go after the sign-in: a page of this console, whatever the link says.
 fn place(next: &str) -> &str {
-    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    // Browsers read a backslash as a slash, and drop tabs and line ends.
+    let is_odd = |letter: char| letter == '\\' || letter.is_control();
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(is_odd);
     if is_path && !next.starts_with("/login") { next } else { "/" }
 }
 
@@ -214,6 +216,7 @@ mod tests {
             ("//evil.example.test", "/"),
             ("https://evil.example.test", "/"),
             ("/\\evil.example.test", "/"),
+            ("/\t/evil.example.test", "/"),
             ("/login", "/"),
         ] {
             assert_eq!(place(next), expected, "{next}");
