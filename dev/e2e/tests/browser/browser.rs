@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use platform::http_client;
 use serde_json::{Value, json};
-use thirtyfour::extensions::cdp::ChromeDevTools;
 use thirtyfour::prelude::*;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -36,7 +35,6 @@ const AXE: &str = "
 
 pub struct Browser {
     driver: WebDriver,
-    tools: ChromeDevTools,
     axe: String,
     url: String,
     /// Killed when dropped.
@@ -52,7 +50,7 @@ impl Browser {
         {
             wants.add_arg(argument)?;
         }
-        wants.insert_base_capability("goog:loggingPrefs".to_owned(), json!({"browser": "ALL"}));
+        wants.set("goog:loggingPrefs", json!({"browser": "ALL"}))?;
         let address = format!("http://127.0.0.1:{port}");
         let driver = WebDriver::builder(&address, wants).client(http_client::plain()).await;
         let driver = match driver {
@@ -62,8 +60,7 @@ impl Browser {
                 bail!("Chromium does not start: apt-get install chromium chromium-driver: {error}");
             }
         };
-        let tools = ChromeDevTools::new(driver.handle().clone());
-        Ok(Browser { driver, tools, axe: axe()?, url: url.to_owned(), _process: process })
+        Ok(Browser { driver, axe: axe()?, url: url.to_owned(), _process: process })
     }
 
     /// Ends the browser; one that is only dropped would stay.
@@ -183,7 +180,7 @@ impl Browser {
     }
 
     async fn tool(&self, command: &str, arguments: Value) -> Result<()> {
-        self.tools.execute_cdp_with_params(command, arguments).await?;
+        self.driver.cdp().send_raw(command, arguments).await?;
         Ok(())
     }
 }
