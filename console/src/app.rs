@@ -1,26 +1,16 @@
-//! App: what all pages share, and how they are put together.
+//! App: what all pages share, and its settings.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
-use axum::{Router, middleware};
+use axum::http::HeaderMap;
 use clap::Args;
-use platform::http_client;
-use url::Url;
 use web::http::Peer;
 use web::quota::Attempts;
 
 use crate::api::Api;
-use crate::login::{self, ATTEMPTS_MAX, ATTEMPTS_WINDOW};
-use crate::seal::Seal;
+use crate::cookie;
+use crate::seal::{Seal, Session};
 use crate::sign_in::SignInLinks;
-use crate::{assets, door, live, pages};
-
-/// How long the address of the writes may take to accept a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long it may be silent; a write waits for the projection for two seconds.
-const SILENT_MAX: Duration = Duration::from_secs(15);
 
 /// Settings of the console.
 #[derive(Debug, Clone, Default, Args)]
@@ -40,31 +30,9 @@ pub struct App {
     pub is_secure: bool,
 }
 
-/// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve.
-pub fn build(
-    routes: Router,
-    config: &ConsoleConfig,
-    operator_key: Option<&str>,
-    elsewhere: Option<&str>,
-    links: SignInLinks,
-) -> anyhow::Result<Router> {
-    let elsewhere = match elsewhere.filter(|url| !url.is_empty()) {
-        Some(url) => {
-            let url: Url = url.parse().with_context(|| format!("LEDGER_COMMAND_URL is no address: {url}"))?;
-            let client = http_client::builder().connect_timeout(CONNECT_MAX).read_timeout(SILENT_MAX);
-            Some((url, client.build().context("no client for LEDGER_COMMAND_URL can be built")?))
-        }
-        None => None,
-    };
-    let app = App {
-        api: Api::new(routes, elsewhere),
-        seal: Arc::new(Seal::new(operator_key)),
-        links,
-        attempts: Arc::new(Attempts::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW)),
-        is_secure: config.secure_cookies,
-    };
-    let behind = Router::new().merge(pages::routes()).merge(live::routes()).merge(login::signed_in());
-    let behind = behind.layer(middleware::from_fn_with_state(app.clone(), door::admit));
-    let all = behind.merge(login::routes().with_state(app)).merge(assets::router());
-    Ok(all.layer(middleware::from_fn(door::dress)))
+impl App {
+    /// Returns the session of these headers, unless it has ended.
+    pub fn session_of(&self, headers: &HeaderMap, now_seconds: i64) -> Option<Session> {
+        self.seal.open(cookie::cookie(headers, cookie::SESSION)?, now_seconds)
+    }
 }

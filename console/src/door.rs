@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use platform::clock;
@@ -12,13 +12,11 @@ use web::http::Peer;
 use crate::api::Failure;
 use crate::app::App;
 use crate::assets::{gzip, takes_gzip};
+use crate::cookie;
 use crate::errors;
-use crate::login;
-use crate::seal::Session;
+use crate::form::{from_here, read_fields};
 use crate::visit::{Fields, Form, Visit, Who};
 
-/// Largest form, in bytes: contacts and rate cards have up to 1 MiB.
-const FORM_BYTES_MAX: usize = 1024 * 1024;
 /// Largest page that is compressed in memory, in bytes.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A smaller page would not gain.
@@ -30,7 +28,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// Lets in whoever is signed in; sends others to the sign-in page.
 pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    let theme = login::theme_of(request.headers());
+    let theme = cookie::theme_of(request.headers());
     let (visit, request) = match enter(&app, request).await {
         Ok(entered) => entered,
         Err(Refused::SignIn(response)) => return *response,
@@ -59,7 +57,7 @@ async fn enter(app: &App, mut request: Request) -> Result<(Visit, Request), Refu
     let path = request.uri().path().to_owned();
     let to_sign_in = || Refused::SignIn(Box::new(sign_in(&path, &query)));
     let now = clock::now();
-    let session = session_of(app, request.headers(), now.micros() / 1_000_000).ok_or_else(to_sign_in)?;
+    let session = app.session_of(request.headers(), now.micros() / 1_000_000).ok_or_else(to_sign_in)?;
     let peer = request.extensions().get::<Peer>().copied();
     let api = app.api.with_key(&session.key, peer).ok_or_else(to_sign_in)?;
     let who: Who = match api.get("/v1/key").await {
@@ -67,15 +65,11 @@ async fn enter(app: &App, mut request: Request) -> Result<(Visit, Request), Refu
         Err(failure) if failure.status == StatusCode::UNAUTHORIZED => return Err(to_sign_in()),
         Err(failure) => return Err(Refused::With(Box::new(failure))),
     };
-    let theme = login::theme_of(request.headers());
+    let theme = cookie::theme_of(request.headers());
     let csrf = session.csrf.into();
     let visit = Visit { who: who.into(), api, csrf, theme, path: path.into(), query, now };
     request.extensions_mut().insert(visit.clone());
     Ok((visit, request))
-}
-
-pub fn session_of(app: &App, headers: &HeaderMap, now_seconds: i64) -> Option<Session> {
-    app.seal.open(login::cookie(headers, login::SESSION)?, now_seconds)
 }
 
 fn sign_in(path: &str, query: &Fields) -> Response {
@@ -101,30 +95,10 @@ async fn read_form(visit: &Visit, request: Request) -> Result<Request, Failure> 
     Ok(Request::from_parts(parts, Body::empty()))
 }
 
-/// Reads a form of any visitor.
-pub async fn read_fields(body: Body) -> Result<Fields, Failure> {
-    let too_large = |_| Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "at most 1 MiB");
-    Ok(Fields::read(&to_bytes(body, FORM_BYTES_MAX).await.map_err(too_large)?))
-}
-
-/// Refuses a form that a page of another origin has sent.
-pub fn from_here(headers: &HeaderMap, uri: &Uri) -> Result<(), Failure> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let by_site = text(header::HeaderName::from_static("sec-fetch-site"));
-    let host = text(header::HOST).or_else(|| uri.host()).unwrap_or_default();
-    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
-    let is_ours = by_site.is_none_or(|site| matches!(site, "same-origin" | "none"))
-        && origin.is_none_or(|origin| origin == host);
-    if is_ours {
-        return Ok(());
-    }
-    Err(Failure::new(StatusCode::FORBIDDEN, "other_origin", "the form is from a page of another origin"))
-}
-
 /// Adds to every answer what protects it, and compresses pages.
 pub async fn dress(request: Request, next: Next) -> Response {
     let zips = takes_gzip(request.headers());
-    let theme = login::theme_of(request.headers());
+    let theme = cookie::theme_of(request.headers());
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         response = errors::shown(None, theme.name(), failure);
@@ -152,29 +126,4 @@ async fn zipped(response: Response) -> Response {
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
     Response::from_parts(parts, Body::from(zipped))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(headers: &[(&'static str, &str)], is_ours: bool) {
-        let pairs = headers
-            .iter()
-            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a value")));
-        let found = from_here(&pairs.collect(), &Uri::from_static("/"));
-        assert_eq!(found.is_ok(), is_ours, "{headers:?}");
-    }
-
-    #[test]
-    fn a_form_comes_from_a_page_of_this_origin() {
-        let host = ("host", "ledger.example.test");
-        check(&[host], true);
-        check(&[host, ("origin", "https://ledger.example.test")], true);
-        check(&[host, ("origin", "https://ledger.example.test"), ("sec-fetch-site", "same-origin")], true);
-        check(&[host, ("origin", "https://evil.example.test")], false);
-        check(&[host, ("origin", "null")], false);
-        check(&[host, ("sec-fetch-site", "cross-site")], false);
-        check(&[host, ("sec-fetch-site", "same-site")], false);
-    }
 }

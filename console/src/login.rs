@@ -13,16 +13,12 @@ use web::http::{Peer, Problem};
 
 use crate::api::Failure;
 use crate::app::App;
-use crate::door;
+use crate::cookie::{Kept, SESSION, THEME, THEME_SECONDS, set, theme_of};
+use crate::form::{from_here, read_fields};
 use crate::layout::{self, Frame};
 use crate::seal::{SESSION_SECONDS, Session};
 use crate::visit::{Fields, Theme, Visit, Who};
 
-/// The cookie that holds the session.
-pub const SESSION: &str = "ledger_session";
-const THEME: &str = "ledger_theme";
-/// A browser keeps the theme for a year.
-const THEME_SECONDS: i64 = 365 * 24 * 60 * 60;
 /// Keys that one peer may get wrong in [`ATTEMPTS_WINDOW`].
 pub const ATTEMPTS_MAX: u32 = 10;
 pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
@@ -54,17 +50,6 @@ pub fn signed_in() -> Router {
     Router::new().route("/logout", post(sign_out))
 }
 
-/// Returns the value of a cookie.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = all.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
-}
-
-pub fn theme_of(headers: &HeaderMap) -> Theme {
-    Theme::by_name(cookie(headers, THEME).unwrap_or_default())
-}
-
 /// Returns where to go after the sign-in: a page of this console, whatever the link says.
 fn place(next: &str) -> &str {
     // Browsers read a backslash as a slash, and drop tabs and line ends.
@@ -76,8 +61,7 @@ fn place(next: &str) -> &str {
 async fn ask(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let query = Fields::read(request.uri().query().unwrap_or_default().as_bytes());
     let next = place(query.get("next"));
-    let is_in =
-        door::session_of(&app, request.headers(), now_seconds()).is_some_and(|_| !query.is_on("next"));
+    let is_in = app.session_of(request.headers(), now_seconds()).is_some_and(|_| !query.is_on("next"));
     if is_in {
         return Ok(Redirect::to(next).into_response());
     }
@@ -96,8 +80,8 @@ fn form(
 
 async fn sign_in(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    door::from_here(&parts.headers, &parts.uri)?;
-    let fields = door::read_fields(body).await?;
+    from_here(&parts.headers, &parts.uri)?;
+    let fields = read_fields(body).await?;
     let next = place(fields.get("next"));
     let peer = parts.extensions.get::<Peer>().copied();
     match enter(&app, &parts.headers, fields.get("key"), peer).await {
@@ -123,7 +107,7 @@ async fn enter(
         app.attempts.give_back(peer);
     }
     let session = Session::begin(key, now_seconds());
-    Ok(set(SESSION, &app.seal.close(&session), SESSION_SECONDS, Kept::from(app, headers)))
+    Ok(set(SESSION, &app.seal.close(&session), SESSION_SECONDS, Kept::hidden(app.is_secure, headers)))
 }
 
 fn too_many(problem: Problem) -> Failure {
@@ -147,8 +131,8 @@ async fn ask_once(request: Request) -> Result<Response, Failure> {
 /// Takes a link: only a form does, so that a preview of the link does not use it up.
 async fn sign_in_once(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    door::from_here(&parts.headers, &parts.uri)?;
-    let fields = door::read_fields(body).await?;
+    from_here(&parts.headers, &parts.uri)?;
+    let fields = read_fields(body).await?;
     let peer = parts.extensions.get::<Peer>().copied();
     if let Some(peer) = &peer {
         app.attempts.begin(peer).map_err(too_many)?;
@@ -171,33 +155,12 @@ async fn sign_out(_: Visit) -> Response {
 
 async fn set_theme(State(app): State<App>, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    door::from_here(&parts.headers, &parts.uri)?;
-    let fields = door::read_fields(body).await?;
+    from_here(&parts.headers, &parts.uri)?;
+    let fields = read_fields(body).await?;
     let theme = Theme::by_name(fields.get("theme"));
-    let kept = Kept { is_hidden: false, ..Kept::from(&app, &parts.headers) };
+    let kept = Kept { is_hidden: false, ..Kept::hidden(app.is_secure, &parts.headers) };
     let cookie = set(THEME, theme.name(), THEME_SECONDS, kept);
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(place(fields.get("next")))).into_response())
-}
-
-/// How a browser keeps a cookie.
-struct Kept {
-    is_secure: bool,
-    /// Whether scripts can't read it.
-    is_hidden: bool,
-}
-
-impl Kept {
-    fn from(app: &App, headers: &HeaderMap) -> Kept {
-        let proxied = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
-        Kept { is_secure: app.is_secure || proxied, is_hidden: true }
-    }
-}
-
-fn set(name: &str, value: &str, seconds: i64, kept: Kept) -> HeaderValue {
-    let secure = if kept.is_secure { "; Secure" } else { "" };
-    let hidden = if kept.is_hidden { "; HttpOnly" } else { "" };
-    let cookie = format!("{name}={value}; Path=/; Max-Age={seconds}; SameSite=Lax{hidden}{secure}");
-    HeaderValue::from_str(&cookie).expect("a name and letters")
 }
 
 fn now_seconds() -> i64 {
@@ -221,19 +184,5 @@ mod tests {
         ] {
             assert_eq!(place(next), expected, "{next}");
         }
-    }
-
-    #[test]
-    fn a_cookie_is_found_among_others() {
-        let headers =
-            HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("a=1; ledger_theme=dark"))]);
-        assert_eq!(theme_of(&headers), Theme::Dark);
-        assert_eq!(cookie(&headers, "theme"), None);
-    }
-
-    #[test]
-    fn a_session_is_kept_from_scripts() {
-        let kept = set(SESSION, "x", 60, Kept { is_secure: true, is_hidden: true });
-        assert_eq!(kept, "ledger_session=x; Path=/; Max-Age=60; SameSite=Lax; HttpOnly; Secure");
     }
 }

@@ -5,12 +5,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use platform::http_client;
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper::Method;
+use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use thirtyfour::prelude::*;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
+use url::{ParseError, Url};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Widths that every page is looked at: a phone, a tablet, a desk.
@@ -33,8 +37,11 @@ const AXE: &str = "
             .map((node) => node.target.join(' ')).join(', ')})`)),
         (error) => done([String(error)]));";
 
+const ARGUMENTS: [&str; 5] =
+    ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en"];
+
 pub struct Browser {
-    driver: WebDriver,
+    driver: Client,
     axe: String,
     url: String,
     /// Killed when dropped.
@@ -45,14 +52,14 @@ impl Browser {
     /// Starts a browser for the pages of this address.
     pub async fn start(url: &str) -> Result<Browser> {
         let (mut process, port) = start_driver().await?;
-        let mut wants = DesiredCapabilities::chrome();
-        for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en"]
-        {
-            wants.add_arg(argument)?;
-        }
-        wants.set("goog:loggingPrefs", json!({"browser": "ALL"}))?;
+        let wants = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": ARGUMENTS},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let wants: Capabilities = serde_json::from_value(wants)?;
         let address = format!("http://127.0.0.1:{port}");
-        let driver = WebDriver::builder(&address, wants).client(http_client::plain()).await;
+        let driver = ClientBuilder::new(HttpConnector::new()).capabilities(wants).connect(&address).await;
         let driver = match driver {
             Ok(driver) => driver,
             Err(error) => {
@@ -65,11 +72,11 @@ impl Browser {
 
     /// Ends the browser; one that is only dropped would stay.
     pub async fn stop(self) -> Result<()> {
-        Ok(self.driver.quit().await?)
+        Ok(self.driver.close().await?)
     }
 
     pub async fn go(&self, path: &str) -> Result<()> {
-        self.driver.goto(format!("{}{path}", self.url)).await?;
+        self.driver.goto(&format!("{}{path}", self.url)).await?;
         self.driver.execute_async(SETTLED, Vec::new()).await?;
         Ok(())
     }
@@ -83,23 +90,26 @@ impl Browser {
     }
 
     pub async fn fill(&self, selector: &str, text: &str) -> Result<()> {
-        let field = self.driver.find(By::Css(selector)).await?;
+        let field = self.driver.find(Locator::Css(selector)).await?;
         field.clear().await?;
         Ok(field.send_keys(text).await?)
     }
 
     pub async fn click(&self, selector: &str) -> Result<()> {
-        Ok(self.driver.find(By::Css(selector)).await?.click().await?)
+        Ok(self.driver.find(Locator::Css(selector)).await?.click().await?)
     }
 
     /// Presses keys, wherever the focus is.
     pub async fn press(&self, keys: &str) -> Result<()> {
-        Ok(self.driver.action_chain().send_keys(keys).perform().await?)
+        let pressed = keys.chars().fold(KeyActions::new("keys".to_owned()), |actions, value| {
+            actions.then(KeyAction::Down { value }).then(KeyAction::Up { value })
+        });
+        Ok(self.driver.perform_actions(pressed).await?)
     }
 
     /// Returns the visible text of the first element.
     pub async fn text(&self, selector: &str) -> Result<String> {
-        let found = self.driver.find(By::Css(selector)).await?;
+        let found = self.driver.find(Locator::Css(selector)).await?;
         Ok(found.text().await?)
     }
 
@@ -111,7 +121,7 @@ impl Browser {
 
     /// Evaluates a script's `return`.
     pub async fn asks(&self, script: &str) -> Result<Value> {
-        Ok(self.driver.execute(script, Vec::new()).await?.json().clone())
+        Ok(self.driver.execute(script, Vec::new()).await?)
     }
 
     /// Waits until an element is there.
@@ -148,7 +158,7 @@ impl Browser {
                 ensure!(beyond.as_i64().is_some_and(|beyond| beyond <= 0), "{what}: {beyond} px too wide");
                 self.keep(&format!("{name}-{width}-{theme}"), width).await?;
                 self.tool("Runtime.evaluate", json!({"expression": self.axe})).await?;
-                let faults = self.driver.execute_async(AXE, Vec::new()).await?.json().clone();
+                let faults = self.driver.execute_async(AXE, Vec::new()).await?;
                 ensure!(faults == json!([]), "{what}: axe finds {faults:#}");
                 let said = self.said(may_say).await?;
                 ensure!(said.is_empty(), "{what}: the console says {said:?}");
@@ -162,10 +172,13 @@ impl Browser {
         self.tool("Emulation.setDeviceMetricsOverride", size).await
     }
 
-    /// Returns what the console has said since it was last asked.
+    /// Returns the warnings and errors on the console since it was last asked.
     pub async fn said(&self, may_say: &[&str]) -> Result<Vec<String>> {
-        let entries = self.driver.browser_log().await?;
-        let said = entries.into_iter().map(|entry| format!("{entry:?}"));
+        let asked = Vendor { path: "se/log", body: json!({"type": "browser"}) };
+        let entries = self.driver.issue_cmd(asked).await?;
+        let entries = entries.as_array().context("a log")?;
+        let is_fault = |entry: &&Value| entry["level"] == "WARNING" || entry["level"] == "SEVERE";
+        let said = entries.iter().filter(is_fault).map(|entry| entry["message"].to_string());
         Ok(said.filter(|said| !may_say.iter().any(|word| said.contains(word))).collect())
     }
 
@@ -175,13 +188,31 @@ impl Browser {
         self.size(width, height.clamp(HEIGHT, HEIGHT_MAX)).await?;
         let folder = PathBuf::from(ROOT).join("target/screenshots");
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join(format!("{file}.png")), self.driver.screenshot_as_png().await?)?;
+        std::fs::write(folder.join(format!("{file}.png")), self.driver.screenshot().await?)?;
         Ok(())
     }
 
     async fn tool(&self, command: &str, arguments: Value) -> Result<()> {
-        self.driver.cdp().send_raw(command, arguments).await?;
+        let asked = Vendor { path: "goog/cdp/execute", body: json!({"cmd": command, "params": arguments}) };
+        self.driver.issue_cmd(asked).await?;
         Ok(())
+    }
+}
+
+/// A command of Chromium's driver that the standard does not have.
+#[derive(Debug)]
+struct Vendor {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Vendor {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
     }
 }
 
