@@ -56,7 +56,7 @@ pub struct Failure {
     pub status: StatusCode,
     pub code: String,
     #[serde(default)]
-    pub title: String,
+    pub title: Box<str>,
     #[serde(default)]
     pub detail: String,
     /// One entry per bad field.
@@ -74,7 +74,7 @@ fn status_of<'de, D: serde::Deserializer<'de>>(from: D) -> Result<StatusCode, D:
 impl Failure {
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Failure {
         let title = code.replace('_', " ");
-        let title = title[..1].to_uppercase() + &title[1..];
+        let title = (title[..1].to_uppercase() + &title[1..]).into();
         let (code, detail) = (code.to_owned(), detail.into());
         Failure { status, code, title, detail, errors: Vec::new(), fields: Map::new() }
     }

@@ -44,7 +44,7 @@ fn heading_of(failure: &Failure) -> String {
         StatusCode::NOT_FOUND => "There is nothing here".to_owned(),
         StatusCode::SERVICE_UNAVAILABLE => "Not just now".to_owned(),
         StatusCode::TOO_MANY_REQUESTS => "Too fast".to_owned(),
-        _ => failure.title.clone(),
+        _ => failure.title.to_string(),
     }
 }
 

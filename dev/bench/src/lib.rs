@@ -3,6 +3,7 @@
 //! Absolute figures say more about the machine than about the ledger; ratios travel.
 
 mod caller;
+mod console;
 mod environment;
 mod fold;
 mod holds;
@@ -51,10 +52,12 @@ pub enum Bench {
     Holds,
     /// First pages of a million users and of a million accounts
     Lists,
+    /// Pages of the console with 100,000 users, and how soon they show a write
+    Console,
 }
 
 impl Bench {
-    pub const ALL: [Bench; 10] = [
+    pub const ALL: [Bench; 11] = [
         Bench::Fold,
         Bench::Ingest,
         Bench::Project,
@@ -65,6 +68,7 @@ impl Bench {
         Bench::Memory,
         Bench::Holds,
         Bench::Lists,
+        Bench::Console,
     ];
 
     async fn run(self, start: StartLedger) -> Result<Vec<Measured>> {
@@ -79,6 +83,7 @@ impl Bench {
             Bench::Memory => memory::run().await?,
             Bench::Holds => holds::run().await?,
             Bench::Lists => lists::run(start).await?,
+            Bench::Console => console::run(start).await?,
         })
     }
 }
