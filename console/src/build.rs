@@ -14,7 +14,7 @@ use crate::app::{App, ConsoleConfig};
 use crate::login::{self, ATTEMPTS_MAX, ATTEMPTS_WINDOW};
 use crate::seal::Seal;
 use crate::sign_in::SignInLinks;
-use crate::{assets, door, live, pages};
+use crate::{access, assets, live, pages};
 
 /// How long the address of the writes may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub fn build(
         is_secure: config.secure_cookies,
     };
     let behind = Router::new().merge(pages::routes()).merge(live::routes()).merge(login::signed_in());
-    let behind = behind.layer(middleware::from_fn_with_state(app.clone(), door::admit));
+    let behind = behind.layer(middleware::from_fn_with_state(app.clone(), access::authenticate));
     let all = behind.merge(login::routes().with_state(app)).merge(assets::router());
-    Ok(all.layer(middleware::from_fn(door::dress)))
+    Ok(all.layer(middleware::from_fn(access::protect)))
 }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "pages that follow use it")]
 
+mod access;
 mod account;
 mod api;
 mod app;
@@ -12,7 +13,6 @@ mod assets;
 mod build;
 mod chart;
 mod cookie;
-mod door;
 mod errors;
 mod form;
 mod format;

@@ -1,4 +1,4 @@
-//! Door: what every request passes before its page: session, form token and origin; and what every answer carries.
+//! Access: checks the session, the form token and the origin of every request, and protects every answer.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -26,8 +26,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// Lets in whoever is signed in; sends others to the sign-in page.
-pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Serves callers who are signed in, and sends others to the sign-in page.
+pub async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
     let theme = cookie::theme_of(request.headers());
     let (visit, request) = match enter(&app, request).await {
         Ok(entered) => entered,
@@ -96,7 +96,7 @@ async fn read_form(visit: &Visit, request: Request) -> Result<Request, Failure> 
 }
 
 /// Adds to every answer what protects it, and compresses pages.
-pub async fn dress(request: Request, next: Next) -> Response {
+pub async fn protect(request: Request, next: Next) -> Response {
     let zips = takes_gzip(request.headers());
     let theme = cookie::theme_of(request.headers());
     let mut response = next.run(request).await;
