@@ -2,6 +2,7 @@
 
 mod accounts;
 mod overview;
+mod roles;
 mod sign_in;
 pub mod story;
 

@@ -1,0 +1,105 @@
+//! Roles: every page shows a key what the API answers it, and nothing else.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Caller, Whole};
+use serde_json::json;
+
+use super::{Browser, tell};
+
+/// Pages below an account, each beside the read that it is made of.
+const OF_ACCOUNT: [(&str, &str); 13] = [
+    ("", "/balance"),
+    ("/usage", "/usage"),
+    ("/people", "/users"),
+    ("/people/zoe", "/users"),
+    ("/messages", "/events/secret"),
+    ("/history", "/periods"),
+    ("/billing", "/entries"),
+    ("/grants", "/grants"),
+    ("/free-credits", "/referrals"),
+    ("/limits", "/limits"),
+    ("/notifications", "/notifications"),
+    ("/audit", "/entries"),
+    ("/settings", "/plan"),
+];
+const OF_NONE: [(&str, &str); 3] =
+    [("/", "/v1/accounts"), ("/keys", "/v1/keys"), ("/rate-cards", "/v1/rate-cards")];
+/// What only who may read the account `beta` may see: a user, an event, an amount.
+const SECRETS: [&str; 3] = ["zoe", "secret", "77.77"];
+
+/// Opens two accounts; only `beta` has the secrets.
+async fn open_both(whole: &Whole) -> Result<()> {
+    for account in ["acme", "beta"] {
+        tell(whole, account, "1000").await?;
+    }
+    let usage = json!({"id": "secret", "user_id": "zoe", "category": "chat", "model": "m9", "credits": "77.77",
+                       "occurred_at": "2026-01-09T12:00:00Z", "message_id": "secret-message"});
+    let operator = whole.operator().at("2026-01-11T00:00:00Z");
+    operator.post("/v1/accounts/beta/usage?wait=true", usage).await?.expect(200)?;
+    Ok(())
+}
+
+/// Compares a page with the read that it is made of.
+async fn check(browser: &mut Browser, caller: &Caller, page: &str, read: &str, path: &str) -> Result<()> {
+    let answered = caller.get(read).await?;
+    browser.get(page).await?;
+    let what = format!("{page}: {}; {read}: {}", browser.status, answered.status);
+    ensure!(browser.status < 500 && answered.status < 500, "{what}");
+    if answered.status == 200 {
+        ensure!(browser.status == 200, "the page refuses what the API answers: {what}");
+        return Ok(());
+    }
+    // The page's own address is on it.
+    let shown = browser.html.replace(path, "");
+    for secret in SECRETS {
+        ensure!(!shown.contains(secret), "{secret} is on a page that the API refuses: {what}: {shown}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_shows_each_role_what_the_api_answers_it() -> Result<()> {
+    let whole = Whole::start().await?;
+    open_both(&whole).await?;
+    let callers = [
+        whole.operator(),
+        whole.keyed("auditor", &["*"], None).await?,
+        whole.keyed("admin", &["acme"], None).await?,
+        whole.keyed("admin", &["beta"], None).await?,
+        whole.keyed("member", &["beta"], Some("ana")).await?,
+        whole.keyed("producer", &["beta"], None).await?,
+    ];
+    for (number, caller) in callers.iter().enumerate() {
+        let mut browser = Browser::signed_in(&whole, caller).await?;
+        for account in ["acme", "beta", "nobody"] {
+            for (below, read) in OF_ACCOUNT {
+                let (page, read) =
+                    (format!("/accounts/{account}{below}"), format!("/v1/accounts/{account}{read}"));
+                let checked = check(&mut browser, caller, &page, &read, &page).await;
+                checked.with_context(|| format!("caller {number}"))?;
+            }
+        }
+        for (page, read) in OF_NONE {
+            let checked = check(&mut browser, caller, page, read, page).await;
+            checked.with_context(|| format!("caller {number}"))?;
+        }
+    }
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_answers_without_a_session() -> Result<()> {
+    let whole = Whole::start().await?;
+    let mut browser = Browser::new(&whole);
+    let of_account = OF_ACCOUNT.iter().map(|(below, _)| format!("/accounts/acme{below}"));
+    let pages = of_account.chain(OF_NONE.iter().map(|(page, _)| (*page).to_owned()));
+    for page in pages.chain(["/search?q=a".to_owned(), "/promo-codes".to_owned(), "/open".to_owned()]) {
+        browser.get(&page).await?;
+        ensure!(
+            browser.status == 303 && browser.location.starts_with("/login"),
+            "{page}: {}",
+            browser.status
+        );
+    }
+    whole.replay_and_stop().await
+}
