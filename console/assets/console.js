@@ -104,7 +104,9 @@ function replace(fresh) {
   localTimes(fresh)
   for (const part of all('[data-live]')) {
     const next = one(`[data-live="${CSS.escape(part.dataset.live)}"]`, fresh)
-    const busy = part.contains(document.activeElement) && document.activeElement.matches('input, select, textarea')
+    // What somebody types, or is about to confirm, stays.
+    const typing = part.contains(document.activeElement) && document.activeElement.matches('input, select, textarea')
+    const busy = typing || one('details.confirm[open]', part)
     if (!next || busy) continue
     for (const kept of all('details[data-keep]', part)) {
       const same = one(`details[data-keep="${CSS.escape(kept.dataset.keep)}"]`, next)

@@ -23,6 +23,7 @@ mod login;
 mod pages;
 mod seal;
 mod sign_in;
+mod typed;
 mod visit;
 
 pub use app::ConsoleConfig;
