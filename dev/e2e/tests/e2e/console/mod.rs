@@ -1,6 +1,7 @@
 //! The console over HTTP, as a browser without scripts uses it.
 
 mod accounts;
+mod billing;
 mod overview;
 mod roles;
 mod sign_in;
