@@ -2,6 +2,7 @@
 
 mod accounts;
 mod billing;
+mod grants;
 mod overview;
 mod roles;
 mod sign_in;
