@@ -5,6 +5,7 @@ mod billing;
 mod grants;
 mod overview;
 mod roles;
+mod settings;
 mod sign_in;
 pub mod story;
 
