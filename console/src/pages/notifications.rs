@@ -1,27 +1,178 @@
-//! Notifications: what was sent to whom.
+//! Notifications: what was sent to whom by which channel, and what could not be sent, with the reason.
 
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::get;
+use ledger_core::value::time::Time;
+use serde::Deserialize;
 
+use crate::account::path_of;
 use crate::api::Failure;
+use crate::format::{self, When};
 use crate::layout::{self, Frame, Tab};
-use crate::visit::Visit;
+use crate::visit::{Fields, Visit, segment};
+
+const ROWS: usize = 50;
+/// Filters of the API that the page has too.
+const FILTERS: [&str; 3] = ["status", "channel", "recipient"];
+const TABS: [(&str, &str); 4] =
+    [("", "All"), ("parked", "Parked"), ("pending", "On the way"), ("delivered", "Delivered")];
+
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Notification>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    notification_id: String,
+    kind: String,
+    channel: String,
+    recipient: String,
+    status: String,
+    attempts: u32,
+    sent_at: Option<Time>,
+    subject: String,
+    text: String,
+    last_error: Option<String>,
+}
 
 #[derive(Template)]
 #[template(path = "notifications.html")]
-struct NotificationsPage {
+struct Notifications {
     frame: Frame,
+    place: String,
+    account: String,
+    tabs: Vec<TabLink>,
+    channel: String,
+    recipient: String,
+    status: String,
+    list: Result<Vec<Row>, Failure>,
+    first: Option<String>,
+    next: Option<String>,
+    is_filtered: bool,
+    has_parked: bool,
+    is_operator: bool,
+    is_member: bool,
+}
+
+struct TabLink {
+    label: &'static str,
+    href: String,
+    is_here: bool,
+}
+
+struct Row {
+    id: String,
+    kind: String,
+    channel: &'static str,
+    recipient: String,
+    status: (&'static str, &'static str),
+    attempts: String,
+    sent: Option<When>,
+    subject: String,
+    text: String,
+    error: String,
+    is_parked: bool,
 }
 
 pub fn routes() -> Router {
     Router::new().route("/accounts/{account}/notifications", get(show))
 }
 
-async fn show(visit: Visit, Path(account): Path<String>) -> Result<Response, Failure> {
-    let account = visit.account(&account).await?;
-    let frame = Frame::account(&visit, &account, Tab::Notifications, "Notifications");
-    layout::page(&NotificationsPage { frame })
+async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
+    let (query, is_member) = (&visit.query, visit.who.is_member());
+    let mut asked = Fields::from_iter([("limit", ROWS.to_string())]).with("cursor", query.get("cursor"));
+    for filter in FILTERS {
+        asked = asked.with(filter, query.get(filter));
+    }
+    let path = format!("{}/notifications{}", path_of(&id), asked.link());
+    // A member reads what was sent to him, and nothing of the account.
+    let account = async { if is_member { Ok(None) } else { visit.account(&id).await.map(Some) } };
+    let (account, list) = tokio::join!(account, visit.api.get::<List>(&path));
+    let frame = match account? {
+        Some(account) => Frame::account(&visit, &account, Tab::Notifications, "Notifications").live(&id),
+        None => Frame::of_member(&visit, &id, Tab::Notifications, "Notifications"),
+    };
+    let place = format!("/accounts/{}/notifications", segment(&id));
+    let here = query.without("done").without("cursor");
+    let next = list.as_ref().ok().and_then(|list| list.next_cursor.clone());
+    let list = list.map(|list| list.items.into_iter().map(row).collect::<Vec<_>>());
+    layout::page(&Notifications {
+        frame,
+        tabs: tabs(&place, &here),
+        channel: query.get("channel").to_owned(),
+        recipient: query.get("recipient").to_owned(),
+        status: query.get("status").to_owned(),
+        next: next.map(|cursor| format!("{place}{}", here.with("cursor", &cursor).link())),
+        first: query.filled("cursor").map(|_| format!("{place}{}", here.link())),
+        is_filtered: FILTERS.iter().any(|filter| query.is_on(filter)),
+        has_parked: list.as_ref().is_ok_and(|rows| rows.iter().any(|row| row.is_parked)),
+        is_operator: visit.who.is_operator(),
+        is_member,
+        account: id,
+        list,
+        place,
+    })
+}
+
+fn tabs(place: &str, here: &Fields) -> Vec<TabLink> {
+    let chosen = here.get("status");
+    let tab = |(status, label): (&'static str, &'static str)| TabLink {
+        label,
+        href: format!("{place}{}", here.with("status", status).link()),
+        is_here: status == chosen,
+    };
+    TABS.into_iter().map(tab).collect()
+}
+
+fn row(sent: Notification) -> Row {
+    let is_parked = sent.status == "parked";
+    Row {
+        kind: match sent.kind.as_str() {
+            "org_alert" => "Alert".to_owned(),
+            other => format::words(other),
+        },
+        channel: match sent.channel.as_str() {
+            "email" => "E-mail",
+            "webhook" => "Webhook",
+            _ => "In the product",
+        },
+        recipient: match sent.recipient.as_str() {
+            "webhook" => "The webhook".to_owned(),
+            _ => sent.recipient,
+        },
+        status: match sent.status.as_str() {
+            "delivered" => ("ok", "Delivered"),
+            "parked" => ("depleted", "Parked"),
+            _ => ("low", "On the way"),
+        },
+        attempts: match sent.attempts {
+            1 => "1 attempt".to_owned(),
+            many => format!("{} attempts", format::count(many)),
+        },
+        sent: sent.sent_at.as_ref().map(format::when),
+        subject: sent.subject,
+        text: sent.text,
+        error: sent.last_error.unwrap_or_default(),
+        id: sent.notification_id,
+        is_parked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tab_keeps_the_other_filters() {
+        let here = Fields::read(b"channel=email&status=parked");
+        let tabs = tabs("/n", &here);
+        let links: Vec<(&str, bool)> = tabs.iter().map(|tab| (tab.href.as_str(), tab.is_here)).collect();
+        assert_eq!(links[0], ("/n?channel=email", false));
+        assert_eq!(links[1], ("/n?channel=email&status=parked", true));
+    }
 }
