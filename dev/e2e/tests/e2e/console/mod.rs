@@ -3,6 +3,7 @@
 mod accounts;
 mod billing;
 mod grants;
+mod keys;
 mod notifications;
 mod overview;
 mod roles;
