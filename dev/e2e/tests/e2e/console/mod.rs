@@ -6,6 +6,7 @@ mod grants;
 mod keys;
 mod notifications;
 mod overview;
+mod rate_cards;
 mod roles;
 mod settings;
 mod sign_in;
