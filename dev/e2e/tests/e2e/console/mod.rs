@@ -6,6 +6,7 @@ mod grants;
 mod keys;
 mod notifications;
 mod overview;
+mod promo_codes;
 mod rate_cards;
 mod roles;
 mod settings;
