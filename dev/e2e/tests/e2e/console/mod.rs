@@ -2,6 +2,7 @@
 
 mod accounts;
 mod billing;
+mod free_credits;
 mod grants;
 mod keys;
 mod notifications;
