@@ -1,6 +1,7 @@
 //! The console over HTTP, as a browser without scripts uses it.
 
 mod accounts;
+mod audit;
 mod billing;
 mod free_credits;
 mod grants;
