@@ -1,9 +1,11 @@
-//! Stream: server-sent events of one account: its balance on every change, its firings, and when work must stop.
+//! Stream: server-sent events of one account: its balance on every change, its firings, and when work must stop; for a
+//! member the own standing instead.
 //!
 //! An interrupted stream can continue: the event id of each firing is its cursor, and a client sends the last one it
 //! saw as `Last-Event-ID`. Balances and stops need none: the first read finds the current state.
 
 pub(crate) mod holding;
+mod own;
 mod stops;
 
 use std::collections::VecDeque;
@@ -13,13 +15,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
-use ledger_core::account::Core;
 use ledger_core::policy::balance::Balance;
-use ledger_core::value::credits::Credits;
-use ledger_core::value::id::AccountId;
+use ledger_core::value::id::{AccountId, UserId};
 use platform::position::Position;
 use serde::Serialize;
+use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 use web::auth::{Principal, Ticket};
@@ -28,12 +30,13 @@ use web::openapi::{Route, get};
 use web::quota::Slot;
 
 use self::holding::{Following, HOLDING_POLL, Mark};
+use self::own::Standing;
 use self::stops::{Stop, Stops};
-use crate::access::Whole;
+use crate::access::Seen;
 use crate::answer::{Now, Reflects};
 use crate::app::{App, STREAMS_MAX};
 use crate::http::alerts::{self, Cursor, FiringView};
-use crate::reading;
+use crate::reading::{self, Account};
 
 const FIRINGS_MAX: usize = 100;
 /// Shortest pause between two reads of an account for one stream, however fast its partition moves.
@@ -56,13 +59,15 @@ pub(crate) fn routes() -> Vec<Route<App>> {
                  the last one as `Last-Event-ID` continues after it. `stop` has those of `StopNow`: from now on the \
                  smallest work would be refused, for everybody when nothing is available, or for a user whose counted \
                  usage has reached the limit. Each stop is sent once until work is allowed again. The first events tell \
-                 the present state.",
+                 the present state. Members get none of these but `standing`, on every change, with the fields of \
+                 `StandingNow`: their own usage and limit, and whether they may begin work.",
             )
             .with(|operation| {
                 operation.header::<String>("Last-Event-ID", false, "The id of the last firing that the client saw.");
                 operation.schemas.of_answer::<FiringView>();
                 operation.schemas.of_answer::<Now<Balance>>();
                 operation.schemas.of_answer::<Now<Stop>>();
+                operation.schemas.of_answer::<Now<Standing>>();
             }),
     ]
 }
@@ -70,7 +75,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
 /// `GET /v1/accounts/{account}/stream`
 async fn stream(
     State(app): State<App>,
-    Whole(account): Whole,
+    seen: Seen,
     caller: Principal,
     ticket: Ticket,
     headers: HeaderMap,
@@ -79,7 +84,9 @@ async fn stream(
     let full =
         || Problem::too_many_requests(format!("{STREAMS_MAX} streams at once, half of them of one key"));
     let slot = app.slots.streams.take(&caller.key_id).ok_or_else(full)?;
-    let follower = Follower::begin(app, account, resumed.as_deref().and_then(cursor_of), slot).await?;
+    let only = seen.user(None)?.map(|user| user.parse::<UserId>().map_err(Problem::internal)).transpose()?;
+    let followed = Followed { account: seen.account, only };
+    let follower = Follower::begin(app, followed, resumed.as_deref().and_then(cursor_of), slot).await?;
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(event), follower))
@@ -93,9 +100,17 @@ async fn until_ended(ticket: Ticket) {
     let _ = timeout(LIFE_MAX, ticket.ended()).await;
 }
 
+/// Whose figures a stream sends.
+struct Followed {
+    account: AccountId,
+    /// The member who follows; none for those who see the account.
+    only: Option<UserId>,
+}
+
 struct Follower {
     app: App,
     account: AccountId,
+    only: Option<UserId>,
     partition: i32,
     sent: Option<String>,
     /// The last firing sent, or the last one at the start.
@@ -113,26 +128,34 @@ struct Follower {
 impl Follower {
     async fn begin(
         app: App,
-        account: AccountId,
+        Followed { account, only }: Followed,
         resumed: Option<Cursor>,
         slot: Slot,
     ) -> Result<Self, Problem> {
-        // The stream sends firings of later records; earlier ones are in the list of firings.
-        let evaluated =
-            reading::of_alerts(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await;
-        let (reflects, ()) = match evaluated {
-            // Its balance flows on, unless the projector has halted it as well.
-            Err(problem) if problem.code == ACCOUNT_HALTED => {
-                reading::of(&app, account.clone(), None, |_, _| Box::pin(async { Ok(()) })).await?
-            }
-            evaluated => evaluated?,
+        let reflects = if only.is_some() {
+            reading::of(&app, account.clone(), None, nothing).await?.0
+        } else {
+            evaluated(&app, &account).await?
         };
         let fired = resumed.unwrap_or((reflects.position.offset, i32::MAX));
         let partition = reflects.position.partition;
         let waiting = VecDeque::new();
         let holding = app.holding().follow(account.clone());
         let (stops, sent, held, behind) = (Stops::default(), None, None, false);
-        Ok(Self { app, account, partition, sent, fired, stops, holding, held, behind, waiting, _slot: slot })
+        Ok(Self {
+            app,
+            account,
+            only,
+            partition,
+            sent,
+            fired,
+            stops,
+            holding,
+            held,
+            behind,
+            waiting,
+            _slot: slot,
+        })
     }
 
     /// Returns the next event; none when the service stops.
@@ -162,6 +185,21 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<(), Problem> {
+        match self.only.clone() {
+            Some(user) => self.look_at_own(user).await,
+            None => self.look_at_account().await,
+        }
+    }
+
+    async fn look_at_own(&mut self, user: UserId) -> Result<(), Problem> {
+        let found = reading::of(&self.app, self.account.clone(), None, move |connection, account| {
+            Box::pin(async move { Ok(own::read(connection, account, user).await?) })
+        });
+        let (reflects, standing) = found.await?;
+        self.push_changed("standing", &reflects, standing)
+    }
+
+    async fn look_at_account(&mut self) -> Result<(), Problem> {
         self.behind = false;
         let asking = self.stops.asking();
         let account = self.account.clone();
@@ -172,7 +210,7 @@ impl Follower {
             })
         });
         let (reflects, (core, look)) = found.await?;
-        self.push_balance(&reflects, &core, look.held)?;
+        self.push_changed("balance", &reflects, Balance::of(&core, look.held))?;
         let more = look.more;
         for stop in self.stops.after(&core, look) {
             self.push("stop", Now { reflects: reflects.clone(), body: stop })?;
@@ -186,15 +224,14 @@ impl Follower {
         firings.into_iter().try_for_each(|firing| self.push_firing(&firing))
     }
 
-    /// Sends a balance if one of its figures has changed.
-    fn push_balance(&mut self, reflects: &Reflects, core: &Core, held: Credits) -> Result<(), Problem> {
-        let balance = Balance::of(core, held);
-        let figures = serde_json::to_string(&balance).map_err(Problem::internal)?;
+    /// Sends a balance or a standing if one of its figures has changed.
+    fn push_changed(&mut self, name: &str, reflects: &Reflects, body: impl Serialize) -> Result<(), Problem> {
+        let figures = serde_json::to_string(&body).map_err(Problem::internal)?;
         if self.sent.as_ref() == Some(&figures) {
             return Ok(());
         }
         self.sent = Some(figures);
-        self.push("balance", Now { reflects: reflects.clone(), body: balance })
+        self.push(name, Now { reflects: reflects.clone(), body })
     }
 
     fn push(&mut self, name: &str, body: impl Serialize) -> Result<(), Problem> {
@@ -234,6 +271,22 @@ impl Follower {
         }
         sleep(LOOK_PAUSE).await;
     }
+}
+
+/// Returns the state after which a stream sends firings; earlier ones are in the list of firings.
+async fn evaluated(app: &App, account: &AccountId) -> Result<Reflects, Problem> {
+    match reading::of_alerts(app, account.clone(), None, nothing).await {
+        // Its balance flows on, unless the projector has halted it as well.
+        Err(problem) if problem.code == ACCOUNT_HALTED => {
+            Ok(reading::of(app, account.clone(), None, nothing).await?.0)
+        }
+        evaluated => Ok(evaluated?.0),
+    }
+}
+
+/// Reads nothing but the state itself.
+fn nothing<'c>(_: &'c mut PgConnection, _: &'c Account) -> BoxFuture<'c, Result<(), Problem>> {
+    Box::pin(async { Ok(()) })
 }
 
 fn cursor_of(id: &str) -> Option<Cursor> {

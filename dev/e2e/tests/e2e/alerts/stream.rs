@@ -196,3 +196,39 @@ async fn a_stream_says_stop_when_nothing_is_available_though_nothing_was_project
     check_stop(&mut later, "credits_exhausted -: 0 available, 10 held").await?;
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_members_stream_has_the_own_standing_and_nothing_of_the_account() -> Result<()> {
+    let whole = Whole::start().await?;
+    let acme = Account::open(&whole, "acme", json!({"plan": {"allowance": "100"}})).await?;
+    acme.put("06", "limits", json!({"default_limit": "10"})).await?;
+    acme.put("06", "alerts/any", json!({"basis": "percent_used", "threshold": "1"})).await?;
+    let body = json!({"user_id": "ana", "ttl_seconds": 600});
+    let made = whole.operator().post("/v1/accounts/acme/member-tokens", body).await?;
+    let token = made.expect(201)?.body["token"].as_str().context("a token")?.to_owned();
+    let mut follower = Follower::begin(&whole.caller(Some(&token)), None).await?;
+    let figures = |sent: &Sent| {
+        let text = |field: &str| sent.data[field].as_str().unwrap_or("-").to_owned();
+        format!("{} of {}, {} held, {}", text("counted"), text("limit"), text("held"), text("status"))
+    };
+    let first = follower.next().await?;
+    ensure!(first.event == "standing" && figures(&first) == "0 of 10, 0 held, active", "{first:?}");
+    ensure!(first.data["user_id"] == "ana" && first.data["unit"] == "credits", "{first:?}");
+    ensure!(first.data["blocked"] == false && first.data["message"].is_null(), "{first:?}");
+    ensure!(first.data["position"]["offset"].is_number() && first.data["available"].is_null(), "{first:?}");
+    // Others' usage is not hers, and firings are the admins'.
+    acme.uses("07", "bo", "9").await?;
+    acme.uses("08", "ana", "4").await?;
+    let second = follower.next().await?;
+    ensure!(second.event == "standing" && figures(&second) == "4 of 10, 0 held, active", "{second:?}");
+    acme.uses("09", "ana", "6").await?;
+    let third = follower.next().await?;
+    ensure!(figures(&third) == "10 of 10, 0 held, active" && third.data["blocked"] == true, "{third:?}");
+    let words = "You have used 10 of your 10 credits; your limit resets on 1 February.";
+    ensure!(third.data["message"] == words, "{third:?}");
+    // The account's end is hers too, whoever has used it up.
+    acme.uses("10", "bo", "81").await?;
+    let last = follower.next().await?;
+    ensure!(figures(&last) == "10 of 10, 0 held, depleted", "{last:?}");
+    whole.replay_and_stop().await
+}
