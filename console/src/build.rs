@@ -14,20 +14,22 @@ use crate::app::{App, ConsoleConfig};
 use crate::login::{self, ATTEMPTS_MAX, ATTEMPTS_WINDOW};
 use crate::seal::Seal;
 use crate::sign_in::SignInLinks;
-use crate::{access, assets, live, pages};
+use crate::{access, assets, embed, live, pages};
 
 /// How long the address of the writes may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long it may be silent; a write waits for the projection for two seconds.
 const SILENT_MAX: Duration = Duration::from_secs(15);
 
-/// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve.
+/// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve;
+/// pages of `origins` may show figures in theirs.
 pub fn build(
     routes: Router,
     config: &ConsoleConfig,
     operator_key: Option<&str>,
     elsewhere: Option<&str>,
     links: SignInLinks,
+    origins: &[String],
 ) -> anyhow::Result<Router> {
     let elsewhere = match elsewhere.filter(|url| !url.is_empty()) {
         Some(url) => {
@@ -47,5 +49,6 @@ pub fn build(
     let behind = Router::new().merge(pages::routes()).merge(live::routes()).merge(login::signed_in());
     let behind = behind.layer(middleware::from_fn_with_state(app.clone(), access::authenticate));
     let all = behind.merge(login::routes().with_state(app)).merge(assets::router());
-    Ok(all.layer(middleware::from_fn(access::protect)))
+    // What is for other products' pages has headers of its own.
+    Ok(all.layer(middleware::from_fn(access::protect)).merge(embed::routes(origins)?))
 }

@@ -13,6 +13,7 @@ mod assets;
 mod build;
 mod chart;
 mod cookie;
+mod embed;
 mod errors;
 mod form;
 mod format;

@@ -135,8 +135,9 @@ async fn build(service: Service, shutdown: &CancellationToken) -> Result<(web::h
             let operator_key = reads.auth.operator_key.clone();
             let mut service = query_api::build(reads, &deps, shutdown).await?;
             let (api, links) = (service.routes.clone(), SignInLinks::default());
-            let pages =
-                console::build(api, &console, operator_key.as_deref(), command_url.as_deref(), links)?;
+            let (operator_key, command_url) = (operator_key.as_deref(), command_url.as_deref());
+            let origins = &http.allowed_origins;
+            let pages = console::build(api, &console, operator_key, command_url, links, origins)?;
             service.routes = service.routes.merge(pages);
             Ok((service, http))
         }

@@ -143,7 +143,8 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let mut service = build(config, &operator_key, &deps, &shutdown).await?;
     let links = SignInLinks::default();
     let api = service.routes.clone();
-    let pages = console::build(api, &config.console, Some(&operator_key), None, links.clone())?;
+    let (console, origins) = (&config.console, &config.http.allowed_origins);
+    let pages = console::build(api, console, Some(&operator_key), None, links.clone(), origins)?;
     service.routes = service.routes.merge(pages);
     let listener = http::bind(config.http.listen).await?;
     let services = service.start(listener, &config.http, shutdown)?;

@@ -3,6 +3,7 @@
 mod accounts;
 mod audit;
 mod billing;
+mod embed;
 mod free_credits;
 mod grants;
 mod keys;
