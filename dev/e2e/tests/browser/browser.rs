@@ -124,6 +124,15 @@ impl Browser {
         Ok(self.driver.execute(script, Vec::new()).await?)
     }
 
+    /// Asks and waits in the page of a frame, until [`Browser::leave_frame`].
+    pub async fn enter_frame(&self, selector: &str) -> Result<()> {
+        Ok(self.driver.find(Locator::Css(selector)).await?.enter_frame().await?)
+    }
+
+    pub async fn leave_frame(&self) -> Result<()> {
+        Ok(self.driver.enter_parent_frame().await?)
+    }
+
     /// Waits until an element is there.
     pub async fn waits_for(&self, selector: &str) -> Result<()> {
         self.waits_until(&format!("return !!document.querySelector({})", json!(selector))).await
@@ -192,7 +201,8 @@ impl Browser {
         Ok(())
     }
 
-    async fn tool(&self, command: &str, arguments: Value) -> Result<()> {
+    /// Sends a command of Chromium's own protocol.
+    pub async fn tool(&self, command: &str, arguments: Value) -> Result<()> {
         let asked = Vendor { path: "goog/cdp/execute", body: json!({"cmd": command, "params": arguments}) };
         self.driver.issue_cmd(asked).await?;
         Ok(())

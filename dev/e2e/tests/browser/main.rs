@@ -6,6 +6,7 @@
 local_stack::shared_test_stack!();
 
 mod browser;
+mod embed;
 mod looks;
 mod overview;
 
