@@ -37,7 +37,10 @@ async fn an_admin_sees_what_may_be_spent_and_buys_more() -> Result<()> {
     )?;
     ensure!(!browser.html.contains("Refund<span") && !browser.html.contains("/billing/record"), "an admin's");
     browser.submit("/accounts/acme/billing/checkout", &[("amount", "1")]).await?;
-    browser.shows(422, &[r#"class="wrong" id="h-amount""#, r#"name="amount" value="1""#, "at least"])?;
+    browser.shows(
+        422,
+        &[r#"class="wrong" id="h-amount""#, r#"name="amount" value="1""#, "costs less than the least"],
+    )?;
     browser.submit("/accounts/acme/billing/checkout", &[("amount", "1000"), ("once", "one")]).await?;
     browser.shows(200, &["The checkout for", "value=\"1000\"", "nobody can pay there", "sandbox_"])?;
     let first = browser.html.clone();

@@ -34,7 +34,9 @@ async fn an_operator_grants_adjusts_and_voids() -> Result<()> {
     )?;
 
     browser.get("/accounts/acme/grants/adjust").await?;
-    browser.submit("/accounts/acme/grants/adjust", &[("direction", "take"), ("amount", "5")]).await?;
+    browser
+        .submit("/accounts/acme/grants/adjust", &[("direction", "take"), ("amount", "5"), ("once", "z")])
+        .await?;
     browser.shows(422, &[r#"class="wrong" id="h-reason""#, r#"<option value="take" selected>"#])?;
     let typed = [("direction", "take"), ("amount", "5"), ("reason", "counted twice"), ("once", "a")];
     browser.submit("/accounts/acme/grants/adjust", &typed).await?.follow().await?.shows(200, &["Saved."])?;
