@@ -15,6 +15,7 @@ mod roles;
 mod settings;
 mod sign_in;
 pub mod story;
+mod usage;
 
 use std::collections::BTreeMap;
 
