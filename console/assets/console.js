@@ -196,3 +196,22 @@ document.addEventListener('keydown', (event) => {
   if (event.key === '?') showKeys()
   if (event.key === 't') setTheme(isDark() ? 'light' : 'dark')
 })
+
+// Times that are typed are in the reader's zone; they are sent in UTC, as the label says without a script.
+for (const input of all('input[data-local-time]')) {
+  const two = (number) => String(number).padStart(2, '0')
+  if (input.value) {
+    const at = new Date(`${input.value}Z`)
+    if (!isNaN(at)) input.value = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}T${two(at.getHours())}:${two(at.getMinutes())}`
+  }
+  for (const word of all('[data-local-word]', input.form)) word.textContent = 'your time'
+  input.form.addEventListener('formdata', (event) => {
+    const at = new Date(event.formData.get(input.name))
+    if (!isNaN(at)) event.formData.set(input.name, at.toISOString().slice(0, 16))
+  })
+}
+// Who types an own value means it.
+document.addEventListener('input', (event) => {
+  const choice = event.target.dataset?.chooses && document.getElementById(event.target.dataset.chooses)
+  if (choice) choice.checked = true
+})

@@ -9,6 +9,7 @@ mod grants;
 mod keys;
 mod notifications;
 mod overview;
+mod people;
 mod promo_codes;
 mod rate_cards;
 mod roles;
