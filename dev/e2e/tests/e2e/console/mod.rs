@@ -7,6 +7,7 @@ mod embed;
 mod free_credits;
 mod grants;
 mod keys;
+mod limits;
 mod notifications;
 mod overview;
 mod people;
