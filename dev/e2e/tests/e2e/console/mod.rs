@@ -6,6 +6,7 @@ mod billing;
 mod embed;
 mod free_credits;
 mod grants;
+mod history;
 mod keys;
 mod limits;
 mod notifications;
