@@ -9,6 +9,7 @@ mod grants;
 mod history;
 mod keys;
 mod limits;
+mod messages;
 mod notifications;
 mod overview;
 mod people;
