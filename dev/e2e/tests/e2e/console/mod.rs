@@ -16,6 +16,7 @@ mod people;
 mod promo_codes;
 mod rate_cards;
 mod roles;
+mod search;
 mod settings;
 mod sign_in;
 pub mod story;
