@@ -33,15 +33,6 @@ pub struct Plan {
     pub cycle: String,
     pub timezone: String,
     pub allowance: Sum,
-    pub rollover: Rollover,
-    pub rate_card: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Rollover {
-    pub mode: String,
-    #[serde(default)]
-    pub cap: Option<Sum>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

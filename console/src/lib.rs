@@ -3,8 +3,6 @@
 //! It is a client of the API and nothing else: each page reads and writes through the API's routes with the key of
 //! whoever is signed in. So roles, quotas, checks and figures are the API's.
 
-#![allow(dead_code, reason = "pages that follow use it")]
-
 mod access;
 mod account;
 mod api;

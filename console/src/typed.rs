@@ -1,6 +1,5 @@
 //! Typed: what somebody has typed into a form, and what the API says to it.
 
-use ledger_core::value::time::Time;
 use serde_json::{Map, Value};
 
 use crate::api::Failure;
@@ -65,11 +64,6 @@ pub fn utc(text: &str) -> String {
     }
 }
 
-/// Returns a time as a field of a form shows it, in UTC and to the minute.
-pub fn local(time: &Time) -> String {
-    time.to_chrono().format("%Y-%m-%dT%H:%M").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,8 +75,6 @@ mod tests {
         assert_eq!(utc("2026-03-03T10:04:05"), "2026-03-03T10:04:05Z");
         assert_eq!(utc("2026-03-03T10:04:05Z"), "2026-03-03T10:04:05Z");
         assert_eq!(utc("tomorrow"), "tomorrow");
-        let time: Time = "2026-03-03T10:04:05Z".parse().expect("a time");
-        assert_eq!(utc(&local(&time)), "2026-03-03T10:04:00Z");
     }
 
     #[test]

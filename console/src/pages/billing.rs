@@ -362,7 +362,6 @@ fn ready(unit: Unit, buy: &Typed, checkout: Checkout) -> Ready {
 struct Sheet {
     frame: Frame,
     place: String,
-    unit: Unit,
     which: Which,
     typed: Typed,
     /// Of the setting that the form changes.
@@ -391,7 +390,7 @@ async fn sheet(visit: &Visit, id: &str, which: Which, typed: Typed, tag: &str) -
     let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let frame = Frame::account(visit, &account, Tab::Billing, which.title());
     let (place, tag) = (place(id), tag.to_owned());
-    layout::page_with(status, &Sheet { frame, place, unit: account.unit, which, typed, tag })
+    layout::page_with(status, &Sheet { frame, place, which, typed, tag })
 }
 
 async fn ask_top_up(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {

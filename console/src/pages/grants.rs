@@ -174,7 +174,6 @@ fn row(place: &str, unit: Unit, now: Time, may_void: bool, grant: Grant) -> Row 
 struct Sheet {
     frame: Frame,
     place: String,
-    unit: Unit,
     is_grant: bool,
     typed: Typed,
 }
@@ -184,7 +183,7 @@ async fn sheet(visit: &Visit, id: &str, is_grant: bool, typed: Typed) -> Result<
     let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let title = if is_grant { "Grant credits" } else { "Adjust the balance" };
     let frame = Frame::account(visit, &account, Tab::Grants, title);
-    layout::page_with(status, &Sheet { frame, place: place(id), unit: account.unit, is_grant, typed })
+    layout::page_with(status, &Sheet { frame, place: place(id), is_grant, typed })
 }
 
 fn require_operator(visit: &Visit) -> Result<(), Failure> {

@@ -110,7 +110,6 @@ struct LimitsPage {
     frame: Frame,
     here: String,
     people: String,
-    unit: &'static str,
     may_set: bool,
     alerts: Result<Vec<AlertRow>, Failure>,
     user_alert: Result<UserAlertForm, Failure>,
@@ -288,7 +287,6 @@ async fn shown(
     let people = format!("/accounts/{}/people", segment(id));
     let page = LimitsPage {
         frame: Frame::account(visit, &account, Tab::Limits, "Limits & alerts").live(id),
-        unit: unit.word(),
         may_set: visit.who.may_set() && !account.is_closed(),
         alerts: alerts.map(|list| list.items.into_iter().map(|one| alert_row(&here, unit, one)).collect()),
         user_alert: user_alert

@@ -414,7 +414,7 @@ fn cost(visit: &Visit, unit: Unit, lines: Vec<PriceLine>, lots: Vec<LotChange>, 
         price: format!("{} per {}", line.unit_credits.0, Unit::Credits.show(line.per).text()),
         credits: unit.show(line.credits),
         card: format!("{} v{}", line.rate_card, line.version),
-        card_href: reads_cards.then(|| format!("/rate-cards?card={}", segment(&line.rate_card))),
+        card_href: reads_cards.then(|| format!("/rate-cards/{}", segment(&line.rate_card))),
     };
     let lot = |lot: LotChange| LotRow {
         source: format::words(&lot.source),

@@ -100,7 +100,6 @@ struct Firing {
 struct Overview {
     frame: Frame,
     base: String,
-    account: Account,
     credit: CreditBar,
     burn: Result<Burn, Failure>,
     went: Result<Went, Failure>,
@@ -115,7 +114,6 @@ struct CreditBar {
     plan: String,
     status: String,
     available: Amount,
-    whole: Amount,
     unit: &'static str,
     percent_remaining: Option<String>,
     bar: Svg,
@@ -248,7 +246,6 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
         may_buy: visit.who.may_set() && !account.is_closed(),
         as_of: format::when(&balance.recorded_at),
         base,
-        account,
     })
 }
 
@@ -290,7 +287,6 @@ fn credit_bar(account: &Account, balance: &Balance, now: Time) -> CreditBar {
         plan: plan_of(account),
         status: balance.status.clone(),
         available: unit.show(balance.available),
-        whole: unit.show(whole),
         unit: unit.word(),
         percent_remaining: balance.percent_remaining.map(format::percent_of_api),
         bar: chart::bar(&title, &bar, whole),

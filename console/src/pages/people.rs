@@ -198,7 +198,6 @@ struct OnDay {
 struct OfModel {
     model: Option<String>,
     credits: Sum,
-    events: u64,
 }
 
 #[derive(Deserialize)]
@@ -306,7 +305,6 @@ struct ModelRow {
     amount: Amount,
     share: String,
     bar: Svg,
-    events: String,
 }
 
 struct Fired {
@@ -564,7 +562,6 @@ fn by_model(base: &str, unit: Unit, user: &str, models: &[OfModel], whole: Sum) 
             amount: unit.show(one.credits),
             bar: chart::bar(&format!("{share} of all"), &[part], whole),
             share,
-            events: format::count(one.events),
         }
     };
     models.iter().map(row).collect()

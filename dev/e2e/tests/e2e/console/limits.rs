@@ -15,7 +15,7 @@ async fn an_alert_is_tried_saved_edited_and_removed() -> Result<()> {
     let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
     browser.get(PAGE).await?.shows(200, &["No alert yet", "/accounts/acme/limits/alert"])?;
     let form = "/accounts/acme/limits/alert";
-    let mut fields = vec![
+    let mut fields = [
         ("new", "yes"),
         ("alert_id", "a-third"),
         ("basis", "percent_used"),

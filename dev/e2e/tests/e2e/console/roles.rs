@@ -11,7 +11,7 @@ const OF_ACCOUNT: [(&str, &str); 13] = [
     ("", "/balance"),
     ("/usage", "/usage"),
     ("/people", "/users"),
-    ("/people/zoe", "/users"),
+    ("/people/ana", "/usage?user=ana"),
     ("/messages", "/events/secret"),
     ("/history", "/periods"),
     ("/billing", "/entries"),
