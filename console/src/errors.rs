@@ -52,7 +52,7 @@ fn heading_of(failure: &Failure) -> String {
 fn what_to_do(failure: &Failure) -> &'static str {
     match (failure.code.as_str(), failure.status) {
         ("account_halted", _) => {
-            "An event of this account can\u{2019}t be folded. Usage is still recorded. Whoever runs the ledger has been told."
+            "An event of this account can\u{2019}t be folded. Usage is still recorded. The operator has been alerted."
         }
         ("reads_only", _) => {
             "Whoever runs the ledger sets LEDGER_COMMAND_URL for the process that serves this page."

@@ -61,7 +61,7 @@ pub struct Frame {
     pub account: Option<Head>,
     /// A sentence on top of the page: what the last form has done.
     pub notice: Option<String>,
-    /// Where changes of the page are told.
+    /// The address of the stream that announces changes of the page.
     pub live: Option<String>,
 }
 

@@ -155,7 +155,7 @@ struct AlertRow {
     id: String,
     edit: String,
     condition: String,
-    told: String,
+    notified: String,
     channels: String,
     fired: Option<When>,
 }
@@ -164,7 +164,7 @@ struct UserAlertForm {
     enabled: bool,
     threshold: String,
     notify_user: bool,
-    told: Told,
+    notified: Notified,
     tag: String,
 }
 
@@ -172,7 +172,7 @@ struct LimitsForm {
     enabled: bool,
     default_limit: String,
     excluded: String,
-    told: Told,
+    notified: Notified,
     tag: String,
     own_limits: String,
 }
@@ -183,8 +183,8 @@ struct OwnRow {
     limit: Option<Amount>,
 }
 
-/// Who is told: everybody, some, or nobody.
-struct Told {
+/// Who is notified: everybody, some, or nobody.
+struct Notified {
     to: String,
     people: Vec<Ticked>,
     others: String,
@@ -196,7 +196,7 @@ struct Ticked {
     is_on: bool,
 }
 
-/// What a rule would have told.
+/// What a rule would have notified of.
 struct Tried {
     total: String,
     is_none: bool,
@@ -224,7 +224,7 @@ struct AlertPage {
     bases: Vec<(String, String)>,
     threshold: String,
     unit: &'static str,
-    told: Told,
+    notified: Notified,
     channels: Vec<Ticked>,
     tag: String,
     failure: Option<Failure>,
@@ -302,7 +302,7 @@ async fn shown(
     layout::page_with(status, &page)
 }
 
-/// Reads who can be told. Auditors may not, and the forms work without.
+/// Reads who can be notified. Auditors may not, and the forms work without.
 async fn contacts(visit: &Visit, id: &str) -> Contacts {
     if !visit.who.may_set() {
         return Contacts::default();
@@ -334,14 +334,14 @@ fn alert_row(here: &str, unit: Unit, alert: Alert) -> AlertRow {
     AlertRow {
         edit: format!("{here}/alert{}", edit.link()),
         condition: condition(unit, &alert.basis, alert.threshold),
-        told: told_in_words(&alert.recipients),
+        notified: notified_in_words(&alert.recipients),
         channels: channels.collect::<Vec<_>>().join(", "),
         fired: alert.fired_at.filter(|_| alert.state == "fired").map(|at| format::when(&at)),
         id: alert.alert_id,
     }
 }
 
-fn told_in_words(recipients: &Value) -> String {
+fn notified_in_words(recipients: &Value) -> String {
     match ids_of(recipients).as_slice() {
         _ if recipients == ALL_ADMINS => "all admins".to_owned(),
         [] => "nobody".to_owned(),
@@ -377,14 +377,14 @@ fn user_alert_form(
             enabled: form.is_on("enabled"),
             threshold: form.get("threshold").to_owned(),
             notify_user: form.is_on("notify_user"),
-            told: told(contacts, &recipients(form)),
+            notified: notified(contacts, &recipients(form)),
             tag: form.get("tag").to_owned(),
         },
         None => UserAlertForm {
             enabled: alert.enabled,
             threshold: exact(alert.threshold),
             notify_user: alert.notify_user,
-            told: told(contacts, &alert.recipients),
+            notified: notified(contacts, &alert.recipients),
             tag,
         },
     }
@@ -397,7 +397,7 @@ fn limits_form(limits: Limits, tag: String, typed: Option<&Fields>, contacts: &C
             enabled: form.is_on("enabled"),
             default_limit: form.get("default_limit").to_owned(),
             excluded: form.get("excluded_features").to_owned(),
-            told: told(contacts, &recipients(form)),
+            notified: notified(contacts, &recipients(form)),
             tag: form.get("tag").to_owned(),
             own_limits,
         },
@@ -405,15 +405,15 @@ fn limits_form(limits: Limits, tag: String, typed: Option<&Fields>, contacts: &C
             enabled: limits.enabled,
             default_limit: exact(limits.default_limit),
             excluded: limits.excluded_features.join(", "),
-            told: told(contacts, &limits.notify),
+            notified: notified(contacts, &limits.notify),
             tag,
             own_limits,
         },
     }
 }
 
-/// Offers those who can be told, and ticks those who are.
-fn told(contacts: &Contacts, recipients: &Value) -> Told {
+/// Offers those who can be notified, and ticks those who are.
+fn notified(contacts: &Contacts, recipients: &Value) -> Notified {
     let mut ids: BTreeSet<&str> = ids_of(recipients).into_iter().collect();
     let to = match ids.is_empty() {
         _ if *recipients == ALL_ADMINS => "all",
@@ -428,7 +428,7 @@ fn told(contacts: &Contacts, recipients: &Value) -> Told {
     });
     let people: Vec<Ticked> = people.collect();
     let others = ids.into_iter().collect::<Vec<_>>().join(", ");
-    Told { to: to.to_owned(), people, others }
+    Notified { to: to.to_owned(), people, others }
 }
 
 /// Returns names that are typed behind each other, separated by commas, spaces or lines.
@@ -436,7 +436,7 @@ fn listed(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', ' ', '\n', '\r', '\t']).filter(|name| !name.is_empty())
 }
 
-/// Returns who is told, as the API takes it.
+/// Returns who is notified, as the API takes it.
 fn recipients(form: &Fields) -> Value {
     match form.get("to") {
         "all" => ALL_ADMINS.into(),
@@ -551,7 +551,7 @@ async fn alert_page(
         bases: BASES.into_iter().map(|(name, label, _)| (name.to_owned(), label.to_owned())).collect(),
         threshold: form.get("threshold").to_owned(),
         unit: account.unit.word(),
-        told: told(&contacts, &recipients(form)),
+        notified: notified(&contacts, &recipients(form)),
         channels: CHANNELS.into_iter().map(channel).collect(),
         tag: form.get("tag").to_owned(),
         failure,
@@ -721,7 +721,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_is_everybody_some_or_nobody() {
+    fn those_who_are_notified_are_all_some_or_nobody() {
         for (typed, expected) in [
             ("to=all&person=ana", json!("all_admins")),
             ("to=some&person=ana&others=bob%2C+ana", json!(["ana", "bob"])),
@@ -730,10 +730,10 @@ mod tests {
             assert_eq!(recipients(&form(typed)), expected, "{typed}");
         }
         let contacts = Contacts { admins: vec![Person { id: "ana".into(), name: None }], users: Vec::new() };
-        let shown = told(&contacts, &json!(["ana", "bob"]));
+        let shown = notified(&contacts, &json!(["ana", "bob"]));
         assert_eq!((shown.to.as_str(), shown.others.as_str()), ("some", "bob"));
         assert!(shown.people[0].is_on);
-        assert_eq!(told(&contacts, &json!([])).to, "nobody");
+        assert_eq!(notified(&contacts, &json!([])).to, "nobody");
     }
 
     #[test]
@@ -760,6 +760,6 @@ mod tests {
         ] {
             assert_eq!(condition(unit, basis, sum(threshold)), expected);
         }
-        assert_eq!(told_in_words(&json!(["ana", "bob"])), "ana, bob");
+        assert_eq!(notified_in_words(&json!(["ana", "bob"])), "ana, bob");
     }
 }
