@@ -196,7 +196,7 @@ fn print_ways_on(ledger: &Ledger, name: &str, stays: bool, out: &mut impl Write)
          curl -H \"Authorization: Bearer $KEY\" {url}/v1/accounts/{name}-crew/balance\n  \
          curl -H \"Authorization: Bearer $KEY\" '{url}/v1/accounts/{name}-crew/usage?period=all&group_by=user,model'\n  \
          curl -H \"Authorization: Bearer $KEY\" -H 'Accept: text/csv' '{url}/v1/accounts/{name}-team/entries?limit=20'\n\n  \
-         Every request and answer: {url}/openapi.json\n  \
+         Every request and answer: {url}/docs\n  \
          Figures for Prometheus:   {url}/metrics\n  \
          Kafka for producers:      {brokers}\n  \
          One curl per capability:  docs/tour.md"
