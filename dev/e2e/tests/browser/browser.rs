@@ -154,7 +154,7 @@ impl Browser {
         self.look_at(name, path, &[]).await
     }
 
-    /// Looks at a page whose loading may be told on the console, such as one of an error.
+    /// Looks at a page whose loading may leave a line on the console, such as one of an error.
     pub async fn look_at(&self, name: &str, path: &str, may_say: &[&str]) -> Result<()> {
         for theme in THEMES {
             let scheme = json!({"features": [{"name": "prefers-color-scheme", "value": theme}]});

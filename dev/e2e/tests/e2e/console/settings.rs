@@ -12,7 +12,7 @@ async fn an_admin_names_the_account_its_people_and_its_webhook() -> Result<()> {
     let whole = Whole::start().await?;
     tell(&whole, "acme", "100").await?;
     let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
-    browser.get(PAGE).await?.shows(200, &[r#"value="acme &#38; sons""#, "Nobody is told anything yet"])?;
+    browser.get(PAGE).await?.shows(200, &[r#"value="acme &#38; sons""#, "Nobody is notified yet"])?;
     ensure!(
         !browser.html.contains("Close the account") && !browser.html.contains("settings/plan"),
         "an admin's"
