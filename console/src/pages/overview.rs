@@ -17,8 +17,9 @@ use crate::layout::{self, Frame, Tab};
 use crate::visit::{Fields, Visit, segment};
 
 /// Groups that the page reads to show where credits went.
-const GROUPS: &str = "/usage?period=current&group_by=category,tier,model&sort=-credits&limit=200";
-const DAYS: &str = "/usage?period=current&group_by=day&limit=500";
+const GROUPS: &str =
+    "/usage?period=current&group_by=category,tier,model&sort=-credits&limit=200&quantities=false";
+const DAYS: &str = "/usage?period=current&group_by=day&limit=500&quantities=false";
 const HOLDS: usize = 6;
 const FIRINGS: usize = 5;
 /// Days whose use says how fast credits go.

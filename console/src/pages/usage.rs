@@ -618,6 +618,7 @@ async fn days_of(
     let mut pairs = asked.meant();
     pairs.push(("group_by".to_owned(), format!("day,{first}")));
     pairs.push(("limit".to_owned(), ROWS_MAX.to_string()));
+    pairs.push(("quantities".to_owned(), "false".to_owned()));
     let query = pairs.into_iter().collect::<Fields>().link();
     let list: List<Group> = api.get(&format!("{path}{query}")).await?;
     Ok(list.next_cursor.is_none().then(|| by_day(&list.items, first)))
@@ -667,6 +668,7 @@ async fn days(api: &Client, path: &str, asked: &Asked) -> Result<BTreeMap<i32, S
         let mut pairs = asked.meant();
         pairs.push(("group_by".to_owned(), "day".to_owned()));
         pairs.push(("limit".to_owned(), ROWS_MAX.to_string()));
+        pairs.push(("quantities".to_owned(), "false".to_owned()));
         pairs.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
         let query = pairs.into_iter().collect::<Fields>().link();
         let list: List<Group> = api.get(&format!("{path}{query}")).await?;
