@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use flate2::Compression;
 use platform::clock;
 use subtle::ConstantTimeEq;
 use web::http::Peer;
@@ -121,7 +122,7 @@ async fn zipped(response: Response) -> Response {
     if page.len() < GZIP_BYTES_MIN {
         return Response::from_parts(parts, Body::from(page));
     }
-    let zipped: Bytes = gzip(&page);
+    let zipped: Bytes = gzip(&page, Compression::fast());
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));

@@ -42,6 +42,13 @@ pub struct Client {
     peer: Option<Peer>,
 }
 
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    pub next_cursor: Option<String>,
+}
+
 /// A field that is wrong, by its path in the body.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct FieldError {
@@ -105,6 +112,11 @@ impl Failure {
         };
         self.errors.iter().find(|error| is_it(&error.field)).map(|error| error.detail.as_str())
     }
+}
+
+/// Returns what is wrong with a field, empty where nothing is.
+pub fn wrong<'a>(failure: Option<&'a Failure>, field: &str) -> &'a str {
+    failure.and_then(|failure| failure.of_field(field)).unwrap_or_default()
 }
 
 impl Api {

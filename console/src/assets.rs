@@ -41,7 +41,13 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
 fn asset(name: &'static str, media_type: &'static str, plain: &'static [u8]) -> Asset {
     let hash = hex::encode(&Sha256::digest(plain)[..HASH_BYTES]);
     let (stem, kind) = name.split_once('.').expect("a name has a kind");
-    Asset { name, path: format!("/assets/{stem}.{hash}.{kind}"), media_type, plain, gzipped: gzip(plain) }
+    Asset {
+        name,
+        path: format!("/assets/{stem}.{hash}.{kind}"),
+        media_type,
+        plain,
+        gzipped: gzip(plain, Compression::fast()),
+    }
 }
 
 /// Returns the address of a file.
@@ -49,8 +55,8 @@ pub fn path(name: &str) -> &'static str {
     ASSETS.iter().find(|asset| asset.name == name).map_or("", |asset| asset.path.as_str())
 }
 
-pub fn gzip(plain: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 3), Compression::fast());
+pub fn gzip(plain: &[u8], level: Compression) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 3), level);
     encoder.write_all(plain).expect("memory takes it");
     encoder.finish().expect("memory takes it").into()
 }

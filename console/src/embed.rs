@@ -3,7 +3,6 @@
 //! Nobody signs in here and no answer has figures: the script reads them from the API, with a member token that the page
 //! around it gives.
 
-use std::io::Write;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, Result, bail};
@@ -15,12 +14,11 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use url::{Origin, Url};
 use web::http::Problem;
 
-use crate::assets::takes_gzip;
+use crate::assets::{gzip, takes_gzip};
 use crate::visit::Fields;
 
 /// A page of another origin loads it at every visit, under one name: soon enough it asks whether it has changed.
@@ -43,9 +41,7 @@ impl Script {
         let tag = format!("W/\"{}\"", hex::encode(&Sha256::digest(plain)[..16]));
         let tag = HeaderValue::try_from(tag).expect("hex is a header");
         // Once per process, for many loads.
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(plain).expect("memory takes it");
-        Script { plain, gzipped: encoder.finish().expect("memory takes it").into(), tag }
+        Script { plain, gzipped: gzip(plain, Compression::best()), tag }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::Failure;
+use crate::api::{self, Failure};
 use crate::seal::random_text;
 use crate::visit::Fields;
 
@@ -29,7 +29,7 @@ impl Typed {
 
     /// Returns what is wrong with a field of the API, empty where nothing is.
     pub fn wrong(&self, field: &str) -> &str {
-        self.failure.as_ref().and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.failure.as_ref(), field)
     }
 
     /// Returns what tells one form from another, so that a form that is sent twice counts once.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use web::auth::Role;
 
 use crate::account::{Account, path_of};
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::chart::{self, Part, Svg};
 use crate::format::{self, Amount, Sum, When};
 use crate::layout::{self, Frame, Tab};
@@ -17,12 +17,6 @@ use crate::visit::{Fields, Visit, segment};
 
 /// Accounts of one page: each costs a read of its balance.
 const ROWS: usize = 25;
-
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Account>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Balance {
@@ -93,7 +87,7 @@ async fn list(visit: Visit) -> Result<Response, Failure> {
             .filter(|(_, value)| !value.is_empty())
             .chain([("limit", ROWS.to_string().as_str())])
             .collect();
-    let page: Page = visit.api.get(&format!("/v1/accounts{}", asked.link())).await?;
+    let page: List<Account> = visit.api.get(&format!("/v1/accounts{}", asked.link())).await?;
     let balances = page.items.iter().map(|account| balance(&visit, account));
     let balances = join_all(balances).await;
     let rows = page.items.iter().zip(balances).map(|(account, balance)| row(&visit, account, balance));

@@ -14,7 +14,7 @@ use serde_json::Value;
 use web::auth::Role;
 
 use crate::account::{Account, path_of};
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
 use crate::typed::utc;
@@ -56,12 +56,6 @@ struct Placed {
 struct Position {
     partition: i32,
     offset: i64,
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
 }
 
 #[derive(Deserialize)]

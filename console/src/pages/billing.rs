@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::account::{Account, path_of};
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
 use crate::typed::{Typed, filled};
@@ -52,11 +52,6 @@ struct Lot {
     source: String,
     remaining: Sum,
     effective_at: Time,
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
 }
 
 #[derive(Deserialize)]

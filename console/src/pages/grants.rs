@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::account::path_of;
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::chart::{self, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
@@ -20,12 +20,6 @@ use crate::typed::{Typed, add_times, filled};
 use crate::visit::{Fields, Form, Visit, segment};
 
 const ROWS: usize = 50;
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Grant>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Grant {
@@ -104,14 +98,15 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
     let mut asked = Fields::from_iter([("limit", ROWS.to_string())]);
     asked = asked.with("cursor", visit.query.get("cursor"));
     let path = format!("{}/grants{}", path_of(&id), asked.link());
-    let (account, list) = tokio::join!(visit.account(&id), visit.api.get::<List>(&path));
+    let (account, list) = tokio::join!(visit.account(&id), visit.api.get::<List<Grant>>(&path));
     let account = account?;
     let (unit, now) = (account.unit, account.now(visit.now));
     let may_give = visit.who.is_operator();
     let place = place(&id);
     let here = visit.query.without("done");
     let next = list.as_ref().ok().and_then(|list| list.next_cursor.clone());
-    let rows = |list: List| list.items.into_iter().map(|one| row(&place, unit, now, may_give, one)).collect();
+    let rows =
+        |list: List<Grant>| list.items.into_iter().map(|one| row(&place, unit, now, may_give, one)).collect();
     layout::page(&Grants {
         frame: Frame::account(&visit, &account, Tab::Grants, "Grants").live(&id),
         next: next.map(|cursor| format!("{place}{}", here.with("cursor", &cursor).link())),

@@ -13,7 +13,7 @@ use ledger_core::value::time::{Time, Zone};
 use serde::Deserialize;
 
 use crate::account::{Account, path_of};
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::chart::{self, Column, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit};
 use crate::layout::{self, Frame, Tab};
@@ -26,12 +26,6 @@ const EXPORTED: usize = 500;
 const COLUMNS_MAX: usize = 36;
 /// Categories with a colour of their own; the rest shares the last.
 const COLOURS: [&str; 6] = ["c1", "c2", "c3", "c4", "c5", "c6"];
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<PeriodFigures>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct PeriodFigures {
@@ -108,7 +102,8 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
         .chain(cursor.map(|cursor| ("cursor", cursor)))
         .collect();
     let path = format!("{}/periods{}", path_of(&id), query.link());
-    let (account, periods) = tokio::try_join!(visit.account(&id), visit.api.get::<List>(&path))?;
+    let (account, periods) =
+        tokio::try_join!(visit.account(&id), visit.api.get::<List<PeriodFigures>>(&path))?;
     let base = format!("/accounts/{}", segment(&id));
     let shape = Shape::of(&base, &account, &periods.items);
     let link = |cursor: &str| format!("{base}/history{}", visit.query.with("cursor", cursor).link());
@@ -125,7 +120,7 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
 /// Answers with the periods as CSV; the API has them as JSON alone.
 async fn export(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
     let path = format!("{}/periods?limit={EXPORTED}", path_of(&id));
-    let periods: List = visit.api.get(&path).await?;
+    let periods: List<PeriodFigures> = visit.api.get(&path).await?;
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"history.csv\""),

@@ -10,7 +10,7 @@ use ledger_core::value::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::format::{self, When};
 use crate::layout::{self, Frame, Tab};
 use crate::typed::{Typed, add_times, filled};
@@ -26,12 +26,6 @@ const ROLES: [(&str, &str); 5] = [
     ("auditor", "Auditor: reads everything, writes nothing"),
     ("operator", "Operator: everything"),
 ];
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Key>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Key {
@@ -101,7 +95,7 @@ async fn show(visit: Visit) -> Result<Response, Failure> {
 async fn render(visit: &Visit, typed: Typed, made: Option<Created>) -> Result<Response, Failure> {
     let query = &visit.query;
     let asked = Fields::from_iter([("limit", ROWS.to_string())]).with("cursor", query.get("cursor"));
-    let list: List = visit.api.get(&format!("/v1/keys{}", asked.link())).await?;
+    let list: List<Key> = visit.api.get(&format!("/v1/keys{}", asked.link())).await?;
     let rows = list.items.into_iter().map(|key| row(visit, key)).collect();
     let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let page = Keys {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::account::{Account, path_of};
-use crate::api::{Failure, FieldError};
+use crate::api::{self, Failure, FieldError, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
 use crate::visit::{Fields, Form, Visit, segment};
@@ -34,13 +34,6 @@ const BASES: [(&str, &str, &str); 4] = [
     ("absolute_remaining", "Amount left, at or below", "left"),
 ];
 const CHANNELS: [(&str, &str); 3] = [("email", "E-mail"), ("in_app", "In the app"), ("webhook", "Webhook")];
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Alert {
@@ -134,7 +127,7 @@ impl LimitsPage {
     }
 
     fn wrong(&self, part: &str, field: &str) -> &str {
-        self.refused(part).and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.refused(part), field)
     }
 
     /// Returns what was typed into the form of a part, empty where it was not sent.
@@ -233,7 +226,7 @@ struct AlertPage {
 
 impl AlertPage {
     fn wrong(&self, field: &str) -> &str {
-        self.failure.as_ref().and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.failure.as_ref(), field)
     }
 }
 

@@ -9,7 +9,7 @@ use ledger_core::value::time::Time;
 use serde::Deserialize;
 
 use crate::account::path_of;
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::format::{self, When};
 use crate::layout::{self, Frame, Tab};
 use crate::visit::{Fields, Visit, segment};
@@ -19,12 +19,6 @@ const ROWS: usize = 50;
 const FILTERS: [&str; 3] = ["status", "channel", "recipient"];
 const TABS: [(&str, &str); 4] =
     [("", "All"), ("parked", "Parked"), ("pending", "On the way"), ("delivered", "Delivered")];
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Notification>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Notification {
@@ -92,7 +86,7 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
     let path = format!("{}/notifications{}", path_of(&id), asked.link());
     // A member reads what was sent to him, and nothing of the account.
     let account = async { if is_member { Ok(None) } else { visit.account(&id).await.map(Some) } };
-    let (account, list) = tokio::join!(account, visit.api.get::<List>(&path));
+    let (account, list) = tokio::join!(account, visit.api.get::<List<Notification>>(&path));
     let frame = match account? {
         Some(account) => Frame::account(&visit, &account, Tab::Notifications, "Notifications").live(&id),
         None => Frame::of_member(&visit, &id, Tab::Notifications, "Notifications"),

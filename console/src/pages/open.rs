@@ -8,7 +8,7 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::api::Failure;
+use crate::api::{self, Failure};
 use crate::layout::{self, Frame, Tab};
 use crate::visit::{Fields, Form, Visit, segment};
 
@@ -35,7 +35,7 @@ struct Open {
 impl Open {
     /// Returns what is wrong with a field, empty where nothing is.
     fn wrong(&self, field: &str) -> &str {
-        self.failure.as_ref().and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.failure.as_ref(), field)
     }
 }
 

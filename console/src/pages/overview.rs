@@ -10,7 +10,7 @@ use serde::Deserialize;
 use web::auth::Role;
 
 use crate::account::{Account, Period, path_of};
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::chart::{self, Column, Line, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
@@ -51,13 +51,6 @@ struct Lot {
     source: String,
     remaining: Sum,
     effective_at: Time,
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(default)]
-    next_cursor: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::account::{Account, path_of};
-use crate::api::Failure;
+use crate::api::{self, Failure, List};
 use crate::chart::{self, Column, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
@@ -27,13 +27,6 @@ const NEAR_MICROS: i64 = 5 * 60 * 1_000_000;
 const MINUTE_SECONDS: i64 = 60;
 /// From this part of the limit on, in millionths, a bar warns.
 const WARNS_FROM: u32 = 800_000;
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct User {
@@ -280,7 +273,7 @@ struct PersonPage {
 
 impl PersonPage {
     fn wrong(&self, field: &str) -> &str {
-        self.failure.as_ref().and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.failure.as_ref(), field)
     }
 }
 

@@ -13,7 +13,7 @@ use ledger_core::value::time::Time;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Failure, FieldError};
+use crate::api::{Failure, FieldError, List};
 use crate::format::{self, Sum, When};
 use crate::layout::{self, Frame, Tab};
 use crate::typed::Typed;
@@ -35,12 +35,6 @@ const EXAMPLE: &str = r#"{
     }
   ]
 }"#;
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Last>,
-    next_cursor: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Last {
@@ -144,7 +138,7 @@ async fn show(visit: Visit) -> Result<Response, Failure> {
 async fn render(visit: &Visit, typed: Typed) -> Result<Response, Failure> {
     let query = &visit.query;
     let asked = Fields::from_iter([("limit", ROWS.to_string())]).with("cursor", query.get("cursor"));
-    let list: List = visit.api.get(&format!("/v1/rate-cards{}", asked.link())).await?;
+    let list: List<Last> = visit.api.get(&format!("/v1/rate-cards{}", asked.link())).await?;
     let row = |last: Last| Row {
         href: place(&last.card),
         at: format::when(&last.published_at),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::account::{Account, path_of};
-use crate::api::{Client, Failure};
+use crate::api::{Client, Failure, List};
 use crate::layout::{self, Frame, Tab};
 use crate::visit::{Fields, Visit, segment};
 
@@ -17,11 +17,6 @@ use crate::visit::{Fields, Visit, segment};
 const ACCOUNTS: usize = 8;
 /// Users of each account.
 const USERS: usize = 6;
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-}
 
 #[derive(Deserialize)]
 struct User {

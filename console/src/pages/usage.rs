@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::account::{Account, Period, path_of};
-use crate::api::{Client, Failure};
+use crate::api::{self, Client, Failure, List};
 use crate::chart::{self, Column, Line, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit};
 use crate::layout::{self, Frame, Tab};
@@ -41,13 +41,6 @@ const DAY_PAGES_MAX: usize = 3;
 /// Columns of one chart; more days are put together to weeks, then months.
 const COLUMNS_MAX: i32 = 92;
 const WEEK: i32 = 7;
-
-#[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 struct Group {
@@ -243,7 +236,7 @@ struct UsagePage {
 
 impl UsagePage {
     fn wrong(&self, field: &str) -> &str {
-        self.failure.as_ref().and_then(|failure| failure.of_field(field)).unwrap_or_default()
+        api::wrong(self.failure.as_ref(), field)
     }
 }
 
