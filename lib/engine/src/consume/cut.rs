@@ -103,7 +103,7 @@ impl<W: Worker> Driver<W> {
         self.slow = batch.records.first().map(|one| (one.position, tries));
         self.records_max = (records / 2).max(1);
         self.seek_to_next(&partitions).await?;
-        self.back_off(&format!("{records} records: {why}")).await;
+        self.back_off(Some(lane), &format!("{records} records: {why}")).await;
         Ok(false)
     }
 

@@ -131,6 +131,8 @@ pub(super) struct Driver<W> {
     ends: Option<BTreeMap<i32, i64>>,
     failures: u32,
     failed_at: Instant,
+    /// The lane that failed last; `None` if what failed concerns all lanes.
+    failed_lane: Option<usize>,
     reported_at: Instant,
     /// The offsets that the group was shown last, and when.
     shown: BTreeMap<i32, i64>,
@@ -165,6 +167,7 @@ impl<W: Worker> Driver<W> {
             states: BTreeMap::new(),
             ends: None,
             failures: 0,
+            failed_lane: None,
             reported_at: Instant::now(),
             shown: BTreeMap::new(),
             shown_at: Instant::now(),
@@ -179,9 +182,9 @@ impl<W: Worker> Driver<W> {
                 Ok(()) => self.recover(),
                 Err(Error::Postgres(error)) => {
                     self.show().await;
-                    self.back_off(&format!("postgres: {error}")).await;
+                    self.back_off(None, &format!("postgres: {error}")).await;
                 }
-                Err(Error::Kafka(error)) => self.back_off(&error.to_string()).await,
+                Err(Error::Kafka(error)) => self.back_off(None, &error.to_string()).await,
                 Err(fatal) => {
                     error!(worker = self.name, error = %fatal, "consuming ends");
                     self.status.set_trouble(Some(fatal.to_string()));
@@ -410,8 +413,11 @@ impl<W: Worker> Driver<W> {
         let records = batch.records.len();
         match ended {
             Ended::Committed(Done { summary, .. }) => {
-                self.failures = 0;
-                self.status.set_trouble(None);
+                // What one lane commits says nothing about another that fails.
+                if self.failed_lane.is_none_or(|failed| failed == lane) {
+                    self.failures = 0;
+                    self.status.set_trouble(None);
+                }
                 self.keep(lane, &batch);
                 self.records_max = (self.records_max * 2).min(self.options.batch_records_max);
                 self.count(&summary);
@@ -433,7 +439,7 @@ impl<W: Worker> Driver<W> {
             Ended::Failed(failure) => {
                 self.lanes.rolled_back(lane);
                 self.seek_to_next(&partitions_of(&batch)).await?;
-                self.back_off(&failure.why).await;
+                self.back_off(Some(lane), &failure.why).await;
                 Ok(false)
             }
             Ended::Unanswered(why) => {
@@ -480,7 +486,7 @@ impl<W: Worker> Driver<W> {
         let rows = loop {
             match checkpoint::rows(&self.source.pool, self.options.schema, &partitions).await {
                 Ok(rows) => break rows,
-                Err(error) => self.back_off(&format!("postgres: {error}")).await,
+                Err(error) => self.back_off(Some(lane), &format!("postgres: {error}")).await,
             }
             if self.shutdown.is_cancelled() {
                 self.lanes.rolled_back(lane);
@@ -669,8 +675,9 @@ impl<W: Worker> Driver<W> {
         Ok(())
     }
 
-    /// Waits after a failure, longer each time, with jitter so that processes do not retry together.
-    pub(super) async fn back_off(&mut self, why: &str) {
+    /// Waits after a failure of a lane, or of all, longer each time, with jitter so that processes do not retry together.
+    pub(super) async fn back_off(&mut self, lane: Option<usize>, why: &str) {
+        self.failed_lane = lane;
         self.failures = self.failures.saturating_add(1);
         self.failed_at = Instant::now();
         self.status.set_trouble(Some(why.to_owned()));

@@ -155,8 +155,8 @@ impl<W: Worker> Driver<W> {
                 self.lanes.forget(&partitions);
                 partitions.into_iter().for_each(|partition| self.claim_later(partition));
             }
-            Ended::Failed(failure) => self.back_off(&failure.why).await,
-            Ended::Unanswered(why) => self.back_off(&why).await,
+            Ended::Failed(failure) => self.back_off(None, &failure.why).await,
+            Ended::Unanswered(why) => self.back_off(None, &why).await,
         }
         Ok(false)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,7 @@ use rdkafka::producer::Producer;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -353,14 +354,38 @@ async fn a_database_that_falls_silent_is_noticed_and_waited_for() -> Result<()> 
     world.append(20).await?;
     world.settles().await?;
     // No connection is closed, and none answers: neither those in use nor new ones.
-    proxy.silent.store(true, Ordering::SeqCst);
+    proxy.silence().await?;
     let silenced = Instant::now();
     world.append(120).await?;
     running.problem("").await?;
     ensure!(silenced.elapsed() < Duration::from_secs(60), "noticed after {:?}", silenced.elapsed());
     sleep(Duration::from_secs(3)).await;
     ensure!(!running.status.problems().is_empty(), "it is not well before the database answers");
-    proxy.silent.store(false, Ordering::SeqCst);
+    proxy.silent.send_replace(false);
+    world.settles().await?;
+    running.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_commits_does_not_hide_that_another_fails() -> Result<()> {
+    let world = World::new().await?;
+    world.append(200).await?;
+    // The first lane waits for these rows, and gives up; the other one commits meanwhile.
+    let mut held = world.pool.begin().await?;
+    let lock = format!("select from {}.checkpoint where partition % {LANES} = 0 for update", world.schema);
+    let options = ConsumeOptions { silent_after: Duration::from_secs(1), ..world.options("counter") };
+    let running = world.start_with(world.source(), options);
+    world.settles().await?;
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *held).await?;
+    world.append(200).await?;
+    running.problem("silent").await?;
+    // As long as the rows are locked, whatever the other lane does.
+    for _ in 0..100 {
+        ensure!(!running.status.problems().is_empty(), "it is well while a lane waits");
+        world.append(3).await?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    held.rollback().await?;
     world.settles().await?;
     running.stop().await
 }
@@ -725,7 +750,9 @@ struct Proxy {
     url: String,
     armed: Arc<AtomicBool>,
     /// Passes nothing on; what was connected meanwhile is closed afterwards.
-    silent: Arc<AtomicBool>,
+    silent: watch::Sender<bool>,
+    /// Connections that are passed on.
+    passing: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -734,30 +761,42 @@ impl Proxy {
         let (server, _) = rest.split_once('/').context("a database in the URL")?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = database_url.replace(server, &listener.local_addr()?.to_string());
-        let (server, armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
-        let (trigger, silent) = (armed.clone(), Arc::new(AtomicBool::new(false)));
-        let silenced = silent.clone();
+        let server = server.to_owned();
+        let proxy =
+            Proxy { url, armed: Arc::default(), silent: watch::Sender::new(false), passing: Arc::default() };
+        let (armed, silent, passing) = (proxy.armed.clone(), proxy.silent.clone(), proxy.passing.clone());
         tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (server, trigger, silenced) = (server.clone(), trigger.clone(), silenced.clone());
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (server, armed, passing) = (server.clone(), armed.clone(), passing.clone());
+                let mut silenced = silent.subscribe();
                 tokio::spawn(async move {
-                    let mut client = client;
-                    tokio::select! {
-                        ended = relay(&mut client, server, trigger, cut) => return ended,
-                        () = until(&silenced, true) => {}
+                    passing.fetch_add(1, Ordering::SeqCst);
+                    let ended = tokio::select! {
+                        biased;
+                        _ = silenced.wait_for(|silent| *silent) => None,
+                        ended = relay(&mut client, server, armed, cut) => Some(ended),
+                    };
+                    passing.fetch_sub(1, Ordering::SeqCst);
+                    if let Some(ended) = ended {
+                        return ended;
                     }
-                    until(&silenced, false).await;
+                    silenced.wait_for(|silent| !silent).await?;
                     Ok(())
                 });
             }
         });
-        Ok(Proxy { url, armed, silent })
+        Ok(proxy)
     }
-}
 
-async fn until(flag: &AtomicBool, state: bool) {
-    while flag.load(Ordering::SeqCst) != state {
-        sleep(Duration::from_millis(20)).await;
+    /// Falls silent; returns when nothing is passed on any more.
+    async fn silence(&self) -> Result<()> {
+        self.silent.send_replace(true);
+        let deadline = Instant::now() + WAIT_MAX;
+        while self.passing.load(Ordering::SeqCst) > 0 {
+            ensure!(Instant::now() < deadline, "the proxy still passes on");
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 }
 
