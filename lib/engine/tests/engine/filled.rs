@@ -1,22 +1,40 @@
 //! Filled: what migrations fill in for rows from before them is what the projector writes after them.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use engine::tables::account::{NAME_KEY_CHARACTERS_MAX, name_key};
 use engine::tables::user_total::{COUNTERS_WITHOUT_TOTALS, Magnitude};
 use ledger_core::value::credits::Credits;
-use platform::pg;
+use platform::pg::{self, PgPool};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 
 use crate::database;
 
-/// Undoes the migrations.
-const BEFORE: &str = "
-delete from control.migration where schema = 'read_model_1' and name >= '0008';
-drop table read_model_1.user_total, read_model_1.user_usage_count;
-drop function read_model_1.magnitude;
-alter table read_model_1.account drop column name_key;
-drop index read_model_1.account_open, read_model_1.account_closed;
-";
+/// The first migration whose filling is looked at.
+const FIRST: &str = "0008";
+
+/// Makes the tables as they were before that migration.
+async fn before(pool: &PgPool) -> Result<()> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/read_model");
+    let mut files: Vec<_> = fs::read_dir(folder)?.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let mut tables = "drop schema read_model_1 cascade; create schema read_model_1;
+                      set local search_path = read_model_1;"
+        .to_owned();
+    for file in files {
+        let name = file.file_name().and_then(|name| name.to_str()).context("a file name")?;
+        if name < FIRST {
+            tables += &fs::read_to_string(&file)?;
+        }
+    }
+    let forget =
+        format!("delete from control.migration where schema = 'read_model_1' and name >= '{FIRST}';");
+    let mut tx = pool.begin().await?;
+    sqlx::raw_sql(AssertSqlSafe(tables + &forget)).execute(&mut *tx).await?;
+    Ok(tx.commit().await?)
+}
 
 #[tokio::test]
 async fn names_from_before_the_migration_have_the_keys_that_a_rebuild_gives_them() -> Result<()> {
@@ -28,7 +46,7 @@ async fn names_from_before_the_migration_have_the_keys_that_a_rebuild_gives_them
     names.extend(["Acme GmbH".to_owned(), String::new(), "É".repeat(1_000)]);
     let mut cores: Vec<String> = names.iter().map(|name| json!({"name": name}).to_string()).collect();
     cores.extend([json!({"name": null}).to_string(), "{}".to_owned()]);
-    sqlx::raw_sql(BEFORE).execute(&database.pool).await?;
+    before(&database.pool).await?;
     sqlx::query(
         r#"insert into read_model_1.account
                   (account_id, partition, "offset", events, ledger_time, clock, opened_at, core)
@@ -55,7 +73,7 @@ async fn names_from_before_the_migration_have_the_keys_that_a_rebuild_gives_them
 #[tokio::test]
 async fn totals_from_before_the_migration_are_the_sums_of_features() -> Result<()> {
     let database = database().await?;
-    sqlx::raw_sql(BEFORE).execute(&database.pool).await?;
+    before(&database.pool).await?;
     // One counter more than what is read whole, and as many as are.
     for (account, counters) in [("large", COUNTERS_WITHOUT_TOTALS + 1), ("small", COUNTERS_WITHOUT_TOTALS)] {
         sqlx::query(
