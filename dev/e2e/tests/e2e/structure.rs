@@ -15,9 +15,9 @@ const SERVICES: [&str; 4] = ["command-api", "projector", "alert-worker", "query-
 
 /// Returns the workspace crates that a crate may use, outside of its tests; `None` for a crate without a layer.
 fn allowed(name: &str) -> Option<Vec<&'static str>> {
-    let libraries = ["ledger-core", "platform", "engine", "web", "payments"];
+    let libraries = ["ledger-core", "platform", "engine", "web", "payments", "transparency-log"];
     Some(match name {
-        "ledger-core" | "local-stack" => vec![],
+        "ledger-core" | "transparency-log" | "local-stack" => vec![],
         "platform" => vec!["ledger-core"],
         "engine" | "web" | "payments" => vec!["ledger-core", "platform"],
         service if SERVICES.contains(&service) => libraries.to_vec(),
