@@ -1,5 +1,8 @@
 //! The tree against RFC 6962: its known hashes and proofs, a naive model, and properties of random trees.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod kept;
 
 use std::collections::BTreeMap;
@@ -200,6 +203,11 @@ fn flipped(hash: Hash, bit: usize) -> Hash {
     Hash(bytes)
 }
 
+/// Returns a number below another one.
+fn below(end: u64, at: Index) -> u64 {
+    at.index(usize::try_from(end).expect("a small number")) as u64
+}
+
 fn bit() -> impl Strategy<Value = usize> {
     0..256_usize
 }
@@ -218,7 +226,7 @@ proptest! {
     fn every_inclusion_proof_holds_and_no_other_does(
         size in prop_oneof![1..2_000_u64, 1..=LARGE], at in any::<Index>(), which in any::<Index>(), bit in bit(),
     ) {
-        let index = at.index(size as usize) as u64;
+        let index = below(size, at);
         let (head, leaf) = (LOG.head(size), entry(index).leaf_hash());
         let proof = proof_of(&Outline::inclusion(index, size).unwrap());
         prop_assert!(includes(&head, index, leaf, &proof));
@@ -244,7 +252,7 @@ proptest! {
     fn every_consistency_proof_holds_and_no_other_does(
         to in prop_oneof![1..2_000_u64, 1..=LARGE], at in any::<Index>(), which in any::<Index>(), bit in bit(),
     ) {
-        let from = LOG.head(at.index(to as usize) as u64 + 1);
+        let from = LOG.head(below(to, at) + 1);
         let to = LOG.head(to);
         let proof = proof_of(&Outline::consistency(from.size, to.size).unwrap());
         prop_assert!(continues(&from, &to, &proof));
@@ -269,7 +277,7 @@ proptest! {
     fn a_log_is_taken_up_again_at_every_size_that_it_had(
         size in prop_oneof![0..1_200_u64, 60_000..70_000_u64], more in 0..600_u64,
     ) {
-        let mut appender = Appender::resume(size, &*LOG, LOG.last_bundle(size)).unwrap();
+        let mut appender = Appender::resume(size, &*LOG, last_bundle(size)).unwrap();
         prop_assert_eq!(appender.head(), LOG.head(size));
         let mut again = Kept::default();
         again.append_to(&mut appender, size + more);
@@ -293,6 +301,11 @@ proptest! {
         prop_assert_eq!(kept.hashes, whole.hashes);
         prop_assert_eq!(kept.bundles, whole.bundles);
     }
+}
+
+/// Returns the bundle at whose end a log of the size is taken up again.
+fn last_bundle(size: u64) -> &'static [u8] {
+    LOG.bundles.get(&(size / 256)).map_or(&[], Vec::as_slice)
 }
 
 #[test]
@@ -349,7 +362,7 @@ fn a_tree_that_lost_a_tile_is_not_taken_up_again() {
     assert_eq!(without(0, 273), Err("tile/0/273.p/112".to_owned()));
     assert_eq!(without(1, 1), Err("tile/1/001.p/17".to_owned()));
     assert_eq!(without(2, 0), Err("tile/2/000.p/1".to_owned()));
-    let short = Appender::resume(70_000, &*LOG, &LOG.last_bundle(70_000)[..111 * 90]);
+    let short = Appender::resume(70_000, &*LOG, &last_bundle(70_000)[..111 * 90]);
     assert_eq!(
         short.map(|_| ()).map_err(|missing| missing.0.to_string()),
         Err("tile/entries/273.p/112".to_owned())

@@ -66,8 +66,4 @@ impl Kept {
     pub fn head(&self, size: u64) -> Head {
         Tree::resume(size, self).expect("every tile is kept").head()
     }
-
-    pub fn last_bundle(&self, size: u64) -> &[u8] {
-        self.bundles.get(&(size / 256)).map_or(&[], Vec::as_slice)
-    }
 }
