@@ -17,6 +17,7 @@ pub mod note;
 pub mod policy;
 pub mod proof;
 pub mod signature;
+pub mod succession;
 pub mod tile;
 pub mod tree;
 pub mod witness;
