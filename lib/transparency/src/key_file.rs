@@ -18,8 +18,8 @@ const END: &str = "-----END PRIVATE KEY-----";
 /// The most keys of one file. During a rotation there are two.
 const KEYS_MAX: usize = 16;
 
-/// One private key of a file. No log signs with it: each has a key of its own, since a policy may not hold two logs of one
-/// key.
+/// One private key of a file. No log signs with it: each has a key of its own, since a policy may not hold two logs of
+/// one key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LogKey(Zeroizing<[u8; 32]>);
 

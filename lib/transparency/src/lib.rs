@@ -1,8 +1,8 @@
 //! A tiled transparency log: entries, Merkle tree, proofs, signed checkpoints, policies and witnesses.
 //!
-//! Pure: no database, no HTTP, no clock, no chance. The formats are C2SP's (`tlog-tiles`, `tlog-checkpoint`, `signed-note`,
-//! `tlog-cosignature`, `tlog-witness`, `tlog-policy`) over the hashes of RFC 6962, so that tools which others wrote can
-//! read and check what this crate writes.
+//! Pure: no database, no HTTP, no clock, no chance. The formats are C2SP's (`tlog-tiles`, `tlog-checkpoint`,
+//! `signed-note`, `tlog-cosignature`, `tlog-witness`, `tlog-policy`) over the hashes of RFC 6962, so that tools which
+//! others wrote can read and check what this crate writes.
 
 pub mod appender;
 pub mod bundle;

@@ -1,5 +1,5 @@
-//! Tools of others read what this crate writes, and it reads what they write: Go's `sumdb` packages, and `aics-tlog` and
-//! `aics-witness` of Python.
+//! Tools of others read what this crate writes, and it reads what they write: Go's `sumdb` packages, and `aics-tlog`
+//! and `aics-witness` of Python.
 //!
 //! Ignored by default: `.ci/run` runs them where Go and a Python of at least 3.12 can be had. The programs are in
 //! `dev/interop`.
