@@ -7,6 +7,7 @@
 pub mod appender;
 pub mod bundle;
 pub mod checkpoint;
+pub mod comparison;
 mod decimal;
 pub mod entry;
 pub mod hash;
