@@ -5,6 +5,9 @@ pub mod checkpoint;
 pub mod commitments;
 pub mod event;
 pub mod halted;
+pub mod log_size;
+pub mod log_tail;
+pub mod log_tile;
 pub mod lot;
 pub mod own_limit;
 pub(crate) mod parked;
@@ -42,7 +45,7 @@ const CHECKPOINT: Table = Table::new("checkpoint", "partition").of_rows(
     "select partition, next_offset, last_leaf, fold_version, log_id from {schema}.checkpoint where next_offset > 0",
 );
 
-const READ_MODEL: [Table; 19] = [
+const READ_MODEL: [Table; 22] = [
     Table::new("account", "account_id"),
     Table::new("category_usage", "account_id, period_index, category"),
     CHECKPOINT,
@@ -51,6 +54,9 @@ const READ_MODEL: [Table; 19] = [
     Table::new("entry", "account_id, \"offset\", seq"),
     Table::new("event", "account_id, \"offset\""),
     HALTED,
+    Table::new("log_size", "partition"),
+    LOG_TAIL,
+    LOG_TILE,
     Table::new("lot", "account_id, grant_id"),
     Table::new("own_limit", "account_id, user_id"),
     Table::new("parked", "account_id, \"offset\""),
@@ -66,6 +72,16 @@ const READ_MODEL: [Table; 19] = [
     Table::new("user_usage", "account_id, period_index, user_id, feature"),
     Table::new("user_usage_count", "account_id, period_index"),
 ];
+
+/// How the entries are shared out to rows follows from how batches were cut.
+const LOG_TAIL: Table = Table::new("log_tail", "partition").of_rows(
+    "select partition, sha256(string_agg(entries, ''::bytea order by leaf)) as entries
+     from {schema}.log_tail group by partition",
+);
+
+/// Tiles have up to 23 KB; their hashes are as good to compare.
+const LOG_TILE: Table = Table::new("log_tile", "partition, level, index")
+    .of_rows("select partition, level, index, sha256(bytes) as bytes from {schema}.log_tile");
 
 /// The rank follows from the other columns.
 const USER_TOTAL: Table = Table::new("user_total", "account_id, period_index, user_id")
@@ -128,6 +144,7 @@ mod tests {
                 include_str!("../../../../migrations/read_model/0005_halted.sql"),
                 include_str!("../../../../migrations/read_model/0009_user_totals.sql"),
                 include_str!("../../../../migrations/read_model/0010_own_limits.sql"),
+                include_str!("../../../../migrations/read_model/0011_log.sql"),
             ],
         );
         check(

@@ -29,7 +29,8 @@ macro_rules! migrations {
 
 pub(super) const CONTROL: &[Migration] = migrations!(
     "control": "0001_control", "0002_contacts", "0003_holds", "0004_top_ups", "0005_growth", "0006_outbox_order",
-    "0007_payments", "0008_callers", "0009_idempotency_age", "0010_summaries"
+    "0007_payments", "0008_callers", "0009_idempotency_age", "0010_summaries",
+    "0011_audit_log"
 );
 pub(super) const DELIVERY: &[Migration] = migrations!(
     "delivery": "0001_delivery", "0002_told_from", "0003_kept", "0004_shares", "0005_restored",
@@ -38,7 +39,7 @@ pub(super) const DELIVERY: &[Migration] = migrations!(
 pub(super) const READ_MODEL: &[Migration] = migrations!(
     "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
     "0006_prices_and_calls", "0007_snapshot_time", "0008_account_names",
-    "0009_user_totals", "0010_own_limits"
+    "0009_user_totals", "0010_own_limits", "0011_log"
 );
 pub(super) const ALERTING: &[Migration] = migrations!(
     "alerting": "0001_alerting", "0002_halted", "0003_prices_and_calls", "0004_firing_subject", "0005_limit_pages"
