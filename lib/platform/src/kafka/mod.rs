@@ -26,12 +26,13 @@ mod unreadable;
 
 pub use appender::{Appender, RECORD_BYTES_MAX};
 pub use broker_clock::BrokerClock;
+pub use checkpoints::Checkpoints;
 pub use client::ClientSettings;
 pub use dead_letter::{DeadLetter, count_dead_letters, log_dead_letters};
 pub use delivery::AppendError;
 pub use ends::{Ends, shown_by};
 pub use error::Error;
-pub use genesis::genesis_of;
+pub use genesis::{genesis_of, genesis_salt};
 pub use ingress::IngressConsumer;
 pub use journal::Journal;
 pub use options::{KafkaOptions, LogIdentity, Topics};

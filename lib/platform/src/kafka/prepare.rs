@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::appender::content_type;
 use super::blocking::blocking;
 use super::error::{Error, once_led};
-use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, genesis_of};
+use super::genesis::{GENESIS_TYPE, Genesis, GenesisType, Salt, read_genesis};
 use super::options::{KafkaOptions, LogIdentity};
 use super::reasons::{Asker, Reasons, explained};
 use super::topic_plan::{self, TopicPlan};
@@ -101,12 +102,15 @@ struct Found {
     end: i64,
     /// Identity in the record at offset 0, if it is a genesis record.
     genesis: Option<LogIdentity>,
+    salt: Option<Salt>,
 }
 
 /// The journal's identity, and the partitions that still lack their first record.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     identity: LogIdentity,
+    /// That of the genesis records which are there, if they have one.
+    salt: Option<Salt>,
     without_genesis: Vec<i32>,
 }
 
@@ -128,6 +132,10 @@ fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
     let count =
         i32::try_from(found.len()).map_err(|_| "it has more partitions than Kafka allows".to_owned())?;
     let first = found.iter().find_map(|it| it.genesis);
+    let salt = match found.iter().find(|it| it.genesis.is_some()) {
+        Some(begun) => begun.salt,
+        None => Some(new_salt()),
+    };
     let identity =
         known.or(first).unwrap_or_else(|| LogIdentity { log_id: Uuid::new_v4(), partitions: count });
     if identity.partitions != count {
@@ -150,7 +158,12 @@ fn decide(known: Option<LogIdentity>, found: &[Found]) -> Result<Plan, String> {
             None => without_genesis.push(partition),
         }
     }
-    Ok(Plan { identity, without_genesis })
+    Ok(Plan { identity, salt, without_genesis })
+}
+
+fn new_salt() -> Salt {
+    let (first, second) = (*Uuid::new_v4().as_bytes(), *Uuid::new_v4().as_bytes());
+    Salt(Sha256::digest([first, second].concat()).into())
 }
 
 async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Result<(), Error> {
@@ -162,6 +175,7 @@ async fn write_genesis(options: &KafkaOptions, topic: &str, plan: &Plan) -> Resu
         log_id: plan.identity.log_id,
         partitions: plan.identity.partitions,
         created_at: clock::now(),
+        salt: plan.salt,
     };
     let bytes = serde_json::to_vec(&genesis).map_err(|error| Error::Internal(error.to_string()))?;
     let mut config = options.client(&[("linger.ms", "0")])?;
@@ -271,7 +285,7 @@ async fn find(options: &KafkaOptions, topic: &str) -> Result<Vec<Found>, Error> 
             let (start, end) = once_led(TOPIC_READY_TIMEOUT, || {
                 Ok(client.fetch_watermarks(&topic, partition, QUESTION_TIMEOUT)?)
             })?;
-            found.push(Found { start, end, genesis: None });
+            found.push(Found { start, end, genesis: None, salt: None });
         }
         read_first_records(client, &topic, &mut found)?;
         Ok(found)
@@ -296,9 +310,11 @@ fn read_first_records(client: &Asker, topic: &str, found: &mut [Found]) -> Resul
         let Some(message) = client.poll(RETRY) else { continue };
         let message = message?;
         if message.offset() == 0 {
-            let genesis = genesis_of(message.key(), message.payload().unwrap_or_default());
+            let genesis = read_genesis(message.key(), message.payload().unwrap_or_default());
             let found = usize::try_from(message.partition()).ok().and_then(|at| found.get_mut(at));
-            found.expect("only these partitions are assigned").genesis = genesis;
+            let found = found.expect("only these partitions are assigned");
+            found.genesis = genesis.map(Genesis::identity);
+            found.salt = genesis.and_then(|genesis| genesis.salt);
             missing -= 1;
         }
     }
@@ -321,17 +337,20 @@ async fn ask<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::genesis::{genesis_of, genesis_salt};
     use super::*;
 
     const OURS: LogIdentity = LogIdentity { log_id: Uuid::from_u128(1), partitions: 2 };
     const OTHER: LogIdentity = LogIdentity { log_id: Uuid::from_u128(2), partitions: 2 };
 
+    const SALT: Salt = Salt([7; 32]);
+
     fn begun(identity: LogIdentity) -> Found {
-        Found { start: 0, end: 7, genesis: Some(identity) }
+        Found { start: 0, end: 7, genesis: Some(identity), salt: Some(SALT) }
     }
 
     fn empty() -> Found {
-        Found { start: 0, end: 0, genesis: None }
+        Found { start: 0, end: 0, genesis: None, salt: None }
     }
 
     fn refused(known: Option<LogIdentity>, found: &[Found], word: &str) {
@@ -341,19 +360,19 @@ mod tests {
 
     #[test]
     fn a_known_log_is_taken_as_it_stands() {
-        let plan = Plan { identity: OURS, without_genesis: vec![] };
+        let plan = Plan { identity: OURS, salt: Some(SALT), without_genesis: vec![] };
         assert_eq!(decide(Some(OURS), &[begun(OURS), begun(OURS)]), Ok(plan));
     }
 
     #[test]
     fn a_journal_begun_half_way_is_finished_under_its_own_id() {
-        let plan = Plan { identity: OURS, without_genesis: vec![0] };
+        let plan = Plan { identity: OURS, salt: Some(SALT), without_genesis: vec![0] };
         assert_eq!(decide(None, &[empty(), begun(OURS)]), Ok(plan));
     }
 
     #[test]
     fn a_fresh_database_adopts_a_whole_journal() {
-        let plan = Plan { identity: OURS, without_genesis: vec![] };
+        let plan = Plan { identity: OURS, salt: Some(SALT), without_genesis: vec![] };
         assert_eq!(decide(None, &[begun(OURS), begun(OURS)]), Ok(plan));
     }
 
@@ -382,6 +401,32 @@ mod tests {
     #[test]
     fn a_deleted_head_is_refused() {
         refused(Some(OURS), &[begun(OURS), Found { start: 5, genesis: None, ..begun(OURS) }], "head");
+    }
+
+    #[test]
+    fn a_half_made_journal_keeps_its_salt_and_one_of_before_has_none() {
+        let old = Found { salt: None, ..begun(OURS) };
+        assert_eq!(decide(None, &[old, empty()]).map(|plan| plan.salt), Ok(None));
+        assert_eq!(decide(None, &[empty(), begun(OURS)]).map(|plan| plan.salt), Ok(Some(SALT)));
+        let salt = || decide(None, &[empty(), empty()]).expect("new").salt.expect("random").0;
+        assert_ne!(salt(), salt());
+    }
+
+    #[test]
+    fn the_log_id_is_the_salt_of_a_journal_without_one() {
+        let genesis = Genesis {
+            kind: GenesisType::V1,
+            log_id: OURS.log_id,
+            partitions: 2,
+            created_at: clock::now(),
+            salt: Some(SALT),
+        };
+        let text = |genesis: &Genesis| serde_json::to_vec(genesis).expect("JSON");
+        assert_eq!(genesis_salt(None, &text(&genesis)), Some(vec![7; 32]));
+        let old = text(&Genesis { salt: None, ..genesis });
+        assert!(!String::from_utf8_lossy(&old).contains("salt"));
+        assert_eq!(genesis_salt(None, &old), Some(OURS.log_id.as_bytes().to_vec()));
+        assert_eq!(genesis_salt(Some(b"acme"), &old), None);
     }
 
     #[test]

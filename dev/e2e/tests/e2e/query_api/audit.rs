@@ -36,7 +36,8 @@ async fn the_journal_is_read_as_stored_and_taken_up_at_any_offset() -> Result<()
                "dataschema": format!("schemas/{kind}.v1.json"), "data": data})
     };
     let line = |offset: i64, event: Value| json!({"partition": used.partition, "offset": offset, "timestamp": "*", "key": "acme", "event": event});
-    let genesis = json!({"type": "ledger.genesis.v1", "log_id": "*", "partitions": 3, "created_at": "*"});
+    let genesis =
+        json!({"type": "ledger.genesis.v1", "log_id": "*", "partitions": 3, "created_at": "*", "salt": "*"});
     let mut first = line(0, genesis);
     first["key"] = Value::Null;
     let mut last = line(3, Value::Null);
