@@ -82,7 +82,7 @@ impl Changes {
             .bigint(record.position.offset)
             .time(record.appended_at)
             .text(reason);
-        row.maybe_bytes(record.key.as_deref()).bytes(&record.value);
+        row.maybe_bytes(record.key.as_deref()).bytes(record.value_bytes());
     }
 
     fn push_event(&mut self, fact: &Fact, applied: &Applied, ledger_time: Time) {

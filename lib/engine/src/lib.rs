@@ -5,6 +5,7 @@ pub mod compare;
 pub mod consume;
 pub mod fold;
 pub mod load;
+mod log;
 pub mod outbox;
 pub mod progress;
 pub mod progress_channel;

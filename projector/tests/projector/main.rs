@@ -30,7 +30,7 @@ use crate::world::{PARTITIONS, World, opening, raw, using};
 fn in_memory(records: &[Record]) -> Memory {
     let mut memory = Memory::default();
     for record in records {
-        if let Ok(event) = wire::decode(&record.value) {
+        if let Ok(event) = wire::decode(record.value_bytes()) {
             memory.fold(&[Fact::new(event, record.appended_at, record.position.offset)]);
         }
     }

@@ -172,8 +172,8 @@ fn lines(
 pub fn line(record: &Record) -> Vec<u8> {
     let key = record.key.as_deref();
     let key_text = key.and_then(|key| std::str::from_utf8(key).ok());
-    let event = one_line_json(&record.value);
-    let exact = event.is_some_and(|event| event.get().len() == record.value.len());
+    let event = one_line_json(record.value_bytes());
+    let exact = event.is_some_and(|event| event.get().len() == record.value_bytes().len());
     let line = Line {
         partition: record.position.partition,
         offset: record.position.offset,
@@ -181,7 +181,7 @@ pub fn line(record: &Record) -> Vec<u8> {
         key: key_text,
         key_base64: key.filter(|_| key_text.is_none()).map(|key| STANDARD.encode(key)),
         event,
-        value_base64: (!exact).then(|| STANDARD.encode(&record.value)),
+        value_base64: (!exact).then(|| STANDARD.encode(record.value_bytes())),
     };
     let mut bytes = serde_json::to_vec(&line).expect("a record is plain JSON");
     bytes.push(b'\n');
@@ -205,7 +205,7 @@ mod tests {
         Record {
             position: Position { partition: 3, offset: 1041 },
             key: key.map(<[u8]>::to_vec),
-            value: value.to_vec(),
+            value: Some(value.to_vec()),
             appended_at: "2026-02-03T10:00:00Z".parse().expect("a time"),
         }
     }

@@ -19,7 +19,8 @@ fn allowed(name: &str) -> Option<Vec<&'static str>> {
     Some(match name {
         "ledger-core" | "transparency-log" | "local-stack" => vec![],
         "platform" => vec!["ledger-core"],
-        "engine" | "web" | "payments" => vec!["ledger-core", "platform"],
+        "engine" => vec!["ledger-core", "platform", "transparency-log"],
+        "web" | "payments" => vec!["ledger-core", "platform"],
         service if SERVICES.contains(&service) => libraries.to_vec(),
         // A client of the API: it has no database and no rights of its own.
         "console" => vec!["ledger-core", "platform", "web"],

@@ -149,7 +149,8 @@ impl<W: Worker> Driver<W> {
         poller: Poller,
         shutdown: CancellationToken,
     ) -> Result<Driver<W>, Error> {
-        let lanes = Lanes::new(workers).ok_or_else(|| Error::Refused("no worker was given".to_owned()))?;
+        let lanes = Lanes::new(workers, options.keeps_log)
+            .ok_or_else(|| Error::Refused("no worker was given".to_owned()))?;
         Ok(Driver {
             name: lanes.name(),
             lanes,
@@ -212,10 +213,15 @@ impl<W: Worker> Driver<W> {
                 self.follow_live().await?;
             }
         }
+        for (partition, why) in self.status.asked_to_halt() {
+            self.halt(partition, why);
+        }
         self.claim_due().await?;
         self.pause_halted().await?;
         self.resume_due().await?;
-        let limits = FetchLimits { records: self.records_max, bytes: BATCH_BYTES_MAX, wait: FETCH_WAIT };
+        let is_filling = self.fill_due().await?;
+        let wait = if is_filling { Duration::ZERO } else { FETCH_WAIT };
+        let limits = FetchLimits { records: self.records_max, bytes: BATCH_BYTES_MAX, wait };
         let Fetched { mut records, changes, error } = self.poller.fetch(limits).await?;
         if let Some(ends) = &self.ends {
             let is_before = |at: Position| ends.get(&at.partition).is_some_and(|end| at.offset < *end);
@@ -272,6 +278,7 @@ impl<W: Worker> Driver<W> {
             .map(|claim| Position { partition: claim.partition, offset: claim.next_offset })
             .collect();
         let short = self.lost_tails(&stands).await?;
+        let behind = self.logs_behind(&claims).await?;
         for claim in &claims {
             if let Some(end) = short.get(&claim.partition) {
                 self.halt(
@@ -280,12 +287,20 @@ impl<W: Worker> Driver<W> {
                 );
                 continue;
             }
-            self.states.insert(claim.partition, PartitionState::Folding(Folding::new(*claim)));
-            self.to_resume.insert(claim.partition);
-            self.status.set_folding(claim.partition, claim.next_offset);
+            if behind.contains(&claim.partition) {
+                self.states.insert(claim.partition, PartitionState::Filling(*claim));
+            } else {
+                self.begin_folding(*claim);
+            }
         }
         debug!(worker = self.name, partitions = claims.len() - short.len(), "claimed");
         self.seek_to_next(&due).await
+    }
+
+    pub(super) fn begin_folding(&mut self, claim: Claim) {
+        self.states.insert(claim.partition, PartitionState::Folding(Folding::new(claim)));
+        self.to_resume.insert(claim.partition);
+        self.status.set_folding(claim.partition, claim.next_offset);
     }
 
     /// Returns the ends of the partitions that end before our next offset.
@@ -342,14 +357,14 @@ impl<W: Worker> Driver<W> {
         let started = Instant::now();
         let mut running = Vec::new();
         for (lane, batch) in self.lanes.split(batch) {
-            let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
-            let run = transaction::run(self.desk(Vec::new()), worker, Work::Fold(batch));
+            let Some(lent) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
+            let run = transaction::run(self.desk(Vec::new()), lent, Work::Fold(batch));
             running.push(async move { (lane, run.await) });
         }
         let mut ran = Vec::with_capacity(running.len());
         for (lane, run) in join_all(running).await {
-            let Some((worker, work, ended)) = run else { return Err(Error::Panicked(self.name)) };
-            self.lanes.put(lane, worker);
+            let Some((lent, work, ended)) = run else { return Err(Error::Panicked(self.name)) };
+            self.lanes.put(lane, lent);
             if let Work::Fold(batch) = work {
                 ran.push((lane, batch, ended));
             }
@@ -379,10 +394,10 @@ impl<W: Worker> Driver<W> {
         claims: Vec<Claim>,
         work: Work,
     ) -> Result<(Work, Ended), Error> {
-        let Some(worker) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
-        let ran = transaction::run(self.desk(claims), worker, work).await;
-        let Some((worker, work, ended)) = ran else { return Err(Error::Panicked(self.name)) };
-        self.lanes.put(lane, worker);
+        let Some(lent) = self.lanes.take(lane) else { return Err(Error::Panicked(self.name)) };
+        let ran = transaction::run(self.desk(claims), lent, work).await;
+        let Some((lent, work, ended)) = ran else { return Err(Error::Panicked(self.name)) };
+        self.lanes.put(lane, lent);
         Ok((work, ended))
     }
 
@@ -548,7 +563,7 @@ impl<W: Worker> Driver<W> {
         self.status.lose(partition);
     }
 
-    fn halt(&mut self, partition: i32, why: String) {
+    pub(super) fn halt(&mut self, partition: i32, why: String) {
         error!(worker = self.name, partition, why, "partition halted, somebody must look");
         counter!("ledger_partitions_halted_total", "worker" => self.name).increment(1);
         self.states.insert(partition, PartitionState::Halted);

@@ -1,6 +1,7 @@
 //! Tells failures of a batch's own from those that a retry helps.
 
 use super::worker::WorkerError;
+use crate::log;
 
 /// What a failed transaction says about its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,17 @@ impl From<WorkerError> for Failure {
         match error {
             WorkerError::Postgres(error) => error.into(),
             WorkerError::Internal(why) => Failure::new(Cause::Own, why),
+        }
+    }
+}
+
+impl From<log::Error> for Failure {
+    fn from(error: log::Error) -> Failure {
+        match error {
+            log::Error::Postgres(error) => error.into(),
+            log::Error::MissingTile { .. } | log::Error::OutOfStep(_) => {
+                Failure::new(Cause::Elsewhere, error.to_string())
+            }
         }
     }
 }

@@ -9,6 +9,8 @@ mod decide;
 mod driver;
 mod error;
 mod failure;
+mod fill;
+mod lane;
 mod lanes;
 mod options;
 mod partitions;

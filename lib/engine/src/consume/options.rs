@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use platform::kafka::{KafkaOptions, LogIdentity};
-use platform::pg::Schema;
+use platform::pg::{Model, Schema};
 use sqlx::PgPool;
 
 use crate::progress_channel::PROJECTED_CHANNEL;
@@ -32,6 +32,8 @@ pub struct ConsumeOptions {
     pub schema: Schema,
     /// Whether to write only while the generation is live, and to switch to the next one at a flip.
     pub follows_live: bool,
+    /// Whether the transparency logs are written beside the rows; they are tables of the read model.
+    pub keeps_log: bool,
     /// A generation may be folded by one version only.
     pub fold_version: i32,
     /// Postgres channel that is notified of each batch.
@@ -49,6 +51,7 @@ impl ConsumeOptions {
             group: group.to_owned(),
             schema,
             follows_live: false,
+            keeps_log: schema.model == Model::ReadModel,
             fold_version,
             notify_channel: PROJECTED_CHANNEL.to_owned(),
             batch_records_max: BATCH_RECORDS_MAX,

@@ -14,6 +14,8 @@ use platform::kafka::{LogIdentity, Position, Record, genesis_of, leaf_hash};
 pub(super) enum PartitionState {
     /// Assigned; to be claimed at this time.
     Unclaimed(Instant),
+    /// Claimed; its transparency log lacks records before the checkpoint.
+    Filling(Claim),
     Folding(Folding),
     /// Its log is broken; an operator must act.
     Halted,
@@ -94,6 +96,7 @@ pub(super) fn admit(
         }
         match cursor.take(folding, &record, identity, admitted.batch.records.len()) {
             Take::Fold => admitted.batch.records.push(record),
+            Take::Log => admitted.batch.genesis.push(record),
             Take::Leave => {}
             Take::ReadAgain(offset) => admitted.rereads.push(Position { partition, offset }),
             Take::Halt(why) => admitted.halts.push((partition, why)),
@@ -118,6 +121,8 @@ pub(super) fn admit(
 /// The decision on one record.
 enum Take {
     Fold,
+    /// The genesis record.
+    Log,
     Leave,
     /// The record at this offset is missing.
     ReadAgain(i64),
@@ -163,7 +168,7 @@ impl Cursor {
         if offset > self.expected {
             return self.miss(folding, self.expected);
         }
-        let genesis = genesis_of(record.key.as_deref(), &record.value);
+        let genesis = genesis_of(record.key.as_deref(), record.value_bytes());
         if offset == 0 && genesis != Some(identity) {
             return self.halt("it does not begin with the genesis record of our log".to_owned());
         }
@@ -171,7 +176,7 @@ impl Cursor {
         self.expected += 1;
         if genesis == Some(identity) {
             self.last = Some(Last::Genesis(leaf_hash(record)));
-            return Take::Leave;
+            return Take::Log;
         }
         self.last = Some(Last::InBatch(index));
         Take::Fold
@@ -221,7 +226,7 @@ mod tests {
         Record {
             position: Position { partition: 0, offset },
             key: Some(b"acme".to_vec()),
-            value: offset.to_string().into_bytes(),
+            value: Some(offset.to_string().into_bytes()),
             appended_at: Time::from_millis(offset),
         }
     }
@@ -231,7 +236,7 @@ mod tests {
         let value = format!(
             r#"{{"type":"ledger.genesis.v1","log_id":"{log_id}","partitions":1,"created_at":"2026-02-03T10:00:00Z"}}"#
         );
-        Record { key: None, value: value.into_bytes(), ..record(0) }
+        Record { key: None, value: Some(value.into_bytes()), ..record(0) }
     }
 
     fn claimed(next_offset: i64, last_leaf: Option<[u8; 32]>) -> BTreeMap<i32, PartitionState> {
@@ -255,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_overwritten_tail_halts_the_partition() {
-        let mut states = claimed(5, Some(leaf_hash(&Record { value: b"other".to_vec(), ..record(4) })));
+        let mut states = claimed(5, Some(leaf_hash(&Record { value: Some(b"other".to_vec()), ..record(4) })));
         let admitted = admit(&mut states, (4..8).map(record).collect(), IDENTITY);
         assert_eq!(offsets(&admitted), [0; 0]);
         assert_eq!(admitted.batch.steps, []);
@@ -266,7 +271,7 @@ mod tests {
     fn the_genesis_record_moves_the_checkpoint_and_is_not_folded() {
         let mut states = claimed(0, None);
         let admitted = admit(&mut states, vec![genesis(1), record(1)], IDENTITY);
-        assert_eq!(offsets(&admitted), [1]);
+        assert_eq!((offsets(&admitted), &admitted.batch.genesis), (vec![1], &vec![genesis(1)]));
         assert_eq!(admitted.batch.steps[0].new_offset, 2);
         let admitted = admit(&mut claimed(0, None), vec![genesis(1)], IDENTITY);
         assert_eq!(offsets(&admitted), [0; 0]);

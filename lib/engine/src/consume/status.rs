@@ -26,6 +26,8 @@ struct State {
     folding: BTreeMap<i32, i64>,
     /// Why a partition has stopped for good.
     halted: BTreeMap<i32, String>,
+    /// Partitions that somebody beside the loop wants halted, and why.
+    to_halt: BTreeMap<i32, String>,
     /// The problem that blocks the whole loop now.
     trouble: Option<String>,
 }
@@ -73,6 +75,18 @@ impl Status {
     /// Returns the next offset of each partition that this loop folds.
     pub fn folding(&self) -> BTreeMap<i32, i64> {
         self.lock().folding.clone()
+    }
+
+    /// Asks the loop to halt a partition, if it folds it.
+    pub fn ask_to_halt(&self, partition: i32, why: String) {
+        self.lock().to_halt.insert(partition, why);
+    }
+
+    /// Returns what the loop was asked to halt since the last call, of what it folds.
+    pub(super) fn asked_to_halt(&self) -> Vec<(i32, String)> {
+        let mut state = self.lock();
+        let asked = std::mem::take(&mut state.to_halt);
+        asked.into_iter().filter(|(partition, _)| state.folding.contains_key(partition)).collect()
     }
 
     pub(super) fn set_folding(&self, partition: i32, next_offset: i64) {

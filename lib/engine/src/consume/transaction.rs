@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use ledger_core::value::id::AccountId;
 use platform::heartbeat::{self, Heartbeat, Pulse};
-use platform::kafka::{Record, leaf_hash};
+use platform::kafka::{Position, Record, leaf_hash};
 use platform::{failpoint, pg};
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
@@ -15,8 +15,10 @@ use tracing::warn;
 
 use super::checkpoint;
 use super::failure::{Cause, Failure};
+use super::lane::Lane;
 use super::options::ConsumeOptions;
 use super::worker::{Summary, Worker, WorkerError};
+use crate::log::Reach;
 use crate::tables::checkpoint::{Claim, Step};
 
 /// The server ends a transaction after this idle time, so that a lost process does not keep its rows locked.
@@ -30,6 +32,8 @@ const LOCK_MAX: &str = "10s";
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub records: Vec<Record>,
+    /// Genesis records: they stand in the log, and are not folded.
+    pub genesis: Vec<Record>,
     pub steps: Vec<Step>,
 }
 
@@ -53,7 +57,34 @@ impl Batch {
                 (_, false) => first.push(step),
             }
         }
-        Ok((Batch { records: self.records, steps: first }, Batch { records: rest, steps: second }))
+        let is_first = |genesis: &Record| {
+            let Position { partition, offset } = genesis.position;
+            first.iter().any(|step| step.partition == partition && offset < step.new_offset)
+        };
+        let (genesis, later) = self.genesis.into_iter().partition(is_first);
+        Ok((
+            Batch { records: self.records, genesis, steps: first },
+            Batch { records: rest, genesis: later, steps: second },
+        ))
+    }
+
+    /// Returns the records of the log, in order per partition.
+    fn logged(&self) -> Vec<&Record> {
+        let mut records: Vec<&Record> = self.records.iter().collect();
+        if !self.genesis.is_empty() {
+            records.extend(&self.genesis);
+            records.sort_by_key(|record| record.position.offset);
+        }
+        records
+    }
+
+    fn reaches(&self) -> Vec<Reach> {
+        let reach = |step: &Step| Reach {
+            partition: step.partition,
+            old_offset: step.old_offset,
+            new_offset: step.new_offset,
+        };
+        self.steps.iter().map(reach).collect()
     }
 }
 
@@ -73,11 +104,16 @@ pub(super) enum Work {
 }
 
 impl Work {
-    fn steps(&self) -> &[Step] {
+    /// Returns the records that move checkpoints, if any do.
+    fn batch(&self) -> Option<&Batch> {
         match self {
-            Work::Fold(batch) | Work::Halt(batch, _) => &batch.steps,
-            Work::Find { .. } | Work::Resume { .. } | Work::HaltAgain(..) => &[],
+            Work::Fold(batch) | Work::Halt(batch, _) => Some(batch),
+            Work::Find { .. } | Work::Resume { .. } | Work::HaltAgain(..) => None,
         }
+    }
+
+    fn steps(&self) -> &[Step] {
+        self.batch().map_or(&[], |batch| &batch.steps)
     }
 }
 
@@ -116,24 +152,28 @@ pub(super) struct Desk {
 }
 
 /// Runs work on its own task, which finishes even if the caller is dropped; `None` if it panicked beside the worker.
-pub(super) async fn run<W: Worker>(desk: Desk, mut worker: W, work: Work) -> Option<(W, Work, Ended)> {
+pub(super) async fn run<W: Worker>(
+    desk: Desk,
+    mut lane: Lane<W>,
+    work: Work,
+) -> Option<(Lane<W>, Work, Ended)> {
     let task = tokio::spawn(async move {
-        let ended = desk.transact(&mut worker, &work).await;
-        (worker, work, ended)
+        let ended = desk.transact(&mut lane, &work).await;
+        (lane, work, ended)
     });
     task.await.ok()
 }
 
 impl Desk {
     /// Runs work in a transaction. A connection that falls silent is closed: nothing of it goes back to the pool.
-    async fn transact<W: Worker>(&self, worker: &mut W, work: &Work) -> Ended {
+    async fn transact<W: Worker>(&self, lane: &mut Lane<W>, work: &Work) -> Ended {
         let mut connection = match self.pool.acquire().await {
             Ok(connection) => connection,
             Err(error) => return Ended::Failed(error.into()),
         };
         let stage = Stage::default();
         let pulse = Pulse::new(Some(self.heartbeat.clone()), self.options.silent_after);
-        match pulse.watch(self.write_and_commit(&mut connection, worker, work, &stage)).await {
+        match pulse.watch(self.write_and_commit(&mut connection, lane, work, &stage)).await {
             Some(ended) => ended,
             None => {
                 close(connection);
@@ -145,7 +185,7 @@ impl Desk {
     async fn write_and_commit<W: Worker>(
         &self,
         connection: &mut PgConnection,
-        worker: &mut W,
+        lane: &mut Lane<W>,
         work: &Work,
         stage: &Stage,
     ) -> Ended {
@@ -154,13 +194,13 @@ impl Desk {
             Err(error) => return Ended::Failed(error.into()),
         };
         heartbeat::beat();
-        let written = match self.write(&mut tx, worker, work, stage).await {
+        let written = match self.write(&mut tx, lane, work, stage).await {
             Ok(Written::Whole(done)) => done,
             Ok(Written::Fenced) => return leave(tx, Ended::Fenced).await,
             Ok(Written::Retired) => return leave(tx, Ended::Retired).await,
             Err(failure) => return leave(tx, Ended::Failed(failure)).await,
         };
-        let name = worker.name();
+        let name = lane.worker.name();
         let is_batch = matches!(work, Work::Fold(_));
         if is_batch {
             failpoint::hit(&format!("{name}.before_commit"));
@@ -179,7 +219,7 @@ impl Desk {
     async fn write<W: Worker>(
         &self,
         tx: &mut PgConnection,
-        worker: &mut W,
+        lane: &mut Lane<W>,
         work: &Work,
         stage: &Stage,
     ) -> Result<Written, Failure> {
@@ -190,9 +230,13 @@ impl Desk {
             return Ok(Written::Fenced);
         }
         heartbeat::beat();
+        if let (Some(logs), Some(batch)) = (&mut lane.logs, work.batch()) {
+            logs.append(tx, &batch.reaches(), &batch.logged()).await?;
+            heartbeat::beat();
+        }
         stage.working.store(true, Ordering::Relaxed);
         // A panic is a bug that one record meets: it must not take the others along.
-        match AssertUnwindSafe(self.act(tx, worker, work)).catch_unwind().await {
+        match AssertUnwindSafe(self.act(tx, &mut lane.worker, work)).catch_unwind().await {
             Ok(done) => Ok(Written::Whole(done?)),
             Err(panic) => Err(Failure::panicked(&*panic)),
         }
@@ -261,7 +305,7 @@ impl Stage {
     }
 }
 
-async fn begin<'c>(
+pub(super) async fn begin<'c>(
     connection: &'c mut PgConnection,
     options: &ConsumeOptions,
 ) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
@@ -277,7 +321,7 @@ async fn begin<'c>(
 }
 
 /// Rolls back before anything else moves the same checkpoints.
-async fn leave(tx: Transaction<'_, Postgres>, ended: Ended) -> Ended {
+pub(super) async fn leave(tx: Transaction<'_, Postgres>, ended: Ended) -> Ended {
     if let Err(error) = tx.rollback().await {
         warn!(%error, "a batch could not be rolled back; the server does it");
     }
@@ -292,14 +336,13 @@ pub(super) fn close(connection: PoolConnection<Postgres>) {
 #[cfg(test)]
 mod tests {
     use ledger_core::value::time::Time;
-    use platform::kafka::Position;
     use uuid::Uuid;
 
     use super::*;
 
     fn record(partition: i32, offset: i64) -> Record {
         let position = Position { partition, offset };
-        Record { position, appended_at: Time::from_micros(0), key: None, value: Vec::new() }
+        Record { position, appended_at: Time::from_micros(0), key: None, value: None }
     }
 
     fn step(partition: i32, old_offset: i64, new_offset: i64) -> Step {
@@ -321,13 +364,15 @@ mod tests {
     fn the_halves_of_a_batch_move_each_checkpoint_on_from_where_the_first_left_it() {
         let records = [(0, 5), (1, 8), (0, 6), (2, 3), (0, 7)].map(|(p, o)| record(p, o)).into();
         // Partition 3 has its genesis record alone, which is not folded.
-        let steps = vec![step(0, 5, 8), step(1, 8, 9), step(2, 3, 4), step(3, 0, 1)];
-        let (first, second) = Batch { records, steps }.halves().expect("two");
+        let steps = vec![step(0, 5, 8), step(1, 8, 9), step(2, 2, 4), step(3, 0, 1)];
+        let genesis = vec![record(2, 2), record(3, 0)];
+        let (first, second) = Batch { records, steps, genesis }.halves().expect("two");
         assert_eq!(shown(&first), (vec![(0, 5), (1, 8)], vec![(0, 5, 6), (1, 8, 9), (3, 0, 1)]));
-        assert_eq!(shown(&second), (vec![(0, 6), (2, 3), (0, 7)], vec![(0, 6, 8), (2, 3, 4)]));
+        assert_eq!(shown(&second), (vec![(0, 6), (2, 3), (0, 7)], vec![(0, 6, 8), (2, 2, 4)]));
+        assert_eq!((&first.genesis, &second.genesis), (&vec![record(3, 0)], &vec![record(2, 2)]));
         assert_eq!(first.steps[0].last_leaf, leaf_hash(&record(0, 5)));
         assert_eq!((first.steps[1].last_leaf, second.steps[0].last_leaf), ([7; 32], [7; 32]));
-        let one = Batch { records: vec![record(0, 5)], steps: vec![step(0, 5, 6)] };
+        let one = Batch { records: vec![record(0, 5)], steps: vec![step(0, 5, 6)], ..Batch::default() };
         assert!(one.halves().is_err());
     }
 }

@@ -58,7 +58,7 @@ pub fn classify(record: &Record, decode: Decode, partitions: NonZeroU32) -> Clas
 }
 
 fn kind_of(record: &Record, decode: Decode, partitions: NonZeroU32) -> Kind {
-    match decode(&record.value) {
+    match decode(record.value_bytes()) {
         Err(DecodeError::NotAnEvent(reason)) => {
             Kind::Dead(Dead { reason: "not_an_event", detail: printable(&reason) })
         }
@@ -120,7 +120,7 @@ mod tests {
         let record = Record {
             position: Position { partition, offset: 7 },
             key: key.map(|key| key.as_bytes().to_vec()),
-            value: value.as_bytes().to_vec(),
+            value: Some(value.as_bytes().to_vec()),
             appended_at: Time::from_millis(0),
         };
         let said = match classify(&record, wire::decode, partitions()).kind {

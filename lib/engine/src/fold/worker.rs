@@ -219,7 +219,7 @@ impl<P: Projection> Worker for FoldWorker<P> {
         let account = key.and_then(|key| AccountId::new(key).ok()).filter(|_| !is_dead);
         let Some(account) = account else {
             // Without the bytes, which may be what can't be stored; the journal has them.
-            let place = Record { key: None, value: Vec::new(), ..record.clone() };
+            let place = Record { key: None, value: None, ..record.clone() };
             let kept = self.projection.dead_letter(&mut changes, &place, &format!("not_stored: {reason}"));
             self.projection.write(tx, changes, &mut []).await?;
             let dead_letters = kept.then_some(("not_stored", 1)).into_iter().collect();

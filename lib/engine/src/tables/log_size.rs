@@ -1,8 +1,7 @@
 //! Table `log_size`: how far each partition's transparency log has come. The fold writes it.
 
+use platform::pg::{Schema, column};
 use sqlx::{AssertSqlSafe, PgConnection};
-
-use platform::pg::Schema;
 
 /// A partition's log.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -55,15 +54,23 @@ pub(crate) struct LogStep {
     pub new_offset: i64,
 }
 
-/// Moves a log from where it is thought to be; returns whether it was there.
-pub(crate) async fn advance(tx: &mut PgConnection, step: LogStep) -> Result<bool, sqlx::Error> {
-    let advance = "
-        update log_size
-        set size = $3, next_offset = $5
-        where partition   = $1
-          and size        = $2
-          and next_offset = $4";
-    let advance = sqlx::query(advance).bind(step.partition).bind(step.old_size).bind(step.new_size);
-    let advance = advance.bind(step.old_offset).bind(step.new_offset);
-    Ok(advance.execute(tx).await?.rows_affected() == 1)
+const ADVANCE: &str = "
+    update log_size as log
+    set size = step.new_size, next_offset = step.new_offset
+    from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+         as step (partition, old_size, new_size, old_offset, new_offset)
+    where log.partition   = step.partition
+      and log.size        = step.old_size
+      and log.next_offset = step.old_offset
+    returning log.partition";
+
+/// Moves logs from where they are thought to be; returns the partitions of those that were there.
+pub(crate) async fn advance(tx: &mut PgConnection, steps: &[LogStep]) -> Result<Vec<i32>, sqlx::Error> {
+    let advance = sqlx::query_scalar(ADVANCE)
+        .bind(column(steps, |step| step.partition))
+        .bind(column(steps, |step| step.old_size))
+        .bind(column(steps, |step| step.new_size))
+        .bind(column(steps, |step| step.old_offset))
+        .bind(column(steps, |step| step.new_offset));
+    advance.fetch_all(tx).await
 }

@@ -1,5 +1,6 @@
 //! Table `log_tail`: the entries of each log's unfinished bundle, as they came. The fold writes it.
 
+use platform::pg::column;
 use sqlx::PgConnection;
 use transparency_log::bundle;
 use transparency_log::entry::Entry;
@@ -43,17 +44,28 @@ pub async fn read(connection: &mut PgConnection, partition: i32) -> Result<Tail,
     Ok(Tail { leaf, entries: entries.concat() })
 }
 
-pub(crate) async fn insert(
-    tx: &mut PgConnection,
-    partition: i32,
-    leaf: i64,
-    entries: &[u8],
-) -> Result<(), sqlx::Error> {
-    let insert = "insert into log_tail (partition, leaf, entries) values ($1, $2, $3)";
-    sqlx::query(insert).bind(partition).bind(leaf).bind(entries).execute(tx).await.map(drop)
+/// What a transaction adds to a tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewEntries<'a> {
+    pub partition: i32,
+    /// Index of the first.
+    pub leaf: i64,
+    pub entries: &'a [u8],
 }
 
-/// Deletes the entries that stand in a full bundle by now.
-pub(crate) async fn clear(tx: &mut PgConnection, partition: i32) -> Result<(), sqlx::Error> {
-    sqlx::query("delete from log_tail where partition = $1").bind(partition).execute(tx).await.map(drop)
+pub(crate) async fn insert(tx: &mut PgConnection, new: &[NewEntries<'_>]) -> Result<(), sqlx::Error> {
+    let insert = "
+        insert into log_tail (partition, leaf, entries)
+        select * from unnest($1::int[], $2::bigint[], $3::bytea[])";
+    let insert = sqlx::query(insert)
+        .bind(column(new, |new| new.partition))
+        .bind(column(new, |new| new.leaf))
+        .bind(column(new, |new| new.entries));
+    insert.execute(tx).await.map(drop)
+}
+
+/// Deletes entries that stand in a full bundle by now.
+pub(crate) async fn clear(tx: &mut PgConnection, partitions: &[i32]) -> Result<(), sqlx::Error> {
+    let clear = sqlx::query("delete from log_tail where partition = any($1)").bind(partitions);
+    clear.execute(tx).await.map(drop)
 }

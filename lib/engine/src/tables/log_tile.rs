@@ -23,24 +23,26 @@ fn index(tile: &Tile) -> i64 {
     tile.index.cast_signed()
 }
 
+/// A tile to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewTile<'a> {
+    pub partition: i32,
+    pub data: &'a TileData,
+}
+
 /// Writes tiles and bundles. One that was unfinished is replaced.
-pub(crate) async fn upsert(
-    tx: &mut PgConnection,
-    partition: i32,
-    tiles: &[TileData],
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn upsert(tx: &mut PgConnection, tiles: &[NewTile<'_>]) -> Result<(), sqlx::Error> {
     let upsert = "
         insert into log_tile (partition, level, index, bytes)
-        select $1, level, index, bytes
-        from unnest($2::smallint[], $3::bigint[], $4::bytea[]) as new (level, index, bytes)
+        select *
+        from unnest($1::int[], $2::smallint[], $3::bigint[], $4::bytea[])
         on conflict (partition, level, index) do update
         set bytes = excluded.bytes";
-    let bytes: Vec<&[u8]> = tiles.iter().map(|data| data.bytes.as_slice()).collect();
     let upsert = sqlx::query(upsert)
-        .bind(partition)
-        .bind(column(tiles, |data| level(data.tile.kind)))
-        .bind(column(tiles, |data| index(&data.tile)))
-        .bind(bytes);
+        .bind(column(tiles, |tile| tile.partition))
+        .bind(column(tiles, |tile| level(tile.data.tile.kind)))
+        .bind(column(tiles, |tile| index(&tile.data.tile)))
+        .bind(column(tiles, |tile| tile.data.bytes.as_slice()));
     upsert.execute(tx).await.map(drop)
 }
 

@@ -56,7 +56,7 @@ const READ_MODEL: [Table; 22] = [
     HALTED,
     Table::new("log_size", "partition"),
     LOG_TAIL,
-    LOG_TILE,
+    Table::new("log_tile", "partition, level, index"),
     Table::new("lot", "account_id, grant_id"),
     Table::new("own_limit", "account_id, user_id"),
     Table::new("parked", "account_id, \"offset\""),
@@ -75,13 +75,9 @@ const READ_MODEL: [Table; 22] = [
 
 /// How the entries are shared out to rows follows from how batches were cut.
 const LOG_TAIL: Table = Table::new("log_tail", "partition").of_rows(
-    "select partition, sha256(string_agg(entries, ''::bytea order by leaf)) as entries
+    "select partition, string_agg(entries, ''::bytea order by leaf) as entries
      from {schema}.log_tail group by partition",
 );
-
-/// Tiles have up to 23 KB; their hashes are as good to compare.
-const LOG_TILE: Table = Table::new("log_tile", "partition, level, index")
-    .of_rows("select partition, level, index, sha256(bytes) as bytes from {schema}.log_tile");
 
 /// The rank follows from the other columns.
 const USER_TOTAL: Table = Table::new("user_total", "account_id, period_index, user_id")

@@ -21,7 +21,7 @@ pub(crate) fn collect(rows: &mut Rows, account: &AccountId, record: &Record, rea
         .time(record.appended_at)
         .text(reason)
         .bytes(record.key.as_deref().unwrap_or_default())
-        .bytes(&record.value);
+        .bytes(record.value_bytes());
 }
 
 pub(crate) async fn insert(tx: &mut PgConnection, rows: &Rows) -> Result<(), sqlx::Error> {
@@ -56,7 +56,7 @@ pub(crate) async fn take(
                 position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
                 appended_at: time(row, "appended_at")?,
                 key: Some(row.try_get("key")?),
-                value: row.try_get("value")?,
+                value: Some(row.try_get("value")?),
             })
         })
         .collect()

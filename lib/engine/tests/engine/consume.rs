@@ -35,18 +35,18 @@ const FOLD_VERSION: i32 = 7;
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// A journal and a database of the test's own.
-struct World {
+pub struct World {
     kafka: KafkaOptions,
     identity: LogIdentity,
-    pool: PgPool,
-    schema: Schema,
+    pub pool: PgPool,
+    pub schema: Schema,
     journal: Journal,
     appended: AtomicU64,
     space: TestSpace,
 }
 
 impl World {
-    async fn new() -> Result<World> {
+    pub async fn new() -> Result<World> {
         let space = TestSpace::new().await?;
         let kafka = KafkaOptions::new(&space.kafka_brokers, &space.topic_prefix, PARTITIONS);
         let pool = pg::connect(&space.database_url, "consume-test", 10).await?;
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Starts a loop as a process of its own would run it.
-    fn start(&self, group: &str) -> Running {
+    pub fn start(&self, group: &str) -> Running {
         self.start_with(self.source(), self.options(group))
     }
 
@@ -83,7 +83,7 @@ impl World {
         Running { task, status, shutdown, counts }
     }
 
-    async fn append(&self, records: usize) -> Result<()> {
+    pub async fn append(&self, records: usize) -> Result<()> {
         let events: Vec<(String, Vec<u8>)> = (0..records)
             .map(|n| (format!("account-{}", n % 13), format!("{{\"n\":{n}}}").into_bytes()))
             .collect();
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Waits until the checkpoint is at the journal's end, and checks that each record counted once.
-    async fn settles(&self) -> Result<()> {
+    pub async fn settles(&self) -> Result<()> {
         let ends: BTreeMap<i32, i64> =
             self.journal.ends().await?.iter().map(|end| (end.partition, end.offset)).collect();
         let deadline = Instant::now() + WAIT_MAX;
@@ -117,16 +117,32 @@ impl World {
             (counted, total) == (appended, appended),
             "{counted} rows, total {total}, appended {appended}"
         );
-        Ok(())
+        super::log::fits(&self.pool, self.schema, &self.kafka, &ends).await
     }
 
-    async fn checkpoint(&self) -> Result<BTreeMap<i32, i64>> {
+    /// Folds the journal into another generation, in batches of another size.
+    pub async fn fold_again(&self, schema: Schema, batch_records_max: usize) -> Result<()> {
+        let tables = format!(
+            "create table {schema}.counted (like {0}.counted including all);
+             create table {schema}.total (like {0}.total including all)",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(tables)).execute(&self.pool).await?;
+        let options =
+            ConsumeOptions { batch_records_max, ..ConsumeOptions::new("again", schema, FOLD_VERSION) };
+        let workers = vec![Counter { counts: Arc::default() }];
+        let (status, shutdown) = (Status::default(), CancellationToken::new());
+        let ends = self.journal.ends().await?;
+        Ok(run_until(workers, self.source(), options, status, &ends, shutdown).await?)
+    }
+
+    pub async fn checkpoint(&self) -> Result<BTreeMap<i32, i64>> {
         let read = format!("select partition, next_offset from {}.checkpoint", self.schema);
         let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(read)).fetch_all(&self.pool).await?;
         Ok(rows.into_iter().collect())
     }
 
-    async fn execute(&self, statement: &str) -> Result<()> {
+    pub async fn execute(&self, statement: &str) -> Result<()> {
         let statement = statement.replace("{schema}", &self.schema.to_string());
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.pool).await?;
         Ok(())
@@ -145,7 +161,7 @@ impl World {
 }
 
 /// A running loop.
-struct Running {
+pub struct Running {
     task: JoinHandle<Result<(), engine::consume::Error>>,
     status: Status,
     shutdown: CancellationToken,
@@ -153,7 +169,7 @@ struct Running {
 }
 
 impl Running {
-    async fn stop(self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         let started = Instant::now();
         self.task.await??;
@@ -167,7 +183,7 @@ impl Running {
         let _ = self.task.await;
     }
 
-    async fn problem(&self, word: &str) -> Result<()> {
+    pub async fn problem(&self, word: &str) -> Result<()> {
         let deadline = Instant::now() + WAIT_MAX;
         while !self.status.problems().iter().any(|problem| problem.contains(word)) {
             ensure!(Instant::now() < deadline, "no problem with {word:?}: {:?}", self.status.problems());
@@ -686,9 +702,10 @@ async fn a_partition_reads_back_as_it_was_appended() -> Result<()> {
     let partition = world.journal.partition_of("acme");
     let end = world.journal.end(partition).await?;
     let records: Vec<Record> = read_partition(&world.kafka, partition, 1, end.offset).try_collect().await?;
-    let read: Vec<(Position, Vec<u8>)> = records.iter().map(|it| (it.position, it.value.clone())).collect();
-    let appended: Vec<(Position, Vec<u8>)> =
-        places.into_iter().zip(events.into_iter().map(|(_, value)| value)).collect();
+    let read: Vec<(Position, Option<Vec<u8>>)> =
+        records.iter().map(|it| (it.position, it.value.clone())).collect();
+    let appended: Vec<(Position, Option<Vec<u8>>)> =
+        places.into_iter().zip(events.into_iter().map(|(_, value)| Some(value))).collect();
     ensure!(read == appended, "the journal does not read back as appended");
     let again: Vec<Record> = read_partition(&world.kafka, partition, 1_000, 1_010).try_collect().await?;
     assert_eq!(

@@ -2,6 +2,7 @@
 
 mod consume;
 mod filled;
+mod log;
 mod outbox;
 mod progress;
 

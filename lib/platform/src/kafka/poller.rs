@@ -220,7 +220,7 @@ fn record_of(message: &BorrowedMessage<'_>) -> Record {
     Record {
         position: Position { partition: message.partition(), offset: message.offset() },
         key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: message.payload().map(<[u8]>::to_vec),
         appended_at: Time::from_millis(message.timestamp().to_millis().unwrap_or_default()),
     }
 }

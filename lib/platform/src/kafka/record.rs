@@ -13,13 +13,20 @@ pub struct Record {
     pub position: Position,
     /// The account; `None` for a record written without a key.
     pub key: Option<Vec<u8>>,
-    /// The event's bytes; empty if the record has no value.
-    pub value: Vec<u8>,
+    /// The event's bytes; `None` for a record written without a value.
+    pub value: Option<Vec<u8>>,
     /// The broker's append time, to the millisecond.
     pub appended_at: Time,
 }
 
-/// Returns the record's leaf hash: offset, append time in milliseconds, key and value, each length first.
+impl Record {
+    /// Returns the event's bytes; none if the record has no value.
+    pub fn value_bytes(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_default()
+    }
+}
+
+/// Returns the record's leaf hash: offset, append time in milliseconds, key and value, each length first. No value counts as an empty one.
 pub fn leaf_hash(record: &Record) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update([LEAF_PREFIX]);
@@ -30,7 +37,7 @@ pub fn leaf_hash(record: &Record) -> [u8; 32] {
         None => hasher.update((-1_i64).to_be_bytes()),
         Some(key) => update_with_length(&mut hasher, key),
     }
-    update_with_length(&mut hasher, &record.value);
+    update_with_length(&mut hasher, record.value_bytes());
     hasher.finalize().into()
 }
 
@@ -47,7 +54,7 @@ mod tests {
         Record {
             position: Position { partition: 3, offset: 7 },
             key: key.map(<[u8]>::to_vec),
-            value: value.to_vec(),
+            value: Some(value.to_vec()),
             appended_at: Time::from_millis(1_700_000_000_123),
         }
     }

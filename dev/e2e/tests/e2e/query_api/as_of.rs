@@ -102,7 +102,7 @@ async fn pasts(whole: &Whole) -> Result<Vec<Past>> {
     let mut memory = Memory::default();
     let mut pasts: Vec<Past> = Vec::new();
     for record in records(whole).await? {
-        let event = wire::decode(&record.value).map_err(anyhow::Error::from)?;
+        let event = wire::decode(record.value_bytes()).map_err(anyhow::Error::from)?;
         let account = event.account.clone();
         memory.fold(&[Fact::new(event, record.appended_at, record.position.offset)]);
         let Some(core) = memory.accounts.get(&account).and_then(|it| it.core.clone()) else { continue };
