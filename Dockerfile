@@ -13,7 +13,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --no-create-home ledger
+    && useradd --uid 10001 --no-create-home ledger \
+    && install -d -o ledger -m 0700 /var/lib/ledger
 COPY --from=build /out/ledger /usr/local/bin/ledger
 USER ledger
 EXPOSE 8080

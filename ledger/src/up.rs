@@ -16,6 +16,7 @@ use payments::PaymentConfig;
 use platform::kafka::KafkaOptions;
 use platform::pg::PgConfig;
 use platform::shutdown::CancellationToken;
+use transparency_log::key_file::LogKey;
 use web::auth::AuthConfig;
 use web::http::{self, Deps, HttpConfig, Running, Service};
 
@@ -23,6 +24,9 @@ use local_stack::{Stack, StackOptions};
 
 /// File in the data directory with the generated operator key.
 const OPERATOR_KEY_FILE: &str = "operator.key";
+
+/// File in the data directory with the generated key of the audit log.
+const LOG_KEY_FILE: &str = "log.key";
 
 /// File in the data directory with the name of its process in the consumer groups.
 const INSTANCE_ID_FILE: &str = "instance.id";
@@ -171,9 +175,23 @@ async fn build(
     };
     Ok(command_api::build(writes, deps, shutdown)
         .await?
-        .merge(projector::build(config.projector.clone(), deps, shutdown).await?)
+        .merge(projector::build(projector_config(config)?, deps, shutdown).await?)
         .merge(alert_worker::build(alerts, deps, shutdown).await?)
         .merge(query_api::build(query_api::Config { auth, wait }, deps, shutdown).await?))
+}
+
+/// Returns the projector's settings, with the key of the audit log in the data directory unless one is named. It is made at
+/// the first start.
+fn projector_config(config: &UpConfig) -> Result<projector::Config> {
+    let mut projector = config.projector.clone();
+    if projector.signing.key_files().next().is_none() {
+        let path = config.data_dir.join(LOG_KEY_FILE);
+        if !path.exists() {
+            write_secret(&path, &LogKey::from_seed(rand::random()).to_pem())?;
+        }
+        projector.signing.log_key_file = vec![path];
+    }
+    Ok(projector)
 }
 
 /// Returns the given name in the consumer groups, or the data directory's own, made at the first start: one process has
@@ -203,15 +221,22 @@ fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
         return Ok(key.trim().to_owned());
     }
     let key = hex::encode(rand::random::<[u8; 32]>());
-    std::fs::create_dir_all(data_dir)?;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("{} can't be written", path.display()))?;
-    writeln!(file, "{key}")?;
+    write_secret(&path, &format!("{key}\n"))?;
     Ok(key)
+}
+
+/// Writes a new file that its owner alone may read.
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("{} can't be written", path.display()))
 }
 
 impl Up {

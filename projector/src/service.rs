@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use anyhow::Context;
 use engine::consume::{self, BATCH_RECORDS_MAX, ConsumeOptions, Source, Status};
 use ledger_core::fold::FOLD_VERSION;
-use platform::heartbeat::supervise;
+use platform::heartbeat::{Heartbeat, supervise};
 use platform::kafka::LogIdentity;
 use platform::pg::{self, Model, Role};
 use platform::shutdown::CancellationToken;
@@ -14,6 +14,7 @@ use web::http::ops::Readiness;
 use web::http::{Deps, Service};
 
 use crate::projection::{Projector, ReadModel};
+use crate::signing::{self, SigningConfig};
 
 /// Kafka's consumer group, shared by all generations, so that a flip does not rebalance partitions.
 const GROUP: &str = "projector";
@@ -40,11 +41,17 @@ pub struct Config {
         value_parser = clap::value_parser!(u8).range(1..=16)
     )]
     pub projector_lanes: u8,
+    #[command(flatten)]
+    pub signing: SigningConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { projector_batch_records: BATCH_RECORDS_MAX, projector_lanes: LANES }
+        Self {
+            projector_batch_records: BATCH_RECORDS_MAX,
+            projector_lanes: LANES,
+            signing: SigningConfig::default(),
+        }
     }
 }
 
@@ -57,7 +64,7 @@ fn batch_records(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Builds the service: one task and the operator's pages.
+/// Builds the service: the fold, the signer of the audit log, and the operator's pages.
 pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) -> anyhow::Result<Service> {
     let pool = deps.pool(Role::Projector).await?;
     let identity = deps.prepare(&pool).await?;
@@ -68,11 +75,19 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
         .with_writes(&pool)
         .with_log(&deps.kafka, &pool)
         .with("projector", status.check());
+    let signed =
+        signing::Source { pool: pool.clone(), kafka: deps.kafka.clone(), identity, status: status.clone() };
+    signing::prepare(&config.signing, &signed).await?;
     let source = Source { kafka: deps.kafka.clone(), identity, pool };
     let mut service = Service::new("projector", readiness);
     let (heartbeat, stop) = (status.heartbeat().clone(), shutdown.clone());
-    let start = move || project(config.clone(), source.clone(), status.clone(), stop.clone());
+    let folds = config.clone();
+    let start = move || project(folds.clone(), source.clone(), status.clone(), stop.clone());
     service.tasks.add("projector", supervise(heartbeat, shutdown.clone(), start));
+    let (signs, heartbeat, stop) = (config.signing.clone(), Heartbeat::new("signing"), shutdown.clone());
+    let beats = heartbeat.clone();
+    let start = move || signing::sign(signs.clone(), signed.clone(), beats.clone(), stop.clone());
+    service.supervise(&heartbeat, shutdown, start);
     Ok(service)
 }
 

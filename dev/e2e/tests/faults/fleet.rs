@@ -1,6 +1,7 @@
 //! Fleet: each service as a process of its own, on a test space.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::process::ExitStatusExt;
@@ -15,11 +16,15 @@ use nix::unistd::Pid;
 use platform::http_client;
 use platform::kafka::{self, KafkaOptions, LogIdentity};
 use platform::pg::{self, Model, PgPool, Schema};
+use tempfile::NamedTempFile;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep};
+use transparency_log::key_file::LogKey;
 
 /// The operator's key of every service.
 pub const OPERATOR_KEY: &str = "the operator's key of these tests";
+/// What the key of every fleet's audit log is made of.
+pub const LOG_SEED: u8 = 7;
 pub const PARTITIONS: i32 = 8;
 const READY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
@@ -53,6 +58,13 @@ pub fn home_of(key: &str) -> Result<i32> {
     Ok(i32::try_from(partition_of(key.as_bytes(), partitions()?))?)
 }
 
+/// Writes a private key of the audit log into a file.
+pub fn log_key(seed: u8) -> Result<NamedTempFile> {
+    let mut file = NamedTempFile::new()?;
+    file.write_all(LogKey::from_seed([seed; 32]).to_pem().as_bytes())?;
+    Ok(file)
+}
+
 /// A space and its processes, by a name that distinguishes copies of one service, such as `projector.2`.
 pub struct Fleet {
     pub kafka: KafkaOptions,
@@ -65,6 +77,8 @@ pub struct Fleet {
     processes: BTreeMap<String, Process>,
     /// More of the environment of each service.
     env: BTreeMap<&'static str, Vec<(String, String)>>,
+    /// The private key of the audit log.
+    log_key: NamedTempFile,
     client: reqwest::Client,
     _turn: Turn,
     // Last, so that its database and topics are dropped after everything that uses them.
@@ -111,6 +125,7 @@ impl Fleet {
             fuzzed: false,
             processes: BTreeMap::new(),
             env: BTreeMap::new(),
+            log_key: log_key(LOG_SEED)?,
             client: http_client::plain(),
             _turn: turn,
             _space: space,
@@ -145,6 +160,8 @@ impl Fleet {
             .env("LEDGER_PARTITIONS", PARTITIONS.to_string())
             .env("LEDGER_OPERATOR_KEY", OPERATOR_KEY)
             .env("LEDGER_DATABASE_CONNECTIONS", "8")
+            .env("LEDGER_LOG_KEY_FILE", self.log_key.path())
+            .env("LEDGER_CHECKPOINT_SECONDS", "1")
             .env("LEDGER_TOP_UP_LEASE_MS", "2000")
             .env("LEDGER_TOP_UP_FIRST_BACKOFF_MS", "100")
             .env("LEDGER_FAILPOINT", failpoint.unwrap_or_default())

@@ -15,6 +15,7 @@ mod kills;
 mod outages;
 mod resets;
 mod restored;
+mod signing;
 
 mod client;
 mod fleet;

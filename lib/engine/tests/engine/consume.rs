@@ -678,7 +678,7 @@ async fn too_few_copies_and_too_few_acknowledgements_are_named() -> Result<()> {
     let preflight = Preflight::new(&wanted)?;
     let topics = world.kafka.topics();
     let mut expected = Vec::new();
-    for topic in [&topics.events, &topics.usage, &topics.alerts, &topics.dead_letters] {
+    for topic in [&topics.events, &topics.usage, &topics.alerts, &topics.dead_letters, &topics.checkpoints] {
         expected.push(format!("topic {topic} replication factor is 1"));
         expected.push(format!("topic {topic} min.insync.replicas is 1"));
     }

@@ -3,6 +3,7 @@
 mod appender;
 mod blocking;
 mod broker_clock;
+mod checkpoints;
 mod client;
 mod dead_letter;
 mod delivery;

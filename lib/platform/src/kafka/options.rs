@@ -42,6 +42,8 @@ pub struct Topics {
     pub alerts: String,
     /// Unreadable records.
     pub dead_letters: String,
+    /// Signed heads of the audit log.
+    pub checkpoints: String,
 }
 
 /// Identity of a journal; written into the first record of every partition.
@@ -78,6 +80,7 @@ impl KafkaOptions {
             usage: name("usage"),
             alerts: name("alerts"),
             dead_letters: name("dead-letters"),
+            checkpoints: name("checkpoints"),
         }
     }
 

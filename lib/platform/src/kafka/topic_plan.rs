@@ -37,6 +37,7 @@ pub(super) fn others(topics: &Topics) -> Vec<TopicPlan> {
         TopicPlan { name: topics.usage.clone(), retention_ms: 7 * DAY_MS },
         TopicPlan { name: topics.alerts.clone(), retention_ms: 30 * DAY_MS },
         TopicPlan { name: topics.dead_letters.clone(), retention_ms: FOREVER },
+        TopicPlan { name: topics.checkpoints.clone(), retention_ms: FOREVER },
     ]
 }
 
