@@ -1,10 +1,14 @@
 //! Environment: a stack of its own for a benchmark, or the named one, with its own database and topics in it.
 
+use std::fs;
+use std::path::PathBuf;
+
 use anyhow::Result;
 use local_stack::{Stack, StackOptions, TestSpace};
 use platform::kafka::{self, KafkaOptions, LogIdentity};
 use platform::pg::{self, PgPool};
 use tempfile::TempDir;
+use transparency_log::key_file::LogKey;
 
 use crate::progress::say;
 
@@ -38,6 +42,13 @@ impl Environment {
         pg::migrate(&pool).await?;
         let identity = kafka::prepare(&self.kafka, &pool).await?;
         Ok((pool, identity))
+    }
+
+    /// Makes a private key of the audit log, for a projector in a process of its own.
+    pub fn log_key(&self) -> Result<PathBuf> {
+        let path = self.folder.path().join("log.key");
+        fs::write(&path, LogKey::from_seed([7; 32]).to_pem().as_bytes())?;
+        Ok(path)
     }
 
     /// Removes the database and the topics, then stops what was started.

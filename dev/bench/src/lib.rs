@@ -10,6 +10,7 @@ mod holds;
 mod ingest;
 mod lists;
 mod load;
+mod log;
 mod measured;
 mod memory;
 mod naive;
@@ -37,6 +38,8 @@ pub enum Bench {
     Ingest,
     /// The journal into Postgres
     Project,
+    /// What the audit log adds to the journal into Postgres
+    Log,
     /// From acknowledged to read, at 5,000 events/s
     Visible,
     /// From a boundary to the last of 10,000 idle accounts rolled
@@ -57,10 +60,11 @@ pub enum Bench {
 }
 
 impl Bench {
-    pub const ALL: [Bench; 11] = [
+    pub const ALL: [Bench; 12] = [
         Bench::Fold,
         Bench::Ingest,
         Bench::Project,
+        Bench::Log,
         Bench::Visible,
         Bench::Resets,
         Bench::Rules,
@@ -76,6 +80,7 @@ impl Bench {
             Bench::Fold => vec![tokio::task::block_in_place(fold::run)],
             Bench::Ingest => vec![ingest::run().await?],
             Bench::Project => vec![project::run().await?],
+            Bench::Log => vec![log::run().await?],
             Bench::Visible => vec![visible::run(start).await?],
             Bench::Resets => vec![resets::run().await?],
             Bench::Rules => tokio::task::block_in_place(rules::run),

@@ -133,6 +133,7 @@ impl Service {
             .env("KAFKA_BROKERS", &environment.kafka.brokers)
             .env("LEDGER_TOPIC_PREFIX", &environment.kafka.topic_prefix)
             .env("LEDGER_OPERATOR_KEY", KEY)
+            .env("LEDGER_LOG_KEY_FILE", environment.log_key()?)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

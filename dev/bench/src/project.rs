@@ -17,7 +17,7 @@ use crate::load;
 use crate::measured::Measured;
 
 /// Accounts that the events are spread over.
-const ACCOUNTS: usize = 1_000;
+pub const ACCOUNTS: usize = 1_000;
 const USERS: usize = 97;
 /// Usage events in the journal.
 const EVENTS: usize = 200_000;
@@ -71,12 +71,15 @@ async fn measure(environment: &Environment) -> Result<Measured> {
     })
 }
 
-fn record(number: usize) -> (ledger_core::value::id::AccountId, Vec<u8>) {
+pub fn record(number: usize) -> (ledger_core::value::id::AccountId, Vec<u8>) {
     let account = number % ACCOUNTS;
     (load::account(account), load::recorded(account, number / ACCOUNTS % USERS, number))
 }
 
-async fn append(journal: &Journal, records: Vec<(ledger_core::value::id::AccountId, Vec<u8>)>) -> Result<()> {
+pub async fn append(
+    journal: &Journal,
+    records: Vec<(ledger_core::value::id::AccountId, Vec<u8>)>,
+) -> Result<()> {
     for part in records.chunks(BATCH_RECORDS_MAX) {
         for appended in journal.append_all(part).await {
             appended?;
