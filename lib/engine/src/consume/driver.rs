@@ -323,7 +323,10 @@ impl<W: Worker> Driver<W> {
     }
 
     async fn fold(&mut self, admitted: Admitted) -> Result<(), Error> {
-        let Admitted { batch, halts, rereads } = admitted;
+        let Admitted { batch, halts, rereads, holes } = admitted;
+        if !holes.is_empty() {
+            info!(worker = self.name, ?holes, "offsets without a record are passed");
+        }
         let folded = self.transact(batch).await;
         // Sought whatever became of the batch: else the next fetch would begin after what is missing.
         let sought = self.read_again(&rereads).await;
@@ -336,7 +339,7 @@ impl<W: Worker> Driver<W> {
         sought
     }
 
-    /// Seeks missing records; each counts as a hole of the log only if it is missing after that.
+    /// Seeks missing records; each counts as missing only if it is missing after that.
     async fn read_again(&mut self, missing: &[Position]) -> Result<(), Error> {
         if missing.is_empty() {
             return Ok(());

@@ -77,6 +77,8 @@ pub(super) struct Admitted {
     pub halts: Vec<(i32, String)>,
     /// Missing records, to be sought.
     pub rereads: Vec<Position>,
+    /// Offsets without a record that were passed, from each of these to the next record.
+    pub holes: Vec<Position>,
 }
 
 /// Takes the next records of each claimed partition and leaves the rest.
@@ -93,6 +95,9 @@ pub(super) fn admit(
         let cursor = cursors.entry(partition).or_insert_with(|| Cursor::new(folding));
         if cursor.stopped {
             continue;
+        }
+        if let Some(offset) = cursor.pass_hole(folding, &record) {
+            admitted.holes.push(Position { partition, offset });
         }
         match cursor.take(folding, &record, identity, admitted.batch.records.len()) {
             Take::Fold => admitted.batch.records.push(record),
@@ -182,6 +187,20 @@ impl Cursor {
         Take::Fold
     }
 
+    /// Passes offsets that have no record even after they were sought, as the end of a transaction leaves one: nobody was
+    /// ever given a record from there. The first time, it may be a late record of an earlier seek.
+    fn pass_hole(&mut self, folding: &Folding, record: &Record) -> Option<i64> {
+        let missing = self.expected;
+        let is_hole = folding.unproven.is_none()
+            && record.position.offset > missing
+            && missing > 0
+            && folding.gap_at == Some(missing);
+        if is_hole {
+            self.expected = record.position.offset;
+        }
+        is_hole.then_some(missing)
+    }
+
     /// Compares the record before the next offset with the hash that the checkpoint keeps.
     fn prove(&mut self, folding: &mut Folding, record: &Record, leaf: [u8; 32]) -> Take {
         let stood_on = folding.next_offset - 1;
@@ -199,7 +218,7 @@ impl Cursor {
         Take::Leave
     }
 
-    /// The first time, it may be a late record of an earlier seek; after it was sought, it is a hole.
+    /// The first time, it may be a late record of an earlier seek; after it was sought, the log has lost it.
     fn miss(&mut self, folding: &Folding, offset: i64) -> Take {
         self.stopped = true;
         if folding.gap_at == Some(offset) {
@@ -293,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_missing_after_it_was_sought_halts_the_partition() {
+    fn offsets_without_a_record_after_they_were_sought_are_passed() {
         let mut states = claimed(5, None);
         let fetched = || vec![record(5), record(7), record(8)];
         let gap = Position { partition: 0, offset: 6 };
@@ -309,8 +328,37 @@ mod tests {
             folding.sought(6);
         }
         let admitted = admit(&mut states, fetched(), IDENTITY);
-        assert_eq!((offsets(&admitted), admitted.rereads.len()), (vec![], 0));
-        assert!(admitted.halts[0].1.contains("offset 6"), "{:?}", admitted.halts);
+        assert_eq!((offsets(&admitted), admitted.rereads.len(), admitted.halts.len()), (vec![7, 8], 0, 0));
+        assert_eq!(admitted.holes, [gap]);
+        let step = admitted.batch.steps[0];
+        assert_eq!((step.old_offset, step.new_offset), (6, 9));
+        // The next hole is sought again.
+        let admitted = admit(&mut claimed(7, None), vec![record(9)], IDENTITY);
+        assert_eq!((offsets(&admitted), admitted.rereads.len()), (vec![], 1));
+    }
+
+    #[test]
+    fn the_record_that_a_claim_stands_on_may_not_be_missing() {
+        let mut states = claimed(5, Some(leaf_hash(&record(4))));
+        let fetched = || vec![record(5), record(6)];
+        assert_eq!(admit(&mut states, fetched(), IDENTITY).rereads, [Position { partition: 0, offset: 4 }]);
+        if let Some(PartitionState::Folding(folding)) = states.get_mut(&0) {
+            folding.sought(4);
+        }
+        let admitted = admit(&mut states, fetched(), IDENTITY);
+        assert_eq!(offsets(&admitted), [0; 0]);
+        assert!(admitted.halts[0].1.contains("no record at offset 4"), "{:?}", admitted.halts);
+    }
+
+    #[test]
+    fn a_journal_that_lost_its_beginning_is_not_passed() {
+        let mut states = claimed(0, None);
+        if let Some(PartitionState::Folding(folding)) = states.get_mut(&0) {
+            folding.sought(0);
+        }
+        let admitted = admit(&mut states, vec![record(3)], IDENTITY);
+        assert_eq!((offsets(&admitted), admitted.holes.len()), (vec![], 0));
+        assert!(admitted.halts[0].1.contains("no record at offset 0"), "{:?}", admitted.halts);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::options::KafkaOptions;
 use super::poller::{FetchLimits, OnAssign, Poller};
 use super::record::Record;
+use crate::position::Position;
 
 /// Most records and bytes held at a time.
 const CHUNK_RECORDS_MAX: usize = 1_000;
@@ -21,7 +22,7 @@ const SILENT_FETCHES_MAX: usize = 15;
 
 /// Reads one journal partition from an offset up to another, exclusive, in constant memory.
 ///
-/// `to` is at most the partition's end; an offset that the log does not have is an error.
+/// `to` is at most the partition's end; an offset behind the log's end is an error.
 pub fn read_partition(
     options: &KafkaOptions,
     partition: i32,
@@ -77,6 +78,12 @@ impl Reader {
             }
             if let Some(error) = fetched.error {
                 return Err(error.into());
+            }
+            // What is left is no record, such as the end of a transaction.
+            let is_done = |at: &Position| at.partition == self.partition && at.offset >= self.to;
+            if poller.read_up_to().await?.iter().any(is_done) {
+                self.next = self.to;
+                return Ok(Vec::new());
             }
         }
         Err(KafkaError::NoMessageReceived.into())
