@@ -76,6 +76,8 @@ pub struct Counters {
     pub users: BTreeMap<UserKey, Sum>,
     pub categories: BTreeMap<CategoryKey, Sum>,
     pub rollups: BTreeMap<RollupKey, Rollup>,
+    /// By every dimension but the user, whom these keys do not name.
+    pub days: BTreeMap<RollupKey, Rollup>,
 }
 
 impl Counters {
@@ -116,6 +118,7 @@ impl Counters {
             feature: usage.feature.clone(),
             org: usage.org_id.clone(),
         };
+        self.days.entry(RollupKey { user: None, ..key.clone() }).or_default().add(by, usage);
         self.rollups.entry(key).or_default().add(by, usage);
     }
 }

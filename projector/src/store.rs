@@ -107,6 +107,7 @@ pub async fn write(
     write_users(&mut *tx, &users).await?;
     heartbeat::beat();
     write_categories(&mut *tx, counters.categories.into_iter().collect()).await?;
+    write_days(&mut *tx, counters.days.into_iter().collect()).await?;
     write_rollups(&mut *tx, counters.rollups.into_iter().collect()).await
 }
 
@@ -248,6 +249,42 @@ async fn write_categories(tx: &mut PgConnection, rows: Vec<(CategoryKey, Sum)>) 
     .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
     .bind(column(&rows, |(_, sum)| Amount(sum.credits)))
     .bind(column(&rows, |(_, sum)| sum.events))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_days(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) -> Result<(), WorkerError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let days: Vec<Option<NaiveDate>> = rows.iter().map(|(key, _)| key.day.to_chrono()).collect();
+    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
+    sqlx::query(
+        "insert into daily_usage (account_id, period_index, day, category, tier, model, feature, org_id, credits,
+                                  events, quantities)
+         select account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
+                quantities::jsonb
+         from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[],
+                     $8::text[], $9::numeric[], $10::bigint[], $11::text[])
+              as new (account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
+                      quantities)
+         on conflict (account_id, period_index, day, category, tier, model, feature, org_id) do update
+         set credits    = daily_usage.credits + excluded.credits,
+             events     = daily_usage.events  + excluded.events,
+             quantities = add_quantities(daily_usage.quantities, excluded.quantities)",
+    )
+    .bind(column(&rows, |(key, _)| key.account.as_str()))
+    .bind(column(&rows, |(key, _)| key.period_index))
+    .bind(days)
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.tier)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.model)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
+    .bind(column(&rows, |(key, _)| absent_as_empty(&key.org)))
+    .bind(column(&rows, |(_, rollup)| Amount(rollup.sum.credits)))
+    .bind(column(&rows, |(_, rollup)| rollup.sum.events))
+    .bind(column(&rows, |(_, rollup)| json(&rollup.quantities)))
     .execute(tx)
     .await?;
     Ok(())

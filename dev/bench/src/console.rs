@@ -228,10 +228,17 @@ async fn fill(pool: &PgPool) -> Result<()> {
            insert into usage_rollup
            select 'account-0', 0, current_date - n % 28, 'user-' || lpad(n::text, 7, '0'), 'ai_usage', 'advanced',
                   'model-' || n % {MODELS}, 'agent_chat', '', 1, 1, '{{"input_tokens": "1200"}}'
-             from generate_series(0, {USERS} - 1) as n;"#
+             from generate_series(0, {USERS} - 1) as n;
+           insert into daily_usage
+           select account_id, period_index, day, category, tier, model, feature, org_id, sum(credits), sum(events),
+                  json_build_object('input_tokens', (1200 * count(*))::text)
+             from usage_rollup
+            where account_id = 'account-0' and user_id like 'user-0%' and model like 'model-%'
+            group by 1, 2, 3, 4, 5, 6, 7, 8
+               on conflict do nothing;"#
     );
     sqlx::raw_sql(AssertSqlSafe(fill)).execute(pool).await?;
-    for table in ["user_usage", "user_total", "usage_rollup"] {
+    for table in ["user_usage", "user_total", "usage_rollup", "daily_usage"] {
         let analyze = format!("vacuum analyze read_model_1.{table}");
         sqlx::raw_sql(AssertSqlSafe(analyze)).execute(pool).await?;
     }

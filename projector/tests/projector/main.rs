@@ -55,9 +55,17 @@ async fn any_split_and_restart_leaves_the_same_rows() -> Result<()> {
     world.ensure_equal(whole, small).await?;
     world.ensure_equal(whole, restarted).await?;
     ensure!(world.count(whole, "event").await? > 200, "the history has events");
-    for table in
-        ["refused", "entry", "period", "repayment", "snapshot", "user_usage", "usage_rollup", "own_limit"]
-    {
+    for table in [
+        "refused",
+        "entry",
+        "period",
+        "repayment",
+        "snapshot",
+        "user_usage",
+        "usage_rollup",
+        "daily_usage",
+        "own_limit",
+    ] {
         ensure!(world.count(whole, table).await? > 0, "the history leaves rows in {table}");
     }
     let void =
@@ -238,6 +246,35 @@ impl World {
             self.count(schema, &categories).await? == 0,
             "a category's sum of {account} is not what rollups say"
         );
+        self.ensure_days(schema, account).await
+    }
+
+    async fn ensure_days(&self, schema: Schema, account: &AccountId) -> Result<()> {
+        let dimensions = "period_index, day, category, tier, model, feature, org_id";
+        let quantities = |table: &str| {
+            format!(
+                "(select {dimensions}, name, sum(amount::numeric) as amount
+                    from {table} cross join lateral jsonb_each_text(quantities) as quantity (name, amount)
+                   where account_id = '{account}' group by {dimensions}, name having sum(amount::numeric) <> 0)"
+            )
+        };
+        for days in [
+            format!(
+                "(select {dimensions}, sum(credits) as credits, sum(events) as events from usage_rollup
+                   where account_id = '{account}' group by {dimensions}) as summed
+                 full join (select * from daily_usage where account_id = '{account}') as counted
+                        using ({dimensions})
+                 where summed.credits is distinct from counted.credits or summed.events is distinct from counted.events"
+            ),
+            format!(
+                "{} as summed full join {} as counted using ({dimensions}, name)
+                 where summed.amount is distinct from counted.amount",
+                quantities("usage_rollup"),
+                quantities("daily_usage")
+            ),
+        ] {
+            ensure!(self.count(schema, &days).await? == 0, "a day's sum of {account} is not what rollups say");
+        }
         Ok(())
     }
 }

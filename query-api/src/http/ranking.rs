@@ -1,4 +1,4 @@
-//! Ranking: the users of a large account's open period by their usage, the largest first.
+//! Ranking: the users of a period of many users by their usage, the largest first.
 //!
 //! The index has a bound of each user's usage that changes rarely (table `user_total`). Nobody has used more than their bound.
 //! So users are read in the order of their bounds until nobody behind can come before the last row of the page.
@@ -42,6 +42,7 @@ impl Place {
 /// Walks the index; each step returns users that come after a place of the list, not yet in their order.
 #[derive(Debug)]
 pub(super) struct Walk {
+    period_index: i64,
     after: Option<Place>,
     /// How far the index has been read: a rank and a user.
     reached: Option<(i64, String)>,
@@ -59,10 +60,10 @@ enum State {
 }
 
 impl Walk {
-    pub fn new(after: Option<Place>, page_rows: usize) -> Self {
+    pub fn new(period_index: i64, after: Option<Place>, page_rows: usize) -> Self {
         let state = if after.is_some() { State::Bucket } else { State::Rest };
         let reached = after.as_ref().map(|after| (after.magnitude().rank(), after.user_id.clone()));
-        Self { after, reached, state, part_rows: page_rows, looked_at: 0 }
+        Self { period_index, after, reached, state, part_rows: page_rows, looked_at: 0 }
     }
 
     /// Returns whether all users who come before this place have been returned.
@@ -122,7 +123,7 @@ impl Walk {
                 and used <= $6",
         )
         .bind(account.id())
-        .bind(account.core.period.index)
+        .bind(self.period_index)
         .bind(ranks)
         .bind(magnitude.rank())
         .bind(&after.user_id)
@@ -157,7 +158,7 @@ impl Walk {
         );
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(account.id())
-            .bind(account.core.period.index)
+            .bind(self.period_index)
             .bind(self.reached.as_ref().map(|(rank, _)| *rank))
             .bind(self.reached.as_ref().map(|(_, user_id)| user_id.as_str()))
             .fetch_all(connection)
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn a_page_is_complete_once_nobody_behind_can_come_before_its_last() {
         let rank = |used| Magnitude::of(Credits::whole(used)).rank();
-        let mut walk = Walk::new(None, 50);
+        let mut walk = Walk::new(0, None, 50);
         assert!(!walk.is_past(&place(9, "a")) && !walk.is_below(Credits::whole(9)));
         walk.reached = Some((rank(5), "m".to_owned()));
         for (used, user, past) in

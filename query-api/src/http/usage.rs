@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use engine::tables::user_total;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{Label, OrgId, OutsideName, Slug, UserId};
 use ledger_core::value::schema::Amounts;
@@ -24,6 +25,7 @@ use web::openapi::{Route, get};
 use crate::access::Seen;
 use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
+use crate::http::ranking::{Place, Walk, keep_first};
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
 
@@ -403,7 +405,8 @@ async fn load(
         require_period(connection, account, index).await?;
     }
     let picked = Picked::by(query, account.core.period.index);
-    let groups = picked.sums(connection, account, after, limit.rows_to_ask()).await?;
+    let among = picked.largest_users(connection, account, limit.rows_to_ask()).await?;
+    let groups = picked.sums(connection, account, Part { after, among, rows: limit.rows_to_ask() }).await?;
     let mut page = Page::cut(groups, limit, |group| {
         let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
         serde_json::json!(values)
@@ -436,6 +439,15 @@ async fn require_period(connection: &mut PgConnection, account: &Account, index:
     }
     let detail = format!("account {} has no period {index}", account.id());
     Err(Problem::not_found("period_not_found", detail))
+}
+
+/// A part of the groups.
+struct Part {
+    /// Only groups behind this one.
+    after: Option<Vec<String>>,
+    /// Only these users, who have the most usage.
+    among: Option<Vec<String>>,
+    rows: i64,
 }
 
 /// The rollups to sum, and their grouping.
@@ -480,8 +492,47 @@ impl Picked {
         conditions
     }
 
+    /// Returns the table of sums to add up: that of users only where users matter.
+    fn table(&self) -> &'static str {
+        let of_users = self.group_by.contains(&Dimension::User)
+            || self.filters.iter().any(|(dimension, _)| *dimension == Dimension::User);
+        if of_users { "usage_rollup" } else { "daily_usage" }
+    }
+
     fn columns(&self) -> Vec<&'static str> {
         self.group_by.iter().map(|dimension| dimension.column()).collect()
+    }
+
+    /// Returns the users with the most usage of a period, where all of their usage is asked for and the period has too
+    /// many users to add them all up.
+    async fn largest_users(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        rows: i64,
+    ) -> Result<Option<Vec<String>>, sqlx::Error> {
+        let is_of_all = self.group_by == [Dimension::User] && self.filters.is_empty();
+        let (Some(period), Some(Sort::LargestFirst), true) = (self.period, self.sort, is_of_all) else {
+            return Ok(None);
+        };
+        if (self.from, self.to) != (None, None)
+            || !user_total::has_totals(connection, account.id(), period).await?
+        {
+            return Ok(None);
+        }
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let mut walk = Walk::new(period, None, rows);
+        let mut first: Vec<Place> = Vec::new();
+        while !(first.len() == rows && first.last().is_some_and(|last| walk.is_past(last))) {
+            let Some(more) = walk.next(connection, account).await? else { break };
+            keep_first(&mut first, more, rows);
+        }
+        // Of those who have used 0, some have no group: all their usage was reversed.
+        if first.last().is_none_or(|last| !last.used().is_positive()) {
+            return Ok(None);
+        }
+        let unnamed = std::iter::once(String::new());
+        Ok(Some(first.into_iter().map(|place| place.user_id).chain(unnamed).collect()))
     }
 
     /// Sums a page of groups, in the order of their values. Within a period and by user first, that is the order of the
@@ -490,11 +541,15 @@ impl Picked {
         &self,
         connection: &mut PgConnection,
         account: &Account,
-        after: Option<Vec<String>>,
-        rows: i64,
+        part: Part,
     ) -> Result<Vec<Group>, sqlx::Error> {
+        let Part { after, among, rows } = part;
         let mut parameters = Parameters::default();
         let mut conditions = self.conditions(account, &mut parameters);
+        if let Some(users) = among {
+            let users = parameters.add_list(&users, Dimension::User.cast());
+            let _ = write!(conditions, "\n and user_id = any({users})");
+        }
         let columns = self.columns().join(", ");
         if let (Some(after), false) = (after, self.group_by.is_empty()) {
             let named = self.group_by.iter().zip(after);
@@ -509,19 +564,20 @@ impl Picked {
         };
         let order_by = match self.sort {
             Some(Sort::LargestFirst) if !columns.is_empty() => {
-                order_by.replacen("order by ", "order by sum(usage_rollup.credits) desc, ", 1)
+                order_by.replacen("order by ", "order by sum(summed.credits) desc, ", 1)
             }
             Some(Sort::LargestFirst) | None => order_by,
         };
         let sql = format!(
             "select {texts}sum(credits)::text as credits, sum(events)::bigint as events
-               from usage_rollup
+               from {} as summed
               where {conditions}
               {group_by}
              having sum(events) > 0
               {}
               limit {rows}",
-            order_by.replace("day", "usage_rollup.day"),
+            self.table(),
+            order_by.replace("day", "summed.day"),
         );
         let rows = parameters.fetch_all(connection, sql).await?;
         rows.iter().map(|row| self.group_of(row)).collect()
@@ -557,20 +613,19 @@ impl Picked {
             let mut values: Vec<&String> = groups.iter().map(|group| &group.key[place].1).collect();
             values.sort_unstable();
             values.dedup();
-            let values = serde_json::json!(values).to_string();
-            let values = parameters.add(values, "::text::jsonb");
-            let of = format!("(select value{} from jsonb_array_elements_text({values}))", dimension.cast());
-            let _ = write!(conditions, "\n and {} = any(array{of})", dimension.column());
+            let values = parameters.add_list(&values, dimension.cast());
+            let _ = write!(conditions, "\n and {} = any({values})", dimension.column());
         }
         let texts: String = self.group_by.iter().map(|dimension| dimension.as_text() + ", ").collect();
-        let keys: String = self.columns().iter().map(|column| format!("usage_rollup.{column}, ")).collect();
+        let keys: String = self.columns().iter().map(|column| format!("summed.{column}, ")).collect();
         let sql = format!(
             "select {texts}name, sum(amount::numeric)::text as amount
-               from usage_rollup
+               from {} as summed
               cross join lateral jsonb_each_text(quantities) as quantity (name, amount)
               where {conditions}
               group by {keys}name
              having sum(amount::numeric) <> 0",
+            self.table(),
         );
         let rows = parameters.fetch_all(connection, sql).await?;
         let mut places: HashMap<Vec<String>, usize> = HashMap::with_capacity(groups.len());
@@ -600,6 +655,12 @@ impl Parameters {
     fn add(&mut self, value: String, cast: &str) -> String {
         self.0.push(value);
         format!("${}{cast}", self.0.len())
+    }
+
+    /// Adds values and returns an array of them.
+    fn add_list(&mut self, values: &[impl Serialize], cast: &str) -> String {
+        let values = self.add(serde_json::json!(values).to_string(), "::text::jsonb");
+        format!("array(select value{cast} from jsonb_array_elements_text({values}))")
     }
 
     async fn fetch_all(self, connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {

@@ -249,7 +249,7 @@ async fn largest(
         return Ok(None);
     }
     let rows = wanted.rows();
-    let mut walk = Walk::new(after.clone(), rows);
+    let mut walk = Walk::new(account.core.period.index, after.clone(), rows);
     let mut first: Vec<Place> = Vec::new();
     let mut apart = None;
     if wanted.over_budget {

@@ -109,6 +109,35 @@ async fn totals_from_before_the_migration_are_the_sums_of_features() -> Result<(
 }
 
 #[tokio::test]
+async fn days_from_before_the_migration_are_the_sums_of_users() -> Result<()> {
+    let database = database().await?;
+    before(&database.pool).await?;
+    sqlx::query(
+        r#"insert into read_model_1.usage_rollup
+           select 'acme', 0, day::date, user_id, 'ai', '', model, '', '', credits, events, quantities::jsonb
+           from (values ('2026-01-01', 'ana', 'a', 1.5, 2, '{"tokens": "7.5", "seconds": "3"}'),
+                        ('2026-01-01', 'bo', 'a', 0.25, 1, '{"tokens": "2.5", "seconds": "-3"}'),
+                        ('2026-01-01', '', 'b', 1, 1, '{}'),
+                        ('2026-01-02', 'ana', 'a', 0, 0, '{}'))
+                as new (day, user_id, model, credits, events, quantities)"#,
+    )
+    .execute(&database.pool)
+    .await?;
+    pg::migrate(&database.pool).await?;
+    let days: Vec<String> = sqlx::query_scalar(
+        "select concat_ws(' ', day, model, trim_scale(credits), events, quantities)
+           from read_model_1.daily_usage
+          where (account_id, period_index, category, tier, feature, org_id) = ('acme', 0, 'ai', '', '', '')
+          order by day, model",
+    )
+    .fetch_all(&database.pool)
+    .await?;
+    let expected = [r#"2026-01-01 a 1.75 3 {"tokens": "10"}"#, "2026-01-01 b 1 1 {}", "2026-01-02 a 0 0 {}"];
+    ensure!(days == expected, "{days:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_database_ranks_amounts_as_the_reader_does() -> Result<()> {
     let database = database().await?;
     let mut amounts: Vec<Credits> = Vec::new();

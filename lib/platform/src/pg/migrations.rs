@@ -39,7 +39,7 @@ pub(super) const DELIVERY: &[Migration] = migrations!(
 pub(super) const READ_MODEL: &[Migration] = migrations!(
     "read_model": "0001_read_model", "0002_ended_hold", "0003_payments", "0004_next_due_at", "0005_halted",
     "0006_prices_and_calls", "0007_snapshot_time", "0008_account_names",
-    "0009_user_totals", "0010_own_limits", "0011_log"
+    "0009_user_totals", "0010_own_limits", "0011_log", "0012_daily_usage"
 );
 pub(super) const ALERTING: &[Migration] = migrations!(
     "alerting": "0001_alerting", "0002_halted", "0003_prices_and_calls", "0004_firing_subject", "0005_limit_pages"

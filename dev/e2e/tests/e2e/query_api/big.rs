@@ -38,6 +38,12 @@ fn statements() -> Vec<String> {
                 1, 1, '{{\"tokens\": \"2\"}}'
            from generate_series(1, {ROWS}) as n"
     );
+    let days = r#"insert into daily_usage
+         select account_id, period_index, day, category, tier, model, feature, org_id, sum(credits), sum(events),
+                json_build_object('tokens', (2 * count(*))::text)
+           from usage_rollup
+          where account_id = 'big' and user_id like 'user0%'
+          group by 1, 2, 3, 4, 5, 6, 7, 8"#;
     let events = format!(
         r#"insert into event
            select 'big', 1000000 + n, 'e' || n, '/app', type, outcome, reason, content, occurred_at, recordedat,
@@ -74,6 +80,7 @@ fn statements() -> Vec<String> {
         totals.to_owned(),
         counted.to_owned(),
         rollups,
+        days.to_owned(),
         events,
         entries,
         snapshot.to_owned(),
@@ -112,12 +119,13 @@ const SUMMARIZE: &str = "select brin_summarize_new_values('control.hold_created'
                                 brin_summarize_new_values('control.decision_logged')";
 
 /// Removes them again, so that the read model matches the journal.
-const CLEAN: [&str; 12] = [
+const CLEAN: [&str; 13] = [
     "set local search_path = read_model_1",
     "delete from user_usage where account_id = 'big' and user_id like 'user0%'",
     "delete from user_total where account_id = 'big'",
     "update user_usage_count set counters = counters - 100000 where account_id = 'big'",
     "delete from usage_rollup where account_id = 'big' and user_id like 'user0%'",
+    "delete from daily_usage where account_id = 'big' and model like 'm%'",
     r#"delete from event where account_id = 'big' and "offset" > 1000000"#,
     r#"delete from entry where account_id = 'big' and "offset" > 1000000"#,
     r#"delete from snapshot where account_id = 'big' and "offset" = 1000000"#,
@@ -208,6 +216,11 @@ async fn a_page_of_a_big_account_reads_a_page() -> Result<()> {
         "",
         "/entries?type=voided",
         "/usage?user=user0077777",
+        "/usage",
+        "/usage?group_by=category,tier,model",
+        "/usage?group_by=day&model=m3&period=all",
+        "/usage?from=2026-01-01&to=2026-02-01&group_by=model",
+        "/usage?group_by=user&sort=-credits",
         "/events/e77777",
         "/messages/m77777",
         "/balance?as_of=2026-01-07T00:00:00Z",

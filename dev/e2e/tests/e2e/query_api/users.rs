@@ -257,7 +257,7 @@ async fn users_are_listed_by_usage_and_by_how_their_id_begins() -> Result<()> {
 }
 
 /// Users as a projector would have written them: few different amounts, many of them in one bucket, by one event and by many.
-const MANY: [&str; 4] = [
+const MANY: [&str; 5] = [
     "set local search_path = read_model_1",
     "insert into user_usage
      select 'many', 0, 'm' || lpad((n * 7919 % 3001)::text, 4, '0'), 'chat',
@@ -267,6 +267,12 @@ const MANY: [&str; 4] = [
      select account_id, period_index, user_id, used, events from user_usage where account_id = 'many'",
     // As for more than there are, so that pages are read by their totals.
     "insert into user_usage_count values ('many', 0, 5001)",
+    r#"insert into usage_rollup
+       select account_id, 0, date '2026-01-06', user_id, '', '', '', feature, '', used, events,
+              '{"tokens": "2"}'::jsonb
+         from user_usage where account_id = 'many'
+        union all
+       select 'many', 0, date '2026-01-06', '', '', '', '', 'chat', '', 121.5, 3, '{}'"#,
 ];
 
 /// Own limits of most of them: none, low and high, below and above what they have used; those of the last are void.
@@ -296,6 +302,38 @@ async fn over_budget_is_exact_with_own_limits(whole: &Whole, story: &Story) -> R
             ensure!(found == expected, "{} over budget of {default_limit} in pages of {limit}", found.len());
         }
     }
+    Ok(())
+}
+
+/// The largest groups by user are the first rows of the ranking, and usage without a user among them.
+async fn usage_by_user_is_exact(whole: &Whole, story: &Story, everyone: &[Value]) -> Result<()> {
+    let group = |user: &Value| (user["user_id"].clone(), credits(&user["used"]));
+    let mut expected: Vec<(Value, i128)> = everyone.iter().map(group).collect();
+    expected.push((Value::Null, credits(&json!("121.5"))));
+    expected.sort_by_key(|(user, used)| (std::cmp::Reverse(*used), user.as_str().map(str::to_owned)));
+    let group = |group: &Value| (group["user"].clone(), credits(&group["credits"]));
+    for limit in [1, 17, 500] {
+        let found = story.items(&format!("/usage?group_by=user&sort=-credits&limit={limit}")).await?;
+        ensure!(
+            found
+                .iter()
+                .all(|group| group["user"].is_null() || group["quantities"] == json!({"tokens": "2"}))
+        );
+        let found: Vec<(Value, i128)> = found.iter().map(group).collect();
+        ensure!(found == expected[..limit], "usage by user in pages of {limit}: {found:?}");
+    }
+    // Where the page reaches users of whom all usage was reversed, these have no group.
+    sqlx::raw_sql(
+        "delete from read_model_1.user_total where account_id = 'many' and user_id >= 'm0005';
+         update read_model_1.user_total set used = 0, events = 0 where account_id = 'many' and user_id = 'm0003';
+         update read_model_1.usage_rollup set credits = 0, events = 0 where account_id = 'many' and user_id = 'm0003'",
+    )
+    .execute(&whole.pool)
+    .await?;
+    expected.retain(|(user, _)| user != "m0003");
+    let found = story.items("/usage?group_by=user&sort=-credits&limit=5").await?;
+    let found: Vec<(Value, i128)> = found.iter().map(group).collect();
+    ensure!(found == expected[..5], "usage by user down to 0: {found:?}");
     Ok(())
 }
 
@@ -339,10 +377,12 @@ async fn pages_by_usage_are_exact_through_ties_and_buckets() -> Result<()> {
     let found: Vec<String> = found.iter().map(|user| user["user_id"].to_string()).collect();
     ensure!(found == expected && found.len() > 500, "{} over budget, not {}", found.len(), expected.len());
     over_budget_is_exact_with_own_limits(&whole, &story).await?;
+    usage_by_user_is_exact(&whole, &story, &everyone).await?;
     sqlx::raw_sql(
         "delete from read_model_1.own_limit where account_id = 'many';
          delete from read_model_1.user_usage where account_id = 'many';
          delete from read_model_1.user_total where account_id = 'many';
+         delete from read_model_1.usage_rollup where account_id = 'many';
          delete from read_model_1.user_usage_count where account_id = 'many'",
     )
     .execute(&whole.pool)
