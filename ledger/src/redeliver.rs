@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use alert_worker::delivery::{self, Redelivery, Which};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use contacts::redelivery::{self, Redelivery, Which};
 use ledger_core::value::id::AccountId;
 use platform::pg;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub async fn run(arguments: &Redeliver, out: &mut impl Write) -> Result<bool> {
     let which =
         Which { account_id: arguments.account.clone(), notification_id: arguments.notification.clone() };
     let (mut sent, mut refused) = (0, 0);
-    delivery::redeliver(&pool, &which, |redelivery| {
+    redelivery::redeliver(&pool, &which, |redelivery| {
         match &redelivery.refused {
             None => sent += 1,
             Some(_) => refused += 1,

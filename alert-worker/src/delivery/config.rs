@@ -1,6 +1,7 @@
 //! Settings of delivery.
 
 use clap::Args;
+use contacts::webhook::WebhookConfig;
 
 use super::mail;
 
@@ -29,9 +30,9 @@ pub struct DeliveryConfig {
     /// Who mails are from: set it to an address of yours, which the mail server lets this machine use
     #[arg(long, env = "LEDGER_MAIL_FROM", default_value = mail::FROM)]
     pub mail_from: String,
-    /// Lets webhooks call private addresses, and by plain http: for trials, and where all admins are trusted
-    #[arg(long, env = "LEDGER_WEBHOOK_ALLOW_PRIVATE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub webhook_allow_private: bool,
+    /// Which addresses webhooks call.
+    #[command(flatten)]
+    pub webhook: WebhookConfig,
     /// Milliseconds between two rounds of delivery
     #[arg(long, env = "LEDGER_DELIVERY_INTERVAL_MS", default_value_t = INTERVAL_MS, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub delivery_interval_ms: u64,
@@ -51,7 +52,7 @@ impl Default for DeliveryConfig {
         Self {
             smtp_url: String::new(),
             mail_from: mail::FROM.to_owned(),
-            webhook_allow_private: false,
+            webhook: WebhookConfig::default(),
             delivery_interval_ms: INTERVAL_MS,
             delivery_first_backoff_ms: FIRST_BACKOFF_MS,
             delivery_attempts: ATTEMPTS,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use contacts::people::{self, Contacts};
 use ledger_core::event::{Channel, Recipients, derive};
 use ledger_core::value::id::UserId;
 use payments::ProviderName;
@@ -9,7 +10,6 @@ use platform::pg::{self, PgPool};
 use tracing::info;
 use uuid::Uuid;
 
-use super::contacts::{self, Contacts};
 use super::error::Error;
 use super::notice;
 use super::notification::{self, Notification};
@@ -155,7 +155,7 @@ pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded
                 return Ok(Expanded::default());
             }
             let accounts: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
-            let contacts = contacts::of_accounts(connection, &accounts).await?;
+            let contacts = people::of_accounts(connection, &accounts).await?;
             let (mut notifications, mut expanded) = (Vec::new(), 0);
             for row in &rows {
                 if notifications.len() >= NOTIFICATIONS_MAX {
@@ -179,7 +179,7 @@ pub(super) async fn round(pool: &PgPool, payer: ProviderName) -> Result<Expanded
 
 #[cfg(test)]
 mod tests {
-    use super::super::contacts::Person;
+    use contacts::people::Person;
     use ledger_core::policy::alert::Kind;
 
     use super::*;

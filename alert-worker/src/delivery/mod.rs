@@ -8,7 +8,6 @@
 
 mod attempt;
 mod config;
-mod contacts;
 mod error;
 mod expand;
 mod mail;
@@ -16,12 +15,10 @@ mod notice;
 mod notification;
 mod outbox;
 mod publish;
-mod redeliver;
 mod retention;
 #[cfg(test)]
 mod samples;
 mod send;
-mod target;
 mod webhook;
 
 use std::sync::Arc;
@@ -41,7 +38,6 @@ pub use notice::Notice;
 pub(crate) use notification::park_waiting;
 pub use outbox::{About, OutboxRow, enqueue};
 pub use publish::{FIRED, event_of};
-pub use redeliver::{Redelivery, Which, redeliver};
 pub use retention::drop_old;
 
 use send::ChannelSender;

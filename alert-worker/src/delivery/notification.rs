@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_core::event::Channel;
-use ledger_core::value::id::AccountId;
 use platform::pg::{self, PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -57,18 +56,6 @@ pub(super) struct Backlog {
     pub channel: String,
     pub pending: i64,
     pub parked: i64,
-}
-
-/// A notification that may be redelivered.
-#[derive(Debug)]
-pub(super) struct Redeliverable {
-    pub account_id: String,
-    pub notification_id: String,
-    pub kind: String,
-    pub channel: String,
-    pub recipient: String,
-    pub address: Option<String>,
-    pub is_leased: bool,
 }
 
 /// Adds notifications in the caller's transaction; existing ones stay unchanged.
@@ -342,51 +329,6 @@ pub(super) async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> 
     )
     .fetch_all(pg::bounded(pool))
     .await
-}
-
-/// Locks a page of parked notifications of this account (without one, of all accounts), or the one named notification,
-/// after the notification `after`.
-pub(super) async fn lock_for_redelivery(
-    connection: &mut PgConnection,
-    account: Option<&AccountId>,
-    notification: Option<&str>,
-    after: &str,
-    rows_max: i64,
-) -> Result<Vec<Redeliverable>, sqlx::Error> {
-    sqlx::query_file_as!(
-        Redeliverable,
-        "src/delivery/sql/lock_for_redelivery.sql",
-        account.map(AccountId::as_str),
-        notification,
-        after,
-        rows_max,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-/// Makes the notification due again at this address, and resets its attempts.
-pub(super) async fn redeliver(
-    connection: &mut PgConnection,
-    notification_id: &str,
-    address: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update delivery.notification
-         set status          = 'pending',
-             attempts        = 0,
-             next_attempt_at = clock_timestamp(),
-             address         = $2,
-             sent_at         = null,
-             lease           = null,
-             leased_until    = null
-         where notification_id = $1",
-        notification_id,
-        address,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
 }
 
 /// Deletes some delivered or parked notifications past their retention; returns how many.

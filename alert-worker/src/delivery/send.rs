@@ -49,11 +49,7 @@ impl Sender {
     }
 
     fn webhook(config: &DeliveryConfig, pool: &PgPool) -> anyhow::Result<Sender> {
-        Ok(Sender::Webhook(Box::new(Caller::new(
-            pool.clone(),
-            config.webhook_allow_private,
-            CALLS_MAX / SHARE,
-        )?)))
+        Ok(Sender::Webhook(Box::new(Caller::new(pool.clone(), config.webhook, CALLS_MAX / SHARE)?)))
     }
 
     async fn send(&self, due: &Due) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alert_worker::delivery::{self, About, DeliveryConfig, Heartbeats, OutboxRow};
 use anyhow::{Result, ensure};
+use contacts::webhook::WebhookConfig;
 use ledger_core::event::{Basis, Channel, Recipients, Unit};
 use ledger_core::policy::alert::{Audience, Firing, Kind};
 use ledger_core::value::id::{EventId, NameError, Text};
@@ -173,7 +174,7 @@ pub fn soon(smtp_url: &str) -> DeliveryConfig {
     DeliveryConfig {
         smtp_url: smtp_url.to_owned(),
         mail_from: FROM.to_owned(),
-        webhook_allow_private: true,
+        webhook: WebhookConfig { webhook_allow_private: true },
         delivery_interval_ms: 20,
         delivery_first_backoff_ms: 50,
         delivery_attempts: 3,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alert_worker::delivery::{DeliveryConfig, event_of};
 use anyhow::{Context, Result};
+use contacts::webhook::WebhookConfig;
 use ledger_core::event::Channel;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -68,7 +69,7 @@ async fn while_the_secret_changes_both_sign() -> Result<()> {
 async fn a_private_target_is_not_called_unless_the_operator_allows_it() -> Result<()> {
     let (fixture, receiver) = (Fixture::new().await?, Receiver::start([]).await?);
     let port = receiver.address.port();
-    let worker = fixture.work(DeliveryConfig { webhook_allow_private: false, ..soon("") });
+    let worker = fixture.work(DeliveryConfig { webhook: WebhookConfig::default(), ..soon("") });
     let urls = [
         (receiver.url(), "must begin with https"),
         (format!("https://127.0.0.1:{port}/"), "not on the public Internet"),

@@ -20,7 +20,8 @@ local_stack::shared_test_stack!();
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// The crates that have checked queries.
-const CRATES: [&str; 5] = ["lib/engine", "lib/web", "lib/payments", "command-api", "alert-worker"];
+const CRATES: [&str; 6] =
+    ["lib/engine", "lib/web", "lib/payments", "lib/contacts", "command-api", "alert-worker"];
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: compiles the crates with checked queries once more; .ci/run runs it before it compiles the tests"]

@@ -15,12 +15,12 @@ const SERVICES: [&str; 4] = ["command-api", "projector", "alert-worker", "query-
 
 /// Returns the workspace crates that a crate may use, outside of its tests; `None` for a crate without a layer.
 fn allowed(name: &str) -> Option<Vec<&'static str>> {
-    let libraries = ["ledger-core", "platform", "engine", "web", "payments", "transparency-log"];
+    let libraries = ["ledger-core", "platform", "engine", "web", "payments", "contacts", "transparency-log"];
     Some(match name {
         "ledger-core" | "transparency-log" | "local-stack" => vec![],
         "platform" => vec!["ledger-core"],
         "engine" => vec!["ledger-core", "platform", "transparency-log"],
-        "web" | "payments" => vec!["ledger-core", "platform"],
+        "web" | "payments" | "contacts" => vec!["ledger-core", "platform"],
         service if SERVICES.contains(&service) => libraries.to_vec(),
         // A client of the API: it has no database and no rights of its own.
         "console" => vec!["ledger-core", "platform", "web"],

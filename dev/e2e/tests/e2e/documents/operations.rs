@@ -18,9 +18,10 @@ const COMMANDS: [&[&str]; 8] = [
 ];
 /// Read before there are flags.
 const WITHOUT_FLAG: [&str; 2] = ["RUST_LOG", "LEDGER_LOG_FORMAT"];
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "lib/engine/src",
     "lib/payments/src",
+    "lib/contacts/src",
     "lib/platform/src",
     "lib/web/src",
     "command-api/src",

@@ -8,22 +8,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
-use super::attempt::Failure;
+use crate::failure::Failure;
 
 /// Addresses of one name that a call tries.
 const ADDRESSES_MAX: usize = 3;
 
+/// Where a webhook's URL leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub host: Host,
-    pub port: u16,
-    pub is_tls: bool,
-    pub path: String,
+pub struct Target {
+    pub(crate) host: Host,
+    port: u16,
+    pub(crate) is_tls: bool,
+    pub(crate) path: String,
 }
 
 impl Target {
     /// Parses the URL; plain http is accepted only if private targets are allowed.
-    pub fn of(url: &str, allow_private: bool) -> Result<Target, Failure> {
+    pub(crate) fn of(url: &str, allow_private: bool) -> Result<Target, Failure> {
         let url = Url::parse(url).map_err(|error| Failure::park(format!("the webhook's URL: {error}")))?;
         let is_tls = match url.scheme() {
             "https" => true,
@@ -41,7 +42,7 @@ impl Target {
     }
 
     /// Returns the addresses that may be called, at least one.
-    pub async fn addresses(&self, allow_private: bool) -> Result<Vec<SocketAddr>, Failure> {
+    pub(crate) async fn addresses(&self, allow_private: bool) -> Result<Vec<SocketAddr>, Failure> {
         let found: Vec<IpAddr> = match &self.host {
             Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
             Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
@@ -63,6 +64,7 @@ impl Target {
         Ok(addresses)
     }
 
+    /// Returns host and port, the port unless it is the usual one.
     pub fn authority(&self) -> String {
         let is_default = self.port == if self.is_tls { 443 } else { 80 };
         if is_default { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
@@ -181,7 +183,7 @@ mod tests {
         ] {
             let target = Target::of(url, false).expect("a URL");
             let refused = target.addresses(false).await;
-            assert!(matches!(refused, Err(Failure::Park { .. })), "{url}: {refused:?}");
+            assert!(matches!(refused, Err(Failure::Park(_))), "{url}: {refused:?}");
             assert!(target.addresses(true).await.is_ok(), "{url} is allowed where private targets are");
         }
         let public = Target::of("https://1.1.1.1/hook", false).expect("a URL");
@@ -197,7 +199,7 @@ mod tests {
             "example.test",
             "https://",
         ] {
-            assert!(matches!(Target::of(url, false), Err(Failure::Park { .. })), "{url}");
+            assert!(matches!(Target::of(url, false), Err(Failure::Park(_))), "{url}");
         }
         let target = Target::of("http://example.test:8080/a?b=c#d", true).expect("a URL");
         assert_eq!((target.path.as_str(), target.authority().as_str()), ("/a?b=c", "example.test:8080"));

@@ -1,9 +1,9 @@
-//! `control.contacts`, as far as delivery reads it: the people of an account and its webhook.
+//! The people of an account, as `control.contacts` has them.
 
 use std::collections::HashMap;
 
 use ledger_core::value::id::UserId;
-use platform::pg::{self, PgConnection, PgPool};
+use platform::pg::PgConnection;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Contacts {
 }
 
 /// Reads the contacts of these accounts; an account without contacts is missing.
-pub(super) async fn of_accounts(
+pub async fn of_accounts(
     connection: &mut PgConnection,
     accounts: &[&str],
 ) -> Result<HashMap<String, Contacts>, sqlx::Error> {
@@ -57,29 +57,4 @@ pub(super) async fn of_accounts(
 
 fn people(json: &str) -> Result<Vec<Person>, sqlx::Error> {
     serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-/// The URL of an account's webhook, and the secrets that sign its calls.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hook {
-    pub url: String,
-    /// The current secret, and during a rotation also the previous one.
-    pub secrets: Vec<String>,
-}
-
-/// Reads the current webhook of an account.
-pub(super) async fn hook_of(pool: &PgPool, account: &str) -> Result<Option<Hook>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select webhook_url as "url!", webhook_secret as "secret!",
-                  case when webhook_secret_old_until > clock_timestamp() then webhook_secret_old end as old_secret
-           from control.contacts
-           where account_id = $1 and webhook_url is not null"#,
-        account,
-    )
-    .fetch_optional(pg::bounded(pool))
-    .await?;
-    Ok(row.map(|row| Hook {
-        url: row.url,
-        secrets: std::iter::once(row.secret).chain(row.old_secret).collect(),
-    }))
 }
