@@ -7,8 +7,8 @@ use crate::app::App;
 use crate::billing::webhooks::receive as webhooks;
 use crate::billing::{checkout, payments};
 use crate::http::{
-    accounts, adjustments, check, clock, contacts, erasures, grants, keys, member_tokens, plan, rate_cards,
-    reservations, reversals, settings, usage,
+    accounts, adjustments, check, clock, contacts, erasures, grants, keys, member_tokens, notifications,
+    plan, rate_cards, reservations, reversals, settings, usage,
 };
 use crate::promotions::{promo_codes, redemptions, referrals};
 
@@ -28,7 +28,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         ),
         ("payments", vec![payments::routes(), checkout::routes(), webhooks::routes()]),
         ("limits and holds", vec![check::routes(), reservations::routes()]),
-        ("alerts", vec![settings::routes()]),
+        ("alerts", vec![settings::routes(), notifications::routes()]),
         ("people", vec![contacts::routes(), referrals::routes(), erasures::routes()]),
         ("keys", vec![keys::routes(), member_tokens::routes()]),
     ];

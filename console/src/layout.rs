@@ -90,7 +90,7 @@ pub struct Head {
 }
 
 /// What a form has done, by the word in the page's address.
-const DONE: [(&str, &str); 12] = [
+const DONE: [(&str, &str); 13] = [
     ("saved", "Saved."),
     ("queued", "Recorded. The figures follow in a moment."),
     ("opened", "The account is open."),
@@ -100,6 +100,7 @@ const DONE: [(&str, &str); 12] = [
     ("granted", "The credits are granted."),
     ("voided", "What remained of the grant is void."),
     ("sent", "Sent."),
+    ("resent", "It is on its way again."),
     ("invited", "Invited."),
     ("redeemed", "The code is redeemed."),
     ("ended", "Ended."),

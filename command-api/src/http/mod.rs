@@ -10,6 +10,7 @@ pub mod grants;
 pub mod hold_requests;
 pub mod keys;
 pub mod member_tokens;
+pub mod notifications;
 pub mod plan;
 pub mod rate_cards;
 pub mod reservations;

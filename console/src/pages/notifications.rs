@@ -1,10 +1,11 @@
-//! Notifications: what was sent to whom by which channel, and what could not be sent, with the reason.
+//! Notifications: what was sent to whom by which channel, and what could not be sent, which can be sent again.
 
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use ledger_core::value::time::Time;
 use serde::Deserialize;
 
@@ -39,17 +40,18 @@ struct Notification {
 struct Notifications {
     frame: Frame,
     place: String,
-    account: String,
     tabs: Vec<TabLink>,
     channel: String,
     recipient: String,
     status: String,
     list: Result<Vec<Row>, Failure>,
+    /// Why the last one was not sent again.
+    refused: Option<Failure>,
     first: Option<String>,
     next: Option<String>,
     is_filtered: bool,
     has_parked: bool,
-    is_operator: bool,
+    may_resend: bool,
     is_member: bool,
 }
 
@@ -71,13 +73,21 @@ struct Row {
     text: String,
     error: String,
     is_parked: bool,
+    /// Where its form goes.
+    resend: String,
 }
 
 pub fn routes() -> Router {
-    Router::new().route("/accounts/{account}/notifications", get(show))
+    Router::new()
+        .route("/accounts/{account}/notifications", get(show))
+        .route("/accounts/{account}/notifications/{notification}/resend", post(resend))
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
+    render(&visit, id, None).await
+}
+
+async fn render(visit: &Visit, id: String, refused: Option<Failure>) -> Result<Response, Failure> {
     let (query, is_member) = (&visit.query, visit.who.is_member());
     let mut asked = Fields::from_iter([("limit", ROWS.to_string())]).with("cursor", query.get("cursor"));
     for filter in FILTERS {
@@ -88,14 +98,18 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
     let account = async { if is_member { Ok(None) } else { visit.account(&id).await.map(Some) } };
     let (account, list) = tokio::join!(account, visit.api.get::<List<Notification>>(&path));
     let frame = match account? {
-        Some(account) => Frame::account(&visit, &account, Tab::Notifications, "Notifications").live(&id),
-        None => Frame::of_member(&visit, &id, Tab::Notifications, "Notifications"),
+        Some(account) => Frame::account(visit, &account, Tab::Notifications, "Notifications").live(&id),
+        None => Frame::of_member(visit, &id, Tab::Notifications, "Notifications"),
     };
     let place = format!("/accounts/{}/notifications", segment(&id));
     let here = query.without("done").without("cursor");
     let next = list.as_ref().ok().and_then(|list| list.next_cursor.clone());
-    let list = list.map(|list| list.items.into_iter().map(row).collect::<Vec<_>>());
-    layout::page(&Notifications {
+    let list = list.map(|list| {
+        let rows = list.items.into_iter().map(|sent| row(&place, &here, sent));
+        rows.collect::<Vec<_>>()
+    });
+    let status = if refused.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let page = Notifications {
         frame,
         tabs: tabs(&place, &here),
         channel: query.get("channel").to_owned(),
@@ -105,12 +119,28 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
         first: query.filled("cursor").map(|_| format!("{place}{}", here.link())),
         is_filtered: FILTERS.iter().any(|filter| query.is_on(filter)),
         has_parked: list.as_ref().is_ok_and(|rows| rows.iter().any(|row| row.is_parked)),
-        is_operator: visit.who.is_operator(),
+        may_resend: visit.who.may_set(),
         is_member,
-        account: id,
         list,
+        refused,
         place,
-    })
+    };
+    layout::page_with(status, &page)
+}
+
+async fn resend(
+    visit: Visit,
+    Path((id, notification)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let path = format!("{}/notifications/{}/resend", path_of(&id), segment(&notification));
+    match visit.api.post(&path).send().await {
+        Ok(_) => {
+            let here = visit.query.without("done").without("cursor").link();
+            Ok(layout::done(&format!("/accounts/{}/notifications{here}", segment(&id)), "resent"))
+        }
+        Err(failure) if failure.is_about_form() => render(&visit, id, Some(failure)).await,
+        Err(failure) => Err(failure),
+    }
 }
 
 fn tabs(place: &str, here: &Fields) -> Vec<TabLink> {
@@ -123,7 +153,7 @@ fn tabs(place: &str, here: &Fields) -> Vec<TabLink> {
     TABS.into_iter().map(tab).collect()
 }
 
-fn row(sent: Notification) -> Row {
+fn row(place: &str, here: &Fields, sent: Notification) -> Row {
     let is_parked = sent.status == "parked";
     Row {
         kind: match sent.kind.as_str() {
@@ -152,6 +182,7 @@ fn row(sent: Notification) -> Row {
         subject: sent.subject,
         text: sent.text,
         error: sent.last_error.unwrap_or_default(),
+        resend: format!("{place}/{}/resend{}", segment(&sent.notification_id), here.link()),
         id: sent.notification_id,
         is_parked,
     }

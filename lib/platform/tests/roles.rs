@@ -121,6 +121,7 @@ const fn forbidden(role: Role) -> &'static [&'static str] {
             "update read_model_1.halted set resume = true",
             "select * from read_model_1.dead_letter",
             "select text from delivery.notification",
+            "update delivery.notification set notification_id = 'mine'",
             "delete from delivery.notification",
             "update delivery.notification set account_id = 'mine'",
             "select * from delivery.outbox",

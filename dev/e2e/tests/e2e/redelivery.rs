@@ -1,16 +1,18 @@
-//! Redelivery: a parked notification stays parked until `ledger redeliver` sends it again.
+//! Redelivery: a parked notification stays parked until `ledger redeliver`, or an admin, sends it again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use alert_worker::delivery::DeliveryConfig;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use e2e::Whole;
 use ledger::redeliver::{self, Redeliver};
 use ledger_core::event::{Channel, Recipients};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::fixture::{Fixture, alert, id, soon};
+use crate::fixture::{FROM, Fixture, alert, id, soon};
 use crate::server::{MailServer, Mood};
 
 /// Many polls of a worker: a second mail would have come by then.
@@ -97,4 +99,66 @@ async fn what_can_not_go_out_is_parked_with_the_reason_until_somebody_mends_it()
     let recipients: BTreeSet<String> = server.mails().into_iter().map(|mail| mail.to).collect();
     assert_eq!(recipients, ["carl@new.test".to_owned(), "dora@new.test".to_owned()].into());
     worker.stop().await
+}
+
+/// Waits for a notification of the account in this state, and returns it.
+async fn notified(whole: &Whole, status: &str) -> Result<Value> {
+    let path = format!("/v1/accounts/acme/notifications?channel=email&status={status}");
+    for _ in 0..1_200 {
+        let list = whole.operator().get(&path).await?;
+        if let Some(one) = list.expect(200)?.body["items"].as_array().and_then(|items| items.first()) {
+            return Ok(one.clone());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("no notification is {status}")
+}
+
+/// Opens two accounts, and lets a mail to carl of `acme` be parked; returns its id.
+async fn parked(whole: &Whole) -> Result<String> {
+    let operator = whole.operator();
+    for account in ["acme", "beta"] {
+        let opened = json!({"account_id": account, "plan": {"cycle": "monthly", "allowance": "100"}});
+        operator.post("/v1/accounts", opened).await?.expect(200)?;
+    }
+    let contacts = json!({"admins": [{"id": "carl", "email": "carl@old.test"}]});
+    operator.put("/v1/accounts/acme/contacts", contacts).await?.expect(200)?;
+    let alert = json!({"basis": "absolute_used", "threshold": "5", "channels": ["email", "in_app"]});
+    operator.put("/v1/accounts/acme/alerts/five", alert).await?.expect(200)?;
+    let usage = json!({"id": "u1", "occurred_at": platform::clock::now(), "credits": "10"});
+    operator.post("/v1/accounts/acme/usage?wait=true", usage).await?.expect(200)?;
+    let parked = notified(whole, "parked").await?;
+    Ok(parked["notification_id"].as_str().context("an id")?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sends_a_parked_mail_again_over_http_and_it_arrives_once() -> Result<()> {
+    let server = MailServer::start(Mood::RefuseForGood).await?;
+    let whole = Whole::start_with(&["--smtp-url", &server.url(), "--mail-from", FROM]).await?;
+    let id = parked(&whole).await?;
+    let path = |account: &str, id: &str| format!("/v1/accounts/{account}/notifications/{id}/resend");
+    let (operator, admin) = (whole.operator(), whole.keyed("admin", &["acme"], None).await?);
+    operator.put("/v1/accounts/acme/contacts", json!({"admins": [{"id": "carl"}]})).await?.expect(200)?;
+    admin.post_nothing(&path("acme", &id)).await?.expect_problem(422, "notification_has_no_way")?;
+    let contacts = json!({"admins": [{"id": "carl", "email": "carl@new.test"}]});
+    operator.put("/v1/accounts/acme/contacts", contacts).await?.expect(200)?;
+    admin.post_nothing(&path("acme", "unheard")).await?.expect_problem(404, "notification_not_found")?;
+    operator.post_nothing(&path("beta", &id)).await?.expect_problem(404, "notification_not_found")?;
+    operator.post_nothing(&path("nobody", &id)).await?.expect_problem(404, "account_not_found")?;
+
+    server.feel(Mood::Take);
+    // Of two at once, one sends it again.
+    let (again, path) = (admin.clone(), path("acme", &id));
+    let (one, two) = tokio::join!(admin.post_nothing(&path), again.post_nothing(&path));
+    let (one, two) = (one?, two?);
+    let (sent, refused) = if one.status == 200 { (one, two) } else { (two, one) };
+    ensure!(sent.expect(200)?.body["status"] == "pending", "{}", sent.text);
+    refused.expect_problem(409, "notification_not_parked")?;
+    let delivered = notified(&whole, "delivered").await?;
+    ensure!(delivered["notification_id"] == id.as_str() && delivered["attempts"] == 1, "{delivered}");
+    sleep(A_WHILE).await;
+    let mails = server.mails();
+    ensure!(mails.len() == 1 && mails[0].to == "carl@new.test", "{mails:?}");
+    admin.post_nothing(&path).await?.expect_problem(409, "notification_not_parked")?;
+    whole.replay_and_stop().await
 }

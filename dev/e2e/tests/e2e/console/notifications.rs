@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::Whole;
 use serde_json::json;
 
-use super::{Browser, tell};
+use super::{Browser, between, tell};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_is_listed_by_state_channel_and_recipient() -> Result<()> {
@@ -41,12 +41,17 @@ async fn what_was_sent_is_listed_by_state_channel_and_recipient() -> Result<()> 
     sqlx::query("update delivery.notification set status = 'parked', last_error = 'no such box'")
         .execute(&whole.pool)
         .await?;
-    browser
-        .get(&format!("{page}?status=parked"))
-        .await?
-        .shows(200, &["no such box", "whoever runs the ledger sends it"])?;
-    let mut browser = Browser::signed_in(&whole, &operator).await?;
-    browser.get(page).await?.shows(200, &["ledger redeliver --account acme", ">Parked<"])?;
+    browser.get(&format!("{page}?status=parked")).await?.shows(200, &["no such box", "send it again"])?;
+    let id = between(&browser.html, r#"action="/accounts/acme/notifications/"#, "/resend");
+    let id = id.context("a form")?.to_owned();
+    let mut reader = Browser::signed_in(&whole, &whole.keyed("auditor", &["*"], None).await?).await?;
+    reader.get(page).await?.shows(200, &["an admin sends it again", ">Parked<"])?;
+    ensure!(!reader.html.contains("/resend"), "an auditor only reads");
+    // In the product it stands already, and so it can't be sent.
+    let form = format!("{page}/{id}/resend?status=parked");
+    browser.submit(&form, &[]).await?.shows(422, &["it stands in the product already", "no such box"])?;
+    sqlx::query("update delivery.notification set channel = 'webhook'").execute(&whole.pool).await?;
+    browser.submit(&form, &[]).await?.follow().await?.shows(200, &["It is on its way again."])?;
 
     let member = whole.keyed("member", &["acme"], Some("bo")).await?;
     let mut browser = Browser::signed_in(&whole, &member).await?;

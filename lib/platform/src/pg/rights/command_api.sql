@@ -1,5 +1,5 @@
--- The write side: what a request and its upkeep change. Of deliveries it adds some, and takes out a person who is to be
--- erased; it reads no text of them.
+-- The write side: what a request and its upkeep change. Of deliveries it adds some, makes one due again, and takes out a
+-- person who is to be erased; it reads no text of them.
 grant usage  on schema control, delivery to ledger_command_api;
 grant select on control.migration, control.generation to ledger_command_api;
 grant select (account_id, attempt_id, state) on control.top_up to ledger_command_api;
@@ -14,6 +14,6 @@ grant select, insert, update, delete
        control.invitation, control.payment_customer, control.payment_effect
     to ledger_command_api;
 grant insert on delivery.notification to ledger_command_api;
-grant select (account_id, recipient, address, status),
-      update (address, subject, text, html, status, last_error)
+grant select (account_id, notification_id, kind, channel, recipient, address, status, leased_until),
+      update (address, subject, text, html, status, last_error, attempts, next_attempt_at, sent_at, lease, leased_until)
     on delivery.notification to ledger_command_api;
