@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
+use contacts::webhook::WebhookConfig;
 use engine::progress::Waiter;
 use futures::future::BoxFuture;
 use ledger_core::value::id::AccountId;
@@ -26,6 +27,7 @@ use crate::admission::rate_cards::Cards;
 use crate::admission::recent_ids::RecentIds;
 use crate::holds::{Holds, HoldsConfig};
 use crate::promotions::config::PromotionsConfig;
+use crate::test_calls::TestCalls;
 
 /// Redemptions of one account that may fail in [`REDEMPTIONS_WINDOW`].
 const FAILED_REDEMPTIONS_MAX: u32 = 10;
@@ -48,6 +50,7 @@ pub struct Parts {
     pub(crate) holds: Holds,
     /// Of promo codes, by account: nobody finds one by guessing.
     pub(crate) failed_redemptions: Attempts<AccountId>,
+    pub(crate) test_calls: TestCalls,
 }
 
 pub struct Sales {
@@ -58,6 +61,19 @@ pub struct Sales {
     pub webhook_secret: String,
     /// The journal's id: the first part of what the provider knows by a key.
     pub log_id: Uuid,
+}
+
+/// What of the world outside the ledger a handler reaches: the payment provider, and the webhooks of accounts.
+pub struct Reach {
+    sales: Sales,
+    test_calls: TestCalls,
+}
+
+impl Reach {
+    /// Fails if the TLS of this machine can't be used.
+    pub fn new(sales: Sales, webhook: WebhookConfig) -> anyhow::Result<Reach> {
+        Ok(Reach { sales, test_calls: TestCalls::new(webhook)? })
+    }
 }
 
 impl Sales {
@@ -96,8 +112,9 @@ impl App {
         waiter: Arc<Waiter>,
         auth: Auth,
         holds: HoldsConfig,
-        sales: Sales,
+        reach: Reach,
     ) -> App {
+        let Reach { sales, test_calls } = reach;
         let holds = Holds::start(&pool, &waiter, holds);
         let (turns, cards, recent_ids) = (Turns::default(), Cards::default(), RecentIds::default());
         let failed_redemptions = Attempts::new(FAILED_REDEMPTIONS_MAX, REDEMPTIONS_WINDOW);
@@ -112,6 +129,7 @@ impl App {
             recent_ids,
             holds,
             failed_redemptions,
+            test_calls,
         }))
     }
 

@@ -15,9 +15,10 @@ mod request_context;
 mod routes;
 mod service;
 mod stored;
+mod test_calls;
 mod write;
 
-pub use crate::app::{App, Sales};
+pub use crate::app::{App, Reach, Sales};
 pub use crate::billing::manual_resolution;
 pub use crate::holds::HoldsConfig;
 pub use crate::holds::upkeep::drop_old;

@@ -8,7 +8,7 @@ use crate::billing::webhooks::receive as webhooks;
 use crate::billing::{checkout, payments};
 use crate::http::{
     accounts, adjustments, check, clock, contacts, erasures, grants, keys, member_tokens, notifications,
-    plan, rate_cards, reservations, reversals, settings, usage,
+    plan, rate_cards, reservations, reversals, settings, usage, webhook_tests,
 };
 use crate::promotions::{promo_codes, redemptions, referrals};
 
@@ -29,7 +29,10 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         ("payments", vec![payments::routes(), checkout::routes(), webhooks::routes()]),
         ("limits and holds", vec![check::routes(), reservations::routes()]),
         ("alerts", vec![settings::routes(), notifications::routes()]),
-        ("people", vec![contacts::routes(), referrals::routes(), erasures::routes()]),
+        (
+            "people",
+            vec![contacts::routes(), webhook_tests::routes(), referrals::routes(), erasures::routes()],
+        ),
         ("keys", vec![keys::routes(), member_tokens::routes()]),
     ];
     let tagged = |(tag, routes): (&'static str, Vec<Vec<Route<App>>>)| {

@@ -1,5 +1,6 @@
 //! Service: settings of the write side, and its composition.
 
+use contacts::webhook::WebhookConfig;
 use engine::progress::{WaitConfig, Waiter};
 use futures::FutureExt;
 use payments::PaymentConfig;
@@ -11,7 +12,7 @@ use web::auth::{Auth, AuthConfig};
 use web::http::ops::Readiness;
 use web::http::{Deps, Service};
 
-use crate::app::{App, Sales};
+use crate::app::{App, Reach, Sales};
 use crate::billing::webhooks::outcomes;
 use crate::holds::{HoldsConfig, upkeep};
 use crate::ingress::Ingress;
@@ -32,6 +33,8 @@ pub struct Config {
     pub promotions: PromotionsConfig,
     #[command(flatten)]
     pub payment: PaymentConfig,
+    #[command(flatten)]
+    pub webhook: WebhookConfig,
 }
 
 /// Builds the service: HTTP writes, ingress, outbox relay, and upkeep of holds.
@@ -43,7 +46,8 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let waiter = Waiter::listen(pool.clone(), Model::ReadModel, config.wait, shutdown.clone()).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
     let sales = Sales::new(config.promotions, &config.payment, &pool, identity.log_id)?;
-    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, sales);
+    let reach = Reach::new(sales, config.webhook)?;
+    let app = App::new(pool.clone(), journal.clone(), waiter, auth, config.holds, reach);
 
     let ingress = Ingress::new(app.clone(), &deps.kafka, shutdown.clone()).await?;
     let readiness = Readiness::new()

@@ -18,8 +18,8 @@ use crate::{access, assets, embed, live, pages};
 
 /// How long the address of the writes may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long it may be silent; a write waits for the projection for two seconds.
-const SILENT_MAX: Duration = Duration::from_secs(15);
+/// How long it may be silent: a write waits for the projection for two seconds, a test call of a webhook for 15.
+const SILENT_MAX: Duration = Duration::from_secs(20);
 
 /// Builds the pages over the API's routes. `elsewhere` is the address of the routes that this process does not serve;
 /// pages of `origins` may show figures in theirs.

@@ -164,8 +164,14 @@ async fn build(
 ) -> Result<Service> {
     let UpConfig { wait, promotions, holds, .. } = *config;
     let auth = AuthConfig { operator_key: Some(operator_key.to_owned()), ..config.auth.clone() };
-    let writes =
-        command_api::Config { auth: auth.clone(), wait, holds, promotions, payment: config.payment.clone() };
+    let writes = command_api::Config {
+        auth: auth.clone(),
+        wait,
+        holds,
+        promotions,
+        payment: config.payment.clone(),
+        webhook: config.delivery.webhook,
+    };
     let alerts = alert_worker::Config {
         scheduler: config.scheduler.clone(),
         alerts: config.alerts.clone(),

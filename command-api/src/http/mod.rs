@@ -17,3 +17,4 @@ pub mod reservations;
 pub mod reversals;
 pub mod settings;
 pub mod usage;
+pub mod webhook_tests;

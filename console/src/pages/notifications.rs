@@ -128,10 +128,7 @@ async fn render(visit: &Visit, id: String, refused: Option<Failure>) -> Result<R
     layout::page_with(status, &page)
 }
 
-async fn resend(
-    visit: Visit,
-    Path((id, notification)): Path<(String, String)>,
-) -> Result<Response, Failure> {
+async fn resend(visit: Visit, Path((id, notification)): Path<(String, String)>) -> Result<Response, Failure> {
     let path = format!("{}/notifications/{}/resend", path_of(&id), segment(&notification));
     match visit.api.post(&path).send().await {
         Ok(_) => {

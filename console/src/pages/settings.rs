@@ -112,10 +112,26 @@ struct Settings {
     /// The form that was refused, with what was typed.
     form: &'static str,
     typed: Typed,
-    /// The webhook's new secret.
-    secret: Option<String>,
+    hook: Hook,
     may_set: bool,
     may_decide: bool,
+}
+
+/// What a form has done with the webhook, shown once.
+#[derive(Default)]
+struct Hook {
+    secret: Option<String>,
+    tested: Option<Tested>,
+}
+
+/// What came of a test call.
+#[derive(Deserialize)]
+struct Tested {
+    event_id: String,
+    is_accepted: bool,
+    status: Option<u16>,
+    duration_ms: u64,
+    reason: Option<String>,
 }
 
 struct ShownPlans {
@@ -168,6 +184,7 @@ pub fn routes() -> Router {
         .route("/accounts/{account}/settings/webhook", get(show).post(set_webhook))
         .route("/accounts/{account}/settings/webhook/remove", post(remove_webhook))
         .route("/accounts/{account}/settings/webhook/secret", get(show).post(new_secret))
+        .route("/accounts/{account}/settings/webhook/test", get(show).post(test_webhook))
         .route("/accounts/{account}/settings/plan", get(ask_plan).post(set_plan))
         .route("/accounts/{account}/settings/close", get(ask_close).post(close))
 }
@@ -181,7 +198,7 @@ fn text(sum: Option<Sum>) -> String {
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
-    render(&visit, &id, "", Typed::default(), None).await
+    render(&visit, &id, "", Typed::default(), Hook::default()).await
 }
 
 async fn render(
@@ -189,7 +206,7 @@ async fn render(
     id: &str,
     form: &'static str,
     typed: Typed,
-    secret: Option<String>,
+    hook: Hook,
 ) -> Result<Response, Failure> {
     let (api, path, may_set) = (&visit.api, path_of(id), visit.who.may_set());
     let (plan_path, contacts_path) = (format!("{path}/plan"), format!("{path}/contacts"));
@@ -215,7 +232,7 @@ async fn render(
         tag,
         form,
         typed,
-        secret,
+        hook,
     };
     layout::page_with(status, &page)
 }
@@ -289,7 +306,7 @@ async fn answer(
     match sent {
         Ok(answer) => Ok(layout::done(&place(id), layout::word_of(&answer, word))),
         Err(failure) if failure.is_about_form() => {
-            render(visit, id, form, Typed::refused(fields, failure), None).await
+            render(visit, id, form, Typed::refused(fields, failure), Hook::default()).await
         }
         Err(failure) => Err(failure),
     }
@@ -380,7 +397,7 @@ async fn set_webhook(visit: Visit, Path(id): Path<String>, form: Form) -> Result
     match sent {
         // Shown in this answer and never again, so that the secret stands in no address.
         Ok(Contacts { webhook: Some(Webhook { secret: Some(secret), .. }), .. }) => {
-            render(&visit, &id, "", Typed::default(), Some(secret)).await
+            render(&visit, &id, "", Typed::default(), Hook { secret: Some(secret), tested: None }).await
         }
         sent => answer(&visit, &id, "webhook", &form, sent.map(|_| Value::Null), "saved").await,
     }
@@ -396,9 +413,25 @@ async fn new_secret(visit: Visit, Path(id): Path<String>, form: Form) -> Result<
     match visit.api.post(&path).send().await {
         Ok(answer) => {
             let secret = answer["webhook"]["secret"].as_str().map(str::to_owned);
-            render(&visit, &id, "", Typed::default(), secret).await
+            render(&visit, &id, "", Typed::default(), Hook { secret, tested: None }).await
         }
         Err(failure) => answer(&visit, &id, "webhook", &form, Err(failure), "saved").await,
+    }
+}
+
+async fn test_webhook(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Response, Failure> {
+    let path = format!("{}/contacts/webhook-test", path_of(&id));
+    match visit.api.post(&path).send().await {
+        Ok(answer) => {
+            let unread = |_| Failure::not_found("the webhook was called, but what it answered can't be read");
+            let tested = serde_json::from_value(answer).map_err(unread)?;
+            render(&visit, &id, "", Typed::default(), Hook { secret: None, tested: Some(tested) }).await
+        }
+        // An account tests so many times in a minute.
+        Err(failure) if failure.is_about_form() || failure.status == StatusCode::TOO_MANY_REQUESTS => {
+            render(&visit, &id, "webhook-test", Typed::refused(&form, failure), Hook::default()).await
+        }
+        Err(failure) => Err(failure),
     }
 }
 

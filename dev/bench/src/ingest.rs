@@ -103,8 +103,9 @@ impl Server {
             &AuthConfig { operator_key: Some(KEY.to_owned()), ..AuthConfig::default() },
         )?;
         let sales = command_api::Sales::new(Default::default(), &Default::default(), &pool, identity.log_id)?;
-        let holds = command_api::HoldsConfig::default();
-        let app = command_api::App::new(pool, journal, waiter, auth, holds, sales);
+        let (holds, reach) =
+            (command_api::HoldsConfig::default(), command_api::Reach::new(sales, Default::default())?);
+        let app = command_api::App::new(pool, journal, waiter, auth, holds, reach);
         let config =
             HttpConfig { listen: ([127, 0, 0, 1], 0).into(), connections: 4096, allowed_origins: Vec::new() };
         let listener = http::bind(config.listen).await?;

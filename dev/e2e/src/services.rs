@@ -99,8 +99,14 @@ fn url_of(service: &Running) -> String {
 async fn apart(config: UpConfig) -> Result<Services> {
     let UpConfig { wait, promotions, holds, .. } = config;
     let (auth, payment) = (config.auth.clone(), config.payment.clone());
-    let writes =
-        command_api::Config { auth: auth.clone(), wait, holds, promotions, payment: payment.clone() };
+    let writes = command_api::Config {
+        auth: auth.clone(),
+        wait,
+        holds,
+        promotions,
+        payment: payment.clone(),
+        webhook: config.delivery.webhook,
+    };
     let alerts = alert_worker::Config {
         scheduler: config.scheduler.clone(),
         alerts: config.alerts.clone(),

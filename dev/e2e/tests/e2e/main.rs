@@ -30,6 +30,9 @@ mod history;
 #[path = "../../../../alert-worker/tests/delivery/identity.rs"]
 #[allow(dead_code, reason = "the alert worker's tests use more of it")]
 mod identity;
+#[path = "../../../../alert-worker/tests/delivery/receiver.rs"]
+#[allow(dead_code, reason = "the alert worker's tests use more of it")]
+mod receiver;
 #[path = "../../../../alert-worker/tests/delivery/server.rs"]
 #[allow(dead_code, reason = "the alert worker's tests use more of it")]
 mod server;

@@ -20,6 +20,7 @@ mod reservations;
 mod rules;
 mod settings;
 mod usage;
+mod webhook_tests;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::Whole;
 
 use super::{Browser, between, tell};
+use crate::receiver::{Answer, Receiver};
 
 const PAGE: &str = "/accounts/acme/settings";
 
@@ -48,6 +49,14 @@ async fn an_admin_names_the_account_its_people_and_its_webhook() -> Result<()> {
     ensure!(!browser.html.contains(&secret), "a secret is shown once");
     browser.submit("/accounts/acme/settings/webhook/secret", &[]).await?.shows(200, &["shown this once"])?;
     ensure!(!browser.html.contains(&secret), "another secret");
+    let test = "/accounts/acme/settings/webhook/test";
+    for _ in 0..10 {
+        browser.submit(test, &[]).await?.shows(200, &["The receiver was not reached"])?;
+    }
+    browser
+        .submit(test, &[])
+        .await?
+        .shows(422, &["at most 10 times a minute", "https://hooks.example.test/l"])?;
     whole.replay_and_stop().await
 }
 
@@ -95,5 +104,23 @@ async fn an_auditor_reads_settings_without_addresses() -> Result<()> {
         !browser.html.contains("<h2 id=\"people-title\"") && !browser.html.contains("/settings/account"),
         "no"
     );
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_call_shows_what_the_receiver_answered() -> Result<()> {
+    let whole = Whole::start_with(&["--webhook-allow-private"]).await?;
+    tell(&whole, "acme", "100").await?;
+    let receiver = Receiver::start([Answer::of(204), Answer::of(500).saying("out of paper")]).await?;
+    let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
+    browser.get(PAGE).await?;
+    ensure!(!browser.html.contains("Send a test call"), "there is nothing to call");
+    browser.submit("/accounts/acme/settings/webhook", &[("url", &receiver.url())]).await?;
+    let test = "/accounts/acme/settings/webhook/test";
+    browser
+        .submit(test, &[])
+        .await?
+        .shows(200, &["The receiver accepted the test call", "with 204 after"])?;
+    browser.submit(test, &[]).await?.shows(200, &["The receiver answered 500", "out of paper"])?;
     whole.replay_and_stop().await
 }
