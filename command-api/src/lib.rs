@@ -19,7 +19,7 @@ mod test_calls;
 mod write;
 
 pub use crate::app::{App, Reach, Sales};
-pub use crate::billing::manual_resolution;
+pub use crate::billing::{manual_resolution, top_up_resolution};
 pub use crate::holds::HoldsConfig;
 pub use crate::holds::upkeep::drop_old;
 pub use crate::openapi::openapi;

@@ -5,7 +5,7 @@ use web::openapi::{self, Route};
 
 use crate::app::App;
 use crate::billing::webhooks::receive as webhooks;
-use crate::billing::{checkout, payments};
+use crate::billing::{checkout, parked, payments};
 use crate::http::{
     accounts, adjustments, check, clock, contacts, erasures, grants, keys, member_tokens, notifications,
     plan, rate_cards, reservations, reversals, settings, usage, webhook_tests,
@@ -26,7 +26,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
             "grants",
             vec![grants::routes(), adjustments::routes(), promo_codes::routes(), redemptions::routes()],
         ),
-        ("payments", vec![payments::routes(), checkout::routes(), webhooks::routes()]),
+        ("payments", vec![payments::routes(), parked::routes(), checkout::routes(), webhooks::routes()]),
         ("limits and holds", vec![check::routes(), reservations::routes()]),
         ("alerts", vec![settings::routes(), notifications::routes()]),
         (

@@ -90,7 +90,7 @@ pub struct Head {
 }
 
 /// What a form has done, by the word in the page's address.
-const DONE: [(&str, &str); 13] = [
+const DONE: [(&str, &str); 14] = [
     ("saved", "Saved."),
     ("queued", "Recorded. The figures follow in a moment."),
     ("opened", "The account is open."),
@@ -101,6 +101,7 @@ const DONE: [(&str, &str); 13] = [
     ("voided", "What remained of the grant is void."),
     ("sent", "Sent."),
     ("resent", "It is on its way again."),
+    ("decided", "Decided. What follows from it is recorded in a moment."),
     ("invited", "Invited."),
     ("redeemed", "The code is redeemed."),
     ("ended", "Ended."),

@@ -89,14 +89,15 @@ async fn decide(
         None => anyhow::bail!("say --credit, --refunded or --dismiss"),
     };
     let credits = matches!(decision, Decision::Credit { .. });
-    let account = resolve(pool, payment, decision, Signed { by: arguments.by.clone(), note }).await?;
+    let account =
+        resolve(pool, payment, decision, Signed { by: arguments.by.clone(), note, actor: None }).await?;
     let follows = if credits { "its credit goes to the journal" } else { "nothing is credited" };
     writeln!(out, "{payment} of {account} is resolved, and {follows}")?;
     Ok(())
 }
 
 async fn list(pool: &PgPool, as_json: bool, out: &mut impl Write) -> Result<()> {
-    let parked = parked_effects(pool).await?;
+    let parked = parked_effects(pool, None).await?;
     if as_json {
         for effect in &parked {
             writeln!(out, "{}", json_line(effect))?;

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use alert_worker::top_ups::{Decision, decide};
 use anyhow::{Context, Result};
 use clap::Args;
+use command_api::top_up_resolution::{Decision, decide};
 use ledger_core::value::id::{AccountId, PaymentId, Text};
 use platform::pg;
 
@@ -46,7 +46,7 @@ pub async fn run(arguments: &ResolveTopUp, out: &mut impl Write) -> Result<()> {
         (None, Some(reason)) => Decision::Failed(reason.clone()),
         (None, None) => anyhow::bail!("say --paid or --failed"),
     };
-    let attempt = decide(&pool, &arguments.account, decision).await;
+    let attempt = decide(&pool, &arguments.account, None, decision, None).await;
     pool.close().await;
     writeln!(out, "{} of {} is resolved, and its outcome goes to the journal", attempt?, arguments.account)?;
     Ok(())

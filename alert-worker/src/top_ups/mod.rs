@@ -8,7 +8,6 @@
 mod charge;
 mod config;
 mod decided;
-mod manual_resolution;
 mod relay;
 mod store;
 mod wanted;
@@ -32,7 +31,6 @@ use wanted::Sweep;
 
 pub use config::TopUpConfig;
 pub use decided::Decided;
-pub use manual_resolution::{DecideError, Decision, decide};
 pub(crate) use store::{forget_open, write};
 
 /// How long a stop waits for the provider; the whole stop must take less than 10 s.

@@ -6,7 +6,6 @@ use engine::outbox;
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::Event;
 use ledger_core::event::derive::TOP_UPS;
-use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, AttemptId, PaymentId};
 use ledger_core::value::time::Time;
 use payments::{Charge, CustomerId, customer, idempotency_key};
@@ -342,72 +341,4 @@ pub async fn count_parked(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"select count(*) as "parked!" from control.top_up where state = 'parked'"#)
         .fetch_one(pg::bounded(pool))
         .await
-}
-
-#[derive(Debug)]
-pub struct Parked {
-    pub attempt: AttemptId,
-    pub amount: Credits,
-    pub live: bool,
-    pub ledger_time: Time,
-    /// The payment, if the fold has refused its credit.
-    pub refused: Option<PaymentId>,
-}
-
-/// Returns the attempt of an account that waits for a person; at most one is open.
-pub async fn parked(
-    connection: &mut PgConnection,
-    account: &AccountId,
-) -> Result<Option<Parked>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select attempt_id, amount::text as "amount!", live, ledger_time, payment_id
-           from control.top_up
-           where account_id = $1 and state = 'parked'
-           for update"#,
-        account.as_str(),
-    )
-    .fetch_optional(connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Parked {
-        attempt: parsed(&row.attempt_id)?,
-        refused: row.payment_id.as_deref().map(parsed).transpose()?,
-        amount: credits_of(&row.amount)?,
-        live: row.live,
-        ledger_time: time_of(row.ledger_time),
-    }))
-}
-
-/// Returns whether a payment is credited to the account already.
-pub async fn is_credited(
-    connection: &mut PgConnection,
-    live: Schema,
-    account: &AccountId,
-    payment: &PaymentId,
-) -> Result<bool, sqlx::Error> {
-    let sql = format!(
-        "select exists (select from {live}.lot where account_id = $1 and payment_id = $2) as credited"
-    );
-    let credited = sqlx::query_scalar(AssertSqlSafe(sql));
-    credited.bind(account.as_str()).bind(payment.as_str()).fetch_one(connection).await
-}
-
-/// Records a manual resolution, and puts its event into the outbox.
-pub async fn report_parked(
-    connection: &mut PgConnection,
-    account: &AccountId,
-    attempt: &AttemptId,
-    event: &Event,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update control.top_up
-         set state = 'told',
-             reply = 'decided by a person'
-         where account_id = $1 and attempt_id = $2",
-        account.as_str(),
-        attempt.as_str(),
-    )
-    .execute(&mut *connection)
-    .await?;
-    outbox::put(connection, event, LEAD_SECONDS).await.map(drop)
 }

@@ -13,8 +13,10 @@ use sqlx::AssertSqlSafe;
 use super::webhooks::records::{self, Kind};
 use super::webhooks::{outcomes, store};
 
-/// The actor of manual resolutions: the command uses the database and has no API key.
+/// The actor of resolutions by the command, which uses the database and has no API key.
 const ACTOR: &str = "ledger-resolve-payment";
+/// Parked effects, or top-ups, that a list shows at most.
+pub(super) const PARKED_MAX: i64 = 500;
 /// The relay appends it at once.
 const LEAD_SECONDS: f64 = 0.0;
 
@@ -59,6 +61,8 @@ impl Decision {
 pub struct Signed {
     pub by: Text,
     pub note: Text,
+    /// The API key that decides, if one does.
+    pub actor: Option<Label>,
 }
 
 /// Why a payment can't be resolved as requested.
@@ -67,10 +71,10 @@ pub enum ResolveError {
     #[error("nothing of payment {0} waits for a person")]
     NoneParked(PaymentId),
     #[error(
-        "payment {0} is credited; what waits is a refund or a dispute of it: say --refunded or --dismiss"
+        "payment {0} is credited; what waits is a refund or a dispute of it: it can be refunded or dismissed"
     )]
     NothingToCredit(PaymentId),
-    #[error("the id {0} is taken in this account: name another with --credit-as")]
+    #[error("the id {0} is taken in this account: credit it under another")]
     Taken(PaymentId),
     #[error("account {0} is not open")]
     NoAccount(AccountId),
@@ -80,14 +84,20 @@ pub enum ResolveError {
     Postgres(#[from] sqlx::Error),
 }
 
-/// Returns what waits for a person, oldest first.
-pub async fn parked_effects(pool: &PgPool) -> Result<Vec<ParkedEffect>, sqlx::Error> {
+/// Returns what waits for a person, of one account or of all, the oldest first and [`PARKED_MAX`] at most.
+pub async fn parked_effects(
+    pool: &PgPool,
+    account: Option<&AccountId>,
+) -> Result<Vec<ParkedEffect>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select payment_id, account_id, kind, amount::text as "amount!", charged, currency, reason as "reason!",
                   parked_at as "parked_at!"
            from control.payment_effect
-           where state = 'parked'
-           order by created_at"#
+           where state = 'parked' and ($1::text is null or account_id = $1)
+           order by created_at
+           limit $2"#,
+        account.map(AccountId::as_str),
+        PARKED_MAX,
     );
     let mut effects = Vec::new();
     for row in rows.fetch_all(pg::bounded(pool)).await? {
@@ -139,7 +149,8 @@ async fn resolve_in(
             let journal_id = journal_id.unwrap_or_else(|| payment_id.clone());
             let at = admit(connection, live, &account, &journal_id).await?;
             payment.credit(amount, journal_id);
-            let records = records::due(&mut payment, at, &Label::new(ACTOR)?)?;
+            let actor = signed.actor.clone().map_or_else(|| Label::new(ACTOR), Ok)?;
+            let records = records::due(&mut payment, at, &actor)?;
             outcomes::remember(connection, &payment, &records).await?;
             for record in &records {
                 outbox::put(connection, &record.event, LEAD_SECONDS).await?;

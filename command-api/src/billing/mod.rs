@@ -3,5 +3,7 @@
 pub mod checkout;
 pub mod manual_resolution;
 pub mod orders;
+pub mod parked;
 pub mod payments;
+pub mod top_up_resolution;
 pub mod webhooks;

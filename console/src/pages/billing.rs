@@ -14,6 +14,7 @@ use crate::account::{Account, path_of};
 use crate::api::{Failure, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
+use crate::pages::parked::{self, Act, Waiting};
 use crate::typed::{Typed, filled};
 use crate::visit::{Fields, Form, Visit, segment};
 
@@ -114,6 +115,8 @@ struct Billing {
     entries: Result<Vec<Line>, Failure>,
     payments: Result<Vec<Payment>, Failure>,
     refunds: Result<Vec<Line>, Failure>,
+    /// None: not for this key.
+    waiting: Option<Result<Waiting, Failure>>,
     /// What one costs, in a sentence; none: it can't be bought here.
     price: Option<String>,
     buy: Typed,
@@ -186,6 +189,8 @@ pub fn routes() -> Router {
         .route("/accounts/{account}/billing/auto-top-up", get(ask_top_up).post(set_top_up))
         .route("/accounts/{account}/billing/record", get(ask_record).post(record))
         .route("/accounts/{account}/billing/refund", get(ask_refund).post(refund))
+        .route("/accounts/{account}/billing/parked/payments/{payment}", get(show_parked).post(decide_payment))
+        .route("/accounts/{account}/billing/parked/top-ups/{attempt}", get(show_parked).post(decide_top_up))
 }
 
 fn place(id: &str) -> String {
@@ -193,10 +198,19 @@ fn place(id: &str) -> String {
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
-    render(&visit, &id, Typed::default(), None).await
+    render(&visit, &id, Filled::default()).await
 }
 
-async fn render(visit: &Visit, id: &str, buy: Typed, bought: Option<Checkout>) -> Result<Response, Failure> {
+/// What a form of the page has brought.
+#[derive(Default)]
+struct Filled {
+    buy: Typed,
+    bought: Option<Checkout>,
+    decision: Typed,
+}
+
+async fn render(visit: &Visit, id: &str, filled: Filled) -> Result<Response, Failure> {
+    let Filled { buy, bought, decision } = filled;
     let api = &visit.api;
     let path = path_of(id);
     let (balance_path, top_up_path) = (format!("{path}/balance"), format!("{path}/auto-top-up"));
@@ -206,19 +220,24 @@ async fn render(visit: &Visit, id: &str, buy: Typed, bought: Option<Checkout>) -
         format!("{path}/entries?type=refunded&limit={REFUNDS}"),
     );
     let whole = async { tokio::try_join!(api.get::<Payer>(&path), api.get::<Balance>(&balance_path)) };
-    let (whole, top_up, entries, grants, refunds) = tokio::join!(
+    let place = place(id);
+    let parked = async { if visit.who.is_operator() { Some(parked::waiting(api, id).await) } else { None } };
+    let (whole, top_up, entries, grants, refunds, parked) = tokio::join!(
         whole,
         api.get::<AutoTopUp>(&top_up_path),
         api.get::<List<Entry>>(&entries_path),
         api.get::<List<Grant>>(&grants_path),
         api.get::<List<Entry>>(&refunds_path),
+        parked,
     );
     let (Payer { account, usd_per_unit }, balance) = whole?;
-    let (unit, place) = (account.unit, place(id));
+    let unit = account.unit;
     let base = format!("/accounts/{}", segment(id));
     let lines = |list: List<Entry>| list.items.iter().map(|entry| line(&base, unit, entry)).collect();
     let ready = bought.map(|checkout| ready(unit, &buy, checkout));
-    let status = if buy.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let is_refused = buy.failure.is_some() || decision.failure.is_some();
+    let status = if is_refused { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let waiting = |parked| Waiting { rows: parked::rows(&place, unit, parked), typed: decision };
     let page = Billing {
         frame: Frame::account(visit, &account, Tab::Billing, "Billing").live(id),
         credits: credits(&account, &balance, account.now(visit.now)),
@@ -226,6 +245,7 @@ async fn render(visit: &Visit, id: &str, buy: Typed, bought: Option<Checkout>) -
         entries: entries.map(lines),
         payments: grants.map(|grants| payments(&place, unit, &grants.items)),
         refunds: refunds.map(lines),
+        waiting: parked.map(|parked| parked.map(waiting)),
         price: usd_per_unit
             .map(|usd| format!("One costs ${}. A purchase costs $0.50 to $999,999.99.", usd.0)),
         buy,
@@ -336,10 +356,11 @@ async fn buy(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Respons
             let unread = |_| Failure::not_found("the checkout is open, but its address can't be read");
             let checkout: Checkout = serde_json::from_value(answer).map_err(unread)?;
             // The policy of the pages lets a form lead nowhere else, so the payment is a link.
-            render(&visit, &id, Typed { fields: form.0, failure: None }, Some(checkout)).await
+            let buy = Typed { fields: form.0, failure: None };
+            render(&visit, &id, Filled { buy, bought: Some(checkout), ..Filled::default() }).await
         }
         Err(failure) if failure.is_about_form() => {
-            render(&visit, &id, Typed::refused(&form, failure), None).await
+            render(&visit, &id, Filled { buy: Typed::refused(&form, failure), ..Filled::default() }).await
         }
         Err(failure) => Err(failure),
     }
@@ -349,6 +370,47 @@ fn ready(unit: Unit, buy: &Typed, checkout: Checkout) -> Ready {
     let amount = serde_json::from_value(buy.get("amount").into()).unwrap_or(Sum::ZERO);
     let href = checkout.url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
     Ready { id: checkout.checkout_id, amount: unit.show(amount), href }
+}
+
+/// A reload of a form that was refused shows the page without it.
+async fn show_parked(visit: Visit, Path((id, _)): Path<(String, String)>) -> Result<Response, Failure> {
+    render(&visit, &id, Filled::default()).await
+}
+
+async fn decide_payment(
+    visit: Visit,
+    Path((id, payment)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let path = format!("/v1/parked-payments/{}/decision", segment(&payment));
+    let sent = visit.api.post(&path).json(&parked::payment_body(&form)).send().await;
+    decided(&visit, &id, &form, sent).await
+}
+
+async fn decide_top_up(
+    visit: Visit,
+    Path((id, attempt)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let path = format!("{}/top-ups/{}/decision", path_of(&id), segment(&attempt));
+    let sent = visit.api.post(&path).json(&parked::top_up_body(&form)).send().await;
+    decided(&visit, &id, &form, sent).await
+}
+
+async fn decided(
+    visit: &Visit,
+    id: &str,
+    form: &Fields,
+    sent: Result<Value, Failure>,
+) -> Result<Response, Failure> {
+    match sent {
+        Ok(_) => Ok(layout::done(&place(id), "decided")),
+        Err(failure) if failure.is_about_form() => {
+            let decision = Typed::refused(form, failure);
+            render(visit, id, Filled { decision, ..Filled::default() }).await
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// A form on a page of its own.

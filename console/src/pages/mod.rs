@@ -13,6 +13,7 @@ mod messages;
 mod notifications;
 mod open;
 mod overview;
+mod parked;
 mod people;
 mod promo_codes;
 mod rate_cards;

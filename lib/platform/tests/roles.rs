@@ -116,7 +116,7 @@ const fn forbidden(role: Role) -> &'static [&'static str] {
             "delete from control.api_key",
             "update control.rate_card set body = '{}'",
             "select * from control.top_up",
-            "update control.top_up set state = 'paid'",
+            "update control.top_up set amount = 1000000",
             "insert into control.top_up_refusal select * from control.top_up_refusal",
             "update read_model_1.halted set resume = true",
             "select * from read_model_1.dead_letter",

@@ -57,6 +57,13 @@ fn writes(account: &str) -> Vec<(Method, String, Value)> {
         (Method::PATCH, at(""), json!({"low_balance_threshold": "1"})),
         (Method::POST, at("/notifications/n1/resend"), Value::Null),
         (Method::POST, at("/contacts/webhook-test"), Value::Null),
+        (Method::GET, "/v1/parked-payments".into(), Value::Null),
+        (
+            Method::POST,
+            "/v1/parked-payments/pi_1/decision".into(),
+            json!({"decision": "dismissed", "reason": "r"}),
+        ),
+        (Method::POST, at("/top-ups/t1/decision"), json!({"outcome": "failed", "reason": "r"})),
     ]
 }
 

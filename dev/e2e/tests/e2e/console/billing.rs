@@ -5,6 +5,8 @@ use e2e::Whole;
 use serde_json::json;
 
 use super::Browser;
+use crate::payments::Account;
+use crate::payments::webhooks::{SIGNED, report, session};
 
 /// Opens an account whose credits cost a cent, with 100 of its plan and 500 bought.
 async fn shop(whole: &Whole) -> Result<()> {
@@ -119,5 +121,36 @@ async fn an_operator_records_a_payment_and_gives_it_back() -> Result<()> {
         .shows(200, &["Saved.", "\u{2212}20", ">Refunded<"])?;
     let balance = whole.operator().get("/v1/accounts/acme/balance").await?;
     ensure!(balance.expect(200)?.body["available"] == "630", "{}", balance.text);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_decides_about_what_was_paid_and_came_to_nothing() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    for payment in ["pi_1", "pi_2"] {
+        let mut paid = session("acme", payment);
+        paid["amount_total"] = 1.into();
+        paid["currency"] = "usd".into();
+        report(&whole, "checkout.session.completed", paid).await?;
+    }
+    let page = "/accounts/acme/billing";
+    let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
+    browser.get(page).await?;
+    ensure!(!browser.html.contains("Waits for your decision"), "an operator's");
+    let mut browser = Browser::signed_in(&whole, &whole.operator()).await?;
+    let shown = ["Waits for your decision", "pi_1", "the provider reports $0.01", "Amount differs"];
+    browser.get(page).await?.shows(200, &shown)?;
+    let [first, second] = ["pi_1", "pi_2"].map(|payment| format!("{page}/parked/payments/{payment}"));
+    let credit = [("act", "credit"), ("id", "pi_1"), ("amount", "0"), ("reason", "agreed")];
+    let shown = [r#"value="agreed""#, "must be above 0", r#"<details class="confirm" open>"#];
+    browser.submit(&first, &credit).await?.shows(422, &shown)?;
+    let credit = credit.map(|(name, value)| (name, if name == "amount" { "90" } else { value }));
+    browser.submit(&first, &credit).await?.follow().await?.shows(200, &["Decided.", "pi_2"])?;
+    ensure!(!browser.html.contains("/parked/payments/pi_1"), "it is decided");
+    acme.until("settled", "90").await?;
+    let dismiss = [("act", "dismissed"), ("id", "pi_2"), ("reason", "a trial")];
+    browser.submit(&second, &dismiss).await?.follow().await?.shows(200, &["Decided."])?;
+    ensure!(!browser.html.contains("Waits for your decision"), "nothing waits");
     whole.replay_and_stop().await
 }

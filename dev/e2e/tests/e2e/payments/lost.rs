@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
+use command_api::top_up_resolution::{DecideError, Decision, decide};
 use ledger_core::account::top_up::Attempt;
 use ledger_core::event::{derive, wire};
 use ledger_core::policy::top_up;
@@ -57,9 +57,9 @@ async fn what_nobody_knows_for_twenty_hours_is_left_to_a_person_and_nothing_else
     ensure!(count(&whole, "control.top_up").await? == 1 && acme.figure("settled").await? == "-5");
     // An operator who has checked with the provider records the outcome, once.
     let (account, payment) = (AccountId::new("acme")?, PaymentId::new("pi_found")?);
-    let decided = decide(&whole.pool, &account, Decision::Paid(payment.clone())).await?;
+    let decided = decide(&whole.pool, &account, None, Decision::Paid(payment.clone()), None).await?;
     ensure!(decided == derive::attempt_id(&account, 1));
-    let again = decide(&whole.pool, &account, Decision::Paid(payment)).await;
+    let again = decide(&whole.pool, &account, None, Decision::Paid(payment), None).await;
     ensure!(matches!(again, Err(DecideError::NoneParked(_))), "{again:?}");
     acme.until("settled", "45").await?;
     whole.replay_and_stop().await
@@ -126,10 +126,10 @@ async fn an_attempt_whose_payment_was_recorded_by_hand_is_left_to_a_person_and_c
     // The provider answers in the end, with a payment that is credited already.
     sql(&whole, "update control.top_up set next_ask_at = clock_timestamp()").await?;
     until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
-    let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
+    let paid = decide(&whole.pool, &account, None, Decision::Paid(PaymentId::new("pi_other")?), None).await;
     ensure!(matches!(paid, Err(DecideError::Refused(_))), "{paid:?}");
     let failed = Decision::Failed(Text::new("recorded as a purchase")?);
-    decide(&whole.pool, &account, failed).await?;
+    decide(&whole.pool, &account, None, failed, None).await?;
     until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
     acme.until("settled", "50").await?;
     let said = acme

@@ -13,12 +13,12 @@ const PARKED: &str = "control.payment_effect where state = 'parked'";
 const SENT: &str = "control.payment_effect where state = 'sent'";
 
 fn signed() -> Result<Signed> {
-    Ok(Signed { by: Text::new("olga")?, note: Text::new("looked at the provider")? })
+    Ok(Signed { by: Text::new("olga")?, note: Text::new("looked at the provider")?, actor: None })
 }
 
 /// Returns what waits: `pi_1 paid 100 amount_differs`.
 async fn parked(whole: &Whole) -> Result<Vec<String>> {
-    let effects = parked_effects(&whole.pool).await?;
+    let effects = parked_effects(&whole.pool, None).await?;
     let summary = |effect: &command_api::manual_resolution::ParkedEffect| {
         format!("{} {} {} {}", effect.payment_id, effect.kind, effect.amount, effect.reason)
     };
@@ -187,5 +187,75 @@ async fn a_checkout_with_a_key_is_one_session() -> Result<()> {
         ensure!(other.expect(201)?.body["checkout_id"] != first["checkout_id"], "{}", other.text);
     }
     ensure!(count(&whole, "control.checkout where checkout_id is not null").await? == 4);
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_decides_over_http_once() -> Result<()> {
+    let whole = Whole::start_with(&SIGNED).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    for payment in ["pi_1", "pi_2"] {
+        let paid = with(session("acme", payment), &json!({"amount_total": 1, "currency": "usd"}));
+        report(&whole, "checkout.session.completed", paid).await?;
+    }
+    let operator = whole.operator();
+    let (list, decision) = ("/v1/parked-payments", "/v1/parked-payments/pi_1/decision");
+    let found = operator.get(&format!("{list}?account_id=acme")).await?.expect(200)?.body.clone();
+    let first = &found["payments"][0];
+    ensure!(first["payment_id"] == "pi_1" && first["account_id"] == "acme", "{found}");
+    ensure!(first["amount"] == "100" && first["charged"] == 1 && first["currency"] == "usd", "{found}");
+    ensure!(first["reason"] == "amount_differs" && found["top_ups"] == json!([]), "{found}");
+    let other = operator.get(&format!("{list}?account_id=beta")).await?;
+    ensure!(other.expect(200)?.body["payments"] == json!([]), "{}", other.text);
+    operator.post(decision, json!({"decision": "credit", "reason": "r"})).await?.expect(422)?;
+    take(&whole, "acme", "pi_1").await?.expect(200)?;
+    let credit = json!({"decision": "credit", "amount": "90", "reason": "agreed"});
+    operator.post(decision, credit.clone()).await?.expect_problem(422, "grant_exists")?;
+    let other = with(credit, &json!({"credit_as": "pi_1:2"}));
+    // Of two at once, one decides.
+    let (one, two) = tokio::join!(operator.post(decision, other.clone()), operator.post(decision, other));
+    let (one, two) = (one?, two?);
+    let (decided, late) = if one.status == 200 { (one, two) } else { (two, one) };
+    ensure!(decided.expect(200)?.body["account_id"] == "acme", "{}", decided.text);
+    late.expect_problem(404, "nothing_parked")?;
+    acme.until("settled", "91").await?;
+    let dismissed = json!({"decision": "dismissed", "reason": "a trial"});
+    let decided = operator.post("/v1/parked-payments/pi_2/decision", dismissed).await?;
+    ensure!(decided.expect(200)?.body["decision"] == "dismissed", "{}", decided.text);
+    // It is known who has decided: the key.
+    let by = "control.payment_effect where state = 'decided' and decided_by = 'operator'
+              and note in ('agreed', 'a trial')";
+    ensure!(count(&whole, by).await? == 2, "two decisions of the operator's key");
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_says_over_http_what_has_become_of_a_top_up() -> Result<()> {
+    let whole = Whole::start_with(&["--top-up-first-backoff-ms", "50"]).await?;
+    let acme = Account::open(&whole, "acme").await?;
+    acme.set("pm_down", json!({})).await?;
+    until_count(&whole, "control.top_up where asks >= 1", 1).await?;
+    sqlx::query("update control.top_up set started_at = started_at - interval '21 hours'")
+        .execute(&whole.pool)
+        .await?;
+    until_count(&whole, "control.top_up where state = 'parked'", 1).await?;
+    let operator = whole.operator();
+    let found = operator.get("/v1/parked-payments").await?.expect(200)?.body.clone();
+    let parked = &found["top_ups"][0];
+    ensure!(parked["account_id"] == "acme" && parked["amount"] == "50", "{found}");
+    let attempt = parked["attempt_id"].as_str().context("an attempt")?;
+    let path = format!("/v1/accounts/acme/top-ups/{attempt}/decision");
+    let paid = json!({"outcome": "paid", "payment_id": "pi_found"});
+    operator.post(&path, json!({"outcome": "paid"})).await?.expect(422)?;
+    let other = operator.post("/v1/accounts/acme/top-ups/another/decision", paid.clone()).await?;
+    other.expect_problem(404, "nothing_parked")?;
+    let nobody = operator.post("/v1/accounts/nobody/top-ups/x/decision", paid.clone()).await?;
+    nobody.expect_problem(404, "account_not_found")?;
+    operator.post(&path, paid.clone()).await?.expect(200)?;
+    operator.post(&path, paid).await?.expect_problem(404, "nothing_parked")?;
+    acme.until("settled", "50").await?;
+    until_count(&whole, "control.top_up where state = 'ended'", 1).await?;
+    let found = operator.get("/v1/parked-payments").await?;
+    ensure!(found.expect(200)?.body["top_ups"] == json!([]), "{}", found.text);
     whole.replay_and_stop().await
 }

@@ -36,7 +36,7 @@ async fn a_paid_lot_shows_what_was_paid() -> Result<()> {
     let mut euros = session("acme", "pi_euro");
     (euros["currency"], euros["amount_total"]) = (json!("eur"), json!(95));
     report(&whole, "checkout.session.completed", euros).await?;
-    let signed = Signed { by: Text::new("olga")?, note: Text::new("agreed")? };
+    let signed = Signed { by: Text::new("olga")?, note: Text::new("agreed")?, actor: None };
     let credit = Decision::Credit { amount: "100".parse()?, journal_id: None };
     resolve(&whole.pool, &PaymentId::new("pi_euro")?, credit, signed).await?;
     acme.until("settled", "300").await?;

@@ -140,13 +140,14 @@ async fn a_refund_from_before_refunds_had_names_is_not_taken_again_and_its_failu
     let (kind, object) = refund("refund.failed", "pi_1", "a", 40, "failed");
     report(&whole, kind, object).await?;
     until_count(&whole, "control.payment_effect where state = 'parked'", 1).await?;
-    let parked = parked_effects(&whole.pool).await?;
+    let parked = parked_effects(&whole.pool, None).await?;
     let parked = parked.first().context("one that waits")?;
     ensure!(
         (parked.kind.as_str(), parked.reason.as_str()) == ("refund_failed", "refund_unknown"),
         "{parked:?}"
     );
-    let signed = Signed { by: Text::new("olga")?, note: Text::new("gave the credits back by hand")? };
+    let signed =
+        Signed { by: Text::new("olga")?, note: Text::new("gave the credits back by hand")?, actor: None };
     resolve(&whole.pool, &PaymentId::new("pi_1")?, Decision::Dismissed, signed).await?;
     // Another refund takes what no other has taken.
     for (kind, object) in [total("pi_1", 100), refund("refund.created", "pi_1", "b", 60, "succeeded")] {

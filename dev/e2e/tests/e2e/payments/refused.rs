@@ -1,7 +1,7 @@
 //! Credits that are refused although they were paid: an operator decides, whatever first reported the payment.
 
-use alert_worker::top_ups::{DecideError, Decision, decide};
 use anyhow::{Result, ensure};
+use command_api::top_up_resolution::{DecideError, Decision, decide};
 use ledger_core::event::{derive, wire};
 use ledger_core::policy::top_up;
 use ledger_core::value::id::{AccountId, PaymentId, Text};
@@ -41,9 +41,9 @@ async fn ask_now(whole: &Whole) -> Result<()> {
 /// The operator records the outcome, and the next attempt starts.
 async fn ends_by_a_person(whole: &Whole, acme: &Account, payment: &PaymentId) -> Result<()> {
     let account = AccountId::new("acme")?;
-    let paid = decide(&whole.pool, &account, Decision::Paid(PaymentId::new("pi_other")?)).await;
+    let paid = decide(&whole.pool, &account, None, Decision::Paid(PaymentId::new("pi_other")?), None).await;
     ensure!(matches!(&paid, Err(DecideError::Refused(refused)) if refused == payment), "{paid:?}");
-    decide(&whole.pool, &account, Decision::Failed(Text::new("recorded as a purchase")?)).await?;
+    decide(&whole.pool, &account, None, Decision::Failed(Text::new("recorded as a purchase")?), None).await?;
     until_count(whole, "control.top_up where state = 'ended'", 1).await?;
     acme.set("pm_ok", json!({})).await?;
     acme.spend("u1", "45").await?;
