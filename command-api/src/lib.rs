@@ -10,6 +10,7 @@ mod holds;
 mod http;
 mod ingress;
 mod openapi;
+mod paging;
 mod promotions;
 mod request_context;
 mod routes;

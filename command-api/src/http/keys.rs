@@ -16,12 +16,9 @@ use web::http::{Path, Problem, Query};
 use web::openapi::{Created, Route, Sent, delete, get, post};
 
 use crate::app::App;
+use crate::paging::PageSize;
 use crate::request_context::{RequestContext, keyed};
 use crate::write::idempotency;
-
-/// Keys per page by default.
-const LISTED: i64 = 50;
-const LISTED_MAX: i64 = 500;
 
 pub fn routes() -> Vec<Route<App>> {
     vec![
@@ -119,15 +116,9 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page>, Problem> {
     principal.require_role(Action::Keys)?;
-    let limit = query.limit.unwrap_or(LISTED);
-    if !(1..=LISTED_MAX).contains(&limit) {
-        return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
-    }
-    let mut items = auth::list_keys(pg::bounded(&app.pool), query.cursor.as_deref(), limit + 1).await?;
-    let limit = usize::try_from(limit).map_err(Problem::internal)?;
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let next_cursor = items.last().filter(|_| has_more).map(|last| last.key_id.clone());
+    let size = PageSize::of(query.limit)?;
+    let found = auth::list_keys(pg::bounded(&app.pool), query.cursor.as_deref(), size.rows_to_ask()).await?;
+    let (items, next_cursor) = size.cut(found, |last| last.key_id.clone());
     Ok(Json(Page { items, next_cursor }))
 }
 

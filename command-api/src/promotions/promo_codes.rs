@@ -8,16 +8,18 @@ use ledger_core::event::{Data, Grant, GrantSource};
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AccountId, GrantId, PromoCode};
+use ledger_core::value::schema::Cursor;
 use ledger_core::value::time::Time;
 use platform::pg::columns::parsed;
 use platform::pg::{self, PgConnection, credits_of, numeric_text, time_of, timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::auth::{Action, Principal};
-use web::http::{ETag, Path, Problem};
+use web::http::{ETag, Path, Problem, Query};
 use web::openapi::{self, Created, Route, Sent, Tagged, delete, post};
 
 use crate::app::App;
+use crate::paging::PageSize;
 use crate::request_context::{RequestContext, conditional};
 use crate::write::Draft;
 
@@ -201,6 +203,9 @@ pub fn routes() -> Vec<Route<App>> {
         post("/v1/promo-codes", create)
             .named("createPromoCode", "Makes a promo code, which gives credits once to each account.")
             .says("By the operator. The same code again gets the same answer."),
+        openapi::get("/v1/promo-codes", list)
+            .named("listPromoCodes", "Lists the promo codes and what has become of them, newest first.")
+            .says("By the operator and auditors."),
         openapi::get("/v1/promo-codes/{code}", get)
             .named("getPromoCode", "Returns a promo code and what has become of it.")
             .says("By the operator and auditors.")
@@ -273,6 +278,72 @@ impl PromoCodeView {
         let state = state(&self.made, self.ended_at)?;
         Ok(Tagged(Json(self), Some(state)))
     }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Rows of a page; 50 by default.
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<i64>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PromoCodePage")]
+struct Page {
+    items: Vec<PromoCodeView>,
+    /// The cursor of the next page; null at the end.
+    #[schemars(with = "Option<Cursor>")]
+    next_cursor: Option<String>,
+}
+
+/// `GET /v1/promo-codes`
+async fn list(
+    State(app): State<App>,
+    principal: Principal,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page>, Problem> {
+    principal.require_role(Action::Catalog)?;
+    let size = PageSize::of(query.limit)?;
+    let (before, before_code) = query.cursor.as_deref().map(place_of).transpose()?.unzip();
+    let rows = sqlx::query!(
+        r#"select code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at, redemptions,
+                  ended_at, created_at
+           from control.promo_code
+           where $1::timestamptz is null or (created_at, code) < ($1, $2)
+           order by created_at desc, code desc
+           limit $3"#,
+        before.map(timestamp),
+        before_code,
+        size.rows_to_ask()
+    );
+    let rows = rows.fetch_all(pg::bounded(&app.pool)).await?;
+    let (rows, next_cursor) =
+        size.cut(rows, |last| format!("{}.{}", time_of(last.created_at).micros(), last.code));
+    let views = rows.into_iter().map(|row| {
+        PromoCodeView::try_from(PromoCodeRow {
+            code: row.code,
+            amount: row.amount,
+            valid_from: row.valid_from,
+            valid_until: row.valid_until,
+            max_redemptions: row.max_redemptions,
+            expires_at: row.expires_at,
+            redemptions: row.redemptions,
+            ended_at: row.ended_at,
+        })
+    });
+    Ok(Json(Page { items: views.collect::<Result<_, _>>()?, next_cursor }))
+}
+
+/// Reads a cursor: when the last code of the page before was made, and the code.
+fn place_of(cursor: &str) -> Result<(Time, String), Problem> {
+    let bad = || Problem::bad_field("cursor", "bad_cursor", "is not a cursor of this list");
+    let (micros, code) = cursor.split_once('.').ok_or_else(bad)?;
+    let made = micros.parse().ok().map(Time::from_micros).ok_or_else(bad)?;
+    let code: PromoCode = code.parse().map_err(|_| bad())?;
+    Ok((made, code.to_string()))
 }
 
 /// `GET /v1/promo-codes/{code}`

@@ -1,4 +1,4 @@
-//! Promo codes: an operator makes them, looks up what has become of one, and ends it.
+//! Promo codes: an operator makes them, sees what has become of each, and ends one.
 
 use askama::Template;
 use axum::Router;
@@ -10,11 +10,13 @@ use ledger_core::value::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::Failure;
+use crate::api::{Failure, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
 use crate::typed::{Typed, add_times, filled};
 use crate::visit::{Fields, Form, Visit, segment};
+
+const ROWS: usize = 50;
 
 #[derive(Deserialize)]
 struct PromoCode {
@@ -35,6 +37,9 @@ struct PromoCodes {
     /// What was looked up.
     code: String,
     found: Option<Result<Shown, Failure>>,
+    listed: Result<Vec<Shown>, Failure>,
+    first: Option<String>,
+    next: Option<String>,
     typed: Typed,
     may_make: bool,
 }
@@ -49,6 +54,7 @@ struct Shown {
     state: State,
     tag: String,
     end: String,
+    href: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +88,8 @@ async fn show(visit: Visit) -> Result<Response, Failure> {
 
 async fn render(visit: &Visit, typed: Typed) -> Result<Response, Failure> {
     let code = visit.query.get("code");
+    let asked = Fields::from_iter([("limit", ROWS.to_string())]).with("cursor", visit.query.get("cursor"));
+    let listed = visit.api.get::<List<PromoCode>>(&format!("/v1/promo-codes{}", asked.link())).await;
     let found = match code {
         "" => None,
         code => {
@@ -90,15 +98,29 @@ async fn render(visit: &Visit, typed: Typed) -> Result<Response, Failure> {
             Some(read.map(|(promo, tag)| shown(promo, tag, visit.now)))
         }
     };
-    if let Some(Err(failure)) = &found
+    if let Err(failure) = &listed
         && failure.status == StatusCode::FORBIDDEN
     {
         return Err(failure.clone());
     }
+    let here = visit.query.without("done").without("cursor");
+    let next = listed.as_ref().ok().and_then(|list| list.next_cursor.clone());
+    let row = |promo| shown(promo, String::new(), visit.now);
+    let listed = listed.map(|list| list.items.into_iter().map(row).collect());
     let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let frame = Frame::of(visit, "Promo codes", Tab::PromoCodes);
     let (code, may_make) = (code.to_owned(), visit.who.is_operator());
-    layout::page_with(status, &PromoCodes { frame, code, found, typed, may_make })
+    let page = PromoCodes {
+        frame,
+        code,
+        found,
+        listed,
+        first: visit.query.filled("cursor").map(|_| format!("/promo-codes{}", here.link())),
+        next: next.map(|cursor| format!("/promo-codes{}", here.with("cursor", &cursor).link())),
+        typed,
+        may_make,
+    };
+    layout::page_with(status, &page)
 }
 
 fn state(promo: &PromoCode, now: Time) -> State {
@@ -128,6 +150,7 @@ fn shown(promo: PromoCode, tag: String, now: Time) -> Shown {
         },
         expires: promo.expires_at.as_ref().map(format::when),
         end: format!("/promo-codes/{}/end", segment(&promo.code)),
+        href: place(&promo.code),
         code: promo.code,
         tag,
     }

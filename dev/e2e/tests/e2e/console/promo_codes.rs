@@ -1,9 +1,10 @@
 //! Promo codes: an operator makes them, looks them up and ends them.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::Whole;
+use serde_json::json;
 
-use super::Browser;
+use super::{Browser, between};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_is_made_looked_up_and_ended() -> Result<()> {
@@ -40,6 +41,17 @@ async fn a_code_is_made_looked_up_and_ended() -> Result<()> {
     let mut browser = Browser::signed_in(&whole, &whole.keyed("auditor", &[], None).await?).await?;
     browser.get("/promo-codes?code=SPRING").await?.shows(200, &[">Ended<"])?;
     ensure!(!browser.html.contains("Make a code"), "an auditor makes nothing");
+    let shown = [r#"href="/promo-codes?code=SPRING""#, ">Ended<", "0 of 100"];
+    browser.get("/promo-codes").await?.shows(200, &shown)?;
+    for code in 0..50 {
+        let new = json!({"code": format!("C{code}"), "amount": "1"});
+        whole.operator().post("/v1/promo-codes", new).await?.expect(201)?;
+    }
+    browser.get("/promo-codes").await?.shows(200, &["<code>C49</code>", "rel=\"next\""])?;
+    ensure!(!browser.html.contains("SPRING"), "on the next page");
+    let next = between(&browser.html, r#"<a class="button" href="/promo-codes"#, r#"" rel="next""#);
+    let next = format!("/promo-codes{}", next.context("a link")?.replace("&#38;", "&"));
+    browser.get(&next).await?.shows(200, &["<code>SPRING</code>", "Back to the start"])?;
     let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
     browser.get("/promo-codes?code=SPRING").await?.shows(403, &["forbidden"])?;
     whole.replay_and_stop().await

@@ -220,6 +220,12 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
     }
     let answer = operator.get("/v1/accounts/acme/nothing").await?;
     answer.expect(404)?;
+    operator.get("/v1/promo-codes?limit=0").await?.expect_fields(&["limit out_of_range"])?;
+    for cursor in ["x", "1", "1.", "9223372036854775808.a", ".a", "1.a%20b%00"] {
+        let answer = operator.get(&format!("/v1/promo-codes?cursor={cursor}")).await?;
+        ensure!(answer.status == 422, "{cursor}: {}", answer.text);
+    }
+    operator.get("/v1/promo-codes?cursor=9223372036854775807.a").await?.expect(200)?;
     operator.delete("/v1/accounts/acme/balance").await?.expect(405)?;
     operator.get("/v1/keys?cursor=%00").await?.expect_fields(&["cursor control_character"])?;
     operator.delete("/v1/keys/%00").await?.expect(404)?;
