@@ -68,7 +68,8 @@ async fn enter(app: &App, mut request: Request) -> Result<(Visit, Request), Refu
     };
     let theme = cookie::theme_of(request.headers());
     let csrf = session.csrf.into();
-    let visit = Visit { who: who.into(), api, csrf, theme, path: path.into(), query, now };
+    let referral_url = app.referral_url.clone();
+    let visit = Visit { who: who.into(), api, csrf, theme, path: path.into(), query, now, referral_url };
     request.extensions_mut().insert(visit.clone());
     Ok((visit, request))
 }

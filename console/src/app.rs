@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use clap::Args;
+use url::Url;
 use web::http::Peer;
 use web::quota::Attempts;
 
@@ -18,6 +19,10 @@ pub struct ConsoleConfig {
     /// Sends cookies over TLS only, also where no proxy says that the browser uses it (X-Forwarded-Proto)
     #[arg(long, env = "LEDGER_SECURE_COOKIES")]
     pub secure_cookies: bool,
+    /// Address of your product's sign-up page: the link that refers an account leads there, with the account's code as
+    /// referred_by; without it the console shows the code alone
+    #[arg(long, env = "LEDGER_REFERRAL_URL")]
+    pub referral_url: Option<String>,
 }
 
 #[derive(Clone)]
@@ -28,6 +33,7 @@ pub struct App {
     /// Wrong keys of each peer.
     pub attempts: Arc<Attempts<Peer>>,
     pub is_secure: bool,
+    pub referral_url: Option<Arc<Url>>,
 }
 
 impl App {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::{Router, middleware};
 use platform::http_client;
 use url::Url;
@@ -39,16 +39,28 @@ pub fn build(
         }
         None => None,
     };
+    let referral_url = match config.referral_url.as_deref().filter(|url| !url.is_empty()) {
+        Some(url) => Some(Arc::new(web_address(url)?)),
+        None => None,
+    };
     let app = App {
         api: Api::new(routes, elsewhere),
         seal: Arc::new(Seal::new(operator_key)),
         links,
         attempts: Arc::new(Attempts::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW)),
         is_secure: config.secure_cookies,
+        referral_url,
     };
     let behind = Router::new().merge(pages::routes()).merge(live::routes()).merge(login::signed_in());
     let behind = behind.layer(middleware::from_fn_with_state(app.clone(), access::authenticate));
     let all = behind.merge(login::routes().with_state(app)).merge(assets::router());
     // What is for other products' pages has headers of its own.
     Ok(all.layer(middleware::from_fn(access::protect)).merge(embed::routes(origins)?))
+}
+
+/// Reads an address that a browser opens.
+fn web_address(text: &str) -> anyhow::Result<Url> {
+    let url: Url = text.parse().with_context(|| format!("LEDGER_REFERRAL_URL is no address: {text}"))?;
+    ensure!(matches!(url.scheme(), "http" | "https"), "LEDGER_REFERRAL_URL begins with http:// or https://");
+    Ok(url)
 }

@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use ledger_core::value::time::Time;
 use serde::Deserialize;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 use web::auth::Role;
 
 use crate::api::{Client, Failure};
@@ -152,6 +152,8 @@ pub struct Visit {
     pub path: Arc<str>,
     pub query: Fields,
     pub now: Time,
+    /// The sign-up page of the product, if there is one.
+    pub referral_url: Option<Arc<Url>>,
 }
 
 /// What a form has brought; its token has been checked.

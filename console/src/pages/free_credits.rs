@@ -8,6 +8,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::account::path_of;
 use crate::api::{Failure, FieldError};
@@ -30,8 +31,8 @@ struct FreeCredits {
     frame: Frame,
     place: String,
     code: String,
-    /// What is added to the address of a sign-up page.
-    link: String,
+    /// The product's sign-up page with the code; none where nobody has said where it is.
+    link: Option<String>,
     referrals: Result<Shown, Failure>,
     /// The form that was refused, with what was typed.
     form: &'static str,
@@ -100,7 +101,7 @@ async fn render(
         frame: Frame::account(visit, &account, Tab::FreeCredits, "Get free credits"),
         place: place(id),
         code: account.account_id.clone(),
-        link: format!("?referred_by={}", segment(&account.account_id)),
+        link: visit.referral_url.as_deref().map(|url| link(url, &account.account_id)),
         referrals: referrals.map(shown),
         form,
         typed,
@@ -109,6 +110,13 @@ async fn render(
         is_closed: account.is_closed(),
     };
     layout::page_with(status, &page)
+}
+
+/// Returns the address of the sign-up page that names who has referred.
+fn link(sign_up: &Url, code: &str) -> String {
+    let mut link = sign_up.clone();
+    link.query_pairs_mut().append_pair("referred_by", code);
+    link.into()
 }
 
 async fn invite(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Response, Failure> {
@@ -150,6 +158,18 @@ async fn redeem(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Resp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_keeps_what_the_sign_up_page_has_and_adds_the_code() {
+        let check = |sign_up: &str, expected: &str| {
+            assert_eq!(link(&sign_up.parse().expect("an address"), "acme.eu"), expected);
+        };
+        check("https://example.test/join", "https://example.test/join?referred_by=acme.eu");
+        check(
+            "https://example.test/join?from=app#top",
+            "https://example.test/join?from=app&referred_by=acme.eu#top",
+        );
+    }
 
     #[test]
     fn a_code_that_is_unknown_is_an_error_of_its_field() {

@@ -14,7 +14,8 @@ async fn an_admin_invites_and_redeems() -> Result<()> {
     operator.post("/v1/promo-codes", json!({"code": "SPRING", "amount": "25"})).await?.expect(201)?;
     let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
     let page = "/accounts/acme/free-credits";
-    browser.get(page).await?.shows(200, &["Your referral code", "?referred_by=acme"])?;
+    browser.get(page).await?.shows(200, &["Your referral code", r#"<code class="secret">acme</code>"#])?;
+    ensure!(!browser.html.contains("?referred_by="), "nobody has said where people sign up");
     let form = "/accounts/acme/free-credits/invite";
     browser.submit(form, &[("email", "bo")]).await?;
     browser.shows(422, &[r#"class="wrong" id="h-email""#, r#"name="email" value="bo""#])?;
@@ -48,5 +49,15 @@ async fn an_admin_invites_and_redeems() -> Result<()> {
 
     let mut browser = Browser::signed_in(&whole, &whole.keyed("auditor", &[], None).await?).await?;
     browser.get(page).await?.shows(200, &["Admins and operators invite", ">40<"])?;
+    whole.replay_and_stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_the_sign_up_page_carries_the_code() -> Result<()> {
+    let whole = Whole::start_with(&["--referral-url", "https://example.test/join?from=app"]).await?;
+    tell(&whole, "acme", "100").await?;
+    let mut browser = Browser::signed_in(&whole, &whole.keyed("admin", &["acme"], None).await?).await?;
+    browser.get("/accounts/acme/free-credits").await?;
+    browser.shows(200, &[r#"href="https://example.test/join?from=app&#38;referred_by=acme""#])?;
     whole.replay_and_stop().await
 }
