@@ -226,6 +226,15 @@ impl Client {
         ok(asked.answer().await?).await
     }
 
+    /// Passes a list on as the API writes it for spreadsheets, to be saved under this name.
+    pub async fn csv(&self, path: &str, name: &str) -> Result<Response, Failure> {
+        let mut response = self.pass(path, "text/csv", HeaderMap::new()).await?;
+        let saved = format!("attachment; filename=\"{name}\"");
+        let saved = HeaderValue::try_from(saved).map_err(Failure::unreadable)?;
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, saved);
+        Ok(response)
+    }
+
     pub fn post(&self, path: &str) -> Write<'_> {
         self.ask(Method::POST, path)
     }

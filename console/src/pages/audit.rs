@@ -4,7 +4,7 @@ use askama::Template;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use futures::StreamExt;
@@ -435,10 +435,7 @@ async fn entries_csv(visit: Visit, Path(id): Path<String>) -> Result<Response, F
         .with("type", query.get("type"))
         .with("cursor", query.get("cursor"));
     let path = format!("{}/entries.csv{}", path_of(&id), asked.link());
-    let mut response = visit.api.pass(&path, "text/csv", HeaderMap::new()).await?;
-    let name = HeaderValue::from_static("attachment; filename=\"entries.csv\"");
-    response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
-    Ok(response)
+    visit.api.csv(&path, "entries.csv").await
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ struct LimitsPage {
     own: Result<Vec<OwnRow>, Failure>,
     own_first: Option<String>,
     own_next: Option<String>,
+    own_csv: String,
     again: Option<Again>,
 }
 
@@ -233,6 +234,8 @@ impl AlertPage {
 pub fn routes() -> Router {
     Router::new()
         .route("/accounts/{account}/limits", get(show))
+        .route("/accounts/{account}/limits/alerts.csv", get(export_alerts))
+        .route("/accounts/{account}/limits/own.csv", get(export_own))
         .route("/accounts/{account}/limits/alert", get(ask_alert).post(set_alert))
         .route("/accounts/{account}/limits/alert/remove", post(remove_alert))
         .route("/accounts/{account}/limits/user-alert", post(set_user_alert))
@@ -288,11 +291,22 @@ async fn shown(
         own: own.map(|list| list.items.into_iter().map(|one| own_row(&people, unit, one)).collect()),
         own_first: cursor.map(|_| format!("{here}{}#own", query.link())),
         own_next: next.map(|cursor| format!("{here}{}#own", query.with("cursor", &cursor).link())),
+        own_csv: format!("{here}/own.csv{}", query.with("cursor", cursor.unwrap_or_default()).link()),
         people,
         here,
         again,
     };
     layout::page_with(status, &page)
+}
+
+async fn export_alerts(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
+    visit.api.csv(&format!("{}/alerts.csv?limit=500", path_of(&id)), "alerts.csv").await
+}
+
+/// Passes on the own limits from the page on.
+async fn export_own(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
+    let asked = Fields::from_iter([("limit", "500")]).with("cursor", visit.query.get("cursor"));
+    visit.api.csv(&format!("{}/limits/users.csv{}", path_of(&id), asked.link()), "limits.csv").await
 }
 
 /// Reads who can be notified. Auditors may not, and the forms work without.

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use futures::future::join_all;
@@ -329,10 +329,7 @@ fn wanted(query: &Fields, rows: usize) -> String {
 /// Passes on the lines of the page as the API writes them.
 async fn export(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
     let path = format!("{}/entries{}", path_of(&id), wanted(&visit.query, 500));
-    let mut response = visit.api.pass(&path, "text/csv", HeaderMap::new()).await?;
-    let name = HeaderValue::from_static("attachment; filename=\"events.csv\"");
-    response.headers_mut().entry(header::CONTENT_DISPOSITION).or_insert(name);
-    Ok(response)
+    visit.api.csv(&path, "events.csv").await
 }
 
 /// Returns the page of a message or an event by its id.

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use ledger_core::value::time::{Day, Time};
@@ -122,10 +122,7 @@ async fn list(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
 async fn export(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
     let query = wanted(&visit.query).replace(&format!("limit={ROWS}"), "limit=500");
     let path = format!("{}/users{query}", path_of(&id));
-    let mut response = visit.api.pass(&path, "text/csv", HeaderMap::new()).await?;
-    let name = HeaderValue::from_static("attachment; filename=\"people.csv\"");
-    response.headers_mut().entry(header::CONTENT_DISPOSITION).or_insert(name);
-    Ok(response)
+    visit.api.csv(&path, "people.csv").await
 }
 
 fn row(here: &str, unit: Unit, user: User, most: Sum) -> Row {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use chrono::Datelike;
@@ -395,10 +395,7 @@ async fn export(visit: Visit, Path(id): Path<String>) -> Result<Response, Failur
     let asked = Asked::read(&visit.query);
     let query = asked.groups(&asked.by, ROWS_MAX);
     let path = format!("{}/usage{query}", path_of(&id));
-    let mut response = visit.api.pass(&path, "text/csv", HeaderMap::new()).await?;
-    let name = HeaderValue::from_static("attachment; filename=\"usage.csv\"");
-    response.headers_mut().entry(header::CONTENT_DISPOSITION).or_insert(name);
-    Ok(response)
+    visit.api.csv(&path, "usage.csv").await
 }
 
 /// What the API answers for the page.

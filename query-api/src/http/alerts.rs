@@ -1,6 +1,8 @@
 //! Alerts: the rules of an account with their state, and its firings.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
+use ledger_core::event::{Channel, Recipients};
 use ledger_core::policy::alert::{AlertView, Kind, Watch};
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::{AlertId, EventId, SubjectId};
@@ -16,7 +18,7 @@ use web::http::{Problem, Query};
 use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer::{self, Answer, Now};
+use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
 use crate::list::{self, Limit, Page};
 use crate::reading::{self, Account};
@@ -35,19 +37,55 @@ pub(crate) fn routes() -> Vec<Route<App>> {
     vec![
         get("/v1/accounts/{account}/alerts", list)
             .named("listAlerts", "Lists the alerts on the account's figures with their state, by id.")
-            .says("The position is the alert worker's own, and `at_least` waits for it."),
+            .says(
+                "The position is the alert worker's own, and `at_least` waits for it. Answers with CSV if `Accept` \
+                 prefers `text/csv`.",
+            ),
+        answer::csv(get("/v1/accounts/{account}/alerts.csv", list))
+            .named("exportAlerts", "Lists the alerts on the account's figures with their state as CSV, by id."),
         get("/v1/accounts/{account}/firings", firings)
             .named("listFirings", "Lists what fired when, and at what figure, newest first.")
             .says("The position is the alert worker's own, and `at_least` waits for it."),
     ]
 }
 
+const HEADER: [&str; 8] =
+    ["alert_id", "basis", "threshold", "threshold_version", "recipients", "channels", "state", "fired_at"];
+
+impl Record for AlertView {
+    fn values(&self) -> Vec<String> {
+        let recipients = match &self.recipients {
+            Recipients::AllAdmins => word(&self.recipients),
+            Recipients::These(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        };
+        let channels: Vec<&str> = self.channels.iter().map(Channel::as_str).collect();
+        vec![
+            self.alert_id.to_string(),
+            word(&self.basis),
+            self.threshold.to_string(),
+            self.threshold_version.to_string(),
+            recipients,
+            channels.join(" "),
+            word(&self.state),
+            self.fired_at.map(|at| at.to_string()).unwrap_or_default(),
+        ]
+    }
+}
+
+/// Returns the word that a value is in JSON.
+fn word(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 /// `GET /v1/accounts/{account}/alerts`
 async fn list(
     State(app): State<App>,
     Whole(account): Whole,
+    headers: HeaderMap,
     Query(query): Query<AlertsQuery>,
 ) -> Result<Answer<Now<Page<AlertView>>>, Problem> {
+    let format = Format::of(&headers);
     let after: Option<AlertId> = list::decode(query.cursor.as_deref())?;
     let limit = query.limit;
     let (reflects, page) = reading::of_alerts(&app, account, query.at_least, move |connection, account| {
@@ -59,7 +97,7 @@ async fn list(
         })
     })
     .await?;
-    answer::object(&reflects, page)
+    answer::page(&reflects, &format, &HEADER, page)
 }
 
 async fn watch_of(connection: &mut PgConnection, account: &Account) -> Result<Watch, Problem> {

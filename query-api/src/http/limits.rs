@@ -1,6 +1,7 @@
 //! Limits: the settings as they stand, and the users with a limit of their own.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use engine::tables::own_limit;
 use ledger_core::account::limit::Limits;
 use ledger_core::account::setting::Setting;
@@ -10,11 +11,11 @@ use ledger_core::value::id::{Label, UserId};
 use platform::position::AtLeast;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use web::http::{Path, Problem, Query};
+use web::http::{ETag, Path, Problem, Query};
 use web::openapi::{Route, get};
 
 use crate::access::Whole;
-use crate::answer::{Now, Tagged};
+use crate::answer::{self, Format, Now, Record, Tagged};
 use crate::app::App;
 use crate::http::settings;
 use crate::list::{self, Limit, Page};
@@ -57,7 +58,12 @@ pub(crate) fn routes() -> Vec<Route<App>> {
             .says("Limits that were never set are on, without a default. Users' own limits are a list of their own."),
         get("/v1/accounts/{account}/limits/users", users)
             .named("listUserLimits", "Lists the users with a limit of their own, by id.")
-            .says("A user's own limit wins over the default. The `ETag` changes with any of them."),
+            .says(
+                "A user's own limit wins over the default. The `ETag` changes with any of them. Answers with CSV if \
+                 `Accept` prefers `text/csv`.",
+            ),
+        answer::csv(get("/v1/accounts/{account}/limits/users.csv", users))
+            .named("exportUserLimits", "Lists the users with a limit of their own as CSV, by id."),
         get("/v1/accounts/{account}/limits/users/{user}", user)
             .named("getUserLimit", "Returns one user's own limit.")
             .says("A user without one has the default.")
@@ -102,12 +108,22 @@ struct OwnLimit {
     limit: UserLimit,
 }
 
+const HEADER: [&str; 2] = ["user_id", "limit"];
+
+impl Record for OwnLimit {
+    fn values(&self) -> Vec<String> {
+        vec![self.user_id.to_string(), self.limit.to_string()]
+    }
+}
+
 /// `GET /v1/accounts/{account}/limits/users`
 async fn users(
     State(app): State<App>,
     Whole(account): Whole,
+    headers: HeaderMap,
     Query(query): Query<UsersQuery>,
 ) -> Result<Tagged<Now<Page<OwnLimit>>>, Problem> {
+    let format = Format::of(&headers);
     let after: Option<UserId> = list::decode(query.cursor.as_deref())?;
     let read = reading::of(&app, account, query.at_least, move |connection, account| {
         Box::pin(async move {
@@ -125,7 +141,8 @@ async fn users(
         })
     });
     let (reflects, (page, content)) = read.await?;
-    settings::shown(&reflects, page, &content)
+    let answer = answer::page(&reflects, &format, &HEADER, page)?;
+    Ok(web::openapi::Tagged(answer, Some(ETag::of(&content)?)))
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -110,3 +110,25 @@ async fn who_may_not_set_reads() -> Result<()> {
     browser.get(PAGE).await?.shows(403, &["forbidden"])?;
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_and_own_limits_are_saved_as_csv() -> Result<()> {
+    let whole = Whole::start().await?;
+    tell(&whole, "acme", "100").await?;
+    let operator = whole.operator();
+    operator.put("/v1/accounts/acme/limits/users/ana", json!({"limit": "7"})).await?.expect(200)?;
+    let alert = json!({"basis": "percent_used", "threshold": "75"});
+    operator.put("/v1/accounts/acme/alerts/a75", alert).await?.expect(200)?;
+    whole.all_evaluated().await?;
+    let mut browser = Browser::signed_in(&whole, &whole.keyed("auditor", &[], None).await?).await?;
+    for (below, name, row) in
+        [("alerts.csv", "alerts.csv", "a75,percent_used,75,"), ("own.csv", "limits.csv", "ana,7\n")]
+    {
+        let link = format!("{PAGE}/{below}");
+        browser.get(PAGE).await?.shows(200, &[&format!(r#"href="{link}""#)])?;
+        browser.get(&link).await?.shows(200, &[row])?;
+        ensure!(browser.header("content-type").starts_with("text/csv"), "{link}");
+        ensure!(browser.header("content-disposition").contains(name), "{link}");
+    }
+    whole.replay_and_stop().await
+}

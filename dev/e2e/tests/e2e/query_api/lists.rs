@@ -302,3 +302,35 @@ async fn accounts_are_found_by_how_their_id_or_name_begins_and_by_their_status()
     ensure!(found(&operator, "&q=yAK").await? == "acme-1");
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_limits_and_alerts_are_read_as_csv_without_formulas() -> Result<()> {
+    let whole = Whole::start().await?;
+    let story = Story::monthly(&whole, "acme", json!({"allowance": "100"})).await?;
+    let operator = whole.operator();
+    for (user, limit) in [("ana", "12.5"), ("bo", "unlimited"), ("%3D1%2B1", "3")] {
+        let path = format!("/v1/accounts/acme/limits/users/{user}");
+        operator.put(&path, json!({"limit": limit})).await?.expect(200)?;
+    }
+    let csv = story.csv("/limits/users").await?;
+    ensure!(csv.text == "user_id,limit\n'=1+1,3\nana,12.5\nbo,unlimited\n", "{}", csv.text);
+    ensure!(csv.headers.contains_key("etag"), "{:?}", csv.headers);
+    let first = story.csv("/limits/users?limit=1").await?;
+    let cursor = first.headers["next-cursor"].to_str()?;
+    let rest = story.csv(&format!("/limits/users?cursor={cursor}")).await?;
+    ensure!(rest.text == "user_id,limit\nana,12.5\nbo,unlimited\n", "{}", rest.text);
+
+    let alert = json!({"basis": "percent_used", "threshold": "75", "recipients": ["@ana", "bo"],
+                       "channels": ["email", "in_app"]});
+    operator.put("/v1/accounts/acme/alerts/a75", alert).await?.expect(200)?;
+    let alert = json!({"basis": "absolute_remaining", "threshold": "5"});
+    operator.put("/v1/accounts/acme/alerts/low", alert).await?.expect(200)?;
+    whole.all_evaluated().await?;
+    let csv = story.csv("/alerts").await?;
+    let lines: Vec<&str> = csv.text.lines().collect();
+    let header = "alert_id,basis,threshold,threshold_version,recipients,channels,state,fired_at";
+    ensure!(lines[0] == header, "{}", csv.text);
+    ensure!(lines[1] == "a75,percent_used,75,1,'@ana bo,email in_app,armed,", "{}", csv.text);
+    ensure!(lines[2].starts_with("low,absolute_remaining,5,1,all_admins,"), "{}", csv.text);
+    whole.replay_and_stop().await
+}
