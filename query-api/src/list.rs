@@ -145,6 +145,14 @@ impl<T> Page<T> {
     }
 }
 
+impl<T> Page<T> {
+    /// Lets a page that is not full go on after this row: it has looked at no older one.
+    pub fn or_after<K: Serialize>(mut self, last: Option<K>) -> Self {
+        self.next_cursor = self.next_cursor.or_else(|| last.map(|last| encode(&last)));
+        self
+    }
+}
+
 /// Encodes a row's position as a cursor.
 fn encode<K: Serialize>(key: &K) -> String {
     let json = serde_json::to_vec(key).expect("a place is numbers and texts");

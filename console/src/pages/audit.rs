@@ -1,17 +1,14 @@
-//! Audit: the lines of an account's ledger, the decisions about its work, and its records in the journal.
+//! Audit: the lines of an account's ledger, the decisions about its work, and its records of the journal.
 
 use askama::Template;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
-use futures::StreamExt;
+use ledger_core::event::Data;
 use ledger_core::value::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
-use web::auth::Role;
 
 use crate::account::{Account, path_of};
 use crate::api::{Failure, List};
@@ -25,11 +22,6 @@ const ROWS: usize = 50;
 const CSV_ROWS: usize = 500;
 /// Records of the journal on one page.
 const RECORDS: usize = 25;
-/// Records of other accounts, and bytes, that a page reads at most to find those of its account.
-const SCANNED: usize = 20_000;
-const SCANNED_BYTES: usize = 32 * 1024 * 1024;
-/// How far before the account's position the journal is shown at first.
-const BACK: i64 = 2_000;
 /// Types of lines, as the API names them.
 const TYPES: [&str; 11] = [
     "consumed",
@@ -44,13 +36,6 @@ const TYPES: [&str; 11] = [
     "voided",
     "adjusted",
 ];
-
-#[derive(Deserialize)]
-struct Placed {
-    #[serde(flatten)]
-    account: Account,
-    position: Position,
-}
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Position {
@@ -102,12 +87,16 @@ struct Decision {
 
 #[derive(Deserialize)]
 struct Record {
-    partition: i32,
-    offset: i64,
-    timestamp: Time,
-    key: Option<String>,
-    event: Option<Value>,
-    value_base64: Option<String>,
+    position: Position,
+    event_id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    outcome: String,
+    reason: Option<String>,
+    actor: Option<String>,
+    recorded_at: Time,
+    data: Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +143,10 @@ impl Audit {
     fn types(&self) -> impl Iterator<Item = (&'static str, String)> {
         TYPES.into_iter().map(|name| (name, format::words(name)))
     }
+
+    fn event_types(&self) -> [&'static str; Data::TYPES.len()] {
+        Data::TYPES
+    }
 }
 
 struct TabLink {
@@ -171,7 +164,7 @@ struct Listed {
 enum Rows {
     Entries(Vec<EntryRow>),
     Decisions(Vec<DecisionRow>),
-    Journal(JournalRows),
+    Journal(Vec<RecordRow>),
 }
 
 struct EntryRow {
@@ -199,18 +192,15 @@ struct DecisionRow {
     figures: Vec<(&'static str, String)>,
 }
 
-struct JournalRows {
-    rows: Vec<RecordRow>,
-    partition: i32,
-    scanned: String,
-}
-
 struct RecordRow {
     position: String,
     kind: String,
     id: String,
+    href: String,
     actor: String,
     at: When,
+    outcome: String,
+    is_applied: bool,
     json: String,
 }
 
@@ -221,25 +211,23 @@ pub fn routes() -> Router {
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
-    let Placed { account, position } = visit.api.get(&path_of(&id)).await?;
+    let account = visit.account(&id).await?;
     let view = View::by_name(visit.query.get("view"));
-    let may_read_journal = matches!(visit.who.role, Role::Operator | Role::Auditor);
     let shown = match view {
         View::Entries => entries(&visit, &account).await,
         View::Decisions => decisions(&visit, &account).await,
-        View::Journal => journal(&visit, &account, position).await,
+        View::Journal => journal(&visit, &account).await,
     };
     let place = format!("/accounts/{}/audit", segment(&id));
     let here = visit.query.without("done").with("view", view.name());
-    let paged = if view == View::Journal { "offset" } else { "cursor" };
     let next = shown.as_ref().ok().and_then(|shown| shown.next.clone());
     let csv = Fields::default().with("type", here.get("type"));
     layout::page(&Audit {
         frame: Frame::account(&visit, &account, Tab::Audit, "Audit"),
-        tabs: tabs(&place, view, may_read_journal),
-        next: next.map(|next| format!("{place}{}", here.with(paged, &next).link())),
+        tabs: tabs(&place, view),
+        next: next.map(|next| format!("{place}{}", here.with("cursor", &next).link())),
         first: here.filled("cursor").map(|_| format!("{place}{}", here.without("cursor").link())),
-        is_filtered: ["type", "user", "from", "to"].iter().any(|name| here.is_on(name)),
+        is_filtered: ["type", "user", "from", "to", "up_to"].iter().any(|name| here.is_on(name)),
         csv: format!("{place}/entries.csv{}", csv.link()),
         filters: here,
         listed: shown,
@@ -248,14 +236,14 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
     })
 }
 
-fn tabs(place: &str, view: View, may_read_journal: bool) -> Vec<TabLink> {
+fn tabs(place: &str, view: View) -> Vec<TabLink> {
     let all = [(View::Entries, "Entries"), (View::Decisions, "Decisions"), (View::Journal, "Journal")];
     let tab = |(of, label): (View, &'static str)| TabLink {
         label,
         href: format!("{place}?view={}", of.name()),
         is_here: of == view,
     };
-    all.into_iter().filter(|(of, _)| *of != View::Journal || may_read_journal).map(tab).collect()
+    all.into_iter().map(tab).collect()
 }
 
 async fn entries(visit: &Visit, account: &Account) -> Result<Listed, Failure> {
@@ -266,18 +254,17 @@ async fn entries(visit: &Visit, account: &Account) -> Result<Listed, Failure> {
     let path = format!("{}/entries{}", path_of(&account.account_id), asked.link());
     let list: List<Entry> = visit.api.get(&path).await?;
     let base = format!("/accounts/{}", segment(&account.account_id));
-    let may_read_journal = matches!(visit.who.role, Role::Operator | Role::Auditor);
-    let row = |entry: Entry| entry_row(&base, account.unit, may_read_journal, entry);
-    Ok(Listed { rows: Rows::Entries(list.items.into_iter().map(row).collect()), next: list.next_cursor })
+    let rows = list.items.into_iter().map(|entry| entry_row(&base, account.unit, entry));
+    Ok(Listed { rows: Rows::Entries(rows.collect()), next: list.next_cursor })
 }
 
-fn entry_row(base: &str, unit: Unit, links_record: bool, entry: Entry) -> EntryRow {
+fn entry_row(base: &str, unit: Unit, entry: Entry) -> EntryRow {
     // `3:1041:0`: the position, and the order of lines that one event has made.
     let position = entry.entry_id.rsplit_once(':').map_or(entry.entry_id.as_str(), |(position, _)| position);
-    let offset = position.split_once(':').map(|(_, offset)| offset).filter(|_| links_record);
+    let offset = position.split_once(':').map(|(_, offset)| offset);
     EntryRow {
         what: format::words(&entry.kind),
-        record: offset.map(|offset| format!("{base}/audit?view=journal&offset={offset}")),
+        record: offset.map(|offset| format!("{base}/audit?view=journal&up_to={offset}")),
         position: position.to_owned(),
         href: format!("{base}/events/{}", segment(&entry.event_id)),
         event: entry.event_id,
@@ -348,84 +335,37 @@ fn figures(unit: Unit, decision: Decision) -> Vec<(&'static str, String)> {
     all.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }
 
-async fn journal(visit: &Visit, account: &Account, position: Position) -> Result<Listed, Failure> {
-    let asked = visit.query.filled("offset").map(str::parse::<i64>);
-    let from = match asked {
-        Some(Ok(offset)) => offset.max(0),
-        Some(Err(_)) => {
-            let detail = "an offset is a whole number";
-            return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
-        }
-        None => (position.offset - BACK).max(0),
-    };
-    let path = format!("/v1/audit/events?partition={}&offset={from}", position.partition);
-    let response = visit.api.pass(&path, "application/x-ndjson", HeaderMap::new()).await?;
-    let Scan { records, read, next } = scan(response.into_body(), &account.account_id).await?;
-    let rows = records.into_iter().map(record_row).collect();
-    let scanned = format::count(u64::try_from(read).unwrap_or_default());
-    let rows = Rows::Journal(JournalRows { rows, partition: position.partition, scanned });
-    Ok(Listed { rows, next: next.map(|offset| offset.to_string()) })
+async fn journal(visit: &Visit, account: &Account) -> Result<Listed, Failure> {
+    let query = &visit.query;
+    let asked = Fields::from_iter([("limit", RECORDS.to_string())])
+        .with("type", query.get("type"))
+        .with("up_to", query.get("up_to"))
+        .with("from", &utc(query.get("from")))
+        .with("to", &utc(query.get("to")))
+        .with("cursor", query.get("cursor"));
+    let path = format!("{}/events{}", path_of(&account.account_id), asked.link());
+    let list: List<Record> = visit.api.get(&path).await?;
+    let base = format!("/accounts/{}", segment(&account.account_id));
+    let rows = list.items.into_iter().map(|record| record_row(&base, record));
+    Ok(Listed { rows: Rows::Journal(rows.collect()), next: list.next_cursor })
 }
 
-/// What was found of an account in a part of the journal.
-struct Scan {
-    records: Vec<Record>,
-    /// Records read, those of others among them.
-    read: usize,
-    /// None: the journal's end was reached.
-    next: Option<i64>,
-}
-
-/// Reads lines of the journal until a page of the account's is full.
-async fn scan(body: Body, account: &str) -> Result<Scan, Failure> {
-    let broken = |_| {
-        let detail = "the journal broke off";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
-    };
-    let unread = |_| {
-        let detail = "a record of the journal can't be read";
-        Failure::new(StatusCode::BAD_GATEWAY, "unreadable", detail)
-    };
-    let mut chunks = body.into_data_stream();
-    let (mut scan, mut rest, mut bytes) = (Scan { records: Vec::new(), read: 0, next: None }, Vec::new(), 0);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(broken)?;
-        bytes += chunk.len();
-        rest.extend_from_slice(&chunk);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            let record: Record = serde_json::from_slice(&line).map_err(unread)?;
-            scan.read += 1;
-            let offset = record.offset;
-            if record.key.as_deref() == Some(account) {
-                scan.records.push(record);
-            }
-            if scan.records.len() == RECORDS || scan.read == SCANNED || bytes > SCANNED_BYTES {
-                scan.next = Some(offset + 1);
-                return Ok(scan);
-            }
-        }
-    }
-    Ok(scan)
-}
-
-fn record_row(record: Record) -> RecordRow {
-    let text = |name: &str| {
-        let found = record.event.as_ref().and_then(|event| event.get(name)).and_then(Value::as_str);
-        found.unwrap_or_default().to_owned()
-    };
-    let kind = text("type");
-    let json = match &record.event {
-        Some(event) => serde_json::to_string_pretty(event).unwrap_or_default(),
-        None => record.value_base64.clone().unwrap_or_default(),
-    };
+fn record_row(base: &str, record: Record) -> RecordRow {
+    let Position { partition, offset } = record.position;
+    let source = Fields::from_iter([("source", record.source)]).link();
     RecordRow {
-        position: format!("{}:{}", record.partition, record.offset),
-        kind: if kind.is_empty() { "not an event".to_owned() } else { kind },
-        id: text("id"),
-        actor: text("actor"),
-        at: format::exactly(&record.timestamp),
-        json,
+        position: format!("{partition}:{offset}"),
+        kind: record.kind,
+        href: format!("{base}/events/{}{source}", segment(&record.event_id)),
+        id: record.event_id,
+        actor: record.actor.unwrap_or_default(),
+        at: format::exactly(&record.recorded_at),
+        outcome: match record.reason {
+            Some(reason) => format!("{}: {}", format::words(&record.outcome), format::words(&reason)),
+            None => format::words(&record.outcome),
+        },
+        is_applied: record.outcome == "applied",
+        json: serde_json::to_string_pretty(&record.data).unwrap_or_default(),
     }
 }
 
@@ -442,23 +382,16 @@ async fn entries_csv(visit: Visit, Path(id): Path<String>) -> Result<Response, F
 mod tests {
     use super::*;
 
-    fn line(offset: i64, key: &str) -> String {
-        format!(
-            "{{\"partition\":3,\"offset\":{offset},\"timestamp\":\"2026-03-01T00:00:00Z\",\"key\":\"{key}\",\"event\":{{\"id\":\"e{offset}\",\"type\":\"ledger.usage.recorded.v1\"}}}}\n"
-        )
-    }
-
-    #[tokio::test]
-    async fn a_page_of_the_journal_has_one_account_and_says_where_it_goes_on() {
-        let text: String = (0..60).map(|at| line(at, if at % 2 == 0 { "acme" } else { "beta" })).collect();
-        // Lines come in chunks that end anywhere.
-        let chunks: Vec<Result<Vec<u8>, std::io::Error>> =
-            text.as_bytes().chunks(37).map(|chunk| Ok(chunk.to_vec())).collect();
-        let scanned = scan(Body::from_stream(futures::stream::iter(chunks)), "acme").await.expect("read");
-        assert_eq!((scanned.records.len(), scanned.read, scanned.next), (RECORDS, 49, Some(49)));
-        let scanned = scan(Body::from(line(60, "acme")), "acme").await.expect("read");
-        assert_eq!((scanned.records.len(), scanned.next), (1, None));
-        assert_eq!(record_row(scanned.records.into_iter().next().expect("one")).position, "3:60");
+    #[test]
+    fn a_record_says_what_became_of_it() {
+        let record = serde_json::from_value(serde_json::json!({
+            "position": {"partition": 3, "offset": 9}, "event_id": "a/b", "source": "/app",
+            "type": "ledger.usage.recorded.v1", "outcome": "rejected", "reason": "account_closed", "actor": null,
+            "recorded_at": "2026-03-01T00:00:00Z", "data": {"credits": "5"}
+        }));
+        let row = record_row("/accounts/acme", record.expect("a record"));
+        assert_eq!((row.position.as_str(), row.outcome.as_str()), ("3:9", "Rejected: Account closed"));
+        assert_eq!(row.href, "/accounts/acme/events/a%2Fb?source=%2Fapp");
     }
 
     #[test]
@@ -467,9 +400,9 @@ mod tests {
             "entry_id": "3:1041:0", "type": "topped_up", "amount": "5", "balance_after": "5",
             "credit_balance_after": "5", "event_id": "a/b", "recorded_at": "2026-03-01T00:00:00Z", "lots": []
         }));
-        let row = entry_row("/accounts/acme", Unit::Credits, true, entry.expect("an entry"));
+        let row = entry_row("/accounts/acme", Unit::Credits, entry.expect("an entry"));
         assert_eq!((row.position.as_str(), row.what.as_str()), ("3:1041", "Topped up"));
-        assert_eq!(row.record.as_deref(), Some("/accounts/acme/audit?view=journal&offset=1041"));
+        assert_eq!(row.record.as_deref(), Some("/accounts/acme/audit?view=journal&up_to=1041"));
         assert_eq!(row.href, "/accounts/acme/events/a%2Fb");
     }
 }

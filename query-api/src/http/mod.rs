@@ -9,6 +9,7 @@ pub(crate) mod decisions;
 pub(crate) mod entries;
 pub(crate) mod events;
 pub(crate) mod grants;
+pub(crate) mod journal;
 pub(crate) mod key;
 pub(crate) mod limits;
 pub(crate) mod messages;

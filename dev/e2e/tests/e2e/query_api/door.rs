@@ -12,8 +12,18 @@ use super::story::Story;
 use e2e::{Caller, Whole};
 
 /// Every read of an account.
-const READS: [&str; 9] =
-    ["", "/balance", "/usage", "/users", "/grants", "/periods", "/entries", "/events/u1", "/messages/m1"];
+const READS: [&str; 10] = [
+    "",
+    "/balance",
+    "/usage",
+    "/users",
+    "/grants",
+    "/periods",
+    "/entries",
+    "/events",
+    "/events/u1",
+    "/messages/m1",
+];
 /// The reads in which a member sees the own rows.
 const OWN_READS: [&str; 4] = ["/usage", "/users", "/events/u1", "/messages/m1"];
 
@@ -206,6 +216,9 @@ async fn every_bad_parameter_is_named_at_once() -> Result<()> {
         ("/v1/accounts/acme/periods?limit=-1", &["limit out_of_range"]),
         ("/v1/accounts/acme/periods?cursor=x", &["cursor bad_cursor"]),
         ("/v1/accounts/acme/entries?type=spent", &["type not_one_of"]),
+        ("/v1/accounts/acme/events?from=x&limit=0", &["from not_a_time", "limit out_of_range"]),
+        ("/v1/accounts/acme/events?type=%00&up_to=x", &["type control_character", "up_to wrong_type"]),
+        ("/v1/accounts/acme/events?cursor=x", &["cursor bad_cursor"]),
         ("/v1/accounts/acme/events/u1?from=x", &["from unknown_field"]),
         ("/v1/accounts/acme/messages/m1?source=x", &["source unknown_field"]),
         ("/v1/audit/events", &["partition required"]),

@@ -10,6 +10,7 @@ mod door;
 mod entries;
 mod events;
 mod holds;
+mod journal;
 mod lists;
 mod refold;
 pub(crate) mod story;
