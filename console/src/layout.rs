@@ -177,7 +177,7 @@ impl Frame {
 
 impl Shown {
     fn of(visit: &Visit) -> Shown {
-        let Who { key_id, role, accounts, user_id } = &*visit.who;
+        let Who { key_id, role, accounts, user_id, .. } = &*visit.who;
         let over = match (accounts.as_slice(), user_id) {
             (_, Some(user)) => format!("as {user}"),
             ([one], _) if one != "*" => format!("over {one}"),

@@ -11,6 +11,7 @@ use url::{Url, form_urlencoded};
 use web::auth::Role;
 
 use crate::api::{Client, Failure};
+use crate::format::Unit;
 
 /// How a page looks, whatever the system prefers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +49,9 @@ pub struct Who {
     pub accounts: Vec<String>,
     #[serde(default)]
     pub user_id: Option<String>,
+    /// What amounts of a member's account are in.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 impl Who {
@@ -62,6 +66,11 @@ impl Who {
     /// Returns whether the key may change an account's settings.
     pub fn may_set(&self) -> bool {
         matches!(self.role, Role::Operator | Role::Admin)
+    }
+
+    /// Returns the unit of a member's account: there is no account to read it from.
+    pub fn own_unit(&self) -> Unit {
+        self.unit.unwrap_or(Unit::Credits)
     }
 
     pub fn is_member(&self) -> bool {

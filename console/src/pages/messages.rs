@@ -255,17 +255,15 @@ pub fn routes() -> Router {
 /// Who looks at which account; a member may not read it.
 struct Seen {
     account: Option<Account>,
+    unit: Unit,
     base: String,
 }
 
 impl Seen {
     async fn by(visit: &Visit, id: &str) -> Result<Seen, Failure> {
         let account = if visit.who.is_member() { None } else { Some(visit.account(id).await?) };
-        Ok(Seen { account, base: format!("/accounts/{}", segment(id)) })
-    }
-
-    fn unit(&self) -> Unit {
-        self.account.as_ref().map_or(Unit::Credits, |account| account.unit)
+        let unit = account.as_ref().map_or(visit.who.own_unit(), |account| account.unit);
+        Ok(Seen { account, unit, base: format!("/accounts/{}", segment(id)) })
     }
 
     fn frame(&self, visit: &Visit, id: &str, title: &str) -> Frame {
@@ -363,7 +361,7 @@ async fn rows(visit: &Visit, seen: &Seen, id: &str, entries: Vec<Entry>) -> Vec<
         async move { if is_usage { visit.api.get::<Event>(&path).await.ok() } else { None } }
     });
     let events = join_all(events).await;
-    let (base, unit) = (&seen.base, seen.unit());
+    let (base, unit) = (&seen.base, seen.unit);
     let row = |(entry, event): (Entry, Option<Event>)| {
         let (user, message) = event.map_or((None, None), |event| (event.user_id, event.message_id));
         let link = |place: &str, name: String| (format!("{base}/{place}/{}", segment(&name)), name);
@@ -435,7 +433,7 @@ fn person_of(base: &str, user: &str) -> Fact {
 async fn message(visit: Visit, Path((id, name)): Path<(String, String)>) -> Result<Response, Failure> {
     let path = format!("{}/messages/{}", path_of(&id), segment(&name));
     let (seen, message) = tokio::try_join!(Seen::by(&visit, &id), visit.api.get::<Message>(&path))?;
-    let unit = seen.unit();
+    let unit = seen.unit;
     let user = message.user_id.as_deref().map(|user| person_of(&seen.base, user));
     layout::page(&MessagePage {
         frame: seen.frame(&visit, &id, "Message").live(&id),
@@ -490,7 +488,7 @@ fn event_page(
     event: Event,
     failure: Option<Failure>,
 ) -> EventPage {
-    let unit = seen.unit();
+    let unit = seen.unit;
     let is_usage = event.event_type.starts_with(USAGE_EVENT);
     let is_charged = is_usage && event.outcome == "applied" && event.reversed_at.is_none();
     let repeat = |repeat: &Repeat| RepeatRow {

@@ -553,7 +553,7 @@ async fn own(visit: Visit, id: String) -> Result<Response, Failure> {
         visit.api.get::<List<Group>>(&groups),
         visit.api.get::<List<OnDay>>(&days),
     );
-    let unit = Unit::Credits;
+    let unit = visit.who.own_unit();
     let nothing = User { used: Sum::ZERO, counted: Sum::ZERO, held: Sum::ZERO, limit: None, blocked: false };
     let user = users?.items.into_iter().next().unwrap_or(nothing);
     let whole = user.limit.unwrap_or(user.used);

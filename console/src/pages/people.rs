@@ -386,7 +386,7 @@ async fn read(visit: &Visit, id: &str, user: &str) -> Result<Read, Failure> {
     };
     let figures = found.unwrap_or_else(nothing);
     let asked = asked_about(visit, &path, user).await;
-    let unit = account.as_ref().map_or(Unit::Credits, |account| account.unit);
+    let unit = account.as_ref().map_or(visit.who.own_unit(), |account| account.unit);
     Ok(Read { unit, account, figures, days, models, decisions, asked, firings, own, default_limit })
 }
 

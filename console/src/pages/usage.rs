@@ -339,7 +339,7 @@ async fn seen(visit: &Visit, id: &str) -> Result<Seen, Failure> {
     if visit.who.is_member() {
         let frame = Frame::of_member(visit, id, Tab::Usage, "Your usage");
         let today = Zone::UTC.local_day(visit.now);
-        return Ok(Seen { frame, unit: Unit::Credits, zone: Zone::UTC, today, periods: Vec::new() });
+        return Ok(Seen { frame, unit: visit.who.own_unit(), zone: Zone::UTC, today, periods: Vec::new() });
     }
     let path = format!("{}/periods?limit={PERIODS}", path_of(id));
     let (account, periods) = tokio::join!(visit.account(id), visit.api.get::<List<Period>>(&path));

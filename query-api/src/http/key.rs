@@ -1,5 +1,9 @@
 //! Key: what the caller's own key is, so that a program can show what it may do.
 
+use axum::extract::State;
+use ledger_core::event::Unit;
+use ledger_core::value::id::AccountId;
+use platform::pg::{self, Scope, columns};
 use schemars::JsonSchema;
 use serde::Serialize;
 use web::auth::{Accounts, Principal, Role};
@@ -21,6 +25,9 @@ struct OwnKey {
     /// The only user whose rows a member sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
+    /// What amounts of a member's account are in, once it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
 }
 
 pub(crate) fn routes() -> Vec<Route<App>> {
@@ -28,15 +35,33 @@ pub(crate) fn routes() -> Vec<Route<App>> {
 }
 
 /// `GET /v1/key`
-async fn own(caller: Principal) -> Result<Unbound<OwnKey>, Problem> {
+async fn own(State(app): State<App>, caller: Principal) -> Result<Unbound<OwnKey>, Problem> {
     let accounts = match &caller.accounts {
         Accounts::All => vec![ALL_ACCOUNTS.to_owned()],
         Accounts::Named(names) => names.to_vec(),
+    };
+    let unit = match (caller.only_user(), accounts.as_slice()) {
+        (Some(_), [account]) => unit_of(&app, account).await?,
+        _ => None,
     };
     answer::unbound(OwnKey {
         key_id: caller.key_id.to_string(),
         role: caller.role,
         accounts,
         user_id: caller.user_id.as_deref().map(str::to_owned),
+        unit,
     })
+}
+
+async fn unit_of(app: &App, account: &str) -> Result<Option<Unit>, Problem> {
+    let Ok(account) = AccountId::new(account) else { return Ok(None) };
+    let scope = Scope::Account(account.clone());
+    let unit: Option<String> = pg::read_of(&app.pool, app.waiter.schema(), &scope, move |connection| {
+        Box::pin(async move {
+            let unit = sqlx::query_scalar("select core ->> 'unit' from account where account_id = $1");
+            unit.bind(account.as_str()).fetch_optional(connection).await
+        })
+    })
+    .await?;
+    Ok(unit.as_deref().map(columns::variant_of).transpose()?)
 }

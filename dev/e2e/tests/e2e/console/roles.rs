@@ -107,3 +107,21 @@ async fn no_page_answers_without_a_session() -> Result<()> {
     }
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_sees_amounts_in_the_unit_of_the_account() -> Result<()> {
+    let whole = Whole::start().await?;
+    let opened = json!({"account_id": "acme", "unit": "usd", "clock": "test",
+                        "plan": {"cycle": "monthly", "anchor": "2026-01-01T00:00:00Z", "allowance": "100"}});
+    let at = whole.operator().at("2026-01-05T00:00:00Z");
+    at.post("/v1/accounts", opened).await?.expect(200)?;
+    let usage = json!({"id": "u1", "occurred_at": "2026-01-05T00:00:00Z", "credits": "2.5", "user_id": "ana",
+                       "category": "chat", "message_id": "m1"});
+    at.post("/v1/accounts/acme/usage?wait=true", usage).await?.expect(200)?;
+    let member = whole.keyed("member", &["acme"], Some("ana")).await?;
+    let mut browser = Browser::signed_in(&whole, &member).await?;
+    for page in ["", "/usage", "/people/ana", "/messages/m1"] {
+        browser.get(&format!("/accounts/acme{page}")).await?.shows(200, &["$2.5"])?;
+    }
+    whole.replay_and_stop().await
+}

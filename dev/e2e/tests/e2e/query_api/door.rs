@@ -99,6 +99,11 @@ async fn a_member_sees_only_the_own_rows() -> Result<()> {
     let whole = Whole::start().await?;
     tell(&whole).await?;
     let ana = whole.keyed("member", &["acme"], Some("ana")).await?;
+    let own = read(&ana, "/v1/key").await?;
+    ensure!(own.expect(200)?.body["unit"] == "credits" && own.body["user_id"] == "ana", "{}", own.text);
+    let unopened = whole.keyed("member", &["unopened"], Some("ana")).await?;
+    let own = read(&unopened, "/v1/key").await?;
+    ensure!(own.expect(200)?.body.get("unit").is_none(), "{}", own.text);
     let users = read(&ana, "/v1/accounts/acme/users").await?;
     ensure_is(
         &users.expect(200)?.body["items"],
