@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use flate2::Compression;
@@ -105,14 +105,26 @@ pub async fn protect(request: Request, next: Next) -> Response {
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         response = errors::shown(None, theme.name(), failure);
     }
-    let headers = response.headers_mut();
+    guard(response.headers_mut());
+    let headers = response.headers();
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if zips && kind.starts_with("text/html") { zipped(response).await } else { response }
+}
+
+fn guard(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     let no_store = HeaderValue::from_static("no-store");
     headers.entry(header::CACHE_CONTROL).or_insert(no_store);
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if zips && kind.starts_with("text/html") { zipped(response).await } else { response }
+}
+
+/// Makes the page of a path that does not exist, the same for everybody.
+pub fn not_found_page(headers: &HeaderMap) -> Response {
+    let failure = Failure::not_found("there is nothing at this path");
+    let mut response = errors::shown(None, cookie::theme_of(headers).name(), failure);
+    guard(response.headers_mut());
+    response
 }
 
 async fn zipped(response: Response) -> Response {

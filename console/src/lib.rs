@@ -25,6 +25,7 @@ mod sign_in;
 mod typed;
 mod visit;
 
+pub use access::not_found_page;
 pub use app::ConsoleConfig;
 pub use build::build;
 pub use sign_in::SignInLinks;

@@ -139,6 +139,7 @@ async fn build(service: Service, shutdown: &CancellationToken) -> Result<(web::h
             let origins = &http.allowed_origins;
             let pages = console::build(api, &console, operator_key, command_url, links, origins)?;
             service.routes = service.routes.merge(pages);
+            service.not_found_page = Some(console::not_found_page);
             Ok((service, http))
         }
     }

@@ -150,6 +150,7 @@ async fn start_services(config: &UpConfig, stack: &Stack) -> Result<Started> {
     let (console, origins) = (&config.console, &config.http.allowed_origins);
     let pages = console::build(api, console, Some(&operator_key), None, links.clone(), origins)?;
     service.routes = service.routes.merge(pages);
+    service.not_found_page = Some(console::not_found_page);
     let listener = http::bind(config.http.listen).await?;
     let services = service.start(listener, &config.http, shutdown)?;
     Ok(Started { operator_key, links, kafka, services })

@@ -17,7 +17,7 @@ pub use body::{
 };
 pub use cors::MEMBER_TOKEN_PREFIX;
 pub use etag::{ETag, IfMatch};
-pub use observe::finish;
+pub use observe::{NotFoundPage, finish};
 pub use params::{Path, Query, header};
 pub use peer::Peer;
 pub use problem::{ACCOUNT_HALTED, FieldError, Problem, ProblemBody};

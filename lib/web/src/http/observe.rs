@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use metrics::{gauge, histogram};
@@ -17,14 +17,36 @@ use super::problem::Problem;
 /// Completes a router, once and last: unknown routes, wrong methods and panics answer as problems, and each
 /// request is measured under its route.
 pub fn finish(router: Router) -> Router {
+    finish_with(router, None)
+}
+
+/// The same with a page for browsers that ask for a path that does not exist; programs still get a problem.
+pub fn finish_with(router: Router, not_found_page: Option<NotFoundPage>) -> Router {
     router
-        .fallback(|| async { Problem::not_found("not_found", "there is nothing at this path") })
+        .fallback(move |headers: HeaderMap| async move {
+            match not_found_page {
+                Some(page) if wants_html(&headers) => page(&headers),
+                _ => Problem::not_found("not_found", "there is nothing at this path").into_response(),
+            }
+        })
         .method_not_allowed_fallback(|| async {
             let detail = "this path does not take this method";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(observe))
+}
+
+/// Makes the page of a path that does not exist, by the request's headers.
+pub type NotFoundPage = fn(&HeaderMap) -> Response;
+
+/// Returns whether the caller names HTML, as browsers do.
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = accepts.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        range.split(';').next().is_some_and(|named| named.trim().eq_ignore_ascii_case("text/html"))
+    })
 }
 
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {

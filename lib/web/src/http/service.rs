@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::cors;
-use super::observe::finish;
+use super::observe::{NotFoundPage, finish_with};
 use super::ops::{self, Readiness};
 use super::serve::{HttpConfig, bind, serve};
 use crate::openapi;
@@ -100,6 +100,8 @@ pub struct Service {
     pub readiness: Readiness,
     pub tasks: Tasks,
     pub openapi: Option<Value>,
+    /// Where people read it.
+    pub not_found_page: Option<NotFoundPage>,
     /// Flushed after the tasks have ended.
     pub journals: Vec<Journal>,
 }
@@ -108,7 +110,7 @@ impl Service {
     /// Makes a service with only a name and its checks.
     pub fn new(name: &'static str, readiness: Readiness) -> Service {
         let (routes, tasks) = (Router::new(), Tasks::default());
-        Service { name, routes, readiness, tasks, openapi: None, journals: Vec::new() }
+        Service { name, routes, readiness, tasks, openapi: None, not_found_page: None, journals: Vec::new() }
     }
 
     /// Adds a loop under supervision: `/readyz` names it while it makes no progress, and then it starts again.
@@ -137,6 +139,7 @@ impl Service {
             }
             (document, more) => document.or(more),
         };
+        self.not_found_page = self.not_found_page.or(other.not_found_page);
         self.journals.extend(other.journals);
         self
     }
@@ -168,7 +171,7 @@ impl Service {
         for (name, task) in self.tasks.0 {
             tasks.spawn(async move { (name, task.await) });
         }
-        let routes = cors::allow(finish(routes), &config.allowed_origins);
+        let routes = cors::allow(finish_with(routes, self.not_found_page), &config.allowed_origins);
         let serving = serve(routes, listener, config.connections, shutdown.clone());
         tasks.spawn(async move { ("http", serving.await.map_err(Into::into)) });
         Ok(Running { address, name: self.name, shutdown, tasks, journals: self.journals })

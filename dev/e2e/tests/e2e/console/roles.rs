@@ -125,3 +125,27 @@ async fn a_member_sees_amounts_in_the_unit_of_the_account() -> Result<()> {
     }
     whole.replay_and_stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_does_not_exist_is_a_page_to_browsers_and_a_problem_to_programs() -> Result<()> {
+    let whole = Whole::start().await?;
+    for path in ["/nothing", "/accounts/acme/nothing/here", "/v1/nothing"] {
+        let of = |accept: &'static str| {
+            let request = platform::http_client::plain().get(format!("{}{path}", whole.console()));
+            async move { anyhow::Ok(request.header("accept", accept).send().await?) }
+        };
+        let page = of("text/html,application/xhtml+xml,*/*;q=0.8").await?;
+        ensure!(
+            page.status() == 404 && page.headers()["content-type"] == "text/html; charset=utf-8",
+            "{path}"
+        );
+        ensure!(page.headers().contains_key("content-security-policy"), "{path}");
+        ensure!(page.text().await?.contains("There is nothing here"), "{path}");
+        for accept in ["*/*", "application/json"] {
+            let problem = of(accept).await?;
+            ensure!(problem.status() == 404, "{path}");
+            ensure!(problem.headers()["content-type"] == "application/problem+json", "{path} {accept}");
+        }
+    }
+    whole.replay_and_stop().await
+}
