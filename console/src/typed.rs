@@ -1,5 +1,6 @@
 //! Typed: what somebody has typed into a form, and what the API says to it.
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::api::{self, Failure};
@@ -35,6 +36,41 @@ impl Typed {
     /// Returns what tells one form from another, so that a form that is sent twice counts once.
     pub fn once(&self) -> String {
         self.fields.filled("once").map_or_else(random_text, str::to_owned)
+    }
+}
+
+/// The form of a page with several that the API has refused; by default none.
+#[derive(Debug, Clone, Default)]
+pub struct Again {
+    form: &'static str,
+    typed: Typed,
+}
+
+impl Again {
+    pub fn of(form: &'static str, fields: &Fields, failure: Failure) -> Again {
+        Again { form, typed: Typed::refused(fields, failure) }
+    }
+
+    pub fn is(&self, form: &str) -> bool {
+        self.form == form
+    }
+
+    /// Returns what a field shows: what was typed into this form, if it was refused, otherwise what is there.
+    pub fn value<'a>(&'a self, form: &str, name: &str, now: &'a str) -> &'a str {
+        if self.is(form) { self.typed.get(name) } else { now }
+    }
+
+    pub fn wrong(&self, form: &str, field: &str) -> &str {
+        if self.is(form) { self.typed.wrong(field) } else { "" }
+    }
+
+    pub fn failure(&self, form: &str) -> Option<&Failure> {
+        self.typed.failure.as_ref().filter(|_| self.is(form))
+    }
+
+    /// Returns the status of the page: 422 for a form that is shown again.
+    pub fn status(&self) -> StatusCode {
+        if self.typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }
     }
 }
 
@@ -86,6 +122,17 @@ mod tests {
             Value::from(body),
             serde_json::json!({"amount": "5", "expires_at": "2026-03-03T00:00:00Z"})
         );
+    }
+
+    #[test]
+    fn of_several_forms_the_refused_one_shows_what_was_typed() {
+        let failure = Failure::not_found("no");
+        let again = Again::of("name", &Fields::read(b"name=Acme"), failure);
+        assert_eq!([again.value("name", "name", "old"), again.value("plan", "name", "old")], ["Acme", "old"]);
+        assert!(again.failure("name").is_some() && again.failure("plan").is_none());
+        let none = Again::default();
+        assert_eq!((none.value("name", "name", "old"), none.status()), ("old", StatusCode::OK));
+        assert_eq!(again.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::account::path_of;
 use crate::api::{Failure, FieldError};
 use crate::format::{self, Amount, Sum};
 use crate::layout::{self, Frame, Tab};
-use crate::typed::{Typed, filled};
+use crate::typed::{Again, filled};
 use crate::visit::{Form, Visit, segment};
 
 #[derive(Deserialize)]
@@ -34,9 +34,7 @@ struct FreeCredits {
     /// The product's sign-up page with the code; none where nobody has said where it is.
     link: Option<String>,
     referrals: Result<Shown, Failure>,
-    /// The form that was refused, with what was typed.
-    form: &'static str,
-    typed: Typed,
+    again: Again,
     /// Whom an invitation went to, and its code.
     invited: Option<(String, String)>,
     may_set: bool,
@@ -48,20 +46,6 @@ struct Shown {
     accepted: String,
     rewarded: String,
     earned: Amount,
-}
-
-impl FreeCredits {
-    fn value(&self, form: &str, name: &str) -> &str {
-        if self.form == form { self.typed.get(name) } else { "" }
-    }
-
-    fn wrong(&self, form: &str, field: &str) -> &str {
-        if self.form == form { self.typed.wrong(field) } else { "" }
-    }
-
-    fn refusal(&self, form: &str) -> Option<&Failure> {
-        self.typed.failure.as_ref().filter(|_| self.form == form)
-    }
 }
 
 pub fn routes() -> Router {
@@ -76,21 +60,20 @@ fn place(id: &str) -> String {
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
-    render(&visit, &id, "", Typed::default(), None).await
+    render(&visit, &id, Again::default(), None).await
 }
 
 async fn render(
     visit: &Visit,
     id: &str,
-    form: &'static str,
-    typed: Typed,
+    again: Again,
     invited: Option<(String, String)>,
 ) -> Result<Response, Failure> {
     let path = format!("{}/referrals", path_of(id));
     let (account, referrals) = tokio::join!(visit.account(id), visit.api.get::<Referrals>(&path));
     let account = account?;
     let unit = account.unit;
-    let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let status = again.status();
     let shown = |referrals: Referrals| Shown {
         invited: format::count(referrals.invited),
         accepted: format::count(referrals.accepted),
@@ -103,8 +86,7 @@ async fn render(
         code: account.account_id.clone(),
         link: visit.referral_url.as_deref().map(|url| link(url, &account.account_id)),
         referrals: referrals.map(shown),
-        form,
-        typed,
+        again,
         invited,
         may_set: visit.who.may_set() && !account.is_closed(),
         is_closed: account.is_closed(),
@@ -125,11 +107,11 @@ async fn invite(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Resp
         Ok(answer) => {
             let code = answer["code"].as_str().unwrap_or_default().to_owned();
             let invited = Some((form.get("email").to_owned(), code));
-            render(&visit, &id, "", Typed::default(), invited).await
+            render(&visit, &id, Again::default(), invited).await
         }
         // An account invites so many in a day: what was typed stays.
         Err(failure) if failure.is_about_form() || failure.status == StatusCode::TOO_MANY_REQUESTS => {
-            render(&visit, &id, "invite", Typed::refused(&form, failure), None).await
+            render(&visit, &id, Again::of("invite", &form, failure), None).await
         }
         Err(failure) => Err(failure),
     }
@@ -149,7 +131,7 @@ async fn redeem(visit: Visit, Path(id): Path<String>, form: Form) -> Result<Resp
     match visit.api.post(&path).json(&body).send().await {
         Ok(answer) => Ok(layout::done(&place(&id), layout::word_of(&answer, "redeemed"))),
         Err(failure) if failure.is_about_form() || failure.status == StatusCode::TOO_MANY_REQUESTS => {
-            render(&visit, &id, "redeem", Typed::refused(&form, at_code(failure)), None).await
+            render(&visit, &id, Again::of("redeem", &form, at_code(failure)), None).await
         }
         Err(failure) => Err(failure),
     }

@@ -14,7 +14,7 @@ use crate::account::{Account, path_of};
 use crate::api::Failure;
 use crate::format::{self, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
-use crate::typed::{Typed, filled};
+use crate::typed::{Again, Typed, filled};
 use crate::visit::{Fields, Form, Visit, segment};
 
 /// People that the page lists; a search finds the others.
@@ -109,9 +109,7 @@ struct Settings {
     plans: Result<ShownPlans, Failure>,
     /// None: not for this key.
     contacts: Option<Result<ShownContacts, Failure>>,
-    /// The form that was refused, with what was typed.
-    form: &'static str,
-    typed: Typed,
+    again: Again,
     hook: Hook,
     may_set: bool,
     may_decide: bool,
@@ -155,21 +153,8 @@ struct ShownPerson {
 }
 
 impl Settings {
-    /// Returns what a field shows: what was typed into a form that was refused, otherwise what is there.
-    fn value<'a>(&'a self, form: &str, name: &str, now: &'a str) -> &'a str {
-        if self.form == form { self.typed.get(name) } else { now }
-    }
-
     fn at(&self, below: &str) -> String {
         format!("{}{below}", self.place)
-    }
-
-    fn wrong(&self, form: &str, field: &str) -> &str {
-        if self.form == form { self.typed.wrong(field) } else { "" }
-    }
-
-    fn refusal(&self, form: &str) -> Option<&Failure> {
-        self.typed.failure.as_ref().filter(|_| self.form == form)
     }
 }
 
@@ -198,16 +183,10 @@ fn text(sum: Option<Sum>) -> String {
 }
 
 async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure> {
-    render(&visit, &id, "", Typed::default(), Hook::default()).await
+    render(&visit, &id, Again::default(), Hook::default()).await
 }
 
-async fn render(
-    visit: &Visit,
-    id: &str,
-    form: &'static str,
-    typed: Typed,
-    hook: Hook,
-) -> Result<Response, Failure> {
+async fn render(visit: &Visit, id: &str, again: Again, hook: Hook) -> Result<Response, Failure> {
     let (api, path, may_set) = (&visit.api, path_of(id), visit.who.may_set());
     let (plan_path, contacts_path) = (format!("{path}/plan"), format!("{path}/contacts"));
     let contacts = async { if may_set { Some(api.get::<Contacts>(&contacts_path).await) } else { None } };
@@ -215,7 +194,7 @@ async fn render(
         tokio::join!(api.get_tagged::<Holder>(&path), api.get::<Plans>(&plan_path), contacts);
     let (Holder { account, overdraft, usd_per_unit, payment_customer }, tag) = holder?;
     let unit = account.unit;
-    let status = if typed.failure.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let status = again.status();
     let page = Settings {
         frame: Frame::account(visit, &account, Tab::Settings, "Settings"),
         place: place(id),
@@ -230,8 +209,7 @@ async fn render(
         account,
         overdraft,
         tag,
-        form,
-        typed,
+        again,
         hook,
     };
     layout::page_with(status, &page)
@@ -306,7 +284,7 @@ async fn answer(
     match sent {
         Ok(answer) => Ok(layout::done(&place(id), layout::word_of(&answer, word))),
         Err(failure) if failure.is_about_form() => {
-            render(visit, id, form, Typed::refused(fields, failure), Hook::default()).await
+            render(visit, id, Again::of(form, fields, failure), Hook::default()).await
         }
         Err(failure) => Err(failure),
     }
@@ -397,7 +375,7 @@ async fn set_webhook(visit: Visit, Path(id): Path<String>, form: Form) -> Result
     match sent {
         // Shown in this answer and never again, so that the secret stands in no address.
         Ok(Contacts { webhook: Some(Webhook { secret: Some(secret), .. }), .. }) => {
-            render(&visit, &id, "", Typed::default(), Hook { secret: Some(secret), tested: None }).await
+            render(&visit, &id, Again::default(), Hook { secret: Some(secret), tested: None }).await
         }
         sent => answer(&visit, &id, "webhook", &form, sent.map(|_| Value::Null), "saved").await,
     }
@@ -413,7 +391,7 @@ async fn new_secret(visit: Visit, Path(id): Path<String>, form: Form) -> Result<
     match visit.api.post(&path).send().await {
         Ok(answer) => {
             let secret = answer["webhook"]["secret"].as_str().map(str::to_owned);
-            render(&visit, &id, "", Typed::default(), Hook { secret, tested: None }).await
+            render(&visit, &id, Again::default(), Hook { secret, tested: None }).await
         }
         Err(failure) => answer(&visit, &id, "webhook", &form, Err(failure), "saved").await,
     }
@@ -425,11 +403,11 @@ async fn test_webhook(visit: Visit, Path(id): Path<String>, form: Form) -> Resul
         Ok(answer) => {
             let unread = |_| Failure::not_found("the webhook was called, but what it answered can't be read");
             let tested = serde_json::from_value(answer).map_err(unread)?;
-            render(&visit, &id, "", Typed::default(), Hook { secret: None, tested: Some(tested) }).await
+            render(&visit, &id, Again::default(), Hook { secret: None, tested: Some(tested) }).await
         }
         // An account tests so many times in a minute.
         Err(failure) if failure.is_about_form() || failure.status == StatusCode::TOO_MANY_REQUESTS => {
-            render(&visit, &id, "webhook-test", Typed::refused(&form, failure), Hook::default()).await
+            render(&visit, &id, Again::of("webhook-test", &form, failure), Hook::default()).await
         }
         Err(failure) => Err(failure),
     }
