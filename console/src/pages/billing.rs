@@ -14,6 +14,7 @@ use crate::account::{Account, path_of};
 use crate::api::{Failure, List};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
+use crate::lots::{self, Kind, Lot};
 use crate::pages::parked::{self, Act, Waiting};
 use crate::typed::{Typed, filled};
 use crate::visit::{Fields, Form, Visit, segment};
@@ -46,13 +47,6 @@ struct Balance {
     lifetime_spent: Sum,
     recorded_at: Time,
     lots: Vec<Lot>,
-}
-
-#[derive(Deserialize)]
-struct Lot {
-    source: String,
-    remaining: Sum,
-    effective_at: Time,
 }
 
 #[derive(Deserialize)]
@@ -261,18 +255,13 @@ async fn render(visit: &Visit, id: &str, filled: Filled) -> Result<Response, Fai
 fn credits(account: &Account, balance: &Balance, now: Time) -> Credits {
     let unit = account.unit;
     let now = balance.recorded_at.max(now);
-    let left = |sources: &[&str]| {
-        let lots = balance.lots.iter().filter(|lot| lot.effective_at <= now);
-        let of_them = lots.filter(|lot| sources.contains(&lot.source.as_str()));
-        of_them.fold(Sum::ZERO, |sum, lot| sum.plus(lot.remaining))
-    };
-    let given = left(&["welcome", "promo", "referral", "adjustment"]);
+    let left = |kind| lots::left_of(&balance.lots, now, kind);
     let less = |sum: Sum| Sum::ZERO.minus(sum);
     let parts = [
         ("bought", "Credit balance", balance.credit_balance),
-        ("rollover", "Rollover", left(&["rollover"])),
-        ("allowance", "Left of the plan", left(&["plan"])),
-        ("given", "Given", given),
+        ("rollover", "Rollover", left(Kind::Rollover)),
+        ("allowance", "Left of the plan", left(Kind::Allowance)),
+        ("given", "Given", left(Kind::Given)),
         ("depleted", "Overdraft", less(balance.overdraft)),
         ("held", "Held", less(balance.held)),
     ];

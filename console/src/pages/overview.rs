@@ -14,6 +14,7 @@ use crate::api::{Failure, List};
 use crate::chart::{self, Column, Line, Part, Svg};
 use crate::format::{self, Amount, Sum, Unit, When};
 use crate::layout::{self, Frame, Tab};
+use crate::lots::{self, Lot};
 use crate::visit::{Fields, Visit, segment};
 
 /// Groups that the page reads to show where credits went.
@@ -44,13 +45,6 @@ struct Balance {
     period: Period,
     recorded_at: Time,
     lots: Vec<Lot>,
-}
-
-#[derive(Deserialize)]
-struct Lot {
-    source: String,
-    remaining: Sum,
-    effective_at: Time,
 }
 
 #[derive(Deserialize)]
@@ -243,31 +237,14 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Failure>
     })
 }
 
-/// Returns the kind of a lot in the bar.
-fn kind_of(source: &str) -> usize {
-    match source {
-        "plan" => 0,
-        "rollover" => 1,
-        "purchase" | "top_up" => 2,
-        _ => 3,
-    }
-}
-
-const KINDS: [(&str, &str); 4] =
-    [("allowance", "Allowance"), ("rollover", "Rollover"), ("bought", "Bought"), ("given", "Given")];
-
 fn credit_bar(account: &Account, balance: &Balance, now: Time) -> CreditBar {
     let unit = account.unit;
-    let mut left = [Sum::ZERO; KINDS.len()];
-    for lot in balance.lots.iter().filter(|lot| lot.effective_at <= balance.recorded_at.max(now)) {
-        let sum = &mut left[kind_of(&lot.source)];
-        *sum = sum.plus(lot.remaining);
-    }
-    let whole = left.iter().fold(balance.used, |whole, sum| whole.plus(*sum));
+    let left = lots::left(&balance.lots, balance.recorded_at.max(now)).map(|(kind, sum)| (kind.shown(), sum));
+    let whole = left.iter().fold(balance.used, |whole, (_, sum)| whole.plus(*sum));
     let mut bar = Vec::new();
     // Open holds are taken from what burns first.
     let mut held = balance.held;
-    for ((class, label), sum) in KINDS.into_iter().zip(left) {
+    for ((class, label), sum) in left {
         let taken = sum.min(held);
         held = held.minus(taken);
         let free = sum.minus(taken);
@@ -276,7 +253,7 @@ fn credit_bar(account: &Account, balance: &Balance, now: Time) -> CreditBar {
     let held = balance.held.minus(held);
     bar.push(Part { class: "held", sum: held, label: format!("Held: {}", unit.show(held).text()) });
     let title = format!("{} left of {}", unit.show(balance.available).text(), unit.show(whole).text());
-    let parts = KINDS.into_iter().zip(left).filter(|(_, sum)| sum.is_positive());
+    let parts = left.into_iter().filter(|(_, sum)| sum.is_positive());
     CreditBar {
         plan: plan_of(account),
         status: balance.status.clone(),
