@@ -12,9 +12,9 @@ use web::http::Peer;
 
 use crate::api::Failure;
 use crate::app::App;
-use crate::assets::{gzip, takes_gzip};
 use crate::cookie;
 use crate::errors;
+use crate::files::{gzip, takes_gzip};
 use crate::form::{from_here, read_fields};
 use crate::visit::{Fields, Form, Visit, Who};
 

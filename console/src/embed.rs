@@ -12,13 +12,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use flate2::Compression;
 use sha2::{Digest, Sha256};
 use url::{Origin, Url};
 use web::http::Problem;
 
-use crate::assets::{gzip, takes_gzip};
+use crate::files::File;
 use crate::visit::Fields;
 
 /// A page of another origin loads it at every visit, under one name: soon enough it asks whether it has changed.
@@ -30,8 +29,7 @@ const THEMES: [&str; 2] = ["light", "dark"];
 
 /// A script under a name that stays.
 struct Script {
-    plain: &'static [u8],
-    gzipped: Bytes,
+    file: File,
     /// Weak: both encodings have it.
     tag: HeaderValue,
 }
@@ -40,29 +38,23 @@ impl Script {
     fn new(plain: &'static [u8]) -> Script {
         let tag = format!("W/\"{}\"", hex::encode(&Sha256::digest(plain)[..16]));
         let tag = HeaderValue::try_from(tag).expect("hex is a header");
-        // Once per process, for many loads.
-        Script { plain, gzipped: gzip(plain, Compression::best()), tag }
+        Script { file: File::new("text/javascript; charset=utf-8", plain, Compression::best()), tag }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
         let shared = [
             (header::CACHE_CONTROL, FRESH),
             (header::ETAG, self.tag.clone()),
-            (header::VARY, HeaderValue::from_static("accept-encoding")),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             // It says nothing about anybody: any page may load it, as a module and isolated too.
             (header::ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW_ORIGIN),
             (RESOURCE_POLICY, CROSS_ORIGIN),
         ];
         if self.is_known(headers) {
-            return (StatusCode::NOT_MODIFIED, shared).into_response();
+            let varies = [(header::VARY, HeaderValue::from_static("accept-encoding"))];
+            return (StatusCode::NOT_MODIFIED, shared, varies).into_response();
         }
-        let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
-        if takes_gzip(headers) {
-            return (shared, kind, [(header::CONTENT_ENCODING, "gzip")], self.gzipped.clone())
-                .into_response();
-        }
-        (shared, kind, self.plain).into_response()
+        self.file.answer(headers, shared)
     }
 
     /// Returns whether the caller has this content already.
@@ -180,8 +172,8 @@ mod tests {
 
     #[test]
     fn the_script_is_small_and_needs_nothing() {
-        assert!(ELEMENTS.gzipped.len() < GZIPPED_BYTES_MAX, "{} bytes", ELEMENTS.gzipped.len());
-        let source = std::str::from_utf8(ELEMENTS.plain).expect("text");
+        assert!(ELEMENTS.file.gzipped.len() < GZIPPED_BYTES_MAX, "{} bytes", ELEMENTS.file.gzipped.len());
+        let source = std::str::from_utf8(ELEMENTS.file.plain).expect("text");
         // What a strict policy of the page around it forbids.
         for forbidden in ["import ", "innerHTML", "eval(", "new Function", ".style.", "'style'", "http://cdn"]
         {
@@ -192,7 +184,7 @@ mod tests {
     #[test]
     fn the_document_has_every_variable_part_and_event() {
         let document = include_str!("../../docs/embedding.md");
-        for source in [ELEMENTS.plain, FRAME.plain] {
+        for source in [ELEMENTS.file.plain, FRAME.file.plain] {
             let source = std::str::from_utf8(source).expect("text");
             for (start, prefix) in [("(--ledger-", "--ledger-"), ("part: '", ""), ("'ledger-", "ledger-")] {
                 for rest in source.split(start).skip(1) {
