@@ -64,7 +64,6 @@ fn writes(account: &str) -> Vec<(Method, String, Value)> {
             json!({"decision": "dismissed", "reason": "r"}),
         ),
         (Method::POST, at("/top-ups/t1/decision"), json!({"outcome": "failed", "reason": "r"})),
-        (Method::GET, "/v1/promo-codes".into(), Value::Null),
     ]
 }
 
@@ -73,7 +72,6 @@ fn allowed(role: &str) -> &'static [usize] {
     match role {
         "admin" => &[1, 28, 15, 16, 17, 18, 19, 20, 21, 29, 30],
         "producer" => &[4, 22, 23, 24, 25, 26],
-        "auditor" => &[34],
         _ => &[],
     }
 }

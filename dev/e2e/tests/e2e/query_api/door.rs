@@ -86,6 +86,8 @@ async fn each_role_reads_what_it_may_and_a_refusal_reveals_nothing() -> Result<(
     ] {
         ensure!(status(&caller, "/v1/accounts").await? == accounts);
         ensure!(status(&caller, "/v1/audit/events?partition=0").await? == audit);
+        // As with the journal: the operator and auditors.
+        ensure!(caller.get("/v1/promo-codes").await?.status == audit);
         // A caller without permission gets 403 before anything of the request is checked.
         ensure!(
             status(&caller, "/v1/audit/events?partition=x").await? == if audit == 200 { 422 } else { audit }
