@@ -19,6 +19,7 @@ use ledger_core::value::id::{AccountId, GrantId, PaymentId};
 use ledger_core::value::time::Time;
 use platform::pg::columns;
 use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use web::http::Problem;
@@ -30,16 +31,64 @@ const CHUNK_EVENTS: u16 = 200;
 /// Most loads of one event: a reversal needs its usage, then who repaid it, then all their lots at once.
 const LOADS_PER_EVENT_MAX: usize = 8;
 
-/// Returns the core at `instant`, which is between the opening and the present.
+/// Longest history that is read whole, in events.
+pub const EVENTS_MAX: u64 = 1_000_000;
+
+/// A state of an account: all that happened up to an instant, included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct At {
+    pub time: Time,
+    /// The last record whose event belongs to it: of several events at the instant, some may have come later.
+    pub through: i64,
+}
+
+impl At {
+    /// The state after everything that happened at an instant.
+    pub fn instant(time: Time) -> Self {
+        Self { time, through: i64::MAX }
+    }
+
+    /// The state that the snapshot shows.
+    pub fn present(account: &Account) -> Self {
+        Self { time: account.core.ledger_time, through: account.position.offset }
+    }
+
+    /// Returns the past state that a caller asks for; none is the present, as is an instant that lies ahead.
+    ///
+    /// Problems: 404 before the account's opening.
+    pub fn asked(account: &Account, as_of: Option<Time>) -> Result<Option<Self>, Problem> {
+        let Some(instant) = as_of else { return Ok(None) };
+        if instant < account.core.opened_at {
+            let detail = format!("account {} opened at {}", account.id(), account.core.opened_at);
+            return Err(Problem::not_found("account_not_found", detail));
+        }
+        Ok((instant <= account.core.ledger_time).then(|| Self::instant(instant)))
+    }
+}
+
+/// Returns the core at a state, which is between the opening and the present.
 pub(crate) async fn core_at(
     connection: &mut PgConnection,
     account: &Account,
-    instant: Time,
+    at: At,
 ) -> Result<Core, Problem> {
-    let mut past = Past::open(connection, account, instant).await?;
-    past.refold(connection, &mut Nobody).await?;
+    refold_to(connection, account, at, &mut Nobody).await
+}
+
+/// The same, with an observer of what happened since the last snapshot before it.
+pub(crate) async fn refold_to(
+    connection: &mut PgConnection,
+    account: &Account,
+    at: At,
+    onlooker: &mut impl Onlooker,
+) -> Result<Core, Problem> {
+    let mut past = Past::open(connection, account, at).await?;
+    if let Some(core) = &past.core {
+        onlooker.begins(core);
+    }
+    past.refold(connection, onlooker).await?;
     let mut core = past.core.ok_or_else(|| Problem::internal("an open account has no opening event"))?;
-    fold::roll_to(&mut core, instant);
+    fold::roll_watched(&mut core, &mut past.pages, at.time, onlooker);
     Ok(core)
 }
 
@@ -49,7 +98,8 @@ pub(crate) async fn refold_all(
     account: &Account,
     onlooker: &mut impl Onlooker,
 ) -> Result<(), Problem> {
-    let mut past = Past::begin(connection, account, account.core.ledger_time, (None, None)).await?;
+    let at = At::instant(account.core.ledger_time);
+    let mut past = Past::begin(connection, account, at, (None, None)).await?;
     past.refold(connection, onlooker).await?;
     if let Some(core) = &mut past.core {
         // The last records may have moved only the clock.
@@ -60,8 +110,11 @@ pub(crate) async fn refold_all(
 
 /// Observes a repeated fold: each moment, and each event at its end.
 pub(crate) trait Onlooker: Observer + Send {
+    /// Called with the snapshot that the fold begins at, if it does not begin at the opening.
+    fn begins(&mut self, _: &Core) {}
+
     /// Called after each event that applied.
-    fn folded(&mut self, core: &Core, applied: &Applied);
+    fn folded(&mut self, _: &Core, _: &Applied) {}
 
     /// Returns whether nobody wants the rest.
     fn is_done(&self) -> bool {
@@ -75,9 +128,7 @@ impl Observer for Nobody {
     fn after(&mut self, _: &Core, _: &Moment<'_>) {}
 }
 
-impl Onlooker for Nobody {
-    fn folded(&mut self, _: &Core, _: &Applied) {}
-}
+impl Onlooker for Nobody {}
 
 /// An account that is folded again up to an instant.
 ///
@@ -86,7 +137,7 @@ impl Onlooker for Nobody {
 /// its refund moved.
 struct Past {
     account: AccountId,
-    instant: Time,
+    at: At,
     core: Option<Core>,
     pages: Pages,
     /// Ledger time of the snapshot; before all times if the fold starts at the opening.
@@ -100,22 +151,20 @@ struct Past {
 }
 
 impl Past {
-    async fn open(
-        connection: &mut PgConnection,
-        account: &Account,
-        instant: Time,
-    ) -> Result<Self, sqlx::Error> {
+    async fn open(connection: &mut PgConnection, account: &Account, at: At) -> Result<Self, sqlx::Error> {
         // Ledger time never goes back, so the last by time is the last in the journal.
         let base = sqlx::query(
             r#"select "offset", core::text
                  from snapshot
                 where account_id = $1
                   and ledger_time <= $2
+                  and "offset" <= $3
                 order by ledger_time desc, "offset" desc
                 limit 1"#,
         )
         .bind(account.id())
-        .bind(platform::pg::timestamp(instant))
+        .bind(platform::pg::timestamp(at.time))
+        .bind(at.through)
         .fetch_optional(&mut *connection)
         .await?;
         let base = match &base {
@@ -133,20 +182,20 @@ impl Past {
         .bind(base_offset)
         .fetch_one(&mut *connection)
         .await?;
-        Self::begin(connection, account, instant, (base, next_snapshot)).await
+        Self::begin(connection, account, at, (base, next_snapshot)).await
     }
 
     /// Starts at a snapshot or before the opening, and reads no further than the next snapshot, if there is one.
     async fn begin(
         connection: &mut PgConnection,
         account: &Account,
-        instant: Time,
+        at: At,
         (base, next_snapshot): (Option<(i64, Core)>, Option<i64>),
     ) -> Result<Self, sqlx::Error> {
         let (base_offset, core) = base.map_or((-1, None), |(offset, core)| (offset, Some(core)));
         let mut past = Self {
             account: account.core.account.clone(),
-            instant,
+            at,
             base_time: core.as_ref().map_or(Time::MIN, |core| core.ledger_time),
             core,
             pages: Pages::default(),
@@ -221,8 +270,8 @@ impl Past {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(self.account.as_str())
             .bind(after)
-            .bind(self.next_snapshot)
-            .bind(platform::pg::timestamp(self.instant))
+            .bind(self.next_snapshot.min(self.at.through))
+            .bind(platform::pg::timestamp(self.at.time))
             .bind(i64::from(CHUNK_EVENTS))
             .fetch_all(connection)
             .await?;

@@ -10,6 +10,7 @@ mod as_of;
 mod http;
 mod list;
 mod openapi;
+mod past_rows;
 mod reading;
 mod routes;
 mod service;

@@ -23,11 +23,9 @@ use web::openapi::{Route, Sent, post};
 use crate::access::Whole;
 use crate::answer::{self, Answer, Now};
 use crate::app::{App, BACKTESTS_MAX};
-use crate::as_of::{self, Onlooker};
+use crate::as_of::{self, EVENTS_MAX, Onlooker};
 use crate::reading;
 
-/// Longest history of a backtest, in events.
-pub const EVENTS_MAX: u64 = 1_000_000;
 /// Longest duration of a backtest: such a history on a slow machine.
 const LONGEST: Duration = Duration::from_secs(600);
 

@@ -15,7 +15,7 @@ use web::openapi::{Route, get};
 use crate::access::Whole;
 use crate::answer::{self, Answer, Now};
 use crate::app::App;
-use crate::as_of;
+use crate::as_of::{self, At};
 use crate::reading::{self, Account};
 
 #[derive(Deserialize, JsonSchema)]
@@ -52,20 +52,13 @@ async fn load(
     account: &Account,
     instant: Option<Time>,
 ) -> Result<Balance, Problem> {
-    match instant {
-        Some(instant) if instant < account.core.opened_at => {
-            let detail = format!("account {} opened at {}", account.id(), account.core.opened_at);
-            Err(Problem::not_found("account_not_found", detail))
-        }
-        Some(instant) if instant <= account.core.ledger_time => {
-            let core = as_of::core_at(connection, account, instant).await?;
-            Ok(Balance::of(&core, Credits::ZERO))
-        }
-        // Holds exist only in the present: a read at an instant has none.
-        Some(_) => Ok(Balance::of(&reading::whole(connection, account).await?, Credits::ZERO)),
-        None => {
-            let (held, _) = commitments::held(connection, &account.core.account, Vec::new()).await?;
-            Ok(Balance::of(&reading::whole(connection, account).await?, held))
-        }
+    if let Some(at) = At::asked(account, instant)? {
+        return Ok(Balance::of(&as_of::core_at(connection, account, at).await?, Credits::ZERO));
     }
+    // Holds exist only in the present: a read at an instant has none.
+    let held = match instant {
+        Some(_) => Credits::ZERO,
+        None => commitments::held(connection, &account.core.account, Vec::new()).await?.0,
+    };
+    Ok(Balance::of(&reading::whole(connection, account).await?, held))
 }

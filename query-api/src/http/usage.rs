@@ -1,16 +1,19 @@
 //! Usage: sums of credits, events and quantities, grouped and filtered by any dimension.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use engine::tables::user_total;
-use ledger_core::value::credits::Credits;
+use ledger_core::account::Core;
+use ledger_core::event::Usage;
+use ledger_core::value::credits::{Credits, OutOfRange};
 use ledger_core::value::id::{Label, OrgId, OutsideName, Slug, UserId};
 use ledger_core::value::schema::Amounts;
-use ledger_core::value::time::Day;
+use ledger_core::value::time::{Day, Time};
 use platform::pg::columns;
 use platform::position::AtLeast;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -25,8 +28,10 @@ use web::openapi::{Route, get};
 use crate::access::Seen;
 use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
+use crate::as_of::{self, At};
 use crate::http::ranking::{Place, Walk, keep_first};
 use crate::list::{self, Limit, Page};
+use crate::past_rows::{self, Used};
 use crate::reading::{self, Account};
 
 /// The dimensions that group and filter usage.
@@ -83,6 +88,20 @@ impl Dimension {
         } else {
             self.column().to_owned()
         }
+    }
+
+    /// Returns a usage's value; empty if it has none.
+    fn value(self, usage: &Usage, day: Option<Day>) -> String {
+        let value = match self {
+            Dimension::Category => usage.category.as_ref().map(ToString::to_string),
+            Dimension::Tier => usage.tier.as_ref().map(ToString::to_string),
+            Dimension::Model => usage.model.as_ref().map(ToString::to_string),
+            Dimension::User => usage.user_id.as_ref().map(ToString::to_string),
+            Dimension::Feature => usage.feature.as_ref().map(ToString::to_string),
+            Dimension::Org => usage.org_id.as_ref().map(ToString::to_string),
+            Dimension::Day => day.map(|day| day.to_string()),
+        };
+        value.unwrap_or_default()
     }
 
     /// Returns the type that a parameter must be cast to for a comparison with the column.
@@ -246,6 +265,8 @@ pub(crate) struct UsageQuery {
     quantities: Option<bool>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Shows the sums as they stood at this ledger time, from at most 1,000,000 events.
+    as_of: Option<Time>,
     at_least: Option<AtLeast>,
 }
 
@@ -294,6 +315,24 @@ struct Group {
     events: i64,
     /// Without zeros.
     quantities: BTreeMap<String, Credits>,
+}
+
+impl Group {
+    fn new(key: Vec<(Dimension, String)>) -> Self {
+        Self { key, credits: Credits::ZERO, events: 0, quantities: BTreeMap::new() }
+    }
+
+    fn add(&mut self, used: &Used) -> Result<(), OutOfRange> {
+        self.credits = self.credits.plus(used.credits)?;
+        self.events += 1;
+        for (name, quantity) in used.usage.quantities.iter().flatten() {
+            if !quantity.amount().is_zero() {
+                let sum = self.quantities.entry(name.to_string()).or_default();
+                *sum = sum.plus(quantity.amount())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Serialize for Group {
@@ -364,7 +403,8 @@ pub(crate) fn routes() -> Vec<Route<App>> {
             .says(
                 "Groups of which all usage was reversed are left out, and so are quantities of 0. Members see their \
                  own usage. Answers with CSV if `Accept` prefers `text/csv`.",
-            ),
+            )
+            .refuses(&["history_too_long"]),
         answer::csv(get("/v1/accounts/{account}/usage.csv", usage))
             .named("exportUsage", "Returns sums of usage as CSV, grouped and filtered.")
             .says("The quantities of a group read `input_tokens=1200 output_tokens=80`."),
@@ -401,12 +441,24 @@ async fn load(
 ) -> Result<Page<Group>, Problem> {
     let (limit, only_sum, sort) = (query.limit, query.group_by.0.is_empty(), query.sort);
     let has_quantities = query.quantities != Some(false);
-    if let Span::Index(index) = query.span() {
-        require_period(connection, account, index).await?;
-    }
-    let picked = Picked::by(query, account.core.period.index);
-    let among = picked.largest_users(connection, account, limit.rows_to_ask()).await?;
-    let groups = picked.sums(connection, account, Part { after, among, rows: limit.rows_to_ask() }).await?;
+    let at = At::asked(account, query.as_of)?;
+    let past = match at {
+        Some(at) => Some(as_of::core_at(connection, account, at).await?),
+        None => None,
+    };
+    let open = past.as_ref().unwrap_or(&account.core);
+    let picked = Picked::by(query, open.period.index);
+    let period = match picked.period {
+        Some(index) => Some((index, require_period(connection, account, open, index).await?)),
+        None => None,
+    };
+    let groups = match at {
+        Some(at) => picked.sums_at(connection, account, (period, at), after).await?,
+        None => {
+            let among = picked.largest_users(connection, account, limit.rows_to_ask()).await?;
+            picked.sums(connection, account, Part { after, among, rows: limit.rows_to_ask() }).await?
+        }
+    };
     let mut page = Page::cut(groups, limit, |group| {
         let values: Vec<&String> = group.key.iter().map(|(_, value)| value).collect();
         serde_json::json!(values)
@@ -414,31 +466,29 @@ async fn load(
     if sort.is_some() {
         page.next_cursor = None;
     }
-    if has_quantities {
+    if !has_quantities {
+        page.items.iter_mut().for_each(|group| group.quantities.clear());
+    } else if at.is_none() {
         picked.add_quantities(connection, account, &mut page.items).await?;
     }
     if page.items.is_empty() && only_sum {
-        page.items.push(Group {
-            key: Vec::new(),
-            credits: Credits::ZERO,
-            events: 0,
-            quantities: BTreeMap::new(),
-        });
+        page.items.push(Group::new(Vec::new()));
     }
     Ok(page)
 }
 
-/// 404 unless the account has had this period.
-async fn require_period(connection: &mut PgConnection, account: &Account, index: i64) -> Result<(), Problem> {
-    if index == account.core.period.index {
-        return Ok(());
-    }
-    let known = sqlx::query_scalar("select exists (select from period where account_id = $1 and index = $2)");
-    if known.bind(account.id()).bind(index).fetch_one(connection).await? {
-        return Ok(());
-    }
-    let detail = format!("account {} has no period {index}", account.id());
-    Err(Problem::not_found("period_not_found", detail))
+/// Returns when a period began; 404 unless the account has had it.
+async fn require_period(
+    connection: &mut PgConnection,
+    account: &Account,
+    open: &Core,
+    index: i64,
+) -> Result<Time, Problem> {
+    let starts_at = past_rows::period_start(connection, account, open, index).await?;
+    starts_at.ok_or_else(|| {
+        let detail = format!("account {} has no period {index}", account.id());
+        Problem::not_found("period_not_found", detail)
+    })
 }
 
 /// A part of the groups.
@@ -581,6 +631,49 @@ impl Picked {
         );
         let rows = parameters.fetch_all(connection, sql).await?;
         rows.iter().map(|row| self.group_of(row)).collect()
+    }
+
+    /// Sums all groups after a place as they stood at an instant, with their quantities, from the events themselves.
+    async fn sums_at(
+        &self,
+        connection: &mut PgConnection,
+        account: &Account,
+        (period, at): (Option<(i64, Time)>, At),
+        after: Option<Vec<String>>,
+    ) -> Result<Vec<Group>, Problem> {
+        let of_user =
+            |(dimension, value): &&(Dimension, String)| *dimension == Dimension::User && !value.is_empty();
+        let user = self.filters.iter().find(of_user).map(|(_, user)| user.as_str());
+        let zones = past_rows::zones(connection, account).await?;
+        let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
+        past_rows::each_usage(connection, account, past_rows::Wanted { period, user, at }, |used| {
+            let zone = zones.get(&used.period_index);
+            let day = zone.map(|zone| zone.local_day(used.occurred_at));
+            if used.is_reversed || !self.picks(&used.usage, day) {
+                return Ok(());
+            }
+            let key: Vec<(Dimension, String)> =
+                self.group_by.iter().map(|named| (*named, named.value(&used.usage, day))).collect();
+            let group = groups.entry(values_of(&key)).or_insert_with(|| Group::new(key));
+            group.add(&used).map_err(Problem::internal)
+        })
+        .await?;
+        let is_after = |values: &Vec<String>| after.as_ref().is_none_or(|after| values > after);
+        let mut groups: Vec<Group> =
+            groups.into_iter().filter(|(values, _)| is_after(values)).map(|(_, group)| group).collect();
+        if self.sort.is_some() {
+            // Stable: equal ones stay in the order of their values.
+            groups.sort_by_key(|group| Reverse(group.credits));
+        }
+        Ok(groups)
+    }
+
+    /// Returns whether a usage is selected, within the periods that were read.
+    fn picks(&self, usage: &Usage, day: Option<Day>) -> bool {
+        let fits = |(dimension, value): &(Dimension, String)| dimension.value(usage, day) == *value;
+        self.filters.iter().all(fits)
+            && self.from.is_none_or(|from| day >= Some(from))
+            && self.to.is_none_or(|to| day < Some(to))
     }
 
     fn group_of(&self, row: &PgRow) -> Result<Group, sqlx::Error> {

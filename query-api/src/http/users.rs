@@ -1,6 +1,6 @@
 //! Users: each user's usage in the open period, and the part that counts toward a limit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -9,6 +9,7 @@ use ledger_core::account::limit::Limits;
 use ledger_core::policy::hold::UserFigures;
 use ledger_core::value::credits::Credits;
 use ledger_core::value::id::UserId;
+use ledger_core::value::time::Time;
 use platform::pg::Amount;
 use platform::pg::columns;
 use platform::position::AtLeast;
@@ -21,8 +22,10 @@ use web::openapi::{Route, get};
 use crate::access::Seen;
 use crate::answer::{self, Answer, Format, Now, Record};
 use crate::app::App;
+use crate::as_of::{self, At};
 use crate::http::ranking::{Place, Walk, keep_first};
 use crate::list::{self, Beginning, Limit, Page};
+use crate::past_rows;
 use crate::reading::{self, Account};
 
 #[derive(Deserialize, JsonSchema)]
@@ -39,6 +42,8 @@ pub(crate) struct UsersQuery {
     limit: Limit,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Shows the users as they stood at this ledger time, without holds, from at most 1,000,000 events.
+    as_of: Option<Time>,
     at_least: Option<AtLeast>,
 }
 
@@ -50,8 +55,8 @@ enum Sort {
     #[default]
     #[serde(rename = "user")]
     ByUser,
-    /// The largest usage first, equal ones by id; users who only hold have used 0. Who uses more while pages are read may
-    /// appear twice.
+    /// The largest usage first, equal ones by id; users who only hold have used 0. Who uses more while pages are read
+    /// may appear twice.
     #[serde(rename = "-used")]
     LargestFirst,
 }
@@ -101,7 +106,8 @@ pub(crate) fn routes() -> Vec<Route<App>> {
             .says(
                 "Members see their own row. A page may have fewer users than its limit, or none, and still a \
                  `next_cursor`. Answers with CSV if `Accept` prefers `text/csv`.",
-            ),
+            )
+            .refuses(&["history_too_long"]),
         answer::csv(get("/v1/accounts/{account}/users.csv", list))
             .named("exportUsers", "Lists the users with usage in the open period or with open holds as CSV."),
     ]
@@ -117,10 +123,15 @@ async fn list(
     let format = Format::of(&headers);
     let only = seen.user(None)?;
     let order = Order::read(query.sort, query.cursor.as_deref())?;
-    let UsersQuery { over_budget, q, limit, .. } = query;
+    let UsersQuery { over_budget, q, limit, as_of, .. } = query;
     let (reflects, page) = reading::of(&app, seen.account, query.at_least, move |connection, account| {
-        let wanted = Wanted { only, over_budget, q, order, limit };
-        Box::pin(async move { load(connection, account, wanted).await })
+        let wanted = Wanted { only, over_budget, q, order, limit, holds: as_of.is_none() };
+        Box::pin(async move {
+            match At::asked(account, as_of)? {
+                Some(at) => load_at(connection, account, &wanted, at).await,
+                None => load(connection, account, wanted).await,
+            }
+        })
     })
     .await?;
     answer::page(&reflects, &format, &HEADER, page)
@@ -132,6 +143,8 @@ struct Wanted {
     q: Option<Beginning>,
     order: Order,
     limit: Limit,
+    /// Whether open holds are shown: they exist only in the present.
+    holds: bool,
 }
 
 /// The order of the list, and the row after which the page begins.
@@ -207,17 +220,68 @@ async fn load(
     }
     let mut users = figures(connection, account, &limits, &wanted, candidates.as_deref()).await?;
     let mut holders = BTreeSet::new();
-    if !wanted.over_budget && wanted.reaches_unused(&users) {
+    if wanted.holds && !wanted.over_budget && wanted.reaches_unused(&users) {
         holders = add_holders(connection, account, &wanted, &mut users).await?;
     }
     let mut page = wanted.order.cut(users, wanted.limit);
-    note_held(connection, account, &mut page.items).await?;
+    if wanted.holds {
+        note_held(connection, account, &mut page.items).await?;
+    }
     // A user whose holds have expired holds nothing, although the sums may still include them.
     page.items.retain(|user| user.held.is_positive() || !holders.contains(&user.user_id));
     Ok(page)
 }
 
+/// Returns the same list as it stood at an instant, from the events of the period that was open then.
+async fn load_at(
+    connection: &mut PgConnection,
+    account: &Account,
+    wanted: &Wanted,
+    at: At,
+) -> Result<Page<User>, Problem> {
+    let core = as_of::core_at(connection, account, at).await?;
+    let own = past_rows::own_limits(connection, account, &core, at).await?;
+    let limits = core.limits.as_ref();
+    let mut sums: BTreeMap<UserId, (Credits, Credits)> = BTreeMap::new();
+    let period = Some((core.period.index, core.period.starts_at));
+    let of_period = past_rows::Wanted { period, user: wanted.only.as_deref(), at };
+    past_rows::each_usage(connection, account, of_period, |used| {
+        let Some(user) = &used.usage.user_id else { return Ok(()) };
+        // A user whose usage was all reversed is still one of the period.
+        let (sum, counted) = sums.entry(user.clone()).or_default();
+        if used.is_reversed {
+            return Ok(());
+        }
+        *sum = sum.plus(used.credits).map_err(Problem::internal)?;
+        if limits.is_none_or(|limits| limits.counts(used.usage.feature.as_ref())) {
+            *counted = counted.plus(used.credits).map_err(Problem::internal)?;
+        }
+        Ok(())
+    })
+    .await?;
+    let in_force = limits.filter(|limits| limits.enabled);
+    let users = sums.into_iter().map(|(user_id, (used, counted))| {
+        let limit = in_force.and_then(|limits| limits.limit_of(own.get(&user_id).copied()));
+        let blocked = limit.is_some_and(|limit| counted >= limit);
+        User { user_id: user_id.to_string(), used, counted, held: Credits::ZERO, limit, blocked }
+    });
+    let mut users: Vec<User> = users.filter(|user| wanted.shows(user)).collect();
+    wanted.order.sort(&mut users);
+    Ok(wanted.order.cut(users, wanted.limit))
+}
+
 impl Wanted {
+    /// Returns whether a user belongs to this page or a later one.
+    fn shows(&self, user: &User) -> bool {
+        let is_after = match &self.order {
+            Order::ByUser(after) => after.as_ref().is_none_or(|after| user.user_id > *after),
+            Order::LargestFirst(after) => after.as_ref().is_none_or(|after| user.place() > *after),
+        };
+        is_after
+            && (user.blocked || !self.over_budget)
+            && self.q.as_ref().is_none_or(|q| user.user_id.starts_with(&q.0))
+    }
+
     fn rows(&self) -> usize {
         usize::try_from(self.limit.rows_to_ask()).unwrap_or(usize::MAX)
     }
