@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod backtest;
 pub(crate) mod balance;
 pub(crate) mod decisions;
+pub(crate) mod diff;
 pub(crate) mod entries;
 pub(crate) mod events;
 pub(crate) mod grants;

@@ -242,7 +242,7 @@ async fn every_read_answers_as_of_an_instant_what_it_answered_then() -> Result<(
     let mut moments: BTreeMap<AccountId, BTreeMap<Time, i64>> = BTreeMap::new();
     let mut memory = Memory::default();
     for record in records(&whole).await? {
-        let event = wire::decode(&record.value).map_err(anyhow::Error::from)?;
+        let event = wire::decode(record.value_bytes()).map_err(anyhow::Error::from)?;
         let account = event.account.clone();
         let fact = Fact::new(event, record.appended_at, record.position.offset);
         if let Some(at) = memory.fold(&[fact]).remove(0).ledger_time {

@@ -6,6 +6,7 @@ mod balance;
 mod big;
 mod commands;
 mod described;
+mod diff;
 mod door;
 mod entries;
 mod events;
