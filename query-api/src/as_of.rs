@@ -66,6 +66,21 @@ impl At {
     }
 }
 
+/// Returns whether the account was open in a state: its opening left a snapshot.
+pub(crate) async fn is_since_opening(
+    connection: &mut PgConnection,
+    account: &Account,
+    at: At,
+) -> Result<bool, sqlx::Error> {
+    let sql = r#"select exists (select
+                                  from snapshot
+                                 where account_id = $1
+                                   and "offset" <= $2
+                                   and ledger_time <= $3)"#;
+    let query = sqlx::query_scalar(sql).bind(account.id()).bind(at.through);
+    query.bind(platform::pg::timestamp(at.time)).fetch_one(connection).await
+}
+
 /// Returns the core at a state, which is between the opening and the present.
 pub(crate) async fn core_at(
     connection: &mut PgConnection,

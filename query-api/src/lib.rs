@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod app;
 mod as_of;
+mod explain;
 mod http;
 mod list;
 mod openapi;

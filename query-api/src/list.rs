@@ -154,7 +154,7 @@ impl<T> Page<T> {
 }
 
 /// Encodes a row's position as a cursor.
-fn encode<K: Serialize>(key: &K) -> String {
+pub(crate) fn encode<K: Serialize>(key: &K) -> String {
     let json = serde_json::to_vec(key).expect("a place is numbers and texts");
     URL_SAFE_NO_PAD.encode(json)
 }

@@ -5,8 +5,8 @@ use web::openapi::{self, Route};
 
 use crate::app::App;
 use crate::http::{
-    accounts, alerts, audit, backtest, balance, decisions, diff, entries, events, grants, journal, key, limits,
-    messages, notifications, periods, plan, referrals, reservations, settings, usage, users,
+    accounts, alerts, audit, backtest, balance, decisions, diff, entries, events, explain, grants, journal,
+    key, limits, messages, notifications, periods, plan, referrals, reservations, settings, usage, users,
 };
 use crate::stream;
 
@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Vec<Route<App>> {
         ("grants", vec![grants::routes(), referrals::routes()]),
         ("limits and holds", vec![limits::routes(), reservations::routes(), decisions::routes()]),
         ("alerts", vec![alerts::routes(), settings::routes(), backtest::routes(), notifications::routes()]),
-        ("audit", vec![diff::routes(), audit::routes(), journal::routes()]),
+        ("audit", vec![explain::routes(), diff::routes(), audit::routes(), journal::routes()]),
         ("keys", vec![key::routes()]),
     ];
     let tagged = |(tag, routes): (&'static str, Vec<Vec<Route<App>>>)| {

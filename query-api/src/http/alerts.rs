@@ -127,15 +127,15 @@ pub(crate) struct FiringsQuery {
 pub(crate) struct FiringView {
     #[schemars(with = "String", extend("format" = "uuid"))]
     firing_id: Uuid,
-    kind: Kind,
-    alert_id: Option<AlertId>,
-    subject: SubjectId,
+    pub kind: Kind,
+    pub alert_id: Option<AlertId>,
+    pub subject: SubjectId,
     threshold: Credits,
     threshold_version: i32,
     period_index: i64,
-    figure: Credits,
-    fired_at: Time,
-    event_id: EventId,
+    pub figure: Credits,
+    pub fired_at: Time,
+    pub event_id: EventId,
     /// Its position among the firings of its account.
     #[serde(skip)]
     pub cursor: Cursor,
@@ -213,6 +213,17 @@ pub(crate) async fn firings_after(
     let rows =
         sqlx::query(AssertSqlSafe(sql)).bind(account.id()).bind(offset).bind(seq).fetch_all(connection);
     rows.await?.iter().map(firing_of).collect()
+}
+
+/// Returns one firing, if the account has one of this id.
+pub(crate) async fn with_id(
+    connection: &mut PgConnection,
+    account: &Account,
+    firing_id: Uuid,
+) -> Result<Option<FiringView>, sqlx::Error> {
+    let sql = format!("select {FIRING_COLUMNS} from firing where account_id = $1 and firing_id = $2");
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(account.id()).bind(firing_id);
+    query.fetch_optional(connection).await?.as_ref().map(firing_of).transpose()
 }
 
 fn firing_of(row: &PgRow) -> Result<FiringView, sqlx::Error> {

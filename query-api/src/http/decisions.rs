@@ -50,6 +50,8 @@ enum DecisionKind {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Decision")]
 struct Kept {
+    /// What `explain?decision=` takes.
+    id: String,
     /// By the database's clock; on test accounts ledger time.
     decided_at: Time,
     /// The request: `check`, `reserve` or `extend`.
@@ -138,6 +140,10 @@ struct Wanted {
     limit: Limit,
 }
 
+const COLUMNS: &str = r#"decided_at, seq, kind, reservation_id, user_id, feature, amount::text, code, settled::text,
+    available::text, floor::text, user_limit::text, used::text, held::text, period_index, resets_at, "partition",
+    "offset", actor"#;
+
 async fn load(
     connection: &mut PgConnection,
     account: &Account,
@@ -146,9 +152,7 @@ async fn load(
     // The condition on the user is present only if one is named, so that either index can be used.
     let of_user = if wanted.user.is_some() { "and user_id = $5" } else { "and $5::text is null" };
     let sql = format!(
-        r#"select decided_at, seq, kind, reservation_id, user_id, feature, amount::text, code, settled::text,
-                  available::text, floor::text, user_limit::text, used::text, held::text, period_index, resets_at,
-                  "partition", "offset", actor
+        r#"select {COLUMNS}
            from control.decision
            where account_id = $1
              and (decided_at, seq) < ($2, $3)
@@ -178,7 +182,9 @@ fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sql
     let actor = row.try_get("actor")?;
     let of_account = of_account.then_some(OfAccount { settled, available, floor, actor });
     let decided_at = columns::time(row, "decided_at")?;
+    let cursor = (decided_at, row.try_get("seq")?);
     Ok(Kept {
+        id: id_of(cursor),
         decided_at,
         kind: row.try_get("kind")?,
         allowed: decision.refusal.is_none(),
@@ -195,8 +201,55 @@ fn kept_of(row: &PgRow, account: &Account, of_account: bool) -> Result<Kept, sql
         period_index: decision.period_index,
         resets_at: decision.resets_at,
         position: Position { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
-        cursor: (decided_at, row.try_get("seq")?),
+        cursor,
     })
+}
+
+/// Names a decision by its key: instant and order, so that it is found without an index of its own.
+fn id_of((at, seq): Cursor) -> String {
+    format!("{}-{seq}", at.micros())
+}
+
+fn key_of(id: &str) -> Option<Cursor> {
+    let (micros, seq) = id.rsplit_once('-')?;
+    Some((Time::from_micros(micros.parse().ok()?), seq.parse().ok()?))
+}
+
+/// A decision with where it was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub decision: Decision,
+    pub decided_at: Time,
+    pub user_id: Option<String>,
+    /// The projected position of that moment.
+    pub offset: i64,
+}
+
+/// Returns one decision that is kept, if there is one of this id.
+pub(crate) async fn with_id(
+    connection: &mut PgConnection,
+    account: &Account,
+    id: &str,
+) -> Result<Option<Made>, sqlx::Error> {
+    let Some((at, seq)) = key_of(id) else { return Ok(None) };
+    let sql = format!(
+        "select {COLUMNS} from control.decision where account_id = $1 and decided_at = $2 and seq = $3"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(account.id())
+        .bind(pg::timestamp(at))
+        .bind(seq)
+        .fetch_optional(connection)
+        .await?;
+    let made = |row: PgRow| {
+        Ok(Made {
+            decision: decision_of(&row)?,
+            decided_at: columns::time(&row, "decided_at")?,
+            user_id: row.try_get("user_id")?,
+            offset: row.try_get("offset")?,
+        })
+    };
+    row.map(made).transpose()
 }
 
 /// Rebuilds the decision from its stored figures.

@@ -156,12 +156,12 @@ async fn load(
     Ok(event)
 }
 
-fn not_found(event_id: &EventId) -> Problem {
+pub(crate) fn not_found(event_id: &EventId) -> Problem {
     Problem::not_found("event_not_found", format!("event {event_id} does not exist"))
 }
 
 /// Returns the source of an id that came from one source alone.
-async fn only_source(
+pub(crate) async fn only_source(
     connection: &mut PgConnection,
     account: &Account,
     event_id: &EventId,

@@ -9,6 +9,7 @@ pub(crate) mod decisions;
 pub(crate) mod diff;
 pub(crate) mod entries;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod grants;
 pub(crate) mod journal;
 pub(crate) mod key;

@@ -644,7 +644,10 @@ impl Picked {
         let of_user =
             |(dimension, value): &&(Dimension, String)| *dimension == Dimension::User && !value.is_empty();
         let user = self.filters.iter().find(of_user).map(|(_, user)| user.as_str());
-        let zones = past_rows::zones(connection, account).await?;
+        let zones = match self.asks_for_days() {
+            true => past_rows::zones(connection, account).await?,
+            false => BTreeMap::new(),
+        };
         let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
         past_rows::each_usage(connection, account, past_rows::Wanted { period, user, at }, |used| {
             let zone = zones.get(&used.period_index);
@@ -666,6 +669,11 @@ impl Picked {
             groups.sort_by_key(|group| Reverse(group.credits));
         }
         Ok(groups)
+    }
+
+    fn asks_for_days(&self) -> bool {
+        let is_filter = self.filters.iter().any(|(dimension, _)| *dimension == Dimension::Day);
+        is_filter || self.from.is_some() || self.to.is_some() || self.group_by.contains(&Dimension::Day)
     }
 
     /// Returns whether a usage is selected, within the periods that were read.

@@ -247,7 +247,7 @@ async fn every_refusal_is_kept_with_the_figures_that_it_was_decided_from() -> Re
     let window = format!("/decisions?user=ana&from={at_1}&to={at_2}");
     let found = story.items(&window).await?;
     let expected = json!({
-        "decided_at": at_1, "kind": "reserve", "allowed": false, "code": "user_limit_reached",
+        "id": "*", "decided_at": at_1, "kind": "reserve", "allowed": false, "code": "user_limit_reached",
         "message": "You have used 10 of your 50 credits, and 30 are held for work in progress; your limit resets on 1 February.",
         "reservation_id": "r2", "user_id": "ana", "feature": "chat", "amount": "11", "settled": "90", "available": "60",
         "floor": "0", "limit": "50", "used": "10", "held": "30", "period_index": 0, "resets_at": "2026-02-01T00:00:00Z",

@@ -10,6 +10,7 @@ mod diff;
 mod door;
 mod entries;
 mod events;
+mod explain;
 mod holds;
 mod journal;
 mod lists;
