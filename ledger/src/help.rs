@@ -90,6 +90,15 @@ Examples:
 
 Exit codes: 0 every row is right, 1 some differ, 2 it could not find out, or wrong arguments";
 
+pub const EXPLAIN: &str = "\
+Examples:
+  ledger explain --account acme --figure settled
+      What was carried into the period and every line of the ledger since
+  ledger explain --account acme --figure used --user ana --as-of 2026-01-31T00:00:00Z --json
+      What a user had used at the end of a day, as JSON
+
+Exit codes: 0 explained, 1 failed or refused, 2 wrong arguments";
+
 pub const REDELIVER: &str = "\
 Examples:
   ledger redeliver --account acme

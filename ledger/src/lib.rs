@@ -6,6 +6,7 @@ pub mod connection;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod help;
 pub mod key;
 pub mod migrate;

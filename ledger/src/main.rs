@@ -12,6 +12,7 @@ use ledger::bench::{self, BenchConfig};
 #[cfg(feature = "demo")]
 use ledger::demo::{self, DemoConfig};
 use ledger::doctor;
+use ledger::explain::{self, Explain};
 use ledger::help;
 use ledger::key::{self, KeyCommand};
 use ledger::migrate::{self, Migrate};
@@ -73,6 +74,9 @@ enum Command {
     /// Folds the journal anew, compares every row of the live read model and alerts with it, and changes nothing
     #[command(after_help = help::VERIFY)]
     Verify(Box<Verify>),
+    /// Shows how a figure came about, as a tree whose amounts add up
+    #[command(after_help = help::EXPLAIN)]
+    Explain(Box<Explain>),
     /// Lets notifications that were parked go out again
     #[command(after_help = help::REDELIVER)]
     Redeliver(Redeliver),
@@ -199,6 +203,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             telemetry::init();
             Ok(run_verify(&arguments).await)
         }
+        Command::Explain(arguments) => run_explain(&arguments).await,
         Command::Resume(arguments) => Ok(exit_code(resume::run(&arguments, &mut std::io::stdout()).await?)),
         Command::ResolveTopUp(arguments) => {
             resolve_top_up::run(&arguments, &mut std::io::stdout()).await?;
@@ -244,6 +249,11 @@ async fn run_verify(arguments: &Verify) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+async fn run_explain(arguments: &Explain) -> Result<ExitCode> {
+    explain::run(arguments, &mut std::io::stdout()).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_up(config: UpConfig) -> Result<ExitCode> {

@@ -223,10 +223,10 @@ fn operator_key(config: &AuthConfig, data_dir: &Path) -> Result<String> {
     if let Some(key) = config.operator_key.as_ref().filter(|key| !key.is_empty()) {
         return Ok(key.clone());
     }
-    let path = data_dir.join(OPERATOR_KEY_FILE);
-    if let Ok(key) = std::fs::read_to_string(&path) {
-        return Ok(key.trim().to_owned());
+    if let Some(key) = operator_key_of(data_dir) {
+        return Ok(key);
     }
+    let path = data_dir.join(OPERATOR_KEY_FILE);
     let key = hex::encode(rand::random::<[u8; 32]>());
     write_secret(&path, &format!("{key}\n"))?;
     Ok(key)
@@ -244,6 +244,12 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
         file.sync_all()
     };
     write().with_context(|| format!("{} can't be written", path.display()))
+}
+
+/// Returns the operator's key that `ledger up` keeps in a data directory, if it keeps one.
+pub fn operator_key_of(data_dir: &Path) -> Option<String> {
+    let key = std::fs::read_to_string(data_dir.join(OPERATOR_KEY_FILE)).ok()?;
+    Some(key.trim().to_owned())
 }
 
 impl Up {

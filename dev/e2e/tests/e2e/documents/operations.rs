@@ -6,7 +6,7 @@ use std::process::Command;
 use super::{files, text};
 
 /// Every command with settings of its own.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["up"],
     &["demo"],
     &["serve", "command-api"],
@@ -15,6 +15,7 @@ const COMMANDS: [&[&str]; 8] = [
     &["serve", "query-api"],
     &["migrate"],
     &["rebuild"],
+    &["explain"],
 ];
 /// Read before there are flags.
 const WITHOUT_FLAG: [&str; 2] = ["RUST_LOG", "LEDGER_LOG_FORMAT"];

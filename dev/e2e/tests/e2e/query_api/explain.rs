@@ -1,5 +1,7 @@
 //! Explain: whole trees of random histories, whose amounts add up at every level and whose top is what the read says.
 
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, Result, ensure};
 use futures::future::BoxFuture;
 use ledger_core::value::credits::{Credits, parse_wide};
@@ -114,7 +116,8 @@ async fn ensure_explained(caller: &Caller, account: &str, as_of: Option<&str>) -
     Ok(())
 }
 
-/// Walks every entry, event and firing of an account; returns how many firings are explained by a figure to the last place.
+/// Walks every entry, event and firing of an account; returns how many firings are explained by a figure to the last
+/// place.
 async fn ensure_each_explained(caller: &Caller, account: &str) -> Result<usize> {
     let base = format!("/v1/accounts/{account}");
     for entry in items_of(caller.get(&format!("{base}/entries?limit=500")).await?.expect(200)?)? {
@@ -302,6 +305,13 @@ async fn there_is_exactly_one_question_by_who_may_ask_it() -> Result<()> {
     let later = walk(&operator, &path("?figure=used&as_of=2036-01-04T00:00:00Z")).await?;
     ensure!(later["amount"] == "2", "{later}");
 
+    ensure_roles(&whole).await?;
+    whole.replay_and_stop().await
+}
+
+/// Asks as each role.
+async fn ensure_roles(whole: &Whole) -> Result<()> {
+    let operator = whole.operator();
     let auditor = whole.keyed("auditor", &[], None).await?;
     let admin = whole.keyed("admin", &["acme"], None).await?;
     let other = whole.keyed("admin", &["other"], None).await?;
@@ -336,5 +346,37 @@ async fn there_is_exactly_one_question_by_who_may_ask_it() -> Result<()> {
     }
     let own = walk(&ana, "/v1/accounts/acme/explain?figure=used").await?;
     ensure!(own["amount"] == "1" && own["children"][0]["event_id"] == "u1", "{own}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_draws_the_tree() -> Result<()> {
+    let whole = Whole::start().await?;
+    let story = Story::monthly(&whole, "acme", json!({"allowance": "5"})).await?;
+    story.usage("2026-01-06T00:00:00Z", "u1", json!({"credits": "2"})).await?;
+    let (url, key) = (whole.console().to_owned(), whole.operator().key().to_owned());
+    let run = async |more: &str| {
+        let mut command = Command::new(e2e::program());
+        command.args(["explain", "--account", "acme", "--url", &url]).args(more.split_whitespace());
+        command.env("LEDGER_KEY", &key).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = String::from_utf8(output.stderr)?;
+        anyhow::Ok((output.status.code(), String::from_utf8(output.stdout)?, said))
+    };
+    let (code, drawn, said) = run("--figure settled").await?;
+    let lines: Vec<&str> = drawn.lines().collect();
+    ensure!(code == Some(0) && lines.len() == 6, "{drawn}{said}");
+    ensure!(lines[0] == "settled: 3" && lines[1] == "├─ opening: 0", "{drawn}");
+    ensure!(lines[2].starts_with("├─ consumed: -2   ") && lines[2].ends_with("   u1"), "{drawn}");
+    ensure!(lines[3] == "│  └─ lot: -2   plan:0   plan", "{drawn}");
+    ensure!(lines[4].starts_with("└─ granted: 5"), "{drawn}");
+    let (_, text, _) = run("--figure used --as-of 2026-01-05T00:00:00Z --json").await?;
+    let answer: Value = serde_json::from_str(&text)?;
+    ensure!(answer["tree"]["amount"] == "0" && answer["as_of"] == "2026-01-05T00:00:00Z", "{text}");
+    let (code, _, said) = run("--event none").await?;
+    ensure!(code == Some(1) && said.contains("(event_not_found)"), "{said}");
+    ensure!(run("--figure wealth").await?.0 == Some(1));
+    ensure!(run("").await?.0 == Some(2));
+    ensure!(run("--figure used --entry 0:1:0").await?.0 == Some(2));
     whole.replay_and_stop().await
 }
