@@ -51,6 +51,7 @@ struct Balance {
 
 #[derive(Deserialize)]
 struct Entry {
+    entry_id: String,
     #[serde(rename = "type")]
     kind: String,
     amount: Sum,
@@ -161,6 +162,7 @@ struct Line {
     /// The payment or grant that it is about.
     about: String,
     href: String,
+    explain: String,
     amount: Amount,
     after: Amount,
     at: When,
@@ -300,6 +302,7 @@ fn line(base: &str, unit: Unit, entry: &Entry) -> Line {
         what: format::words(&entry.kind),
         about: entry.lots.first().map(|lot| lot.grant_id.clone()).unwrap_or_default(),
         href: format!("{base}/events/{}", segment(&entry.event_id)),
+        explain: format!("{base}/explain?entry={}", segment(&entry.entry_id)),
         amount: unit.change(entry.amount),
         after: unit.show(entry.balance_after),
         at: format::when(&entry.recorded_at),

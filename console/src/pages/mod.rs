@@ -3,6 +3,7 @@
 mod accounts;
 mod audit;
 mod billing;
+mod explain;
 mod free_credits;
 mod grants;
 mod help;
@@ -29,6 +30,7 @@ pub fn routes() -> Router {
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(billing::routes())
+        .merge(explain::routes())
         .merge(free_credits::routes())
         .merge(grants::routes())
         .merge(help::routes())

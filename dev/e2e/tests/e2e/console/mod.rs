@@ -4,6 +4,7 @@ mod accounts;
 mod audit;
 mod billing;
 mod embed;
+mod explain;
 mod free_credits;
 mod grants;
 mod history;
