@@ -282,6 +282,8 @@ impl IntoResponse for Problem {
         let body = self.body().to_string();
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();
+        // What is missing now may be there in a second.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -332,6 +334,7 @@ mod tests {
         let response = problem.into_response();
         assert_eq!(response.status(), StatusCode::PAYMENT_REQUIRED);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let body = to_bytes(response.into_body(), 1024).await.expect("small");
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         let expected = json!({

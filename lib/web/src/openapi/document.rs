@@ -18,7 +18,7 @@ const TAGS: [(&str, &str); 10] = [
     ("payments", "Purchases, refunds and automatic top-ups."),
     ("people", "Who is notified, member tokens, and the erasure of a person."),
     ("keys", "API keys."),
-    ("audit", "The journal, as it is stored."),
+    ("audit", "The journal as it is stored, and what proves that it was not changed."),
     ("operations", "The health of a process, its metrics and documents."),
 ];
 
@@ -40,7 +40,8 @@ pub fn document<S: Clone + Send + Sync + 'static>(about: About, routes: &[Route<
     for route in routes {
         let mut operation = route.describe(&mut schemas);
         set_example(&mut operation, &examples);
-        paths[route.path][route.method] = operation;
+        // A variable for the rest of the path has no mark of its own here.
+        paths[route.path.replace("{*", "{")][route.method] = operation;
     }
     for route in ops::routes() {
         paths[route.path][route.method] = route.describe(&mut schemas);

@@ -71,6 +71,7 @@ impl<'a> Operation<'a> {
     /// Begins the description of an operation; its path names its variables.
     pub(super) fn of(path: &str, schemas: &'a mut Schemas) -> Self {
         let variables = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let variables = variables.map(|name| name.trim_start_matches('*'));
         let variable =
             |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
         let parameters = variables.map(variable).collect();
@@ -161,6 +162,13 @@ impl<'a> Operation<'a> {
         let content = json!({media_type: {"schema": schema}});
         let answer = json!({"description": description, "content": content});
         self.responses.insert(status.to_string(), answer);
+    }
+
+    /// Adds an answer that names another address.
+    pub fn redirects(&mut self, description: &str) {
+        let location = json!({"description": "The other address.", "schema": {"type": "string"}});
+        let answer = json!({"description": description, "headers": {"Location": location}});
+        self.responses.insert("307".to_owned(), answer);
     }
 
     /// Adds an answer in JSON.

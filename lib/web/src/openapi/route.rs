@@ -6,6 +6,8 @@ use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{self, MethodRouter};
 use serde_json::{Value, json};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use super::operation::{Answers, Described, Operation};
 use super::schemas::Schemas;
@@ -89,6 +91,12 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             operation.answers_otherwise();
             A::describe(operation);
         });
+        self
+    }
+
+    /// Compresses answers by zstd or gzip for those who accept it, as they are made.
+    pub fn compressed(mut self) -> Self {
+        self.handler = self.handler.layer(CompressionLayer::new().quality(CompressionLevel::Fastest));
         self
     }
 
