@@ -78,6 +78,7 @@ fn settings(config: LedgerConfig) -> UpConfig {
         payment: Default::default(),
         promotions: Default::default(),
         holds: command_api::HoldsConfig::default(),
+        audit: query_api::AuditConfig::default(),
         console: Default::default(),
     }
 }

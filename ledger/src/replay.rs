@@ -1,6 +1,6 @@
 //! Replay: prints the journal as stored, one line of JSON per record, straight from Kafka.
 //!
-//! The lines are those of `GET /v1/audit/events`. Partitions follow one another, so a replay of the whole journal can
+//! The lines are those of `GET /v1/audit/events`, without `leaf`: Kafka alone does not say how many records come before. Partitions follow one another, so a replay of the whole journal can
 //! also continue after the last position read. Memory is constant, whatever the length of the journal.
 
 use std::io::{self, IsTerminal, Write};
@@ -154,7 +154,7 @@ impl Journal {
                 let record = record?;
                 let wanted = self.account.as_ref().map(|account| account.as_str().as_bytes());
                 if wanted.is_none() || wanted == record.key.as_deref() {
-                    out.write_all(&query_api::journal_line(&record))?;
+                    out.write_all(&query_api::journal_line(&record, None))?;
                 }
             }
             out.flush()?;

@@ -79,6 +79,9 @@ pub struct UpConfig {
     /// What is kept of decisions.
     #[command(flatten)]
     pub holds: command_api::HoldsConfig,
+    /// Who may read the audit log.
+    #[command(flatten)]
+    pub audit: query_api::AuditConfig,
     /// How people sign in.
     #[command(flatten)]
     pub console: console::ConsoleConfig,
@@ -163,7 +166,7 @@ async fn build(
     deps: &Deps,
     shutdown: &CancellationToken,
 ) -> Result<Service> {
-    let UpConfig { wait, promotions, holds, .. } = *config;
+    let UpConfig { wait, promotions, holds, audit, .. } = *config;
     let auth = AuthConfig { operator_key: Some(operator_key.to_owned()), ..config.auth.clone() };
     let writes = command_api::Config {
         auth: auth.clone(),
@@ -184,7 +187,7 @@ async fn build(
         .await?
         .merge(projector::build(projector_config(config)?, deps, shutdown).await?)
         .merge(alert_worker::build(alerts, deps, shutdown).await?)
-        .merge(query_api::build(query_api::Config { auth, wait }, deps, shutdown).await?))
+        .merge(query_api::build(query_api::Config { auth, wait, audit }, deps, shutdown).await?))
 }
 
 /// Returns the projector's settings, with the key of the audit log in the data directory unless one is named. It is made at

@@ -31,6 +31,8 @@ pub struct App {
     pub identity: LogIdentity,
     /// Reads the journal's ends from the brokers.
     pub ends: Ends,
+    /// Whether everybody may read the audit log's tiles and checkpoints.
+    pub audit_public: bool,
     /// Stops requests that would not end by themselves.
     pub stopping: CancellationToken,
     pub(crate) slots: Arc<LongRequests>,
@@ -81,7 +83,19 @@ impl App {
         let Waiters { projected, alerted } = waiters;
         let slots = Arc::new(slots);
         let holding = Arc::default();
-        Ok(Self { pool, waiter: projected, alerted, auth, kafka, identity, ends, stopping, slots, holding })
+        Ok(Self {
+            pool,
+            waiter: projected,
+            alerted,
+            auth,
+            kafka,
+            identity,
+            ends,
+            audit_public: false,
+            stopping,
+            slots,
+            holding,
+        })
     }
 
     /// Detects changed holds.

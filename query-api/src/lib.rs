@@ -18,8 +18,8 @@ mod service;
 mod stream;
 
 pub use app::{App, Waiters};
-pub use http::audit::line as journal_line;
+pub use http::audit::events::line as journal_line;
 pub use list::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use openapi::openapi;
 pub use routes::router;
-pub use service::{Config, build};
+pub use service::{AuditConfig, Config, build};

@@ -27,6 +27,16 @@ pub struct Config {
     pub auth: AuthConfig,
     #[command(flatten)]
     pub wait: WaitConfig,
+    #[command(flatten)]
+    pub audit: AuditConfig,
+}
+
+/// Who may read the audit log.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct AuditConfig {
+    /// Serves the audit log's tiles, checkpoints and keys to everybody: they tell counts and times, and no account
+    #[arg(long, env = "LEDGER_AUDIT_PUBLIC")]
+    pub audit_public: bool,
 }
 
 /// Builds the service, after the writing services have created the journal and the models.
@@ -37,7 +47,8 @@ pub async fn build(config: Config, deps: &Deps, shutdown: &CancellationToken) ->
     let identity = wait_for_models(&pool, shutdown).await?;
     let waiters = Waiters::listen(&pool, config.wait, shutdown).await?;
     let auth = Auth::new(pool.clone(), &config.auth)?;
-    let app = App::new(pool, waiters, auth, deps.kafka.clone(), identity, shutdown.clone())?;
+    let mut app = App::new(pool, waiters, auth, deps.kafka.clone(), identity, shutdown.clone())?;
+    app.audit_public = config.audit.audit_public;
     let mut service = Service::new("query-api", readiness(&app.pool, &app.ends));
     service.routes = routes::router(app);
     service.openapi = Some(openapi::openapi());

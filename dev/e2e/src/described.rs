@@ -105,7 +105,9 @@ fn template_of(path: &str) -> Option<&'static String> {
     paths.keys().find(|template| {
         let described: Vec<&str> = template.split('/').collect();
         let alike = |(described, segment): (&&str, &&str)| described == segment || described.starts_with('{');
-        described.len() == segments.len() && described.iter().zip(&segments).all(alike)
+        // `{path}` is the rest of a path.
+        let fits = described.len() == segments.len() || described.last() == Some(&"{path}");
+        fits && described.len() <= segments.len() && described.iter().zip(&segments).all(alike)
     })
 }
 

@@ -97,7 +97,7 @@ fn url_of(service: &Running) -> String {
 }
 
 async fn apart(config: UpConfig) -> Result<Services> {
-    let UpConfig { wait, promotions, holds, .. } = config;
+    let UpConfig { wait, promotions, holds, audit, .. } = config;
     let (auth, payment) = (config.auth.clone(), config.payment.clone());
     let writes = command_api::Config {
         auth: auth.clone(),
@@ -116,8 +116,11 @@ async fn apart(config: UpConfig) -> Result<Services> {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let command_url = Some(format!("http://{}", listener.local_addr()?));
-    let reads =
-        Reads { reads: query_api::Config { auth, wait }, console: config.console.clone(), command_url };
+    let reads = Reads {
+        reads: query_api::Config { auth, wait, audit },
+        console: config.console.clone(),
+        command_url,
+    };
     logins::make(database_url(&config)?).await?;
     // The readers wait for what the others create, so all start at once, as processes would.
     let (writes, projector, alerts, reads) = tokio::try_join!(

@@ -113,3 +113,21 @@ async fn stored(
     }
     Ok(found)
 }
+
+/// Returns the offset of a full bundle's first entry; `None` where the bundle isn't full.
+pub async fn first_offset(
+    connection: &mut PgConnection,
+    partition: i32,
+    bundle: u64,
+) -> Result<Option<u64>, sqlx::Error> {
+    // Behind two bytes of length. Bytes that aren't compressed are read in part.
+    let first = "
+        select substring(bytes from 3 for 8)
+        from log_tile
+        where partition = $1
+          and level     = $2
+          and index     = $3";
+    let first = sqlx::query_scalar(first).bind(partition).bind(ENTRIES).bind(bundle.cast_signed());
+    let first: Option<Vec<u8>> = first.fetch_optional(connection).await?;
+    Ok(first.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
+}

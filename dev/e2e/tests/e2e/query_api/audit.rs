@@ -35,7 +35,10 @@ async fn the_journal_is_read_as_stored_and_taken_up_at_any_offset() -> Result<()
                "time": time, "recordedat": time, "actor": "operator", "datacontenttype": "application/json",
                "dataschema": format!("schemas/{kind}.v1.json"), "data": data})
     };
-    let line = |offset: i64, event: Value| json!({"partition": used.partition, "offset": offset, "timestamp": "*", "key": "acme", "event": event});
+    let line = |offset: i64, event: Value| {
+        json!({"partition": used.partition, "offset": offset, "leaf": offset, "timestamp": "*", "key": "acme",
+               "value_sha256": "*", "event": event})
+    };
     let genesis =
         json!({"type": "ledger.genesis.v1", "log_id": "*", "partitions": 3, "created_at": "*", "salt": "*"});
     let mut first = line(0, genesis);

@@ -59,6 +59,15 @@ async fn use_once(whole: &Whole, account: &str, number: usize) -> Result<Positio
     answer.expect(200)?.position()
 }
 
+/// Leaves out what Kafka alone does not say.
+fn without_leaves(lines: &str) -> String {
+    let without = |line: &str| {
+        let (before, behind) = line.split_once(r#","leaf":"#)?;
+        Some(format!("{before}{}\n", behind.trim_start_matches(|c: char| c.is_ascii_digit())))
+    };
+    lines.lines().filter_map(without).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_is_what_auditors_read_byte_for_byte_and_goes_on_from_any_position() -> Result<()> {
     let whole = Whole::start().await?;
@@ -75,7 +84,7 @@ async fn a_replay_is_what_auditors_read_byte_for_byte_and_goes_on_from_any_posit
         let path = format!("/v1/audit/events?partition={partition}");
         audited += &whole.operator().get(&path).await?.expect(200)?.text;
     }
-    ensure!(all == audited, "a replay:\n{all}\nan auditor:\n{audited}");
+    ensure!(all == without_leaves(&audited), "a replay:\n{all}\nan auditor:\n{audited}");
     let lines: Vec<Value> = all.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     ensure!(lines.len() == 3 + 4 * 4 + 1, "{} lines", lines.len());
 

@@ -2,6 +2,7 @@
 
 mod as_of;
 mod audit;
+mod audit_log;
 mod balance;
 mod big;
 mod commands;
