@@ -1,8 +1,10 @@
 // Command interop checks a log that the ledger's crate wrote, and writes one for the crate to check, with the packages of
-// Go's checksum database and of transparency.dev. lib/transparency/tests/interop.rs runs it.
+// Go's checksum database and of transparency.dev. lib/transparency/tests/interop.rs runs it. It also checks a log that a
+// ledger serves, with the key in LEDGER_KEY if it needs one.
 //
 //	go run . check FOLDER
 //	go run . make FOLDER
+//	go run . fetch URL VKEY
 package main
 
 import (
@@ -12,7 +14,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,8 +54,14 @@ type proofs struct {
 
 func main() {
 	log.SetFlags(0)
+	if len(os.Args) == 4 && os.Args[1] == "fetch" {
+		if err := fetch(os.Args[2], os.Args[3]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	if len(os.Args) != 3 {
-		log.Fatal("usage: interop check|make FOLDER")
+		log.Fatal("usage: interop check|make FOLDER, or interop fetch URL VKEY")
 	}
 	commands := map[string]func(folder) error{"check": check, "make": makeLog}
 	command, ok := commands[os.Args[1]]
@@ -61,6 +71,59 @@ func main() {
 	if err := command(folder(os.Args[2])); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// source is where a log's files are read, by their paths below its prefix.
+type source interface {
+	read(path string) ([]byte, error)
+}
+
+// prefix is the URL below which a ledger serves a log.
+type prefix string
+
+func (p prefix) read(path string) ([]byte, error) {
+	request, err := http.NewRequest(http.MethodGet, string(p)+"/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if key := os.Getenv("LEDGER_KEY"); key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", path, response.Status)
+	}
+	return io.ReadAll(response.Body)
+}
+
+// fetch checks that every entry of a served log is in the tree that its checkpoint signs.
+func fetch(url, vkey string) error {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return err
+	}
+	log := prefix(url)
+	signed, err := log.read("checkpoint")
+	if err != nil {
+		return err
+	}
+	opened, err := note.Open(signed, note.VerifierList(verifier))
+	if err != nil {
+		return err
+	}
+	tree, err := parseCheckpoint(opened.Text, verifier.Name())
+	if err != nil {
+		return err
+	}
+	if err := checkEntries(log, tree, tlog.TileHashReader(tree, tiles{log})); err != nil {
+		return err
+	}
+	fmt.Printf("checked %d entries\n", tree.N)
+	return nil
 }
 
 // folder has a log's files under their paths below its prefix, and beside them its keys and proofs.
@@ -88,13 +151,16 @@ func entriesPath(tile tlog.Tile) string {
 	return strings.Replace(path(tile), "tile/0/", "tile/entries/", 1)
 }
 
-func (f folder) Height() int                         { return height }
-func (f folder) SaveTiles(_ []tlog.Tile, _ [][]byte) {}
-func (f folder) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
-	data := make([][]byte, len(tiles))
-	for i, tile := range tiles {
+// tiles reads the tiles of a source for Go's package.
+type tiles struct{ from source }
+
+func (t tiles) Height() int                         { return height }
+func (t tiles) SaveTiles(_ []tlog.Tile, _ [][]byte) {}
+func (t tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
+	data := make([][]byte, len(wanted))
+	for i, tile := range wanted {
 		var err error
-		if data[i], err = f.read(path(tile)); err != nil {
+		if data[i], err = t.from.read(path(tile)); err != nil {
 			return nil, err
 		}
 	}
@@ -106,7 +172,7 @@ func check(f folder) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	hashes := tlog.TileHashReader(tree, f)
+	hashes := tlog.TileHashReader(tree, tiles{f})
 	if err := checkProofs(f, hashes); err != nil {
 		return fmt.Errorf("proofs: %w", err)
 	}
@@ -209,10 +275,10 @@ func checkProofs(f folder, hashes tlog.HashReader) error {
 }
 
 // checkEntries compares every entry with its hash, which the reader has proven to be in the tree.
-func checkEntries(f folder, tree tlog.Tree, hashes tlog.HashReader) error {
+func checkEntries(from source, tree tlog.Tree, hashes tlog.HashReader) error {
 	for first := int64(0); first < tree.N; first += width {
 		tile := tlog.Tile{H: height, N: first / width, W: int(min(width, tree.N-first))}
-		bundle, err := f.read(entriesPath(tile))
+		bundle, err := from.read(entriesPath(tile))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ mod entries;
 mod events;
 mod explain;
 mod holds;
+mod interop;
 mod journal;
 mod lists;
 mod refold;
