@@ -85,10 +85,10 @@ pub const VERIFY: &str = "\
 Examples:
   ledger verify
       Names each row that is not what the journal says
-  ledger verify --json --samples 20
-      At most 20 rows of each table, as JSON
+  ledger verify --against https://ledger.example --checkpoint kept --json
+      Over HTTP, with an auditor's key in LEDGER_KEY: the trees, and a checkpoint that the auditor kept
 
-Exit codes: 0 every row is right, 1 some differ, 2 it could not find out, or wrong arguments";
+Exit codes: 0 all is equal, 1 something was found, 2 it could not find out, or wrong arguments";
 
 pub const EXPLAIN: &str = "\
 Examples:

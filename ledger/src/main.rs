@@ -71,7 +71,7 @@ enum Command {
     /// Folds the read model, or the alerts, anew from the journal, compares with the live generation and makes it live
     #[command(after_help = help::REBUILD)]
     Rebuild(Box<Rebuild>),
-    /// Folds the journal anew, compares every row of the live read model and alerts with it, and changes nothing
+    /// Holds the journal against what was signed and kept of it, folds it anew, compares every live row, changes nothing
     #[command(after_help = help::VERIFY)]
     Verify(Box<Verify>),
     /// Shows how a figure came about, as a tree whose amounts add up

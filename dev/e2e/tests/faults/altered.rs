@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use local_stack::testing::shared_log_folder;
 use local_stack::testing::wire::{Packed, RawRecord, Wire, batch, crc32c};
 use platform::http_client;
-use platform::kafka::Position;
+use platform::kafka::{Journal, Position};
 use platform::pg::Schema;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -19,10 +19,18 @@ use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tempfile::NamedTempFile;
 use tokio::time::sleep;
+use transparency_log::checkpoint::Checkpoint;
+use transparency_log::hash::Hash;
+use transparency_log::key::Kind;
+use transparency_log::key_file::LogKey;
+use transparency_log::name::KeyName;
+use transparency_log::note::Note;
+use transparency_log::tree::Head;
 
 use crate::client::{Load, open_accounts, write};
-use crate::fleet::{Fleet, home_of};
+use crate::fleet::{Fleet, LOG_SEED, home_of};
 use crate::verify::{ALERTS, LIVE};
 
 const SERVICES: [&str; 3] = ["projector", "command-api", "alert-worker"];
@@ -224,5 +232,126 @@ async fn a_record_that_somebody_altered_in_the_brokers_files_is_named_by_its_pos
     ensure!(said.lines().any(|line| line.starts_with(&named)), "{said}");
     let sum = "used is 1.250000000, by the journal 1.350000000";
     ensure!(said.lines().any(|line| line.contains("user_usage") && line.contains(sum)), "{said}");
+    // The log still has what the record was.
+    let verified: Value = serde_json::from_str(&fleet.verifies(1, &["--json"])?)?;
+    let findings = verified["findings"].as_array().context("findings")?;
+    let mut records = findings.iter().filter(|finding| finding.get("leaf").is_some());
+    let altered = json!({"kind": "record_altered", "partition": partition, "offset": offset, "leaf": offset});
+    ensure!(records.next() == Some(&altered) && records.next().is_none(), "{findings:#?}");
+    Ok(())
+}
+
+/// Signs a head of a partition's log with the key that follows from a seed, into a file.
+fn note(fleet: &Fleet, origin: &str, seed: u8, head: Head) -> Result<(NamedTempFile, String)> {
+    let origin: KeyName = origin.replace("{log}", &fleet.identity.log_id.to_string()).parse()?;
+    let signer = LogKey::from_seed([seed; 32]).signer(&origin);
+    let mut file = NamedTempFile::new()?;
+    let note = Checkpoint { origin, head }.sign(&[signer]);
+    std::io::Write::write_all(&mut file, note.to_string().as_bytes())?;
+    let name = file.path().to_str().context("a path in UTF-8")?.to_owned();
+    Ok((file, name))
+}
+
+/// Appends records that are no events to one partition, and waits until all of it is signed; returns the last head.
+async fn sign_many(fleet: &Fleet, records: usize) -> Result<(i32, Head)> {
+    let all: Vec<(&str, String)> = (0..records).map(|n| ("acme", format!("no event {n}"))).collect();
+    let journal = Journal::new(&fleet.kafka, fleet.identity)?;
+    for outcome in journal.append_all(&all).await {
+        outcome?;
+    }
+    let partition = home_of("acme")?;
+    let size = journal.end(partition).await?.offset;
+    for _ in 0..600 {
+        let note = "select note from control.log_checkpoint where partition = $1 and size = $2";
+        let note: Option<String> =
+            sqlx::query_scalar(note).bind(partition).bind(size).fetch_optional(&fleet.pool).await?;
+        if let Some(note) = note {
+            let checkpoint: Checkpoint = Note::parse(note.as_bytes())?.text().parse()?;
+            return Ok((partition, checkpoint.head));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("{size} records of partition {partition} are not signed")
+}
+
+const ORIGIN: &str = "ledger.local/v1/audit/log/{log}";
+
+/// Gives `ledger verify` checkpoints that this ledger did not sign, or not of this journal.
+fn checkpoints_of_others_are_named(fleet: &Fleet, origin: &str, head: Head) -> Result<()> {
+    let vkey = LogKey::from_seed([LOG_SEED; 32]);
+    let vkey = vkey.signer(&origin.replace("{log}", &fleet.identity.log_id.to_string()).parse()?);
+    let vkey = vkey.verifier(Kind::Ed25519).to_string();
+    for (kind, origin, seed, head) in [
+        ("checkpoint_fork", origin.to_owned(), LOG_SEED, Head { root: Hash::ZERO, ..head }),
+        ("log_shrunk", origin.to_owned(), LOG_SEED, Head { size: head.size + 1, ..head }),
+        ("checkpoint_forged", origin.to_owned(), LOG_SEED + 1, head),
+        ("checkpoint_of_another_log", origin.replace("{log}", "{log}0"), LOG_SEED, head),
+    ] {
+        let file = note(fleet, &origin, seed, head)?;
+        let said = fleet.verifies(1, &["--json", "--checkpoint", &file.1, "--vkey", &vkey])?;
+        let verified: Value = serde_json::from_str(&said)?;
+        let origin = origin.replace("{log}", &fleet.identity.log_id.to_string());
+        let expected = json!([{"kind": kind, "file": file.1, "origin": origin, "size": head.size}]);
+        ensure!(verified["findings"] == expected, "{kind}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_changed_of_the_audit_log_or_signed_otherwise_is_named() -> Result<()> {
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut fleet = Fleet::start(&SERVICES).await?;
+    let (partition, head) = sign_many(&fleet, 600).await?;
+    fleet.at_rest().await?;
+    fleet.stop_all().await?;
+
+    let origin = format!("{ORIGIN}/{partition}");
+    let kept = note(&fleet, &origin, LOG_SEED, head)?;
+    let said = fleet.verifies(0, &["--checkpoint", &kept.1, "--json"])?;
+    let verified: Value = serde_json::from_str(&said)?;
+    let computed = json!({"partition": partition, "records": head.size, "size": head.size, "root": head.root.to_string()});
+    ensure!(verified["partitions"].as_array().is_some_and(|all| all.contains(&computed)), "{said}");
+    ensure!(verified["trusted"].as_str().is_some_and(|trusted| trusted.starts_with("none: ")), "{said}");
+    ensure!(verified["result"] == "equal" && verified["findings"] == json!([]), "{said}");
+
+    checkpoints_of_others_are_named(&fleet, &origin, head)?;
+
+    // What the ledger itself keeps.
+    let (tiles, notes): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from read_model_1.log_tile), (select count(*) from control.log_checkpoint)",
+    )
+    .fetch_one(&fleet.pool)
+    .await?;
+    let (tile, note) = (random.random_range(0..tiles), random.random_range(0..notes));
+    let change = format!(
+        "update read_model_1.log_tile as tile set bytes = set_byte(tile.bytes, 7, get_byte(tile.bytes, 7) # 1)
+         from (select * from read_model_1.log_tile order by partition, level, index offset {tile} limit 1) as one
+         where (tile.partition, tile.level, tile.index) = (one.partition, one.level, one.index);
+         update read_model_1.log_tail set entries = set_byte(entries, 80, get_byte(entries, 80) # 1)
+         where (partition, leaf) = (select partition, min(leaf) from read_model_1.log_tail where partition = {partition} group by 1);
+         update control.log_checkpoint as note set note = overlay(note.note placing '!' from length(note.note) - 9)
+         from (select * from control.log_checkpoint order by partition, size offset {note} limit 1) as one
+         where (note.partition, note.size) = (one.partition, one.size)"
+    );
+    sqlx::raw_sql(AssertSqlSafe(change)).execute(&fleet.pool).await?;
+    let said = fleet.verifies(1, &["--json"])?;
+    let verified: Value = serde_json::from_str(&said)?;
+    let findings = verified["findings"].as_array().context("findings")?;
+    let mut kinds: Vec<String> = findings
+        .iter()
+        .map(|finding| {
+            format!(
+                "{} {}",
+                finding["kind"],
+                finding["table"].as_str().or(finding["file"].as_str()).unwrap_or("?")
+            )
+        })
+        .collect();
+    kinds.sort();
+    let is_forged =
+        kinds.first().is_some_and(|first| first.starts_with("\"checkpoint_forged\" control.log_checkpoint "));
+    let rows = ["\"row_altered\" read_model_1.log_tail", "\"row_altered\" read_model_1.log_tile"];
+    ensure!(is_forged && kinds[1..] == rows, "seed {seed}: {said}");
     Ok(())
 }

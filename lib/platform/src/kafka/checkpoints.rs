@@ -57,19 +57,31 @@ impl Checkpoints {
 
     /// Reads the last notes of each log, in order per partition.
     pub async fn last(&self) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        self.read(LAST_NOTES, |record| records.push(record)).await?;
+        Ok(records)
+    }
+
+    /// Reads every note of each log, in order per partition.
+    pub async fn each(&self, take: impl FnMut(Record)) -> Result<(), Error> {
+        self.read(i64::MAX, take).await
+    }
+
+    async fn read(&self, last: i64, take: impl FnMut(Record)) -> Result<(), Error> {
         let poller = Poller::new(&self.options.reader(&[])?, &self.topic, OnAssign::AwaitSeek)?;
-        let read = self.read_last(&poller).await;
+        let read = self.read_with(&poller, last, take).await;
         poller.close().await;
         read
     }
 
-    async fn read_last(&self, poller: &Poller) -> Result<Vec<Record>, Error> {
+    async fn read_with(&self, poller: &Poller, last: i64, mut take: impl FnMut(Record)) -> Result<(), Error> {
         let ends = poller.ends((0..self.partitions).collect(), READ_TIMEOUT).await?;
         let mut waiting: BTreeMap<i32, i64> =
             ends.iter().filter(|end| end.offset > 0).map(|end| (end.partition, end.offset)).collect();
-        let start = |(partition, end): (&i32, &i64)| (*partition, Offset::Offset((end - LAST_NOTES).max(0)));
+        let start =
+            |(partition, end): (&i32, &i64)| (*partition, Offset::Offset(end.saturating_sub(last).max(0)));
         poller.assign(waiting.iter().map(start).collect()).await?;
-        let (mut records, deadline) = (Vec::new(), Instant::now() + READ_TIMEOUT);
+        let mut deadline = Instant::now() + READ_TIMEOUT;
         while !waiting.is_empty() {
             let fetched = poller.fetch(LIMITS).await?;
             if let Some(error) = fetched.error {
@@ -78,15 +90,18 @@ impl Checkpoints {
             if Instant::now() > deadline {
                 return Err(KafkaError::NoMessageReceived.into());
             }
+            if !fetched.records.is_empty() {
+                deadline = Instant::now() + READ_TIMEOUT;
+            }
             for record in fetched.records {
                 let at = record.position;
                 if waiting.get(&at.partition).is_some_and(|end| at.offset + 1 >= *end) {
                     waiting.remove(&at.partition);
                 }
-                records.push(record);
+                take(record);
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     fn producer(&self) -> Result<FutureProducer, Error> {

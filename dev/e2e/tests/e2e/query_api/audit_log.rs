@@ -1,6 +1,8 @@
 //! The audit log over HTTP: tiles, checkpoints and proofs of the real journal, checked as an auditor does.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -450,5 +452,43 @@ async fn each_record_says_its_leaf_wherever_a_reader_begins_and_ends() -> Result
                 && (expected.is_empty() || bytes.len() < all.len() / 4)
         );
     }
+    whole.stop().await
+}
+
+/// Runs `ledger verify` over HTTP, which must end with this code, and returns its result.
+fn verify_against(whole: &Whole, caller: &Caller, code: i32, file: &Path) -> Result<Value> {
+    let verified = Command::new(e2e::program())
+        .args(["verify", "--json", "--against", whole.console(), "--checkpoint"])
+        .arg(file)
+        .env("LEDGER_KEY", caller.key())
+        .env("RUST_LOG", "error")
+        .output()?;
+    let said = String::from_utf8_lossy(&[verified.stdout.clone(), verified.stderr].concat()).into_owned();
+    ensure!(verified.status.code() == Some(code), "{}: {said}", verified.status);
+    Ok(serde_json::from_slice(&verified.stdout).unwrap_or(Value::Null))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_verifies_a_ledger_with_nothing_but_its_address_and_a_key() -> Result<()> {
+    let whole = Whole::start_with(&["--checkpoint-seconds", "1"]).await?;
+    let log = filled(&whole, 300).await?;
+    let item = signed(&whole, &log).await?;
+    let auditor = whole.keyed("auditor", &[], None).await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("kept");
+    std::fs::write(&file, item["checkpoint"].as_str().context("a note")?)?;
+    let verified = verify_against(&whole, &auditor, 0, &file)?;
+    let computed = json!({"partition": log.partition, "records": log.size(), "size": log.size(),
+                          "root": log.head(log.size()).root.to_string()});
+    let found = verified["partitions"].as_array().context("partitions")?;
+    ensure!(found.len() == 3 && found.contains(&computed), "{verified}");
+    ensure!(verified["result"] == "equal" && verified["findings"] == json!([]), "{verified}");
+    // A checkpoint that nobody of this ledger has signed.
+    let head = Head { root: Hash::ZERO, ..log.head(log.size()) };
+    let forged = Checkpoint { origin: log.origin.parse()?, head }.sign(std::slice::from_ref(&log.signer));
+    std::fs::write(&file, forged.to_string())?;
+    let verified = verify_against(&whole, &auditor, 1, &file)?;
+    ensure!(verified["findings"][0]["kind"] == "checkpoint_forged", "{verified}");
+    verify_against(&whole, &whole.keyed("admin", &["*"], None).await?, 2, &file)?;
     whole.stop().await
 }
