@@ -26,6 +26,7 @@ pub enum Tab {
     Limits,
     Notifications,
     Audit,
+    AuditLog,
     Settings,
     Keys,
     RateCards,
@@ -250,6 +251,7 @@ fn everywhere(who: &Who, tab: Tab) -> Vec<Group> {
     if matches!(who.role, Role::Operator | Role::Auditor) {
         links.push(link("Rate cards", "/rate-cards", "cards", Tab::RateCards));
         links.push(link("Promo codes", "/promo-codes", "codes", Tab::PromoCodes));
+        links.push(link("Audit log", "/audit-log", "audit", Tab::AuditLog));
     }
     vec![Group { heading: "Ledger", links }]
 }

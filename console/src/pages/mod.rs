@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod audit_log;
 mod billing;
 mod explain;
 mod free_credits;
@@ -29,6 +30,7 @@ pub fn routes() -> Router {
     Router::new()
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(audit_log::routes())
         .merge(billing::routes())
         .merge(explain::routes())
         .merge(free_credits::routes())

@@ -22,8 +22,8 @@ const OF_ACCOUNT: [&str; 12] = [
     "/audit",
     "/settings",
 ];
-const OF_NONE: [&str; 7] =
-    ["/", "/open", "/keys", "/rate-cards", "/promo-codes", "/search?q=ac", "/help/keys"];
+const OF_NONE: [&str; 8] =
+    ["/", "/open", "/keys", "/rate-cards", "/promo-codes", "/audit-log", "/search?q=ac", "/help/keys"];
 
 fn name_of(path: &str) -> String {
     let name = path.trim_matches('/').split('?').next().unwrap_or_default().replace('/', "-");

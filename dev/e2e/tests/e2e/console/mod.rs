@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod audit_log;
 mod billing;
 mod embed;
 mod explain;

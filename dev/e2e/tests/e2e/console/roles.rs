@@ -22,8 +22,12 @@ const OF_ACCOUNT: [(&str, &str); 13] = [
     ("/audit", "/entries"),
     ("/settings", "/plan"),
 ];
-const OF_NONE: [(&str, &str); 3] =
-    [("/", "/v1/accounts"), ("/keys", "/v1/keys"), ("/rate-cards", "/v1/rate-cards")];
+const OF_NONE: [(&str, &str); 4] = [
+    ("/", "/v1/accounts"),
+    ("/keys", "/v1/keys"),
+    ("/rate-cards", "/v1/rate-cards"),
+    ("/audit-log", "/v1/audit/checkpoints"),
+];
 /// What only who may read the account `beta` may see: a user, an event, an amount.
 const SECRETS: [&str; 3] = ["zoe", "secret", "77.77"];
 
