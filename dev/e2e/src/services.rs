@@ -7,6 +7,7 @@ use ledger::up::{self, Up, UpConfig};
 use platform::pg::{PgConfig, Role};
 use reqwest::Method;
 use tokio::net::TcpListener;
+use transparency_log::key_file::LogKey;
 use web::http::Running;
 
 use crate::{described, logins};
@@ -96,7 +97,16 @@ fn url_of(service: &Running) -> String {
     format!("http://{}", service.address)
 }
 
+/// Writes the private key of the audit log, which `ledger up` makes and `ledger serve` demands.
+fn with_log_key(mut config: UpConfig) -> Result<UpConfig> {
+    let file = config.data_dir.join("log.key");
+    std::fs::write(&file, LogKey::from_seed([7; 32]).to_pem().as_bytes())?;
+    config.projector.signing.log_key_file = vec![file];
+    Ok(config)
+}
+
 async fn apart(config: UpConfig) -> Result<Services> {
+    let config = with_log_key(config)?;
     let UpConfig { wait, promotions, holds, audit, .. } = config;
     let (auth, payment) = (config.auth.clone(), config.payment.clone());
     let writes = command_api::Config {
