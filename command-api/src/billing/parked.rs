@@ -5,7 +5,8 @@ use axum::extract::State;
 use ledger_core::event::field_error::FieldError;
 use ledger_core::request::Body;
 use ledger_core::value::credits::Credits;
-use ledger_core::value::id::{AccountId, AttemptId, PaymentId, Text};
+use ledger_core::value::id::{AccountId, AttemptId, Currency, PaymentId, Text};
+use ledger_core::value::schema::{MinorUnits, Reply};
 use ledger_core::value::time::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,9 @@ struct PaymentView {
     /// In the account's unit.
     amount: Credits,
     /// What the provider reported, in the currency's smallest unit.
+    #[schemars(with = "Option<MinorUnits>")]
     charged: Option<i64>,
+    #[schemars(with = "Option<Currency>")]
     currency: Option<String>,
     /// Why it waits.
     reason: String,
@@ -64,6 +67,7 @@ struct TopUpView {
     /// The payment that the provider named, if its credit was refused: then the top-up can only have failed.
     payment_id: Option<PaymentId>,
     /// What the provider said last.
+    #[schemars(with = "Option<Reply>")]
     reason: Option<String>,
     /// When it was started.
     since: Option<Time>,

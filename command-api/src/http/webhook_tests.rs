@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use contacts::webhook::{self, Answer, Message};
 use ledger_core::value::id::AccountId;
+use ledger_core::value::schema::{HttpStatus, Reply};
 use ledger_core::value::time::Time;
 use platform::clock;
 use schemars::JsonSchema;
@@ -31,10 +32,12 @@ struct Tested {
     /// Whether the receiver accepted it, by a status of 2xx.
     is_accepted: bool,
     /// The receiver's status; null if it did not answer.
+    #[schemars(with = "Option<HttpStatus>")]
     status: Option<u16>,
     /// How long it took, in milliseconds.
     duration_ms: u64,
     /// Why it was not accepted: what the receiver said, or why it could not be called.
+    #[schemars(with = "Option<Reply>")]
     reason: Option<String>,
 }
 

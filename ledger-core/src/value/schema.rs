@@ -93,6 +93,8 @@ named_maps! {
     Amounts of Credits
     /// Whatever else the producer records with usage, by name.
     Metadata of Value
+    /// An event's data, as in the journal.
+    EventData of Value
 }
 
 /// Stands for texts where a schema is made: what may be null is a type with a name.
@@ -122,4 +124,31 @@ named_texts! {
     PaymentCustomer
     /// The position of a row in a list: text that only the ledger understands.
     Cursor
+    /// What another system answered, in its own words.
+    Reply
+}
+
+/// Stands for whole numbers where a schema is made: what may be null is a type with a name.
+macro_rules! named_numbers {
+    ($($(#[doc = $doc:literal])* $name:ident)*) => {$(
+        $(#[doc = $doc])*
+        pub struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "integer", "format": "int64", "description": concat!($($doc),*).trim()})
+            }
+        }
+    )*};
+}
+
+named_numbers! {
+    /// Money in the smallest unit of its currency.
+    MinorUnits
+    /// A status by HTTP.
+    HttpStatus
 }

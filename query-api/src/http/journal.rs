@@ -4,6 +4,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use ledger_core::fold::{Outcome, Reason};
 use ledger_core::value::id::{EventId, Label, Source};
+use ledger_core::value::schema::EventData;
 use ledger_core::value::time::Time;
 use platform::pg::columns::undecodable;
 use platform::pg::{time_of, timestamp};
@@ -67,7 +68,7 @@ struct Recorded {
     /// Ledger time of the record.
     recorded_at: Time,
     /// The event's data as in the journal.
-    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    #[schemars(with = "EventData")]
     data: Box<RawValue>,
 }
 
