@@ -53,7 +53,9 @@ pub(crate) struct DiffQuery {
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Change")]
 struct Change<T> {
+    /// At `from`.
     before: T,
+    /// At `to`.
     after: T,
 }
 
