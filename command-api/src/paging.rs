@@ -1,17 +1,36 @@
 //! Paging: how many rows a page of a list has, and where the next begins.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use web::http::Problem;
 
 const ROWS: i64 = 50;
 const ROWS_MAX: i64 = 500;
+
+/// What a request for a page of a list may say.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// Rows of a page; by default 50.
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<i64>,
+    /// The `next_cursor` of the previous page.
+    pub cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// Returns the size of the page: 422 unless it is 1 to 500.
+    pub fn size(&self) -> Result<PageSize, Problem> {
+        PageSize::of(self.limit)
+    }
+}
 
 /// Rows of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize(i64);
 
 impl PageSize {
-    /// Reads what the caller asks for: 422 unless it is 1 to 500.
-    pub fn of(limit: Option<i64>) -> Result<PageSize, Problem> {
+    fn of(limit: Option<i64>) -> Result<PageSize, Problem> {
         let rows = limit.unwrap_or(ROWS);
         if (1..=ROWS_MAX).contains(&rows) {
             return Ok(PageSize(rows));

@@ -9,14 +9,14 @@ use ledger_core::value::schema::{Cursor, Secret};
 use ledger_core::value::time::Time;
 use platform::pg::{self, PgConnection};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use web::auth::{self, Action, Key, NewKey};
 use web::http::{Path, Problem, Query};
 use web::openapi::{Created, Route, Sent, delete, get, post};
 
 use crate::app::App;
-use crate::paging::PageSize;
+use crate::paging::PageQuery;
 use crate::request_context::{RequestContext, keyed};
 use crate::write::idempotency;
 
@@ -90,16 +90,6 @@ async fn first_answer(connection: &mut PgConnection, name: &str, content: &[u8])
     Ok(Made { key: serde_json::from_str(&first.answer).map_err(Problem::internal)?, secret: None })
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    /// Rows of a page; by default 50.
-    #[schemars(range(min = 1, max = 500))]
-    pub limit: Option<i64>,
-    /// The `next_cursor` of the previous page.
-    pub cursor: Option<String>,
-}
-
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "KeyPage")]
 pub struct Page {
@@ -113,10 +103,10 @@ pub struct Page {
 async fn list(
     State(app): State<App>,
     principal: auth::Principal,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page>, Problem> {
     principal.require_role(Action::Keys)?;
-    let size = PageSize::of(query.limit)?;
+    let size = query.size()?;
     let found = auth::list_keys(pg::bounded(&app.pool), query.cursor.as_deref(), size.rows_to_ask()).await?;
     let (items, next_cursor) = size.cut(found, |last| last.key_id.clone());
     Ok(Json(Page { items, next_cursor }))

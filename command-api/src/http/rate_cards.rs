@@ -14,13 +14,11 @@ use web::openapi::{self, Route, Sent, Tagged, get};
 
 use crate::admission::rate_cards::{self, LastVersion, Publication, publish};
 use crate::app::App;
+use crate::paging::PageQuery;
 use crate::request_context::{RequestContext, conditional};
 
 /// Largest card in bytes: a thousand meters with several prices each.
 pub const CARD_BYTES_MAX: usize = 1024 * 1024;
-/// Cards per page by default.
-const LISTED: i64 = 50;
-const LISTED_MAX: i64 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "PublishedRateCard")]
@@ -73,16 +71,6 @@ async fn put(
     }
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    /// Rows of a page; by default 50.
-    #[schemars(range(min = 1, max = 500))]
-    pub limit: Option<i64>,
-    /// The `next_cursor` of the previous page.
-    pub cursor: Option<String>,
-}
-
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "RateCardPage")]
 pub struct Page {
@@ -96,18 +84,12 @@ pub struct Page {
 async fn list(
     State(app): State<App>,
     principal: Principal,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page>, Problem> {
     principal.require_role(Action::Catalog)?;
-    let limit = query.limit.unwrap_or(LISTED);
-    if !(1..=LISTED_MAX).contains(&limit) {
-        return Err(Problem::bad_field("limit", "out_of_range", "must be 1 to 500"));
-    }
-    let mut items = rate_cards::list(&app.pool, query.cursor.as_deref(), limit + 1).await?;
-    let limit = usize::try_from(limit).map_err(Problem::internal)?;
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let next_cursor = items.last().filter(|_| has_more).map(|last| last.card.clone());
+    let size = query.size()?;
+    let found = rate_cards::list(&app.pool, query.cursor.as_deref(), size.rows_to_ask()).await?;
+    let (items, next_cursor) = size.cut(found, |last| last.card.clone());
     Ok(Json(Page { items, next_cursor }))
 }
 

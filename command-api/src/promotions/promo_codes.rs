@@ -19,7 +19,7 @@ use web::http::{ETag, Path, Problem, Query};
 use web::openapi::{self, Created, Route, Sent, Tagged, delete, post};
 
 use crate::app::App;
-use crate::paging::PageSize;
+use crate::paging::PageQuery;
 use crate::request_context::{RequestContext, conditional};
 use crate::write::Draft;
 
@@ -280,16 +280,6 @@ impl PromoCodeView {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// Rows of a page; 50 by default.
-    #[schemars(range(min = 1, max = 500))]
-    limit: Option<i64>,
-    /// The `next_cursor` of the previous page.
-    cursor: Option<String>,
-}
-
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PromoCodePage")]
 struct Page {
@@ -303,10 +293,10 @@ struct Page {
 async fn list(
     State(app): State<App>,
     principal: Principal,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page>, Problem> {
     principal.require_role(Action::Catalog)?;
-    let size = PageSize::of(query.limit)?;
+    let size = query.size()?;
     let (before, before_code) = query.cursor.as_deref().map(place_of).transpose()?.unzip();
     let rows = sqlx::query!(
         r#"select code, amount::text as "amount!", valid_from, valid_until, max_redemptions, expires_at, redemptions,
