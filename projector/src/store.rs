@@ -12,7 +12,9 @@ use ledger_core::value::id::RateCardId;
 use platform::heartbeat;
 use platform::pg::{Amount, column, timestamp};
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{FromRow, PgConnection, Postgres};
 
 use crate::changes::{Changes, clock_name};
 use crate::counters::{CategoryKey, Rollup, RollupKey, Sum, UserKey};
@@ -254,77 +256,67 @@ async fn write_categories(tx: &mut PgConnection, rows: Vec<(CategoryKey, Sum)>) 
     Ok(())
 }
 
+// Both add the batch's sums, not totals: any split of the log leaves the same rows.
+const ADD_DAYS: &str = "
+    insert into daily_usage (account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
+                             quantities)
+    select account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
+           quantities::jsonb
+    from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::numeric[], $10::bigint[], $11::text[])
+         as new (account_id, period_index, day, category, tier, model, feature, org_id, credits, events, quantities)
+    on conflict (account_id, period_index, day, category, tier, model, feature, org_id) do update
+    set credits    = daily_usage.credits + excluded.credits,
+        events     = daily_usage.events  + excluded.events,
+        quantities = add_quantities(daily_usage.quantities, excluded.quantities)";
+
+const ADD_ROLLUPS: &str = "
+    insert into usage_rollup (account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits,
+                              events, quantities)
+    select account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits, events,
+           quantities::jsonb
+    from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::numeric[], $10::bigint[], $11::text[], $12::text[])
+         as new (account_id, period_index, day, category, tier, model, feature, org_id, credits, events, quantities,
+                 user_id)
+    on conflict (account_id, period_index, user_id, day, category, tier, model, feature, org_id) do update
+    set credits    = usage_rollup.credits + excluded.credits,
+        events     = usage_rollup.events  + excluded.events,
+        quantities = add_quantities(usage_rollup.quantities, excluded.quantities)";
+
 async fn write_days(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) -> Result<(), WorkerError> {
-    if rows.is_empty() {
-        return Ok(());
+    if !rows.is_empty() {
+        bind_sums(sqlx::query(ADD_DAYS), &rows).execute(tx).await?;
     }
-    let days: Vec<Option<NaiveDate>> = rows.iter().map(|(key, _)| key.day.to_chrono()).collect();
-    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
-    sqlx::query(
-        "insert into daily_usage (account_id, period_index, day, category, tier, model, feature, org_id, credits,
-                                  events, quantities)
-         select account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
-                quantities::jsonb
-         from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::numeric[], $10::bigint[], $11::text[])
-              as new (account_id, period_index, day, category, tier, model, feature, org_id, credits, events,
-                      quantities)
-         on conflict (account_id, period_index, day, category, tier, model, feature, org_id) do update
-         set credits    = daily_usage.credits + excluded.credits,
-             events     = daily_usage.events  + excluded.events,
-             quantities = add_quantities(daily_usage.quantities, excluded.quantities)",
-    )
-    .bind(column(&rows, |(key, _)| key.account.as_str()))
-    .bind(column(&rows, |(key, _)| key.period_index))
-    .bind(days)
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.tier)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.model)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.org)))
-    .bind(column(&rows, |(_, rollup)| Amount(rollup.sum.credits)))
-    .bind(column(&rows, |(_, rollup)| rollup.sum.events))
-    .bind(column(&rows, |(_, rollup)| json(&rollup.quantities)))
-    .execute(tx)
-    .await?;
     Ok(())
 }
 
 async fn write_rollups(tx: &mut PgConnection, rows: Vec<(RollupKey, Rollup)>) -> Result<(), WorkerError> {
-    if rows.is_empty() {
-        return Ok(());
+    if !rows.is_empty() {
+        let users = column(&rows, |(key, _)| absent_as_empty(&key.user));
+        bind_sums(sqlx::query(ADD_ROLLUPS), &rows).bind(users).execute(tx).await?;
     }
-    let days: Vec<Option<NaiveDate>> = rows.iter().map(|(key, _)| key.day.to_chrono()).collect();
-    // Adds the batch's sums, not totals: any split of the log leaves the same rows.
-    sqlx::query(
-        "insert into usage_rollup (account_id, period_index, day, user_id, category, tier, model, feature, org_id,
-                                   credits, events, quantities)
-         select account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits, events,
-                quantities::jsonb
-         from unnest($1::text[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::text[], $10::numeric[], $11::bigint[], $12::text[])
-              as new (account_id, period_index, day, user_id, category, tier, model, feature, org_id, credits,
-                      events, quantities)
-         on conflict (account_id, period_index, user_id, day, category, tier, model, feature, org_id) do update
-         set credits    = usage_rollup.credits + excluded.credits,
-             events     = usage_rollup.events  + excluded.events,
-             quantities = add_quantities(usage_rollup.quantities, excluded.quantities)",
-    )
-    .bind(column(&rows, |(key, _)| key.account.as_str()))
-    .bind(column(&rows, |(key, _)| key.period_index))
-    .bind(days)
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.user)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.category)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.tier)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.model)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.feature)))
-    .bind(column(&rows, |(key, _)| absent_as_empty(&key.org)))
-    .bind(column(&rows, |(_, rollup)| Amount(rollup.sum.credits)))
-    .bind(column(&rows, |(_, rollup)| rollup.sum.events))
-    .bind(column(&rows, |(_, rollup)| json(&rollup.quantities)))
-    .execute(tx)
-    .await?;
     Ok(())
+}
+
+/// Binds the sums with all of their dimensions but the user.
+fn bind_sums<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    rows: &'q [(RollupKey, Rollup)],
+) -> Query<'q, Postgres, PgArguments> {
+    let days: Vec<Option<NaiveDate>> = rows.iter().map(|(key, _)| key.day.to_chrono()).collect();
+    query
+        .bind(column(rows, |(key, _)| key.account.as_str()))
+        .bind(column(rows, |(key, _)| key.period_index))
+        .bind(days)
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.category)))
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.tier)))
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.model)))
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.feature)))
+        .bind(column(rows, |(key, _)| absent_as_empty(&key.org)))
+        .bind(column(rows, |(_, rollup)| Amount(rollup.sum.credits)))
+        .bind(column(rows, |(_, rollup)| rollup.sum.events))
+        .bind(column(rows, |(_, rollup)| json(&rollup.quantities)))
 }
 
 /// Maps an absent dimension to the empty string: nulls are never equal in a primary key.
