@@ -97,9 +97,9 @@ named_maps! {
     EventData of Value
 }
 
-/// Stands for texts where a schema is made: what may be null is a type with a name.
-macro_rules! named_texts {
-    ($($(#[doc = $doc:literal])* $name:ident)*) => {$(
+/// Stands for texts and numbers where a schema is made: what may be null is a type with a name.
+macro_rules! named_scalars {
+    ($keywords:tt: $($(#[doc = $doc:literal])* $name:ident)*) => {$(
         $(#[doc = $doc])*
         pub struct $name;
 
@@ -109,13 +109,16 @@ macro_rules! named_texts {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "description": concat!($($doc),*).trim()})
+                let mut schema = json_schema!($keywords);
+                schema.insert("description".to_owned(), concat!($($doc),*).trim().into());
+                schema
             }
         }
     )*};
 }
 
-named_texts! {
+named_scalars! {
+    {"type": "string"}:
     /// An address on the web.
     WebAddress
     /// A secret, which is shown once.
@@ -128,25 +131,8 @@ named_texts! {
     Reply
 }
 
-/// Stands for whole numbers where a schema is made: what may be null is a type with a name.
-macro_rules! named_numbers {
-    ($($(#[doc = $doc:literal])* $name:ident)*) => {$(
-        $(#[doc = $doc])*
-        pub struct $name;
-
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "integer", "format": "int64", "description": concat!($($doc),*).trim()})
-            }
-        }
-    )*};
-}
-
-named_numbers! {
+named_scalars! {
+    {"type": "integer", "format": "int64"}:
     /// Money in the smallest unit of its currency.
     MinorUnits
     /// A status by HTTP.
